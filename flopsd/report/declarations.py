@@ -49,7 +49,9 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     sessions = list(entry.objects("sessions"))
     names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
-    known = ((name, entry.maybe_text(name)) for name in names)
+    known = [(name, entry.maybe_text(name)) for name in names]
+    if "method" in entry and (methods := _methods(predicate)):  # of a merged ledger, whose own is `full` if they differ
+        known = [("method", methods)]
     job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
     if conflict := entry.all_words("conflict", "declared.conflict"):  # of a merged ledger
         job.append(Fact("Conflict", "; ".join(conflict)))
@@ -62,6 +64,15 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
         len(sessions),
         kernels_of(predicate, sessions) if sessions else None,
     )
+
+
+def _methods(predicate: LedgerObject) -> str:
+    """Of the nodes of a merged ledger that declare one, each once."""
+    found = set[str]()
+    for declared in (child.object("declared") for child in predicate.objects("children")):
+        of_nodes = [one.texts("methods") for one in declared.objects("contradictions") if "methods" in one]
+        found.update(of_nodes[0] if of_nodes else filter(None, [declared.maybe_text("method")]))
+    return ", ".join(sorted(found))
 
 
 def _base(entry: LedgerObject) -> list[Fact]:

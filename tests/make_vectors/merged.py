@@ -5,9 +5,10 @@ import copy
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flopsd.core.ledger.history_from_records import read_history
@@ -15,15 +16,27 @@ from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_k
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import Growth
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.journal.segments import closed_segments
 from flopsd.system.clock import NS_PER_S
-from tests.make_vectors.files import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
+from tests.make_vectors.files import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of, vector
+from tests.make_vectors.findings import policy_of
 from tests.make_vectors.runs import BUSY, PLAIN, TRAINING
 from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, chain, policy, tell
 
 LATER_VERSION = "0.2.0"  # what merges the nodes of a job that `VERSION` metered
 HOSTS = ("node-0", "node-1")
+BY_METHOD = """\
+id: ours
+title: A policy of our own, by how weights are trained
+rules:
+  - {id: adapters, citation: c, at_least: "1", when: {method: [qlora, lora]}}
+  - {id: quantized, citation: c, at_least: "1", when: {method: [qlora]}}
+  - {id: quantized-and-below, citation: c, at_least: "1e30", when: {method: [qlora]}}
+  - {id: all-weights, citation: c, at_least: "1", when: {method: [full]}}
+  - {id: any-but-one, citation: c, at_least: "1", when: {modification: true, method: [full, lora]}}
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,13 @@ def of_one_node(vector: str) -> dict[str, Any]:
 
 def merged(kind: str, children: Sequence[Child], **facts: Any) -> dict[str, Any]:
     """The statement that merging gives."""
+    return merged_by((policy(),), kind, children, facts)
+
+
+def merged_by(
+    policies: tuple[Policy, ...], kind: str, children: Sequence[Child], facts: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The same by other policies than the vectors' own."""
     job = kind == "job"
     facts = {
         "kind": kind,
@@ -108,7 +128,7 @@ def merged(kind: str, children: Sequence[Child], **facts: Any) -> dict[str, Any]
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
         **facts,
     }
-    return recompute_merged(facts, sorted((child.entry for child in children), key=sort_key), (policy(),))
+    return recompute_merged(facts, sorted((child.entry for child in children), key=sort_key), policies)
 
 
 def handed(children: Sequence[Child]) -> dict[str, bytes]:
@@ -181,7 +201,7 @@ def merged_vectors() -> Files:
     for name, (ledger, children) in made.items():
         files |= case(f"merged/{name}", ledger, None)
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
-    return files
+    return files | _of_two_methods()
 
 
 def _without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -213,6 +233,37 @@ def _lineages() -> dict[str, tuple[bytes, Files]]:
         found[f"lineage-of-one-device-{name}"] = signed(encode(merged("lineage", jobs))), handed(jobs)
     bent = [Child(_more(jobs[0].entry), {}), jobs[1]]
     return found | {"lineage-entry-bent": (signed(encode(merged("lineage", bent))), handed(jobs))}
+
+
+def _of_two_methods() -> Files:
+    """A job whose nodes declare LoRA and QLoRA, and the lineage of that job: `full` is the method of neither."""
+    ours, nodes = policy_of(BY_METHOD), []
+    for rank, method in enumerate(("lora", "qlora")):
+        name = f"{HOSTS[rank]}/ledger"
+        records = [dict(line.record()) for line in parsed(node(rank).files[f"{name}.journal.jsonl"])]
+        records[0]["declared"] = {**records[0]["declared"], "phase": "train", "method": method}
+        journal = chain(records)
+        payload = encode(statement_of(journal))
+        nodes.append(
+            Child(entry_of(payload, journal), {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
+        )
+    job = encode(merged_by((ours,), "job", nodes))
+    entry = job_entry(json.loads(job)["predicate"], hashlib.sha256(job).hexdigest(), [FIRST.keyid])
+    files: Files = {}
+    for name, what, ledger, children in (
+        ("job-of-two-methods", "The nodes of a job trained by LoRA and by QLoRA.", signed(job), handed(nodes)),
+        (
+            "lineage-of-two-methods",
+            "A model made by a job whose nodes trained by LoRA and by QLoRA.",
+            signed(encode(merged_by((ours,), "lineage", [Child(entry, {})]))),
+            {"ledger.json": signed(job)},
+        ),
+    ):
+        more = ("--policy", "our.policy.yaml", "--children", "children")
+        files |= vector(f"merged/{name}", what, ledger, None, more=more)
+        files[f"merged/{name}/our.policy.yaml"] = BY_METHOD.encode()
+        files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
+    return files
 
 
 def segmented() -> dict[str, tuple[bytes, Files]]:

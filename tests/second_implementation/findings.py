@@ -28,6 +28,7 @@ class Account:
     whole: bool
     conflict: tuple[str, ...] = ()
     by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on what processes count of operators
+    methods: tuple[str, ...] = ()  # of the nodes of a merged ledger
 
 
 def number(text: object) -> Fraction:
@@ -139,7 +140,8 @@ class Judge:
             else:
                 found["modification"] = when["modification"]
         if when.get("method"):
-            found["method"] = None if method is None else method in when["method"]
+            within = {one in when["method"] for one in self.account.methods or (method,)}
+            found["method"] = within.pop() if method is not None and len(within) == 1 else None
         for name in ("base.kind", "base.systemic", "base.flop"):
             if name not in when:
                 continue
@@ -293,7 +295,8 @@ class Judge:
     def of_conditions(self, rule: J) -> list[J]:
         account = self.account
         conditions, applies = self.conditions(rule), self.applies(rule)
-        return reasons.of_conditions(rule, conditions, applies, account.method, account.base, account.conflict)
+        methods = account.methods or (account.method,)
+        return reasons.of_conditions(rule, conditions, applies, account.method, account.base, account.conflict, methods)
 
 
 def around(rest: list[J]) -> J:

@@ -330,6 +330,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> 
         figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
         None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
         declared["method"], declared["base"], whole, tuple(declared["conflict"]), by_operators(counted),
+        methods_of(entries),
     )  # fmt: skip
     judged = findings(policies, account)
     replays = sum(entry["replay"] for entry in entries)
@@ -404,6 +405,15 @@ def nodes_known(predicate: J, entries: list[J]) -> J:
     declared = predicate["completeness"]["declaredNodes"]
     expected = str(len(predicate["jobNodes"])) if predicate["jobNodes"] else declared
     return {"expectedNodes": expected, "declaredNodes": declared, "nodes": str(slots(entries))}
+
+
+def methods_of(entries: list[J]) -> tuple[str, ...]:
+    """Of all nodes, in the order of METHODS."""
+    found: set[str] = set()
+    for declared in (entry["declared"] for entry in entries):
+        differ = [one["methods"] for one in declared["contradictions"] if one["code"] == "node_methods_differ"]
+        found.update(differ[0] if differ else [declared["method"]] if declared["method"] else [])
+    return tuple(one for one in METHODS if one in found)
 
 
 def declared_of(entries: list[J]) -> J:

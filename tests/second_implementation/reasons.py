@@ -17,18 +17,22 @@ def once(notes: list[J]) -> list[J]:
 
 
 def of_conditions(
-    rule: J, conditions: J, applies: bool | None, method: str | None, base: J | None, conflict: tuple[str, ...]
-) -> list[J]:
+    rule: J, conditions: J, applies: bool | None, method: str | None, base: J | None, conflict: tuple[str, ...],
+    methods: tuple[str | None, ...],
+) -> list[J]:  # fmt: skip
     if not conditions:
         return [note("every_account")]
     names = [name for name in ORDER if name in conditions and conditions[name] is applies]
     names = names[:1] if applies is False else names
-    return once([one for n in names for one in _of_one(n, rule["when"], conditions[n], method, base, conflict)])
+    return once(
+        [one for n in names for one in _of_one(n, rule["when"], conditions[n], method, base, conflict, methods)]
+    )
 
 
 def _of_one(
-    name: str, when: J, holds: bool | None, method: str | None, base: J | None, conflict: tuple[str, ...]
-) -> list[J]:
+    name: str, when: J, holds: bool | None, method: str | None, base: J | None, conflict: tuple[str, ...],
+    methods: tuple[str | None, ...],
+) -> list[J]:  # fmt: skip
     if name == "modification" and method == "pretraining":
         return (
             [note(code) for code in conflict or ("pretraining_with_base",)]
@@ -37,8 +41,10 @@ def _of_one(
         )
     if name in ("modification", "method") and method is None:
         return [note("method_not_declared")]
-    if name in ("modification", "method"):
-        return [note("base_modified") if name == "modification" else note("method_is", method=method)]
+    if name == "method":
+        return [note("method_is", method=one) for one in methods]
+    if name == "modification":
+        return [note("base_modified")]
     if base is None:
         return [note(code) for code in conflict or ("base_not_declared",)]
     if name == "base.kind":

@@ -29,6 +29,8 @@ export class Declared {
   /** @param {J} declared @param {bigint} marginPpm @param {boolean} conflict Whether a merged ledger has a contradiction. */
   constructor(declared, marginPpm, conflict) {
     this.method = declared.method;
+    /** @type {string[]} Of the nodes of a merged ledger, whose `method` may be of none of them. */
+    this.methods = declared.methods?.length ? declared.methods : [declared.method];
     this.base = declared.base;
     this.contradicted = conflict || this.base !== null;
     this.range = rangeOf(this.base, marginPpm);
@@ -38,14 +40,20 @@ export class Declared {
   conditions(when) {
     /** @type {Map<string, boolean | null>} */
     const found = new Map();
-    const { method, base } = this;
+    const { base } = this;
     if ("modification" in when) found.set("modification", this.modification(when.modification));
-    if ("method" in when) found.set("method", method === null ? null : when.method.includes(method));
+    if ("method" in when) found.set("method", this.oneOf(when.method));
     if ("base.kind" in when) found.set("base.kind", base && when["base.kind"].includes(base.kind));
     const systemic = base?.systemic ?? null;
     if ("base.systemic" in when) found.set("base.systemic", systemic === null ? null : systemic === when["base.systemic"]);
     if ("base.flop" in when) found.set("base.flop", base && this.flop(when["base.flop"]));
     return found;
+  }
+
+  /** @param {string[]} wanted */
+  oneOf(wanted) {
+    const within = new Set(this.methods.map((one) => wanted.includes(one)));
+    return this.method === null || within.size > 1 ? null : within.has(true);
   }
 
   /** @param {boolean} wanted */

@@ -10,6 +10,7 @@ import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "
 import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
 import { checkDifferent, checkOrder, checkTogether, completeness } from "./merging.js";
+import { METHODS } from "./names.js";
 import { pair } from "./reconciliation.js";
 import { PREDICATE, STATEMENT, writtenMap } from "./statement.js";
 
@@ -193,6 +194,13 @@ function nodes(children) {
   }));
 }
 
+/** Of all nodes, in the order of METHODS. @param {J[]} children */
+function methodsOf(children) {
+  const found = children.flatMap(({ declared: { method, contradictions } }) =>
+    contradictions.find((/** @type {J} */ one) => one.code === "node_methods_differ")?.methods ?? [method]);
+  return METHODS.filter((one) => found.includes(one));
+}
+
 /** @param {J[]} children */
 function declared(children) {
   const methods = children.map((one) => one.declared.method);
@@ -240,7 +248,8 @@ export function mergedStatement(statement, library) {
       declared: { ...said, contradictions: mergedContradictions(children, said.base, policies, isJob) },
       ...summed,
       findings: findings({
-        policies, guidelines: summed.totals.guidelines, integers: summed.totals.integerOperations.guidelines, declared: said, open: !complete,
+        policies, guidelines: summed.totals.guidelines, integers: summed.totals.integerOperations.guidelines,
+        declared: { ...said, methods: methodsOf(children) }, open: !complete,
         conflict: said.conflict,
       }),
       reconciliation: [

@@ -15,14 +15,15 @@ export function once(notes) {
 
 /** The notes of one condition. @param {string} name @param {J} when @param {boolean | null} holds
  * @param {import("./base_model.js").Declared} declared @param {string[]} conflict @returns {J[]} */
-function ofCondition(name, when, holds, { method, base }, conflict) {
+function ofCondition(name, when, holds, { method, methods, base }, conflict) {
   const codes = (/** @type {string} */ other) => (conflict.length ? conflict : [other]).map((code) => ({ code }));
   if (name === "modification") {
     if (method === null) return [{ code: "method_not_declared" }];
     if (method !== "pretraining") return [{ code: "base_modified" }];
     return holds === null ? codes("pretraining_with_base") : [{ code: "no_base_model" }];
   }
-  if (name === "method") return [method === null ? { code: "method_not_declared" } : { code: "method_is", method }];
+  if (name === "method" && method === null) return [{ code: "method_not_declared" }];
+  if (name === "method") return methods.map((one) => ({ code: "method_is", method: one }));
   if (base === null) return codes("base_not_declared");
   if (name === "base.kind") return [{ code: _KINDS[base.kind] }];
   if (name === "base.systemic") {

@@ -142,7 +142,7 @@ class Merging:
         claimed = self.sums.claims(whole=whole)
         case = Case(
             counted, declared.method, declared.base, whole, declared.conflict, integers,
-            None if claimed is None else claimed.counted,
+            None if claimed is None else claimed.counted, declared.methods,
         )  # fmt: skip
         job = facts.kind == JOB
         return {

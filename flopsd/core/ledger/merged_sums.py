@@ -31,6 +31,7 @@ COVERAGE_TIMES = (
     "boundedSeconds",
 )  # fmt: skip
 BASES_DIFFER = "bases_differ"
+NODE_METHODS_DIFFER = "node_methods_differ"
 _MORE = note("more_reasons")  # than a sum lists
 _INCOMPLETE = note("ledger_may_be_missing")
 
@@ -221,6 +222,7 @@ class MergedDeclarations:
     """Declarations of the children of a merged ledger, in any order."""
 
     _methods: set[str | None] = field(default_factory=set)
+    _of_nodes: set[str] = field(default_factory=set)  # those of a job whose nodes differ, in place of its own
     _bases: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _differ: bool = False  # those of one child do already
     _contradictions: set[Contradiction] = field(default_factory=set)
@@ -229,6 +231,8 @@ class MergedDeclarations:
         """One child's. Raises KeyError, TypeError or ValueError where it is none."""
         method, base = declared["method"], declared["base"]
         self._methods.add(None if method is None else Method(method).value)
+        differ = [one["methods"] for one in declared["contradictions"] if one["code"] == NODE_METHODS_DIFFER]
+        self._of_nodes.update(differ[0] if differ else [method] if method else [])
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
         for one in declared["contradictions"]:
@@ -246,6 +250,11 @@ class MergedDeclarations:
         return Method(declared.pop()) if len(declared) == 1 else Method.FULL
 
     @property
+    def methods(self) -> tuple[Method, ...]:
+        """Of the nodes, each once."""
+        return tuple(one for one in Method if one.value in self._of_nodes)
+
+    @property
     def base(self) -> Base | None:
         return base_from(self._base)
 
@@ -254,7 +263,7 @@ class MergedDeclarations:
         found = {*self._contradictions, *of_base(self.base, policies)}
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
-            found.add(Contradiction("METHOD_DIFFERS", note("node_methods_differ", methods=tuple(methods))))
+            found.add(Contradiction("METHOD_DIFFERS", note(NODE_METHODS_DIFFER, methods=tuple(methods))))
         return sorted(found, key=lambda one: _compact(one.for_ledger()))
 
     @property

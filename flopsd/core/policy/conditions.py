@@ -13,7 +13,7 @@ from flopsd.core.policy.policy_file import Conditions
 PRETRAINING_WITH_BASE = "pretraining_with_base"
 _NO_METHOD = Note("method_not_declared")
 _SYSTEMIC_OPEN = Note("base_systemic_not_declared")
-_Answer = tuple[bool | None, Note]
+_Answer = tuple[bool | None, tuple[Note, ...]]
 
 
 def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
@@ -38,32 +38,42 @@ def base_range(when: Conditions, base: Base | None, margin_ppm: int) -> tuple[Fr
 
 
 def applies_to(
-    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: Sequence[str] = ()
+    when: Conditions,
+    method: Method | None,
+    base: Base | None,
+    margin_ppm: int,
+    conflict: Sequence[str] = (),
+    methods: Sequence[Method] = (),
 ) -> tuple[bool | None, tuple[Note, ...], bool]:
     """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` has the codes
-    of what is contradictory in what is declared of the base model."""
-    answers = _answers(when, method, base, margin_ppm, conflict)
+    of what is contradictory in what is declared of the base model; `methods` those of a sum's parts."""
+    answers = _answers(when, method, base, margin_ppm, conflict, methods)
     no = [why for holds, why in answers if holds is False]
     if no:
-        return False, (no[0],), False
-    unsure = tuple(dict.fromkeys(why for holds, why in answers if holds is None))
+        return False, no[0], False
+    unsure = tuple(dict.fromkeys(one for holds, why in answers if holds is None for one in why))
     if unsure:
         return None, unsure, unsure == (_SYSTEMIC_OPEN,)
-    return True, tuple(dict.fromkeys(why for _, why in answers)) or (Note("every_account"),), False
+    return True, tuple(dict.fromkeys(one for _, why in answers for one in why)) or (Note("every_account"),), False
 
 
 def _answers(
-    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: Sequence[str]
+    when: Conditions,
+    method: Method | None,
+    base: Base | None,
+    margin_ppm: int,
+    conflict: Sequence[str],
+    methods: Sequence[Method],
 ) -> list[_Answer]:
     found: list[_Answer | None] = []
     if when.modification is not None:
-        found += _modification(when.modification, method, base, conflict)
-    found.append(_method(when.methods, method) if when.methods else None)
+        found.append(_modification(when.modification, method, base, conflict))
+    found.append(_method(when.methods, method, methods) if when.methods else None)
     if base is None:
-        found += [(None, Note(code)) for code in conflict or ["base_not_declared"]] if _asks_of_base(when) else []
+        found.append((None, tuple(map(Note, conflict or ["base_not_declared"]))) if _asks_of_base(when) else None)
     else:
         found += [
-            (base.kind in when.base_kinds, Note(f"base_flop_{base.kind}")) if when.base_kinds else None,
+            (base.kind in when.base_kinds, (Note(f"base_flop_{base.kind}"),)) if when.base_kinds else None,
             None if when.base_systemic is None else _systemic(when.base_systemic, base),
             _base_flop(when, base, margin_ppm),
         ]
@@ -75,26 +85,29 @@ def _asks_of_base(when: Conditions) -> bool:
     return bool(when.base_kinds) or any(one is not None for one in asked)
 
 
-def _modification(wanted: bool, method: Method | None, base: Base | None, conflict: Sequence[str]) -> list[_Answer]:
+def _modification(wanted: bool, method: Method | None, base: Base | None, conflict: Sequence[str]) -> _Answer:
     if method is None:
-        return [(None, _NO_METHOD)]
+        return None, (_NO_METHOD,)
     if method is Method.PRETRAINING:
         if base is not None or conflict:
-            return [(None, Note(code)) for code in conflict or [PRETRAINING_WITH_BASE]]
-        return [(not wanted, Note("no_base_model"))]
-    return [(wanted, Note("base_modified"))]
+            return None, tuple(map(Note, conflict or [PRETRAINING_WITH_BASE]))
+        return not wanted, (Note("no_base_model"),)
+    return wanted, (Note("base_modified"),)
 
 
-def _method(wanted: Sequence[Method], method: Method | None) -> _Answer:
+def _method(wanted: Sequence[Method], method: Method | None, methods: Sequence[Method]) -> _Answer:
+    """Open for a sum of which a part has such a method and another has not."""
     if method is None:
-        return None, _NO_METHOD
-    return method in wanted, note("method_is", method=method.value)
+        return None, (_NO_METHOD,)
+    each = methods or [method]
+    within = {one in wanted for one in each}
+    return within.pop() if len(within) == 1 else None, tuple(note("method_is", method=one.value) for one in each)
 
 
 def _systemic(wanted: bool, base: Base) -> _Answer:
     if base.systemic is None:
-        return None, _SYSTEMIC_OPEN
-    return base.systemic is wanted, Note("base_systemic" if base.systemic else "base_not_systemic")
+        return None, (_SYSTEMIC_OPEN,)
+    return base.systemic is wanted, (Note("base_systemic" if base.systemic else "base_not_systemic"),)
 
 
 def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
@@ -104,7 +117,7 @@ def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
         return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
-        return above, note("base_above", flop=str(limit))
+        return above, (note("base_above", flop=str(limit)),)
     if high is None or high > limit:
-        return None, note("base_above_not_known", flop=str(limit))
-    return not above, note("base_not_above", flop=str(limit))
+        return None, (note("base_above_not_known", flop=str(limit)),)
+    return not above, (note("base_not_above", flop=str(limit)),)

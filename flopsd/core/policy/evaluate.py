@@ -43,6 +43,9 @@ class Case:
     conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
     claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
+    methods: tuple[
+        Method, ...
+    ] = ()  # of the parts of a sum, of which `method` only states whether it is a modification
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
@@ -88,11 +91,13 @@ class _Stated(NamedTuple):
 
 def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
     """Found once: a daemon asks at each scrape."""
-    key = rule.id, case.method, case.base, case.conflict
+    key = rule.id, case.method, case.base, case.conflict, case.methods
     if (known := policy.known.get(key)) is not None and known[0] is rule:
         return cast(_Stated, known[1])
     margin_ppm = policy.margin_ppm
-    applies, why, only_systemic_open = applies_to(rule.when, case.method, case.base, margin_ppm, case.conflict)
+    applies, why, only_systemic_open = applies_to(
+        rule.when, case.method, case.base, margin_ppm, case.conflict, case.methods
+    )
     quantities, limit = _quantities(rule, case), None
     base = base_range(Conditions() if applies is False else rule.when, case.base, margin_ppm)
     if applies is not False and rule.threshold is not None:

@@ -1,6 +1,7 @@
 """Compute adds up over nodes, attempts and the jobs of a lineage, and so do findings: what no job crosses the sum may."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,35 @@ def test_what_contradicts_in_a_child_is_named_in_the_sum(nodes: Nodes) -> None:
         said = in_process("verify", str(made.ledger), "--key", key, code=0).stdout
         assert "METHOD_DIFFERS" in said
         assert "EVALUATION_WITH_A_METHOD" in in_process("report", str(made.ledger), "--key", key, code=0).stdout
+
+
+ADAPTERS = """\
+id: small
+title: A regime of adapters
+rules:
+  - {id: adapters, citation: c, at_least: "1", when: {method: [lora, qlora]}}
+  - {id: quantized, citation: c, at_least: "1", when: {method: [qlora]}}
+  - {id: all-weights, citation: c, at_least: "1", when: {method: [full]}}
+"""
+
+
+def test_a_rule_of_some_methods_is_asked_of_those_of_each_node(nodes: Nodes, tmp_path: Path) -> None:
+    """`full` is what a sum of different methods has for its own, and the method of none of them."""
+    rules = tmp_path / "adapters.yaml"
+    rules.write_text(ADAPTERS)
+    tunes = [OperatorDeclarations(Phase.TRAIN, method, Recomputation.NONE) for method in (Method.LORA, Method.QLORA)]
+    split = nodes.merge(
+        *(nodes.ledger(sagemaker(rank), declared=tune) for rank, tune in enumerate(tunes)),
+        ledger=tmp_path / "split.json", policy_files=[str(rules)],
+    )  # fmt: skip
+    jobs = [job(nodes, tune.method.value, 100 * n, tune) for n, tune in enumerate(tunes, 1) if tune.method]
+    for made in (split.ledger, lineage_of(nodes, jobs, rules), lineage_of(nodes, [split.ledger], rules)):
+        found = {rule: (one["applies"], one["state"]) for rule, one in findings(made).items()}
+        assert found == {
+            "adapters": (True, "above"), "quantized": (None, "indeterminate"), "all-weights": (False, None),
+        }  # fmt: skip
+        key = ["--key", str(nodes.public), "--policy", str(rules)]
+        assert re.search(r"Training method +lora, qlora", in_process("report", str(made), *key, code=0).stdout)
 
 
 def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:
