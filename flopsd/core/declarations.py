@@ -7,8 +7,8 @@ stays an interval.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
 
@@ -144,6 +144,14 @@ class OperatorDeclarations:
 
 
 NOTHING_DECLARED = OperatorDeclarations()
+
+
+def of_starts(each: Sequence[OperatorDeclarations]) -> OperatorDeclarations:
+    """Of a run whose daemon starts declare this, one after the other: what the last one does. Recomputation that they
+    declare differently is not known: each may be right of its own work, and one share is taken of all of it."""
+    last = each[-1]
+    declared = {one.recomputation for one in each if one.recomputation is not None}
+    return replace(last, recomputation=None) if len(declared) > 1 else last
 
 
 def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:

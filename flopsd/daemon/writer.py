@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from flopsd.core.declarations import declared_from, of_starts
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import counted_in
 from flopsd.core.ledger.run_view import whole_sessions
@@ -79,8 +80,12 @@ class Writer:
         time until the first reading is a gap."""
         self._run = run
         known = {session.id: session for session in whole_sessions(history)}
+        starts = (declared_from(one.begin.get("declared")) for one in history.incarnations)
+        self._declared = of_starts([*starts, self._settings.run_declared])
+        if self._declared != self._settings.run_declared:
+            log.warning("an earlier start of this run has another --recomputation: it counts as not declared")
         self._sessions = SessionTracker(
-            self._settings.run_declared, known, self._clock.boottime_ns,
+            self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
         )  # fmt: skip
         self._counts_before = self._sessions.counts
@@ -256,7 +261,7 @@ class Writer:
         began_ns = self._clock.boottime_ns()
         if began_ns < self._computed_again_ns:
             return
-        self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
+        self._declarations = declarations_of(self._declared, list(self._sessions.known.values()))
         now_ns = self._clock.boottime_ns()
         self._computed_again_ns = now_ns + 20 * (now_ns - began_ns)
 

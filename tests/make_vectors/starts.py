@@ -46,12 +46,20 @@ def _no_device_again(records: list[J]) -> None:
     records[:] = [begin, source, device, end, again, {**end, "incarnation": 2}]
 
 
+def _recomputing_no_more(records: list[J]) -> None:
+    """The first start declares that activations are computed again, the second that none are."""
+    begins = [record for record in records if record["kind"] == "begin"]
+    for begin, recomputation in zip(begins, ("full", "none"), strict=True):
+        begin["declared"] = {"phase": "train", "method": "full", "recomputation": recomputation, "base": None}
+
+
 CASES: list[Case] = [
     ("energy-of-work-that-is-all-in-doubt", "As much work is in doubt as there is.", None, None, None, "small", _in_doubt(0)),
     ("energy-of-work-beyond-all-doubt", "A cycle less is in doubt.", None, None, None, "small", _in_doubt(-1)),
     ("phases-of-other-work-unmeasured", "Little trains, and other work is only bounded.", None, None, None, "small", phases(train=counted(3), other=bounded())),
     ("starts-that-number-devices-otherwise", "The second daemon start has its devices in another order.", None, None, None, "activity", _numbers_exchanged),
     ("starts-of-which-one-has-no-device", "A daemon start reads nothing of its device, and the next has none.", None, None, None, "small", _no_device_again),
+    ("starts-that-recompute-differently", "The first daemon start declares recomputation, the second none: of the run it is not known.", None, None, None, "activity", _recomputing_no_more),
     ("node-of-a-job-of-one", "The platform lists one node.", None, None, None, "lying", put(0, "context", "node", "jobNodes", value=["node-0"])),
 ]  # fmt: skip
 FILE: J = {"kind": "file", "ownerUser": "7", "mode": "0600"}

@@ -93,6 +93,13 @@ def _is_known(session: J) -> bool:
     return "model_config" not in facts or is_plain_llama(facts["model_config"])
 
 
+def settings_of(begins: list[J]) -> J:
+    """What the settings declare of a run: the last `begin`, but no recomputation that two of them have differently."""
+    last = begins[-1].get("declared") or {}
+    said = {(begin.get("declared") or {}).get("recomputation") for begin in begins} - {None}
+    return {**last, "recomputation": None} if len(said) > 1 else last
+
+
 def declared(settings: J, sessions: list[J]) -> Basis:
     sessions = sorted(sessions, key=lambda one: int(one["at"]))
     own = [session for session in sessions if "role" not in session["facts"]]

@@ -128,7 +128,7 @@ def figures_of(run: Run) -> J:
     for begin, devices in zip(begins, rated, strict=True):
         for device in devices.values():
             device.word = (begin.get("declared") or {}).get("phase")
-    settings = begins[-1].get("declared") or {}
+    settings = architecture.settings_of(begins)
     sessions = _sessions(records)
     operators = [row for same in _by_uuid(everything) for row in operator_rows(same, sessions)]
     by_evidence: dict[str, list[Any]] = {}

@@ -90,7 +90,7 @@ def rows_of_run(run: Run) -> J:
             found["guidelines"]["asClaimed"] = None
     compared = [(one[0].record["uuid"], parts) for one in same for parts in _compared(one)]
     found["energy"] = [energy_of(uuid, parts) for uuid, parts in compared]
-    basis = architecture.declared(run.begins[-1].get("declared") or {}, sessions)
+    basis = architecture.declared(architecture.settings_of(run.begins), sessions)
     found["models"] = [model_of(*part) for part in basis.parts]
     return {name: one for name, one in found.items() if one or name not in ("operatorCount", "energy", "models")}
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.second_implementation import codes
+from tests.second_implementation import architecture, codes
 from tests.second_implementation.arithmetic import Figures, M, Rated, add, said, seconds
 from tests.second_implementation.contradictions import contradictions
 from tests.second_implementation.findings import Account, findings
@@ -54,7 +54,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     computed = figures_of(run)
     first, sessions = run.begins[0], _sessions_of(run.records)
     devices = _devices(run, computed)
-    declared_ = run.begins[-1].get("declared") or {}
+    declared_ = architecture.settings_of(run.begins)
     everything = [(device, row) for _, device in _tallies(run) for row in device.rows()]
     margins: dict[str, int] = {}
     for _, row in everything:

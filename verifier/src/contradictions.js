@@ -103,7 +103,7 @@ function ofCounts(id, session, all, uuids, exceeding) {
 
 /** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding @returns {J[]} */
 export function contradictions(history, policies, exceeding) {
-  const settings = history.latest.begin.declared;
+  const settings = history.settings;
   const sessions = [...history.sessions], known = sessions.map(([, one]) => one);
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);

@@ -8,7 +8,7 @@ import { workOf } from "./sessions.js";
 
 /** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding */
 export function declared(history, policies, exceeding) {
-  const settings = history.latest.begin.declared;
+  const settings = history.settings;
   const base = settings.base && {
     name: settings.base.name, kind: settings.base.kind, flop: settings.base.flop, method: settings.base.method,
     systemic: settings.base.systemic, declaredBy: "config",

@@ -59,7 +59,7 @@ function agreed(setting, sessions, fact) {
 
 /** Recomputation and method, from the settings or what all processes agree on. @param {import("./history.js").History} history */
 export function known(history) {
-  const { method, recomputation } = history.latest.begin.declared;
+  const { method, recomputation } = history.settings;
   const all = [...history.sessions.values()];
   const own = all.filter(({ facts }) => facts.role === undefined || facts.role === null);
   const fused = all.some((one) => counted(one, "fused_head_tokens"));
@@ -75,7 +75,7 @@ export function known(history) {
 function source(history, byOperators, byModel) {
   const { again, named, fused, byProcesses } = known(history);
   const whole = ["pretraining", "full", "lora", "qlora"].includes(named);
-  const declaredNone = history.latest.begin.declared.recomputation === "none";
+  const declaredNone = history.settings.recomputation === "none";
   return [
     again === null ? "not_declared" : again === "full" && whole ? `full_${named}` : again,
     ...(byModel ? ["model_terms"] : []), ...(byOperators ? ["operators_again"] : []),
@@ -86,7 +86,7 @@ function source(history, byOperators, byModel) {
 /** @param {import("./history.js").History} history @returns {Shares} */
 export function requiredPpm(history) {
   const { again, named, fused } = known(history);
-  const low = history.latest.begin.declared.recomputation === "none" && !fused ? 857142n : 666666n;
+  const low = history.settings.recomputation === "none" && !fused ? 857142n : 666666n;
   const byMethod = /** @type {Record<string, bigint>} */ ({
     pretraining: 750000n, full: 750000n, lora: 666667n, qlora: 666667n,
   });
@@ -162,7 +162,7 @@ function writtenCounted({ figures, cumulative }) {
 /** s by the operators that processes say they computed again; null: not by these.
  * @param {import("./history.js").History} history */
 function statedByOperators(history) {
-  const { recomputation } = history.latest.begin.declared;
+  const { recomputation } = history.settings;
   const sessions = [...history.sessions.values()];
   if ((recomputation !== null && recomputation !== "selective") || leavesOut(sessions, "train")) return null;
   const sum = (/** @type {string} */ name) =>

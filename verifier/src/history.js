@@ -50,6 +50,13 @@ export class History {
     return this.incarnations[this.incarnations.length - 1];
   }
 
+  /** What the settings declare: the last `begin`, but no recomputation that two of them have differently. */
+  get settings() {
+    const said = new Set(this.incarnations.map((one) => one.begin.declared.recomputation).filter((one) => one !== null));
+    const last = this.latest.begin.declared;
+    return said.size > 1 ? { ...last, recomputation: null } : last;
+  }
+
   /** @returns {Device[]} */
   get devices() {
     return this.incarnations.flatMap((one) => one.devices);

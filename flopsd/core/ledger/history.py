@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, declared_from
+from flopsd.core.declarations import OperatorDeclarations, declared_from, of_starts
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.segments import Continued
@@ -97,8 +97,8 @@ class History:
 
     @property
     def declared(self) -> OperatorDeclarations:
-        """What the settings of the last incarnation declare about the run."""
-        return declared_from(self.incarnations[-1].begin.get("declared"))
+        """What the settings declare about the run."""
+        return of_starts([declared_from(one.begin.get("declared")) for one in self.incarnations])
 
     @property
     def policy_sha256(self) -> list[str]:

@@ -1,12 +1,13 @@
 """The one view of a run: each rule stands in it once, and no tally is turned into rows twice."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flopsd.core import rows
-from flopsd.core.declarations import OperatorDeclarations, Phase
+from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import Figures
 from flopsd.core.ledger import rated_tally
 from flopsd.core.ledger.history import History
@@ -102,3 +103,22 @@ def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Pat
     claimed = view.bases.claimed
     assert claimed is not None
     assert claimed.counted.cumulative.measured_flop == view.bases.by_phase["generate"].measured_flop
+
+
+def test_what_two_starts_declare_differently_of_recomputation_is_not_known_of_the_run(tmp_path: Path) -> None:
+    """Most of the work was computed again. By the word of the last start nothing was, and a quarter more would count."""
+    full, none = (
+        OperatorDeclarations(Phase.TRAIN, Method.FULL, one) for one in (Recomputation.FULL, Recomputation.NONE)
+    )
+    run = Run(tmp_path, devices=(H100,), declared=full)
+    run.meter(9)
+    run.kill()
+    run.declared = none
+    run.start()
+    run.meter(1)
+    live = run.writer.snapshot.view
+    read = view_of(history_of(run.state.journal), table())
+    for view in (live, read):
+        assert view.declarations.settings == replace(none, recomputation=None)
+        assert view.bases.guidelines.updates.low_flop <= view.figures.low_flop * 3 // 4
+    run.finish()
