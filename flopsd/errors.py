@@ -74,11 +74,16 @@ class SourceError(FlopsdError):
 
 
 class SourceUnavailableError(SourceError):
-    """A source cannot be opened on this machine. `absent`: it has no device here, which is not a failure."""
+    """A source cannot be opened on this machine. `absent`: it has no device here, which is a failure only if it was
+    `named`, and not just probed for."""
 
     def __init__(self, message: str, *, hint: str = "", absent: bool = False, reason: str = "") -> None:
         super().__init__(message, hint=hint, reason=reason)
-        self.absent = absent
+        self.absent, self.named = absent, False
+
+    @property
+    def is_failure(self) -> bool:
+        return self.named or not self.absent
 
 
 class OwnershipError(FlopsdError):

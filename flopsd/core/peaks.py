@@ -143,8 +143,8 @@ class PeakTable:
             if device.model == UNIDENTIFIED:
                 raise UnknownDeviceError(
                     f"device {device.index} ({device.uid}): the driver does not identify it",
-                    hint="`nvidia-smi -q` and `dmesg` (Xid) may show why; until then its time is a gap without a "
-                    "ceiling and no total has an upper bound",
+                    hint="`nvidia-smi -q` or `neuron-ls`, and `dmesg`, may show why; until then its time is a gap "
+                    "without a ceiling and no total has an upper bound",
                 )
             raise UnknownDeviceError(
                 f"device {device.index} ({device.uid}): {device.model!r} with {pci} {what}",

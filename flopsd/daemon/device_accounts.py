@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.ledger.device_records import DeviceEntry, device_record, evidence_record
 from flopsd.core.ledger.rated_tally import RatedTally
-from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, GapReason, Precision, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import NO_PHASE
 from flopsd.core.rows import gap_ceiling_flop
@@ -51,7 +51,7 @@ class DeviceAccounts:
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
         self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for up to `begin_ns`, no further
-        self._stand_ins: set[DeviceUid] = set()  # of another boot, for devices that no source lists yet
+        self._stand_ins: set[DeviceUid] = set()  # of another boot, or of none, for devices that no source lists yet
         self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
@@ -117,13 +117,25 @@ class DeviceAccounts:
             self._track(entry.device, entry.source)
 
     def stand_in(self) -> None:
-        """Where no device is listed, those of the last daemon start stand for what there may be, as a gap."""
+        """Where no device is listed, those of the last daemon start stand for what there may be, as a gap. Where only
+        some sources have opened, so do those of another vendor, or else one device that has no ceiling."""
+        last = self._earlier.listed_last
         if self._tracked.keys() <= self._retired:
             self._retired.clear()
-            for entry in self._earlier.listed_last:
-                if entry.device.uid not in self._tracked:
-                    self._track(entry.device, entry.source)
-            self._stand_ins = set(self._earlier.of_other_boots & self._tracked.keys())
+            self._stand_for(last)
+        for vendor, source in self._sources.unheard().items() if self._tracked else ():
+            why = f"source {source} has not opened"
+            unlisted = Device(_unlisted(source), 0, vendor, UNIDENTIFIED, evidence_reason=why)
+            known = [entry for entry in last if entry.device.vendor == vendor or entry.source == source]
+            self._stand_for(known or [DeviceEntry(unlisted, source, None, 0, None)])
+
+    def _stand_for(self, entries: Sequence[DeviceEntry]) -> None:
+        uids = {entry.device.uid for entry in entries}
+        self._retired -= uids
+        for entry in entries:
+            if entry.device.uid not in self._tracked:
+                self._track(entry.device, entry.source)
+        self._stand_ins |= self._earlier.of_other_boots & uids
 
     @property
     def has_open_gap(self) -> bool:
@@ -178,8 +190,12 @@ class DeviceAccounts:
             if device.uid in self._retired | self._stand_ins:
                 self._return(device)
         if self._stand_ins and message.devices:
-            sources.replaced(self._stand_ins.difference(device.uid for device in message.devices))
-            self._stand_ins.clear()
+            unheard, vendor_of = sources.unheard(), {uid: one.entry.device.vendor for uid, one in self._tracked.items()}
+            came = {uid for uid in self._stand_ins if vendor_of[uid] not in unheard}
+            sources.replaced(came.difference(device.uid for device in message.devices))
+            self._stand_ins -= came
+            for uid in came:
+                self._identify(uid, message.devices[0])
         for device in message.devices:
             self._identify(device.uid, device)
             self._bound(device)
@@ -209,6 +225,8 @@ class DeviceAccounts:
         state = DeviceState((*self._earlier.of(device.uid), now), before=now)
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
         self.only_earlier = self._earlier.without(self._tracked)
+        if device.uid == _unlisted(source):
+            self._stand_ins.add(device.uid)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             is_known = self._earlier.is_length_known(device, is_here=is_here)
@@ -278,3 +296,8 @@ class DeviceAccounts:
                 take(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
                 counted.append(reading)
         return counted
+
+
+def _unlisted(source: str) -> DeviceUid:
+    """What stands for the devices of a source that has not opened."""
+    return f"{source}-unlisted"

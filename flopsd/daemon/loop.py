@@ -160,7 +160,7 @@ class SourceReader:
 
     def _outage(self, fault: BaseException, opened: Mapping[str, Any] | None) -> Message:
         down = self._source is None or isinstance(fault, SourceUnavailableError)
-        absent = self._absent = isinstance(fault, SourceUnavailableError) and bool(fault.absent)
+        absent = self._absent = isinstance(fault, SourceUnavailableError) and not fault.is_failure
         reason = GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR
         text = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
         if isinstance(fault, SourceError):
@@ -173,6 +173,7 @@ class SourceReader:
             fault=text.encode("utf-8", "backslashreplace").decode("utf-8"),  # valid UTF-8 for the page and metrics
             reason=reason,
             absent=absent,
+            none_here=isinstance(fault, SourceUnavailableError) and bool(fault.absent),
             opened=opened,
         )
 

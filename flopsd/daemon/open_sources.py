@@ -30,7 +30,7 @@ def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[]
         try:
             openers[name] = _OpenedSource(openers[name](), openers[name])
         except SourceUnavailableError as fault:
-            if not (is_probe and fault.absent):
+            if fault.is_failure:
                 raise
             absent.append(fault)
     if not later and len(absent) == len(openers):
@@ -64,8 +64,7 @@ class SourceOpener:
             options = info.options_from(self.settings.source_options)
             source = open_source(name, replace(self.source, options=options), self.found[name])
         except SourceUnavailableError as fault:
-            # A missing source is a fault where it was named, not where it was only probed for.
-            fault.absent = fault.absent and self.settings.sources == ("probe",)
+            fault.named = self.settings.sources != ("probe",)
             raise
         if not info.hardware:
             return source  # recorded devices belong to no job

@@ -12,7 +12,9 @@ from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
 from flopsd.core.rounding import format_duration
 from flopsd.daemon.mig_handover import MigChange, changes
+from flopsd.errors import SourceUnavailableError
 from flopsd.sources.arbitration import Arbiter
+from flopsd.sources.registry import BUILT_IN, built_in, find
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.health import REPLAYED
 from flopsd.telemetry.snapshot import SourceState
@@ -30,7 +32,8 @@ class Message(NamedTuple):
     sweep: Sweep | None = None
     fault: str = ""
     reason: GapReason = GapReason.SOURCE_DOWN
-    absent: bool = False  # this machine has no device of the source's kind
+    absent: bool = False  # this machine has no device of the source's kind, which was only probed for
+    none_here: bool = False  # it has none, named or not
     read_seconds: float | None = None
     opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
 
@@ -54,6 +57,7 @@ class SourceTracker:
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
         self._not_ours_at_ns: dict[str, int] = {}
         self._renamed: set[DeviceUid] = set()
+        self._heard: set[str] = set()  # sources that opened, or found that this machine has no device of their kind
         self._logged_no_device = False
 
     def received(self, message: Message) -> None:
@@ -71,6 +75,7 @@ class SourceTracker:
 
     def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
         """Take what the message lists: the GPUs that it lists as other devices than before. None: nothing changed."""
+        self._heard.add(message.source)
         self._renamed |= sweep.renamed.keys()
         before = self.arbiter.offered(message.source)
         if not self.arbiter.offer(message.source, message.devices):
@@ -80,6 +85,8 @@ class SourceTracker:
 
     def failed(self, message: Message) -> bool:
         """Note a message without a sweep."""
+        if message.none_here:
+            self._heard.add(message.source)
         state = self._state(message.source)
         if state.reason != message.fault:
             log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
@@ -118,6 +125,13 @@ class SourceTracker:
             child=sweep.child or state.child,
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
         )
+
+    def unheard(self) -> dict[str, str]:
+        """By vendor, a source that has not opened: there may be devices that none lists. A vendor is heard where one of
+        its sources has opened, or found that this machine has no such device."""
+        silent = [name for name in self.states if name not in self._heard]
+        heard = {_vendor(name) for name in self._heard} if silent else set()
+        return {vendor: name for name in silent if (vendor := _vendor(name)) not in heard}
 
     def fell_silent(self, now_ns: int, tolerance_ns: int) -> bool:
         """Mark sources as down that sent nothing for more than `tolerance_ns`. A call that does not return is logged
@@ -190,6 +204,13 @@ class SourceTracker:
 
     def _state(self, name: str) -> SourceState:
         return self.states.get(name, SourceState())
+
+
+def _vendor(source: str) -> str:
+    try:
+        return (built_in if source in BUILT_IN else find)(source).vendor or source
+    except SourceUnavailableError:
+        return source
 
 
 def _time(ns: int) -> str:

@@ -54,7 +54,7 @@ class _Asked(threading.Thread):
         try:
             self.found = self._ask()
         except SourceError as fault:
-            absent = isinstance(fault, SourceUnavailableError) and fault.absent
+            absent = isinstance(fault, SourceUnavailableError) and not fault.is_failure
             self.found = ProbedSource(self.source, fault=str(fault), hint=fault.hint, absent=absent), ()
         except BaseException as fault:  # noqa: BLE001 - a thread that ends without a word would look like one that hangs
             self.found = ProbedSource(self.source, fault=f"source {self.source!r} failed: {fault!r}"), ()

@@ -125,8 +125,7 @@ INF2 = "neuron_monitor_inf2_xlarge_real_effective_flops.json"
 def metering(folder: Path) -> Mapping[str, str]:
     """An environment whose neuron-monitor meters on its own, and is idle until `executions` is written."""
     shutil.copy(SAMPLES / INF2, folder / "template.json")
-    path = f"{MONITOR.parent}{os.pathsep}{os.environ['PATH']}"
-    return environment(None, PATH=path, NEURON_STANDIN=str(folder))
+    return environment(None, FLOPSD_NEURON_MONITOR=str(MONITOR), NEURON_STANDIN=str(folder))
 
 
 def periods(folder: Path) -> list[int]:

@@ -87,7 +87,13 @@ class Run:
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))
 
-    def meter(self, seconds: int, fault: GapReason | None = None, faulty: Collection[DeviceUid] | None = None) -> None:
+    def meter(
+        self,
+        seconds: int,
+        fault: GapReason | None = None,
+        faulty: Collection[DeviceUid] | None = None,
+        source: str = "sim",
+    ) -> None:
         """`faulty`: the devices that have the fault; None: all."""
         for _ in range(seconds):
             self.clock.advance(NS_PER_S)
@@ -97,7 +103,7 @@ class Run:
             working = [one for one, why in faults.items() if why is None and one.pci_device_id == H100.pci_device_id]
             gauges = {device.uid: gauge for device in working}
             sweep = Sweep(tuple(self._reading(*one, now_ns) for one in faults.items()), gauges)
-            self.writer.take(Message("sim", now_ns, self.devices, sweep, read_seconds=0.001))
+            self.writer.take(Message(source, now_ns, self.devices, sweep, read_seconds=0.001))
             self.since_ns = now_ns
 
     def _reading(self, device: Device, fault: GapReason | None, now_ns: int) -> Reading:

@@ -27,16 +27,18 @@ def open_source(settings: SourceSettings) -> NeuronSource:
     """The Neuron chips of this machine; one without any does not import what reads them. Tests set the options `sysfs`
     and `module`, the driver's sysfs folders, which are not settings. Raises SourceUnavailableError with the remedy; it
     may wait some seconds for the first document."""
-    from flopsd.sources.neuron.sysfs import Tree
+    from flopsd.sources.neuron.sysfs import Tree, has_device_node
 
     options = settings.options
     tree, monitor = Tree(options.get("sysfs"), options.get("module")), options.get("monitor")
+    if not (monitor or tree.chips or has_device_node()):  # AWS's images for GPUs have neuron-monitor too
+        raise SourceUnavailableError("no Neuron device was found", absent=True)
     if monitor and shutil.which(str(monitor)) is None:
         raise SourceUnavailableError(f"{monitor} is not an executable", hint="give the path of neuron-monitor")
     if not monitor:
         monitor = _INSTALLED if os.access(_INSTALLED, os.X_OK) else shutil.which("neuron-monitor")
     if monitor is None and not tree.chips:
-        raise SourceUnavailableError("no Neuron device and no neuron-monitor was found", absent=True)
+        raise SourceUnavailableError("no neuron-monitor was found, and the driver's sysfs shows no chip")
     from flopsd.sources.neuron.source import NeuronSource
 
     return NeuronSource(settings.clock, settings.peaks, tree, monitor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Reading, Sweep
@@ -17,7 +16,7 @@ from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import Runtimes, account, period_ends
 from flopsd.sources.neuron.held_readings import HeldReadings
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
-from flopsd.sources.neuron.sysfs import Tree
+from flopsd.sources.neuron.sysfs import Tree, has_device_node
 from flopsd.system.clock import NS_PER_S, Clock
 
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
@@ -121,7 +120,7 @@ class NeuronSource:
             raise SourceUnavailableError(
                 self._fault or f"neuron-monitor {why}",
                 hint="load the driver (aws-neuronx-dkms); in a container give it /dev/neuron*",
-                absent=not any(Path("/dev").glob("neuron[0-9]*")),
+                absent=not has_device_node(),
             )
 
     def _count_totals(self, why: str) -> None:

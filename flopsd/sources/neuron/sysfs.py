@@ -53,6 +53,11 @@ class ChipNode:
         return "/".join(fields[2:])
 
 
+def has_device_node() -> bool:
+    """Whether the driver has a chip, shown to this process."""
+    return any(Path("/dev").glob("neuron[0-9]*"))
+
+
 def has_fallen(before: Sequence[int], now: Sequence[int]) -> bool:
     """Whether a core's total was taken back to zero, whatever others grew by meanwhile."""
     return any(later < earlier for earlier, later in zip(before, now, strict=True))

@@ -259,6 +259,65 @@ def test_devices_that_stood_for_others_are_replaced_by_these(tmp_path: Path) -> 
     assert second.tallies["GPU-other"].total_observed_ns >= 99 * NS_PER_S
 
 
+CHIP = Device("neuron0", 0, "aws", "trainium1", evidence=Evidence.COUNT)
+LISTS: dict[str, object] = {"devices": (CHIP,), "sweep": Sweep(())}
+
+
+def says(run: Run, source: str, **what: object) -> None:
+    run.writer.take(Message(source, run.clock.boottime_ns(), **what))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize(
+    ("source", "first", "then", "is_bounded"),
+    [
+        ("neuron", {}, {}, False),
+        ("neuron", {"fault": "it hangs"}, {}, False),
+        ("neuron", {"fault": "no device", "none_here": True}, {}, True),
+        ("neuron", {"fault": "it hangs"}, LISTS, True),
+        ("dcgm", {"fault": "it hangs"}, {}, True),  # NVML lists what that would
+        ("plug-in", {"fault": "it hangs"}, {}, False),
+    ],
+)
+def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
+    tmp_path: Path, source: str, first: dict[str, object], then: dict[str, object], is_bounded: bool, is_killed: bool
+) -> None:
+    run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", source))
+    run.meter(3, source="nvml")
+    if first:
+        says(run, source, **first)
+    run.meter(20, source="nvml")
+    if is_killed:
+        run.kill()
+        run.clock.advance(NS_PER_S)
+        run.start()
+    if then or first.get("none_here"):
+        says(run, source, **(then or first))
+    run.meter(3, source="nvml")
+    *_, last = sealed(run, tmp_path)
+    assert last.tallies["GPU-h"].total_gap_ns == is_killed * NS_PER_S
+    is_bounded &= not (then and is_killed)  # what a start has not learnt of a device, no later one adds
+    assert (view_of(history_of(run.state.journal), table()).figures.high_flop is not None) is is_bounded
+    if then:
+        gaps = last.tallies["neuron-unlisted"].gap_ns
+        assert gaps[GapReason.REPLACED] == 3 * NS_PER_S
+        assert last.tallies["neuron0"].total_gap_ns == last.tallies["neuron0"].span_ns >= 4 * NS_PER_S
+
+
+def test_the_chips_of_an_earlier_start_stand_for_those_of_a_source_that_does_not_open(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
+    says(run, "neuron", **LISTS)
+    run.meter(3, source="nvml")
+    run.finish()
+    run.start()
+    run.meter(30, source="nvml")
+    assert run.writer.rotate()
+    run.meter(5, source="nvml")
+    *_, last = sealed(run, tmp_path)
+    assert last.tallies["neuron0"].total_gap_ns == last.tallies["neuron0"].span_ns >= 5 * NS_PER_S
+    assert view_of(history_of(run.state.journal), table()).figures.high_flop is not None
+
+
 def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)

@@ -108,7 +108,7 @@ def test_a_source_that_is_not_there_is_a_fault_where_it_was_named(
     with pytest.raises(SourceUnavailableError) as caught:
         SourceOpener(Settings(sources=sources), None, None).open("nvml")  # type: ignore[arg-type]
     assert caught.value is fault
-    assert fault.absent is expected
+    assert (fault.is_failure, fault.absent) == (not expected, is_absent)
 
 
 def test_a_recorded_device_is_no_jobs_and_stays_whichever_are_the_jobs() -> None:
