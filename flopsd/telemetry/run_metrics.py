@@ -14,7 +14,10 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
+from flopsd.core.policy.policy_file import Rule
 from flopsd.core.unused_count import Unused
+from flopsd.report.rule_words import beside_source, from_when, of_compute_alone
+from flopsd.report.terminal import sentence
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import JournalState, Snapshot
@@ -72,8 +75,8 @@ def _thresholds(view: RunView) -> Iterator[Family]:
     )
     rule = gauge(
         "flopsd_rule_info",
-        "A policy's rule that applies to this run or may; always 1. consequence: what follows from being above, and "
-        "when.",
+        "A policy's rule that applies to this run or may; always 1. consequence: what follows from being above, from "
+        "when, what it assumes and what no meter decides.",
         labels=("policy", "rule", "title", "citation", "consequence", "applies"),
     )
     for finding in view.findings:
@@ -81,7 +84,7 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             continue
         name = (finding.policy, finding.rule.id)
         applies = "true" if finding.applies else "unknown"
-        rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or "", applies), 1)
+        rule.add((*name, finding.rule.title, _citation(finding.rule), _consequence(finding.rule), applies), 1)
         for state in _STATES:
             verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:
@@ -92,6 +95,17 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             if ppm is not None:
                 share.add((*name, finding.quantity, bound), ppm / PPM)
     yield from (rule, threshold, verdict, share)
+
+
+def _citation(rule: Rule) -> str:
+    return ", ".join(filter(None, (rule.citation, beside_source(rule.status))))
+
+
+def _consequence(rule: Rule) -> str:
+    """With what every output says of a rule that is above: an alert has no more words than these."""
+    assumes = f"It assumes: {rule.assumes}." if rule.assumes else ""
+    conditions = of_compute_alone(rule.other_conditions)
+    return " ".join(filter(None, (rule.consequence, sentence(from_when(rule.since)), assumes, conditions)))
 
 
 def unused_counts(snapshot: Snapshot) -> Iterator[Family]:

@@ -57,7 +57,7 @@ def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, decla
             continue
         name = (one["policy"], one["rule"])
         applies = "true" if one["applies"] else "unknown"
-        rule |= {(*name, one["title"], one["citation"], one["consequence"] or "", applies): 1}
+        rule |= {(*name, one["title"], applies): 1}
         state |= {(*name, each): float(each == one["state"]) for each in ("below", "above", "indeterminate")}
         threshold |= {
             (*name, end): float(Fraction(one["threshold"][end])) for end in ("low", "high") if one["threshold"][end]
@@ -65,9 +65,26 @@ def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, decla
         quantity, ppm = " or ".join(one["quantities"]), one["sharePpm"]
         share |= {(*name, quantity, bound): int(ppm[bound]) / 10**6 for bound in ppm if ppm[bound] is not None}
     assert rule
-    assert [found[f"flopsd_{name}"] for name in ("rule_info", "verdict", "threshold_flop", "threshold_ratio")] == [
-        rule, state, threshold, share,
+    assert {(*labels[:3], labels[5]): one for labels, one in found["flopsd_rule_info"].items()} == rule
+    assert [found[f"flopsd_{name}"] for name in ("verdict", "threshold_flop", "threshold_ratio")] == [
+        state, threshold, share,
     ]  # fmt: skip
+
+
+def test_what_an_alert_says_of_a_rule_has_the_doubts_that_every_output_has(tmp_path: Path) -> None:
+    declared = OperatorDeclarations(method=Method.PRETRAINING)
+    run = Run(tmp_path, devices=(H100,), declared=declared, policies=load_policies(["us-ny-raise"]))
+    run.meter(1)
+    (labels,) = rows(figures(run.writer.snapshot))["flopsd_rule_info"]
+    run.kill()
+    *_, citation, consequence, applies = labels
+    assert citation.endswith("section 1420, by copies or accounts of it: the official text was not read")
+    for words in (
+        "Whoever trained it is a frontier developer", "The rule applies from 2027-01-01.",
+        "It assumes: it is a foundation model", "not decided here: for a large frontier developer: annual gross revenue",
+    ):  # fmt: skip
+        assert words in consequence
+    assert applies == "true"
 
 
 def test_a_source_has_what_it_gave_and_one_without_hardware_has_nothing(tmp_path: Path) -> None:
