@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flopsd.report.planned_hardware import Hardware, Mfu
 
 _MAX_BYTES = 1 << 20
+_MOST_FLOP = 10**39  # with the margin of an estimate below what a count in a ledger can be
 # Which say more of a model that only its size is given of.
 _OF_A_SIZE = ("--active-parameters", "--dense", "--embedding-parameters", "--layers", "--attention-width")
 
@@ -77,6 +78,11 @@ def _estimate(arguments: argparse.Namespace) -> int:
         tuple(assumed),
     )
     found = estimate(plan)
+    if any(option.flop.executed.high >= _MOST_FLOP for option in found.options):
+        raise ConfigError(
+            ["that is more than 1e39 FLOP, more than a ledger can hold"],
+            hint="correct --tokens, --epochs, the lengths, or the size of the model",
+        )
     print(json.dumps(as_dict(found)) if arguments.json else estimate_text(found), end="\n" if arguments.json else "")
     return OK
 

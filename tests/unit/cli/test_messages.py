@@ -39,6 +39,10 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("verify l.json --key ", "flopsd verify", "--key has an empty value; is a variable of the shell unset?"),
         ("verify l.json --threshold x", "flopsd verify", "--threshold: must be a whole number from 1 to 999999999"),
         ("estimate c --sequence-length 2e3", "flopsd estimate", "must be a whole number from 1 to 999999999, in digits"),
+        (
+            "estimate --parameters 1e18 --tokens 1e18 --epochs 9000 --sequence-length 9 --method full", "",
+            "flopsd: that is more than 1e39 FLOP",
+        ),
         ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
     ],
 )  # fmt: skip
