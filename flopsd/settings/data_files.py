@@ -246,7 +246,9 @@ def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...
             problems.append(f"{path}: policy {policy.id} is given twice")
         found[policy.id] = policy, data
     if problems:
-        raise PolicyError(problems, hint=f"packaged policies: {', '.join(packaged_policies())}; {HINT}")
+        several = "several: each with its own --policy, or separated by blanks in FLOPSD_POLICY; "
+        listed = several if any("," in name for name in chosen) else ""
+        raise PolicyError(problems, hint=f"{listed}packaged policies: {', '.join(packaged_policies())}; {HINT}")
     return tuple(found[name] for name in sorted(found))
 
 

@@ -96,6 +96,21 @@ def test_a_typo_is_an_error_that_names_the_line(right: str, wrong: str, problem:
     assert fault.value.hint
 
 
+def test_names_in_one_word_are_told_apart_by_the_message() -> None:
+    words = (
+        "estimate",
+        "--parameters",
+        "1e9",
+        "--tokens",
+        "1e9",
+        "--sequence-length",
+        "9",
+        "--policy",
+        "eu-ai-act,our",
+    )
+    in_process(*words, code=1, says=("eu-ai-act,our: cannot be read", "hint: several: each with its own --policy"))
+
+
 def test_an_unknown_name_lists_the_packaged_ones() -> None:
     refused = in_process(
         "estimate", "--parameters", "1e9", "--tokens", "1e9", "--sequence-length", "9", "--policy", "sb-53"
