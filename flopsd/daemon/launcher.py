@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 
@@ -258,6 +259,10 @@ class Launcher:
         """Asked after the seal: helpers that end with the job have had their time."""
         self._children.reap()
         left = own_children() - self._children.running
+        if left:  # or what a daemon started whose driver hung at the end: it is being killed
+            self.clock.wait(threading.Event(), POLL_SECONDS)
+            self._children.reap()
+            left &= own_children()
         if left:
             self.log(
                 f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended with its "

@@ -139,11 +139,22 @@ def test_a_monitor_that_cannot_be_followed_is_not_left_running(monkeypatch: pyte
 def test_a_machine_without_neuron_is_absent_and_a_named_monitor_that_is_not_there_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    nodes, nowhere = [False], SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)})
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("flopsd.sources.neuron._INSTALLED", str(MONITOR))  # which would end without its folder
+    monkeypatch.setattr("flopsd.sources.neuron.sysfs.has_device_node", nodes.pop)
     with pytest.raises(SourceUnavailableError, match="no Neuron device") as caught:
-        open_source("neuron", SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)}))
+        open_source("neuron", nowhere)
     assert caught.value.absent
     assert "aws-neuronx-tools" in caught.value.hint
+    nodes.append(True)
+    monkeypatch.setattr("flopsd.sources.neuron._INSTALLED", "/nowhere")
+    with pytest.raises(SourceUnavailableError, match="no neuron-monitor was found") as caught:
+        open_source("neuron", nowhere)
+    assert not caught.value.absent
+    with pytest.raises(SourceUnavailableError, match="is off") as caught:
+        open_source("neuron", SourceSettings(FakeClock(), table(), {"monitor": "off"}))
+    assert caught.value.absent
     with pytest.raises(SourceUnavailableError, match="not an executable") as caught:
         open_source("neuron", SourceSettings(FakeClock(), table(), {"monitor": str(tmp_path / "x")}))
     assert not caught.value.absent

@@ -25,6 +25,7 @@ from tests.support.strategies import table
 @pytest.fixture(autouse=True)
 def _no_monitor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("flopsd.sources.neuron._INSTALLED", "/nowhere")
 
 
 def opened(sysfs: Sysfs) -> tuple[NeuronSource, FakeClock]:

@@ -17,6 +17,7 @@ import pytest
 
 from flopsd.system.clock import NS_PER_S
 from tests.second_implementation.arithmetic import payload_of
+from tests.support.process import environment
 
 pytestmark = pytest.mark.maintainer
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ class Installed:
     rocm: Path
 
     def run(self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "PYTHON", "ROCM_", "AMDSMI_"))}
+        clean = {k: v for k, v in environment(None).items() if not k.startswith(("PYTHON", "ROCM_", "AMDSMI_"))}
         done = subprocess.run(
             [str(word) for word in command], cwd=cwd, env={**clean, **(env or {})}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

@@ -42,10 +42,10 @@ NO_EXPORTER = "http://127.0.0.1:1/metrics"
 def environment(
     standin: Path | None, scenario: Path | None = None, *, dcgm_url: str | None = NO_EXPORTER, **more: str
 ) -> dict[str, str]:
-    """This process's environment without settings of flopsd, with the stand-in or without any NVML. The driver and the
-    exporter of this machine are not seen; with `dcgm_url` None the exporter is."""
+    """This process's environment without other settings of flopsd, with the stand-in or without any NVML. This machine's
+    drivers and exporter are not seen; with `dcgm_url` None the exporter is."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "NVML_STANDIN_"))}
-    clean["LD_LIBRARY_PATH"] = str(NO_NVML if standin is None else standin)
+    clean |= {"LD_LIBRARY_PATH": str(NO_NVML if standin is None else standin), "FLOPSD_NEURON_MONITOR": "off"}
     if dcgm_url is not None:
         clean["FLOPSD_DCGM_URL"] = dcgm_url
     if scenario is not None:

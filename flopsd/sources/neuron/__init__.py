@@ -30,6 +30,8 @@ def open_source(settings: SourceSettings) -> NeuronSource:
     from flopsd.sources.neuron.sysfs import Tree, has_device_node
 
     options = settings.options
+    if options.get("monitor") == "off":
+        raise SourceUnavailableError("neuron_monitor is off", absent=True)
     tree, monitor = Tree(options.get("sysfs"), options.get("module")), options.get("monitor")
     if not (monitor or tree.chips or has_device_node()):  # AWS's images for GPUs have neuron-monitor too
         raise SourceUnavailableError("no Neuron device was found", absent=True)
@@ -59,7 +61,11 @@ SOURCE = SourceInfo(
     evidence=(Evidence.COUNT,),
     options=(
         SourceOption(
-            "monitor", "FILE", "AWS's neuron-monitor", parsers.text, default_text=f"{_INSTALLED}, else the one on PATH"
+            "monitor",
+            "FILE|off",
+            "AWS's neuron-monitor; off: Neuron devices are not looked for",
+            parsers.text_or_off,
+            default_text=f"{_INSTALLED}, else the one on PATH",
         ),
     ),
     remedy="on Trainium and Inferentia install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it "

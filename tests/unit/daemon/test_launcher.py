@@ -45,14 +45,15 @@ def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -
     assert [name for name, _ in left] == ["the daemon", "sealing"]
 
 
-# A job that reads a file which it was given open, and leaves a process behind.
+# A job that reads a file which it was given open, and leaves a process behind. The daemon leaves one that ends with it.
 LEAVING = r"""
 import os, sys
 from flopsd.daemon.launcher import Launcher
 from flopsd.system.clock import SystemClock
 
 job = 'cat <&9; setsid sleep 600 >/dev/null 2>&1 9<&- & echo left $!; exit 7'
-launcher = Launcher(("sh", "-c", "exec sleep 600", "daemon"), None, SystemClock(), 0.1, lambda words: print(words, flush=True))
+daemon = '(while kill -0 $$ 2>&-; do sleep 0.05; done) & exec sleep 600'
+launcher = Launcher(("sh", "-c", daemon), None, SystemClock(), 0.1, lambda words: print(words, flush=True))
 sys.exit(launcher.run(("sh", "-c", job), os.environ))
 """
 

@@ -32,7 +32,9 @@ class Stopped:
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
+    """Those of a terminal, also where the tests run under nohup."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -242,7 +242,8 @@ def test_doctor_asks_plug_ins_that_nobody_named_and_none_of_them_costs_another(
     file = tmp_path / "rows.py"
     file.write_text("from flopsd.core.model import Device\n" + file.read_text().replace('", [],', f'", [{device}],'))
     with_rows(install, tmp_path, "[1]", name="unfit", distribution="unfit")
-    given = load_settings({"state_dir": str(tmp_path / "s"), "listen": "off"}, {}, None, known_sources().settings)
+    here = {"state_dir": str(tmp_path / "s"), "listen": "off", "neuron_monitor": "off"}
+    given = load_settings(here, {}, None, known_sources().settings)
     found = {check.name: check for check in examine(given, {}, FakeClock(), known_sources())}
     assert (found["plug-in"].state, "source 'broken' of broken 2.5 cannot be loaded" in found["plug-in"].detail) == (
         "fail", True)  # fmt: skip
