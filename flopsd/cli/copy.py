@@ -29,7 +29,8 @@ def add(verbs: Verbs) -> None:
         "digests of what is there then. Without --to it delivers what earlier copies of LEDGER lack, or of all "
         "ledgers of the state folder. Nothing is sealed again. Exits with 1 if a copy failed.",
     )
-    copy.add_argument("ledger", nargs="?", metavar="LEDGER", help="a sealed ledger, with its files next to it")
+    # Not named as the setting --ledger is: that is where a run writes, and not every ledger may lie there.
+    copy.add_argument("sealed", nargs="?", metavar="LEDGER", help="a sealed ledger, with its files next to it")
     add_repeatable(copy, "--to", "DESTINATION", "where to copy LEDGER: a path or s3://BUCKET/KEY with its options")
     add_repeatable(
         copy, "--give-up", "DESTINATION", "deliver no more to this destination, which some ledger still has to reach"
@@ -48,13 +49,13 @@ def _copy(arguments: argparse.Namespace) -> int:
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.terminal import counted, shown
 
-    if arguments.to and arguments.ledger is None:
+    if arguments.to and arguments.sealed is None:
         raise ConfigError(["copy: --to needs the LEDGER to copy"])
     folder = state_dir(settings_of(arguments), os.environ)
     deliveries = Deliveries(StateDir(folder), SystemClock())
     if arguments.give_up:
         _give_up(arguments, deliveries)
-    ledger = None if arguments.ledger is None else Path(arguments.ledger)
+    ledger = None if arguments.sealed is None else Path(arguments.sealed)
     if not arguments.to and not is_folder(folder):
         hint = "" if ledger is None else f"; or --to a destination to copy {ledger} there"
         raise LedgerError(

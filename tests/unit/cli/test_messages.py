@@ -202,3 +202,11 @@ def test_a_new_key_is_a_file_and_nowhere_else(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
     in_process("key", "new", "file:mine.pem", code=0)
     in_process("key", "check", "file:mine.pem", code=0)
+
+
+def test_a_journal_is_not_copied_as_a_ledger(tmp_path: Path) -> None:
+    shutil.copy(NODE / "ledger.journal.jsonl", tmp_path)
+    words = ("copy", str(tmp_path / "ledger.journal.jsonl"), "--to", str(tmp_path / "to.json"))
+    in_process(
+        *words, "--state-dir", str(tmp_path), code=3, says=("is a journal, not a ledger", "name the ledger beside")
+    )
