@@ -94,6 +94,7 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("systemic-of-both-kinds", "A rule for systemic risk, a base model without.", rule('greater_than: "LOW-1"', "when: {base.systemic: true}"), declared(FULL, base(systemic=False))),
     ("fallbacks-both-above", "One of two rules applies, and both are above.", FALLBACKS.format('at_least: "LOW"', 'at_least: "LOW"'), declared(FULL, base("unknown", None))),
     ("fallbacks-one-above", "One of two rules applies, and only one is above.", FALLBACKS.format('at_least: "HIGH"', 'at_least: "LOW"'), declared(FULL, base("unknown", None))),
+    ("fallbacks-of-no-base-model", "One of two rules applies if there is a base model, and none is declared: both are open.", FALLBACKS.format('at_least: "LOW"', 'at_least: "LOW"').replace("base.kind: [unknown], ", ""), declared(FULL)),
     ("fallbacks-declared", "Systemic risk is declared: one of the two applies.", FALLBACKS.format('at_least: "LOW"', 'at_least: "LOW"'), declared(FULL, base("unknown", None, systemic=False))),
     ("derived-of-one", "A rule takes over what another one has.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one]}", declared(FULL)),
     ("derived-of-none", "A rule is derived from one that does not apply.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one]}", declared(PRE)),

@@ -112,7 +112,7 @@ class Judge {
 
   /** Whether the other of two rules, of which one applies, is above too. @param {J} rule @param {string[]} open */
   alternative(rule, open) {
-    if (!rule.or_else || open.length !== 1 || open[0] !== "base.systemic") return false;
+    if (!rule.or_else || this.declared.base === null || open.length !== 1 || open[0] !== "base.systemic") return false;
     const other = this.rule(rule.or_else);
     return this.applied(other, this.declared.within(other.when ?? {})).state === "above";
   }
