@@ -104,7 +104,7 @@ def _electra_heads(
         Linear("discriminator_predictions.dense_prediction", hidden, 1, True),
     )
     return {
-        **encoder_classifiers(fields, hidden, None),
+        **encoder_classifiers(fields, hidden),
         "ForSequenceClassification": lambda: _own_classifier(fields, hidden),
         "ForMaskedLM": lambda: (language, 2 * width),
         "ForPreTraining": lambda: (discriminator, 0),

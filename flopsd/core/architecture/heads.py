@@ -69,9 +69,8 @@ def labels(fields: Fields) -> int:
     return len(named) if isinstance(named, Mapping) and named else fields.number("num_labels", 2)
 
 
-def encoder_classifiers(fields: Fields, hidden: int, pooler: Linear | None) -> dict[str, HeadWithOthers]:
-    """Classifiers on an encoder. With a pooler they read one row a sequence, else every token."""
-    pooled = (pooler,) if pooler else ()
+def encoder_classifiers(fields: Fields, hidden: int, *pooled: Linear) -> dict[str, HeadWithOthers]:
+    """Classifiers on an encoder. `pooled`: its pooler, if it has one, which takes one row a sequence."""
     return {
         "ForSequenceClassification": lambda: (
             (*pooled, Linear("classifier", hidden, labels(fields), bias=True, stream=Stream.SEQUENCES)),
