@@ -140,6 +140,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "greater_than.of_base: cannot be of a base+ quantity",
     ),
     ({"when": {"base.flop": {"above": "1e40"}}}, "when.base.flop.above: must be a count of FLOP from 1 to below 1e40"),
+    ({"when": {"base.flop": {"above": "9" * 5000}}}, f"when.base.flop.above: '{'9' * 59} is not a count like"),
     ({"when": {"base.flop": {"not_above": "0"}}}, "when.base.flop.not_above: must be a count of FLOP from 1 to"),
     ({"at_least": "1"}, "at_least: must have one of greater_than, at_least"),
     ({"greater_than": None}, "at_least: must have one of greater_than, at_least"),

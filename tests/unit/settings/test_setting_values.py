@@ -91,7 +91,7 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.run_id, [""], "leave the setting out"),
     (parsers.run_id, ["-a"], "beginning with a letter or digit"),
     (method, ["guessing"], "expected one of pretraining, full"),
-    (parsers.flop_or_unknown, [0, 10**40], "positive number of FLOP below 1e40"),
+    (parsers.flop_or_unknown, [0, 10**39], "positive number of FLOP below 1e39"),
     (parsers.files, [[7], {}], "expected a list of policies"),
     (parsers.output, ["file", True], "expected stdout, stderr or off"),
     (parsers.precision, ["bf16,bf16"], "a format is named twice"),
