@@ -48,7 +48,7 @@ TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.run_id, [("a" * 128, "a" * 128), ("7.x_Y-z", "7.x_Y-z")]),
     (method, [("lora", "lora"), ("undeclared", None), (None, None)]),
     (parsers.flop_or_unknown, [("1e25", 10**25), ("unknown", "unknown"), ("undeclared", None), (None, None), (1, 1)]),
-    (parsers.flop_or_unknown, [(10**40 - 1, 10**40 - 1)]),
+    (parsers.flop_or_unknown, [(10**39 - 1, 10**39 - 1)]),
     (parsers.files, [("a b", ("a", "b")), (["a b"], ("a b",))]),
     (parsers.output, [(False, "off"), ("stderr", "stderr")]),
     (parsers.url, [("https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1")]),
