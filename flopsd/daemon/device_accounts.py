@@ -116,14 +116,14 @@ class DeviceAccounts:
                 self._retired.add(uid)
             self._track(entry.device, entry.source)
 
-    def stand_in(self) -> None:
+    def stand_in(self, *, at_end: bool = False) -> None:
         """Where no device is listed, those of the last daemon start stand for what there may be, as a gap. Where only
         some sources have opened, so do those of another vendor, or else one device that has no ceiling."""
         last = self._earlier.listed_last
         if self._tracked.keys() <= self._retired:
             self._retired.clear()
             self._stand_for(last)
-        for vendor, source in self._sources.unheard().items() if self._tracked else ():
+        for vendor, source in self._sources.unheard(at_end=at_end).items() if self._tracked else ():
             why = f"source {source} has not opened"
             unlisted = Device(_unlisted(source), 0, vendor, UNIDENTIFIED, evidence_reason=why)
             known = [entry for entry in last if entry.device.vendor == vendor or entry.source == source]
@@ -190,7 +190,10 @@ class DeviceAccounts:
             if device.uid in self._retired | self._stand_ins:
                 self._return(device)
         if self._stand_ins and message.devices:
-            unheard, vendor_of = sources.unheard(), {uid: one.entry.device.vendor for uid, one in self._tracked.items()}
+            unheard, vendor_of = (
+                sources.unheard(at_end=True),
+                {uid: one.entry.device.vendor for uid, one in self._tracked.items()},
+            )
             came = {uid for uid in self._stand_ins if vendor_of[uid] not in unheard}
             sources.replaced(came.difference(device.uid for device in message.devices))
             self._stand_ins -= came

@@ -58,6 +58,7 @@ class SourceTracker:
         self._not_ours_at_ns: dict[str, int] = {}
         self._renamed: set[DeviceUid] = set()
         self._heard: set[str] = set()  # sources that opened, or found that this machine has no device of their kind
+        self._failed: set[str] = set()
         self._logged_no_device = False
 
     def received(self, message: Message) -> None:
@@ -85,8 +86,7 @@ class SourceTracker:
 
     def failed(self, message: Message) -> bool:
         """Note a message without a sweep."""
-        if message.none_here:
-            self._heard.add(message.source)
+        (self._heard if message.none_here else self._failed).add(message.source)
         state = self._state(message.source)
         if state.reason != message.fault:
             log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
@@ -126,10 +126,12 @@ class SourceTracker:
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
         )
 
-    def unheard(self) -> dict[str, str]:
+    def unheard(self, *, at_end: bool = False) -> dict[str, str]:
         """By vendor, a source that has not opened: there may be devices that none lists. A vendor is heard where one of
-        its sources has opened, or found that this machine has no such device."""
+        its sources has opened, or found that this machine has no such device. `at_end`: or is still opening."""
+        waits_ns, now_ns = 0 if at_end else OPENING_NS, self._clock.boottime_ns()
         silent = [name for name in self.states if name not in self._heard]
+        silent = [one for one in silent if one in self._failed or now_ns - self._received_ns[one] >= waits_ns]
         heard = {_vendor(name) for name in self._heard} if silent else set()
         return {vendor: name for name in silent if (vendor := _vendor(name)) not in heard}
 

@@ -271,7 +271,7 @@ class Writer:
             return True
         now = self._now()  # up to which every device is accounted for, however long the disk takes to write that
         self._devices.resume(same_boot=False)
-        self._devices.stand_in()
+        self._devices.stand_in(at_end=True)
         self._devices.fill(now.ns, None, GapReason.STOPPING)
         self._end(now, why, child_exit_code)
         if self._is_lost():

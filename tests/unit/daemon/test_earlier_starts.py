@@ -284,9 +284,12 @@ def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
 ) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", source))
     run.meter(3, source="nvml")
+    run.meter(20, source="nvml")
+    assert len(run.writer.snapshot.devices) == 1, "it may be opening"
     if first:
         says(run, source, **first)
-    run.meter(20, source="nvml")
+    run.meter(20 if first else 120, source="nvml")
+    assert len(run.writer.snapshot.devices) == 2 - (source == "dcgm" or "none_here" in first)
     if is_killed:
         run.kill()
         run.clock.advance(NS_PER_S)
