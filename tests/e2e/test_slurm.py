@@ -172,7 +172,7 @@ def cluster(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "flopsd").chmod(0o755)
     conf = (
         f"FLOPSD={folder}/flopsd\nSTATE={folder}/jobs/$SLURMD_NODENAME\nSOCKETS=/run/jobs-$SLURMD_NODENAME\n"
-        f"FLOPSD_FILE_SD={folder}/targets\nexport FLOPSD_INTERVAL=0.2\n"
+        f"FLOPSD_FILE_SD={folder}/targets\nexport FLOPSD_INTERVAL=0.2 FLOPSD_NEURON_MONITOR=off\n"
     )
     with slurm(folder, Path(script), conf, environment(None)) as running:
         yield running

@@ -187,7 +187,7 @@ class Machine:
         clean = environment(self.job.standin, self.folder / "scenario.txt")
         arn = f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"
         variables = {
-            **{k: v for k, v in clean.items() if k in ("LANG", "LD_LIBRARY_PATH", "NVML_STANDIN_SCENARIO")},
+            **{k: v for k, v in clean.items() if k in ("LANG", "LD_LIBRARY_PATH", "NVML_STANDIN_SCENARIO", "FLOPSD_NEURON_MONITOR")},
             "PATH": f"{Path(sys.executable).parent}:{clean['PATH']}", "HOME": "/root", "TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": arn, "PYTHONPATH": str(ROOT),
             "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true", **self.job.environment,
         }  # fmt: skip
