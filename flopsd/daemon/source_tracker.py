@@ -61,6 +61,10 @@ class SourceTracker:
         self._failed: set[str] = set()
         self._logged_no_device = False
 
+    def follow(self, before: SourceTracker) -> None:
+        """Take the place of another in the same daemon."""
+        self._heard |= before._heard
+
     def received(self, message: Message) -> None:
         """Note when a message came and whether its source is a replay, before the rest of it is read."""
         if message.source in self._silent:

@@ -311,7 +311,9 @@ class Writer:
         words = say_all(REASONS, recovery.reasons)
         log.error("%s; the run goes on in a new journal, without an upper bound", words)
         self._sessions.forget_journal()
+        before = self._sources
         self._begin(History(continues=self.segment.continues), recovery, journal_lost=True)
+        self._sources.follow(before)
 
     def _checkpoint_line(self) -> str:
         """Of this segment alone, whose journal its figures must follow from."""

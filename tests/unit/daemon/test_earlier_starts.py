@@ -307,6 +307,16 @@ def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
         assert last.tallies["neuron0"].total_gap_ns == last.tallies["neuron0"].span_ns >= 4 * NS_PER_S
 
 
+def test_nothing_stands_for_devices_that_the_machine_has_not_in_a_journal_that_is_begun_anew(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
+    says(run, "neuron", fault="no device", none_here=True)
+    run.meter(12, source="nvml")
+    run.state.journal.write_bytes(b"x")
+    run.meter(12, source="nvml")
+    (begun,) = sealed(run, tmp_path)
+    assert begun.tallies.keys() == {"GPU-h"}
+
+
 def test_the_chips_of_an_earlier_start_stand_for_those_of_a_source_that_does_not_open(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
     says(run, "neuron", **LISTS)
