@@ -123,7 +123,7 @@ class DeviceAccounts:
         if self._tracked.keys() <= self._retired:
             self._retired.clear()
             self._stand_for(last)
-        for vendor, source in self._sources.unheard(at_end=at_end).items() if self._tracked else ():
+        for vendor, source in self._sources.unresolved(at_end=at_end).items() if self._tracked else ():
             why = f"source {source} has not opened"
             unlisted = Device(_unlisted(source), 0, vendor, UNIDENTIFIED, evidence_reason=why)
             known = [entry for entry in last if entry.device.vendor == vendor or entry.source == source]
@@ -190,11 +190,11 @@ class DeviceAccounts:
             if device.uid in self._retired | self._stand_ins:
                 self._return(device)
         if self._stand_ins and message.devices:
-            unheard, vendor_of = (
-                sources.unheard(at_end=True),
+            unresolved, vendor_of = (
+                sources.unresolved(at_end=True),
                 {uid: one.entry.device.vendor for uid, one in self._tracked.items()},
             )
-            came = {uid for uid in self._stand_ins if vendor_of[uid] not in unheard}
+            came = {uid for uid in self._stand_ins if vendor_of[uid] not in unresolved}
             sources.replaced(came.difference(device.uid for device in message.devices))
             self._stand_ins -= came
             for uid in came:

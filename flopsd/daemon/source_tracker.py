@@ -57,13 +57,13 @@ class SourceTracker:
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
         self._not_ours_at_ns: dict[str, int] = {}
         self._renamed: set[DeviceUid] = set()
-        self._heard: set[str] = set()  # sources that opened, or found that this machine has no device of their kind
+        self._resolved: set[str] = set()  # sources that opened, or found that this machine has no device of their kind
         self._failed: set[str] = set()
         self._logged_no_device = False
 
     def follow(self, before: SourceTracker) -> None:
         """Take the place of another in the same daemon."""
-        self._heard |= before._heard
+        self._resolved |= before._resolved
 
     def received(self, message: Message) -> None:
         """Note when a message came and whether its source is a replay, before the rest of it is read."""
@@ -80,7 +80,7 @@ class SourceTracker:
 
     def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
         """Take what the message lists: the GPUs that it lists as other devices than before. None: nothing changed."""
-        self._heard.add(message.source)
+        self._resolved.add(message.source)
         self._renamed |= sweep.renamed.keys()
         before = self.arbiter.offered(message.source)
         if not self.arbiter.offer(message.source, message.devices):
@@ -90,7 +90,7 @@ class SourceTracker:
 
     def failed(self, message: Message) -> bool:
         """Note a message without a sweep."""
-        (self._heard if message.none_here else self._failed).add(message.source)
+        (self._resolved if message.none_here else self._failed).add(message.source)
         state = self._state(message.source)
         if state.reason != message.fault:
             log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
@@ -130,14 +130,14 @@ class SourceTracker:
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
         )
 
-    def unheard(self, *, at_end: bool = False) -> dict[str, str]:
-        """By vendor, a source that has not opened: there may be devices that none lists. A vendor is heard where one of
+    def unresolved(self, *, at_end: bool = False) -> dict[str, str]:
+        """By vendor, a source that has not opened: there may be devices that none lists. A vendor is resolved where one of
         its sources has opened, or found that this machine has no such device. `at_end`: or is still opening."""
         waits_ns, now_ns = 0 if at_end else OPENING_NS, self._clock.boottime_ns()
-        silent = [name for name in self.states if name not in self._heard]
+        silent = [name for name in self.states if name not in self._resolved]
         silent = [one for one in silent if one in self._failed or now_ns - self._received_ns[one] >= waits_ns]
-        heard = {_vendor(name) for name in self._heard} if silent else set()
-        return {vendor: name for name in silent if (vendor := _vendor(name)) not in heard}
+        resolved = {_vendor(name) for name in self._resolved} if silent else set()
+        return {vendor: name for name in silent if (vendor := _vendor(name)) not in resolved}
 
     def fell_silent(self, now_ns: int, tolerance_ns: int) -> bool:
         """Mark sources as down that sent nothing for more than `tolerance_ns`. A call that does not return is logged
