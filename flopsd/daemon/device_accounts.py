@@ -190,11 +190,8 @@ class DeviceAccounts:
             if device.uid in self._retired | self._stand_ins:
                 self._return(device)
         if self._stand_ins and message.devices:
-            unresolved, vendor_of = (
-                sources.unresolved(at_end=True),
-                {uid: one.entry.device.vendor for uid, one in self._tracked.items()},
-            )
-            came = {uid for uid in self._stand_ins if vendor_of[uid] not in unresolved}
+            unresolved = sources.unresolved(at_end=True)
+            came = {uid for uid in self._stand_ins if self._tracked[uid].entry.device.vendor not in unresolved}
             sources.replaced(came.difference(device.uid for device in message.devices))
             self._stand_ins -= came
             for uid in came:

@@ -131,8 +131,8 @@ class SourceTracker:
         )
 
     def unresolved(self, *, at_end: bool = False) -> dict[str, str]:
-        """By vendor, a source that has not opened: there may be devices that none lists. A vendor is resolved where one of
-        its sources has opened, or found that this machine has no such device. `at_end`: or is still opening."""
+        """By vendor, a source that has not opened, where no other of that vendor has either or found that this machine
+        has no such device: there may be devices that none lists. `at_end`: or is still opening."""
         waits_ns, now_ns = 0 if at_end else OPENING_NS, self._clock.boottime_ns()
         silent = [name for name in self.states if name not in self._resolved]
         silent = [one for one in silent if one in self._failed or now_ns - self._received_ns[one] >= waits_ns]
