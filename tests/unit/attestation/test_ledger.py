@@ -74,7 +74,7 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     ("spoil", "reason"),
     [
         (lambda s: s.ledger.write_text('{"payload": "e30=", "payloadType": "x"}'), "is not signed"),
-        (lambda s: s.ledger.write_text("[" * 100_000), "nested too deeply|is not JSON"),
+        (lambda s: s.ledger.write_text('{"a":' + "[" * 100_000), "nested too deeply|is not JSON"),
         (lambda s: s.ledger.unlink(), "cannot read the ledger"),
     ],
 )  # fmt: skip
@@ -108,6 +108,7 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
         (saved_anew, "json_malformed", "begins with a byte order mark", "as it was sealed"),
         (in_windows, "json_not_utf8", "begins with a byte order mark", "as it was sealed"),
         (bundle, "envelope_malformed", "is a Sigstore bundle", "jq .dsseEnvelope"),
+        (copy.public_key, "json_malformed", "is not a ledger", "name NAME.json"),
     ):
         with pytest.raises(NotVerifiedError, match=reason) as caught:
             read_ledger(given)
