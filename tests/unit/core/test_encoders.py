@@ -29,6 +29,11 @@ MODERNBERT: dict[str, Any] = {
     "num_hidden_layers": 22, "pad_token_id": 50283, "position_embedding_type": "absolute", "sep_token_id": 50282,
     "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.47.0.dev0", "vocab_size": 50368,
 }  # fmt: skip
+ELECTRA_SMALL: dict[str, Any] = {
+    **_BASE, "architectures": ["ElectraForMaskedLM"], "model_type": "electra", "embedding_size": 128,
+    "hidden_size": 256, "intermediate_size": 1024, "max_position_embeddings": 512, "num_attention_heads": 4,
+    "pad_token_id": 0, "type_vocab_size": 2, "vocab_size": 30522,
+}  # fmt: skip
 # The sizes are those that transformers' classes have with these fields; the cards round them: 149 M, 1550 M.
 FILES: dict[str, tuple[dict[str, Any], int]] = {
     "distilbert-base-uncased": (
@@ -53,6 +58,8 @@ FILES: dict[str, tuple[dict[str, Any], int]] = {
          "summary_last_dropout": 0.1, "summary_type": "first", "summary_use_proj": True},
         109_483_009,
     ),
+    "electra-small-generator": (ELECTRA_SMALL, 13_546_682),
+    "electra-small-generator without a head": ({**ELECTRA_SMALL, "architectures": ["ElectraModel"]}, 13_483_008),
     "bart-large": (
         {"activation_dropout": 0.1, "activation_function": "gelu", "add_bias_logits": False,
          "add_final_layer_norm": False, "architectures": ["BartModel"], "attention_dropout": 0.1, "bos_token_id": 0,
