@@ -157,9 +157,10 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
         if not bench.writer.snapshot.sources["script"].up and bench.reads == 2:
             bench.daemon.stop("asked")
 
-    until_ns = bench.clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
+    until_ns, declared = bench.clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S, list[Event]()
 
     def declare_again(event: Event) -> None:
+        declared.append(event)
         bench.clock.wait(pause, 0.01)
         if bench.clock.boottime_ns() < until_ns:
             bench.daemon.post_event(event)
@@ -168,7 +169,7 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
         monkeypatch.setattr(bench.writer, "take_event", declare_again)
         bench.daemon.post_event(PhaseChanged("a" * 32, "train"))
     assert bench.daemon.run(stop_when_ready) == "asked"
-    assert bench.clock.boottime_ns() < until_ns
+    assert bench.clock.boottime_ns() < until_ns and bool(declared) is is_declared_to
     assert bench.writer.close("sigterm")
     hang.set()
     (state,) = bench.writer.snapshot.devices
