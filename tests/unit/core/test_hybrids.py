@@ -173,3 +173,26 @@ def test_gemma_4_says_the_width_of_full_layers_for_all_or_for_each() -> None:
     written = {name: value for name, value in config.items() if name != "global_head_dim"}
     assert read_model({**written, "per_layer_config": each}) == read_model(config)
     assert read_model({**config, "use_bidirectional_attention": "vision"}) == read_model(config)
+
+
+def test_a_shared_mlp_beside_trained_experts_has_no_gradient_of_its_input() -> None:
+    """Nothing before it is trained, and it does not read what the experts make."""
+    one = {
+        "model_type": "granitemoehybrid", "architectures": ["GraniteMoeHybridForCausalLM"], "num_hidden_layers": 1,
+        "hidden_size": 64, "vocab_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 64, "layer_types": ["attention"], "intermediate_size": 48, "num_local_experts": 4,
+        "num_experts_per_tok": 2, "mamba_n_heads": 8, "mamba_d_state": 12, "mamba_chunk_size": 10,
+    }  # fmt: skip
+    training = training_from(
+        {
+            "method": "lora",
+            "lora": {"r": 4, "target_modules": ["output_linear"], "modules_to_save": ["block_sparse_moe"]},
+            "recomputation": "none",
+        }
+    )
+    work = {"tokens": 10, "sequences": 1, "square_pairs": 100}
+    small, large = (
+        flop(read_model({**one, "shared_intermediate_size": size}), work, training).terms for size in (40, 80)
+    )
+    assert large["linear_forward"] > small["linear_forward"]
+    assert large["activation_gradients"] == small["activation_gradients"] > 0
