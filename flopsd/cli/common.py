@@ -144,11 +144,15 @@ def _add_flags(parser: argparse._ActionsContainer, settings: Sequence[Setting]) 
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
+    return effective(layers_of(arguments))
+
+
+def effective(layers: Layers) -> Settings:
     from flopsd.settings.load import settings_of_layers
     from flopsd.settings.platform import find_context
     from flopsd.settings.sagemaker_defaults import with_defaults
 
-    return with_defaults(settings_of_layers(layers_of(arguments)), find_context(os.environ))
+    return with_defaults(settings_of_layers(layers), find_context(os.environ))
 
 
 def layers_of(arguments: argparse.Namespace) -> Layers:

@@ -20,6 +20,8 @@ from flopsd.cli.common import (
     Verbs,
     add_settings,
     add_source_settings,
+    effective,
+    layers_of,
     loudness,
     settings_of,
     sources_of,
@@ -53,6 +55,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
     run.add_argument("--head-file", type=int, help=argparse.SUPPRESS)
     run.add_argument("--job-began", type=int, help=argparse.SUPPRESS)
+    run.add_argument("--files-at-start", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     execute = verbs.add_parser(
@@ -73,6 +76,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import Launched, run_daemon
     from flopsd.settings.load import check_needs
 
+    if arguments.files_at_start is not None:
+        from flopsd.cli.files_at_start import use_remembered
+
+        use_remembered(arguments)
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
     loud = loudness(arguments)
     key = [*ME, "key", "check", "--json", *_given(arguments, [BY_KEY["state_dir"]])]
@@ -81,9 +88,9 @@ def _run(arguments: argparse.Namespace) -> int:
     push = [*ME, "push", "--fed", *loud, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     copy = [*ME, "copy", "--background", *loud, *_given(arguments, [BY_KEY["state_dir"]])]
     settings, clock = settings_of(arguments), SystemClock()
-    if arguments.lifeline is None:
+    if arguments.lifeline is None:  # else the launcher did, and the job runs
         check_needs(settings)
-    _check_web(settings)
+        _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     launched = Launched(arguments.lifeline, arguments.head_file, arguments.job_began)
     commands = Commands(key, seal, push, copy)
@@ -93,6 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
+    from flopsd.cli.files_at_start import remember
     from flopsd.daemon.launcher import Launcher
     from flopsd.settings.client_socket import VARIABLE, socket_path
     from flopsd.settings.load import SECRETS, check_needs
@@ -102,7 +110,8 @@ def _exec(arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
-    settings = settings_of(arguments)
+    layers = layers_of(arguments)
+    settings = effective(layers)
     check_needs(settings)
     _check_web(settings)
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
@@ -117,7 +126,8 @@ def _exec(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
-    run = ["--run-id", run_id, *loudness(arguments)]
+    files = remember(settings, layers.file, state)
+    run = ["--run-id", run_id, "--files-at-start", str(files), *loudness(arguments)]
     of_run = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     started()
@@ -128,6 +138,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         stop_seconds=settings.stop_seconds,
         log=logging.getLogger("flopsd").error,
         user=user,
+        files=(files,),
         window_seconds=settings.stop_window_seconds,
     )
     return launcher.run(command, environment)

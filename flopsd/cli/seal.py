@@ -35,6 +35,7 @@ def add(verbs: Verbs) -> None:
     seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
     seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
     seal.add_argument("--code-secret", type=int, help=argparse.SUPPRESS)  # the pipe with the secret of its daemon
+    seal.add_argument("--files-at-start", type=int, help=argparse.SUPPRESS)  # with --at-end
     seal.set_defaults(run=_seal)
 
 
@@ -55,6 +56,10 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
 
+    if arguments.files_at_start is not None:
+        from flopsd.cli.files_at_start import use_remembered
+
+        use_remembered(arguments)
     settings = settings_of(arguments)
     state = StateDir(state_dir(settings, os.environ))
     sealed, copies, closed = None, list[CopyResult](), ClosedSeals()

@@ -57,6 +57,7 @@ class Launcher:
     stop_seconds: float
     log: Callable[[str], None]
     user: User | None = None  # whom the job runs as; None: our own user
+    files: Sequence[int] = ()  # open ones that the daemon and the sealer get
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
@@ -191,7 +192,7 @@ class Launcher:
                     *("--head-file", str(self._head_file)),
                     *("--job-began", str(self._job_began_ns)),
                 ],
-                pass_fds=(read_end, self._head_file),
+                pass_fds=(read_end, self._head_file, *self.files),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 preexec_fn=_unblock(mask, deaf=True),
@@ -277,7 +278,7 @@ class Launcher:
             pipe.write(self._code_secret)
             sealer = subprocess.Popen(
                 [*command, "--code-secret", str(read_end)],
-                pass_fds=(read_end,),
+                pass_fds=(read_end, *self.files),
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_unblock(set(), deaf=True),
             )

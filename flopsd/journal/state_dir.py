@@ -61,10 +61,10 @@ class StateDir:
 
     def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
         """Where the peak tables or policies of this folder's journals may be: in the files `given`, and in what daemon
-        starts kept. A given file that is gone is left out where any was kept, else whoever reads it reports its
-        name. Raises JournalError as `companions`."""
+        starts kept, which come first: a given file may be unreadable since. A given file that is gone is left out where
+        any was kept, else whoever reads it reports its name. Raises JournalError as `companions`."""
         kept = [str(path) for path in self.companions(kind)]
-        return [*(file for file in given if not kept or is_file(Path(file))), *kept]
+        return [*kept, *(file for file in given if not kept or is_file(Path(file)))]
 
     def unused(self, name: str) -> Path:
         """A path in the folder that does not exist yet, `name` or with a number before it: nothing is overwritten."""

@@ -255,17 +255,28 @@ def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str
 def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_does_not_notice(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is whole."""
+    """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is whole.
+    Before each kill a file of settings is spoilt: the run goes on with what it began with."""
     job, state = "trap 'exit 9' USR1; while :; do sleep 0.05; done", tmp_path / "state"
-    often = ("--interval", "0.1", "--checkpoint", "0.2", "--rotate-every", "10kB", "--evidence", "off")
-    with started(*arguments(tmp_path, "sh", "-c", job, options=often), env=env) as program:
+    config, own = tmp_path / "flopsd.yaml", Own.in_folder(tmp_path / "own")
+    config.write_text("interval_seconds: 0.1\ncheckpoint_seconds: 0.2\nrotate_every: 10kB\nevidence: off\n")
+    files = ("--config", str(config), "--peaks", own.peaks, "--policy", own.policies[0])
+    spoil = (
+        config.unlink,
+        lambda: Path(own.peaks).write_text(""),
+        lambda: Path(own.policies[0]).write_text("rules: ["),
+    )
+    with started(*arguments(tmp_path, "sh", "-c", job, options=files), env=env) as program:
         for start in range(1, 5):
             program.wait_for(f"daemon start {start},")
             wait_until(lambda: b"activity" in _read(state / "pending.jsonl"), f"a reading of daemon start {start}")
             if start < 4:
+                spoil[start - 1]()
                 os.kill(daemon_pid(state), signal.SIGKILL)
         program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
         program.wait_for("segment 2 of the run is closed")
+        for file in (str(config), own.peaks, own.policies[0]):
+            program.wait_for(f"WARNING: {file} was changed or cannot be read since the job started")
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
     ledgers = sorted(tmp_path.glob("ledger-*.json"))
@@ -276,8 +287,9 @@ def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_do
     histories = [history_of(ledger.with_suffix(".journal.jsonl")) for ledger in ledgers]
     tallies = [tally for part in histories for start in part.incarnations for tally in start.tallies.values()]
     assert all(before.watermark_ns == after.begin_ns for before, after in pairwise(tallies))
-    done = in_process("merge", *map(str, ledgers), "--trust", str(ledgers[0].with_suffix(".pub")), "--key",
-                      str(state / "flopsd-key.pem"), "--nodes", "1", "--ledger", str(tmp_path / "job.json"), code=0)  # fmt: skip
+    keys = ("--trust", str(ledgers[0].with_suffix(".pub")), "--key", str(state / "flopsd-key.pem"))
+    done = in_process("merge", *map(str, ledgers), *accepting(ledgers[0]), *keys, "--nodes", "1",
+                      "--ledger", str(tmp_path / "job.json"), code=0)  # fmt: skip
     assert predicate(tmp_path / "job.json")["completeness"]["complete"] is True, done.stdout
 
 
