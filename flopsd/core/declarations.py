@@ -7,7 +7,7 @@ stays an interval.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any
@@ -146,12 +146,20 @@ class OperatorDeclarations:
 NOTHING_DECLARED = OperatorDeclarations()
 
 
-def of_starts(each: Sequence[OperatorDeclarations]) -> OperatorDeclarations:
+def of_starts(each: Sequence[OperatorDeclarations], before: Iterable[Recomputation] = ()) -> OperatorDeclarations:
     """Of a run whose daemon starts declare this, one after the other: what the last one does. Recomputation that they
-    declare differently is not known: each may be right of its own work, and one share is taken of all of it."""
+    declare differently, or otherwise than in the segments `before`, is not known: each may be right of its own work,
+    and one share is taken of all of it."""
     last = each[-1]
-    declared = {one.recomputation for one in each if one.recomputation is not None}
-    return replace(last, recomputation=None) if len(declared) > 1 else last
+    return replace(last, recomputation=None) if len(recomputations_of(each, before)) > 1 else last
+
+
+def recomputations_of(
+    each: Iterable[OperatorDeclarations], before: Iterable[Recomputation] = ()
+) -> tuple[Recomputation, ...]:
+    """The different ones that are declared."""
+    declared = {*before, *(one.recomputation for one in each)}
+    return tuple(one for one in Recomputation if one in declared)
 
 
 def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flopsd import __version__
+from flopsd.core.declarations import Recomputation
 from flopsd.core.ledger.device_records import precision_record
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import FORMAT
 from flopsd.core.ledger.isolation import Isolation
+from flopsd.core.ledger.segments import Continued
 from flopsd.core.ledger.tally_records import tally_columns
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
@@ -42,6 +44,7 @@ class StartRecords:
         self._peak_table_sha256 = peak_table_sha256
         self._incarnation: int
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
+        self.recomputations: tuple[Recomputation, ...] = ()  # that daemon starts of the run declare
         self.listed_seal: EarlierSeal | None = None  # that the journal has already
 
     def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
@@ -70,11 +73,16 @@ class StartRecords:
                 "declared": settings.run_declared.for_journal(),
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
                 "code_secret_sha256": segment.code_secret_sha256,
-                **({"continues": segment.continues.for_journal()} if incarnation == 1 and segment.continues else {}),
+                **({} if incarnation > 1 or segment.continues is None else self._of_segments(segment.continues)),
             }
         )
         for name, facts in self._opened.items():
             self.opened(name, facts)
+
+    def _of_segments(self, continues: Continued) -> dict[str, Any]:
+        """What the first beginning in a segment has of those before it."""
+        said = {"recomputations": [one.value for one in self.recomputations]} if self.recomputations else {}
+        return {"continues": continues.for_journal(), **said}
 
     def opened(self, name: str, facts: Mapping[str, Any]) -> None:
         """A source was opened."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, declared_from, of_starts
+from flopsd.core.declarations import OperatorDeclarations, Recomputation, declared_from, of_starts
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.segments import Continued
@@ -99,6 +99,12 @@ class History:
     def declared(self) -> OperatorDeclarations:
         """What the settings declare about the run."""
         return of_starts([declared_from(one.begin.get("declared")) for one in self.incarnations])
+
+    @property
+    def recomputations_before(self) -> tuple[Recomputation, ...]:
+        """What daemon starts of the segments before declare; of use to the daemon alone."""
+        said = self.incarnations[0].begin.get("recomputations", ()) if self.incarnations else ()
+        return tuple(one for one in Recomputation if one.value in said)
 
     @property
     def policy_sha256(self) -> list[str]:

@@ -121,4 +121,11 @@ def test_what_two_starts_declare_differently_of_recomputation_is_not_known_of_th
     for view in (live, read):
         assert view.declarations.settings == replace(none, recomputation=None)
         assert view.bases.guidelines.updates.low_flop <= view.figures.low_flop * 3 // 4
+    assert run.writer.rotate()
+    run.kill()
+    run.start()
+    run.meter(1)
+    live = run.writer.snapshot.view
+    assert live.bases.guidelines.updates.low_flop <= live.figures.low_flop * 3 // 4, "nor in the segments after"
     run.finish()
+    assert history_of(run.state.journal).declared == none, "all work of this segment is of such starts"
