@@ -52,23 +52,17 @@ def lone_node(status: Mapping[str, Any]) -> str:
 
 
 def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A row for each known problem that keeps the ledger from being sealed or copied."""
+    """A row for each known problem that keeps the ledger from being sealed, or a sealed one from being copied."""
     problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
+    ledgers = status.get("undeliveredLedgers")  # None: not known
+    lack = "ledger is" if ledgers == 1 else "ledgers are"
+    missing = f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` says why"
     found = [
         ("key", f"CANNOT SIGN: {one_line(problem)}" if problem else ""),
         ("seals", one_line(fault or "")),
-        ("copies", copies_text(status)),
+        ("copies", missing if ledgers else ""),
     ]
     return [(label, text) for label, text in found if text]
-
-
-def copies_text(status: Mapping[str, Any]) -> str:
-    """How many sealed ledgers are not where they should be; empty where all are, or where that is not known."""
-    ledgers = status.get("undeliveredLedgers") or 0
-    if not ledgers:
-        return ""
-    lack = "ledger is" if ledgers == 1 else "ledgers are"
-    return f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` says why"
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:

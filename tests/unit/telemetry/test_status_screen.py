@@ -48,6 +48,13 @@ def test_every_gpu_has_a_line_or_is_counted(
         assert lines[-1] == f"and {gpus - listed} more GPUs, 0 with gaps: `flopsd status` lists all"
 
 
+def test_a_very_narrow_terminal_has_what_was_measured_of_each_gpu(tmp_path: Path) -> None:
+    assert [line.split() for line in status_screen(of(2, tmp_path), 20, 200).splitlines()[-3:]] == [
+        ["GPU", "measured"],
+        *([str(gpu), "1.23x10^15", "FLOP"] for gpu in range(2)),
+    ]
+
+
 def test_no_more_lines_are_shown_than_there_is_room_for_once_the_facts_have_theirs(tmp_path: Path) -> None:
     status = of(8, tmp_path)
     lines = {rows: len(status_screen(status, 80, rows).splitlines()) for rows in range(1, 24)}
