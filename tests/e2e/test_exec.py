@@ -268,7 +268,8 @@ def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_do
     )
     with started(*arguments(tmp_path, "sh", "-c", job, options=files), env=env) as program:
         for start in range(1, 5):
-            program.wait_for(f"daemon start {start},")
+            said = program.wait_for(f"daemon start {start},|the daemon ended with exit code")[0]
+            assert said == f"daemon start {start},", program.text
             wait_until(lambda: b"activity" in _read(state / "pending.jsonl"), f"a reading of daemon start {start}")
             if start < 4:
                 spoil[start - 1]()
