@@ -83,6 +83,8 @@ def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
         )
     if data.find(b'"dsseEnvelope"', 0, _BUNDLE_BEGINS_WITHIN) >= 0:
         return "is a Sigstore bundle", "its envelope is the ledger: jq .dsseEnvelope BUNDLE > ledger.json"
+    if not data:
+        return "is empty", "get it again, from where it was sealed"
     if not data.lstrip().startswith(b"{"):
         return "is not a ledger, which is a JSON object", "name NAME.json, beside the public key NAME.pub"
     return None

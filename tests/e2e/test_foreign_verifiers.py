@@ -172,7 +172,7 @@ def test_the_recipe_is_given_where_nothing_can_be_read_and_runs_nothing_that_a_n
     ledger.write_bytes(b"\xff")
     make_key("ed25519", tmp_path / "key.pem")
     found = in_process("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
-    assert "NOT VERIFIED: the ledger is not valid UTF-8 text" in found.stderr
+    assert "is not a ledger, which is a JSON object" in found.stderr
     (assignment,) = (line for line in found.stdout.splitlines() if line.startswith("ledger="))
     assert shell(f'{assignment}\nprintf %s "$ledger"', tmp_path).stdout == str(ledger)
     assert "openssl pkeyutl" in found.stdout
