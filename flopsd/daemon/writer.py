@@ -85,6 +85,11 @@ class Writer:
         self._declared, self._records.recomputations = of_starts(starts, before), recomputations_of(starts, before)
         if self._declared != self._settings.run_declared:
             log.warning("an earlier start of this run has another --recomputation: it counts as not declared")
+        for what, one in (("--method", "method"), ("base model", "base")):
+            if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
+                log.warning(
+                    "an earlier start of this run has another %s: its ledger states that of the last start", what
+                )
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
