@@ -43,9 +43,7 @@ class Case:
     conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
     claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
-    methods: tuple[
-        Method, ...
-    ] = ()  # of the parts of a sum, of which `method` only states whether it is a modification
+    methods: tuple[Method, ...] = ()  # of a sum's parts: `method` is `full` where they differ
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
