@@ -97,11 +97,11 @@ def _take(history: History, record: Record) -> None:
         incarnation.tallies[entry.device.uid] = start
         history.tracked.add(entry.device.uid)
     elif kind == "evidence":
-        seen = incarnation.devices[record["number"]]
+        seen = incarnation.devices[number := count(record["number"])]
         if "identity" in record:
             seen = identified(seen, record["identity"])
         changed = replace(seen.device, **evidence_from_record(record))
-        incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
+        incarnation.devices[number] = replace(seen, device=changed, source=text(record["source"]))
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "declaration":
         if not isinstance(record["sessions"], list) or not all("facts" in one for one in record["sessions"]):
