@@ -13,6 +13,7 @@ from flopsd.core.companions import MAX_COMPANION_BYTES, PEAKS, POLICY, companion
 from flopsd.settings.data_files import has_digest, own_policies
 from flopsd.settings.schema import Settings
 from flopsd.system.atomic_files import replace_file
+from flopsd.system.nameless_file import nameless_file
 from flopsd.system.regular_files import read_at_most
 from flopsd.system.sha256 import hex_sha256
 
@@ -20,8 +21,8 @@ log = logging.getLogger("flopsd")
 
 
 def remember(settings: Settings, config: Path | None, state: Path) -> int:
-    """A file in memory, for `use_remembered` in processes that inherit it: which files these are, with their bytes, and
-    the state folder. Raises OSError."""
+    """The descriptor of a file for `use_remembered` in processes that inherit it: which files these are, with their
+    bytes, and the state folder. Raises OSError."""
     files = [*own_policies(settings.policies), *(Path(one) for one in (settings.peaks, config) if one is not None)]
     given = {
         "state": str(state),
@@ -30,7 +31,7 @@ def remember(settings: Settings, config: Path | None, state: Path) -> int:
         "policies": settings.policies,
         "read": {str(file): read_at_most(file, MAX_COMPANION_BYTES).hex() for file in files},
     }
-    fd = os.memfd_create("flopsd-files")
+    fd = nameless_file("flopsd-files")
     with os.fdopen(fd, "wb", closefd=False) as file:
         file.write(json.dumps(given).encode())
     return fd

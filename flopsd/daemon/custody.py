@@ -3,7 +3,6 @@ disk is watched."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
+from flopsd.system.nameless_file import nameless_file
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 
 
@@ -41,7 +41,7 @@ class Custody:
         """`head` gives what the journal contains now. `resumed`: an earlier daemon start wrote it too."""
         self._settings, self._clock = settings, clock
         # Of a PIN that the key's token refused, where the state folder cannot be written: whoever signs has it.
-        self.refused_pin = os.memfd_create("flopsd-refused-pin")
+        self.refused_pin = nameless_file("flopsd-refused-pin")
         self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
         self.key = start_key_check(

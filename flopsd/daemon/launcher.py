@@ -20,6 +20,7 @@ from flopsd.journal.codes import SECRET_BYTES
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.children import KILL_SECONDS, Children
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.nameless_file import nameless_file
 from flopsd.system.process_groups import (
     TERMINAL_STOPS,
     adopt_orphans,
@@ -62,7 +63,7 @@ class Launcher:
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
     _code_secret: bytes = field(default_factory=lambda: os.urandom(SECRET_BYTES))  # of the journal's codes
-    _head_file: int = -1  # in memory, not inherited by the job: the daemon writes there what its journal contains
+    _head_file: int = -1  # not inherited by the job: the daemon writes there what its journal contains
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
@@ -80,7 +81,7 @@ class Launcher:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         adopt_orphans()  # a process of the job that detaches itself is still the job's
-        self._head_file = os.memfd_create("flopsd-head")
+        self._head_file = nameless_file("flopsd-head")
         self._job_began_ns = self.clock.boottime_ns()
         self._start_daemon(before)
         try:

@@ -109,7 +109,10 @@ def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -
 
 
 def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_path: Path) -> None:
-    run(tmp_path, environment(None), "sh", "-c", "sleep 1; exit 5", code=5,
+    """Also by a Python that was built for a C library without memfd_create."""
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create\n")
+    env = {**environment(None), "PYTHONPATH": str(tmp_path)}
+    run(tmp_path, env, "sh", "-c", "sleep 1; exit 5", code=5,
         says=("NVML Shared Library Not Found", "nothing was measured"))  # fmt: skip
     executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
     assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
