@@ -53,6 +53,19 @@ def _recomputing_no_more(records: list[J]) -> None:
         begin["declared"] = {"phase": "train", "method": "full", "recomputation": recomputation, "base": None}
 
 
+def _of_another_base(records: list[J]) -> None:
+    """The first start declares another method and another base model than the second."""
+    base = {"name": "base", "kind": "known", "flop": "3000000000000000000000", "method": None, "systemic": None}
+    begins = [record for record in records if record["kind"] == "begin"]
+    for begin, method, systemic in zip(begins, ("lora", "full"), (None, False), strict=True):
+        begin["declared"] = {
+            "phase": "train",
+            "method": method,
+            "recomputation": None,
+            "base": {**base, "systemic": systemic},
+        }
+
+
 CASES: list[Case] = [
     ("energy-of-work-that-is-all-in-doubt", "As much work is in doubt as there is.", None, None, None, "small", _in_doubt(0)),
     ("energy-of-work-beyond-all-doubt", "A cycle less is in doubt.", None, None, None, "small", _in_doubt(-1)),
@@ -60,6 +73,7 @@ CASES: list[Case] = [
     ("starts-that-number-devices-otherwise", "The second daemon start has its devices in another order.", None, None, None, "activity", _numbers_exchanged),
     ("starts-of-which-one-has-no-device", "A daemon start reads nothing of its device, and the next has none.", None, None, None, "small", _no_device_again),
     ("starts-that-recompute-differently", "The first daemon start declares recomputation, the second none: of the run it is not known.", None, None, None, "activity", _recomputing_no_more),
+    ("starts-of-another-base", "The first daemon start declares another method and base model than the second: named, and the last stands.", None, None, None, "activity", _of_another_base),
     ("node-of-a-job-of-one", "The platform lists one node.", None, None, None, "lying", put(0, "context", "node", "jobNodes", value=["node-0"])),
 ]  # fmt: skip
 FILE: J = {"kind": "file", "ownerUser": "7", "mode": "0600"}

@@ -19,11 +19,17 @@ def once(found: Iterable[J]) -> list[J]:
     return list({json.dumps(one, sort_keys=True): one for one in found}.values())
 
 
-def contradictions(settings: J, sessions: list[J], policies: list[J], devices: list[Rated]) -> list[J]:
-    """Of a node."""
+def contradictions(
+    settings: J, sessions: list[J], policies: list[J], devices: list[Rated], earlier: list[J]
+) -> list[J]:
+    """Of a node, of whose earlier starts the settings are `earlier`."""
     sessions = sorted(sessions, key=lambda one: int(one["at"]))
     own = [one for one in sessions if "role" not in one["facts"]]
-    found = [*of_base(settings.get("base"), policies), *_of_settings(settings, sessions)]
+    found = [
+        *of_base(settings.get("base"), policies),
+        *_of_starts(settings, earlier),
+        *_of_settings(settings, sessions),
+    ]
     found += [one for session in own for one in _of_session(settings, session)]
     return once([*found, *(one for session in sessions for one in _of_counts(session, sessions, devices))])
 
@@ -45,6 +51,15 @@ def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied", **stated, reason=base["reason"])
         else:
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **stated)
+
+
+def _of_starts(last: J, earlier: list[J]) -> Iterator[J]:
+    for start in earlier:
+        methods = [one.get("method") for one in (start, last)]
+        if all(methods) and len(set(methods)) == 2:
+            yield said("METHOD_DIFFERS", "start_method_differs", earlier=methods[0], last=methods[1])
+        if start.get("base") and last.get("base") and start["base"] != last["base"]:
+            yield said("BASE_MODEL_DIFFERS", "start_base_differs")
 
 
 def _of_settings(settings: J, sessions: list[J]) -> Iterator[J]:

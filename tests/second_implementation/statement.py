@@ -104,7 +104,9 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             **{name: declared_.get(name) for name in ("phase", "method", "recomputation")},
             "base": None if base is None else {**base, "declaredBy": "config"},
             "sessions": sessions,
-            "contradictions": contradictions(declared_, _sessions(run.records), policies, spans),
+            "contradictions": contradictions(
+                declared_, _sessions(run.records), policies, spans, [one.get("declared") or {} for one in run.begins[:-1]]
+            ),
         },
         "totals": {
             "executed": executed,

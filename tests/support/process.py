@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,17 +138,19 @@ class Program:
         for line in self.said:
             if match := re.search(pattern, line):
                 return match
-        while (said := self._next_line()) is not None:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while (said := self._next_line(until)) is not None:
             if match := re.search(pattern, said):
                 return match
         raise AssertionError(f"{pattern!r} was never said; it said:\n{self.text}")
 
-    def _next_line(self) -> str | None:
+    def _next_line(self, until: float) -> str | None:
         """Read past Python's own buffer, which would hide lines from select; None at the end or after too long."""
         assert self.process.stderr is not None
         fd = self.process.stderr.fileno()
         while b"\n" not in self._rest:
-            if not select.select([fd], [], [], PATIENCE_SECONDS)[0] or not (data := os.read(fd, 1 << 16)):
+            left = max(0, until - time.monotonic())
+            if not select.select([fd], [], [], left)[0] or not (data := os.read(fd, 1 << 16)):
                 return None
             self._rest += data
         raw, _, self._rest = self._rest.partition(b"\n")

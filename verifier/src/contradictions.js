@@ -44,9 +44,25 @@ function ofBase(base, policies) {
   return found;
 }
 
-/** Of the settings. @param {J} settings @param {Session[]} sessions @param {any[]} policies @returns {Contradiction[]} */
-function ofSettings({ base, method, phase, recomputation }, sessions, policies) {
-  const found = ofBase(base, policies);
+/** Of what earlier daemon starts declare. @param {J} last @param {J[]} earlier @returns {Contradiction[]} */
+function ofStarts(last, earlier) {
+  const text = (/** @type {J} */ { name, kind, flop, method, systemic, reason }) =>
+    JSON.stringify([name, kind, flop, method, systemic, reason ?? null]);
+  return earlier.flatMap(({ base, method }) => {
+    const found = [];
+    if (method !== null && last.method !== null && method !== last.method) {
+      found.push({ name: "METHOD_DIFFERS", code: "start_method_differs", earlier: method, last: last.method });
+    }
+    if (base && last.base && text(base) !== text(last.base)) {
+      found.push({ name: "BASE_MODEL_DIFFERS", code: "start_base_differs" });
+    }
+    return found;
+  });
+}
+
+/** Of the settings. @param {J} settings @param {Session[]} sessions @returns {Contradiction[]} */
+function ofSettings({ base, method, phase, recomputation }, sessions) {
+  const found = [];
   if (base && method === "pretraining") found.push({ name: "PRETRAINING_WITH_A_BASE", code: "pretraining_with_base" });
   if (phase === "evaluate" && method) found.push({ name: "EVALUATION_WITH_A_METHOD", code: "evaluation_with_method", method });
   const fused = sessions.some((one) => counted(one, "fused_head_tokens"));
@@ -108,7 +124,9 @@ export function contradictions(history, policies, exceeding) {
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
-    ...ofSettings(settings, known, policies),
+    ...ofBase(settings.base, policies),
+    ...ofStarts(settings, history.incarnations.slice(0, -1).map((one) => one.begin.declared)),
+    ...ofSettings(settings, known),
     ...own.flatMap(([, one]) => ofSession(settings, one)),
     ...sessions.flatMap(([id, one]) => ofCounts(id, one, known, uuids, exceeding)),
   ];

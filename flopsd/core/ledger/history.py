@@ -96,9 +96,14 @@ class History:
         return counts_of(self.sessions.values()) if self.has_counts else NO_COUNTS
 
     @property
+    def declared_by_starts(self) -> list[OperatorDeclarations]:
+        """What the settings of each daemon start declare."""
+        return [declared_from(one.begin.get("declared")) for one in self.incarnations]
+
+    @property
     def declared(self) -> OperatorDeclarations:
         """What the settings declare about the run."""
-        return of_starts([declared_from(one.begin.get("declared")) for one in self.incarnations])
+        return of_starts(self.declared_by_starts)
 
     @property
     def recomputations_before(self) -> tuple[Recomputation, ...]:

@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, declared_from
+from flopsd.core.declarations import declared_from
 from flopsd.core.figures import Figures, added_up, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.energy import compared, energy_for_ledger
@@ -31,7 +31,6 @@ from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import Architecture, operators_ratio, reconcile
-from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -94,7 +93,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc, inc.code_secret_sha256 in secrets) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
-        "declared": _declared(history.declared, list(history.sessions.values()), view),
+        "declared": _declared(history, view),
         "totals": {
             "executed": _executed(view),
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
@@ -216,8 +215,10 @@ def _executed(view: RunView) -> dict[str, Any]:
     }
 
 
-def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], view: RunView) -> dict[str, Any]:
+def _declared(history: History, view: RunView) -> dict[str, Any]:
     """What was declared and by whom, and what of it cannot all be so; a declaration is not a measurement."""
+    declared, sessions, earlier = history.declared, list(history.sessions.values()), history.declared_by_starts[:-1]
+    found = contradictions(declared, sessions, view.policies, view.unused, earlier)
     settings = declared.for_journal()
     base = settings["base"]
     return {
@@ -235,7 +236,7 @@ def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession
             }
             for session in sorted(sessions, key=lambda session: session.id)
         ],
-        "contradictions": [one.for_ledger() for one in contradictions(declared, sessions, view.policies, view.unused)],
+        "contradictions": [one.for_ledger() for one in found],
     }
 
 

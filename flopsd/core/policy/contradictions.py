@@ -35,9 +35,10 @@ def contradictions(
     sessions: Sequence[DeclaredSession],
     policies: Iterable[Policy],
     unused: Iterable[UnusedCount] = (),
+    earlier: Iterable[OperatorDeclarations] = (),
 ) -> tuple[Contradiction, ...]:
-    """Each once, in the order of the declarations."""
-    found = [*of_base(settings.base, policies), *_of_settings(settings)]
+    """Each once, in the order of the declarations. `earlier`: what the settings of earlier daemon starts declare."""
+    found = [*of_base(settings.base, policies), *_of_starts(settings, earlier), *_of_settings(settings)]
     if recomputes_head(settings, sessions):
         found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
     for session in (one for one in sessions if one.is_trained):
@@ -68,6 +69,15 @@ def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradic
 def presumed_systemic(base: Base, policy: Policy) -> bool:
     """Whether the policy's law presumes systemic risk of the base model: by its compute at the least."""
     return policy.presumed is not None and base_bounds(base, policy.margin_ppm)[0] > policy.presumed.above_flop
+
+
+def _of_starts(last: OperatorDeclarations, earlier: Iterable[OperatorDeclarations]) -> Iterator[Contradiction]:
+    for one in earlier:
+        if one.method is not None and last.method is not None and one.method is not last.method:
+            differs = note("start_method_differs", earlier=one.method.value, last=last.method.value)
+            yield Contradiction("METHOD_DIFFERS", differs)
+        if one.base is not None and last.base is not None and one.base != last.base:
+            yield Contradiction("BASE_MODEL_DIFFERS", Note("start_base_differs"))
 
 
 def _of_settings(settings: OperatorDeclarations) -> Iterator[Contradiction]:

@@ -116,7 +116,7 @@ def test_what_two_starts_declare_differently_of_recomputation_is_not_known_of_th
     run.kill()
     run.declared = none
     run.start()
-    assert [record.args for record in caplog.records if "states that of the last start" in record.msg] == [
+    assert [record.args for record in caplog.records if "goes by that of the last start" in record.msg] == [
         ("--method",)
     ]
     run.meter(1)
