@@ -20,6 +20,7 @@ _MAX_BYTES = 1 << 20
 _MOST_FLOP = 10**39  # with the margin of an estimate below what a count in a ledger can be
 # Which say more of a model that only its size is given of.
 _OF_A_SIZE = ("--active-parameters", "--dense", "--embedding-parameters", "--layers", "--attention-width")
+_OF_HARDWARE = ("--count", "--devices-per-instance", "--mfu", "--mfu-from")
 
 
 def add(verbs: Verbs) -> None:
@@ -114,13 +115,18 @@ def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Ha
     problems = [f"--price is given for {name!r:.60}, which no --on names" for name in prices if name not in names]
     if len(prices) < len(arguments.prices):
         problems.append("--price is given twice for one name")
+    given = [flag for flag in _OF_HARDWARE if getattr(arguments, flag[2:].replace("-", "_")) is not None]
+    if given and not names:
+        raise ConfigError(
+            [f"{', '.join(given)}: of no hardware"], hint="name an instance type or a part with --on, or leave it out"
+        )
     if problems:
         raise ConfigError(problems, hint="give one price for each name of --on, or none")
     if not names:
         return ()
     table, each = load_peaks(peaks_file), arguments.devices_per_instance
     return tuple(
-        hardware_from(table, name, arguments.count, each, arguments.format, prices.get(name)) for name in names
+        hardware_from(table, name, arguments.count or 1, each, arguments.format, prices.get(name)) for name in names
     )
 
 

@@ -94,8 +94,9 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
 
 
 def _add_hardware(estimate: argparse.ArgumentParser) -> None:
-    add_repeatable(estimate, "--on", "NAME", "a SageMaker instance type, or a part of the peak table")
-    estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of each of them")
+    what = "a SageMaker instance type, a part of the peak table, or a device's name as nvidia-smi prints it"
+    add_repeatable(estimate, "--on", "NAME", what)
+    estimate.add_argument("--count", type=positive, metavar="N", help="how many of each of them (default: 1)")
     estimate.add_argument(
         "--devices-per-instance",
         type=positive,

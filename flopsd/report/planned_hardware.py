@@ -63,15 +63,16 @@ def need_of(required: Bounds, hardware: Hardware, mfu: Mfu) -> Need:
 def hardware_from(
     table: PeakTable, name: str, count: int, devices: int | None, number_format: str, price: Fraction | None = None
 ) -> Hardware:
-    """`count` instances of a SageMaker type with `devices` each, or `count` devices of a part of the table; `price` is
-    of one in USD an hour. Raises UnknownDeviceError where the table does not know the name, the number of devices or
-    the format's peak."""
+    """`count` instances of a SageMaker type with `devices` each, or `count` devices of a part of the table, by its id
+    or by the name that the driver has for it; `price` is of one in USD an hour. Raises UnknownDeviceError where the
+    table does not know the name, the number of devices or the format's peak."""
     instance = table.instances.get(name)
-    part = table.parts.get(name if instance is None else instance.accelerator)
+    by_name = {name: part for part in table.parts.values() for name in (*part.names, part.id)}
+    part = by_name.get(name if instance is None else instance.accelerator)
     if part is None:
         raise UnknownDeviceError(
             f"{name!r:.60} is neither a SageMaker instance type nor a part in the peak table",
-            hint=f"did you mean ml.{name}?" if f"ml.{name}" in table.instances else f"parts: {', '.join(table.parts)}",
+            hint=_hint(table, name),
         )
     each = devices or (1 if instance is None else instance.count)
     if each is None:
@@ -98,6 +99,13 @@ def hardware_from(
         name, count, part.id, devices_in_all, number_format, devices_in_all * peak[0], devices_in_all * peak[1],
         tuple(doubts), price,
     )  # fmt: skip
+
+
+def _hint(table: PeakTable, name: str) -> str:
+    typed = name.lower().replace(" ", "-")
+    if near := [one for one in (*table.parts, *table.instances) if typed in one]:
+        return f"did you mean {' or '.join(near)}?"
+    return f"parts: {', '.join(table.parts)}; or an instance type such as ml.p5.48xlarge; how many is --count"
 
 
 def peak_flop_per_s(part: Part, number_format: str, slice_sm_count: int | None = None) -> tuple[int, int] | None:
