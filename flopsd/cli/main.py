@@ -38,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     open_missing()
     set_encoding(sys.stdout)
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = _parser(words[0] if words else "").parse_args(words)
+    parser = _parser(words[0] if words else "")
+    if not words:
+        parser.print_help(sys.stderr)
+        sys.exit(USAGE)
+    arguments = parser.parse_args(words)
     arguments.words = words
     _log_to_stderr(arguments.verb, quiet=arguments.quiet, verbose=arguments.verbose)
     log = logging.getLogger("flopsd")

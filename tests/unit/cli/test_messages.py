@@ -52,6 +52,11 @@ def test_a_mistyped_word_is_answered_with_what_was_meant(words: str, usage: str,
     assert done.stderr.startswith(f"usage: {usage}") if usage else "usage" not in done.stderr
 
 
+def test_without_a_verb_all_of_them_are_listed() -> None:
+    done = in_process(code=2, says="run a command, meter it, seal, and return its exit code")
+    assert (done.stdout, done.stderr) == ("", in_process("--help", code=0).stdout)
+
+
 def test_without_a_key_the_one_beside_the_ledger_is_named_with_what_it_would_show(tmp_path: Path) -> None:
     ledger, beside = tmp_path / "a b.json", tmp_path / "a b.pub"
     shutil.copy(NODE / "ledger.json", ledger)
