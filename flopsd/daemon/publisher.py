@@ -24,6 +24,7 @@ class Publisher:
     def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
         self.rates = RateHistory(settings.checkpoint_ns)
+        self.job_nodes = len(context.job_nodes)  # the most that a daemon start of this run lists
 
     def snapshot(
         self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
@@ -42,9 +43,9 @@ class Publisher:
             self._policies,
             counts,
             counts_before,
-            len(self._context.job_nodes) <= 1,
+            self.job_nodes <= 1,
             self._context.rank,
-            len(self._context.job_nodes),
+            self.job_nodes,
         )
         return Snapshot(
             view=view,

@@ -79,6 +79,8 @@ class Writer:
         another one is to be begun. `job_began_ns`: when the job began that this is the first daemon start to meter; its
         time until the first reading is a gap."""
         self._run = run
+        if history.incarnations:
+            self._publisher.job_nodes = max(self._publisher.job_nodes, len(history.place["jobNodes"]))
         known = {session.id: session for session in whole_sessions(history)}
         starts = [declared_from(one.begin.get("declared")) for one in history.incarnations]
         starts, before = [*starts, self._settings.run_declared], history.recomputations_before

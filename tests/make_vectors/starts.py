@@ -66,6 +66,17 @@ def _of_another_base(records: list[J]) -> None:
         }
 
 
+def _in_another_job(*nodes: list[str]) -> Edit:
+    """The daemon starts list these nodes of the job."""
+
+    def edit(records: list[J]) -> None:
+        begins = [record for record in records if record["kind"] == "begin"]
+        for begin, (rank, names) in zip(begins, enumerate(nodes), strict=True):
+            begin["context"]["node"].update(rank=rank, jobNodes=names)
+
+    return edit
+
+
 CASES: list[Case] = [
     ("energy-of-work-that-is-all-in-doubt", "As much work is in doubt as there is.", None, None, None, "small", _in_doubt(0)),
     ("energy-of-work-beyond-all-doubt", "A cycle less is in doubt.", None, None, None, "small", _in_doubt(-1)),
@@ -74,6 +85,8 @@ CASES: list[Case] = [
     ("starts-of-which-one-has-no-device", "A daemon start reads nothing of its device, and the next has none.", None, None, None, "small", _no_device_again),
     ("starts-that-recompute-differently", "The first daemon start declares recomputation, the second none: of the run it is not known.", None, None, None, "activity", _recomputing_no_more),
     ("starts-of-another-base", "The first daemon start declares another method and base model than the second: named, and the last stands.", None, None, None, "activity", _of_another_base),
+    ("starts-in-a-larger-job", "The first daemon start is in a job of one node, the second in one of two: no upper bound is known.", None, None, None, "activity", _in_another_job(["node-0"], ["node-1", "node-0"])),
+    ("starts-in-another-job", "The first daemon start is in a job of two nodes, the second in another of two.", None, None, None, "activity", _in_another_job(["node-0", "node-1"], ["node-0", "node-0"])),
     ("node-of-a-job-of-one", "The platform lists one node.", None, None, None, "lying", put(0, "context", "node", "jobNodes", value=["node-0"])),
 ]  # fmt: skip
 FILE: J = {"kind": "file", "ownerUser": "7", "mode": "0600"}

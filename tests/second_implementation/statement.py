@@ -84,9 +84,9 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     if not known:
         basis = take(*totals, "architecture")
     absent = computed["architectureAbsentReasons"] if known else take(*totals, "architectureAbsentReasons")
-    nodes = first["context"]["node"]["jobNodes"]
+    place = max((begin["context"]["node"] for begin in run.begins), key=lambda node: len(node["jobNodes"]))
     segment = computed["segment"]
-    account = _account(guidelines, integers, declared_, whole=len(nodes) <= 1 and segment is None)
+    account = _account(guidelines, integers, declared_, whole=len(place["jobNodes"]) <= 1 and segment is None)
     judged = findings(policies, account)
     spans = [device for _, device in _tallies(run)]
     shown = {"guidelines": guidelines, "byPhase": executed["byPhase"]}
@@ -96,7 +96,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
         "replay": _replay(run.records),
         "segment": segment,
         "run": {"id": first["run"], **first["context"]["run"]},
-        "node": {"name": first["node"], **first["context"]["node"]},
+        "node": {"name": first["node"], **place},
         "attempts": sorted({begin["context"]["attempt"] for begin in run.begins}),
         "incarnations": _incarnations(run, facts["codes"]),
         "devices": devices,

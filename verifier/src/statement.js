@@ -178,14 +178,16 @@ export function statementOf(from) {
   const integerRules = integerGuidelines(history, accounts, none, rules);
   const segment = segmentOf(history);
   const context = first.context;
-  const open = segment !== null || context.node.jobNodes.some((/** @type {string} */ name) => name !== first.node);
+  const place = history.incarnations.map(({ begin }) => begin.context.node)
+    .reduce((most, one) => (one.jobNodes.length > most.jobNodes.length ? one : most));
+  const open = segment !== null || place.jobNodes.length > 1;
   const said = declared(history, policies, operators.exceeding);
   let wall = 0n;
   for (const { last, begin } of history.incarnations) wall += /** @type {bigint} */ (last.ns) - /** @type {bigint} */ (begin.ns);
   const spans = history.devices.reduce((sum, one) => sum + one.last.to - one.first, 0n);
   const predicate = {
     kind: "node", replay: replayOf(history), segment,
-    run: { id: first.run, ...context.run }, node: { name: first.node, ...context.node },
+    run: { id: first.run, ...context.run }, node: { name: first.node, ...place },
     attempts: sortedTexts(history.incarnations.map(({ begin }) => begin.context.attempt)),
     incarnations: incarnations(history, new Set(disclosed.keys())),
     devices: deviceEntries(accounts, operators.rows, peaks, energyOf), declared: said,

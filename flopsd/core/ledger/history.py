@@ -125,6 +125,12 @@ class History:
         return str(self.incarnations[0].begin["node"])
 
     @property
+    def place(self) -> Record:
+        """Rank, nodes of the job and instance type, by the daemon start that lists the most nodes: a run may go on in a
+        larger job, or a smaller one."""
+        return max((one.begin["context"]["node"] for one in self.incarnations), key=lambda node: len(node["jobNodes"]))
+
+    @property
     def replay(self) -> Record | None:
         """The recording that was replayed, if any of the readings came from one and not from hardware."""
         found = (facts["replay"] for inc in self.incarnations for facts in inc.sources.values() if facts.get("replay"))

@@ -163,7 +163,7 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
     before = starts[-1].counts_before if starts else NO_COUNTS
-    node = starts[0].begin["context"]["node"] if starts else {"rank": None, "jobNodes": []}
+    node = history.place if starts else {"rank": None, "jobNodes": []}
     job_nodes = len(node["jobNodes"])
     return RunView(
         rated_of_run(history, table) if whole_run else rated_tallies(history, table),

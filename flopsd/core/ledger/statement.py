@@ -89,7 +89,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "replay": history.replay,
         "segment": _segment(history),
         "run": {"id": history.run, **first.begin["context"]["run"]},
-        "node": {"name": history.node, **first.begin["context"]["node"]},
+        "node": {"name": history.node, **history.place},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc, inc.code_secret_sha256 in secrets) for inc in history.incarnations],
         "devices": devices_for_ledger(view),

@@ -19,7 +19,7 @@ from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from flopsd.core.tally import Tally
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
-from tests.support.runs import A100, H100, Run, history_of, interrupted
+from tests.support.runs import A100, CONTEXT, H100, Run, history_of, interrupted
 from tests.support.story import CYCLES_H100, Story
 from tests.support.strategies import table
 
@@ -89,6 +89,22 @@ def test_a_view_is_of_a_whole_run_where_it_has_its_only_node_and_all_segments(
         history.incarnations[-1].end = {"reason": ROTATED}
     assert view_of(history, table()).is_whole is whole
     assert view_of(history, table(), whole_run=True).is_whole is whole_run
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])
+def test_a_run_that_goes_on_in_another_job_is_part_of_the_larger_one(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """The ledger of a run begun on one node and gone on with two was taken for all of it: what the other node computed
+    was not in "at most"."""
+    contexts = [replace(CONTEXT, job_nodes=("node-0", "node-1")[:size]) for size in sizes]
+    run = Run(tmp_path, context=contexts[0])
+    run.meter(3)
+    run.kill()
+    run.context = contexts[1]
+    run.start()
+    run.meter(3)
+    run.writer.checkpoint()
+    views = [run.writer.snapshot.view, view_of(history_of(run.state.journal), table())]
+    assert [(view.is_whole, view.job_nodes) for view in views] == [(False, 2)] * 2
 
 
 def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Path) -> None:
