@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import flopsd
@@ -42,8 +43,8 @@ class ContinuedRun:
     origins: dict[str, str]  # by device, of its cumulative counters as last read on this boot
     continues: Continues
     files_private: bool
-
-    is_launchers: bool  # whether an earlier daemon start under this launcher is in `history`
+    # Whether an earlier daemon start under this launcher is in `history`, or in a journal that was lost.
+    is_launchers: bool
 
     def begin(self, writer: Writer, job_began_ns: int | None = None) -> None:
         """`job_began_ns`: when the launcher started the job. Once a daemon start under it is in the journal, that one
@@ -74,6 +75,8 @@ def continue_run(
     files_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)
     restored = None if known is not None else _restore(settings, folder, context, table)
     found = recover(journal, clock, known, secrets.not_used)
+    if known is not None and found.history.incarnations:  # a host that was renamed since is still the one of this job
+        context = replace(context, node=found.history.node)
     run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
     context = on_own_boot(context, history, clock.boottime_ns())
     closed = found.closed if history is found.history else None
@@ -90,7 +93,7 @@ def continue_run(
         found.origins(context.boot_id),
         Continues.NOTHING if restored else continues,
         files_private,
-        known is not None,
+        known is not None and (found.journal_lost or bool(history.incarnations)),
     )
 
 

@@ -18,11 +18,13 @@ from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Continues
 from flopsd.core.ledger.run_view import view_of
+from flopsd.core.model import Sweep
 from flopsd.daemon.closed_segments import seal_closed
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.continued_run import continue_run
 from flopsd.daemon.restored_attempt import is_sealed_whole, restore
 from flopsd.daemon.sealing import seal
+from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
@@ -35,7 +37,7 @@ from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.own_files import Own
-from tests.support.runs import A100, H100, Run, history_of, verified
+from tests.support.runs import A100, CONTEXT, H100, Run, history_of, verified
 from tests.support.strategies import table
 
 BOUNDS = ("low_flop", "measured_flop", "high_flop")
@@ -376,3 +378,29 @@ def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is
     assert continues(tmp_path / "own", 0o700, is_known=False) == "file_owner"
     assert continues(tmp_path / "open", 0o777, is_known=False) == "nothing"
     assert continues(tmp_path / "known", 0o777, is_known=True) == "launcher"
+
+
+@pytest.mark.parametrize("is_same_table", [True, False])
+def test_under_one_launcher_no_time_of_the_job_is_left_out(tmp_path: Path, is_same_table: bool) -> None:
+    """The host is renamed while the daemon is down, and perhaps flopsd is upgraded, whose table is another one."""
+    run = Run(tmp_path / "state", run_id="job-1", devices=(H100,))
+    began_ns = run.clock.boottime_ns()
+    run.meter(3)
+    known = run.journal.known("job-1")
+    run.kill()
+    run.clock.advance(NS_PER_S)
+    run.state.acquire()
+    by = table() if is_same_table else replace(table(), sha256="1" * 64)
+    renamed = replace(CONTEXT, node="elsewhere")
+    journal, settings = Journal(run.state), Settings(run_id="job-1")
+    found = continue_run(settings, renamed, by, journal, run.clock, CodeSecrets(None), known)
+    wanted = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("sim",))
+    writer = Writer(journal, by, wanted, found.context, run.clock, lambda _: None)
+    found.begin(writer, began_ns)
+    writer.take(Message("sim", run.clock.boottime_ns(), (H100,), Sweep(())))
+    assert writer.close("job_ended")
+    journal.close()
+    run.state.release()
+    history = history_of(run.state.journal)
+    assert (history.node, len(history.incarnations)) == (CONTEXT.node, 2) if is_same_table else ("elsewhere", 1)
+    assert view_of(history, by, whole_run=True).span_ns == run.clock.boottime_ns() - began_ns
