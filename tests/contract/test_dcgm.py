@@ -242,7 +242,7 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
 
 
 FULL_LOAD = {
-    Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 90.0, Field.POWER_USAGE: 140.0, Field.POWER_LIMIT: 700.0,
+    Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 10.0, Field.POWER_USAGE: 140.0, Field.POWER_LIMIT: 700.0,
 }  # fmt: skip
 
 
@@ -251,7 +251,7 @@ FULL_LOAD = {
     [
         (Field.TENSOR, 0.001),
         (Field.FP32, 0.001),
-        (Field.GPU_UTIL, 89.9),
+        (Field.GPU_UTIL, 9.9),
         (Field.POWER_USAGE, 139.9),
         (Field.POWER_LIMIT, 0.0),
         *((field, None) for field in FULL_LOAD if field is not Field.FP32),

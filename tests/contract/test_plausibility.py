@@ -52,10 +52,12 @@ def test_where_power_is_not_known_utilisation_decides_after_some_reads() -> None
 @pytest.mark.parametrize(
     ("ratio", "power", "clock", "is_a_lie"),
     [(0.3, 0.19, 0.5, True), (0.29, 0.19, 0.5, False), (0.3, 0.2, 0.5, False), (0.3, 0.19, 0.49, False), (0.3, 0.19, None, True),
-     (0.0, 0.1, 1.0, False)],
+     (0.0, 0.1, 1.0, False), (0.0, 0.3, 1.0, True), (0.0, 0.29, 1.0, False), (0.0, None, 1.0, False),
+     (0.001, 0.3, 1.0, False)],
 )  # fmt: skip
-def test_power_that_no_work_has(ratio: float, power: float, clock: float | None, is_a_lie: bool) -> None:
-    assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 1.0, power, clock) is is_a_lie
+def test_power_that_no_work_has_or_no_idleness(ratio: float, power: float, clock: float | None, is_a_lie: bool) -> None:
+    assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 0.1, power, clock) is is_a_lie
+    assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock), "hardly anything ran"
 
 
 @pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])

@@ -28,7 +28,7 @@ CONSTANTS = {
         flopsd.sources.dcgm: _SECONDS, _INTERVAL_SECONDS
         flopsd.sources.dcgm.own: _INTERVAL_SECONDS
         flopsd.sources.dcgm.source: _TIMEOUT_SECONDS, _PAGE_BYTES_MAX, _FORGIVEN_NS
-        flopsd.sources.dcgm.work: RATIO_MAX, _FULL_LOAD_PERCENT
+        flopsd.sources.dcgm.work: RATIO_MAX, _IN_USE_PERCENT
         flopsd.sources.dcgm.coverage: _JITTER, _RECENT
         flopsd.sources.dcgm.work: _UTILIZATION_STANDS_FOR_NS
         flopsd.sources.dcgm.gpu: _SAMPLE_SLACK_NS

@@ -24,7 +24,7 @@ _COUNTERS = (
     (Field.CYCLES_FP32, Pipe.FP32), (Field.CYCLES_FP16, Pipe.FP16),
 )  # fmt: skip
 _UTILIZATION_STANDS_FOR_NS = 166_666_666  # "between 1 second and 1/6 second, depending on the product", nvml.h
-_FULL_LOAD_PERCENT = 90
+_IN_USE_PERCENT = 10
 COUNTERS_NAME = "DCGM 1084-1096"
 
 
@@ -58,7 +58,7 @@ def expect(
     if zero_at_full_load(page):
         return _none(
             GapReason.ZERO_AT_FULL_LOAD,
-            "the activity fields are exactly zero while utilisation and power are high",
+            "the activity fields are exactly zero while utilisation and power say that kernels run",
             "restart dcgm-exporter and its host engine; an Xid 31 leaves the fields stuck at zero (DCGM#303)",
         )
     if counted:
@@ -135,12 +135,12 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
 
 
 def zero_at_full_load(page: GpuPage) -> bool:
-    """Whether every activity field there is reads exactly zero on a GPU that is busy by all other signs."""
+    """Whether every activity field there is reads exactly zero on a GPU that runs kernels by all other signs."""
     percent, watts, limit = page.utilization_percent(), *map(page.values.get, (Field.POWER_USAGE, Field.POWER_LIMIT))
     read = [page.values[f] for f in _RATIOS if f in page.values]
     if Field.TENSOR not in page.values or any(read) or percent is None or watts is None or not limit:
         return False
-    return percent >= _FULL_LOAD_PERCENT and watts >= IDLE_POWER_RATIO * limit
+    return percent >= _IN_USE_PERCENT and watts >= IDLE_POWER_RATIO * limit
 
 
 def ratios(page: GpuPage) -> dict[Pipe, float]:

@@ -16,6 +16,8 @@ ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
 FULL_UTILIZATION_RATIO = 0.9
 READS_OF_ZERO = 3  # what draws little may wait in a kernel that computes nothing; not for long
 READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
+# Assumed as well: no device draws so much where kernels run whose pipes all stand still.
+ZERO_UTILIZATION_RATIO, ZERO_POWER_RATIO = 0.1, 0.3
 POWER_STEP = 0.1  # of the limit; assumed too: a change that no noise makes
 
 
@@ -54,8 +56,12 @@ class Plausibility:
             changed = None not in (utilization, utilization_before) and utilization != utilization_before
         self._frozen = same and (self._frozen or changed)
         idle = power is not None and power < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
+        drew = utilization is not None and utilization >= ZERO_UTILIZATION_RATIO and (power or 0.0) >= ZERO_POWER_RATIO
         nothing_ran = utilization == 0 and busiest >= ACTIVE_RATIO and (power is None or idle)
         self._without_utilization = self._without_utilization + 1 if nothing_ran else 0
         return (
-            self._frozen or (idle and busiest >= ACTIVE_RATIO) or self._without_utilization >= READS_WITHOUT_UTILIZATION
+            self._frozen
+            or (idle and busiest >= ACTIVE_RATIO)
+            or (drew and not busiest)
+            or self._without_utilization >= READS_WITHOUT_UTILIZATION
         )
