@@ -183,7 +183,11 @@ class Launcher:
 
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
-        read_end, write_end = os.pipe()
+        try:
+            read_end, write_end = os.pipe()
+        except OSError as fault:
+            self._cannot_start_daemon(fault)
+            return
         os.write(write_end, self._code_secret)  # never as an argument or variable, which others can read
         try:
             self._daemon = subprocess.Popen(
@@ -199,11 +203,8 @@ class Launcher:
                 preexec_fn=_unblock(mask, deaf=True),
             )
         except OSError as fault:
-            self.log(
-                f"METERING IS OFF: the daemon cannot be started: {fault.strerror}; the job goes on, flopsd tries again"
-            )
+            self._cannot_start_daemon(fault)
             os.close(write_end)
-            self._plan_restart()
         else:
             self._children.running.add(self._daemon.pid)
             self._pipe = write_end
@@ -213,6 +214,12 @@ class Launcher:
                 self._send("stopping")
         finally:
             os.close(read_end)
+
+    def _cannot_start_daemon(self, fault: OSError) -> None:
+        self.log(
+            f"METERING IS OFF: the daemon cannot be started: {fault.strerror}; the job goes on, flopsd tries again"
+        )
+        self._plan_restart()
 
     def _daemon_died(self) -> None:
         assert self._daemon is not None
@@ -281,6 +288,7 @@ class Launcher:
                 [*command, "--code-secret", str(read_end)],
                 pass_fds=(read_end, *self.files),
                 stdin=subprocess.DEVNULL,
+                stdout=2,  # standard output is the job's
                 preexec_fn=_unblock(set(), deaf=True),
             )
         self._children.running.add(sealer.pid)

@@ -27,24 +27,28 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
 
 def new_file(path: Path, data: bytes, mode: int) -> None:
     """As `replace_file`; raises FileExistsError where `path` is there already. Until it is complete it has no name, so
-    that a kill leaves no private key behind; where the file system has only files with names, it has another one."""
+    that a kill leaves no private key behind; where the file system has only files with names, or nothing is mounted at
+    /proc, it has another one."""
     try:
         fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                # With a folder it follows the link in /proc.
+                os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
+            finally:
+                os.close(folder)
+    except FileExistsError:
+        raise
     except OSError:
         with _written(path, mode, _name_new) as file:
             file.write(data)
-        return
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fchmod(fd, mode)
-        os.fsync(fd)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)  # with a folder it follows the link in /proc
-        finally:
-            os.close(folder)
-    sync_path(path.parent)
+    else:
+        sync_path(path.parent)
 
 
 @contextmanager

@@ -72,6 +72,37 @@ def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_n
     assert f"processes of the job still run ({left}): metering ended with its command" in done.stdout
 
 
+# No descriptor is left when the daemon is to be started, and later there is. It does not seal; the sealer says that it did.
+WITHOUT_DESCRIPTORS = r"""
+import os, sys
+import flopsd.daemon.launcher
+from flopsd.system.clock import SystemClock
+
+pipe = os.pipe
+def none_left():
+    os.pipe = pipe
+    raise OSError(24, "Too many open files")
+
+os.pipe = none_left
+flopsd.daemon.launcher.os.pread = lambda *_: b"what the daemon wrote"
+daemon, sealer = ("sh", "-c", "exec cat >/dev/null"), ("sh", "-c", "echo sealed")
+log = lambda words: print(words, file=sys.stderr)
+launcher = flopsd.daemon.launcher.Launcher(daemon, sealer, SystemClock(), 5, log)
+sys.exit(launcher.run(("sh", "-c", "echo job; sleep 0.5; exit 7"), os.environ))
+"""
+
+
+def test_a_daemon_without_descriptors_is_started_later_and_what_seals_says_nothing_in_the_jobs_output() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], env=environment(None), capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, "job\n"), done.stderr
+    assert "METERING IS OFF: the daemon cannot be started: Too many open files; the job goes on" in done.stderr
+    assert "METERING INTERRUPTED: the daemon ended with exit code" in done.stderr
+    assert "\nsealed\n" in done.stderr
+
+
 # A job that became another user, so that its launcher may not signal it.
 FOREIGN = r"""
 import os, sys

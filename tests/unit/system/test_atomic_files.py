@@ -73,6 +73,17 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
     steps.clear()
     new_file(tmp_path / "other", b"newer", 0o600)
     assert (steps, (tmp_path / "other").read_bytes()) == ([5, "name", "folder"], b"newer")
+
+    link = os.link
+
+    def without_proc(source: Path | str, path: Path | str, dst_dir_fd: int | None = None) -> None:
+        if str(source).startswith("/proc/"):
+            raise FileNotFoundError
+        link(source, path, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "link", without_proc)
+    new_file(tmp_path / "third", b"newest", 0o600)
+    assert (tmp_path / "third").read_bytes() == b"newest"
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
