@@ -37,9 +37,9 @@ def remember(settings: Settings, config: Path | None, state: Path) -> int:
     return fd
 
 
-def use_remembered(arguments: argparse.Namespace) -> None:
+def use_remembered(arguments: argparse.Namespace, *, logged: bool = True) -> None:
     """Have --config, --peaks and --policy name the files that `remember` read; a copy in the state folder where one is
-    not what it was."""
+    not what it was, which is `logged`."""
     given = json.loads(os.pread(arguments.files_at_start, os.fstat(arguments.files_at_start).st_size, 0))
 
     def as_read(kind: str, file: str | None) -> str | None:
@@ -61,11 +61,12 @@ def use_remembered(arguments: argparse.Namespace) -> None:
                 fault,
             )
             return file
-        log.warning(
-            "%s was changed or cannot be read since the job started; flopsd goes on with what it held then: %s",
-            file,
-            copy,
-        )
+        if logged:
+            log.warning(
+                "%s was changed or cannot be read since the job started; flopsd goes on with what it held then: %s",
+                file,
+                copy,
+            )
         return str(copy)
 
     arguments.config = as_read("settings", given["config"])

@@ -87,13 +87,15 @@ def _run(arguments: argparse.Namespace) -> int:
     seal = [*ME, "seal", "--rolling", *loud, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *loud, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     copy = [*ME, "copy", "--background", *loud, *_given(arguments, [BY_KEY["state_dir"]])]
+    files = () if arguments.files_at_start is None else (arguments.files_at_start,)
+    seal += [f"--files-at-start={one}" for one in files]
     settings, clock = settings_of(arguments), SystemClock()
     if arguments.lifeline is None:  # else the launcher did, and the job runs
         check_needs(settings)
         _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     launched = Launched(arguments.lifeline, arguments.head_file, arguments.job_began)
-    commands = Commands(key, seal, push, copy)
+    commands = Commands(key, seal, push, copy, files)
     started()
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)
     return OK if well else FAILED

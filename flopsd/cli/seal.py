@@ -59,7 +59,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     if arguments.files_at_start is not None:
         from flopsd.cli.files_at_start import use_remembered
 
-        use_remembered(arguments)
+        use_remembered(arguments, logged=not arguments.rolling)  # rolling seals would repeat it
     settings = settings_of(arguments)
     state = StateDir(state_dir(settings, os.environ))
     sealed, copies, closed = None, list[CopyResult](), ClosedSeals()

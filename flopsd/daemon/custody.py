@@ -29,6 +29,7 @@ class Commands(NamedTuple):
     seal: Sequence[str]  # a rolling seal
     push: Sequence[str]  # pages of metrics come on its stdin
     copy: Sequence[str]  # delivers what earlier copies lack
+    files: Sequence[int] = ()  # open ones that the rolling seal gets
 
 
 class Custody:
@@ -47,7 +48,7 @@ class Custody:
         self.key = start_key_check(
             settings, self._with_refused_pin(commands.check_key), environment, clock, self._files
         )
-        self._rolling = self._seals(self._with_refused_pin(commands.seal), head, resumed=resumed)
+        self._rolling = self._seals(commands, head, resumed=resumed)
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
         self._late = (
@@ -62,17 +63,17 @@ class Custody:
     def _with_refused_pin(self, command: Sequence[str]) -> Sequence[str]:
         return [*command, "--refused-pin", str(self.refused_pin)] if command else command
 
-    def _seals(self, command: Sequence[str], head: Callable[[], object], *, resumed: bool) -> RollingSeals | None:
+    def _seals(self, commands: Commands, head: Callable[[], object], *, resumed: bool) -> RollingSeals | None:
         settings, every = self._settings, self._settings.seal_every_seconds
-        if not settings.seal or not command or (every is None and settings.rotate_every is None):
+        if not settings.seal or not commands.seal or (every is None and settings.rotate_every is None):
             return None
         # A reading may come up to an interval after the checkpoint that it was due for.
         between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed
         return RollingSeals(
-            command, every, between, self._clock, overdue=overdue, head=head, copies=copies, key=self.key,
-            files=self._files,
+            self._with_refused_pin(commands.seal), every, between, self._clock, overdue=overdue, head=head,
+            copies=copies, key=self.key, files=(*self._files, *commands.files),
         )  # fmt: skip
 
     def checkpointed(self) -> None:

@@ -276,6 +276,8 @@ def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_do
             wait_until(lambda: b"activity" in _read(state / "pending.jsonl"), f"a reading of daemon start {start}")
             if start < 4:
                 spoil[start - 1]()
+                if start == 1:
+                    wait_until(lambda: any(tmp_path.glob("ledger-*.json")), "a rolling seal without the settings file")
                 os.kill(daemon_pid(state), signal.SIGKILL)
         program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
         program.wait_for("segment 2 of the run is closed")
