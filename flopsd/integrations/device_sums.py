@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
@@ -38,7 +39,7 @@ class DeviceSum:
         """Start over; what it was, None where nothing was added. Waits for the devices."""
         whole, added, taken = self.whole, self.added, self.taken
         self.whole, self.added, self.taken = 0, [], []
-        return whole + _read(added) - _read(taken) if added or taken else None
+        return whole + _read(added) - _read(taken) if whole or added or taken else None
 
 
 class DeviceSums:
@@ -54,6 +55,12 @@ class DeviceSums:
     def add(self, phase: str, counter: str, value: Any) -> None:
         """Add a tensor of one element."""
         self._sums[phase, counter].add(value)
+
+    def hold(self, phase: str, found: Mapping[str, int]) -> None:
+        """Add whole numbers, which are read with the tensors of the same pass: a part of its counters alone would
+        contradict the others."""
+        for counter, value in found.items():
+            self._sums[phase, counter].whole += value
 
     def move(self, phase: str, to: str) -> None:
         """Add the sums of `phase` to those of another one."""

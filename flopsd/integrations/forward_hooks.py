@@ -315,20 +315,20 @@ class ForwardHooks:
         model, images = self.model(), self.counter.images
         if model is None or images is None:
             return
-        if (one := self._inside.open) is not None:
-            counted, _, deferred = one
-
-            def defer(counter: str, value: Any) -> None:
-                deferred.append((counter, value))
-
-            for name, value in images.of_tower(arguments, named, defer).items():
-                counted.found[name] = counted.found.get(name, 0) + value
+        one, deferred = self._inside.open, list[tuple[str, Any]]()
+        found = images.of_tower(arguments, named, lambda counter, value: deferred.append((counter, value)))
+        if one is not None:
+            for name, value in found.items():
+                one[0].found[name] = one[0].found.get(name, 0) + value
+            one[2].extend(deferred)
             return
         phase = self._inside.phase
         if not self._inside.depth:  # generation has images pass before the rest
             phase = self._phase_of(model, False)
-        add = functools.partial(self._sessions.now.on_device.add, phase)
-        self._declare(phase, images.of_tower(arguments, named, add))
+        tally = self._sessions.now
+        count = tally.hold if deferred else tally.count
+        count(phase, found)
+        tally.add_tensors(phase, 0, None, deferred)
 
     def _try(self, count: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -50,6 +50,11 @@ class Tally:
         else:
             self.client.count(phase, **found)
 
+    def hold(self, phase: str, found: Mapping[str, int]) -> None:
+        """Count a pass when the tensors of it are read."""
+        self.has_counted = True
+        self.on_device.hold(phase, found)
+
     def count_step(self) -> None:
         if self._count_step is None:  # asked for before, it would open the session of a model that may never pass
             self._count_step = self.client.counting("train", steps=1)
@@ -93,12 +98,16 @@ class Counted:
     padded: bool
 
     def add(self, unpadded: Any, deferred: Deferred) -> None:
+        if deferred:
+            self.add_to(self.tally, self.phase, unpadded, deferred)
+            return
         self.count()
-        if unpadded is not None or deferred:
+        if unpadded is not None:
             self.tally.add_tensors(self.phase, self.found.get("tokens", 0), unpadded, deferred)
 
     def add_to(self, tally: Tally, phase: str, unpadded: Any, deferred: Deferred) -> None:
-        tally.count(phase, self.found)
+        count = tally.hold if deferred else tally.count
+        count(phase, self.found)
         tally.add_tensors(phase, self.found.get("tokens", 0), unpadded, deferred)
 
 

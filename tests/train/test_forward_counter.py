@@ -42,6 +42,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     path: Path, argument: str, values: list[Any]
 ) -> None:
     """A flash kernel's rows, without the kernel: only a GPU has it."""
+    from flopsd.integrations.forward_counter import ForwardCounter
 
     class Config:
         _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False
@@ -64,6 +65,13 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
         "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
     }  # fmt: skip
     assert work == {"train": expected, "other": expected}
+    declared = Counters(current_phase=None)
+    counter = ForwardCounter(declared)
+    counter.attach(model)
+    model(input_ids=ids, **{argument: documents}).backward()
+    counter.settle()
+    model(input_ids=ids, **{argument: documents}).backward()
+    assert declared.work == {"train": expected}  # tokens without their pairs would contradict those before
 
 
 def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> None:
