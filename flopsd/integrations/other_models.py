@@ -86,12 +86,9 @@ class OtherModels:
         known = {id(module) for module in trained.modules()} if isinstance(trained, torch.nn.Module) else set()
         known |= {id(part) for counter in self._counters for part in counter.modules()}
         for name, found in _models_in(_held_by_trainer()):
-            model = _unwrapped(found)
-            parts = {id(module) for module in model.modules()}
-            if parts & known or not any(True for _ in model.parameters()):
-                continue
-            known |= parts
-            self._attach(name, model)
+            for model in _apart(_unwrapped(found), known):
+                known |= {id(module) for module in model.modules()}
+                self._attach(name, model)
 
     def settle(self, phase: str = "other") -> None:
         for counter in self._counters:
@@ -145,6 +142,17 @@ def _models_in(names: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         for one in several if isinstance(several, list | tuple | ValuesView) else (several,):
             if isinstance(one, torch.nn.Module):
                 yield name, one
+
+
+def _apart(model: Any, known: set[int]) -> Iterator[Any]:
+    """The model, or what it holds beside `known` modules, such as a loss with a decoder of its own."""
+    if id(model) in known or not any(True for _ in model.parameters()):
+        return
+    if known.isdisjoint(id(module) for module in model.modules()):
+        yield model
+        return
+    for part in model.children():
+        yield from _apart(part, known)
 
 
 def _unwrapped(model: Any) -> Any:
