@@ -75,7 +75,7 @@ class Client:
         self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
         self._awake = True
-        self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
+        self._thread = threading.Thread(target=self._run_to_the_end, name="flopsd-client", daemon=True)
         if not paths:
             return
         # A forked child shares the connection: it must not keep it open after this process ended.
@@ -190,17 +190,20 @@ class Client:
         return other
 
     def close(self, seconds: float = 1.0) -> None:
-        """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits."""
-        if os.getpid() != self._pid or self._leaving:
+        """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits, and then
+        also waits for what an earlier call left to send."""
+        if os.getpid() != self._pid:
             return
-        self._leaving = True  # Event.set is not reentrant, and a signal handler may interrupt this call
-        atexit.unregister(self.close)
-        for other in self._others:
-            other.close(seconds)
-        self._closing.set()
-        self._wake.put(None)
+        if not self._leaving:
+            self._leaving = True  # Event.set is not reentrant, and a signal handler may interrupt this call
+            for other in self._others:
+                other.close(seconds)
+            self._closing.set()
+            self._wake.put(None)
         if self._thread.is_alive():
             self._thread.join(seconds)
+        else:
+            atexit.unregister(self.close)
 
     def _close_connection(self) -> None:
         if self._connection is not None:
@@ -218,6 +221,10 @@ class Client:
             log.warning("%s", what)
 
     # What follows runs in the thread.
+
+    def _run_to_the_end(self) -> None:
+        self._run()
+        atexit.unregister(self.close)  # which keeps this client alive
 
     def _run(self) -> None:
         while True:

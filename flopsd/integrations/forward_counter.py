@@ -114,6 +114,10 @@ class ForwardCounter:
             tally.known.clear()
         self._hooks.forget()
 
+    def leave_out(self, phase: str, words: str) -> None:
+        """Declare in words which work of `phase` is not counted."""
+        self._left_out.add(phase, words)
+
     @property
     def left_out(self) -> dict[str, list[str]]:
         """For the fact `not_counted`."""

@@ -12,8 +12,10 @@ import atexit
 import functools
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -30,7 +32,10 @@ from flopsd.integrations.phase_of import UNSETTLED
 from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
+SETTLE_NS = 60 * 10**9  # after which a step's end waits for the sums on the device, also where the Trainer logs seldom
 Event = Callable[..., None]
+_METHODS = frozenset({"train", "evaluate", "predict"})
+_BEFORE = "passes of another Trainer's model before the callback was attached to it"
 
 
 def _guarded(event: Event) -> Event:
@@ -69,7 +74,7 @@ class FlopsdCallback(TrainerCallback):
         client: Client | None = None,
         **facts: Any,
     ) -> None:
-        self.client = connect() if client is None else client
+        self._is_own, self.client = client is None, connect() if client is None else client
         self.failed: set[str] = set()
         self._given = {
             "method": method, "packing": packing, "operator_count": operator_count, "kernel_windows": kernel_windows,
@@ -94,9 +99,19 @@ class FlopsdCallback(TrainerCallback):
         self._method: str | None = None
         self._logged_compiled = False
         self._model_ref: Callable[[], Any] = lambda: None
+        self._settles_at_ns = 0
         self._pid = os.getpid()
-        at_exit = weakref.WeakMethod(self._at_exit)  # weak, so that it does not keep the model alive
-        atexit.register(lambda: (call := at_exit()) and call())
+        end = weakref.WeakMethod(self._at_exit)  # weak, so that it does not keep the model alive
+        self._end: Callable[[], object] = lambda: (call := end()) and call()
+        atexit.register(self._end)
+
+    def __del__(self) -> None:
+        """Declare what has no phase yet, and leave no thread behind: a process may make hundreds of Trainers."""
+        with suppress(Exception):  # of the interpreter that ends
+            atexit.unregister(self._end)
+            self._at_exit()
+            if self._is_own:
+                self.client.close(0)
 
     def __reduce__(self) -> tuple[Callable[[], FlopsdCallback], tuple[()]]:
         """A copy, such as one that is pickled with its Trainer for another process, opens a session of its own."""
@@ -135,6 +150,9 @@ class FlopsdCallback(TrainerCallback):
         try:
             self._in_step = False
             self._counter.count_step()
+            if self.client.now_ns() >= self._settles_at_ns:
+                self._settle()
+                self._settles_at_ns = self.client.now_ns() + SETTLE_NS
             if self._windows is not None:
                 self._windows.end_step()
         except Exception:  # noqa: BLE001 (logged there)
@@ -146,7 +164,10 @@ class FlopsdCallback(TrainerCallback):
             self._windows.end_part()
 
     @_guarded
-    def on_prediction_step(self, *_: Any) -> None:
+    def on_prediction_step(self, args: Any, _state: Any, model: Any) -> None:
+        if model is not None and self._model_ref() is not model:  # another Trainer's, which shares the callback
+            self._declare_model(args, model)
+            self._counter.leave_out("evaluate", _BEFORE)
         self._predicting = True
         self._counter.settle_phase("evaluate")
         self._others.settle_phase("evaluate")
@@ -158,7 +179,7 @@ class FlopsdCallback(TrainerCallback):
     def on_evaluate(self, *_: Any) -> None:
         self._predicting = False
         self._settle("evaluate")
-        self.client.set_phase("train" if self._training else "other")
+        self.client.set_phase("train" if self._training and "train" in _running() else "other")
 
     on_predict = on_evaluate
 
@@ -222,10 +243,11 @@ class FlopsdCallback(TrainerCallback):
             self.client.set_phase("train")
             return "train"
         phase = UNSETTLED
-        if self._in_step:
+        trains, predicts = self._goes_on()
+        if trains and self._in_step:
             # Without gradients within a training step: generation of data, or a reference for the loss.
             phase = "generate" if generating else "other"
-        elif self._predicting or (self._training and not model.training):
+        elif predicts or (trains and not model.training):
             phase = "evaluate"
         # Its passes without gradients are part of the step that they are for, and end no phase.
         self.client.set_phase("train" if phase == "other" else phase or "other")
@@ -235,11 +257,19 @@ class FlopsdCallback(TrainerCallback):
         """Of a pass of another model: only the trained one changes the phase of the process."""
         if torch.is_grad_enabled() and model.training and any(p.requires_grad for p in model.parameters()):
             return "train"
-        if self._in_step:
+        trains, predicts = self._goes_on()
+        if trains and self._in_step:
             return "generate" if generating else "other"
         trained = self._model_ref()
-        evaluates = self._training and trained is not None and not trained.training
-        return "evaluate" if self._predicting or evaluates else UNSETTLED
+        evaluates = trains and trained is not None and not trained.training
+        return "evaluate" if predicts or evaluates else UNSETTLED
+
+    def _goes_on(self) -> tuple[bool, bool]:
+        """Whether a training goes on, and an evaluation. An interrupt ends both without an event."""
+        if not (self._training or self._predicting):
+            return False, False
+        running = _running()
+        return self._training and "train" in running, self._predicting and bool(running)
 
     def _settle(self, phase: str = "other") -> None:
         self._counter.settle(phase)
@@ -276,3 +306,14 @@ class FlopsdCallback(TrainerCallback):
     def _at_exit(self, *_: Any) -> None:
         if os.getpid() == self._pid:
             self._settle()
+
+
+def _running() -> set[str]:
+    """Which of a Trainer's methods that train or evaluate this thread is within."""
+    frame: Any = sys._getframe(1)
+    found = set[str]()
+    while frame is not None:
+        if frame.f_code.co_name in _METHODS and hasattr(frame.f_locals.get("self"), "callback_handler"):
+            found.add(frame.f_code.co_name)
+        frame = frame.f_back
+    return found

@@ -1,6 +1,7 @@
 """The Trainer's callback with real Trainers, on the CPU, over a real socket."""
 
 import copy
+import gc
 import logging
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from flopsd.client import connect
+from flopsd.client.client import silent
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
@@ -116,6 +118,74 @@ def test_of_weights_that_were_loaded_and_partly_frozen_that_is_declared(tmp_path
     assert found.facts["method"] == "partial"
     assert found.facts["model_name"] == str(tmp_path / "base")
     assert found.facts["parameters_total"] - found.facts["parameters_trainable"] == 64 * 32
+
+
+def test_what_an_interrupt_leaves_is_no_training(tmp_path: Path) -> None:
+    from transformers import TrainerCallback
+
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        on_prediction_step = on_step_end
+
+    def work() -> dict[str, int]:
+        return {phase: counters.get("forward_passes", 0) for phase, counters in client._work.changed().items()}
+
+    client = silent()
+    trainer = trainer_of(tmp_path, Interrupt, FlopsdCallback(client=client))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.pop_callback(Interrupt)
+    trainer.evaluate(rows(8))
+    assert (work(), client.current_phase) == ({"train": 1, "evaluate": 2}, "other")
+    trainer.add_callback(Interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.evaluate(rows(8))
+    with torch.no_grad():
+        trainer.model(**{name: value[None] for name, value in rows()[0].items()})
+    assert client.current_phase == "other"
+
+
+def test_a_callback_that_is_gone_has_declared_all_and_leaves_no_thread(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of one of a hundred Trainers of a search."""
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    monkeypatch.setenv("FLOPSD_SOCKET", str(path))
+    server = EventServer(path)
+
+    def generates() -> Any:
+        trainer = trainer_of(tmp_path, callback := FlopsdCallback(), max_steps=1)
+        wait_until(lambda: callback.client._was_met, "the client is connected")
+        trainer.train()
+        with torch.no_grad():
+            trainer.model(**{name: value[None] for name, value in rows()[0].items()})
+        return callback.client._thread
+
+    thread = generates()
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    work = work_of(server.all())
+    assert work["train"]["padding_tokens"] == 2 * (LENGTH - REAL)
+    assert work["other"] == passed(1, 1)
+
+
+def test_what_a_loss_holds_beside_the_trained_model_is_counted(tmp_path: Path) -> None:
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    client = silent()
+    trainer = trainer_of(tmp_path, FlopsdCallback(client=client), max_steps=1)
+    trainer.loss = torch.nn.ModuleDict({"model": trainer.model, "decoder": llama(num_hidden_layers=1)})
+    trainer.compute_loss = lambda model, inputs, **_: model(**inputs).loss + trainer.loss["decoder"](**inputs).loss
+    trainer.train()
+    (decoder,) = client._others
+    assert decoder.facts["role"] == "other"
+    assert decoder._work.changed()["train"]["tokens"] == 2 * LENGTH
 
 
 def test_a_trainer_that_gets_the_callback_late_is_declared_too(tmp_path: Path, path: Path) -> None:

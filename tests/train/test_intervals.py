@@ -10,7 +10,7 @@ from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of,
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.random_trainings import Training
-from tests.train.trainers import llama, trainer_of
+from tests.train.trainers import llama, rows, trainer_of
 from tests.train.vision_families import BATCHES
 
 pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
@@ -298,11 +298,17 @@ def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path) -> N
     counted = Client(current_phase=None)
     callback = FlopsdCallback(client=counted, method="full", operator_count=False)  # type: ignore[arg-type]
     with flop_counter() as counter:
-        for count, steps in ((1, 2), (3, 5)):
-            trainer_of(tmp_path, callback, model=llama(num_hidden_layers=count), max_steps=steps).train()
+        trainers = [
+            trainer_of(tmp_path, callback, model=llama(num_hidden_layers=count), max_steps=steps)
+            for count, steps in ((1, 2), (3, 5))
+        ]
+        for trainer in trainers:
+            trainer.train()
     assert not callback.failed
     assert [one.work["train"]["steps"] for one in (counted, *counted.others)] == [2, 5]
     assert basis_of(counted).counted.executed.computed == counter.get_total_flops()
+    trainers[0].evaluate(rows(4))  # what passed before the callback saw it is not counted
+    assert basis_of(counted).counted.executed.high is None
 
 
 @pytest.mark.parametrize("gradients", [True, False])
