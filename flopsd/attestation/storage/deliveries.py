@@ -86,9 +86,15 @@ class Deliveries:
 
     def is_delivered(self, ledger: Path) -> bool:
         """Whether this very ledger, with its files, was delivered to at least one destination, and to each that it had.
-        Raises StorageError."""
+        Raises StorageError, also where a destination is the ledger's own place, and so holds no copy."""
         entry = self._entry(ledger)
-        return entry is not None and bool(entry.destinations) and not entry.undelivered
+        if entry is None or not entry.destinations or entry.undelivered:
+            return False
+        for place in entry.destinations:
+            there = plain_location(place.address)
+            if isinstance(there, Path) and exists(there) and there.samefile(ledger):
+                raise StorageError(f"{there} is {ledger} itself, and no copy of it")
+        return True
 
     def undelivered(self) -> list[NotedLedger]:
         """The ledgers that a destination still lacks, the oldest first. Raises StorageError."""

@@ -174,6 +174,19 @@ def test_the_command_that_seals_a_kept_journal_can_be_pasted(tmp_path: Path) -> 
     assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
 
 
+def test_a_copy_in_the_ledgers_own_place_is_none_and_nothing_leaves_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, linked = tmp_path / "out", tmp_path / "link"
+    own.mkdir()
+    linked.symlink_to(own)
+    wanted = settings(tmp_path, linked, tmp_path / "copy", keep=1)
+    run = rotated(tmp_path, 2, lambda run, _: seal_closed(run.state, wanted, run.clock, {}))
+    assert names(own) == ["run-0001.json", "run-0002.json"]
+    assert f"{linked / 'run-0001.json'} is {own / 'run-0001.json'} itself, and no copy of it" in caplog.text
+    run.finish()
+
+
 def test_removal_without_a_copy_is_refused() -> None:
     with pytest.raises(ConfigError, match="--keep-segments removes what was copied"):
         load_settings({"keep_segments": "3"}, {}, None, ())
