@@ -32,12 +32,13 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
     """Add the signature of `key` to the verified `ledger`, and write it to `output`, by default in place. All other
     fields of envelope and signatures are kept. Raises NotVerifiedError if the file is no longer the verified one,
     SigningKeyError, LedgerError."""
-    data = read_ledger(ledger)
+    data = before = read_ledger(ledger)
     envelope = parse_envelope(data)
+    changed = NotVerifiedError(
+        f"{ledger} was changed after it was verified", hint="find out which process changes it, then try again"
+    )
     if envelope.payload != verified.payload:
-        raise NotVerifiedError(
-            f"{ledger} was changed after it was verified", hint="find out which process changes it, then try again"
-        )
+        raise changed
     target = output or ledger
     is_same = target.absolute() == ledger.absolute()
     if not is_same and os.path.lexists(target):
@@ -51,6 +52,8 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
         verify_signatures(again, [key.public], 1)
         if again.payload != verified.payload:
             raise LedgerError(f"adding a signature would change the payload of {ledger}")
+        if is_same and read_ledger(ledger) != before:  # a key service takes seconds, in which a run may be sealed again
+            raise changed
     if not present or not is_same:
         try:
             replace_file(target, data, LEDGER_MODE)

@@ -38,6 +38,11 @@ class SignedStatement:
     keys: tuple[PublicKey, ...] = ()
 
     @property
+    def not_signed_by(self) -> tuple[str, ...]:
+        """Key ids of the given keys that have no valid signature on it."""
+        return tuple(dict.fromkeys(key.keyid for key in self.keys if key.keyid not in self.keyids))
+
+    @property
     def kind(self) -> str:
         """`node`, `job` or `lineage`."""
         return str(self.statement["predicate"].get("kind"))

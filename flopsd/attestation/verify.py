@@ -57,6 +57,7 @@ class Verified:
     anchored: AnchorComparison | None = None  # None: no log was given
     foreign: tuple[ForeignFile, ...] = ()
     also: tuple[Compared, ...] = ()
+    not_signed_by: tuple[str, ...] = ()  # key ids of given keys
 
 
 def verify_ledger(
@@ -125,6 +126,7 @@ def verify_ledger(
         further,
         anchored,
         foreign_files(signed["predicate"], tables),
+        not_signed_by=opened.not_signed_by,
     )
 
 

@@ -228,6 +228,7 @@ def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
 
     predicate = found.statement["predicate"]
     facts: dict[str, Any] = {"verified": True, "keyids": found.keyids, "replay": found.replay}
+    facts["notSignedBy"] = found.not_signed_by
     facts["foreignFiles"] = [one.for_json() for one in found.foreign]
     facts["sealTimeDoubts"] = seal_time_doubts(predicate, now_ns)
     if isinstance(found, Verified):

@@ -88,7 +88,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
     return shown(
         [
             recomputed(verified),
-            *wrapped(signed_by(verified.keyids)),
+            *wrapped(signed_by(verified)),
             *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
             *_foreign(verified.foreign),
             *_rolling(verified),
@@ -114,7 +114,7 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
     return shown(
         [
             added_up_again(verified),
-            *wrapped(signed_by(verified.keyids)),
+            *wrapped(signed_by(verified)),
             *_foreign(verified.foreign),
             *wrapped(children_text(verified)),
             *([] if verified.children is None else _children(verified.children)),

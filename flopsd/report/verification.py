@@ -179,7 +179,7 @@ def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
 
 def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:
     """The check, and what came of the attached evidence."""
-    lines = [signed_by(found.keyids)]
+    lines = [signed_by(found)]
     if isinstance(found, Verified):
         lines += [unsealed_text(found.unsealed_records)] if found.unsealed_records else []
         lines += [line(one.text) for one in found.also]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,11 @@ def added_up_again(verified: VerifiedMerge) -> str:
     return f"VERIFIED: signature checked, every sum recomputed from the entries of {ledgers}"
 
 
-def signed_by(keyids: Sequence[str]) -> str:
-    return f"Signed by key {', '.join(keyids)}."
+def signed_by(verified: Verified | VerifiedMerge) -> str:
+    """Which of the keys that the reader gave signed it, and which did not: one is enough without a threshold."""
+    others = verified.not_signed_by
+    text = f"Signed by key {', '.join(verified.keyids)}."
+    return f"{text} NOT signed by key {', '.join(others)}, which was given too." if others else text
 
 
 def unsealed_text(records: int) -> str:

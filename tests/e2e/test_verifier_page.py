@@ -219,6 +219,9 @@ def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
     by_page(page, vector("merged/job-alone"))
     page.evaluate(put("ledgers", *((at + name, data) for at in "ab" for name, data in node)))
     assert said(page)["text"].startswith("Verified in part")
+    # Nor is one signature that of both keys.
+    page.evaluate(put("keys", ("second.pub", content((VECTORS / OTHER / "ledger.pub").read_bytes()))))
+    assert "A signature by second.pub: there is none" in said(page)["text"].partition("Not verified")[2]
 
 
 @pytest.mark.tool("chromium")

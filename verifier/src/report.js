@@ -185,7 +185,7 @@ function parts(predicate) {
 /** What the verdict rests on, and what it leaves out: two lists. @param {Shown} found */
 function grounds(found) {
   const { predicate } = found.statement;
-  const { signers, records, leaves, given, unverified, notes } = found;
+  const { signers, others, records, leaves, given, unverified, notes } = found;
   const merged = predicate.kind !== "node", nodes = (predicate.children ?? []).every((/** @type {J} */ one) => one.kind === "node");
   const count = (/** @type {number | bigint} */ number, /** @type {string} */ noun) => `${number} ${noun}${String(number) === "1" ? "" : "s"}`;
   const names = signers.map((one) => one.name).join(", ");
@@ -215,6 +215,7 @@ function grounds(found) {
   if (!merged && predicate.incarnations[predicate.incarnations.length - 1].endReason === null) {
     open.unshift(h("span", {}, "The end of the run: sealed while it went on, or after it was killed; later work is not in it."));
   }
+  if (others.length) open.unshift(h("span", {}, `A signature by ${others.join(", ")}: there is none that is valid, although you gave this key.`));
   if (notes.includes("replay") || predicate.replay) open.unshift(h("span", {}, "This is the replay of a recording: no hardware was metered."));
   const list = (/** @type {string} */ title, /** @type {Child[]} */ rows) =>
     h("div", {}, h("p", {}, title), h("ul", {}, ...rows.map((one) => h("li", {}, one))));

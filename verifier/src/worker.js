@@ -13,7 +13,7 @@ import { refusal, verify } from "./verify.js";
 /** @typedef {{ledgers: Handed[], keys: Handed[], tables: Handed[], beside: Handed[], threshold: number, allowReplay: boolean}} Asked */
 /** @typedef {{name: string, journalName: string | null, given: number}} Named */
 /** What the page shows: without classes, since it passes from one thread to another.
- * @typedef {Named & {statement: J, sha256: string, signers: import("./keys.js").Key[], unverified: string[], leaves: number,
+ * @typedef {Named & {statement: J, sha256: string, signers: import("./keys.js").Key[], others: string[], unverified: string[], leaves: number,
  *   head: string | null, tables: J[], notes: string[], records: bigint | null, course: import("./curve.js").Spot[], seconds: number}} Shown */
 /** @typedef {Named & {code: string, message: string, path: string | null}} Refused */
 /** @typedef {{share: number} | {accepted: Shown} | {refused: Refused} | {fault: string}} Answer */
@@ -61,7 +61,8 @@ async function answerTo(asked, answer) {
     const found = await verify({ ...files, keys, threshold, library, allowReplay, progress: progress(answer) });
     const { statement, sha256, signers, unverified, leaves, head, tables, notes, history, peaks } = found;
     const points = history && peaks && history.points.length ? course(history, peaks) : [];
-    return { accepted: { ...named, statement, sha256, signers, unverified, leaves, head, tables, notes, records: history?.records ?? null,
+    const others = keys.filter(({ id }) => signers.every((one) => one.id !== id)).map((one) => one.name);
+    return { accepted: { ...named, statement, sha256, signers, others, unverified, leaves, head, tables, notes, records: history?.records ?? null,
       course: points, seconds: (performance.now() - began) / 1000 } };
   } catch (error) {
     const { code, message, path } = /** @type {any} */ (refusal(error));

@@ -50,6 +50,7 @@ class VerifiedMerge:
     replay: bool
     children: ChildrenChecked | None
     foreign: tuple[ForeignFile, ...] = ()
+    not_signed_by: tuple[str, ...] = ()  # key ids of given keys
 
 
 def verify_merged(
@@ -71,7 +72,8 @@ def verify_merged(
         except FlopsdError as fault:
             raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     foreign = foreign_files(predicate, tables)
-    return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen, foreign)
+    replay, others = predicate["replay"] is not None, opened.not_signed_by
+    return VerifiedMerge(opened.statement, opened.keyids, replay, seen, foreign, others)
 
 
 def _check_children(

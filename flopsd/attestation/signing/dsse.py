@@ -61,7 +61,7 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
     """Why the signatures do not suffice. The key ids in the envelope only help to find out which key is missing."""
     named = [keyid for keyid, _ in envelope.signatures]
     invalid = [keyid for keyid in given if keyid in named and keyid not in good]
-    if invalid:
+    if invalid and not good:
         return NotVerifiedError(
             f"the signature of key {short_id(invalid[0])} is invalid: the ledger was changed after it was signed",
             hint="ask the signer for the original file",
@@ -72,6 +72,8 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
     if good:
         missing = ", ".join(short_id(keyid) for keyid in given if keyid not in good)
         detail = ", ".join(map(short_id, sorted(good))) + (f"; not by {missing}" if missing else "")
+        if invalid:
+            detail += f", though the ledger names {', '.join(map(short_id, invalid))} as a signer"
         return NotVerifiedError(
             f"signed by {len(good)} of the given keys ({detail}), {threshold} signatures are required",
             hint="give the public key of every signer with --key; `flopsd key show FILE` prints the id of a key",

@@ -68,6 +68,32 @@ def test_two_parties_on_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Pat
         verified(sealed, tmp_path / "copy.pub", threshold=2)
 
 
+def test_a_given_key_that_did_not_sign_is_named_although_one_is_enough(
+    sealed: Sealed, second: PemKey, tmp_path: Path
+) -> None:
+    keys = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"))
+    said = in_process("verify", str(sealed.ledger), *keys, code=0).stdout
+    assert f"NOT signed by key {second.public.keyid}, which was given too." in " ".join(said.split())
+    countersign(verified(sealed), sealed.ledger, second)
+    assert "NOT signed" not in in_process("verify", str(sealed.ledger), *keys, code=0).stdout
+    assert json.loads(in_process("verify", str(sealed.ledger), *keys, "--json", code=0).stdout)["notSignedBy"] == []
+
+
+def test_a_ledger_that_was_sealed_again_meanwhile_is_not_replaced_by_the_earlier_one(
+    sealed: Sealed, second: PemKey
+) -> None:
+    class Slow(PemKey):
+        """A key service, during whose answer the run ends and its last seal is written."""
+
+        def sign(self, message: bytes) -> bytes:
+            edit(sealed.ledger, note="the last seal")
+            return second.sign(message)
+
+    with pytest.raises(NotVerifiedError, match="was changed after it was verified"):
+        countersign(verified(sealed), sealed.ledger, Slow(second.public, second.path, None))
+    assert len(parse_envelope(sealed.ledger.read_bytes()).signatures) == 1
+
+
 def test_the_layout_is_that_of_sealing_and_signing_twice_changes_nothing(sealed: Sealed, second: PemKey) -> None:
     before = sealed.ledger.read_bytes()
     countersign(verified(sealed), sealed.ledger, second)

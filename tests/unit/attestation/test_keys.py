@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.attestation.signing.dsse import sign, verify_signatures
+from flopsd.attestation.signing.dsse import pae, sign, verify_signatures
 from flopsd.attestation.signing.keys import check_key, ensure_key, load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem, write_new
 from flopsd.attestation.signing.pkcs11 import location_of
@@ -543,3 +544,6 @@ def test_a_signature_that_names_a_given_key_and_is_not_its_own_is_of_an_altered_
         verify_signatures(signed, [other.public, key.public], 1)
     with pytest.raises(NotVerifiedError, match="signed by a different key"):
         verify_signatures(signed, [other.public], 1)
+    holds = (other.public.keyid, other.sign(pae(signed)))
+    with pytest.raises(NotVerifiedError, match=f"though the ledger names {key.public.keyid[:16]}… as a signer"):
+        verify_signatures(replace(signed, signatures=(*signed.signatures, holds)), [other.public, key.public], 2)
