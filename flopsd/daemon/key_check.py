@@ -38,12 +38,13 @@ class KeyCheck:
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() if due else None
         self._seal_fault = ""
+        self._is_not_made = False  # the next seal makes the key, so nothing else shows whether it can
         self.state = KeyState()  # safe to read from any thread
 
     @property
     def is_in_the_way(self) -> bool:
         """Whether no seal is to be made now."""
-        return self._child.is_busy or self.state.usable is False
+        return self._child.is_busy or (self.state.usable is False and not self._is_not_made)
 
     def each_tick(self) -> None:
         """Start, reap or kill the child."""
@@ -61,6 +62,8 @@ class KeyCheck:
 
     def sealed(self) -> None:
         """Note that a rolling seal was signed."""
+        if self.state.usable is False:
+            log.warning("the key signs: a rolling seal was made")
         self.state = KeyState(usable=True)
 
     def not_signed(self, why: str) -> None:
@@ -70,7 +73,7 @@ class KeyCheck:
     def failed(self, problem: str, reason: KeyFault = "other") -> None:
         """Note that the key cannot sign, and log it unless that is known."""
         is_new = says_new(problem, self.state.problem)
-        self.state, self._seal_fault = KeyState(False, reason, problem), ""
+        self.state, self._seal_fault, self._is_not_made = KeyState(False, reason, problem), "", False
         if is_new:
             log.error(
                 "THE LEDGER WILL NOT BE SEALED unless this is fixed: %s; metering goes on and the journal is kept; the "
@@ -91,7 +94,9 @@ class KeyCheck:
         if ended.said:  # of a key that cannot sign, the exit code says no more than the answer
             log.warning("%s", ended.said)
         if usable is None:  # no key was made yet: the first seal makes one
-            self.state = KeyState()
+            if self._seal_fault:  # or could not
+                return self.failed(self._seal_fault)
+            self._is_not_made = True
             return None
         if not usable:
             reason = facts.get("reason")

@@ -92,9 +92,27 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
     answer.write_text(json.dumps({"usable": None}))
     clock.advance(round(RETRY_SECONDS * NS_PER_S))
     run_out(check)
-    assert check.state == KeyState(), "the first seal makes a key"
+    assert not check.is_in_the_way, "the first seal makes a key"
     check.sealed()
     assert check.state.usable
+
+
+def test_a_key_that_the_first_seal_cannot_make_is_a_fault_that_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    (tmp_path / "answer").write_text(json.dumps({"usable": None}))
+    check = KeyCheck(("cat", str(tmp_path / "answer")), RETRY_SECONDS, None, clock, due=False)
+    for _ in range(3):
+        check.not_signed("no room for a key")
+        run_out(check)
+        assert (check.state, check.is_in_the_way) == (KeyState(False, "other", "no room for a key"), True)
+        clock.advance(round(RETRY_SECONDS * NS_PER_S))
+        run_out(check)
+        assert not check.is_in_the_way, "only another seal shows whether there is room now"
+    assert caplog.text.count("THE LEDGER WILL NOT BE SEALED unless this is fixed: no room for a key") == 1
+    check.sealed()
+    assert (check.state, caplog.messages[1:]) == (KeyState(usable=True), ["the key signs: a rolling seal was made"])
 
 
 def test_what_the_process_warns_of_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
