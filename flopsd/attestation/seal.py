@@ -83,7 +83,7 @@ def seal_journal(
     wanted: EvidenceWanted | None = None, policy_files: Sequence[str] = (), *, live: bool = False,
     rolling: bool = False, lock: Path | None = None, head: Head | None = None, code_secrets: Sequence[bytes] = (),
     refused_pin: RefusedPin | None = None, is_final: Callable[[bool], bool] | None = None,
-    keep: Callable[[], bool] | None = None,
+    any_key: bool = False, keep: Callable[[], bool] | None = None,
 ) -> Sealed:  # fmt: skip
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
@@ -97,7 +97,8 @@ def seal_journal(
     So are those that the ledger discloses that is there already.
     `refused_pin`: notes a PIN that a token refused, which is then not given to it again.
     `is_final`: whether a ledger that is there already, of the same journal and key, stays as it is, given whether the
-    journal has an end. `keep`: whether a ledger that is there keeps its bytes under another name.
+    journal has an end. `any_key`: also one of another key, which the caller knows by its digest. `keep`: whether a
+    ledger that is there keeps its bytes under another name.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri, refused_pin=refused_pin)
@@ -123,7 +124,7 @@ def seal_journal(
     sha256 = one_peak_table(history)
     secrets = secrets_in(history, by_sha256(code_secrets))
     if is_final is not None and is_final(history.ended):
-        before = _sealed_before(ledger, sealed.facts, key.public, secrets)
+        before = _sealed_before(ledger, sealed.facts, None if any_key else key.public, secrets)
         if before is not None:
             beside = tuple(file.path for file in companions_beside(ledger).values())
             return Sealed(ledger, *before, beside, is_new=False)
@@ -157,24 +158,24 @@ def seal_journal(
 
 
 def _sealed_before(
-    ledger: Path, journal: JournalFacts, key: PublicKey, secrets: Mapping[str, bytes]
+    ledger: Path, journal: JournalFacts, key: PublicKey | None, secrets: Mapping[str, bytes]
 ) -> tuple[Mapping[str, Any], EarlierSeal] | None:
     """Whether the journal is sealed already: sealing it again would give other bytes, of another time. The predicate of
-    the ledger at `ledger` and its seal, if `key` signed it, it seals just this journal, which lies beside it, and it
-    discloses all `secrets` of the journal's codes; else None."""
+    the ledger at `ledger` and its seal, if `key` signed it (None: whoever did), it seals just this journal, which lies
+    beside it, and it discloses all `secrets` of the journal's codes; else None."""
     try:
         envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
-        verify_signatures(envelope, [key], 1)
+        verify_signatures(envelope, [] if key is None else [key], 0 if key is None else 1)
         predicate: Mapping[str, Any] = parse_json(envelope.payload, "the payload")["predicate"]
         method = predicate["method"]
         same = method["journal"]["sha256"] == journal.sha256 == known_file(journal_beside(ledger)).sha256
-        whole = read_at_most(public_key_beside(ledger), MAX_PEM_BYTES) == key.pem
+        beside = read_at_most(public_key_beside(ledger), MAX_PEM_BYTES)
         payload_sha256 = hashlib.sha256(envelope.payload).hexdigest()
         seal = EarlierSeal(journal.size_bytes, journal.head_sha256, payload_sha256, str(method["sealedAt"]), None)
         disclosed = set(method["codeSecrets"]) >= {secret.hex() for secret in secrets.values()}
     except (OSError, NotVerifiedError, LookupError, TypeError):
         return None
-    return (predicate, seal) if same and whole and disclosed else None
+    return (predicate, seal) if same and disclosed and (key is None or beside == key.pem) else None
 
 
 def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -88,6 +88,7 @@ def seal(
         is_final=None
         if is_rolling
         else lambda ended: ended or is_alone or is_countersigned(ledger) or _says(deliveries.is_noted, ledger),
+        any_key=closed and _says(deliveries.is_noted, ledger),
         keep=None if is_alone else lambda: _says(deliveries.is_undelivered, ledger),
     )
     if sealed.is_new and not is_alone:

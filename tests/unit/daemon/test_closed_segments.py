@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.closed_segments import seal_closed
 from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
@@ -184,6 +185,21 @@ def test_a_copy_in_the_ledgers_own_place_is_none_and_nothing_leaves_the_disk(
     run = rotated(tmp_path, 2, lambda run, _: seal_closed(run.state, wanted, run.clock, {}))
     assert names(own) == ["run-0001.json", "run-0002.json"]
     assert f"{linked / 'run-0001.json'} is {own / 'run-0001.json'} itself, and no copy of it" in caplog.text
+    run.finish()
+
+
+def test_a_segment_that_waits_for_a_copy_is_not_sealed_again_with_another_key(tmp_path: Path) -> None:
+    """The destination that has it already may never take other bytes."""
+    wanted = settings(tmp_path, tmp_path / "copy", tmp_path / "late")
+    (tmp_path / "late").write_text("no folder yet")
+    run = rotated(tmp_path, 1, lambda run, _: seal_closed(run.state, wanted, run.clock, {}))
+    before = (tmp_path / "out" / "run-0001.json").read_bytes()
+    make_pem(tmp_path / "another.pem")
+    wanted = replace(wanted, key=str(tmp_path / "another.pem"))
+    (tmp_path / "late").unlink()
+    done = seal_closed(run.state, wanted, run.clock, {})
+    assert (done.sealed, done.all_done, closed_segments(run.state)) == ([], True, [])
+    assert {(tmp_path / place / "run-0001.json").read_bytes() for place in ("out", "copy", "late")} == {before}
     run.finish()
 
 
