@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ZIP_BEGINS = b"PK\x03\x04"
 _BUNDLE_BEGINS_WITHIN = 64 * 1024  # bytes: a key or a chain of certificates is before the envelope
+_OF_ANY_VERSION = re.compile(r"#compute-ledger-v[0-9]+\Z")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 Parse = Callable[[bytes, str, str], Any]
 
@@ -105,6 +107,12 @@ def refuse_other_type(envelope: Envelope) -> None:
         )
 
 
+def is_of_some_version(statement: object) -> bool:
+    """Whether it is a ledger's, of this version of the format or of one to come."""
+    named = statement.get("predicateType") if isinstance(statement, dict) else None
+    return isinstance(named, str) and _OF_ANY_VERSION.search(named) is not None
+
+
 def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
     """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
     refuse_other_type(envelope)
@@ -120,6 +128,7 @@ def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, 
             f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}",
             code="predicate_type",
             path="statement.predicateType",
+            hint="a newer flopsd reads it" if is_of_some_version(signed) else "",
         )
     if not isinstance(signed.get("predicate"), dict):
         raise NotVerifiedError("the statement has no predicate", code="statement_malformed", path="statement.predicate")

@@ -13,7 +13,7 @@ from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.signed_statement import SignedStatement, open_ledger, read_ledger
+from flopsd.attestation.signed_statement import SignedStatement, is_of_some_version, open_ledger, read_ledger
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.dataclass import dataclass
@@ -22,7 +22,6 @@ from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, dev
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged, subject_of
-from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PeakTableError, PolicyError
 from flopsd.settings.data_files import Tables
@@ -119,12 +118,12 @@ def claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file is a complete signed statement that is not a flopsd ledger."""
+    """Whether a file is a complete signed statement that is not a flopsd ledger, of whatever version."""
     try:
         statement = parse_json(parse_envelope(read_ledger(path)).payload, "the payload")
     except NotVerifiedError:
         return False
-    return not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE_TYPE
+    return not is_of_some_version(statement)
 
 
 def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = False) -> None:

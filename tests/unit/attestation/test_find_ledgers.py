@@ -17,7 +17,10 @@ from flopsd.attestation.merge import find_ledgers, ledger_folders
 from flopsd.attestation.merge.ledger_folders import _CHUNK, _MARK, looks_like_a_ledger
 from flopsd.attestation.merge.read_child import ChildReader
 from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.envelope import encode_envelope
+from flopsd.core.ledger.statement import STATEMENT_TYPE
 from flopsd.errors import LedgerError, NotVerifiedError
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.runs import Run
@@ -75,6 +78,11 @@ def test_what_is_no_ledger_is_passed_over_and_reported(nodes: Nodes, want: bytes
     ]
     with pytest.raises(NotVerifiedError, match="provenance.json: "):
         nodes.merge(ledgers / "provenance.json")
+    later = {"_type": STATEMENT_TYPE, "predicateType": "urn:uuid:0#compute-ledger-v2", "predicate": {}}
+    (ledgers / "later.json").write_bytes(sign(json.dumps(later).encode(), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match="later.json: the predicate has type") as refused:
+        nodes.merge(ledgers)
+    assert refused.value.hint == "a newer flopsd reads it"
 
 
 def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: bytes) -> None:
