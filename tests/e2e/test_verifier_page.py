@@ -20,6 +20,7 @@ pytestmark = pytest.mark.xdist_group("verifier-page")  # one Chromium for all
 
 EVIL = "x\x1b[2K\u202e\u200b\n<img src=x onerror=document.title=1></td><script>document.title=2</script>"
 MIB = 1 << 20
+EVIDENCE = "valid/payload-evidence-of-64-items"
 GOOD, OTHER, REFUSED = "valid/declared-mix", "valid/p256", "invalid/totals-that-fall"
 KEY = (VECTORS / GOOD / "ledger.pub").read_text()
 # Files made in the page itself, under any name and of any size, as if a reader had chosen them.
@@ -222,6 +223,8 @@ def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
     # Nor is one signature that of both keys.
     page.evaluate(put("keys", ("second.pub", content((VECTORS / OTHER / "ledger.pub").read_bytes()))))
     assert "A signature by second.pub: there is none" in said(page)["text"].partition("Not verified")[2]
+    attached = "document.getElementById('limits').textContent.includes('does not check it')"
+    assert [by_page(page, vector(name)) and page.evaluate(attached) for name in (GOOD, EVIDENCE)] == [False, True]
 
 
 @pytest.mark.tool("chromium")

@@ -2,6 +2,7 @@
 
 /** @typedef {import("./basics.js").J} J */
 
+const _MOST_NAMED = 8;
 const _ISOLATION = /** @type {Record<string, string>} */ ({
   job_user_unknown: "It is not known which user the job ran as, so the job may have been able to write the journal.",
   same_user: "The job ran as the daemon's own user and could have written the journal.",
@@ -20,7 +21,8 @@ function ofNode(predicate) {
   if (last.endReason === null) found.push("The end of the run: what the devices did after the last record is not known.");
   if (predicate.segment) found.push("It is one segment of a rotated run: the run's compute is the sum of all of its segments.");
   if (predicate.method.sealedAt < last.lastRecordAt) found.push("It states a time of sealing before its last record.");
-  if (predicate.evidence.length) found.push(`${predicate.evidence.length} items of evidence are attached, which this page does not check.`);
+  const attached = predicate.evidence.filter((/** @type {J} */ one) => one.state === "present").map((/** @type {J} */ one) => one.type);
+  if (attached.length) found.push(`The evidence attached (${attached.slice(0, _MOST_NAMED).join(", ")}${attached.length > _MOST_NAMED ? ", …" : ""}): this page does not check it.`);
   return found;
 }
 
