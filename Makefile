@@ -56,7 +56,7 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
 quick: $(INSTALLED) ## unit and property tests alone, without long ones and those of the test tools
-	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive and not long and not maintainer' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
+	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=few $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive and not long and not maintainer' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
 test: prepared ## lint, types and the tests, with a sample of each exhaustive one, without those for maintainers
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m '$(SELECTED)' $(PYTEST_ARGS)

@@ -14,6 +14,7 @@ from tests.support.slices import mark_all_but_slices
 from tests.support.tools import check_markers
 
 # The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
+settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
