@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flopsd.errors import NotVerifiedError
 from flopsd.journal.framing import line_ends_at
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.regular_files import read_at_most
+from flopsd.system.sha256 import sha256
 
 MAX_NOTE_BYTES = 1 << 20
 
@@ -29,11 +31,23 @@ def read_note(path: Path) -> EarlierSeal | None:
         return None
 
 
+def _may_be_stamped(seal: EarlierSeal) -> bool:
+    """Whether it has no stamp, or one with the digest of its head: what is none would make every later ledger invalid.
+    Who signed a stamp is not looked at, which takes packages that the daemon does not load."""
+    if seal.token is None:
+        return True
+    try:
+        stamp = base64.b64decode(seal.token.encode("ascii"), validate=True)
+    except ValueError:  # UnicodeError and binascii.Error are such
+        return False
+    return sha256(bytes.fromhex(seal.head_sha256)).digest() in stamp
+
+
 def noted_seal(path: Path, journal: int, size_bytes: int) -> EarlierSeal | None:
-    """The seal in a note, if it is one of the open `journal` of that size: a record ends there, with that chain hash.
-    Any process of this user can write a note."""
+    """The seal in a note, if it is one of the open `journal` of that size: a record ends there, with that chain hash,
+    and its stamp, if it has one, is of that. Any process of this user can write a note."""
     seal = read_note(path)
-    if seal is None or not 0 < seal.size_bytes <= size_bytes:
+    if seal is None or not 0 < seal.size_bytes <= size_bytes or not _may_be_stamped(seal):
         return None
     try:
         return seal if line_ends_at(journal, seal.size_bytes, seal.head_sha256) else None

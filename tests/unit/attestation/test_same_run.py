@@ -140,7 +140,12 @@ def test_a_note_of_another_journal_is_not_listed(tmp_path: Path, uri: str) -> No
     """Any process of the user can write one; a journal that listed it would never verify."""
     run = begun(tmp_path / "s")
     true = run.seal(tmp_path / "early.json", uri).seal
-    for false in (replace(true, head_sha256="ab" * 32), replace(true, size_bytes=true.size_bytes - 1)):
+    for false in (
+        replace(true, head_sha256="ab" * 32),
+        replace(true, size_bytes=true.size_bytes - 1),
+        replace(true, witness={"token": "no base64"}),
+        replace(true, witness={"token": "AAAA"}),  # no stamp of this head
+    ):
         write_note(run.state.newest_seal, false)
         run.meter(20)
     run.state.newest_seal.write_text("[]")
