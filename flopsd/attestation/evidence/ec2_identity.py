@@ -148,7 +148,10 @@ def signed_content(message: str, certificate: Certificate) -> bytes:
     try:
         key.verify(signature, attributes, PKCS1v15(), SHA256())
     except InvalidSignature as fault:
-        raise EvidenceError("its signature was not made by the key of the pinned certificate") from fault
+        raise EvidenceError(
+            "its signature was not made by the key of the pinned certificate: it is forged, or that certificate is of "
+            "another region or time"
+        ) from fault
     return content
 
 
