@@ -137,7 +137,11 @@ def seal_ended(
         raise LedgerError(
             f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
         )
-    folder.acquire("stop that one, which seals its run itself; --rolling seals the run so far")
+    folder.acquire(
+        "stop that one, which seals its run itself; --rolling seals the run so far",
+        "copy the folder to a disk that can be written, and give --state-dir the copy; of its journal alone "
+        "`flopsd seal --journal` makes a ledger anywhere",
+    )
     journal = Journal(folder)
     try:
         try:

@@ -91,9 +91,12 @@ class StateDir:
             pass  # moved by the call before, which failed later
         sync_path(self.segments)
 
-    def acquire(self, if_busy: str = "stop that one, or give this one another --state-dir") -> None:
+    def acquire(
+        self, if_busy: str = "stop that one, or give this one another --state-dir",
+        if_unusable: str = "give --state-dir a folder on a writable disk",
+    ) -> None:  # fmt: skip
         """Create the folder (0700) and take its lock. Raises StateDirBusyError, which names the holder and has the hint
-        `if_busy`, and JournalError if the folder cannot be used."""
+        `if_busy`, and JournalError with the hint `if_unusable` if the folder cannot be used."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_own(self.path / LOCK_NAME)
@@ -101,7 +104,7 @@ class StateDir:
             why = "it is not a folder" if isinstance(fault, FileExistsError) else fault.strerror
             raise JournalError(
                 f"cannot use the state folder {self.path}: {why}",
-                hint="give --state-dir a folder on a writable disk",
+                hint=if_unusable,
             ) from fault
         try:
             is_locked = _locked(lock)

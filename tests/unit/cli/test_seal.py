@@ -54,6 +54,10 @@ def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
     assert done.stdout == ""
     assert sorted(p.name for p in run.state.path.glob("*.json")) == ["run-1.ledger-0003.json"]
     assert names(run) == []
+    lock = run.state.path / "lock"  # as on the disk of a dead machine, which is mounted to be read
+    lock.unlink()
+    lock.symlink_to("nowhere")
+    in_process("seal", "--state-dir", str(run.state.path), env={}, code=1, says="give --state-dir the copy")
 
 
 @pytest.fixture
