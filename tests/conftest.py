@@ -7,17 +7,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.scenario import compile_standin
 from tests.support.slices import mark_all_but_slices
 from tests.support.tools import check_markers
 
 # The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
-settings.register_profile("few", deadline=None, max_examples=10, derandomize=True)
-settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
-settings.register_profile("default", deadline=None, max_examples=100)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
+# How long an example takes to be made says how busy the machine is.
+EVERY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", EVERY, max_examples=10, derandomize=True)
+settings.register_profile("quick", EVERY, max_examples=25, derandomize=True)
+settings.register_profile("default", EVERY, max_examples=100)
+settings.register_profile("thorough", EVERY, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # PyTorch in several processes at once: threads of one that wait for each other would take the cores from the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

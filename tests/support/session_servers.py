@@ -20,7 +20,7 @@ from flopsd.core.session_protocol import Event, WorkCounted
 from flopsd.daemon.session_server import SessionServer
 from flopsd.system.clock import Clock, SystemClock
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 
 class SkippingClock(SystemClock):

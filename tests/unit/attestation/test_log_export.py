@@ -32,7 +32,7 @@ HEAD = "ab" * 32
 REST = f"7 records=12 bytes=345 head={HEAD} low_flop=1 measured_flop=2 high_flop=3 code=4:{'cd' * 16} coverage=5"
 BEGIN = "flopsd-checkpoint run=r node=n incarnation="
 LINE = BEGIN + REST
-patched = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+patched = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 names = st.sampled_from([*LIST_KEYS, "message", "ingestionTime", "a"])
 values = st.recursive(

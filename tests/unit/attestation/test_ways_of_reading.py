@@ -17,7 +17,9 @@ from flopsd.core.untrusted import MAX_DEPTH, parse_json
 from flopsd.errors import NotVerifiedError
 from tests.support.extent import examples
 
-_ANY_FIXTURE = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
+_ANY_FIXTURE = settings(
+    max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 _PIECES = st.sampled_from(
     (b"", b",", b"\n", b"\n  ]", b" ", b"=", b"A", b'"', b"\\", b"\\u0041", b"\\/", b"{}", b"[]", b"}", b"]", b"1", b"1.5",
      b"-", b"\xc3\xa9", b"\xff", b'"children": [\n', b'"payload": "AA==",', b"9" * 41, b'\n  "children": [\n')
