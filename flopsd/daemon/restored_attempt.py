@@ -25,8 +25,10 @@ from flopsd.attestation.ledger_files import (
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import read_history
+from flopsd.core.ledger.start_notes import refuse_recovered
 from flopsd.core.ledger.tally_records import Record
 from flopsd.core.notes import Note, note
+from flopsd.core.untrusted import parse_json
 from flopsd.core.values import whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
@@ -117,14 +119,20 @@ def _note_restored(folder: StateDir, saved: Saved, reason: Note) -> None:
 
 
 def _restored_before(folder: StateDir) -> Recovery | None:
-    """What the new journal records of one that was restored by a daemon that was killed before it recorded anything."""
+    """What the new journal records of one that was restored by a daemon that was killed before it recorded anything.
+    Any process of this user can write a note: what no journal may hold is none, or the run could not go on, nor ever be
+    sealed."""
     try:
-        noted = json.loads(read_at_most(folder.restored, MAX_NOTE_BYTES))
+        noted = parse_json(read_at_most(folder.restored, MAX_NOTE_BYTES), str(folder.restored))
         reason, head = note(noted["code"], **noted["parameters"]), bytes.fromhex(noted["head"])
-    except (OSError, ValueError, LookupError, TypeError):
+        found = also(None, reason)
+        refuse_recovered(found.for_journal())
+    except (OSError, FlopsdError, ValueError, LookupError, TypeError):
+        return None
+    if reason.code not in ("restored", "restored_unsealed"):
         return None
     last = deque(read_live(folder.journal), maxlen=1)
-    return also(None, reason) if last and last[0].head == head else None
+    return found if last and last[0].head == head else None
 
 
 def is_sealed_whole(restored: Recovery) -> bool:

@@ -128,6 +128,23 @@ def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt
     assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and is counted on
 
 
+def test_a_note_that_no_daemon_wrote_keeps_no_run_from_going_on_or_from_its_seal(tmp_path: Path) -> None:
+    """Any process of the user can write one."""
+    first_attempt(tmp_path)
+    assert again(tmp_path) == again(tmp_path) is not None
+    note = tmp_path / "two" / "restored.json"
+    true = json.loads(note.read_bytes())
+    for changes in (
+        {"code": "another"}, {"code": "journal_missing", "parameters": {}}, {"parameters": {"ledger": "x"}},
+        {"parameters": {**true["parameters"], "ledger": "\ud800"}}, {"parameters": {**true["parameters"], "ledger": 1.5}},
+        {"parameters": {**true["parameters"], "ledger": ["x"]}}, {"parameters": None}, {"head": 1},
+    ):  # fmt: skip
+        note.write_text(json.dumps({**true, **changes}))
+        assert again(tmp_path) is None, changes
+    note.write_text("[" * 100_000)
+    assert again(tmp_path) is None
+
+
 def test_a_device_that_returns_late_continues_without_a_hole(tmp_path: Path) -> None:
     first_attempt(tmp_path)
     again(tmp_path)
