@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -16,6 +17,7 @@ from flopsd.system.atomic_files import replace_file
 from flopsd.system.regular_files import read_at_most
 
 MAX_NOTE_BYTES = 64 << 20
+NOT_OURS = "it is not what flopsd wrote"
 COPIED_BYTES_PER_S = 3_000_000  # by a network that is slow and not broken
 
 
@@ -62,11 +64,14 @@ def read_deliveries(path: Path) -> tuple[NotedLedger, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, LookupError, TypeError, ValueError, RecursionError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "it is not what flopsd wrote"
-        raise StorageError(
-            f"which ledgers still have to be copied is not known: {path}: {why}",
-            hint="copy them with `flopsd copy LEDGER --to DESTINATION`, and move that file away",
-        ) from fault
+        raise not_known(path, fault.strerror if isinstance(fault, OSError) else NOT_OURS) from fault
+
+
+def not_known(path: Path, why: object = NOT_OURS) -> StorageError:
+    return StorageError(
+        f"which ledgers still have to be copied is not known: {path}: {why}",
+        hint="copy them with `flopsd copy LEDGER --to DESTINATION`, and move that file away",
+    )
 
 
 def write_deliveries(path: Path, ledgers: Sequence[NotedLedger]) -> None:
@@ -95,5 +100,14 @@ def _noted(record: Any) -> NotedLedger:
         raise ValueError
     if not {"ledger", "publicKey"} <= digests.keys():
         raise ValueError
-    places = (Destination(one["address"], Delivery(one["state"]), one["reason"]) for one in record["destinations"])
-    return NotedLedger(Path(record["ledger"]), digests, tuple(places))
+    places = (
+        Destination(_text(one["address"]), Delivery(one["state"]), str(one["reason"])) for one in record["destinations"]
+    )
+    return NotedLedger(Path(_text(record["ledger"])), digests, tuple(places))
+
+
+def _text(found: Any) -> str:
+    """Raises TypeError, ValueError for what is no text, and none that a path can have."""
+    if b"\0" in os.fsencode(found):
+        raise ValueError
+    return str(found)

@@ -29,6 +29,7 @@ from flopsd.journal.delivery_note import (
     Delivery,
     Destination,
     NotedLedger,
+    not_known,
     read_deliveries,
     write_deliveries,
 )
@@ -98,7 +99,7 @@ class Deliveries:
 
     def undelivered(self) -> list[NotedLedger]:
         """The ledgers that a destination still lacks, the oldest first. Raises StorageError."""
-        return [one for one in read_deliveries(self._folder.deliveries) if one.undelivered]
+        return [one for one in _read(self._folder.deliveries) if one.undelivered]
 
     def is_undelivered(self, ledger: Path) -> bool:
         """Whether a destination still lacks this very ledger, so that its bytes must be kept. Raises StorageError."""
@@ -151,7 +152,7 @@ class Deliveries:
         return had
 
     def _entry(self, ledger: Path) -> NotedLedger | None:
-        noted = read_deliveries(self._folder.deliveries)
+        noted = _read(self._folder.deliveries)
         sha256 = known_file(ledger).sha256 if noted and exists(ledger) else None
         return next((one for one in noted if one.sha256["ledger"] == sha256), None)
 
@@ -185,7 +186,7 @@ class Deliveries:
         path = self._folder.deliveries
         try:
             with ledger_files_lock(self._folder.seal_lock, self._clock):
-                before = list(read_deliveries(path))
+                before = list(_read(path))
                 after = [one for one in change(before) if one.undelivered or exists(one.ledger)]
                 if after != before:
                     write_deliveries(path, after)
@@ -194,6 +195,17 @@ class Deliveries:
                 f"what was copied and what was not cannot be noted in {path}: {fault.strerror}",
                 hint="the ledger is sealed; free space, then repeat `flopsd seal`, which copies the same bytes",
             ) from fault
+
+
+def _read(path: Path) -> tuple[NotedLedger, ...]:
+    """The note, of which every address is one. Raises StorageError."""
+    noted = read_deliveries(path)
+    try:
+        for place in (place for entry in noted for place in entry.destinations):
+            plain_location(place.address)
+    except ValueError as fault:
+        raise not_known(path) from fault
+    return noted
 
 
 def _address(location: Location) -> str:

@@ -331,9 +331,19 @@ def test_the_daemon_copies_in_the_background(tmp_path: Path, monkeypatch: pytest
     assert nice == [1]
 
 
+def noted(ledger: str, address: object) -> str:
+    place = {"address": address, "state": "pending", "reason": ""}
+    digests = dict.fromkeys(("ledger", "publicKey"), "0" * 64)
+    return json.dumps({"ledgers": [{"ledger": ledger, "sha256": digests, "destinations": [place]}]})
+
+
 @pytest.mark.parametrize(
-    "note", ["", "{}", '{"ledgers": [{"ledger": "x", "sha256": {}, "destinations": []}]}', "{\n" * 99]
-)
+    "note",
+    [
+        "", "{}", '{"ledgers": [{"ledger": "x", "sha256": {}, "destinations": []}]}', "{\n" * 99, noted("x", 5),
+        noted("x", "ftp://x"), noted("x", "s3://x"), noted("x\0", "y"), noted("\ud800", "y"), noted("x", "\ud800"),
+    ],
+)  # fmt: skip
 def test_a_note_that_flopsd_did_not_write_costs_no_ledger_and_is_not_replaced(tmp_path: Path, note: str) -> None:
     finished(tmp_path / "state", 12)
     sealer = Sealer(tmp_path / "state", tmp_path / "far.json")
