@@ -66,6 +66,17 @@ def _of_another_base(records: list[J]) -> None:
         }
 
 
+def _continuing(*what: str | None) -> Edit:
+    """What the daemon starts know of the journal that they continue."""
+
+    def edit(records: list[J]) -> None:
+        begins = [record for record in records if record["kind"] == "begin"]
+        for begin, continues in zip(begins, what, strict=True):
+            begin["isolation"]["continues"] = continues
+
+    return edit
+
+
 def _in_another_job(*nodes: list[str]) -> Edit:
     """The daemon starts list these nodes of the job."""
 
@@ -87,6 +98,8 @@ CASES: list[Case] = [
     ("starts-of-another-base", "The first daemon start declares another method and base model than the second: named, and the last stands.", None, None, None, "activity", _of_another_base),
     ("starts-in-a-larger-job", "The first daemon start is in a job of one node, the second in one of two: no upper bound is known.", None, None, None, "activity", _in_another_job(["node-0"], ["node-1", "node-0"])),
     ("starts-in-another-job", "The first daemon start is in a job of two nodes, the second in another of two.", None, None, None, "activity", _in_another_job(["node-0", "node-1"], ["node-0", "node-0"])),
+    ("starts-that-continue-unchecked", "The second daemon start cannot know whether the journal is the one that was written.", None, None, None, "activity", _continuing(None, "nothing")),
+    ("starts-that-the-launcher-continues", "The second daemon start has the head of the journal from its launcher.", None, None, None, "activity", _continuing(None, "launcher")),
     ("node-of-a-job-of-one", "The platform lists one node.", None, None, None, "lying", put(0, "context", "node", "jobNodes", value=["node-0"])),
 ]  # fmt: skip
 FILE: J = {"kind": "file", "ownerUser": "7", "mode": "0600"}
