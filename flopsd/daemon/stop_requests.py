@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flopsd.daemon.loop import Daemon
+from flopsd.errors import FlopsdError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
 from flopsd.system.guarded_child import START, stat_fields
@@ -66,7 +67,12 @@ class StopRequests:
 
     @staticmethod
     def _start(name: str, work: Callable[[], None]) -> None:
-        threading.Thread(target=work, name=name, daemon=True).start()
+        """Raises FlopsdError where no thread is left."""
+        try:
+            threading.Thread(target=work, name=name, daemon=True).start()
+        except RuntimeError as fault:
+            hint = "allow this user or container more processes and threads"
+            raise FlopsdError(f"flopsd cannot run: {fault}", hint=hint) from fault
 
     @staticmethod
     def _stop_after(seconds: float, clock: Clock, daemon: Daemon) -> None:

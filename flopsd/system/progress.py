@@ -42,8 +42,12 @@ class ProgressLine:
 
     def __enter__(self) -> ProgressLine:
         if self._is_shown:
-            logging.getLogger("flopsd").addFilter(self._make_room)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads: the work goes on without a line
+                self._is_shown = False
+            else:
+                logging.getLogger("flopsd").addFilter(self._make_room)
         return self
 
     def __exit__(self, *_: object) -> None:

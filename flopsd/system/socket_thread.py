@@ -46,8 +46,15 @@ class SocketThread:
                 woken, wake = socket.socketpair()
                 try:
                     woken.setblocking(False)
-                    threading.Thread(target=self._run, args=(woken,), name="sockets", daemon=True).start()
+                    selector = selectors.DefaultSelector()
+                except OSError:
+                    woken.close()
+                    wake.close()
+                    raise
+                try:
+                    threading.Thread(target=self._run, args=(woken, selector), name="sockets", daemon=True).start()
                 except RuntimeError:
+                    selector.close()
                     woken.close()
                     wake.close()
                     raise
@@ -55,9 +62,9 @@ class SocketThread:
             self._new.append(server)
             self._wake.send(b"x")
 
-    def _run(self, woken: socket.socket) -> None:
+    def _run(self, woken: socket.socket, selector: selectors.BaseSelector) -> None:
         served: dict[Server, int] = {}
-        with woken, selectors.DefaultSelector() as selector:
+        with woken, selector:
             selector.register(woken, selectors.EVENT_READ)
             while not self._ends(served):
                 deadlines = [seconds for one in served if (seconds := one.seconds_to_deadline()) is not None]

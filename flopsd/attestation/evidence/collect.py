@@ -82,7 +82,11 @@ class Call(Generic[T]):
         self._done = threading.Event()
         self._found: list[T] = []
         self._fault: EvidenceError | None = None
-        threading.Thread(target=self._run, name=f"evidence-{name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"evidence-{name}", daemon=True).start()
+        except RuntimeError as fault:  # no more threads
+            self._fault = EvidenceError(str(fault))
+            self._done.set()
 
     def result(self) -> T:
         """The result. Raises the EvidenceError of the function, or one if the deadline has passed."""

@@ -117,10 +117,16 @@ def _put_everywhere(
     """Run `put` for each location; it may change the location to that of the copy."""
     copies = [CopyResult(p, f"not finished within {seconds:.0f} s") for p in locations]
     # Daemon threads: a store that hangs must not keep the process from exiting.
-    threads = [threading.Thread(target=_try, args=(copy, put), daemon=True) for copy in copies]
+    threads = []
     deadline_ns = clock.boottime_ns() + round(seconds * NS_PER_S)
-    for thread in threads:
-        thread.start()
+    for copy in copies:
+        thread = threading.Thread(target=_try, args=(copy, put), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as fault:  # no more threads
+            copy.fault = str(fault)
+        else:
+            threads.append(thread)
     for thread in threads:
         thread.join(max(0.0, (deadline_ns - clock.boottime_ns()) / NS_PER_S))
     return [replace(copy) for copy in copies]  # a snapshot: late threads change nothing in it

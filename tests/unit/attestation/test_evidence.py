@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,14 +25,17 @@ from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.storage.copies import copy_ledger
 from flopsd.attestation.verify import Verified
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import encode
-from flopsd.errors import EvidenceError, NotVerifiedError
+from flopsd.daemon.stop_requests import StopRequests
+from flopsd.errors import EvidenceError, FlopsdError, NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, WITNESS, EvidenceWanted
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import Clock, SystemClock
+from flopsd.system.progress import ProgressLine
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.authorities import IDENTITY, Metadata, serving
 from tests.support.paths import ROOT
@@ -113,6 +118,22 @@ def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent", "absent"]
     said = items[0]["reason"]["said"]
     assert "does not answer: " in said or "ValueError" in said
+
+
+def test_at_the_limit_of_threads_a_run_is_sealed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a container that the job filled with processes. A copy can be delivered later."""
+    said = "can't start new thread"
+    with monkeypatch.context() as now:
+        now.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError(said)))
+        with ProgressLine(out := io.StringIO(), SystemClock(), "sealing", is_shown=True):
+            made = seal(tmp_path, EvidenceWanted())
+        (copy,) = copy_ledger(made.ledger, [tmp_path / "copy.json"], SystemClock(), 1)
+        with pytest.raises(FlopsdError, match=said):
+            StopRequests._start("lifeline", lambda: None)
+    items = payload_of(made.ledger)["predicate"]["evidence"]
+    assert {item["reason"]["said"] for item in items if item["reason"]["code"] == "failed"} == {said}
+    assert (copy.fault, out.getvalue()) == (said, "")
+    verified(made)
 
 
 def test_what_does_not_answer_in_time_is_given_up_and_all_deadlines_together_are_bounded() -> None:

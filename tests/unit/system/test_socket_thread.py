@@ -4,6 +4,7 @@ import queue
 import selectors
 import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 
@@ -107,6 +108,9 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
             patched.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(RuntimeError):
                 thread.serve(silent)
+            patched.setattr(selectors, "DefaultSelector", Mock(side_effect=OSError(24, "Too many open files")))
+            with pytest.raises(OSError, match="Too many"):
+                thread.serve(silent)
         thread.serve(silent)
         thread.serve(due)
         assert due.got.get(timeout=PATIENCE_SECONDS)[0] == b"end"
@@ -118,7 +122,7 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
                 assert not running.is_alive()
         for one in (silent, due):
             one.client.close()
-    assert len(pairs) == 8, "two of the thread and two of its servers, twice"
+    assert len(pairs) == 10, "three of the thread and two of its servers, twice"
     assert {one.fileno() for both in pairs for one in both} == {-1}, "each is closed"
 
 
