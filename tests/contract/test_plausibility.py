@@ -60,6 +60,14 @@ def test_power_that_no_work_has_or_no_idleness(ratio: float, power: float, clock
     assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock), "hardly anything ran"
 
 
+def test_percentages_that_were_stuck_before_the_daemon_began_are_a_lie_where_nothing_is_seen_to_run() -> None:
+    """At 29 %, which is not too much for the power that an idle GPU draws."""
+    one, work = Plausibility(), {Pipe.TENSOR: 0.29}
+    assert [one.contradicts(work, 0.0, 0.1, 1.0) for _ in range(3)] == [False, True, True]
+    assert [one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, 0.1, 1.0) for at in range(3)] == [False] * 3
+    assert [Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.0, 0.1, 1.0) for _ in range(2)] == [False] * 2
+
+
 @pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])
 def test_what_stays_while_the_power_changes_is_stuck_until_it_moves(power: float, is_a_lie: bool) -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.42}

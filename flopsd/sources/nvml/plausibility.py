@@ -54,7 +54,9 @@ class Plausibility:
             changed = abs(power - power_before) >= POWER_STEP
         else:
             changed = None not in (utilization, utilization_before) and utilization != utilization_before
-        self._frozen = same and (self._frozen or changed)
+        # No work repeats itself to the last digit, is never seen, and draws nothing.
+        unused = utilization == 0 == utilization_before and (power is None or power < IDLE_POWER_RATIO)
+        self._frozen = same and (self._frozen or changed or unused)
         idle = power is not None and power < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
         drew = utilization is not None and utilization >= ZERO_UTILIZATION_RATIO and (power or 0.0) >= ZERO_POWER_RATIO
         nothing_ran = utilization == 0 and busiest >= ACTIVE_RATIO and (power is None or idle)
