@@ -241,6 +241,19 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
     assert "Xid 31" in device_of(bench)[2]
 
 
+def test_activity_that_never_changes_is_a_gap_once_utilisation_did(exporter: Exporter) -> None:
+    """An exporter repeats the last value of a field whose watch has died; its other fields go on."""
+    stuck = {TENSOR: 0.42, HMMA: 0.42, CLOCK: 1410}
+    bench = Bench(exporter)
+    readings = [r for at in range(8) for r in bench.collects({**stuck, UTIL: 97 if at == 1 else 0, POWER: 60 + at})]
+    assert [r.work if isinstance(r.work, Gap) else None for r in readings[-6:]] == [None] * 3 + [
+        Gap(GapReason.STALE)
+    ] * 3
+    assert "whatever the GPU did by its utilisation" in device_of(bench)[1]
+    moved = [r for _ in range(2) for r in bench.collects({**stuck, HMMA: 0.41, UTIL: 0})]
+    assert isinstance(moved[-1].work, Active)
+
+
 FULL_LOAD = {
     Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 10.0, Field.POWER_USAGE: 140.0, Field.POWER_LIMIT: 700.0,
 }  # fmt: skip
@@ -261,6 +274,8 @@ def test_only_a_gpu_that_is_busy_by_all_other_signs_is_at_full_load(field: Field
     values = {name: read for name, read in {**FULL_LOAD, field: value}.items() if read is not None}
     assert zero_at_full_load(GpuPage("GPU-1", {}, dict(FULL_LOAD)))
     assert not zero_at_full_load(GpuPage("GPU-1", {}, values))
+    seen = {**values, Field.GR_ENGINE: 0.0}  # zero, though it is of whatever runs
+    assert zero_at_full_load(GpuPage("GPU-1", {}, seen)) is (field in (Field.POWER_USAGE, Field.POWER_LIMIT))
 
 
 def test_nothing_listens_is_absence_with_the_remedy() -> None:

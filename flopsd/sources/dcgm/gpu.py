@@ -43,6 +43,7 @@ from flopsd.sources.nvml.counter_calibration import (
     judge,
     remembered,
 )
+from flopsd.sources.nvml.plausibility import STUCK_RATIO
 from flopsd.sources.nvml.sm_clock import SmClocks
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
@@ -51,6 +52,11 @@ _STALE = Expected(
     Evidence.GAP,
     "the exporter has not renewed its values for two collection intervals",
     "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; where it is that, restart dcgm-exporter",
+)
+_STUCK = Expected(
+    Evidence.GAP,
+    "the activity fields have not changed for two collection intervals, whatever the GPU did by its utilisation",
+    "restart dcgm-exporter and its host engine, which repeats the last values that it had",
 )
 _UNSEEN = Expected(
     Evidence.GAP,
@@ -82,6 +88,8 @@ class FollowedGpu:
         self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
         self._last: _Collection | None = None
         self._averaged: _Collection | None = None  # the last one with new averages
+        self._alike: _Collection | None = None  # the first one with the ratios of the newest
+        self._stuck = False
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
@@ -190,6 +198,9 @@ class FollowedGpu:
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
         work = active(page, cycles, limits.sm_count)
+        if self._is_stuck(collection):
+            self._tell(_STUCK)
+            return self._until(end_ns, Gap(GapReason.STALE), counters, running)
         shifted = self._coverage.shifted(ratios(page), collection.lag_ns, limits)
         is_unseen = before is not None and end_ns - before.at_ns <= min(collection.lag_ns, self._interval_ns // 2)
         if is_unseen:
@@ -200,6 +211,17 @@ class FollowedGpu:
         if before is not None and not _shows_each_collection(before.page, page):
             doubt = added(doubt, _alike_before(before.page, page, end_ns - begin_ns, limits))
         return self._until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
+
+    def _is_stuck(self, collection: _Collection) -> bool:
+        """Whether the ratios are those of more than two intervals ago, to the last digit, though utilisation is not, or
+        is zero beside them: an exporter shows the last value of a field for as long as no new one comes."""
+        found, percent = ratios(collection.page), collection.page.utilization_percent()
+        if self._alike is None or ratios(self._alike.page) != found:
+            self._alike, self._stuck = collection, False
+        is_old = collection.at_ns - self._alike.at_ns > 2 * self._interval_ns + 1_000_000_000
+        differs = percent is not None and (percent == 0 or percent != self._alike.page.utilization_percent())
+        self._stuck = self._stuck or (is_old and differs and max(found.values(), default=0) >= STUCK_RATIO)
+        return self._stuck
 
     def _grown(
         self, before: _Collection | None, page: GpuPage, end_ns: int, gap: GapReason | None,

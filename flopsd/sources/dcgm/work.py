@@ -58,7 +58,7 @@ def expect(
     if zero_at_full_load(page):
         return _none(
             GapReason.ZERO_AT_FULL_LOAD,
-            "the activity fields are exactly zero while utilisation and power say that kernels run",
+            "the activity fields are exactly zero while kernels run",
             "restart dcgm-exporter and its host engine; an Xid 31 leaves the fields stuck at zero (DCGM#303)",
         )
     if counted:
@@ -135,12 +135,15 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
 
 
 def zero_at_full_load(page: GpuPage) -> bool:
-    """Whether every activity field there is reads exactly zero on a GPU that runs kernels by all other signs."""
+    """Whether every activity field there is reads exactly zero on a GPU that runs kernels by all other signs: by its
+    power too, which not every exporter can tell, unless a field is there that no kernel leaves at zero."""
     percent, watts, limit = page.utilization_percent(), *map(page.values.get, (Field.POWER_USAGE, Field.POWER_LIMIT))
     read = [page.values[f] for f in _RATIOS if f in page.values]
-    if Field.TENSOR not in page.values or any(read) or percent is None or watts is None or not limit:
+    if Field.TENSOR not in page.values or any(read) or percent is None or percent < _IN_USE_PERCENT:
         return False
-    return percent >= _IN_USE_PERCENT and watts >= IDLE_POWER_RATIO * limit
+    if Field.GR_ENGINE in page.values or Field.SM_ACTIVE in page.values:
+        return True
+    return watts is not None and bool(limit) and watts >= IDLE_POWER_RATIO * (limit or 0)
 
 
 def ratios(page: GpuPage) -> dict[Pipe, float]:

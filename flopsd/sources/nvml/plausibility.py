@@ -16,6 +16,7 @@ ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
 FULL_UTILIZATION_RATIO = 0.9
 READS_OF_ZERO = 3  # what draws little may wait in a kernel that computes nothing; not for long
 READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
+STUCK_RATIO = 0.001  # less may be the noise of a device that does nothing
 # Assumed as well: no device draws so much where kernels run whose pipes all stand still.
 ZERO_UTILIZATION_RATIO, ZERO_POWER_RATIO = 0.1, 0.3
 POWER_STEP = 0.1  # of the limit; assumed too: a change that no noise makes
@@ -55,7 +56,8 @@ class Plausibility:
         else:
             changed = None not in (utilization, utilization_before) and utilization != utilization_before
         # No work repeats itself to the last digit, is never seen, and draws nothing.
-        unused = utilization == 0 == utilization_before and (power is None or power < IDLE_POWER_RATIO)
+        unused = busiest >= STUCK_RATIO and utilization == 0 == utilization_before
+        unused = unused and (power is None or power < IDLE_POWER_RATIO)
         self._frozen = same and (self._frozen or changed or unused)
         idle = power is not None and power < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
         drew = utilization is not None and utilization >= ZERO_UTILIZATION_RATIO and (power or 0.0) >= ZERO_POWER_RATIO
