@@ -46,7 +46,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
     # If it cannot be read, no two daemon starts may seem to share a boot: compute between them would count as ours.
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or f"unknown-{os.urandom(16).hex()}"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
-    host = socket.gethostname() or "unknown"
+    host = os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace") or "unknown"
     if environment.get("TRAINING_JOB_NAME") or environment.get("TRAINING_JOB_ARN") or resources:
         return _sagemaker(environment, resources, host, boot_id)
     if environment.get("SLURM_JOB_ID"):

@@ -127,7 +127,7 @@ def test_a_run_without_a_name_is_called_by_the_second_at_which_it_starts() -> No
     assert all(re.fullmatch(r"run-20260921T150059Z-[0-9a-f]{8}", name) for name in names)
 
 
-@pytest.mark.parametrize(("name", "node"), [("gpu-7", "gpu-7"), ("", "unknown")])
+@pytest.mark.parametrize(("name", "node"), [("gpu-7", "gpu-7"), ("", "unknown"), ("n\udcff", "n\\xff")])
 def test_a_host_of_no_platform_has_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, node: str
 ) -> None:
