@@ -125,15 +125,16 @@ def verify_with(
         progress=line,
     )
     mine = SealedRun(arguments.ledger, arguments.journal or journal_beside(opened.path), found)
-    also = []
+    also, others = [], set(found.not_signed_by)
     for other in arguments.also:
         try:
             again = open_ledger(Path(other), keys, arguments.threshold)
             verified = verify_ledger(again, tables=tables, allow_replay=allow_replay, progress=line)
         except NotVerifiedError as fault:
             raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint, code=fault.code) from fault
+        others -= {*again.keyids}  # a run that goes on may get another key
         also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
-    return replace(found, also=tuple(also))
+    return replace(found, also=tuple(also), not_signed_by=tuple(one for one in found.not_signed_by if one in others))
 
 
 def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace, line: ProgressLine) -> VerifiedMerge:

@@ -14,6 +14,7 @@ from flopsd.attestation.evidence.trust import load_trust
 from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.core.ledger.history import History
 from flopsd.core.rounding import format_flop
 from flopsd.journal.seal_note import read_note, write_note
@@ -83,6 +84,10 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     text = " ".join(in_process(*command, code=0).stdout.split())
     assert "is a LATER seal of this journal" in text
     assert f"bytes and {format_flop(int(also['flop']['measured']))} measured; the later one lists" in text
+    another = run.seal(tmp_path / "another.json", str(make_pem(tmp_path / "another.pem").path))
+    command = (*command[:-2], "--key", str(another.public_key))
+    assert "NOT signed by key" in in_process(*command, code=0).stdout
+    assert "NOT signed by key" not in in_process(*command, "--also", str(another.ledger), code=0).stdout
 
 
 def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Path, uri: str) -> None:
