@@ -23,7 +23,7 @@ _P = 2**255 - 19  # the prime of Ed25519's field, and its curve's constant d
 _D = -121665 * pow(121666, -1, _P) % _P
 _P256_DER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # what is before the point
 _OBTAIN = "obtain the public key from whoever signs with it"
-_BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")  # also within a line, where cryptography finds one
 
 
 class PublicKey(NamedTuple):
@@ -80,9 +80,9 @@ def parse_public(data: bytes, where: str) -> PublicKey:
             raise SigningKeyError(
                 f"{where} has a point that is not on P-256", hint=_OBTAIN, code="key_not_allowed"
             ) from fault
-        raise SigningKeyError(
-            f"{where} is not a PEM public key", hint="it must begin with -----BEGIN PUBLIC KEY-----"
-        ) from fault
+        is_cut = labels == ["PUBLIC KEY"]
+        hint = "it was cut off or altered: get it again" if is_cut else "it must begin with -----BEGIN PUBLIC KEY-----"
+        raise SigningKeyError(f"{where} is not a PEM public key", hint=hint) from fault
     return usable(public, where, _OBTAIN)
 
 

@@ -197,6 +197,7 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
     openssl("req", "-x509", "-key", tmp_path / "key.pem", "-subj", "/CN=x", "-days", "1", "-out", tmp_path / "cert.pem")
     for content, reason in (
         (key.public.pem * 2, "contains 2 keys"),
+        (b" " + key.public.pem + make_pem(tmp_path / "c.pem").public.pem, "contains 2 keys"),
         (key.public.pem + make_pem(tmp_path / "b.pem").public.pem, "contains 2 keys"),
         ((tmp_path / "cert.pem").read_bytes(), "contains a certificate, not a public key"),
         (key.public.pem + (tmp_path / "cert.pem").read_bytes(), "contains a certificate"),
@@ -216,6 +217,10 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         (tmp_path / "trust.pem").write_bytes(content)
         with pytest.raises(SigningKeyError, match=reason):
             load_public(str(tmp_path / "trust.pem"))
+    (tmp_path / "trust.pem").write_bytes(key.public.pem[:100])
+    with pytest.raises(SigningKeyError) as cut:
+        load_public(str(tmp_path / "trust.pem"))
+    assert cut.value.hint == "it was cut off or altered: get it again"
     (tmp_path / "trust.pem").write_bytes(key.public.pem + b"\n" * (65_536 - len(key.public.pem)))
     assert load_public(str(tmp_path / "trust.pem")) == key.public, "64 KiB are read"
     with pytest.raises(SigningKeyError, match="cannot read the public key .*: Is a directory"):
