@@ -77,7 +77,10 @@ def continue_run(
     found = recover(journal, clock, known, secrets.not_used)
     if known is not None and found.history.incarnations:  # a host that was renamed since is still the one of this job
         context = replace(context, node=found.history.node)
-    run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
+    wanted = settings.run_id or context.job_name
+    # A run of another name may go on in several jobs; and what is known is of this one.
+    began_s = context.job_began_s if known is None and wanted == context.job_name else None
+    run, history = choose_run(journal, found, wanted, context.node, table, clock, began_s)
     context = on_own_boot(context, history, clock.boottime_ns())
     closed = found.closed if history is found.history else None
     if closed is not None and restored is not None and is_sealed_whole(restored):
@@ -87,7 +90,7 @@ def continue_run(
         context,
         run,
         history,
-        found.recovery or restored,
+        found.recovery or (restored if history is found.history else None),
         found.journal_lost,
         closed,
         found.origins(context.boot_id),

@@ -27,9 +27,10 @@ from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context, new_run_id
 from flopsd.settings.words import REASONS, say, say_all
-from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339
+from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339, wall_ns_of
 
 log = logging.getLogger("flopsd")
+CLOCKS_APART_SECONDS = 3600  # a scheduler's clock and a node's
 
 
 class RecoveredRun(NamedTuple):
@@ -121,6 +122,15 @@ def recover(
         return RecoveredRun(History(), lost, journal_lost=True)
 
 
+def _is_before(history: History, wall_s: int) -> bool:
+    """Whether the last record of a run is older than a moment of another machine's wall clock, however far that one is
+    off."""
+    try:
+        return wall_ns_of(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
+    except ValueError:
+        return False
+
+
 def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
@@ -148,10 +158,12 @@ def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
 
 
 def choose_run(
-    journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock
-) -> tuple[str, History]:
+    journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock,
+    job_began_s: int | None = None,
+) -> tuple[str, History]:  # fmt: skip
     """The id and history of the run to meter: the journal's, if it is the wanted one, or if none is wanted and it has
-    not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten."""
+    not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten.
+    `job_began_s`: when the job began, as `Context` has it."""
     history = found.history
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated
@@ -159,6 +171,8 @@ def choose_run(
             why = "that run has ended" if history.ended else f"run {wanted} was asked for"
         elif history.node != node:
             why = f"it is of node {history.node}, and this one is called {node} (`flopsd merge` adds the two up)"
+        elif job_began_s is not None and _is_before(history, job_began_s):
+            why = "it is of an earlier job, whose number Slurm gave again"
         elif history.incarnations[-1].begin["peak_table_sha256"] != table.sha256:
             why = "it is rated by another peak table"
         else:

@@ -29,6 +29,9 @@ class Context:
     job_arn: str | None = None
     job_nodes: tuple[str, ...] = ()
     instance_type: str | None = None
+    # Of a scheduler that may give a job's name to another one: when this one began, by its wall clock in seconds. None:
+    # not known, or it has begun before.
+    job_began_s: int | None = None
 
     def for_journal(self) -> dict[str, Any]:
         """The parts that the ledger contains."""
@@ -82,13 +85,15 @@ def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], hos
 def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
     """A node of a Slurm job. The node list is not used, since it changes when a job is requeued."""
     rank = environment.get("SLURM_PROCID" if tasks_have_own_gpus(environment) else "SLURM_NODEID", "")
+    attempt, began = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_JOB_START_TIME", "")
     return Context(
         "slurm",
         f"slurm-{environment['SLURM_JOB_ID']}",
         _slurm_node(environment, host),
         boot_id,
-        environment.get("SLURM_RESTART_COUNT", "0"),
+        attempt,
         int(rank) if rank.isdigit() else None,
+        job_began_s=int(began) if attempt == "0" and began.isascii() and began.isdigit() else None,
     )
 
 

@@ -27,7 +27,8 @@ from tests.support.strategies import table
         (False, None, "", None), (False, "run-1", "", None), (False, "run-2", "", "run run-2 was asked for"),
         (False, None, "node", "this one is called elsewhere"), (False, "run-1", "table", "by another peak table"),
         (True, None, "", "that run has ended"), (True, "run-1", "", None), (True, "run-2", "", "that run has ended"),
-        (True, "run-1", "node", "this one is called elsewhere"), (None, "run-1", "", ""), (None, None, "", ""),
+        (True, "run-1", "node", "this one is called elsewhere"), (True, "run-1", "later job", "of an earlier job"),
+        (True, "run-1", "job", None), (None, "run-1", "", ""), (None, None, "", ""),
     ],
 )  # fmt: skip
 def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_table(
@@ -51,7 +52,9 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
     journal = Journal(run.state)
     found = recover(journal, run.clock, None)
     by = replace(table(), sha256="1" * 64) if other == "table" else table()
-    name, history = choose_run(journal, found, wanted, "elsewhere" if other == "node" else CONTEXT.node, by, run.clock)
+    node, now_s = "elsewhere" if other == "node" else CONTEXT.node, run.clock.wall_ns() // NS_PER_S
+    began_s = {"later job": now_s + 3601, "job": now_s + 3500}.get(other)
+    name, history = choose_run(journal, found, wanted, node, by, run.clock, began_s)
     kept = [path.name for path in run.state.path.rglob("run-1-until-*.journal.jsonl")]
     if why is None:
         assert (name, history, kept) == ("run-1", found.history, [])

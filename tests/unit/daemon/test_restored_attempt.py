@@ -397,6 +397,22 @@ def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is
     assert continues(tmp_path / "known", 0o777, is_known=True) == "launcher"
 
 
+@pytest.mark.parametrize(("run_id", "is_new"), [(None, True), ("job-1", True), ("my-training", False)])
+def test_a_job_whose_number_was_given_before_continues_no_earlier_one(
+    tmp_path: Path, run_id: str | None, is_new: bool
+) -> None:
+    """Slurm's controller may lose its state and begin with 1 again. A run with a name of its own goes on in each job."""
+    run = Run(tmp_path / "state", run_id=run_id or "job-1")
+    run.meter(1)
+    run.finish()
+    run.state.acquire()
+    later = replace(CONTEXT, job_name="job-1", job_began_s=run.clock.wall_ns() // NS_PER_S + 7200)
+    journal, settings = Journal(run.state), Settings(run_id=run_id)
+    found = continue_run(settings, later, table(), journal, run.clock, CodeSecrets(None), None)
+    journal.close()
+    assert (found.run, found.history.incarnations == []) == (run_id or "job-1", is_new)
+
+
 @pytest.mark.parametrize("is_same_table", [True, False])
 def test_under_one_launcher_no_time_of_the_job_is_left_out(tmp_path: Path, is_same_table: bool) -> None:
     """The host is renamed while the daemon is down, and perhaps flopsd is upgraded, whose table is another one."""

@@ -55,6 +55,10 @@ def test_the_state_folder_is_the_users(
 def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
     assert find_context(STEP, tmp_path).attempt == "0"
     assert find_context({**STEP, "SLURM_RESTART_COUNT": "2"}, tmp_path).attempt == "2"
+    began = {**STEP, "SLURM_JOB_START_TIME": "1790000000"}
+    assert find_context(began, tmp_path).job_began_s == 1790000000
+    assert find_context({**began, "SLURM_RESTART_COUNT": "2"}, tmp_path).job_began_s is None
+    assert find_context({**STEP, "SLURM_JOB_START_TIME": "Unknown"}, tmp_path).job_began_s is None
 
     assert metered_by_task({"SLURM_LOCALID": "1"}) is None
     assert find_context({"SLURM_LOCALID": "1"}, tmp_path).platform == "host"
