@@ -83,8 +83,11 @@ def _head(base: Any, config: Any) -> dict[str, Any]:
 
 def class_of(module: Any) -> Any:
     """The class of transformers that a model is of: FSDP makes a class of it when it shards the model, and a training
-    may have one. None of any other."""
-    return next((one for one in type(module).__mro__ if one.__module__.startswith("transformers.models.")), None)
+    may have one. None of any other, also of one that a training made of what all models of a family share: that class
+    has no forward pass."""
+    classes: tuple[Any, ...] = type(module).__mro__
+    ours = (one for one in classes if one.__module__.startswith("transformers.models.") and hasattr(one, "forward"))
+    return next((one for one in ours if getattr(one.forward, "__name__", "") != "_forward_unimplemented"), None)
 
 
 def called_within(model: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from flopsd.core.values import ceil_div
 from flopsd.integrations.adapters import weight_of
 from flopsd.integrations.describe_model import size_of
 from flopsd.integrations.module_hooks import AttachedHooks
@@ -29,6 +30,10 @@ from flopsd.integrations.open_passes import is_in_backward
 from flopsd.integrations.operator_backward import graph_task
 
 log = logging.getLogger("flopsd.client")
+_CHUNKS = ("chunk_size", "mamba_chunk_size")
+# Of transformers' gated delta rule, which no configuration has: 64 positions, and some products of each pair more than
+# those that "at most" has.
+_DELTA_CHUNK = 512
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
@@ -51,6 +56,7 @@ class WeightPasses:
         self._lock = threading.Lock()
         self._sums: dict[str, int] = defaultdict(int)
         self._backward: dict[str, int] = defaultdict(int)  # sums of backward passes
+        self._chunk = _chunk_of(model)
         self._in_training = False  # the pass of the whole model has gradients
         self._rows = self._length = self._pairs = 0  # the most of one product in this pass
         self._unplaced = 0  # elements of weights that no module which is called holds
@@ -238,12 +244,24 @@ class WeightPasses:
             length = max(batch, rows // batch)  # some have the sequence before the batch
             if length > self._length:
                 self._length = length
-        pairs = rows * length
+        whole = length
+        if length > 1 or self._in_training:  # else it may be a new token, beside a cache of the state
+            whole = ceil_div(length, self._chunk) * self._chunk  # layers with a state fill each row up to whole chunks
+        pairs = rows * length if whole == length else ceil_div(rows, length) * whole**2
         if rows > self._rows:
             self._rows = rows
         if pairs > self._pairs:
             self._pairs = pairs
         return pairs
+
+
+def _chunk_of(model: Any) -> int:
+    """How many positions a layer with a state takes at once."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = [size for name in _CHUNKS if isinstance(size := getattr(text, name, None), int)]
+    found += [_DELTA_CHUNK for one in model.modules() if "Delta" in type(one).__name__]
+    return max(found, default=1) or 1
 
 
 def _is_matrix(parameter: Any) -> bool:

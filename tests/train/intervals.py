@@ -549,6 +549,36 @@ def _called_twice() -> Loop:
     return loop
 
 
+def _called_twice_by_one_of_its_family() -> Loop:
+    """A class that a training made, as most do that have a head of their own."""
+    from transformers import BertModel
+    from transformers.models.bert.modeling_bert import BertPreTrainedModel
+
+    class Two(BertPreTrainedModel):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.bert = BertModel(config)
+            self.post_init()
+
+        def forward(self, input_ids: Any) -> Any:
+            first, second = (self.bert(input_ids=one).last_hidden_state for one in (input_ids, input_ids.flip(1)))
+            return first - second
+
+    loop = Loop(Two(_bert().config), labels=False)
+    loop._counted(lambda input_ids: loop.model(input_ids).sum().backward())
+    return loop
+
+
+def _two_heads() -> Loop:
+    """Its rows have several sequences, and the name of its class ends as that of a model without a head."""
+    from transformers import GPT2Config, GPT2DoubleHeadsModel
+
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=128, attn_implementation="eager")
+    loop = Loop(GPT2DoubleHeadsModel(config), labels=False)
+    loop._counted(lambda input_ids: loop.model(input_ids[:, None].repeat(1, 2, 1)).logits.sum().backward())
+    return loop
+
+
 def _twice(model: Any, input_ids: Any, **_: Any) -> Any:
     found = model.model(input_ids=input_ids)
     return type(found)(last_hidden_state=found[0] - model.model(input_ids=input_ids.flip(1))[0])
@@ -595,6 +625,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "arguments by their places": _by_place,
     "arguments in a dictionary": _in_a_batch,
     "a model called twice within another": _called_twice,
+    "a model called twice within one of its family": _called_twice_by_one_of_its_family,
+    "a model with two heads": _two_heads,
     "a forward pass of its own, twice": lambda: _of_a_class_of_its_own(loss="last_hidden_state", forward=_twice),
     "a scalar in place of a tied head": _a_scalar_for_a_head,
     "adapters merged": _merged,

@@ -12,6 +12,7 @@ from flopsd.core.architecture.by_weights import weights_flop
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.architectures import refused
 from tests.support.runs import Run
+from tests.train.families import build
 from tests.train.intervals import Loop
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
@@ -52,6 +53,20 @@ def test_what_pytorch_counts_is_within_the_bounds(
     assert computed <= found.ratio <= 1
     assert ends.high <= width * ends.low
     assert (found.work.get("recomputed_weight_products", 0) > 0) == (checkpointing != "none")
+
+
+@pytest.mark.parametrize(("family", "chunk"), [("bamba", 64), ("qwen3_next, dense", None)])
+def test_rows_that_layers_with_a_state_fill_up_are_within_the_bounds(family: str, chunk: int | None) -> None:
+    """To whole chunks, which the configuration has or not."""
+    model = build(family)
+    for module in model.modules():
+        if chunk is not None and hasattr(module, "chunk_size"):
+            module.chunk_size = model.config.mamba_chunk_size = chunk
+    model.config.layers_left_out = True
+    loop = Loop(model).steps()
+    executed = loop.basis().counted.executed
+    assert executed.high is not None
+    assert executed.low <= loop.flop <= executed.high
 
 
 def test_a_recomputation_is_not_required() -> None:

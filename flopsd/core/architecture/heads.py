@@ -13,6 +13,8 @@ from flopsd.errors import ArchitectureError
 Head = Callable[[], tuple[Linear, ...]]
 HeadWithOthers = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
 _Found = TypeVar("_Found")
+# Classes with a head of their own, or any, whose names end as those of models without one.
+_NOT_BARE = ("HeadModel", "HeadsModel", "PreTrainedModel")
 
 
 def no_head() -> tuple[Linear, ...]:
@@ -23,7 +25,7 @@ def head_of(fields: Fields, heads: Mapping[str, Callable[[], _Found]], default: 
     """The head whose class name has one of these endings; `default` where the configuration names no class."""
     name = class_name(fields) or default
     for ending in sorted(heads, key=len, reverse=True):
-        if name.endswith(ending):
+        if name.endswith(ending) and not (ending == "Model" and name.endswith(_NOT_BARE)):
             return heads[ending]()
     raise ArchitectureError(
         "head_not_known", family=fields.family, name=f"{name:.80}", known=tuple(heads), hint=fields.instead()
