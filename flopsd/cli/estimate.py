@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import OK, Verbs, settings_of
-from flopsd.cli.estimate_options import DEFAULT_MFU, DEFAULT_RANK, DEFAULT_TARGETS, add_options, interval
+from flopsd.cli.estimate_options import (
+    DEFAULT_FORMAT,
+    DEFAULT_MFU,
+    DEFAULT_RANK,
+    DEFAULT_TARGETS,
+    add_options,
+    interval,
+)
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.system.file_presence import is_folder
 
@@ -20,7 +27,7 @@ _MAX_BYTES = 1 << 20
 _MOST_FLOP = 10**39  # with the margin of an estimate below what a count in a ledger can be
 # Which say more of a model that only its size is given of.
 _OF_A_SIZE = ("--active-parameters", "--dense", "--embedding-parameters", "--layers", "--attention-width")
-_OF_HARDWARE = ("--count", "--devices-per-instance", "--mfu", "--mfu-from")
+_OF_HARDWARE = ("--count", "--devices-per-instance", "--format", "--mfu", "--mfu-from")
 
 
 def add(verbs: Verbs) -> None:
@@ -125,8 +132,11 @@ def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Ha
     if not names:
         return ()
     table, each = load_peaks(peaks_file), arguments.devices_per_instance
+    if each is not None and not any(name in table.instances for name in names):
+        raise ConfigError(["--devices-per-instance: --on names no instance type"], hint="give their number by --count")
     return tuple(
-        hardware_from(table, name, arguments.count or 1, each, arguments.format, prices.get(name)) for name in names
+        hardware_from(table, name, arguments.count or 1, each, arguments.format or DEFAULT_FORMAT, prices.get(name))
+        for name in names
     )
 
 
@@ -137,7 +147,7 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     from flopsd.settings.data_files import load_peaks
 
     if arguments.mfu_from is not None:
-        return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format)
+        return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format or DEFAULT_FORMAT)
     low, high = arguments.mfu or interval(DEFAULT_MFU)
     return Mfu(low, high, "assumed, not measured" if arguments.mfu is None else "as given")
 

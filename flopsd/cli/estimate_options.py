@@ -9,7 +9,7 @@ from flopsd.cli.common import Verbs, add_repeatable, add_settings, positive
 from flopsd.core.declarations import Method
 from flopsd.settings.schema import SETTINGS
 
-DEFAULT_MFU = "0.3..0.5"
+DEFAULT_FORMAT, DEFAULT_MFU = "bf16", "0.3..0.5"
 DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
 _SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
              "base_systemic_reason", "policies", "peaks")  # fmt: skip
@@ -112,7 +112,7 @@ def _add_hardware(estimate: argparse.ArgumentParser) -> None:
         metavar="NAME=USD",
         help="assumed price of one of a type of --on in USD an hour; repeatable (default: no cost)",
     )
-    estimate.add_argument("--format", default="bf16", metavar="NAME", help="number format of the peak (default: bf16)")
+    estimate.add_argument("--format", metavar="NAME", help=f"number format of the peak (default: {DEFAULT_FORMAT})")
     share = estimate.add_mutually_exclusive_group()
     share.add_argument(
         "--mfu", type=interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"

@@ -74,7 +74,7 @@ def hardware_from(
             f"{name!r:.60} is neither a SageMaker instance type nor a part in the peak table",
             hint=_hint(table, name),
         )
-    each = devices or (1 if instance is None else instance.count)
+    each = 1 if instance is None else devices or instance.count
     if each is None:
         raise UnknownDeviceError(
             f"no source has the number of accelerators of {name}", hint="give it with --devices-per-instance"

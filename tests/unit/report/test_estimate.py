@@ -191,6 +191,8 @@ def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None
         (["CONFIG", *WORK, "--on", "p5.48xlarge"], 1, "did you mean ml.p5.48xlarge?"),
         (["CONFIG", *WORK, "--on", "B300"], 1, "did you mean b300 or gb300 or ml.p6-b300.48xlarge?"),
         (["CONFIG", *WORK, "--count", "8", "--mfu", "0.4"], 2, "--count, --mfu: of no hardware"),
+        (["CONFIG", *WORK, "--format", "fp8"], 2, "--format: of no hardware"),
+        (["CONFIG", *WORK, "--on", "b300", "--devices-per-instance", "4"], 2, "--on names no instance type"),
         (["CONFIG", *WORK, "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
         (["CONFIG", *WORK, "--lora-targets", "c_attn"], 1, "c_attn"),
         (
