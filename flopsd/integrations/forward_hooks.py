@@ -75,7 +75,11 @@ class ForwardHooks:
         self.layers: LayerWatch | None = None  # of a model that is not compiled
         self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
+        self._of_device: tuple[Any, Deferred] = (None, [])  # and what depends on the content of tensors
         self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
+        # Of a pass that passed the weights outside of training mode: it was training if a backward pass comes of it.
+        self._perhaps_trains = False
+        self._waiting: Callable[[str], None] | None = None
         self._sees_backbone = False  # when it has passed alone
 
     def forget(self) -> None:
@@ -150,8 +154,16 @@ class ForwardHooks:
             return
         self._passing = None
         self.weights.end(found.get("tokens", 0) + found.get("target_tokens", 0))
-        self._declare(self._phase, found)
+        if self._perhaps_trains:
+            self._waiting = functools.partial(self._declare_passed, {**found, **self.weights.take()[0]})
+            return
+        self._declare_passed(found, self._phase)
         self._take_weights()
+
+    def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
+        self._declare(phase, found)
+        unpadded, deferred = self._of_device
+        self._sessions.now.add_tensors(phase, found.get("tokens", 0), unpadded, deferred)
 
     def enter_backbone(self, backbone: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         """As `enter`, of a module within which nothing is counted and no phase needed."""
@@ -178,7 +190,12 @@ class ForwardHooks:
         """Declare what passed the weights, also outside of a forward pass of the model, such as in a backward pass."""
         if self.weights is None:
             return
-        for phase, found in zip((self._phase, self._recorded), self.weights.take(), strict=True):
+        forward, backward = self.weights.take()
+        if (waiting := self._waiting) is not None:
+            self._waiting = None
+            self._recorded = "train" if backward else self._recorded
+            waiting("train" if backward else self._phase)
+        for phase, found in ((self._phase, forward), (self._recorded, backward)):
             if found:
                 self._declare(phase, found)
 
@@ -258,9 +275,9 @@ class ForwardHooks:
         if key is not None and phase != UNSETTLED and by_shape.issuperset(named) and isinstance(ids, torch.Tensor):
             tally.remember(key, one)
         if self.weights is not None:  # together with what passes the weights, when the pass is over
-            self._passing = found
+            self._passing, self._of_device = found, (unpadded, deferred)
+            self._perhaps_trains = self._guesses and records and phase in (UNSETTLED, "other")
             self.weights.begin()
-            tally.add_tensors(phase, tokens, unpadded, deferred)
         else:
             tally.has_counted = True
             self._inside.open, self._inside.records = (one, unpadded, deferred), records

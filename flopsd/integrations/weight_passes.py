@@ -148,6 +148,8 @@ class WeightPasses:
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:
             if output is None:  # an error, such as ends a recomputation early
                 return
+            if not isinstance(output, torch.Tensor) and not isinstance(module, torch.nn.RNNBase):
+                output = next(tensors_of(output))  # beside it a bias that is added later, or a scale
             products, rows, width = count(module, arguments, named, output)
             source = arguments[0] if arguments else None
             if not isinstance(source, torch.Tensor):
@@ -214,9 +216,9 @@ class WeightPasses:
                 self._sums["weight_pair_products"] += pair_products
 
     def _follow(self, output: Any, trained: int, graded: int, *, any_result: bool = False) -> None:
-        """Count the gradients of these products when the backward pass gets to what made `output`: the first tensor of
-        it, or any."""
-        if output is None or not (trained or graded):
+        """Count the gradients of these products, if it has any, when the backward pass gets to what made `output`: the
+        first tensor of it, or any. That there is one shows that the pass was training."""
+        if output is None:
             return
         nodes = list(dict.fromkeys(one.grad_fn for one in tensors_of(output) if one.grad_fn is not None))
         nodes = nodes if any_result else nodes[:1]

@@ -207,6 +207,14 @@ def _without_dropout() -> Loop:
     return loop.steps(2)
 
 
+def _without_dropout_by_weights() -> Loop:
+    model = llama(num_hidden_layers=LAYERS)
+    model.config.layers_left_out = True
+    loop = Loop(model)
+    loop.model.eval()
+    return loop.steps(2).passes(1).evaluated()
+
+
 def _recorded_for_nothing() -> Loop:
     return Loop(_lora()).steps().evaluated().evaluated()
 
@@ -657,6 +665,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "ranks differ, evaluated": _ranks_differ_evaluated,
     "pretraining of the head": _pretraining_of_the_head,
     "without dropout": _without_dropout,
+    "without dropout, by the weights": _without_dropout_by_weights,
     "recorded for nothing": _recorded_for_nothing,
     "no backward pass": _no_backward_pass,
     "two passes for one loss": _two_passes_for_one_loss,

@@ -3,6 +3,7 @@ through a real socket into a ledger."""
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,23 @@ def test_rows_that_layers_with_a_state_fill_up_are_within_the_bounds(family: str
     assert executed.low <= loop.flop <= executed.high
 
 
+def test_of_a_module_that_returns_a_bias_beside_its_products_these_are_counted() -> None:
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    class Beside(torch.nn.Linear):
+        def forward(self, rows: Any) -> Any:
+            return torch.nn.functional.linear(rows, self.weight), self.bias
+
+    counted = Counters(current_phase=None)
+    model = torch.nn.Sequential(Beside(8, 4))
+    counter = ForwardCounter(counted)
+    counter.attach(model)
+    model(torch.ones(3, 5, 8))[0].sum().backward()
+    counter.settle()
+    products = 3 * 5 * 8 * 4
+    assert counted.work["train"]["weight_products"] == counted.work["train"]["trained_weight_products"] == products
+
+
 def test_a_recomputation_is_not_required() -> None:
     plain, again, reentrant = (
         step("experts as modules", "full", how) for how in ("none", "not reentrant", "reentrant")
@@ -124,7 +142,7 @@ def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
 def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(torch.nn.Linear):
         def forward(self, rows: Any) -> Any:
-            return {"odd": super().forward(rows)}
+            return SimpleNamespace(odd=super().forward(rows))
 
     class Own(torch.nn.Module):
         def __init__(self) -> None:
@@ -132,7 +150,7 @@ def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: p
             self.odd = Odd(4, 4)
 
         def forward(self, rows: Any) -> Any:
-            return self.odd(self.odd(rows)["odd"])["odd"]
+            return self.odd(self.odd(rows).odd).odd
 
     from flopsd.integrations.forward_counter import ForwardCounter
 
