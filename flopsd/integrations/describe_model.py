@@ -65,7 +65,12 @@ def frameworks() -> str:
 
 
 def attention(config: Any) -> str | None:
+    """The kernel of all parts. Where they have several, such as text and images, PyTorch's own: that may be any."""
+    parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
+    kernels = {kernel for part in parts if (kernel := getattr(part, "_attn_implementation", None))}
     name = getattr(config, "_attn_implementation", None)
+    if kernels:
+        name = kernels.pop() if len(kernels) == 1 else "sdpa"
     return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
 
 

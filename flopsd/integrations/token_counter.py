@@ -29,7 +29,7 @@ class TokenCounter:
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
-        self._config = config
+        self._config = text
         self._restarts = DeviceSum()
         self.see_kernel()
 

@@ -30,7 +30,7 @@ from flopsd.integrations.open_passes import is_in_backward
 from flopsd.integrations.operator_backward import graph_task
 
 log = logging.getLogger("flopsd.client")
-_CHUNKS = ("chunk_size", "mamba_chunk_size")
+_CHUNKS = ("chunk_size", "mamba_chunk_size", "attention_window", "block_size")
 # Of transformers' gated delta rule, which no configuration has: 64 positions, and some products of each pair more than
 # those that "at most" has.
 _DELTA_CHUNK = 512
@@ -258,10 +258,13 @@ class WeightPasses:
 
 
 def _chunk_of(model: Any) -> int:
-    """How many positions a layer with a state takes at once."""
+    """How many positions a layer with a state takes at once, or one that attends to blocks, which fill up rows too."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    found = [size for name in _CHUNKS if isinstance(size := getattr(text, name, None), int)]
+    values = [getattr(text, name, None) for name in _CHUNKS]
+    found = [size for of in values for size in (of if isinstance(of, list | tuple) else (of,)) if isinstance(size, int)]
+    if isinstance(radius := getattr(text, "local_radius", None), int):
+        found.append(3 * (radius + 1))  # a block and those beside it
     found += [_DELTA_CHUNK for one in model.modules() if "Delta" in type(one).__name__]
     return max(found, default=1) or 1
 

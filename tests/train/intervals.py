@@ -16,6 +16,7 @@ from tests.train.families import build, flop_counter
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.trainers import llama
+from tests.train.vision_families import BATCHES
 
 LENGTH, LAYERS = 12, 3
 
@@ -287,6 +288,14 @@ def _bert() -> Any:
 
 def _pooler_unread() -> Loop:
     return Loop(_bert(), labels=False).steps(loss="last_hidden_state")
+
+
+def _pooler_of_images_unread() -> Loop:
+    """SigLIP's, which attends to all patches."""
+    loop = Loop(build("siglip_vision_model"), labels=False)
+    images, _ = BATCHES["siglip_vision_model"]()
+    loop.counts(lambda: loop.model(pixel_values=images["pixel_values"]).last_hidden_state.sum().backward())
+    return loop
 
 
 def _head_beside() -> Loop:
@@ -676,6 +685,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "the backbone alone": _backbone_alone,
     "layers dropped": _layers_dropped,
     "a pooler that the loss does not read": _pooler_unread,
+    "a pooler of images that the loss does not read": _pooler_of_images_unread,
     "a head beside an encoder": _head_beside,
     "T5, beams": partial(_encoded_once, "t5", num_beams=4),
     "BART, no cache": partial(_encoded_once, "bart", use_cache=False, num_beams=1),

@@ -246,6 +246,19 @@ def test_attention_by_another_kernel_is_counted_in_a_session_of_its_own() -> Non
     ]
 
 
+def test_parts_that_compute_attention_by_several_kernels_are_of_none() -> None:
+    from flopsd.integrations.describe_model import attention
+    from flopsd.integrations.token_counter import TokenCounter
+
+    config = build("gemma3").config
+    assert attention(config) == "eager"
+    config.text_config._attn_implementation = "flash_attention_2"
+    assert attention(config) == "sdpa"
+    assert not TokenCounter(config).by_shape
+    config.vision_config._attn_implementation = "flash_attention_2"
+    assert attention(config) == "flash_attention_2"
+
+
 def test_a_counter_that_another_one_took_a_part_from_says_so_where_the_rest_passes() -> None:
     from flopsd.integrations.forward_counter import TAKEN_OVER
 

@@ -99,6 +99,9 @@ class Walk:
             self._block(block)
             if block.kept_alone and level is not Level.HIGH:
                 self._keep_alone(before)
+            is_pooler = block.stream is Stream.IMAGES and block is model.blocks[-1] and not model.heads
+            if is_pooler and level is Level.LOW:  # a loss need not read it
+                self._without_gradients_since(before)
         self._in_head = True
         if model.heads:
             graded = any(self._graded[stream] for stream in _head_sources(model.heads[-1].stream))
