@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from flopsd.core.architecture import why_not_read
+from flopsd.core.architecture import read_model, why_not_read
+from flopsd.core.architecture.training import named, within
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.adapters import lora, not_computed
@@ -28,7 +29,7 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         "parameters_total": lambda: (count_parameters(model) or (None, None))[0],
         "parameters_trainable": lambda: (count_parameters(model) or (None, None))[1],
         "method": lambda: method(model, base),
-        "lora": lambda: lora(model),
+        "lora": lambda: _adapters(model, base),
         "recomputation": lambda: recomputation(model, arguments),
         "not_counted": lambda: not_computed(model),
         "precision": lambda: precision(base, arguments),
@@ -55,6 +56,22 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         except Exception:  # an unusual model: the other facts are still declared
             log.exception("flopsd cannot determine %s of this model and does not declare it", name)
     return facts
+
+
+def _adapters(model: Any, base: Any) -> dict[str, Any] | None:
+    """Those of LoRA. On what a training put beside the model of its configuration, such as a head of its own, they are
+    among the trained parameters, and no name of the configuration's."""
+    found = lora(model)
+    if found is None or is_unread(base):
+        return found
+    read = read_model(facts_from({"model_config": config_of(base)})["model_config"])
+    paths = [*(one.path for one in read.linears()), *(one.path for one in read.embeddings)]
+
+    def there(names: Sequence[str], matches: Callable[[str, tuple[str, ...]], bool]) -> list[str]:
+        return [name for name in names if any(matches(path, (name,)) for path in paths)]
+
+    saved = there(found["modules_to_save"] or (), within)
+    return {**found, "target_modules": there(found["target_modules"], named) or None, "modules_to_save": saved or None}
 
 
 def frameworks() -> str:

@@ -567,21 +567,24 @@ def _called_twice() -> Loop:
 
 
 def _called_twice_by_one_of_its_family() -> Loop:
-    """A class that a training made, as most do that have a head of their own."""
+    """A class that a training made, as most do that have a head of their own, trained with adapters."""
     from transformers import BertModel
     from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
     class Two(BertPreTrainedModel):
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            self.bert = BertModel(config)
+            self.bert, self.own = BertModel(config), torch.nn.Linear(32, 3)
             self.post_init()
 
         def forward(self, input_ids: Any) -> Any:
             first, second = (self.bert(input_ids=one).last_hidden_state for one in (input_ids, input_ids.flip(1)))
-            return first - second
+            return self.own(first - second)
 
-    loop = Loop(Two(_bert().config), labels=False)
+    import peft
+
+    config = peft.LoraConfig(r=4, target_modules=["query"], modules_to_save=["own"])
+    loop = Loop(peft.get_peft_model(Two(_bert().config), config), labels=False)
     loop._counted(lambda input_ids: loop.model(input_ids).sum().backward())
     return loop
 
