@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ from flopsd.system.file_presence import exists, is_file
 from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
 from flopsd.system.regular_files import read_at_most
 
+log = logging.getLogger("flopsd")
 LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
@@ -142,7 +144,11 @@ def write_ledger_files(
         continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
     was_there = exists(ledger)
     if (was_there and (keep or not continues)) or (not was_there and _is_left_of_another(ledger, new)):
-        _keep_aside(ledger, clock)
+        kept = _keep_aside(ledger, clock)
+        if not continues:
+            log.warning(
+                "%s held a ledger of another run or key, or one that others signed too: kept as %s", ledger, kept
+            )
     if was_there and not continues:
         for path in (ledger, *(path for path in all_beside(ledger) if path not in files)):
             path.unlink(missing_ok=True)
@@ -214,9 +220,9 @@ def kept_aside(ledger: Path, names: Iterable[str]) -> list[Path]:
     return [ledger.with_name(name) for name in names if name.startswith(begin) and name.endswith(end)]
 
 
-def _keep_aside(ledger: Path, clock: Clock) -> None:
-    """Give the files of a ledger a second name, with the time until which they had the first. They are linked, where
-    the file system has links, and take no space."""
+def _keep_aside(ledger: Path, clock: Clock) -> Path:
+    """Give the files of a ledger a second name, with the time until which they had the first, and return it. They are
+    linked, where the file system has links, and take no space."""
     kept = _unused(ledger, f"until-{file_stamp(clock.wall_ns())}")
     for path, there in paths_of(ledger, kept).items():
         try:
@@ -224,6 +230,7 @@ def _keep_aside(ledger: Path, clock: Clock) -> None:
         except OSError:
             put_file(there, known_file(path), LEDGER_MODE)
     sync_path(kept.parent)
+    return kept
 
 
 def _unused(ledger: Path, word: str) -> Path:

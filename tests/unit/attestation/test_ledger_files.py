@@ -79,7 +79,7 @@ def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Ex
     assert len(set(seen)) > 16 // extent.step
 
 
-def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
+def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second, ledger = finished(tmp_path / "a", 12), Run(tmp_path / "b"), tmp_path / "ledger.json"
     records = first.seal(ledger).journal.read_bytes().count(b"\n")
     second.meter(25)
@@ -94,6 +94,8 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
     second.seal(ledger, ensure_key(None, tmp_path / "other")[0])
     (again,) = set(tmp_path.glob("ledger-until-*.json")) - {kept}
     assert believed(again) == before < believed(ledger)
+    said = [f"or one that others signed too: kept as {one}" for one in (kept, again)]
+    assert [text.endswith(end) for text, end in zip(caplog.messages, said, strict=True)] == [True, True]
 
 
 def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
