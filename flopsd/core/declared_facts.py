@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flopsd.core.declarations import (
@@ -38,6 +38,21 @@ def facts_from(raw: object) -> dict[str, Any]:
     facts = FieldReader(raw, "", raising(ValueError))
     facts.only(*_FACTS)
     return {name: _FACTS[name](facts, name) for name in facts.mapping}
+
+
+def refuse_unprintable(facts: Mapping[str, Any]) -> None:
+    """Raises ValueError for a text that is more than a line of printable characters. Asked of a process alone: which
+    characters are printable depends on the version of Python, and a journal is read by others."""
+    for name, value in facts.items():
+        if name != "model_config" and not all(text.isprintable() and text.strip() for text in _texts(value)):
+            raise ValueError(f"{name}: must be of printable characters, is {value!r:.100}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
 
 
 def work_from(raw: object) -> dict[str, dict[str, int]]:
@@ -80,7 +95,10 @@ def _count_fact(facts: FieldReader, name: str) -> int:
 
 
 def _text_fact(facts: FieldReader, name: str) -> str:
-    return facts.line(name, MAX_TEXT)
+    text = facts.text(name)
+    if not 0 < len(text) <= MAX_TEXT:
+        facts.wrong(name, f"text of 1 to {MAX_TEXT} characters")
+    return text
 
 
 def _device(facts: FieldReader, name: str) -> str:
@@ -104,7 +122,7 @@ def _lora(facts: FieldReader, name: str) -> dict[str, Any]:
     for key in ("target_modules", "modules_to_save"):
         if key in lora:
             modules = lora.texts(key)
-            named = all(0 < len(text) <= MAX_TEXT and text.isprintable() for text in modules)
+            named = all(0 < len(text) <= MAX_TEXT for text in modules)
             if not named or len(modules) > MAX_MODULES:
                 lora.wrong(key, f"a list of at most {MAX_MODULES} module names")
             found[key] = sorted(modules)
@@ -117,7 +135,7 @@ def _not_counted(facts: FieldReader, name: str) -> dict[str, list[str]]:
     work.only(*(phase.value for phase in Phase))
     found = {phase: work.texts(phase) for phase in work.mapping}
     for phase, texts in found.items():
-        if len(texts) > MAX_LEFT_OUT or not all(0 < len(text) <= MAX_TEXT and text.isprintable() for text in texts):
+        if len(texts) > MAX_LEFT_OUT or not all(0 < len(text) <= MAX_TEXT for text in texts):
             work.wrong(phase, f"a list of at most {MAX_LEFT_OUT} texts")
     return {phase: sorted(set(texts)) for phase, texts in found.items() if texts}
 

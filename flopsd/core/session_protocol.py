@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import phase_from
-from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.declared_facts import facts_from, refuse_unprintable, work_from
 from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.untrusted import parse_json
 from flopsd.core.unused_count import UnusedCount
@@ -113,7 +113,9 @@ class Conversation:
             raise RefusedError(f"{kind!r} before hello", last=True)
         try:
             if kind == "declare":
-                return FactsDeclared(self.session, facts_from(message["facts"]))
+                facts = facts_from(message["facts"])
+                refuse_unprintable(facts)
+                return FactsDeclared(self.session, facts)
             if kind == "phase":
                 return PhaseChanged(self.session, phase_from(message["phase"]))
             if kind == "work":

@@ -179,6 +179,13 @@ PAIR = {"bf16": 999_999, "fp8": 1}
 CASES: list[Case] = [
     ("fact-not-counted-in-no-phase", "What is not counted is of a phase that there is not.", SESSION, "LAW-10", None, "lying", facts(not_counted={"rest": ["a judge"]})),
     ("fact-not-counted-in-all-phases", "Of each phase something is not counted.", None, None, None, "lying", facts(not_counted={name: ["a judge"] for name in ("train", "evaluate", "generate", "other")})),
+    ("fact-of-a-name-that-moves-the-cursor", "The name of a model has control characters and one that Unicode does not assign yet.", None, None, None, "lying", facts(model_name="m\x1b[2J\r\nVERIFIED\u0378", lora={"r": 1, "target_modules": ["q\n"]})),
+    ("fact-of-the-longest-name", "The name of a model has 200 characters, which UTF-16 writes in two units each.", None, None, None, "lying", facts(model_name="\U0001f600" * 200)),
+    ("fact-of-too-long-a-name", "The name of a model has 201 characters.", SESSION, "LAW-10", None, "lying", facts(model_name="m" * 201)),
+    ("fact-of-an-empty-name", "The name of a model is empty.", SESSION, "LAW-10", None, "lying", facts(model_name="")),
+    ("fact-of-an-attention-in-capitals", "The kernel of attention has a capital letter.", SESSION, "LAW-10", None, "lying", facts(attention="Eager")),
+    ("fact-of-too-many-modules", "Adapters are on 257 modules.", SESSION, "LAW-10", None, "lying", facts(lora={"r": 1, "target_modules": ["q"] * 257})),
+    ("fact-of-too-much-not-counted", "What is not counted has 17 texts.", SESSION, "LAW-10", None, "lying", facts(not_counted={"train": ["a judge"] * 17})),
     ("fact-of-a-device-with-a-space", "The device of a session has a space in its name.", SESSION, "LAW-10", None, "lying", facts(device="GPU 0")),
     ("fact-of-a-model-in-a-list", "`model_config` is a list.", SESSION, "LAW-10", None, "lying", facts(model_config=[])),
     ("fact-of-packing-as-a-number", "`packing` is 1.", SESSION, "LAW-10", None, "lying", facts(packing=1)),

@@ -599,6 +599,7 @@ def entry_of(found: Any, entry: J) -> J:
     again["nodeSeconds"] = predicate["wallSeconds"]
     again["replay"] = predicate["replay"] is not None
     again["node"], again["rank"] = predicate["node"]["name"], predicate["node"]["rank"]
+    again["instanceType"], again["run"] = predicate["node"]["instanceType"], predicate["run"]["id"]
     again["ended"] = predicate["incarnations"][-1]["endReason"] is not None
     again["flopsdVersions"], again["peakTableSha256"] = (
         [predicate["method"]["flopsdVersion"]],

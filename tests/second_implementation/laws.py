@@ -561,15 +561,27 @@ def one_of(*known: str) -> Any:
     return lambda value: need(value in known)
 
 
+def short(value: Any) -> None:
+    need(0 < len(text(value)) <= 200)
+
+
 def adapters(value: J) -> None:
     need(value.keys() <= {"r", "target_modules", "modules_to_save"})
     count(value["r"])
+    for names in (value[key] for key in value.keys() - {"r"}):
+        or_null(lambda all_names: few(all_names, 256), names)
+
+
+def few(texts: Any, most: int) -> None:
+    need(isinstance(texts, list) and len(texts) <= most)
+    for one in texts:
+        short(one)
 
 
 def left_out(value: J) -> None:
     need(value.keys() <= {*PHASES})
     for texts in value.values():
-        need(isinstance(texts, list) and all(isinstance(one, str) for one in texts))
+        few(texts, 16)
 
 
 def a_device(value: Any) -> None:
@@ -585,9 +597,10 @@ def refused_count(value: J) -> None:
 
 FACTS: dict[str, Any] = {
     "parameters_total": count, "parameters_trainable": count, "method": one_of(*METHODS),
-    "recomputation": one_of("none", "full", "selective"), "precision": precision, "attention": text, "lora": adapters,
-    "model_config": lambda value: need(isinstance(value, dict)), "model_name": text, "not_counted": left_out,
-    "role": one_of("reference", "reward", "teacher", "critic", "other"), "model_revision": text, "framework": text,
+    "recomputation": one_of("none", "full", "selective"), "precision": precision, "lora": adapters,
+    "attention": lambda value: need(re.fullmatch("[a-z0-9_]{1,40}", text(value))),
+    "model_config": lambda value: need(isinstance(value, dict)), "model_name": short, "not_counted": left_out,
+    "role": one_of("reference", "reward", "teacher", "critic", "other"), "model_revision": short, "framework": short,
     "packing": lambda value: need(isinstance(value, bool)), "window": count, "rank": count, "local_rank": count,
     "world_size": count, "device": a_device, "operators_not_counted": left_out,
 }  # fmt: skip

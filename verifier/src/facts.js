@@ -7,7 +7,9 @@ const _LORA = ["target_modules", "modules_to_save"];
 const _MOST_ENTRIES = 400;
 
 /** @param {any} value */
-const texts = (value) => Array.isArray(value) && value.every(isText);
+const short = (value) => isText(value) && value !== "" && [...value].length <= 200;
+/** @param {any} value @param {number} most */
+const few = (value, most) => Array.isArray(value) && value.length <= most && value.every(short);
 /** @param {string[]} names @returns {Check} */
 const oneOf = (names) => (value) => names.includes(value);
 /** @param {any} value */
@@ -24,21 +26,21 @@ function isPrecision(value) {
 /** @param {any} value */
 function isLora(value) {
   if (!isObject(value) || !isAmount(value.r)) return false;
-  return Object.keys(value).every((name) => name === "r" || (_LORA.includes(name) && (value[name] === null || texts(value[name]))));
+  return Object.keys(value).every((name) => name === "r" || (_LORA.includes(name) && (value[name] === null || few(value[name], 256))));
 }
 
 /** @param {any} value */
 function byPhase(value) {
-  return isObject(value) && Object.keys(value).every((name) => PHASES.includes(name) && texts(value[name]));
+  return isObject(value) && Object.keys(value).every((name) => PHASES.includes(name) && few(value[name], 16));
 }
 
 const _FACTS = /** @type {Record<string, Check>} */ ({
-  model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: isText,
-  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isLora,
-  recomputation: oneOf(["none", "full", "selective"]), attention: isText, precision: isPrecision, packing: flag,
+  model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: short,
+  model_revision: short, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isLora,
+  recomputation: oneOf(["none", "full", "selective"]), attention: (value) => isText(value) && /^[a-z0-9_]{1,40}$/.test(value), precision: isPrecision, packing: flag,
   window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),
   not_counted: byPhase, operators_not_counted: byPhase,
-  rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: isText,
+  rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: short,
   device: (value) => isText(value) && /^[!-~]{1,100}$/.test(value),
 });
 

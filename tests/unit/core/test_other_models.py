@@ -127,7 +127,6 @@ def test_before_any_work_the_reason_is_the_first_that_is_missing(facts: dict[str
         ({"role": "trained"}, "role"),
         ({"not_counted": {"sometimes": ["x"]}}, "sometimes"),
         ({"not_counted": {"other": ["x"] * 17}}, "at most 16 texts"),
-        ({"not_counted": {"other": ["x\n"]}}, "at most 16 texts"),
         ({"not_counted": {"other": [""]}}, "at most 16 texts"),
         ({"not_counted": ["x"]}, "not_counted"),
     ],

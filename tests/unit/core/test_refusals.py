@@ -7,7 +7,7 @@ import pytest
 
 from flopsd.core.architecture import bare_model, flop, forward_flop, read_model, training_from
 from flopsd.core.declarations import base_from, precision_from
-from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.declared_facts import facts_from, refuse_unprintable, work_from
 from flopsd.core.rounding import magnitude, significant
 from flopsd.core.values import millijoules, parse_flop, span_seconds
 from tests.support.architectures import refused
@@ -81,8 +81,18 @@ REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
     (facts_from, ({"lora": {"r": 1, "target_modules": "q"}},), "lora.target_modules: must be a list"),
     (
         lambda modules: facts_from({"lora": {"r": 1, "target_modules": modules}}),
-        ([""], ["\x1b"]),
+        ([""], ["q" * 201], ["q"] * 257),
         "lora.target_modules: must be a list of at most",
+    ),
+    (
+        refuse_unprintable,
+        ({"lora": {"r": 1, "target_modules": ["q", "\x1b"]}}, {"lora": {"r": 1, "target_modules": [" "]}}),
+        "lora: must be of printable characters, is {'r': 1",
+    ),
+    (
+        refuse_unprintable,
+        ({"not_counted": {"other": ["x\n"]}},),
+        "not_counted: must be of printable characters, is ",
     ),
     (facts_from, ({"model_config": {"a": {1}}},), "model_config: set is not JSON"),
     (facts_from, ({"model_config": []},), "model_config: must be a mapping"),

@@ -55,6 +55,7 @@ COPIED = re.compile(
     r"|\.replay\.origin|\.lineage\.name|\.run\.(id|jobName)|\.node\.name"
     r"|\.children\[\]\.periods\[\]\.bootId"
     r"|(\.children\[\])?\.declared\.base\.(name|method|reason)|\.declared\.sessions\[\]\.facts\..*"
+    r"|\.declared\.contradictions\[\]\.(settings|process)"
     r"|\.findings\[\]\.(title|citation|consequence|assumes|otherConditions\[\]|since)"
     r"|\.method\.margins\.\w+\.source"
     r"|(\.children\[\])?\.totals\.architecture(AbsentReasons|\.assumptions)\[\]\.(family|name|names\[\]|parts\[\]|value|what)"
