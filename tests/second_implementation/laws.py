@@ -572,6 +572,20 @@ def adapters(value: J) -> None:
         or_null(lambda all_names: few(all_names, 256), names)
 
 
+def a_config(value: Any) -> None:
+    need(isinstance(value, dict) and _entries(value, 4) <= 400)
+
+
+def _entries(value: Any, levels: int) -> int:
+    """How many there are in an object or a list of at most so many levels."""
+    if isinstance(value, str):
+        need(len(value) <= 200)
+    if not isinstance(value, (dict, list)):
+        return 0
+    need(levels > 0 and all(len(name) <= 200 for name in value if isinstance(value, dict)))
+    return sum(1 + _entries(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value))
+
+
 def few(texts: Any, most: int) -> None:
     need(isinstance(texts, list) and len(texts) <= most)
     for one in texts:
@@ -599,7 +613,7 @@ FACTS: dict[str, Any] = {
     "parameters_total": count, "parameters_trainable": count, "method": one_of(*METHODS),
     "recomputation": one_of("none", "full", "selective"), "precision": precision, "lora": adapters,
     "attention": lambda value: need(re.fullmatch("[a-z0-9_]{1,40}", text(value))),
-    "model_config": lambda value: need(isinstance(value, dict)), "model_name": short, "not_counted": left_out,
+    "model_config": lambda value: a_config(value), "model_name": short, "not_counted": left_out,
     "role": one_of("reference", "reward", "teacher", "critic", "other"), "model_revision": short, "framework": short,
     "packing": lambda value: need(isinstance(value, bool)), "window": count, "rank": count, "local_rank": count,
     "world_size": count, "device": a_device, "operators_not_counted": left_out,

@@ -12,6 +12,7 @@ import yaml
 from tests.second_implementation import architecture
 from tests.second_implementation.arithmetic import ELSEWHERE, M, Rated, add, records_of, said, seconds, tallies_of
 from tests.second_implementation.codes import share_source
+from tests.second_implementation.laws import is_time, need
 from tests.second_implementation.operators import operator_rows, operators_of
 
 J = dict[str, Any]
@@ -80,7 +81,8 @@ def _left_open(run: Run) -> dict[str, tuple[int, int]]:
         for number, device in run.rated[at].items():
             uuid, first, last = device.record["uuid"], device.record["to_ns"], device.tally["to_ns"]
             if uuid in found:
-                run.leaves_out |= first > _goes_on_at(run, *found.pop(uuid), at)
+                goes_on = _goes_on_at(run, *found.pop(uuid), at)
+                run.leaves_out |= goes_on is not None and first > goes_on
             moved = boots.get(uuid, begin["boot_id"]) != begin["boot_id"]
             retired = bool(run.checkpoints[at] and moved and last <= begin["ns"])
             boots[uuid] = begin["boot_id"]
@@ -93,12 +95,14 @@ def _left_open(run: Run) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _goes_on_at(run: Run, before: int, number: int, at: int) -> int:
-    """Where the account of a device goes on, on the clock of that start."""
+def _goes_on_at(run: Run, before: int, number: int, at: int) -> int | None:
+    """Where the account of a device goes on, on the clock of that start; None: no record has the time."""
     until: int = run.rated[before][number].tally["to_ns"]
     begin = run.begins[at]
     if run.begins[before]["boot_id"] == begin["boot_id"]:
         return until
+    if not is_time(run.last_utc[before]):
+        return None
     passed = begin["wall_ns"] - (microseconds(run.last_utc[before]) - microseconds("1970-01-01T00:00:00Z")) * 1000
     return 0 if passed < 0 else int(begin["ns"] - passed - (run.last_ns[before] - until))
 
@@ -211,6 +215,7 @@ def segment_of(records: list[J]) -> J | None:
 
 def _go_on(run: Run, at: int, number: int, sealed_at: str) -> None:
     """The time from the last record of a start without an end to the seal, of one device."""
+    need(is_time(run.last_utc[at]))
     age = (microseconds(sealed_at) - microseconds(run.last_utc[at])) * 1000
     reason = "not_journalled" if 0 <= age <= 2 * run.begins[at]["checkpoint_ns"] else "end_unknown"
     device = run.rated[at][number]

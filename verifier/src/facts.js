@@ -4,7 +4,7 @@ import { FORMATS, METHODS, PHASES } from "./names.js";
 
 /** @typedef {(value: any) => boolean} Check */
 const _LORA = ["target_modules", "modules_to_save"];
-const _MOST_ENTRIES = 400;
+const _MOST_ENTRIES = 400, _MOST_LEVELS = 4;
 
 /** @param {any} value */
 const short = (value) => isText(value) && value !== "" && [...value].length <= 200;
@@ -34,8 +34,18 @@ function byPhase(value) {
   return isObject(value) && Object.keys(value).every((name) => PHASES.includes(name) && few(value[name], 16));
 }
 
+/** How many are in an object or a list; none can be that is nested deeper, or has too long a text.
+ * @param {any} value @param {number} levels @returns {number} */
+function entries(value, levels) {
+  const tooLong = (/** @type {any} */ one) => isText(one) && [...one].length > 200;
+  if (tooLong(value)) return Infinity;
+  if (!Array.isArray(value) && !isObject(value)) return 0;
+  if (levels === 0 || (isObject(value) && Object.keys(value).some(tooLong))) return Infinity;
+  return Object.values(value).reduce((sum, one) => sum + 1 + entries(one, levels - 1), 0);
+}
+
 const _FACTS = /** @type {Record<string, Check>} */ ({
-  model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: short,
+  model_config: (value) => isObject(value) && entries(value, _MOST_LEVELS) <= _MOST_ENTRIES, model_name: short,
   model_revision: short, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isLora,
   recomputation: oneOf(["none", "full", "selective"]), attention: (value) => isText(value) && /^[a-z0-9_]{1,40}$/.test(value), precision: isPrecision, packing: flag,
   window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),

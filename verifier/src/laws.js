@@ -3,7 +3,7 @@ import { Refusal, isAmount, isObject, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
 import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
 import { isRefused } from "./records.js";
-import { microseconds } from "./times.js";
+import { isTime, microseconds } from "./times.js";
 import { elsewhereOf, sumOf, under } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -209,7 +209,8 @@ export function leftOpen(history, leftOut = () => {}) {
   for (const { begin, end, devices, checkpoints } of history.incarnations) {
     for (const device of devices) {
       const { uuid } = device.record, gap = gaps.get(device), before = open.get(uuid), { to } = device.last;
-      if (before && device.first > goesOnAt(before, begin)) leftOut(uuid, begin.incarnation);
+      const goesOn = before ? goesOnAt(before, begin) : null;
+      if (goesOn !== null && device.first > goesOn) leftOut(uuid, begin.incarnation);
       open.delete(uuid);
       const moved = (boots.get(uuid) ?? begin.boot_id) !== begin.boot_id;
       const retired = checkpoints > 0n && moved && to <= begin.ns;
@@ -222,9 +223,11 @@ export function leftOpen(history, leftOut = () => {}) {
   return [...open.values()];
 }
 
-/** Where the account of a device goes on, on the clock of another start. @param {Device} before @param {J} begin */
+/** Where the account of a device goes on, on the clock of another start; null: no record has the time.
+ * @param {Device} before @param {J} begin @returns {bigint | null} */
 function goesOnAt({ incarnation, last }, begin) {
   if (incarnation.begin.boot_id === begin.boot_id) return last.to;
+  if (!isTime(incarnation.last.utc)) return null;
   const passed = begin.wall_ns - microseconds(incarnation.last.utc) * 1000n;
   return passed < 0n ? 0n : begin.ns - passed - (incarnation.last.ns - last.to);
 }

@@ -16,8 +16,8 @@ export function isTime(value) {
 
 /** @param {string} utc @returns {bigint} Since 1970, to the microsecond below. */
 export function microseconds(utc) {
+  if (!isTime(utc)) throw new Refusal("record_malformed", `${utc} is not a time`);
   const seconds = Date.parse(utc.slice(0, 19) + "Z");
-  if (Number.isNaN(seconds)) throw new Refusal("record_malformed", `${utc} is not a time`);
   const digits = /\.([0-9]{1,9})Z$/.exec(utc)?.[1] ?? "";
   return BigInt(seconds) * 1000n + BigInt(digits.padEnd(9, "0").slice(0, 6));
 }

@@ -39,6 +39,8 @@ def _session(history: History, record: Record) -> None:
         ) from fault
     if session.facts.get("device", facts.get("device")) != facts.get("device"):
         raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
+    if "facts" in record and facts.get("model_config") != record["facts"].get("model_config"):
+        raise JournalDamagedError(f"session {name!r:.60} declares longer texts than a model has", code="law_10")
     session.facts, session.refused = facts, refused
     history.has_counts = history.has_counts or refused is not None
     if "before" in record:
