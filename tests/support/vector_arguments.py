@@ -9,7 +9,7 @@ from tests.support.story import VECTORS
 # Of models that the pages do not define, which a verifier may leave out in part ([SHAPE-4]).
 NOT_ON_THE_PAGE = (
     "valid/model-crossed-tokens", "valid/model-lora-of-another-module", "valid/model-lora-that-saves-modules",
-    "valid/model-of-another-family", "valid/model-plain-beside-another-family", "valid/model-with-weight-passes", "valid/model-of-two-families",
+    "valid/model-in-four-levels", "valid/model-of-another-family", "valid/model-plain-beside-another-family", "valid/model-with-weight-passes", "valid/model-of-two-families",
     "valid/nearly-plain-", "valid/declared-evaluation-that-trains-on",
 )  # fmt: skip
 
