@@ -24,7 +24,8 @@ from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
 
 ALL_COUNTERS = {name: MAX_COUNT for name in COUNTERS if name not in KERNEL_COUNTERS}
-BIG = {"model_config": {"text": "x" * 60_000}}
+TEXTS = ["x" * 200] * 299
+BIG = {"model_config": {"texts": TEXTS}}
 
 
 def flood(run: Run, sessions: int, facts: object = None) -> None:
@@ -109,7 +110,7 @@ def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_pa
     run.writer.take_event(PhaseChanged(name, "train"))
     run.meter(2)
     for number in range(MAX_FACTS_BYTES // 60_000 + 1):
-        run.writer.take_event(FactsDeclared(name, {"model_config": {"text": "x" * 60_000 + str(number)}}))
+        run.writer.take_event(FactsDeclared(name, {"model_config": {"texts": [*TEXTS, str(number)]}}))
         run.writer.tick()  # what a later one replaces before it is written takes no place
     run.writer.take_event(FactsDeclared(name, {"precision": "fp8"}))
     run.meter(10)
