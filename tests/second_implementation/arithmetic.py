@@ -53,7 +53,7 @@ def _at(columns: J, at: int, count: int) -> J:
         if isinstance(column, dict):
             value = _at(column, at, count) or None
             if value and name in ("observed_ns", "gap_ns", "recovered_ns", "unread_ns"):
-                value = {key: ns for key, ns in value.items() if ns}
+                value = {key: ns for key, ns in value.items() if ns != 0}  # what is no count is for the laws
         else:
             assert len(column) == count
             value = column[at]
