@@ -125,7 +125,8 @@ def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Ha
     given = [flag for flag in _OF_HARDWARE if getattr(arguments, flag[2:].replace("-", "_")) is not None]
     if given and not names:
         raise ConfigError(
-            [f"{', '.join(given)}: of no hardware"], hint="name an instance type or a part with --on, or leave it out"
+            [f"{', '.join(given)}: no hardware is named"],
+            hint="name an instance type or a part with --on, or leave it out",
         )
     if problems:
         raise ConfigError(problems, hint="give one price for each name of --on, or none")

@@ -71,7 +71,7 @@ class GapReason(str, Enum):
     CONTRADICTORY = "contradictory"  # two counters of the same quantity disagree
     COUNTERS_DISABLED = "counters_disabled"  # another process switched the counters off
     COUNTERS_IN_USE = "counters_in_use"  # another profiler has the counters, which have one owner on a machine
-    ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
+    ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters read zero while kernels run
     STALE = "stale"  # the values have not been renewed since the last reading
     UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
     UNKNOWN_DEVICE = "unknown_device"

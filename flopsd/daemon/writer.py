@@ -90,7 +90,8 @@ class Writer:
         for what, one in (("--method", "method"), ("base model", "base")):
             if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
                 log.warning(
-                    "an earlier start of this run has another %s: its ledger goes by that of the last start", what
+                    "an earlier daemon start declared another %s: the ledger goes by that of the last start",
+                    what,
                 )
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,

@@ -44,7 +44,7 @@ REASONS = {
     "contradictory": "two counters disagreed, or counters and power",
     "counters_disabled": "another process had switched the counters off",
     "counters_in_use": "another profiler had the counters",
-    "zero_at_full_load": "the counters were idle, the power draw was not",
+    "zero_at_full_load": "the counters read zero while kernels ran",
     "stale": "the reading was out of date",
     "uncounted_work": "the core was busy, but nothing was counted",
     "not_journalled": "the run went on after the last record that was sealed",

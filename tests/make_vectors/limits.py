@@ -180,7 +180,7 @@ CASES: list[Case] = [
     ("fact-not-counted-in-no-phase", "What is not counted is of a phase that there is not.", SESSION, "LAW-10", None, "lying", facts(not_counted={"rest": ["a judge"]})),
     ("fact-not-counted-in-all-phases", "Of each phase something is not counted.", None, None, None, "lying", facts(not_counted={name: ["a judge"] for name in ("train", "evaluate", "generate", "other")})),
     ("fact-of-a-name-that-moves-the-cursor", "The name of a model has control characters and one that Unicode does not assign yet.", None, None, None, "lying", facts(model_name="m\x1b[2J\r\nVERIFIED\u0378", lora={"r": 1, "target_modules": ["q\n"]})),
-    ("fact-of-the-longest-name", "The name of a model has 200 characters, which UTF-16 writes in two units each.", None, None, None, "lying", facts(model_name="\U0001f600" * 200)),
+    ("fact-of-the-longest-name", "The name of a model has 200 characters, which UTF-16 writes in two units each.", None, None, None, "lying", facts(model_name=("\U0001f600" * 9 + " ") * 20)),
     ("fact-of-too-long-a-name", "The name of a model has 201 characters.", SESSION, "LAW-10", None, "lying", facts(model_name="m" * 201)),
     ("fact-of-an-empty-name", "The name of a model is empty.", SESSION, "LAW-10", None, "lying", facts(model_name="")),
     ("fact-of-an-attention-in-capitals", "The kernel of attention has a capital letter.", SESSION, "LAW-10", None, "lying", facts(attention="Eager")),
