@@ -152,7 +152,7 @@ def _man(arguments: argparse.Namespace) -> int:
     except ImportError as fault:
         raise MissingExtraError("manual pages", "shell") from fault
     names = {"project_name": "flopsd", "version": __version__, "manual_title": "User Commands"}
-    page = str(Manpage(arguments.parser(), {**names, "description": "the electricity meter of AI training"}))
+    page = str(Manpage(arguments.parser(), {**names, "description": "measures the compute of AI training"}))
     # argparse has formatted the usage lines already.
     print(_USAGE.sub(r".nf\n\1\n.fi", page).rstrip() + "\n" + _FILES, end="")
     return OK

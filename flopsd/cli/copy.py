@@ -12,7 +12,7 @@ from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, be_nice, 
 from flopsd.errors import ConfigError, LedgerError, StorageError
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.clock import SystemClock
-from flopsd.system.file_presence import is_folder
+from flopsd.system.file_presence import exists, is_folder
 
 if TYPE_CHECKING:
     from flopsd.attestation.storage.deliveries import Delivered, Deliveries
@@ -107,6 +107,9 @@ def _copy_to(ledger: Path, addresses: list[str], deliveries: Deliveries) -> list
         locations = [parse_location(text if names is None else named(text, *names)) for text in addresses]
     except ValueError as fault:
         raise ConfigError([f"--to: {fault}"]) from fault
+    for place in locations:
+        if isinstance(place, Path) and exists(place) and place.samefile(ledger):
+            raise ConfigError([f"--to: {place} is the ledger itself"])
     copies = copy_files(files, locations, SystemClock(), HAND_SECONDS, check=True)
     try:
         deliveries.mark_delivered(ledger, [one.location for one in copies if one.fault is None])

@@ -210,7 +210,7 @@ def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path
     env = environment(None, MANWIDTH="100", LC_ALL="C.UTF-8", MAN_KEEP_FORMATTING="")
     done = subprocess.run(["man", "-l", str(page)], capture_output=True, text=True, check=True, env=env)
     text = " ".join(done.stdout.split())
-    assert "flopsd - the electricity meter of AI training" in text
+    assert "flopsd - measures the compute of AI training" in text
     for verb in (
         "run", "exec", "seal", "verify", "report", "merge", "countersign", "export", "status", "doctor",
         "config show",

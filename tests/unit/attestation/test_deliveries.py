@@ -241,6 +241,7 @@ def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, node
     assert same(ledger, tmp_path / "far" / "run-1-node-0.json")
     assert in_process("copy", *state, code=0).stdout == f"nothing is pending in {tmp_path / 'state'}\n"
     in_process("copy", "--to", "x.json", *state, code=2, says="--to needs the LEDGER")
+    in_process("copy", str(ledger), "--to", str(ledger), *state, code=2, says=f"--to: {ledger} is the ledger itself")
     in_process("copy", str(tmp_path / "none.json"), *state, code=1, says="none.json: No such file")
     in_process("copy", "--state-dir", str(tmp_path / "none"), code=1, says="there is no folder")
     in_process("copy", str(ledger), "--to", "ftp://x/y.json", *state, code=2, says="ftp:// is not known")

@@ -156,7 +156,7 @@ def job_as_node(nodes: Nodes) -> list[Path]:
         ([one(slurm(0, attempt="2")), one(slurm(1, attempt="2"))], r"rank 0 \(node-0\): no ledger of attempt '0'"),
         ([one(slurm(0)), one(slurm(0, attempt="2"), name="again", later=100)], r"rank 0 \(node-0\): no ledger of attempt '1'"),
         ([one(sagemaker(0)), one(sagemaker(0, boot="b"), name="again", later=100), one(sagemaker(1))],
-         r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
+         r"rank 1 \(algo-2\): attempts with a ledger: 1; of other nodes: 2"),
         (job_as_node, "j.json: this is a ledger of kind 'job', which cannot be part of a job"),
     ],
 )  # fmt: skip
