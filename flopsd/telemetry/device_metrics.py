@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from flopsd.core.lasting_name import lasting_name
+from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import DeviceUid, Evidence, Pipe
 from flopsd.core.rows import UNDECLARED, gap_ceiling_flop, precision_label
 from flopsd.system.clock import NS_PER_S
@@ -17,6 +18,7 @@ from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
+OfRun: TypeAlias = Sequence[tuple[tuple[str, str], DeviceView]]
 Labelled: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _COUNTED = ("all", UNDECLARED, Evidence.OPERATOR_COUNT.value)
@@ -24,9 +26,17 @@ _REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
 def labelled(snapshot: Snapshot) -> Labelled:
-    """Each device with its values of the first two labels."""
-    node = snapshot.view.node
-    return [((str(state.device.index), lasting_name(state.device, node)), state) for state in snapshot.devices]
+    """Each device that this daemon start meters, with its values of the first two labels."""
+    return [(_labels(state, snapshot), state) for state in snapshot.devices]
+
+
+def of_run(snapshot: Snapshot) -> OfRun:
+    """The same of all devices of the run, those that only earlier daemon starts metered too."""
+    return [(_labels(view, snapshot), view) for view in snapshot.view.devices]
+
+
+def _labels(view: DeviceView, snapshot: Snapshot) -> tuple[str, str]:
+    return str(view.device.index), lasting_name(view.device, snapshot.view.node)
 
 
 class Highest:
@@ -44,7 +54,7 @@ class Highest:
         return known
 
 
-def flop(gpus: Labelled, highest: Highest) -> Iterator[Family]:
+def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
     measured = counter(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
@@ -94,7 +104,7 @@ def flop(gpus: Labelled, highest: Highest) -> Iterator[Family]:
     yield from (measured, integers, ceiling)
 
 
-def time_and_energy(gpus: Labelled) -> Iterator[Family]:
+def time_and_energy(gpus: OfRun) -> Iterator[Family]:
     energy = counter("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
     observed = counter(
         "flopsd_observed_seconds",
@@ -190,7 +200,7 @@ def device_facts(gpus: Labelled) -> Iterator[Family]:
     yield from (peak, info)
 
 
-def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
+def _zeros(state: DeviceView) -> dict[tuple[str, str, str], int]:
     """Every pipe that the counters of now have covered, at a measured zero, so that increase() sees the first work. A
     cumulative counter that was read once is at a measured zero already. Zeros of evidence that was given up are left
     out: they would be a series for each pipe for the rest of the run."""
@@ -209,7 +219,7 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     }
 
 
-def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
+def _integers(state: DeviceView, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
     """Measured integer operations by evidence; none where the device's counters never distinguished integers."""
     if state.integers.measured_flop is None:
         return {}

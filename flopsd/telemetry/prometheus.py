@@ -19,10 +19,10 @@ _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
     """What changes from reading to reading."""
-    gpus = device_metrics.labelled(snapshot)
-    yield from device_metrics.flop(gpus, highest)
+    gpus, of_run = device_metrics.labelled(snapshot), device_metrics.of_run(snapshot)
+    yield from device_metrics.flop(of_run, highest)
     yield from run_metrics.figures(snapshot)
-    yield from device_metrics.time_and_energy(gpus)
+    yield from device_metrics.time_and_energy(of_run)
     yield from device_metrics.gauges(gpus)
     yield from device_metrics.up(gpus)
     yield from run_metrics.sources(snapshot)

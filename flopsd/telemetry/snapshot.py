@@ -78,10 +78,6 @@ class DeviceState(DeviceView):
     gap: LastGap | None = None  # the newest one of this daemon start
 
     @property
-    def now(self) -> RatedTally:
-        return self.rated[-1]
-
-    @property
     def tally(self) -> Tally:
         return self.now.tally
 

@@ -19,7 +19,7 @@ from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339, wall_ns_of
 from flopsd.telemetry.health import DeviceHealth, Health, health_of
-from flopsd.telemetry.last_gap import LastGap, last_gap
+from flopsd.telemetry.last_gap import LastGap, last_gap, open_gap
 from flopsd.telemetry.rate_history import rates
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
@@ -30,7 +30,7 @@ SCHEMA = "flopsd-status/1"
 def facts_of(snapshot: Snapshot) -> Facts:
     """Of a running daemon."""
     view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
-    devices = sorted(snapshot.devices, key=lambda state: (state.device.index, state.device.uid))
+    now = {state.device.uid: state for state in snapshot.devices}
     return {
         **_run(view, goes_on=not snapshot.ended),
         "health": _health_now(snapshot).facts(),
@@ -45,7 +45,9 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "signingKey": _signing_key(snapshot),
         "rollingSealFault": None if (state := snapshot.journal_state) is None else state.seal_fault or None,
         "undeliveredLedgers": None if state is None else state.undelivered_ledgers,
-        "devices": [_device_now(state, snapshot) for state in devices],
+        "devices": [
+            {**_device(device), **_device_now(now.get(device.device.uid), device, snapshot)} for device in view.devices
+        ],
     }
 
 
@@ -173,15 +175,16 @@ def _signing_key(snapshot: Snapshot) -> Facts | None:
     return {"usable": key.usable, "reason": key.reason, "problem": key.problem}
 
 
-def _device_now(state: DeviceState, snapshot: Snapshot) -> Facts:
-    gauges, rate = (None, None) if snapshot.ended else (state.gauges, state.rate_flop_per_s)
-    gap, offset_ns = _device_health(state.device, state.tally, state.gap).open_gap, snapshot.wall_offset_ns
-    since = None if gap is None or offset_ns is None else rfc3339(gap.since_ns + offset_ns)
+def _device_now(state: DeviceState | None, view: DeviceView, snapshot: Snapshot) -> Facts:
+    """What the daemon knows of it now. `state` is None for one that only earlier daemon starts metered."""
+    gauges, rate = (None, None) if snapshot.ended or state is None else (state.gauges, state.rate_flop_per_s)
+    gap = None if state is None else open_gap(state.gap, state.tally.watermark_ns)
+    since = None if gap is None or (offset_ns := snapshot.wall_offset_ns) is None else rfc3339(gap.since_ns + offset_ns)
     return {
-        **_device(state),
+        "metered": state is not None,
         "gap": None if gap is None else {"reason": gap.reason.value, "since": since},
-        "source": state.entry.source,
-        "peakRow": state.entry.part_id,
+        "source": view.entry.source,
+        "peakRow": view.entry.part_id,
         "measuredFlopPerSecond": text_or_none(rate),
         "pipeActivityRatio": {} if gauges is None else {p.value: r for p, r in gauges.pipe_activity_ratio.items()},
         "utilizationRatio": None if gauges is None else gauges.utilization_ratio,

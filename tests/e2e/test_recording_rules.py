@@ -54,6 +54,12 @@ def fleet() -> World:
     }
 
 
+def _last(values: str) -> str:
+    """The last value of `0+STEPxTIMES` or `VALUExTIMES`."""
+    begin, _, step, times = re.fullmatch(r"([\d.e-]+)(\+([\d.e]+))?x(\d+)", values).groups()  # type: ignore[union-attr]
+    return repr(float(begin) + float(step or 0) * int(times))
+
+
 def of(name: str, **labels: str) -> str:
     return f"{name}{{{','.join(f'{k}={json.dumps(v)}' for k, v in labels.items())}}}"
 
@@ -65,6 +71,7 @@ def bounds(labels: Mapping[str, str], **values: float) -> list[tuple[dict[str, s
 R1 = {"lineage": "m", "run_id": "r1", "replay": "false"}
 N1 = {**R1, "node": "n1"}
 G0 = {**N1, "gpu": "0", "uuid": "G0"}
+R1_ALONE, GPU = {"run_id": "r1", "replay": "false"}, {"node": "n1", "gpu": "0", "uuid": "G0"}
 SHARE = {"policy": "p", "rule": "third", "quantity": "updates"}
 SECONDS = 100 * 60
 ROW = {"pipe": "tensor_hmma", "precision": "bf16"}
@@ -190,6 +197,23 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             {'flopsd_run_flop|executed|"measured"': "_x55 3600e15+60e15x70"},
         ),
     }
+    earlier = {  # what the next daemon start shows of the GPU that it does not meter
+        name.replace('instance="old"', 'instance="new"'): f"_x55 {_last(values)}x70"
+        for name, values in moved.items()
+        if 'instance="old"' in name and re.match(r"flopsd_\w+_(total|seconds_total|joules_total){.*uuid=", name)
+    }
+    lost = {
+        name: values.replace("x120", "x60 " + _last(values.replace("x120", "x60")) + "x60")
+        if re.match(r"flopsd_(flop|observed_seconds|energy_joules)_total", name)
+        else values
+        for name, values in healthy("a", "r1", "n1", "G0").items()
+    }
+    lost = changed(lost, {'flopsd_gap_seconds_total|starting"': "0x60 0+60x60"})
+    beside = {
+        **healthy("a", "r1", "n1", "G0"),
+        **{name: values if name.startswith("flopsd_peak") else f"{_last(values.replace('x120', 'x60'))}x120"
+           for name, values in healthy("a", "r1", "n1", "G1").items() if 'uuid="G1"' in name},
+    }  # fmt: skip
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     second, at = healthy("n1/r1", "r2"), {name: name.replace("n1/r1", "n1/r2") for name in healthy("n1/r1", "r2")}
@@ -309,10 +333,19 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("two runs under one instance: no figure, rather than one run with those of both", shared, 100, {
             "run:flopsd_flop:rate5m": [], "run:flopsd_run_flop:sum": [], "instance:flopsd_down:bool == 1": []}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
-            f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
+            f"sum by (run_id) ({rate})": [] if "power" in rate else [({"run_id": "r2"}, 0)] for rate in rates}),
+        Case("a device without a reading: nothing is known of it, rather than 0", lost, 100, {
+            **{rate: [] for rate in rates}, "device:flopsd_coverage:ratio5m": [({**R1_ALONE, **GPU}, 0)]}),
+        Case("a device whose time is not this run's any more: no share of it, and it is not counted", beside, 100, {
+            "run:flopsd_hfu:ratio5m": [(R1_ALONE, 0.5)], "run:flopsd_mfu_bf16:ratio10m": [(R1_ALONE, 0.2)],
+            "sum by (run_id) (device:flopsd_job_seconds:sum)": [({"run_id": "r1"}, SECONDS + 3600)]}),
         Case("a run that goes on on another machine", moved, 100, {
             of("lineage:flopsd_run_flop:sum", basis="executed", bound="measured"): [
                 (total, 3600e15 + 60e15 * 45)]}),
+        Case("the same, which shows the devices of before too", moved | earlier, 100, {
+            "run:flopsd_begun_anew:last": [],
+            of("run:flopsd_run_flop:sum", basis="executed", bound="high"): bounds(
+                {"lineage": "m", **only_one}, high=63e15 * 45)}),
     ]  # fmt: skip
     minutes = sorted({case.minute for case in cases})
     at_once = [together([case for case in cases if case.minute == minute]) for minute in minutes]

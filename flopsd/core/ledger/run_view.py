@@ -77,9 +77,14 @@ class DeviceView(RatedTallies):
         return Phased(recorded, settings, recorded if phase is None else settings, claimed, claims)
 
     @property
+    def now(self) -> RatedTally:
+        """Of the last of these daemon starts."""
+        return self.rated[-1]
+
+    @property
     def entry(self) -> DeviceEntry:
         """The device as the last of these daemon starts describes it."""
-        return self.rated[-1].entry
+        return self.now.entry
 
     @property
     def device(self) -> Device:

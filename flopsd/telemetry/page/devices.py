@@ -73,6 +73,8 @@ def _line(device: Facts, now: str | None) -> Html:
 
 def _state(device: Facts, now: str | None) -> tuple[object, ...]:
     gap = device["gap"]
+    if not device["metered"]:
+        return ("of an earlier start",)
     if gap is None:
         if device["executed"]["measured"] is None:
             return ("upper bound alone",)
@@ -94,7 +96,7 @@ def _detail(device: Facts) -> Html:
 def _advice(facts: Facts) -> Iterable[Html]:
     """What holds for several devices stands once, with their numbers."""
     found: dict[tuple[str, str], list[int]] = {}
-    for device in facts["devices"]:
+    for device in (one for one in facts["devices"] if one["metered"]):
         said = [(device["evidenceReason"], device["evidenceFix"]), (device["sharedWith"] or "", "")]
         if device["precision"] is None and not set(device["evidence"]).isdisjoint(_FORMATS):
             said.append(

@@ -12,8 +12,9 @@ from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDec
 from flopsd.core.model import ChildCost, Device
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.device_metrics import device_facts, labelled
+from flopsd.telemetry.device_metrics import Highest, device_facts, labelled
 from flopsd.telemetry.families import Family
+from flopsd.telemetry.prometheus import changing_families
 from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
@@ -152,6 +153,21 @@ def test_what_is_not_known_of_seals_copies_key_and_disk_is_absent(
         for labels, value in some.items()
     }
     assert found == metrics
+
+
+def test_what_counts_has_the_devices_of_earlier_starts_too(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(5)
+    run.finish()
+    run.devices = (replace(H100, uid="GPU-other"),)
+    run.start()
+    run.meter(5)
+    snapshot = run.writer.snapshot
+    found = rows(changing_families(snapshot, Highest()))
+    assert sum(found["flopsd_flop"].values()) == snapshot.view.figures.measured_flop
+    assert sum(found["flopsd_observed_seconds"].values()) * NS_PER_S == snapshot.view.observed_ns
+    assert sum(found["flopsd_energy_joules"].values()) * 1000 == snapshot.view.energy_mj
+    assert [labels[1] for labels in found["flopsd_device_up"]] == ["GPU-other"]
 
 
 def test_the_peak_of_a_slice_is_that_of_its_own_sms(tmp_path: Path) -> None:

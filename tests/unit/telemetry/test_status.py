@@ -37,7 +37,9 @@ from tests.support.process import free_port
 from tests.support.runs import A100, CONTEXT, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
-ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow", "gap"}
+ONLY_LIVE = {
+    "pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow", "gap", "metered",
+}  # fmt: skip
 DECLARED = OperatorDeclarations(
     Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None)
 )
@@ -70,6 +72,26 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
     ]
     assert [one["name"] for one in live["sources"]] == [one["name"] for one in read["sources"]] == ["sim"]
     run.kill()
+
+
+def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(tmp_path: Path) -> None:
+    """As of a job that goes on on another machine."""
+    run = Run(tmp_path)
+    run.meter(5)
+    run.meter(3, GapReason.DRIVER_TIMEOUT)
+    run.finish()
+    run.devices = (replace(H100, uid="GPU-other"),)
+    run.start()
+    run.meter(5)
+    run.writer.checkpoint()
+    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    assert live["health"]["sentence"] == "Metering 1 GPU"
+    assert [one["metered"] for one in live["devices"]] == [False, True, False]
+    found = [{key: value for key, value in one.items() if key not in ONLY_LIVE} for one in live["devices"]]
+    assert found == read["devices"]
+    page = status_page(live, Assets())
+    assert page.count("of an earlier start") == 2
+    assert "driver_timeout" in page
 
 
 @pytest.mark.parametrize("lost", [3, 12])
