@@ -90,10 +90,11 @@ def run_daemon(
             settings, environment, folder, clock, lambda: journal.head, commands,
             resumed=bool(before.history.incarnations),
         )  # fmt: skip
+        wanted = WriterSettings.of(settings, tuple(sources), declared, policies, before.isolation(settings, job_user))
         writer = Writer(
             journal,
             table,
-            WriterSettings.of(settings, tuple(sources), declared, policies, before.isolation(settings, job_user)),
+            wanted.going_on_with(before.history),
             context,
             clock,
             emitter(settings, out, err, custody.checkpointed),

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
+from itertools import takewhile
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations, declared_from
+from flopsd.core.ledger.device_records import precision_record
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import UNKNOWN, Isolation
+from flopsd.core.ledger.open_accounts import has_ended, left_open
 from flopsd.core.model import Device, Precision
 from flopsd.core.policy.policy_file import Policy
 from flopsd.settings.load import settings_sha256
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
+
+log = logging.getLogger("flopsd")
+_OTHER = (
+    "the daemon start before was killed and had another %s: the time in between may be of either, so that it counts as "
+    "not declared until flopsd is stopped with SIGTERM and started again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,24 @@ class WriterSettings:
             isolation,
             settings.rotate_every is not None,
         )
+
+    def going_on_with(self, history: History) -> WriterSettings:
+        """Without the phase or the number formats, where a killed daemon start whose account this one goes on with
+        declared others: the time in between may be of either."""
+        last = takewhile(lambda start: not has_ended(start), reversed(history.incarnations))
+        killed = {start.number: start for start in (*last, *left_open(history).values())}.values()
+        begins, entries = [one.begin for one in killed], [entry for one in killed for entry in one.devices.values()]
+        phase, formats = self.run_declared.phase, precision_record(self.precision)
+        without = self
+        if any(declared_from(begin.get("declared")).phase is not phase for begin in begins):
+            log.warning(_OTHER, "--phase")
+            without = replace(without, run_declared=replace(self.run_declared, phase=None))
+        if any(begin["precision"] != formats for begin in begins) or any(
+            entry.precision != self.declared(entry.device) for entry in entries
+        ):
+            log.warning(_OTHER, "--precision")
+            without = replace(without, precision=None, device_precision={})
+        return without
 
     def declared(self, device: Device) -> Precision | None:
         """The number format declared for a device: its own, else the run's."""

@@ -141,10 +141,14 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
             assert remedy in busy.stderr
         program.process.kill()
         program.process.wait()
-    with started(*common, env=env) as program:
+    with started(*common, "--phase", "evaluate", "--precision", "bf16", env=env) as program:
         assert program.wait_for(r"run (\S+), daemon start 2,")[1] == first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
+    assert all(f"was killed and had another {one}" in program.text for one in ("--phase", "--precision"))
+    found = predicate(state / f"{first}.ledger.json")
+    assert found["declared"]["phase"] is None
+    assert "bf16" not in json.dumps(found["devices"])
     with started(*common, env=env) as program:
         assert program.wait_for(r"run (\S+), daemon start 1,")[1] != first
         program.process.send_signal(signal.SIGTERM)

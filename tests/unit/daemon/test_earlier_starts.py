@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.core.declarations import NOTHING_DECLARED, Phase
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep
+from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Precision, Sweep
 from flopsd.core.tally import Tally
 from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
@@ -512,3 +513,24 @@ def test_a_fault_of_a_source_is_a_gap_of_its_own_devices_alone(tmp_path: Path) -
     assert (first.gap_ns, first.total_observed_ns) == ({}, 2 * NS_PER_S + NS_PER_S // 2)
     assert second.gap_ns == {GapReason.DRIVER_TIMEOUT: NS_PER_S // 2}
     run.kill()
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_what_is_declared_otherwise_after_a_kill_is_not_believed_of_the_time_in_between(
+    tmp_path: Path, is_ended: bool
+) -> None:
+    fp8, bf16 = (Precision(((name, 1_000_000),), "config") for name in ("fp8", "bf16"))
+    training, evaluation = (replace(NOTHING_DECLARED, phase=phase) for phase in (Phase.TRAIN, Phase.EVALUATE))
+    run = Run(tmp_path / "state", devices=(H100,), precision=fp8, declared=training)
+    run.meter(3)
+    run.finish() if is_ended else run.kill()
+    run.clock.advance(10 * NS_PER_S)
+    run.precision, run.declared = bf16, evaluation
+    run.start()
+    run.meter(1)
+    run.finish()
+    totals = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]
+    in_training, in_between = (132 * 1980 * 8192 * seconds * 10**6 for seconds in (3, 10))
+    at_most = int(totals["guidelines"]["high"])
+    assert at_most < in_training if is_ended else at_most >= in_between
+    assert is_ended or int(totals["executed"]["high"]) >= in_between
