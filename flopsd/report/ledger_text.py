@@ -27,6 +27,7 @@ from flopsd.report.verification_text import (
     lone_node_text,
     recomputed,
     signed_by,
+    stopped_text,
     unsealed_text,
 )
 from flopsd.settings.words import say, say_all
@@ -52,6 +53,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if is_replay else []),
         *([("NODE", alone)] if (alone := _lone_node(predicate)) else []),
         *([("SEGMENT", segment_text(sealed.segment or 1))] if is_segment else []),
+        *([("STOPPED", stopped)] if (stopped := _stopped(predicate)) else []),
         *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *by_count_rows(executed["byEvidence"]),
@@ -154,13 +156,20 @@ def _lone_node(predicate: Mapping[str, Any]) -> str:
     return lone_node_text(predicate["node"]["rank"], len(predicate["node"]["jobNodes"]))
 
 
+def _stopped(predicate: Mapping[str, Any]) -> str:
+    return stopped_text(LedgerObject(predicate, "predicate"))
+
+
 def _rolling(verified: Verified) -> list[str]:
-    """What to know of a ledger that is a part of its run, was sealed before that ended, or whose journal goes on."""
+    """What to know of a ledger that is a part of its run or job, was sealed before that ended, or whose journal goes
+    on."""
     predicate, lines = verified.statement["predicate"], []
     if words := _lone_node(predicate):
         lines += wrapped(f"NODE: {words}.")
     if predicate["segment"] is not None:
         lines += wrapped(f"SEGMENT: {segment_text(predicate['segment']['number'])}.")
+    if words := _stopped(predicate):
+        lines += wrapped(f"STOPPED: {words}.")
     if predicate["incarnations"][-1]["endReason"] is None:
         last = rfc3339(utc_ns(predicate["method"]["journal"]["lastRecordAt"]))
         lines += wrapped(

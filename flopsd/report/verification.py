@@ -31,6 +31,7 @@ from flopsd.report.verification_text import (
     lone_node_text,
     recomputed,
     signed_by,
+    stopped_text,
     unsealed_text,
 )
 from flopsd.settings.data_files import Tables
@@ -115,6 +116,8 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
         flags.append(Flag("NODE", f"{words}."))
     if (segment := predicate.maybe_object("segment")) is not None:
         flags.append(Flag("SEGMENT", f"{segment_text(segment.whole('number', 1, MAX_SEGMENT))}."))
+    if words := stopped_text(predicate):
+        flags.append(Flag("STOPPED", f"{words}."))
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").utc("lastRecordAt")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from flopsd.core.rounding import format_duration
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.terminal import counted, one_line
+from flopsd.system.clock import NS_PER_S
 
 if TYPE_CHECKING:
     from flopsd.attestation.anchors import AnchorComparison
     from flopsd.attestation.log_export import Anchor
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
+
+_STOPS = ("sigterm", "sigint", "sighup", "duration")  # ends that are not the job's
 
 
 def recomputed(verified: Verified) -> str:
@@ -35,6 +40,20 @@ def signed_by(verified: Verified | VerifiedMerge) -> str:
 
 def unsealed_text(records: int) -> str:
     return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
+
+
+def stopped_text(predicate: LedgerObject) -> str:
+    """What to know of a run whose daemon was stopped, not with its job, and started again; else nothing."""
+    starts = list(predicate.objects("incarnations"))
+    ns = sum(
+        max(0, after.moment_ns("startedAt") - before.moment_ns("lastRecordAt"))
+        for before, after in pairwise(starts)
+        if before.raw("endReason") in _STOPS
+    )
+    if not ns:
+        return ""
+    stopped = format_duration(Fraction(ns, NS_PER_S))
+    return f"the daemon was stopped for {stopped} between its starts: what the devices did then is in no figure here"
 
 
 def lone_node_text(rank: int | None, job_nodes: int) -> str:

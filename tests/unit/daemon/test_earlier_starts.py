@@ -12,8 +12,10 @@ from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Precision, Sweep
 from flopsd.core.tally import Tally
 from flopsd.daemon.source_tracker import Message
+from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.process import in_process
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.story import A100, Second, Story, gap
 from tests.support.story import H100 as LISTED
@@ -529,7 +531,12 @@ def test_what_is_declared_otherwise_after_a_kill_is_not_believed_of_the_time_in_
     run.start()
     run.meter(1)
     run.finish()
-    totals = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]
+    found = verified(run.seal(tmp_path / "ledger.json"))
+    stopped = "the daemon was stopped for 10 s between its starts: what the devices did"
+    assert (f"STOPPED: {stopped}" in " ".join(verified_text(found).split())) is is_ended
+    report = in_process("report", str(tmp_path / "ledger.json"), "--format", "html").stdout
+    assert (stopped in report) is is_ended
+    totals = found.statement["predicate"]["totals"]
     in_training, in_between = (132 * 1980 * 8192 * seconds * 10**6 for seconds in (3, 10))
     at_most = int(totals["guidelines"]["high"])
     assert at_most < in_training if is_ended else at_most >= in_between
