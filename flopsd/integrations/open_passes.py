@@ -83,7 +83,8 @@ class OpenPasses:
         """Hook the furthest parameter in the graph of a pass. Layers that are computed again in the backward pass are
         not in that graph: they have backward passes of their own."""
         parameter = self._partial.furthest
-        if parameter is not None and parameter is not self._watched() and graph_task is not None:
+        usable = parameter is not None and parameter.requires_grad and graph_task is not None
+        if usable and parameter is not self._watched():
             self.forget()
             self._watched = weakref.ref(parameter)
             self._watch = parameter.register_hook(_Reached(self._reach))

@@ -220,7 +220,7 @@ class WeightPasses:
         first tensor of it, or any. That there is one shows that the pass was training."""
         if output is None:
             return
-        nodes = list(dict.fromkeys(one.grad_fn for one in tensors_of(output) if one.grad_fn is not None))
+        nodes = list(dict.fromkeys(_made_by(one.grad_fn) for one in tensors_of(output) if one.grad_fn is not None))
         nodes = nodes if any_result else nodes[:1]
         last: list[int] | None = [] if len(nodes) > 1 else None
         for node in nodes:
@@ -255,6 +255,13 @@ class WeightPasses:
         if pairs > self._pairs:
             self._pairs = pairs
         return pairs
+
+
+def _made_by(node: Any) -> Any:
+    """What made the tensor that a view is of: a change in its place, such as a mask, puts another node behind it."""
+    while "View" in type(node).__name__ and (before := node.next_functions[0][0]) is not None:
+        node = before
+    return node
 
 
 def _chunk_of(model: Any) -> int:

@@ -116,6 +116,22 @@ def _frozen_from_the_second_step() -> Loop:
     return loop.steps(4)
 
 
+def _frozen_before_the_backward_pass() -> Loop:
+    """As of two networks that train against each other."""
+
+    def run(**inputs: Any) -> None:
+        loss = loop.model(**inputs).loss
+        loop.model.requires_grad_(False)
+        loss.backward()
+        loop.model.requires_grad_(True)
+
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    for _ in range(2):
+        loop._counted(run)
+    assert not loop.counter._hooks.failed
+    return loop
+
+
 def _thawed_from_the_second_step() -> Loop:
     model = llama(num_hidden_layers=LAYERS)
     _head_alone(model)
@@ -667,6 +683,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "early exit": _early_exit,
     "adapters unloaded": _unloaded,
     "frozen from the second step": _frozen_from_the_second_step,
+    "frozen before the backward pass": _frozen_before_the_backward_pass,
     "thawed from the second step": _thawed_from_the_second_step,
     "frozen by turns": _frozen_by_turns,
     "LoRA, then its base too": _base_thawed,

@@ -87,6 +87,24 @@ def test_of_a_module_that_returns_a_bias_beside_its_products_these_are_counted()
     assert counted.work["train"]["weight_products"] == counted.work["train"]["trained_weight_products"] == products
 
 
+def test_what_is_changed_in_place_has_its_gradients() -> None:
+    """As wav2vec 2.0 masks its rows."""
+
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)
+
+        def forward(self, rows: Any) -> Any:
+            states = self.first(rows)
+            states[:, 0] = 0
+            return self.second(states)
+
+    loop = Loop(Masked(), labels=False)
+    loop.counts(lambda: loop.model(torch.ones(3, 5, 4)).sum().backward())
+    assert loop.basis().counted.executed.low == loop.flop
+
+
 def test_a_recomputation_is_not_required() -> None:
     plain, again, reentrant = (
         step("experts as modules", "full", how) for how in ("none", "not reentrant", "reentrant")

@@ -25,15 +25,18 @@ from flopsd.errors import ArchitectureError
 PRODUCTS, RELATIVE_PRODUCTS = 2, 4
 _WIDTHS = (
     "hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_dim", "attention_hidden_size",
-    "encoder_hidden_size", "decoder_hidden_size",
+    "encoder_hidden_size", "decoder_hidden_size", "hidden_sizes", "embed_dims", "embed_dim_per_stage",
 )  # fmt: skip
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
+_STAGES = ("depths", "depth", "blocks_per_stage", "stage_num_blocks")  # layers of each
 _SIDES = ("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
-_HEAD_WIDTHS = ("head_dim", "d_head", "attention_head_dim", "kv_channels", "d_kv")
+# Of each kind of attention that has sizes of its own (`swa_head_dim`), else of all. That of an index is beside another.
+_HEADS = re.compile(r"heads(_per_\w+)?$|^n_head$")
+_HEAD_WIDTHS = re.compile(r"head_dim$|dim_head$|d_head$|head_size$|^kv_channels$|^d_kv$")
+_QUERY_PARTS = ("qk_nope_head_dim", "qk_rope_head_dim")
 _EXPANSIONS = ("expand", "mamba_expand", "ssm_expand")
 _POSITIONS = ("position_buckets", "max_relative_positions")  # that a token is compared with beside the others
-_RELATIVE = re.compile("relative|clamp_len")  # the latter in XLNet's kind
+_RELATIVE = re.compile("relative|clamp_len|lambda_std_dev")  # XLNet's kind; differential attention, computed twice
 _STATES = ("state_size", "mamba_d_state", "ssm_state_size", "d_state", "chunk_size", "mamba_chunk_size")
 
 
@@ -163,17 +166,44 @@ def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """Width and layers at most, and positions that a token is compared with beside the others; None: not given."""
 
     def sizes(names: tuple[str, ...]) -> list[int]:
-        return [value for name in names if is_whole(value := config.get(name)) and 0 < value <= 10**6]
+        return [size for name in names for size in _sizes(config.get(name))]
 
-    widths, layers = sizes(_WIDTHS), max([*sizes(_LAYERS), sum(sizes(_SIDES))], default=0)
+    stages = [sum(_sizes(config.get(name))) for name in _STAGES]
+    widths, layers = sizes(_WIDTHS), max([*sizes(_LAYERS), sum(sizes(_SIDES)), *stages], default=0)
     if not widths or not layers:
         return None
-    heads = max(sizes(_HEADS), default=0) * max(sizes(_HEAD_WIDTHS), default=0)
-    width = max(*widths, heads, max(widths) * max(sizes(_EXPANSIONS), default=1))
+    index, heads = _heads(config)
+    width = index + max(*widths, heads, max(widths) * max(sizes(_EXPANSIONS), default=1))
     relative = 2 * max(sizes(_POSITIONS), default=0)
     if config.get("relative_attention") and not relative:
         relative = 2 * max(sizes(("max_position_embeddings",)), default=0)
     return width, layers, relative + 2 * sum(sizes(_STATES))
+
+
+def _sizes(value: Any) -> list[int]:
+    """Of one field, which may have one of each layer."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return [one for one in several if is_whole(one) and 0 < one <= 10**6]
+
+
+def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Width of all heads of an index together, and of all heads of attention, at most."""
+
+    def sizes(pattern: re.Pattern[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in filter(pattern.search, config):
+            kind = name.partition("_")[0]
+            found[kind] = max([found.get(kind, 0), *_sizes(config[name])])
+        return found
+
+    heads, widths = sizes(_HEADS), sizes(_HEAD_WIDTHS)
+    whole = sum(config[name] for name in _QUERY_PARTS if is_whole(config.get(name)))
+    usual = max([*(width for kind, width in widths.items() if kind not in heads), whole], default=0)
+    found = {kind: count * widths.get(kind, usual) for kind, count in heads.items()}
+    index, attention = (
+        [width for kind, width in found.items() if kind.startswith("index") is which] for which in (True, False)
+    )
+    return max(index, default=0), max(attention, default=0)
 
 
 def _without_padding(flop: int, work: Mapping[str, int]) -> int:

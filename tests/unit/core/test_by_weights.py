@@ -55,6 +55,11 @@ ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of 
             {**SHAPE, "state_size": 5}, {"weight_square_pairs": 400}, {"recomputation": "none"},
             (3000, 4000, 4000 + 3 * 4 * (400 + 20 * 10) * 12), (4000, 4000, 4000 + 4 * 4 * (400 + 20 * 10) * 12),
         ),
+        # Differential attention multiplies two kinds of values, and queries with keys for each.
+        (
+            {**SHAPE, "lambda_std_dev": "0.1"}, {}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
+        ),
         # Two towers of widths and layers of their own.
         (
             {"text_config": SHAPE, "vision_config": SHAPE}, {}, {"recomputation": "none"},
@@ -89,6 +94,17 @@ def test_flop_by_hand(
         ({**SHAPE, "n_embd": 6, "n_layers": 2}, (6, 3, 0)),
         ({**SHAPE, "num_attention_heads": 3, "head_dim": 2}, (6, 3, 0)),
         ({**SHAPE, "num_attention_heads": 3, "head_dim": 1}, (4, 3, 0)),
+        ({**SHAPE, "num_attention_heads": 3, "num_attention_heads_per_layer": [3, 5, 3], "head_dim": 2}, (10, 3, 0)),
+        (
+            {**SHAPE, "num_attention_heads": 3, "head_dim": 2, "swa_num_attention_heads": 2, "swa_head_dim": 4},
+            (8, 3, 0),
+        ),
+        (
+            {**SHAPE, "num_attention_heads": 3, "qk_nope_head_dim": 2, "qk_rope_head_dim": 3, "v_head_dim": 4},
+            (15, 3, 0),
+        ),
+        ({**SHAPE, "n_head": 2, "dim_head": 3, "index_n_heads": 2, "index_head_dim": 5}, (6 + 10, 3, 0)),
+        ({**SHAPE, "num_heads": [1, 2], "hidden_sizes": [4, 8], "depths": [2, 7]}, (8, 9, 0)),
         ({**SHAPE, "expand": 2}, (8, 3, 0)),
         ({"d_model": 4, "encoder_layers": 3, "decoder_layers": 2}, (4, 5, 0)),
         ({**SHAPE, "encoder_layers": 1, "decoder_layers": 1}, (4, 3, 0)),
