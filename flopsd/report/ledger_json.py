@@ -15,7 +15,7 @@ from flopsd.report.terminal import one_line
 from flopsd.settings.words import say
 from flopsd.system.clock import rfc3339
 
-MAX_TEXT = 2000
+MAX_TEXT, MAX_MEMBERS = 2000, 500
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
 
 
@@ -25,6 +25,8 @@ class LedgerObject(FieldReader):
 
     def __init__(self, value: Any, path: str, report: Report | None = None) -> None:
         super().__init__(value, path, report or raising(lambda problem: LedgerError(problem, hint=HINT)))
+        if len(self.mapping) > MAX_MEMBERS:
+            self.report(f"{path} has {len(self.mapping)} members: at most {MAX_MEMBERS} are shown")
 
     def text(self, key: str) -> str:
         """One printable line."""

@@ -154,7 +154,7 @@ CONSTANTS = {
         flopsd.report.report_text: MAX_SHOWN
         flopsd.report.coverage: MAX_GAPS, MAX_STRIPS
         flopsd.report.verification: MAX_FOREIGN
-        flopsd.report.ledger_json: MAX_TEXT
+        flopsd.report.ledger_json: MAX_TEXT, MAX_MEMBERS
         flopsd.settings.load: _MAX_BYTES
         flopsd.cli.estimate: _MAX_BYTES
         flopsd.core.architecture.config_fields: MAX_SIZE

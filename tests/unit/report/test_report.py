@@ -302,6 +302,14 @@ def test_a_finding_without_figures_is_refused_by_its_place() -> None:
         report(statement)
 
 
+def test_an_object_of_more_members_than_any_ledger_has_is_refused() -> None:
+    statement = SCENES["everything"]()
+    phases = statement["predicate"]["totals"]["executed"]["byPhase"]
+    phases |= {f"phase-{at}": next(iter(phases.values())) for at in range(500)}
+    with pytest.raises(LedgerError, match=r"totals\.executed\.byPhase has 50[1-5] members: at most 500"):
+        report(statement)
+
+
 def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
     statement = SCENES["everything"]()
     statement["predicate"]["findings"][2]["state"] = "fine"
