@@ -23,6 +23,7 @@ from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker, not_ours_at
 from flopsd.daemon.tracked_device import HOLD_NS, TrackedDevice, rate, settled_ns
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.last_gap import not_read_yet
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
@@ -222,7 +223,7 @@ class DeviceAccounts:
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         now = RatedTally(self._start, entry, tally, rating, self._sessions.declared.phase)
-        state = DeviceState((*self._earlier.of(device.uid), now), before=now)
+        state = DeviceState((*self._earlier.of(device.uid), now), before=now, gap=not_read_yet(tally))
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
         self.only_earlier = self._earlier.without(self._tracked)
         if device.uid == _unlisted(source):

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, GapReason
+from flopsd.core.tally import Tally
 
 
 class GapKind(Enum):
@@ -37,6 +38,11 @@ class LastGap(NamedTuple):
     @property
     def kind(self) -> GapKind:
         return kind_of(self.reason)
+
+
+def not_read_yet(tally: Tally) -> LastGap:
+    """The gap of a device before its first reading."""
+    return LastGap(tally.begin_ns, tally.begin_ns, GapReason.STARTING)
 
 
 def open_gap(gap: LastGap | None, watermark_ns: int) -> LastGap | None:

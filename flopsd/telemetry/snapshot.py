@@ -96,10 +96,9 @@ class DeviceState(DeviceView):
     def is_up(self) -> bool | None:
         """Whether the last reading was not a gap; None before the first, at the end, and while it is accounted for
         elsewhere."""
-        tally = self.rated[-1].tally
-        gap = open_gap(self.gap, tally.watermark_ns)
+        gap = open_gap(self.gap, self.rated[-1].tally.watermark_ns)
         if gap is None:
-            return True if tally.total_observed_ns or self.observed_ns else None
+            return True
         return None if gap.kind in (GapKind.STARTING, GapKind.ELSEWHERE) else False
 
     @property
@@ -136,7 +135,7 @@ class Snapshot:
     @property
     def ready(self) -> bool:
         """Whether a device has been read, and not all have a gap now."""
-        return any(device.observed_ns for device in self.devices) and self.blind < len(self.devices)
+        return any(device.tally.total_observed_ns for device in self.devices) and self.blind < len(self.devices)
 
     @property
     def blind(self) -> int:

@@ -12,14 +12,14 @@ from flopsd import __version__
 from flopsd.core.figures import Figures
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Device, DeviceUid, Evidence
+from flopsd.core.model import Device, Evidence
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339, wall_ns_of
 from flopsd.telemetry.health import DeviceHealth, Health, health_of
-from flopsd.telemetry.last_gap import LastGap, last_gap, open_gap
+from flopsd.telemetry.last_gap import LastGap, last_gap, not_read_yet, open_gap
 from flopsd.telemetry.rate_history import rates
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
@@ -96,14 +96,15 @@ def _health_now(snapshot: Snapshot) -> Health:
 
 
 def _health_in(history: History, *, held: bool) -> Health:
-    last, newest = history.incarnations[-1], dict[DeviceUid, LastGap]()
+    last = history.incarnations[-1]
+    newest = {uid: not_read_yet(tally) for uid, tally in last.tallies.items()}
     for gap in history.gaps:
         if gap.incarnation == last.number:
             newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
     last_record_ns = wall_ns_of(last.last_utc)
     return health_of(
         [
-            _device_health(entry.device, last.tallies[entry.device.uid], newest.get(entry.device.uid))
+            _device_health(entry.device, last.tallies[entry.device.uid], newest[entry.device.uid])
             for entry in last.devices.values()
         ],
         wall_offset_ns=last_record_ns - last.last_ns,

@@ -74,6 +74,22 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
     run.kill()
 
 
+def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for _ in range(2):  # the second time after a start that ended as it should
+        snapshot = run.writer.snapshot
+        for health in (facts_of(snapshot)["health"], from_state_dir(str(tmp_path), {})["health"]):
+            assert health["state"] == "starting"
+            assert health["sentence"].startswith("All 2 GPUs not read yet")
+        assert "not read yet" in status_page(facts_of(snapshot), Assets())
+        assert [device.is_up for device in snapshot.devices] == [None, None]
+        assert not snapshot.ready
+        run.meter(1)
+        assert run.writer.snapshot.ready
+        run.finish()
+        run.start()
+
+
 def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(tmp_path: Path) -> None:
     """As of a job that goes on on another machine."""
     run = Run(tmp_path)
@@ -119,7 +135,7 @@ def test_what_an_earlier_start_lost_is_not_lost_until_this_one_has_read_it(tmp_p
     run.kill()
     run.start()
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
-    assert live["health"]["state"] == read["health"]["state"] == "metering"
+    assert live["health"]["state"] == read["health"]["state"] == "starting"
     run.kill()
 
 
