@@ -34,7 +34,9 @@ ATTACK = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
 def measured(tmp_path: Path) -> Run:
-    return Run(tmp_path / "state", declared=DECLARED, policies=load_policies())
+    run = Run(tmp_path / "state", declared=DECLARED, policies=load_policies())
+    run.meter(1)
+    return run
 
 
 def everything(tmp_path: Path) -> Run:

@@ -27,25 +27,31 @@ class Otlp(TimedSender):
         super().__init__(target, http)
         self._request = metrics_service_pb2.ExportMetricsServiceRequest
         self._cumulative = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+        self._ended = metrics_pb2.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
     def encode(self, parsed: Parsed) -> bytes:
-        request, zeros = self._request(), self._zeros.of(parsed)
+        request, (zeros, ended) = self._request(), self._series.changes(parsed)
         resource = request.resource_metrics.add()
         # Prometheus makes `job` and `instance` of these two; other receivers do not.
         _label(resource.resource, {"service.name": self._target.job, "service.instance.id": parsed.instance})
         scope = resource.scope_metrics.add()
         scope.scope.name, scope.scope.version = "flopsd", __version__
         for family in parsed.families:
-            if not family.samples:
-                continue
             # With its ending: Prometheus adds none to it, and who adds none at all has the same name.
-            metric = scope.metrics.add(name=family.samples[0].name, description=family.documentation)
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            over = [dict(labels) for of, labels in ended if of == name]
+            if not family.samples and not over:
+                continue
+            metric = scope.metrics.add(name=name, description=family.documentation)
             points = metric.gauge.data_points
             if family.type == "counter":
                 metric.sum.aggregation_temporality, metric.sum.is_monotonic = self._cumulative, True
                 points = metric.sum.data_points
+            added = {"run_id": parsed.run_id, "node": parsed.node, "job": self._target.job}
+            for labels in over:
+                _label(points.add(time_unix_nano=parsed.wall_ns, flags=self._ended), {**labels, **added})
             for sample in family.samples:
-                labels = {**sample.labels, "run_id": parsed.run_id, "node": parsed.node, "job": self._target.job}
+                labels = {**sample.labels, **added}
                 if key_of(sample.name, sample.labels) in zeros:
                     _label(points.add(time_unix_nano=parsed.wall_ns - 1_000_000, as_double=0.0), labels)
                 _label(points.add(time_unix_nano=parsed.wall_ns, as_double=sample.value), labels)

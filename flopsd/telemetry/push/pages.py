@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TypeAlias
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,7 @@ from flopsd.telemetry.push.frames import Page
 from flopsd.telemetry.push.states import PREFIX, PushState, metrics
 
 INFO = "flopsd_run_info"
+Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]  # name and labels of a series
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,39 @@ def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
     return replace(parsed, families=(*parsed.families, *map(metric, metrics(states))))
 
 
-class Zeros:
-    """Counters that a page shows for the first time. A series that was not there a page ago counted nothing until then:
-    it was 0. Without that point the receiver's increase() would miss what the first one holds. Before the first page
-    of a pusher another one may have sent some, unless it is the first of the run."""
+class Series:
+    """Which series a page shows for the first time, and which it shows no more."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, tuple[tuple[str, str], ...]]] | None = None
+        self._instance = ""
+        self._counters: set[Key] | None = None  # those ever shown
+        self._shown: set[Key] = set()  # on the page before
 
-    def of(self, parsed: Parsed) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
-        """The counters of this page that need a zero before it; remembers the page."""
-        now = {
-            key_of(sample.name, sample.labels)
-            for family in parsed.families
-            if family.type == "counter"
-            for sample in family.samples
+    def changes(self, parsed: Parsed) -> tuple[set[Key], set[Key]]:
+        """The counters of this page that need a zero before it, and the series that ended with the page before;
+        remembers the page.
+
+        A counter that was not there a page ago counted nothing until then. Without that point the receiver's increase()
+        would miss what the first one holds. Before the first page of a pusher another one may have sent some, unless it
+        is the first of the run. What ended has to be said, or a receiver takes its last value for that of now for
+        minutes, such as an upper bound that is not known any more."""
+        keys = {
+            kind: {
+                key_of(sample.name, sample.labels)
+                for family in parsed.families
+                if family.type == kind
+                for sample in family.samples
+            }
+            for kind in ("counter", "gauge")
         }
-        before = self._seen if self._seen is not None else set() if parsed.first else now
-        new = now - before
-        self._seen = now | (self._seen or set())
-        return new
+        if parsed.instance != self._instance:  # another run is at the address that is read
+            self._instance, self._counters, self._shown = parsed.instance, None, set()
+        now = keys["counter"]
+        before = self._counters if self._counters is not None else set() if parsed.first else now
+        self._counters, new = now | (self._counters or set()), now - before
+        shown, self._shown = self._shown, now | keys["gauge"]
+        return new, shown - self._shown
 
 
-def key_of(name: str, labels: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
+def key_of(name: str, labels: dict[str, str]) -> Key:
     return name, tuple(sorted(labels.items()))

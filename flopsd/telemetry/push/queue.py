@@ -13,7 +13,7 @@ from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.push.http import Http
-from flopsd.telemetry.push.pages import Parsed, Zeros, with_states
+from flopsd.telemetry.push.pages import Parsed, Series, with_states
 from flopsd.telemetry.push.states import PushState
 
 log = logging.getLogger("flopsd")
@@ -41,7 +41,7 @@ class TimedSender:
     headers: ClassVar[Mapping[str, str]]
 
     def __init__(self, target: Target, http: Http) -> None:
-        self._target, self._http, self._zeros = target, http, Zeros()
+        self._target, self._http, self._series = target, http, Series()
 
     def send(self, body: bytes, seconds: float) -> None:
         """Raises PushError."""

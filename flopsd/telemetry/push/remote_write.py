@@ -5,8 +5,9 @@ Source: prometheus/prompb types.proto and remote.proto. Only the fields that are
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
@@ -21,6 +22,9 @@ MESSAGES: Messages = {
     "Label": (("name", 1, OPTIONAL, STRING), ("value", 2, OPTIONAL, STRING)),
     "Sample": (("value", 1, OPTIONAL, DOUBLE), ("timestamp", 2, OPTIONAL, INT64)),
 }
+
+
+(STALE,) = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))  # the NaN by which the protocol ends a series
 
 
 class RemoteWrite(TimedSender):
@@ -39,20 +43,26 @@ class RemoteWrite(TimedSender):
         self._compress = snappy.compress_raw
 
     def encode(self, parsed: Parsed) -> bytes:
-        request, zeros = self._request(), self._zeros.of(parsed)
+        request, (zeros, ended) = self._request(), self._series.changes(parsed)
         added = {"job": self._target.job, **parsed.grouping_key}
         at_ms = parsed.wall_ns // 1_000_000
         for family in parsed.families:
             for sample in family.samples:
-                series = request.timeseries.add()
-                labels = {**sample.labels, **added, "__name__": sample.name}
-                for name in sorted(labels):  # the protocol asks for them in this order, and without empty ones
-                    if labels[name]:
-                        series.labels.add(name=name, value=labels[name])
+                series = _series(request, {**sample.labels, **added, "__name__": sample.name})
                 if key_of(sample.name, sample.labels) in zeros:
                     series.samples.add(value=0.0, timestamp=at_ms - 1)
                 series.samples.add(value=sample.value, timestamp=at_ms)
+        for name, of_series in ended:
+            _series(request, {**dict(of_series), **added, "__name__": name}).samples.add(value=STALE, timestamp=at_ms)
         return bytes(self._compress(request.SerializeToString()))
+
+
+def _series(request: Any, labels: Mapping[str, str]) -> Any:
+    series = request.timeseries.add()
+    for name in sorted(labels):  # the protocol asks for them in this order, and without empty ones
+        if labels[name]:
+            series.labels.add(name=name, value=labels[name])
+    return series
 
 
 def signer(target: Target) -> Signer | None:

@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from flopsd import __version__
 from flopsd.errors import ConfigError, PushError
+from flopsd.settings.data_files import load_policies
 from flopsd.settings.load import SECRETS
 from flopsd.settings.push_targets import parse_target
 from flopsd.system.clock import NS_PER_S, SystemClock
@@ -34,7 +36,7 @@ from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
 from tests.support.process import PATIENCE_SECONDS, free_port, until_ended, wait_until
 from tests.support.receivers import receiving
-from tests.support.runs import A100, H100, Run
+from tests.support.runs import A100, H100, STRANGER, Run
 from tests.support.settings import load_settings
 
 WALL_NS = 1_800_000_000 * NS_PER_S
@@ -175,6 +177,41 @@ def test_before_a_pushers_first_page_counters_were_zero_only_where_it_is_the_fir
         name = next(label.value for label in series.labels if label.name == "__name__")
         zeros = [(sample.timestamp, sample.value) for sample in series.samples[:-1]]
         assert zeros == ([(at_ms - 1, 0.0)] if of_run and name.endswith("_total") else []), name
+
+
+def ended(sender: RemoteWrite | Otlp, parsed: Parsed) -> set[tuple[str, str]]:
+    """Names and bounds of the series that a page ends."""
+    body, found = sender.encode(parsed), set()
+    if isinstance(sender, RemoteWrite):
+        for series in written(body).timeseries:
+            labels = {label.name: label.value for label in series.labels}
+            if struct.pack("<d", series.samples[-1].value) == struct.pack("<Q", 0x7FF0000000000002):
+                found.add((labels["__name__"], labels.get("bound", "")))
+        return found
+    for metric in (
+        ExportMetricsServiceRequest.FromString(gzip.decompress(body)).resource_metrics[0].scope_metrics[0].metrics
+    ):
+        for point in (*metric.gauge.data_points, *metric.sum.data_points):
+            if point.flags & 1:
+                labels = {one.key: one.value.string_value for one in point.attributes}
+                assert {"run_id", "node", "job"} <= labels.keys()
+                found.add((metric.name, labels.get("bound", "")))
+    return found
+
+
+@pytest.mark.parametrize("kind", [RemoteWrite, Otlp])
+def test_what_is_not_known_any_more_ends(tmp_path: Path, kind: type[RemoteWrite | Otlp]) -> None:
+    """Without that the receiver shows it for five more minutes."""
+    target = parse_target("otlp+http://x/v1/metrics")
+    sender, run = kind(target, Http(target, {})), Run(tmp_path, devices=(H100,), policies=load_policies())
+    run.meter(2)
+    pages = [page_of(run)]
+    run.devices = (H100, STRANGER)  # without an upper bound
+    run.meter(1)
+    pages += [page_of(run, WALL_NS + NS_PER_S), page_of(run, WALL_NS + 2 * NS_PER_S)]
+    over = {("flopsd_threshold_ratio", "high"), ("flopsd_threshold_flop", "high")}
+    assert [ended(sender, page) for page in pages] == [set(), over, set()]
+    assert ended(sender, replace(pages[0], node="other")) == set(), "of another run nothing is known"
 
 
 def lane(target: str, states: list[PushState]) -> SendQueue:
