@@ -35,7 +35,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
-from flopsd.core.running_counters import disjoint, growth
+from flopsd.core.running_counters import COUNTER_REFRESH_NS, disjoint, growth
 from flopsd.core.tally import Tally
 from flopsd.core.values import added, ceil_div
 
@@ -45,6 +45,7 @@ CLOCK_TOLERANCE_PPM = 10_000
 LONGEST_EXECUTION_NS = 60_000_000_000
 # No device draws more; a counter may be renewed so late, in one step.
 MOST_WATTS, ENERGY_LATE_NS = 100_000, 10_000_000_000
+_EMPTY = Tally(0, 0)
 _WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
 
 
@@ -57,6 +58,19 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
     """`max_sm_cycles` with the tolerance of the clock's reading."""
     possible = max_sm_cycles(limits, duration_ns)
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
+
+
+def excess(limits: Limits, evidence: Evidence, tally: Tally, base: Tally = _EMPTY) -> tuple[Pipe, int, int] | None:
+    """A pipe that was active by `evidence` for more cycles since the tally stood at `base` than the device can have had
+    in the time that is known, its cycles and the most possible; None: there is none."""
+    known_ns = tally.known_ns(evidence) - base.known_ns(evidence)
+    known_ns += COUNTER_REFRESH_NS if evidence is Evidence.CYCLES else 0
+    # One extra cycle a reading for rounding; no run has more readings than milliseconds.
+    possible = max_plausible_sm_cycles(limits, known_ns) + (tally.span_ns - base.span_ns) // 1_000_000
+    for (by, pipe), cycles in tally.active_sm_cycles.items():
+        if by is evidence and (more := cycles - base.active_sm_cycles.get((by, pipe), 0)) > possible:
+            return pipe, more, possible
+    return None
 
 
 def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> int | None:

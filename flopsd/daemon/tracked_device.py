@@ -10,8 +10,8 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.device_records import IDENTITY, DeviceEntry
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.rated_tally import RatedTally
-from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Limits, Precision, Reading
+from flopsd.core.meter import advance, excess, new_gaps
+from flopsd.core.model import Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Precision, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase, since
 from flopsd.core.rows import Rating
@@ -90,7 +90,10 @@ class TrackedDevice:
         state = self.state
         now, newest = state.now, state.gap
         before, reading = now.tally, self._without_older_energy(reading, now, source or now.entry.source)
-        after = advance(before, reading, now.rating.limits, active_phase)
+        after, limits = advance(before, reading, now.rating.limits, active_phase), now.rating.limits
+        if isinstance(reading.work, Growth) and isinstance(limits, Limits) and self._is_ahead(after, limits):
+            reading = replace(reading, work=Gap(GapReason.OUT_OF_RANGE))
+            after = advance(before, reading, limits, active_phase)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             newest = last_gap(newest, begin_ns, end_ns, reason)
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
@@ -99,6 +102,12 @@ class TrackedDevice:
         if gauges is None and not isinstance(reading.work, Gap):
             gauges = state.gauges
         self.state = state.counted(after, gauges, newest)
+
+    def _is_ahead(self, tally: Tally, limits: Limits) -> bool:
+        """Whether running counters grew by more in all than the device can do, each time by less than a late renewal
+        explains: no ledger could state that, of the daemon start or of this segment."""
+        cycles = Evidence.CYCLES
+        return bool(excess(limits, cycles, tally) or (self.base and excess(limits, cycles, tally, self.base)))
 
     def _without_older_energy(self, reading: Reading, now: RatedTally, source: str) -> Reading:
         """The reading, without an energy value that is older than the known one.

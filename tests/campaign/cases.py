@@ -94,6 +94,8 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     yield Case("a GPU that comes while the daemon is away", (h100(STEADY), later), 60, (9000,))
     stands_still = h100(IDLE_THEN_WORK, (Fault(5_000, FOREVER, "clock_stuck"),), counters="average")
     yield Case("a clock that stands still beside running counters", (stands_still,), 90)
+    full = (Segment(1000, mhz=1980, hmma=1.0),)
+    yield Case("running counters that run ahead", (h100(full, counters="average", factor=1.08),))
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),

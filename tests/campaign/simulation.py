@@ -161,17 +161,14 @@ def _held_against(
 ) -> Iterator[Judged]:
     machine = Scenario(case.gpus)
     loads = {machine.uuid(at): gpu for at, gpu in enumerate(case.gpus)}
-    stay = all(gpu.moves_ms is None and not gpu.appears_ms for gpu in case.gpus)
-    placeholders = {f"nvml-index-{at}": machine.uuid(at) for at in range(len(case.gpus)) if stay}
     entries: dict[str, list[dict[str, Any]]] = {}
     for given in predicate["devices"]:  # a GPU that could not be identified at first has two
-        entries.setdefault(placeholders.get(given["uuid"], given["uuid"]), []).append(given)
+        identified = given["uuid"].startswith("nvml-index-") and given["serial"] is not None
+        entries.setdefault(machine.uuid(int(given["serial"][3:])) if identified else given["uuid"], []).append(given)
     for uid, parts in entries.items():
         given = parts[-1]
         if given["model"] == UNIDENTIFIED:
             assert given["executed"]["high"] is None
-            continue
-        if uid.startswith("nvml-index-"):  # which GPU it was is not known here; that one has its own time beside
             continue
         sm_count = given["smCount"] or given["smCountExpected"]
         gpu, sms = (loads[uid], sm_count) if uid in loads else _slice(case, given["parent"], uid)

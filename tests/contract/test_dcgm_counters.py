@@ -69,7 +69,8 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
     assert [type(work) for work in works] == [Active, Growth, Growth]
     assert device_of(bench) == (Evidence.CYCLES, "", "")
     assert bench.tally.totals is not None
-    assert bench.tally.totals.origin == f"DCGM 1084-1096 pipes x{named}, elapsed x{named}"
+    origin = f"DCGM 1084-1096 of driver 595.91.07 pipes x{named}, elapsed x{named}"
+    assert bench.tally.totals.origin == origin
     assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
         0.45 * 1500e6 * 132 * 60, rel=1e-9
     )
@@ -206,3 +207,19 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
     key = Evidence.ACTIVITY, Pipe.TENSOR
     counted = bench.tally.active_sm_cycles[key] + bench.tally.uncertainty_sm_cycles[key]
     assert counted >= 132 * 1500 * 270 * 1_000_000 // 2
+
+
+def test_counters_of_another_driver_are_proven_anew(exporter: Exporter) -> None:
+    hopper = Hopper(132)
+    bench = bench_of(exporter, hopper)
+    for second in (30, 60, 90, 120):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    assert device_of(bench)[0] is Evidence.CYCLES
+    other, since_ns = Hopper(1), bench.tally.watermark_ns
+    exporter.shows(gpu(other.page(150), model=H100_NAME).replace("595.91.07", "605.12"))
+    bench.read(29)
+    assert device_of(bench)[0] is Evidence.ACTIVITY
+    exporter.shows(gpu(other.page(180), model=H100_NAME).replace("595.91.07", "605.12"))
+    assert [type(one.work) for one in bench.read(30) + bench.read()] == [Gap]
+    assert bench.tally.watermark_ns > since_ns
+    assert {one.driver for one in bench.source.devices()} == {"605.12"}

@@ -43,7 +43,7 @@ def test_the_scale_is_found_and_named(open_sim: Open, scale: str) -> None:
     factor = {"average": "132", "sum": "1", "quarter": "1/4"}[scale]
     totals = fold.tallies[UID].totals
     assert totals is not None
-    assert totals.origin == f"GPM pipes x{factor}, elapsed x{factor}"
+    assert totals.origin == f"GPM of driver 595.91.07 pipes x{factor}, elapsed x{factor}"
     fold.read(777, 60)
     for pipe in PIPES:
         counted = sum(n for (_, p), n in fold.tallies[UID].active_sm_cycles.items() if p is pipe)

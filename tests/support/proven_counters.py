@@ -38,5 +38,5 @@ def write_proven(state: Path, scenario: Scenario, run_id: str) -> None:
 
 
 def _totals(gpu: Gpu) -> Totals:
-    origin = Calibration(SCALES[gpu.counters], SCALES[gpu.counters]).origin
+    origin = Calibration(SCALES[gpu.counters], SCALES[gpu.counters], "GPM of driver 595.91.07").origin
     return Totals(origin, gpu.before_epoch * 132, dict.fromkeys(Pipe, gpu.before_epoch * 132 // 4))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import RunView
-from flopsd.core.meter import max_counted_flop, max_plausible_sm_cycles
+from flopsd.core.meter import excess, max_counted_flop
 from flopsd.core.model import DeviceUid, Evidence, Limits
-from flopsd.core.running_counters import COUNTER_REFRESH_NS
 from flopsd.errors import JournalDamagedError, LedgerError
 
 
@@ -66,11 +65,9 @@ def _refuse_tally(rated: RatedTally) -> None:
         )
     if not isinstance(limits, Limits):
         return
-    for (evidence, pipe), cycles in tally.active_sm_cycles.items():
-        known_ns = tally.known_ns(evidence) + (COUNTER_REFRESH_NS if evidence is Evidence.CYCLES else 0)
-        # One extra cycle a reading for rounding; no run has more readings than milliseconds.
-        possible = max_plausible_sm_cycles(limits, known_ns) + tally.span_ns // 1_000_000
-        if cycles > possible:
+    for evidence in Evidence:
+        if (found := excess(limits, evidence, tally)) is not None:
+            pipe, cycles, possible = found
             raise JournalDamagedError(
                 f"device {rated.uid}: pipe {pipe.value} was active for {cycles} cycles, of {possible} possible",
                 code="law_8",

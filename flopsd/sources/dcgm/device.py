@@ -22,9 +22,13 @@ def device_of(page: GpuPage, at: int) -> Device:
         model=page.label("modelName") or "unidentified",
         pci_bus_id=page.label("pci_bus_id"),
         sm_clock_max_mhz=clock_of(mhz),
-        driver=page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
+        driver=driver_of(page),
         shared=shared_by(page),
     )
+
+
+def driver_of(page: GpuPage) -> str | None:
+    return page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION")
 
 
 def clock_of(mhz: float | None) -> int | None:

@@ -17,7 +17,7 @@ from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Gr
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import added
 from flopsd.sources.dcgm.coverage import Coverage
-from flopsd.sources.dcgm.device import clock_of, device_of, limits_of, shared_by
+from flopsd.sources.dcgm.device import clock_of, device_of, driver_of, limits_of, shared_by
 from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
 from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
@@ -97,6 +97,8 @@ class FollowedGpu:
         self._clock_doubted = False  # they fit a faster one: it is not known which is wrong
         self.lost = 0  # how often tensor activity went away
         self.device = device_of(page, at)
+        driver = self.device.driver  # another one's counters may be of another scale
+        self._counters = f"{COUNTERS_NAME} of driver {driver}" if driver else COUNTERS_NAME
         self.limits, self._hopper = limits_of(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
         self._tell(expect(page, self.limits, None, clock_known, self._hopper))
@@ -110,7 +112,7 @@ class FollowedGpu:
         self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page
         if self._calibration is None and not self._refused and self.limits is not None:
-            self._calibration = remembered(origin, self.limits.sm_count, COUNTERS_NAME)
+            self._calibration = remembered(origin, self.limits.sm_count, self._counters)
         self.device = replace(self.device, shared=shared_by(page))
         pending, self._pending = self._pending, None
         if changed:
@@ -128,6 +130,16 @@ class FollowedGpu:
             reason = GapReason.STALE
             self._tell(_STALE)
         return [] if reason is None else self._until(now_ns, Gap(reason))
+
+    def is_of_other_driver(self, page: GpuPage) -> bool:
+        """Whether the driver was replaced since this GPU was first seen: its clocks and counters may be others."""
+        known, shown = self.device.driver, driver_of(page)
+        return None not in (known, shown) and known != shown
+
+    def in_place_of(self, before: FollowedGpu) -> FollowedGpu:
+        """Itself; its first reading begins where the last one of `before` ended."""
+        self._since_ns = before._since_ns
+        return self
 
     def interrupt(self, now_ns: int) -> None:
         """The exporter was out of reach until now: the collection after that is of unknown age again."""
@@ -245,7 +257,7 @@ class FollowedGpu:
             return
         self._window = self._window.with_interval(trial.elapsed, cycles, duration_ns)
         try:
-            self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, COUNTERS_NAME)
+            self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, self._counters)
         except SelfTestFailedError as failed:
             self._window, self._clock_doubted = Window(), self._clock_doubted or failed.blames_clock
         if self._calibration is not None:

@@ -103,6 +103,8 @@ class DcgmSource:
         for at, (uid, page) in enumerate(pages.items()):
             if uid not in self._gpus:
                 self._gpus[uid] = self._new(page, at, now_ns)
+            elif self._gpus[uid].is_of_other_driver(page):
+                self._gpus[uid] = self._new(page, at, now_ns).in_place_of(self._gpus[uid])
             gpu = self._gpus[uid]
             readings += gpu.follow(page, now_ns, self._origins.get(uid))
             gauges[uid] = gpu.gauges()

@@ -52,6 +52,7 @@ class CounterCheck:
         self._calibration: Calibration | None = None
         self._strikes = 0
         self._doubt = ""  # how they fit a faster clock than the device reports: it is not known which is wrong
+        self._counters = f"GPM of driver {driver}"  # another driver's may be of another scale
         self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
@@ -87,7 +88,7 @@ class CounterCheck:
         if self._strikes >= _STRIKES:
             return False
         if self._last is None and self._calibration is None:
-            self._calibration = remembered(self._origin(), self._sm_count)
+            self._calibration = remembered(self._origin(), self._sm_count, self._counters)
         was_proven = self._calibration is not None
         self.evidence = _PROVEN if was_proven else self._unproven
         last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
@@ -125,7 +126,7 @@ class CounterCheck:
 
     def _prove(self, trial: Interval) -> None:
         try:
-            self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz)
+            self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz, self._counters)
         except SelfTestFailedError as failed:
             self._window = Window()
             if failed.blames_clock:

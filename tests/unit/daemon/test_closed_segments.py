@@ -11,14 +11,16 @@ import pytest
 
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.storage.deliveries import Deliveries
+from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.closed_segments import seal_closed
 from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
+from flopsd.daemon.source_tracker import Message
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from tests.support.os_calls import replace_call
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, verified
 from tests.support.settings import load_settings
 
 
@@ -206,3 +208,20 @@ def test_a_segment_that_waits_for_a_copy_is_not_sealed_again_with_another_key(tm
 def test_removal_without_a_copy_is_refused() -> None:
     with pytest.raises(ConfigError, match="--keep-segments removes what was copied"):
         load_settings({"keep_segments": "3"}, {}, None, ())
+
+
+@pytest.mark.parametrize("idle_seconds", [0, 30])
+def test_counters_that_run_ahead_of_the_clock_leave_a_segment_that_is_sealed(tmp_path: Path, idle_seconds: int) -> None:
+    """In each reading by no more than a late renewal explains, and in all by more than the device can do."""
+    run, possible, cycles = Run(tmp_path / "state", devices=(H100,)), 132 * 1980 * 10**6, 10**15
+    for second in range(60):
+        run.clock.advance(NS_PER_S)
+        cycles += possible * 108 // 100 if second >= idle_seconds else 0
+        totals = Totals("GPM", 10**15 + second * possible, {Pipe.TENSOR_HMMA: cycles})
+        reading = Reading(H100.uid, run.since_ns, run.clock.boottime_ns(), Growth(), {}, totals)
+        run.since_ns = reading.end_ns
+        run.writer.take(Message("sim", reading.end_ns, run.devices, Sweep((reading,)), read_seconds=0.001))
+        assert second != 29 or run.writer.rotate()
+    run.finish()
+    figures = verified(run.seal(tmp_path / "out" / "run.json")).statement["predicate"]["totals"]["executed"]
+    assert int(figures["high"]) >= 4096 * 30 * possible

@@ -13,7 +13,7 @@ from flopsd.sources.nvml.gpm import Metrics
 
 SMS, MHZ = 132, 1000
 SECOND = 10**9
-BY_ONE = Calibration(Scale(1), Scale(1)).origin  # the counters are SM-cycles
+BY_ONE = Calibration(Scale(1), Scale(1), "GPM of driver 595.91.07").origin  # the counters are SM-cycles
 PROVEN = (Evidence.CYCLES, "", "")
 
 
@@ -76,7 +76,9 @@ def proven() -> Counters:
     return one
 
 
-@pytest.mark.parametrize("origin", [None, "GPM pipes x7, elapsed x7", BY_ONE, f"{BY_ONE}, since boot 3"])
+@pytest.mark.parametrize(
+    "origin", [None, BY_ONE.replace("x1", "x7"), BY_ONE.replace("91", "92"), BY_ONE, f"{BY_ONE}, more"]
+)
 def test_a_scale_that_the_journal_names_counts_from_the_first_read_and_another_is_proven(origin: str | None) -> None:
     one = Counters(origin)
     is_known = origin is not None and origin.startswith(BY_ONE)
