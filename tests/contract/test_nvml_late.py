@@ -65,6 +65,21 @@ def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(op
     assert sum(reading.device == third and isinstance(reading.work, Active) for reading in seen) >= 15
 
 
+@pytest.mark.parametrize("until_ms", [38_500, 10**9])
+def test_a_gpu_that_comes_late_and_cannot_be_identified_is_listed(open_sim: Open, until_ms: int) -> None:
+    """Beside one that is known and lost: the driver has one GPU more than are known."""
+    known, late = h100(LOAD, (Fault(10_000, until_ms, "gpu_lost"),)), h100(LOAD, (Fault(0, until_ms, "timeout"),))
+    source, clock = open_sim(known, h100(LOAD), replace(late, appears_ms=12_000))
+    begin_ns, seen = clock.boottime_ns(), dict[str, int]()
+    for _ in range(60):
+        pass_time(source, clock, SECOND)
+        for reading in source.read().readings:
+            seen.setdefault(reading.device, reading.begin_ns)
+    third = "nvml-index-2" if until_ms == 10**9 else LATE[:-1] + "2"
+    assert sorted(device.uid for device in source.devices()) == sorted([EARLY, LATE, third])
+    assert seen["nvml-index-2"] == begin_ns
+
+
 @pytest.mark.parametrize("how", ["moved", "shifted"])
 def test_a_gpu_that_cannot_be_identified_is_found_at_another_index(open_sim: Open, how: str) -> None:
     """Before its driver answers, the GPU of its index is a known one, or there is none: its own is elsewhere."""

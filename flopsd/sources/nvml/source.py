@@ -126,8 +126,8 @@ class NvmlSource:
             self._faults[key] = fault
             if isinstance(given, Read):
                 self._reads.append(given)
-            elif isinstance(given, GpuReader) and given.uid not in {None, *(reader.uid for reader in self._readers)}:
-                self._readers.append(given)
+            elif isinstance(given, GpuReader) and given not in self._readers:
+                self._readers += [given] if given.uid not in {one.uid for one in self._readers if one.uid} else []
         return dict(results)
 
     def _log_hangs(self) -> None:
@@ -145,8 +145,8 @@ class NvmlSource:
     def _look_for_new(self) -> None:
         """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager. Each may have
         worked for the job since this source was opened: so its first reading begins there. Indices may have changed, so
-        the UUID decides. A GPU that could not be identified is opened again by its reading, at another index where its
-        own is of a known GPU now, or of none."""
+        the UUID decides. A GPU that cannot be identified is listed where the driver has more GPUs than are known, and
+        opened again by its reading, at another index where its own is of a known GPU now, or of none."""
         now_ns, lib = self._clock.boottime_ns(), self._lib
         if now_ns - self._looked_ns < LOOK_AGAIN_NS:
             return
@@ -158,16 +158,22 @@ class NvmlSource:
         unidentified = {reader.index for reader in self._readers if reader.uid is None}
         misplaced = deque(r for r in self._readers if r.uid is None and (r.is_misplaced or r.index >= count))
 
-        def look(index: int) -> GpuReader | None:
+        def look(index: int) -> GpuReader | bool:
+            """The reader of a new GPU; whether it answered where there is none."""
             uid = self._driver.optional(lambda: str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index))))
             if uid is None or uid in known:
-                return None
+                return uid is not None
             if misplaced:
                 misplaced.popleft().move_to(index)
-                return None
+                return True
             return self._reader(index).open(self._opened_ns)
 
-        self._run({index: partial(look, index) for index in set(range(count)) - unidentified})
+        found = self._run({index: partial(look, index) for index in set(range(count)) - unidentified})
+        names = {device.uid for device in self.devices()} | self._discovery.renamed.keys()
+        refused = [self._reader(index) for index, given in found.items() if given is False]
+        new = [reader for reader in refused if reader.devices[0].uid not in names]
+        more = max(0, count - len(self._readers))  # the others may be of GPUs that are known
+        self._run({reader.index: partial(reader.open, self._opened_ns) for reader in new[:more]})
 
     def _restart(self) -> None:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""

@@ -58,6 +58,9 @@ class FilteredSource:
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
+        # Another's whenever it was asked, and perhaps this job's in between, when nobody asked for long: listed once,
+        # so that this time is a gap.
+        self._unsure: set[DeviceUid] = set()
         # When the question was asked that was answered last, and that was answered or given up last.
         self._known_ns = self._settled_ns = clock.boottime_ns()
         self._fault = ""
@@ -71,6 +74,7 @@ class FilteredSource:
         return [self._shown(device) for device in self._source.devices() if self._counts(device.uid)]
 
     def read(self) -> Sweep:
+        self._unsure.clear()
         self._ask_if_due()
         sweep = self._source.read()
         self._take_answer()
@@ -184,15 +188,17 @@ class FilteredSource:
             before = self._verdicts.get(uid)
             if verdict.mine is None and before is not None and before.mine is not None:
                 verdict = replace(before, why=verdict.why)
+            if unasked and before is not None and before.mine is verdict.mine is False:
+                self._unsure.add(uid)
             joined = before is None or before.mine is False or unasked
-            if joined and verdict.mine is not False and not self._rule.constant:
+            if joined and (verdict.mine is not False or uid in self._unsure) and not self._rule.constant:
                 self._rejoin.joined(uid, self._asked_ns)
             if before is not None and verdict.mine is not before.mine:
                 log.info("device %s is %s", uid, "this job's now" if verdict.mine else "not this job's any more")
             self._verdicts[uid] = verdict
 
     def _counts(self, uid: DeviceUid) -> bool:
-        return self._verdicts.get(uid, _UNKNOWN).mine is not False
+        return uid in self._unsure or self._verdicts.get(uid, _UNKNOWN).mine is not False
 
     def _shown(self, device: Device) -> Device:
         verdict = self._verdicts.get(device.uid, _UNKNOWN)

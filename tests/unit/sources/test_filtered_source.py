@@ -143,7 +143,8 @@ def test_the_last_selection_is_kept_and_says_so_when_it_cannot_be_asked_for_any_
     assert "the last known selection is kept" in str(source.describe()["devices"])
     shutil.move(tmp_path / "gone", node.folder)
     node.note(gpu1="4711")
-    assert later(node, source) == [B, C]
+    assert later(node, source) == [A, B, C, D], "whose the others were meanwhile nobody knows"
+    assert later(node, source, 1) == [B, C]
     assert {device.evidence_reason for device in source.devices()} == {""}
     first, again, came = (record.getMessage() for record in caplog.records)
     assert first.startswith("source scripted: it is no longer known which devices are this job's")
@@ -242,7 +243,8 @@ def test_a_question_that_cannot_be_asked_now_is_asked_again(
         assert later(node, source, 10) == [A]
     assert str(fault) in str(source.describe()["devices"])
     node.note(gpu0="", gpu1="4711")
-    assert later(node, source, 10) == [B]
+    assert later(node, source, 10) == [B, C, D]  # nobody asked for twenty seconds
+    assert later(node, source, 1) == [B]
 
 
 def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
