@@ -241,16 +241,18 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
     assert "Xid 31" in device_of(bench)[2]
 
 
-def test_activity_that_never_changes_is_a_gap_once_utilisation_did(exporter: Exporter) -> None:
-    """An exporter repeats the last value of a field whose watch has died; its other fields go on."""
+@pytest.mark.parametrize(("first", "then", "counted"), [(97, 0, 3), (97, 97, 5)])
+def test_activity_that_never_changes_is_a_gap(exporter: Exporter, first: int, then: int, counted: int) -> None:
+    """An exporter repeats the last value of a field whose watch has died; its other fields go on. At a utilisation that
+    stays the same, two intervals may be alike and five are not."""
     stuck = {TENSOR: 0.42, HMMA: 0.42, CLOCK: 1410}
     bench = Bench(exporter)
-    readings = [r for at in range(8) for r in bench.collects({**stuck, UTIL: 97 if at == 1 else 0, POWER: 60 + at})]
-    assert [r.work if isinstance(r.work, Gap) else None for r in readings[-6:]] == [None] * 3 + [
-        Gap(GapReason.STALE)
-    ] * 3
-    assert "whatever the GPU did by its utilisation" in device_of(bench)[1]
-    moved = [r for _ in range(2) for r in bench.collects({**stuck, HMMA: 0.41, UTIL: 0})]
+    shown = [{**stuck, UTIL: first if at == 1 else then, POWER: 60 + at} for at in range(11)]
+    works = [r.work for values in shown for r in bench.collects(values)][-9:]
+    expected = [None] * counted + [Gap(GapReason.STALE)] * (9 - counted)
+    assert [work if isinstance(work, Gap) else None for work in works] == expected
+    assert "whatever the GPU did by its other fields" in device_of(bench)[1]
+    moved = [r for _ in range(2) for r in bench.collects({**stuck, HMMA: 0.41, UTIL: then})]
     assert isinstance(moved[-1].work, Active)
 
 

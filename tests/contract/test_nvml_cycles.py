@@ -170,3 +170,13 @@ def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
         0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6
     )
+
+
+def test_a_stated_maximum_that_is_far_too_low_hides_no_clock(open_sim: Open) -> None:
+    gpu = h100(LOAD, max_mhz=600)
+    source, clock = open_sim(gpu)
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    assert fold.reasons(UID) == [GapReason.STARTING, *[None] * 20]
+    figures = fold.figures(UID)
+    assert figures.high_flop is not None
+    assert 0 < figures.low_flop < truth(gpu, fold, Pipe.TENSOR_HMMA, 0) * 4096 < figures.high_flop

@@ -55,7 +55,7 @@ _STALE = Expected(
 )
 _STUCK = Expected(
     Evidence.GAP,
-    "the activity fields have not changed for two collection intervals, whatever the GPU did by its utilisation",
+    "the activity fields have not changed for some collection intervals, whatever the GPU did by its other fields",
     "restart dcgm-exporter and its host engine, which repeats the last values that it had",
 )
 _UNSEEN = Expected(
@@ -226,13 +226,17 @@ class FollowedGpu:
 
     def _is_stuck(self, collection: _Collection) -> bool:
         """Whether the ratios are those of more than two intervals ago, to the last digit, though utilisation is not, or
-        is zero beside them: an exporter shows the last value of a field for as long as no new one comes."""
+        is zero beside them: an exporter shows the last value of a field for as long as no new one comes. No
+        load repeats all its averages for five intervals, whatever utilisation is then."""
         found, percent = ratios(collection.page), collection.page.utilization_percent()
         if self._alike is None or ratios(self._alike.page) != found:
             self._alike, self._stuck = collection, False
-        is_old = collection.at_ns - self._alike.at_ns > 2 * self._interval_ns + 1_000_000_000
+        old_ns = 2 * self._interval_ns + 1_000_000_000
         differs = percent is not None and (percent == 0 or percent != self._alike.page.utilization_percent())
-        self._stuck = self._stuck or (is_old and differs and max(found.values(), default=0) >= STUCK_RATIO)
+        alike_ns, averaged_ns = self._alike.at_ns, collection.at_ns if self._averaged is None else self._averaged.at_ns
+        is_old = collection.at_ns - alike_ns > old_ns and differs
+        is_old = is_old or collection.at_ns - averaged_ns > old_ns + 3 * self._interval_ns
+        self._stuck = self._stuck or (is_old and max(found.values(), default=0) >= STUCK_RATIO)
         return self._stuck
 
     def _grown(

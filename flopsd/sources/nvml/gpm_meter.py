@@ -35,7 +35,7 @@ class GpmMeter:
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
         self._polled = PolledClock(self._top_mhz, driver.moments_of(device.index))
         self._took_ns: list[int] = []  # the calls of the last two samples
-        self._max_mhz = device.sm_clock_max_mhz
+        self._max_mhz = self._top_mhz or device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
         self._kept = False  # whether there is a sample to compare with

@@ -25,7 +25,7 @@ class UtilizationMeter:
     ) -> None:
         """`why` is the reason for no better evidence, and the fix. Without limits the daemon makes a gap of all."""
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
-        self._max_mhz = device.sm_clock_max_mhz
+        self._max_mhz = device.sm_clock_max_mhz if limits is None else limits.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
         self._seen_ns = self._clocked_ns = 0
         self._period_ns = _SAMPLE_PERIOD_MAX_NS  # the shortest between two samples so far
