@@ -19,6 +19,7 @@ class Case:
     is_damaged: bool = False  # whether its files are spoilt when the daemon is first killed
     wall_steps_ms: tuple[tuple[int, int], ...] = ()  # when the wall clock is set, and by how much
     sleeps_ms: tuple[tuple[int, int], ...] = ()  # when the machine is suspended, and how long; its GPUs go on
+    owned_ms: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each GPU, when it is this job's; empty: always
 
 
 def wave(high_ms: int, low_ms: int, high_mhz: int = 1980, low_mhz: int = 210, **load: float) -> tuple[Segment, ...]:

@@ -10,7 +10,7 @@ import random
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,16 +20,18 @@ from unittest.mock import patch
 
 import pynvml
 
-from flopsd.core.model import DeviceUid
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid
 from flopsd.daemon.loop import REOPEN_SECONDS, SourceReader
 from flopsd.daemon.source_tracker import Message
-from flopsd.errors import JournalError
+from flopsd.errors import JournalError, OwnershipError
 from flopsd.journal.journal import Journal
 from flopsd.sources import Source, SourceSettings
-from flopsd.sources.calls import poll_source
+from flopsd.sources.calls import before_last_read, poll_source
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.sources.nvml.source import NvmlSource
+from flopsd.sources.ownership.filtered_source import FilteredSource
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult
 from flopsd.system.clock import NS_PER_S
 from tests.campaign.exporter import MS, ShownExporter
 from tests.campaign.sick import KINDS, Sick
@@ -114,7 +116,7 @@ def full_disk(case: Sick, clock: SharedClock) -> Iterator[None]:
 
 def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random) -> ShownExporter:
     shown = ShownExporter(case.exporter, case.gpus, clock)
-    readers = _readers(case, runs, clock, shown, {})
+    readers = _readers(case, runs, clock, shown, {}, draw)
     begin_ns, lives = clock.boottime_ns(), len(case.down_ms) + 1
     end_ns = begin_ns + case.seconds * NS_PER_S
     events: list[tuple[int, str, Any]] = [
@@ -140,7 +142,7 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
                         boot = run.context.boot_id.partition("+")[0]
                         run.context = replace(run.context, boot_id=f"{boot}+{clock.boottime_ns()}")
                     run.start()
-                readers = _readers(case, runs, clock, shown, origins)
+                readers = _readers(case, runs, clock, shown, origins, draw)
             elif kind == "step":
                 clock.step_wall(how * MS)
             elif kind == "sleep":
@@ -156,6 +158,9 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
             for run in runs:
                 run.writer.tick()
     for reader in readers:
+        if case.owned_ms and reader.source is not None:  # whose they are is asked once more
+            before_last_read(reader.source)
+            reader.read(draw)
         reader.close()
     return shown
 
@@ -168,8 +173,9 @@ def _pass(sources: list[Source], clock: SharedClock, until_ns: int) -> None:
 
 
 def _readers(
-    case: Sick, runs: list[Run], clock: SharedClock, shown: ShownExporter, origins: Mapping[DeviceUid, str]
-) -> list[Reader]:
+    case: Sick, runs: list[Run], clock: SharedClock, shown: ShownExporter, origins: Mapping[DeviceUid, str],
+    draw: random.Random,
+) -> list[Reader]:  # fmt: skip
     def nvml() -> Source:
         clock.advance(MS)
         source = NvmlSource(pynvml, SourceSettings(clock, table(), origins=origins))
@@ -183,7 +189,34 @@ def _readers(
             return DcgmSource(clock, table(), url, every_seconds, origins, clocks)
 
     openers: dict[str, Callable[[], Source]] = {"nvml": nvml, "dcgm": dcgm}
-    return [Reader(name, openers[name], runs, clock, case.every_ms) for name in case.sources]
+
+    def owned(opener: Callable[[], Source]) -> Source:
+        rule = Turns(case, clock, shown.epoch_ns)
+        return FilteredSource(opener(), rule, clock, interval_ns=case.every_ms * MS, draw_below=draw.randrange)
+
+    return [
+        Reader(name, partial(owned, openers[name]) if case.owned_ms else openers[name], runs, clock, case.every_ms)
+        for name in case.sources
+    ]
+
+
+class Turns:
+    """Whose the GPUs of a case are now."""
+
+    words, constant, lasting = "by turns", False, False
+
+    def __init__(self, case: Sick, clock: SharedClock, begin_ns: int) -> None:
+        self._case, self._clock, self._begin_ns = case, clock, begin_ns
+
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        now_ms = (self._clock.boottime_ns() - self._begin_ns) // MS
+        if any(a <= now_ms < b for a, b in self._case.unasked_ms):
+            raise OwnershipError("nobody tells")
+        return OwnershipResult({device.uid: Ownership(self._is_ours(device, now_ms)) for device in devices})
+
+    def _is_ours(self, device: Device, now_ms: int) -> bool | None:
+        spans = None if device.model == UNIDENTIFIED else self._case.owned_ms[int(device.uid[-12:])]
+        return None if spans is None else any(a <= now_ms < b for a, b in spans)
 
 
 def main() -> None:

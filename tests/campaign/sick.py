@@ -1,7 +1,7 @@
 """Random machines with several sources: what each of them suffers."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tests.campaign.cases import FOREVER, Case, hostile
@@ -25,6 +25,7 @@ class Sick(Case):
     full_ms: tuple[tuple[int, int], ...] = ()  # when nothing can be written to the disk
     # Whether the machine reboots whenever the daemon is killed: only the wall clock says then how long it was away.
     reboots: bool = False
+    unasked_ms: tuple[tuple[int, int], ...] = ()  # when nobody tells whose the GPUs are
 
     @property
     def has_clocks(self) -> bool:
@@ -95,7 +96,36 @@ def driver(seed: int) -> Sick:
     )  # fmt: skip
 
 
-KINDS: Mapping[str, Callable[[int], Sick]] = {"sick": sick, "calm": calm, "driver": driver}
+def owned(seed: int) -> Sick:
+    """A machine of the other kinds whose GPUs are this job's at times, by a rule that fails at others. Who has them
+    while the daemon is away for long is not tried: of a GPU that is another's before and after, no record says more."""
+    draw = random.Random(seed)
+    case = draw.choice((sick, driver))(seed)
+    gpus = tuple(
+        replace(gpu, mig=False, slices=(), faults=tuple(f for f in gpu.faults if f.kind != "mig_flip"))
+        for gpu in case.gpus
+    )
+    seconds, is_away = draw.choice((40, 90, 200)), bool(case.down_ms)
+    stands = case.sleeps_ms or case.stalls_ms
+    return replace(
+        case, name=f"owned {seed}", gpus=gpus, seconds=seconds,
+        down_ms=() if stands else tuple(min(ms, 9000) for ms in case.down_ms),
+        owned_ms=tuple(tuple(_turns(draw, seconds)) for _ in gpus),
+        unasked_ms=() if is_away else tuple((at, at + ms) for at, ms in _sometimes(draw, seconds, (4000, 13_000, 40_000))),
+    )  # fmt: skip
+
+
+def _turns(draw: random.Random, seconds: int) -> Iterator[tuple[int, int]]:
+    """Long enough that each is asked for."""
+    at_ms, is_ours = 0, draw.random() < 0.6
+    while at_ms < seconds * 1000 + 1_000_000:
+        until_ms = at_ms + draw.choice((16_000, 25_000, 60_000, 137_000)) + draw.randrange(3000)
+        if is_ours:
+            yield at_ms, until_ms
+        at_ms, is_ours = until_ms, not is_ours
+
+
+KINDS: Mapping[str, Callable[[int], Sick]] = {"sick": sick, "calm": calm, "driver": driver, "owned": owned}
 
 
 def _stays(gpu: Gpu) -> bool:

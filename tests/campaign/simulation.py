@@ -9,7 +9,7 @@ from typing import Any
 
 import pynvml
 
-from flopsd.core.figures import Figures, figures_from, sum_figures
+from flopsd.core.figures import NO_FIGURES, Figures, figures_from, sum_figures
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Pipe, Precision
 from flopsd.core.part import Part
 from flopsd.daemon.source_tracker import Message
@@ -165,6 +165,15 @@ def _held_against(
     for given in predicate["devices"]:  # a GPU that could not be identified at first has two
         identified = given["uuid"].startswith("nvml-index-") and given["serial"] is not None
         entries.setdefault(machine.uuid(int(given["serial"][3:])) if identified else given["uuid"], []).append(given)
+    owned = {
+        machine.uuid(at): [(a * 1_000_000, min(b * 1_000_000, end_ns)) for a, b in spans if a * 1_000_000 < end_ns]
+        for at, spans in enumerate(case.owned_ms)
+    }
+    is_open = any(given["model"] == UNIDENTIFIED for given in predicate["devices"])  # it may be any of those
+    missing = {uid: spans for uid, spans in owned.items() if uid not in entries and not is_open}
+    for uid, spans in missing.items():  # what is found, and asked for, within twenty seconds
+        long = [1 for a, b in spans if b - max(a, loads[uid].appears_ms * 1_000_000) > 25 * NS_PER_S]
+        yield Judged(case.name, uid[-4:], declared, "executed", NO_FIGURES, (0, len(long)), uid)
     for uid, parts in entries.items():
         given = parts[-1]
         if given["model"] == UNIDENTIFIED:
@@ -175,12 +184,14 @@ def _held_against(
         part = table().resolve(_device(given))
         formats = FORMATS if declared is None else (declared,)
         pipes = [pipe for pipe in Pipe if pipe is not Pipe.TENSOR]
-        counted = {pipe: gpu.sm_cycles(pipe, begin_ns, end_ns, sms) for pipe in pipes}
+        spans = owned.get(uid, [(begin_ns, end_ns)])
+        counted = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in spans) for pipe in pipes}
         # What is not there computes nothing. Its counters go on here, so that `low` may hold that time.
         absent = [(0, gpu.appears_ms), *((f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "gone")]
         switched = [(f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "mig_flip"]
         absent += stretches_without(0, FOREVER, switched) if gpu.mig and given["parent"] is None else switched
-        there = stretches_without(begin_ns, end_ns, [(a * 1_000_000, b * 1_000_000) for a, b in absent])
+        absent_ns = [(a * 1_000_000, b * 1_000_000) for a, b in absent]
+        there = [part for a, b in spans for part in stretches_without(a, b, absent_ns)]
         worked = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in there) for pipe in pipes}
         least, most = (
             [int(sum(n * _rate(part, pipe, name) for pipe, n in work.items())) for name in formats]

@@ -25,8 +25,11 @@ def test_the_truth_lies_between_low_and_high(case: Case, standin: Path, tmp_path
     assert [one for one in found if not one.holds] == []
 
 
-# Each has found a fault: of time that nobody saw (4, 78), of moments (127), of utilisation (87).
-@pytest.mark.parametrize(("kind", "seed"), [("calm", 4), ("calm", 87), ("calm", 127), ("sick", 78)])
+# Each has found a fault: of time that nobody saw (4, 78, 135), of moments (127), of utilisation (87), of a GPU that was
+# not listed (7).
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("calm", 4), ("calm", 87), ("calm", 127), ("sick", 78), ("owned", 7), ("owned", 135)]
+)
 def test_sick_sources_beside_each_other(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
     assert several_sources.judge(KINDS[kind](seed), standin, tmp_path, seed) == []
 
