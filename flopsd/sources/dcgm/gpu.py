@@ -226,16 +226,15 @@ class FollowedGpu:
 
     def _is_stuck(self, collection: _Collection) -> bool:
         """Whether the ratios are those of more than two intervals ago, to the last digit, though utilisation is not, or
-        is zero beside them: an exporter shows the last value of a field for as long as no new one comes. No
-        load repeats all its averages for five intervals, whatever utilisation is then."""
+        is zero beside them: an exporter shows the last value of a field for as long as no new one comes. No load has
+        averages of more than three digits that repeat for five intervals, whatever utilisation is then."""
         found, percent = ratios(collection.page), collection.page.utilization_percent()
         if self._alike is None or ratios(self._alike.page) != found:
             self._alike, self._stuck = collection, False
-        old_ns = 2 * self._interval_ns + 1_000_000_000
         differs = percent is not None and (percent == 0 or percent != self._alike.page.utilization_percent())
-        alike_ns, averaged_ns = self._alike.at_ns, collection.at_ns if self._averaged is None else self._averaged.at_ns
-        is_old = collection.at_ns - alike_ns > old_ns and differs
-        is_old = is_old or collection.at_ns - averaged_ns > old_ns + 3 * self._interval_ns
+        is_exact = any(abs(ratio - round(ratio, 3)) > 1e-7 for ratio in found.values())
+        intervals = 2 if differs else 5 if is_exact else math.inf
+        is_old = collection.at_ns - self._alike.at_ns > intervals * self._interval_ns + 1_000_000_000
         self._stuck = self._stuck or (is_old and max(found.values(), default=0) >= STUCK_RATIO)
         return self._stuck
 
