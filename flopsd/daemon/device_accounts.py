@@ -263,7 +263,8 @@ class DeviceAccounts:
             return
         log.error(
             "device %d (%s) is listed with %s SMs of at most %s MHz, which is more than when it was listed first: made "
-            "anew with the same UUID, or described otherwise by another source; this run has no upper bound any more",
+            "anew with the same UUID, described otherwise by another source, or faster than its driver states; this "
+            "run has no upper bound any more",
             listed.index,
             listed.uid,
             listed.sm_count,

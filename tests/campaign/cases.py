@@ -97,6 +97,8 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     yield Case("a clock that stands still beside running counters", (stands_still,), 90)
     full = (Segment(1000, mhz=1980, hmma=1.0),)
     yield Case("running counters that run ahead", (h100(full, counters="average", factor=1.08),))
+    fast = (Segment(1000, mhz=2300, hmma=1.0),)
+    yield Case("a clock above its stated maximum", (h100(fast), h100(fast, counters="average")), 60)
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),

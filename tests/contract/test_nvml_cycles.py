@@ -180,3 +180,13 @@ def test_a_stated_maximum_that_is_far_too_low_hides_no_clock(open_sim: Open) -> 
     figures = fold.figures(UID)
     assert figures.high_flop is not None
     assert 0 < figures.low_flop < truth(gpu, fold, Pipe.TENSOR_HMMA, 0) * 4096 < figures.high_flop
+
+
+def test_a_clock_above_its_maximum_is_the_maximum_once_it_is_read_three_times_in_a_row(open_sim: Open) -> None:
+    source, clock = open_sim(h100((Segment(1500, mhz=2100, hmma=0.5), Segment(60_000, mhz=1980))))
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    assert source.devices()[0].sm_clock_max_mhz == 1980
+    source, clock = open_sim(h100((Segment(1000, mhz=2100, hmma=0.5),)))
+    fold = Fold(source, clock).read(10).read(1000, 3)
+    assert source.devices()[0].sm_clock_max_mhz == 2100
+    assert fold.reasons(UID)[-1] is None

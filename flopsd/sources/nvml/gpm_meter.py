@@ -63,6 +63,11 @@ class GpmMeter:
         return reading
 
     @property
+    def beyond_mhz(self) -> int:
+        """A clock above the maximum that is known; 0: there was none."""
+        return self._polled.beyond_mhz
+
+    @property
     def polls(self) -> bool:
         """Whether the clock is to be read before the next read."""
         return self._kept and self._top_mhz > 0 and self.evidence[0] is not Evidence.CYCLES
@@ -87,6 +92,7 @@ class GpmMeter:
         if sampled is None:
             return None, None  # a later reading covers this one's time
         now_ns, mhz = sampled
+        self._polled.read(mhz)
         since_ns, kept, mhz_before = self._since_ns, self._kept, self._mhz
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
         utilization = None if self._is_slice else driver.utilization_ratio(handle)

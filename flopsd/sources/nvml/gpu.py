@@ -20,7 +20,7 @@ class Unread:
     since_ns: int
     reason: GapReason
     evidence: tuple[Evidence, str, str]
-    polls = False
+    polls, beyond_mhz = False, 0
 
     def reading(self, now_ns: int, reason: GapReason) -> Reading:
         since_ns, self.since_ns = self.since_ns, now_ns
@@ -51,9 +51,11 @@ class Gpu:
         return self.part is not None or isinstance(self.meter, Unread)
 
     def updated(self) -> Gpu:
-        """Itself, with the evidence that its meter can give now in its device."""
+        """Itself, with the evidence that its meter can give now in its device, and the clock that it runs."""
         evidence, reason, fix = self.meter.evidence
-        device = self.device
+        device, beyond_mhz = self.device, self.meter.beyond_mhz
         if (device.evidence, device.evidence_reason, device.evidence_fix) != (evidence, reason, fix):
             self.device = replace(device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
+        if beyond_mhz > (device.sm_clock_max_mhz or 0):
+            self.device = replace(self.device, sm_clock_max_mhz=beyond_mhz)
         return self

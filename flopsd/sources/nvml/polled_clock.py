@@ -19,6 +19,7 @@ from flopsd.system.randomness import random_below
 
 LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
 _MOMENTS_KEPT = 64
+_READS_BEYOND = 3
 
 
 class Moments:
@@ -68,6 +69,15 @@ class PolledClock:
         self._due: deque[_Slot] = deque()
         self._last_mhz: int | None = None
         self._planned_until_ns: int | None = None
+        self.beyond_mhz, self._reads_beyond = 0, 0
+
+    def read(self, mhz: int | None) -> None:
+        """Note the clock at a read. One that is above the maximum three times in a row is `beyond_mhz`: the device has
+        another maximum than its driver and the peak table state."""
+        is_beyond = mhz is not None and mhz > self.max_mhz > 0
+        self._reads_beyond = self._reads_beyond + 1 if is_beyond else 0
+        if mhz is not None and self._reads_beyond >= _READS_BEYOND:
+            self.beyond_mhz = max(self.beyond_mhz, mhz)
 
     @property
     def due_ns(self) -> int | None:

@@ -48,6 +48,7 @@ class UtilizationMeter:
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))
         mhz = self._clock_mhz()
+        self._polled.read(mhz)
         counters = driver.counters(handle)
         now_ns, since_ns = driver.clock.boottime_ns(), self._since_ns
         if samples:
@@ -68,6 +69,11 @@ class UtilizationMeter:
         self._since_ns = end_ns
         busy = self._by_clock(self._ceiling(samples, since_ns, end_ns), since_ns, end_ns, now_ns)
         return Reading(self._uid, since_ns, end_ns, busy, counters), gauges
+
+    @property
+    def beyond_mhz(self) -> int:
+        """A clock above the maximum that is known; 0: there was none."""
+        return self._polled.beyond_mhz
 
     @property
     def polls(self) -> bool:
