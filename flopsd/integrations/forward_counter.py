@@ -29,6 +29,8 @@ from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group
 
 MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)"
 TAKEN_OVER = "forward passes of a model a part of which another counter counts"
+# Packages whose forward passes in place of a model's own compute the head once, or say how else.
+_WITH_HEAD = ("transformers.", "trl.", "accelerate.", "peft.", "liger_kernel.")
 SPLIT = "attention between the parts of a sequence that several ranks share"
 
 
@@ -62,7 +64,8 @@ class ForwardCounter:
         counter = hooks.counter
         counter.read(model, inner)
         known = class_of(inner)
-        hooks.has_head = known is None or type(inner).forward is known.forward
+        # Others' forward passes, such as those of fused losses, may compute the head again, or not for all tokens.
+        hooks.has_head = known is None or str(getattr(inner.forward, "__module__", None)).startswith(_WITH_HEAD)
         # Some losses have the head outside, and call the rest alone.
         backbone = None if compiled or counter.tokens.encodes else backbone_of(inner)
         if backbone is not None:

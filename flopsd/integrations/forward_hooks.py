@@ -33,6 +33,7 @@ _LATENTS = "keys and values that are made anew of a cache of latents"
 _FIXED = "attention to places of a cache that hold nothing yet"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
+_GIVEN = "passes with weights that are given for the pass (torch.func.functional_call)"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
@@ -299,6 +300,8 @@ class ForwardHooks:
             watch.end(failed=True)
         if watch.next_is_watched(records=records):
             watch.begin(state.lists())
+            if records and state.is_given_weights:
+                self._leave_out("train", _GIVEN)
 
     def _see_layers_left_out(self) -> None:
         self.layers = None  # it is known now

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from torch.nn import ModuleList
+from torch.nn import ModuleList, Parameter
 
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
@@ -24,7 +24,7 @@ class ModelState:
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
         # Modules in whose place others came: their parameters may live on, such as in the optimizer.
-        self._holders: list[object] = []
+        self._holders: list[Callable[[], Any]] = []
         self._gone: list[object] = []
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds one, and its name
@@ -100,6 +100,12 @@ class ModelState:
     def trains_any(self) -> bool:
         """Whether any parameter was trained when it was kept."""
         return any(self._kept[0])
+
+    @property
+    def is_given_weights(self) -> bool:
+        """Whether a pass has others in the place of parameters, as `torch.func.functional_call` puts them there."""
+        held = (one for module in self._holders for one in getattr(module(), "_parameters", {}).values())
+        return any(one is not None and not isinstance(one, Parameter) for one in held)
 
     def _names(self) -> object:
         return tuple([str(getattr(one(), "_active_adapter", None)) for one in self._adapted]), self.layers()

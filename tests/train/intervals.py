@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from flopsd.core.declarations import NOTHING_DECLARED
@@ -437,10 +438,48 @@ def _of_a_class_of_its_own(loss: str = "loss", **members: Any) -> Loop:
     return Loop(model).steps(loss=loss)
 
 
+def _of_given_weights() -> Loop:
+    """Trained in the place of a frozen model's own."""
+    model = llama(num_hidden_layers=LAYERS, use_cache=False).requires_grad_(False)
+    loop = Loop(model)
+    weights = {name: one.clone().requires_grad_() for name, one in model.named_parameters()}
+    for _ in range(3):
+        loop._counted(lambda **inputs: torch.func.functional_call(model, weights, (), inputs).loss.backward())
+    return loop
+
+
 def _without_head(model: Any, input_ids: Any, labels: Any) -> Any:  # noqa: ARG001
     from transformers.modeling_outputs import CausalLMOutput
 
     return CausalLMOutput(loss=model.model(input_ids=input_ids).last_hidden_state.mean())
+
+
+class _Fused(torch.autograd.Function):
+    """A loss that keeps no logits: it computes them again in the backward pass."""
+
+    @staticmethod
+    def forward(context: Any, rows: Any, weight: Any) -> Any:
+        context.save_for_backward(rows, weight)
+        return (rows @ weight.T).logsumexp(-1).sum()
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> Any:
+        rows, weight = context.saved_tensors
+        of_logits = (rows @ weight.T).softmax(-1) * gradient
+        return of_logits @ weight, of_logits.T @ rows
+
+
+def _with_a_fused_loss() -> Loop:
+    """In the place of the model's forward pass."""
+    from transformers.modeling_outputs import CausalLMOutput
+
+    def forward(self: Any, input_ids: Any, **_: Any) -> Any:
+        rows = self.model(input_ids=input_ids).last_hidden_state.flatten(0, 1)
+        return CausalLMOutput(loss=_Fused.apply(rows, self.lm_head.weight))
+
+    model = llama(num_hidden_layers=LAYERS, vocab_size=500)
+    model.forward = MethodType(forward, model)
+    return Loop(model).steps(2)
 
 
 def _inner_state() -> Loop:
@@ -669,6 +708,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "trained tokens of a tied head": _tokens_of_a_tied_head,
     "a gradient through a frozen model": lambda: Loop(llama(num_hidden_layers=LAYERS)).frozen(),
     "gradients of each sequence": _of_each_sequence,
+    "a fused loss in the forward pass": _with_a_fused_loss,
+    "weights that are given for a pass": _of_given_weights,
     "two counters": _counted_twice,
     "a loss of an inner state": _inner_state,
     "a class that FSDP made": _of_a_class_of_its_own,
