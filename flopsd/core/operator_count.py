@@ -42,6 +42,16 @@ class OperatorCounts:
     refused: tuple[UnusedCount, ...] = ()
 
 
+    def __add__(self, earlier: OperatorCounts) -> OperatorCounts:
+        """With what the same sessions counted before."""
+        found = dict(self.by_device)
+        for device, count in earlier.by_device.items():
+            here = found.get(device, DeviceCount({}, ()))
+            flop = {phase: here.flop.get(phase, 0) + count.flop.get(phase, 0) for phase in {**here.flop, **count.flop}}
+            found[device] = DeviceCount(flop, tuple(dict.fromkeys((*here.sessions, *count.sessions))))
+        return OperatorCounts(found, self.refused)
+
+
 NO_COUNTS = OperatorCounts({})
 
 

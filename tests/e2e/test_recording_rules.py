@@ -209,6 +209,10 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         for name, values in healthy("a", "r1", "n1", "G0").items()
     }
     lost = changed(lost, {'flopsd_gap_seconds_total|starting"': "0x60 0+60x60"})
+    given_up = healthy("a", "r1", "n1", "G0") | {
+        'flopsd_flop_total{job="flopsd",instance="a",gpu="0",uuid="G0",pipe="tensor_hmma",precision="bf16",'
+        'evidence="operator_count"}': "1e18x97 5e17x23"
+    }
     beside = {
         **healthy("a", "r1", "n1", "G0"),
         **{name: values if name.startswith("flopsd_peak") else f"{_last(values.replace('x120', 'x60'))}x120"
@@ -336,6 +340,8 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             f"sum by (run_id) ({rate})": [] if "power" in rate else [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a device without a reading: nothing is known of it, rather than 0", lost, 100, {
             **{rate: [] for rate in rates}, "device:flopsd_coverage:ratio5m": [({**R1_ALONE, **GPU}, 0)]}),
+        Case("a process's count that is given up, at a restart", given_up, 100, {"device:flopsd_flop:rate5m": []}),
+        Case("five minutes later", given_up, 104, {"device:flopsd_flop:rate5m": [({**R1_ALONE, **GPU}, 1e15)]}),
         Case("a device whose time is not this run's any more: no share of it, and it is not counted", beside, 100, {
             "run:flopsd_hfu:ratio5m": [(R1_ALONE, 0.5)], "run:flopsd_mfu_bf16:ratio10m": [(R1_ALONE, 0.2)],
             "sum by (run_id) (device:flopsd_job_seconds:sum)": [({"run_id": "r1"}, SECONDS + 3600)]}),

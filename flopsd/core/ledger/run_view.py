@@ -168,6 +168,9 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
     before = starts[-1].counts_before if starts else NO_COUNTS
+    if whole_run and history.has_counts:
+        earlier = (replace(one, work=history.work_before.get(one.id, {})) for one in history.sessions.values())
+        before += counts_of(earlier)
     node = history.place if starts else {"rank": None, "jobNodes": []}
     job_nodes = len(node["jobNodes"])
     return RunView(

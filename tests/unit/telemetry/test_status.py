@@ -15,6 +15,7 @@ import pytest
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Device, GapReason
 from flopsd.core.policy.finding import Verdict
+from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
@@ -88,6 +89,24 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
         assert run.writer.snapshot.ready
         run.finish()
         run.start()
+
+
+def test_what_a_process_counted_before_this_start_is_no_rate_of_it_after_a_rotation_either(tmp_path: Path) -> None:
+    run, process = Run(tmp_path, devices=(A100,), policies=load_policies(), declared=DECLARED), "1" * 32
+    run.writer.take_event(SessionOpened(process, 7, 1000, "1"))
+    run.writer.take_event(FactsDeclared(process, {"device": A100.uid}))
+    run.meter(3)
+    run.writer.take_event(WorkCounted(process, {"train": {"operator_flop": 10**12}}))
+    run.meter(1)
+    run.kill()
+    run.start()
+    run.meter(2)
+    assert run.writer.rotate()
+    run.meter(2)
+    run.writer.checkpoint()
+    for facts in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert facts["executed"]["low"] == str(10**12)
+        assert {one["crossing"]["latestSeconds"] for one in facts["thresholds"] if one["crossing"]} == {None}
 
 
 def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(tmp_path: Path) -> None:
