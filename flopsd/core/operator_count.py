@@ -41,7 +41,6 @@ class OperatorCounts:
     by_device: Mapping[DeviceUid, DeviceCount]
     refused: tuple[UnusedCount, ...] = ()
 
-
     def __add__(self, earlier: OperatorCounts) -> OperatorCounts:
         """With what the same sessions counted before."""
         found = dict(self.by_device)

@@ -25,6 +25,7 @@ class Publisher:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
         self.rates = RateHistory(settings.checkpoint_ns)
         self.job_nodes = len(context.job_nodes)  # the most that a daemon start of this run lists
+        self.replayed = False  # whether an earlier daemon start of this run read a recording
 
     def snapshot(
         self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
@@ -60,4 +61,5 @@ class Publisher:
             wall_offset_ns=wall_clock.offset_ns,
             rates=self.rates.points,
             ended=ended,
+            replayed=self.replayed,
         )

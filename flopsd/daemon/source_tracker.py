@@ -64,6 +64,7 @@ class SourceTracker:
     def follow(self, before: SourceTracker) -> None:
         """Take the place of another in the same daemon."""
         self._resolved |= before._resolved
+        self.states |= {name: SourceState(replay=state.replay) for name, state in before.states.items()}
 
     def received(self, message: Message) -> None:
         """Note when a message came and whether its source is a replay, before the rest of it is read."""

@@ -81,6 +81,7 @@ class Writer:
         self._run = run
         if history.incarnations:
             self._publisher.job_nodes = max(self._publisher.job_nodes, len(history.place["jobNodes"]))
+        self._publisher.replayed = history.replay is not None
         known = {session.id: session for session in whole_sessions(history)}
         starts = [declared_from(one.begin.get("declared")) for one in history.incarnations]
         starts, before = [*starts, self._settings.run_declared], history.recomputations_before

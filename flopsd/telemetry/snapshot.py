@@ -131,6 +131,7 @@ class Snapshot:
     rates: array[float] = field(default_factory=lambda: array("d"))  # points of a RateHistory
     journal_put_back: int = 0
     ended: bool = False  # by a signal or with its job, and not by a fault
+    replayed: bool = False  # an earlier daemon start of the run read a recording
 
     @property
     def ready(self) -> bool:
@@ -144,7 +145,7 @@ class Snapshot:
 
     @property
     def replay(self) -> bool:
-        return any(source.replay for source in self.sources.values())
+        return self.replayed or any(source.replay for source in self.sources.values())
 
     @property
     def rate_flop_per_s(self) -> int | None:

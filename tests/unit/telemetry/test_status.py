@@ -27,6 +27,7 @@ from flopsd.system.clock import NS_PER_S, rfc3339
 from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.page.thresholds import thresholds_part
+from flopsd.telemetry.prometheus import constant_families
 from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
@@ -107,6 +108,21 @@ def test_what_a_process_counted_before_this_start_is_no_rate_of_it_after_a_rotat
     for facts in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert facts["executed"]["low"] == str(10**12)
         assert {one["crossing"]["latestSeconds"] for one in facts["thresholds"] if one["crossing"]} == {None}
+
+
+def test_a_run_of_which_a_part_was_a_recording_stays_one(tmp_path: Path) -> None:
+    run = Run(tmp_path, replay=True)
+    run.meter(2)
+    run.state.journal.write_bytes(b"{}\n")  # another process: the run goes on in a new journal
+    run.meter(12)
+    assert run.writer.snapshot.replay
+    run.finish()
+    run.replay = False
+    run.start()
+    run.meter(2)
+    assert facts_of(run.writer.snapshot)["replay"]
+    found = [family.rows for family in constant_families(run.writer.snapshot) if family.name == "flopsd_run_info"]
+    assert found[0][0][0][-1] == "true"
 
 
 def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(tmp_path: Path) -> None:
