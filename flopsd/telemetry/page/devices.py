@@ -40,7 +40,9 @@ def devices_part(facts: Facts) -> Html:
     if not devices:
         return section("devices", "Devices", h("p", "No device yet.", cls="absent"))
     models = dict.fromkeys(device["model"] for device in devices)
-    title = f"{counted(len(devices), 'device')}: {', '.join(models)}"
+    gone = sum(not device["metered"] for device in devices)
+    earlier = f", and {gone} of earlier starts" if gone else ""
+    title = f"{counted(len(devices) - gone, 'device')}{earlier}: {', '.join(models)}"
     details = h(
         "details",
         h("summary", "Details of each device"),
