@@ -102,12 +102,15 @@ def _health_in(history: History, *, held: bool) -> Health:
         if gap.incarnation == last.number:
             newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
     last_record_ns = wall_ns_of(last.last_utc)
+    # What a segment begins with may have begun in the one before.
+    goes_on = history.is_segment and last.number == 1
+    is_since_known = not (goes_on and any(newest[uid].since_ns == one.begin_ns for uid, one in last.tallies.items()))
     return health_of(
         [
             _device_health(entry.device, last.tallies[entry.device.uid], newest[entry.device.uid])
             for entry in last.devices.values()
         ],
-        wall_offset_ns=last_record_ns - last.last_ns,
+        wall_offset_ns=last_record_ns - last.last_ns if is_since_known else None,
         last_record_ns=last_record_ns,
         replay=history.replay is not None,
         ended=last.end is not None,

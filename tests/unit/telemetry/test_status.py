@@ -175,6 +175,20 @@ def test_what_an_earlier_start_lost_is_not_lost_until_this_one_has_read_it(tmp_p
     run.kill()
 
 
+def test_a_segment_does_not_know_since_when_a_device_is_lost_that_was_lost_when_it_began(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(8)
+    run.meter(4, GapReason.DEVICE_LOST)
+    assert run.writer.rotate()
+    assert from_state_dir(str(tmp_path), {})["health"]["state"] == "starting", "nothing of it is in this segment yet"
+    run.meter(2, GapReason.DEVICE_LOST)
+    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    assert live["health"]["sentence"] == "All 2 GPUs lost since 14:13 UTC: device_lost"
+    assert read["health"]["sentence"].startswith("All 2 GPUs lost: device_lost (last record")
+    assert read["health"]["since"] is None
+    run.kill()
+
+
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=True)
     found = facts_of(run.writer.snapshot)
