@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.envelope import encode64, parse_envelope
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import GapReason
@@ -17,7 +18,7 @@ from tests.make_vectors.edits import Edit, edits, facts, in_last_tally, put, use
 from tests.make_vectors.entries import ALONE, FREE, accepted, attempts, basis, of_one_node, with_basis
 from tests.make_vectors.entries import Case as CaseOfEntries
 from tests.make_vectors.envelopes import dump, envelope, nested
-from tests.make_vectors.files import P256, Files, claimed, facts_of, parsed, statement_of, vector
+from tests.make_vectors.files import P256, Files, claimed, facts_of, lines_of, parsed, statement_of, vector
 from tests.make_vectors.merged import Child, entry_of, merged, node
 from tests.make_vectors.records import Case, made_of
 from tests.make_vectors.refused_merges import ENERGY
@@ -235,7 +236,15 @@ def _sealed_at() -> Files:
         seal = SealFacts(VERSION, f"2026-09-21T14:13:{at}Z")
         said = statement(read_history(iter(records)), table(), facts_of(journal), seal)
         files |= vector(f"valid/sealed-{name}", what, said, journal)
-    return files
+    # As rolling seals leave it: the record of the one before comes behind the last checkpoint.
+    early = b"".join(lines_of(journal)[:4])
+    before = EarlierSeal(len(early), parsed(early)[-1].head.hex(), "0" * 64, "2026-09-21T14:13:30.000000Z")
+    records.append(before.for_journal(1))
+    journal = chain(records)
+    seal = SealFacts(VERSION, "2026-09-21T14:13:34.000000Z")
+    said = statement(read_history(iter(records)), table(), facts_of(journal), seal)
+    what = "The record of an earlier seal is the last one: the time behind it is that behind the last checkpoint."
+    return files | vector("valid/sealed-behind-an-earlier-seal", what, said, journal)
 
 
 OF_TEXTS = {
