@@ -30,17 +30,19 @@ def clauses(docs: Path) -> list[Clause]:
 
 
 def clauses_of(page: str, text: str) -> list[Clause]:
-    """Those of one page: each goes on to the next blank line, list item, table row or clause."""
+    """Those of one page: each goes on to the next blank line, list item, table row or clause, and has the numbered
+    steps behind it."""
     found: list[Clause] = []
-    is_open = False
+    is_open = has_steps = False
     for number, line in enumerate(text.splitlines(), 1):
         match = _START.match(line)
         if match and not (is_open and line.startswith("[")):  # a line of a paragraph may begin with another's id
             found.append(Clause(f"{match[1]}-{match[2]}", page, number, match[3].strip()))
-            is_open = not line.startswith("|")
-        elif is_open and line.strip() and not re.match(r"- |\d+\. |\||#|```", line):
+            is_open = has_steps = not line.startswith("|")
+        elif (has_steps and re.match(r"\d+\. ", line)) or (is_open and re.match(r"(?!- |\||#|```).*\S", line)):
+            is_open = True
             last = found[-1]
             found[-1] = Clause(last.id, page, last.line, f"{last.text} {line.strip()}")
         else:
-            is_open = False
+            is_open, has_steps = False, has_steps and not line.strip()
     return found

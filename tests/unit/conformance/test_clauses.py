@@ -47,3 +47,5 @@ def test_a_clause_ends_where_the_next_thing_begins() -> None:
     assert [(clause.id, clause.line, clause.text) for clause in found] == [
         ("A-1", 1, "one [A-2] two"), ("A-2", 6, "three four"), ("B-10", 9, "x | y |"),
     ]  # fmt: skip
+    page = "[A-1] one\n\n1. two\n   three\n2. four\n\nno clause\n\n1. no step\n"
+    assert [clause.text for clause in clauses_of("p.md", page)] == ["one 1. two three 2. four"]
