@@ -29,6 +29,7 @@ _WIDTHS = (
 )  # fmt: skip
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
 _STAGES = ("depths", "depth", "blocks_per_stage", "stage_num_blocks")  # layers of each
+_FURTHER = re.compile(r"_num_hidden_layers$|^num_pooler_layers$")  # of a predictor, a decoder and the like
 _SIDES = ("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers")
 # Of each kind of attention that has sizes of its own (`swa_head_dim`), else of all. That of an index is beside another.
 _HEADS = re.compile(r"heads(_per_\w+)?$|^n_head$")
@@ -170,6 +171,7 @@ def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
     stages = [sum(_sizes(config.get(name))) for name in _STAGES]
     widths, layers = sizes(_WIDTHS), max([*sizes(_LAYERS), sum(sizes(_SIDES)), *stages], default=0)
+    layers += sum(sizes(tuple(filter(_FURTHER.search, map(str, config)))))
     if not widths or not layers:
         return None
     index, heads = _heads(config)
@@ -191,7 +193,7 @@ def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
 
     def sizes(pattern: re.Pattern[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for name in filter(pattern.search, config):
+        for name in filter(pattern.search, map(str, config)):
             kind = name.partition("_")[0]
             found[kind] = max([found.get(kind, 0), *_sizes(config[name])])
         return found

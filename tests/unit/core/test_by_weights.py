@@ -104,6 +104,7 @@ def test_flop_by_hand(
             (15, 3, 0),
         ),
         ({**SHAPE, "n_head": 2, "dim_head": 3, "index_n_heads": 2, "index_head_dim": 5}, (6 + 10, 3, 0)),
+        ({**SHAPE, "pred_num_hidden_layers": 2, "num_pooler_layers": 1}, (4, 6, 0)),
         ({**SHAPE, "num_heads": [1, 2], "hidden_sizes": [4, 8], "depths": [2, 7]}, (8, 9, 0)),
         ({**SHAPE, "expand": 2}, (8, 3, 0)),
         ({"d_model": 4, "encoder_layers": 3, "decoder_layers": 2}, (4, 5, 0)),
