@@ -62,6 +62,7 @@ MODELS: list[Model] = [
     ("padding-of-all-tokens", "All tokens are padding.", [(FULL, {"train": {"tokens": 70, "padding_tokens": 70}})]),
     ("one-token-for-each-sequence", "As many sequences as tokens.", [(FULL, {"train": {"tokens": 3, "sequences": 3}})]),
     ("operators-not-all-counted", "Of generation operators are not counted, of training nothing is left out.", [({**FULL, "operators_not_counted": {"generate": ["by vLLM"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9}, "generate": {**WORK, "operator_flop": 10**7}})]),
+    ("operators-again-where-denied", "A process says that it computes nothing again, and counts three tenths that it did.", [({**FULL, "recomputation": "none", "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 3 * 10**8}})]),
     ("operators-of-two-left-out", "Operators of training and tokens of other work are not counted.", [({**FULL, "recomputation": "selective", "operators_not_counted": {"train": ["a kernel"]}, "not_counted": {"other": ["a judge"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}, "other": {**WORK, "operator_flop": 10**7}})]),
     ("lora-that-saves-modules", "LoRA that trains the head in full: a verifier may leave it unverified.", [({**lora("q_proj"), "lora": {"r": 3, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}}, {"train": WORK})]),
     ("too-many-sequences-of-one-token", "More sequences than the one token.", [(FULL, {"train": {"tokens": 1, "sequences": 2}})]),

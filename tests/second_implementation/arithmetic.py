@@ -321,7 +321,7 @@ def was_read(tally: J, name: str) -> bool:
 
 
 def active_in(tally: J) -> set[str]:
-    return {pipe for pipes in tally.get("sm_cycles", {}).values() for pipe, cycles in pipes.items() if cycles}
+    return {pipe for pipes in tally.get("sm_cycles", {}).values() for pipe in pipes}
 
 
 def settled(figures: Figures, read: bool, name: str) -> Figures:

@@ -359,7 +359,7 @@ def a_bucket(name: str) -> None:
 
 def grew(before: J, after: J) -> bool:
     """Whether `after` can be a later state of `before`."""
-    if after["to_ns"] < before["to_ns"]:
+    if after["to_ns"] < before["to_ns"] or ("energy_mj" in before and "energy_mj" not in after):
         return False
     for name in GROWING:
         if name in before and not no_less(before[name], after.get(name, 0 if name in AMOUNTS else {})):

@@ -40,6 +40,6 @@ def as_of(history: History, sealed_at: str) -> History:
 
 def _unknown_since(start: Incarnation, sealed_at: str) -> tuple[GapReason, int]:
     """Why what came after the last record of a daemon start is not known, and how long that was."""
-    age_ns = (utc_ns(sealed_at) - utc_ns(start.last_utc)) // 1000 * 1000
+    age_ns = (utc_ns(sealed_at) // 1000 - utc_ns(start.last_utc) // 1000) * 1000
     is_known = 0 <= age_ns <= _MAX_CHECKPOINTS * int(start.begin["checkpoint_ns"])
     return GapReason.NOT_JOURNALLED if is_known else GapReason.END_UNKNOWN, max(age_ns, 1000)

@@ -85,7 +85,7 @@ def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Requ
     whole, again = (sum(work.get(name, 0) for work in counting) for name in (OPERATOR_FLOP, RECOMPUTED))
     if not whole or again > whole or any(train in one.facts.get(name, ()) for one in sessions for name in NOT_COUNTED):
         return known
-    stated = max(known.low_ppm, (whole - again) * PPM // whole)  # else "measured" would be less than "at least"
+    stated = max(LEAST_PPM, (whole - again) * PPM // whole)  # else "measured" would be less than "at least"
     return replace(known, stated_ppm=stated, source=(*known.source, "operators_again"))
 
 
