@@ -454,28 +454,27 @@ def _without_head(model: Any, input_ids: Any, labels: Any) -> Any:  # noqa: ARG0
     return CausalLMOutput(loss=model.model(input_ids=input_ids).last_hidden_state.mean())
 
 
-class _Fused(torch.autograd.Function):
-    """A loss that keeps no logits: it computes them again in the backward pass."""
-
-    @staticmethod
-    def forward(context: Any, rows: Any, weight: Any) -> Any:
-        context.save_for_backward(rows, weight)
-        return (rows @ weight.T).logsumexp(-1).sum()
-
-    @staticmethod
-    def backward(context: Any, gradient: Any) -> Any:
-        rows, weight = context.saved_tensors
-        of_logits = (rows @ weight.T).softmax(-1) * gradient
-        return of_logits @ weight, of_logits.T @ rows
-
-
 def _with_a_fused_loss() -> Loop:
     """In the place of the model's forward pass."""
     from transformers.modeling_outputs import CausalLMOutput
 
+    class Fused(torch.autograd.Function):
+        """A loss that keeps no logits: it computes them again in the backward pass."""
+
+        @staticmethod
+        def forward(context: Any, rows: Any, weight: Any) -> Any:
+            context.save_for_backward(rows, weight)
+            return (rows @ weight.T).logsumexp(-1).sum()
+
+        @staticmethod
+        def backward(context: Any, gradient: Any) -> Any:
+            rows, weight = context.saved_tensors
+            of_logits = (rows @ weight.T).softmax(-1) * gradient
+            return of_logits @ weight, of_logits.T @ rows
+
     def forward(self: Any, input_ids: Any, **_: Any) -> Any:
         rows = self.model(input_ids=input_ids).last_hidden_state.flatten(0, 1)
-        return CausalLMOutput(loss=_Fused.apply(rows, self.lm_head.weight))
+        return CausalLMOutput(loss=Fused.apply(rows, self.lm_head.weight))
 
     model = llama(num_hidden_layers=LAYERS, vocab_size=500)
     model.forward = MethodType(forward, model)
