@@ -17,7 +17,7 @@ from tests.support.tools import check_markers
 # How long an example takes to be made says how busy the machine is.
 EVERY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("few", EVERY, max_examples=10, derandomize=True)
-settings.register_profile("quick", EVERY, max_examples=25, derandomize=True)
+settings.register_profile("quick", EVERY, max_examples=20, derandomize=True)
 settings.register_profile("default", EVERY, max_examples=100)
 settings.register_profile("thorough", EVERY, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
