@@ -44,15 +44,15 @@ def unsealed_text(records: int) -> str:
 
 def stopped_text(predicate: LedgerObject) -> str:
     """What to know of a run whose daemon was stopped, not with its job, and started again; else nothing."""
-    starts = list(predicate.objects("incarnations"))
-    ns = sum(
-        max(0, after.moment_ns("startedAt") - before.moment_ns("lastRecordAt"))
-        for before, after in pairwise(starts)
+    stops_ns = [
+        after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
+        for before, after in pairwise(predicate.objects("incarnations"))
         if before.raw("endReason") in _STOPS
-    )
-    if not ns:
+    ]
+    if not any(stops_ns):
         return ""
-    stopped = format_duration(Fraction(ns, NS_PER_S))
+    is_known = min(stops_ns) >= 0  # else the wall clock was set back
+    stopped = format_duration(Fraction(sum(stops_ns), NS_PER_S)) if is_known else "a time that is not known"
     return f"the daemon was stopped for {stopped} between its starts: what the devices did then is in no figure here"
 
 

@@ -541,3 +541,15 @@ def test_what_is_declared_otherwise_after_a_kill_is_not_believed_of_the_time_in_
     at_most = int(totals["guidelines"]["high"])
     assert at_most < in_training if is_ended else at_most >= in_between
     assert is_ended or int(totals["executed"]["high"]) >= in_between
+
+
+def test_a_stop_is_named_although_the_clock_was_set_back_meanwhile(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(3)
+    run.finish()
+    run.clock.step_wall(-90 * NS_PER_S)
+    run.start()
+    run.meter(1)
+    run.finish()
+    text = " ".join(verified_text(verified(run.seal(tmp_path / "ledger.json"))).split())
+    assert "STOPPED: the daemon was stopped for a time that is not known between its starts" in text
