@@ -26,7 +26,7 @@ class LedgerObject(FieldReader):
     def __init__(self, value: Any, path: str, report: Report | None = None) -> None:
         super().__init__(value, path, report or raising(lambda problem: LedgerError(problem, hint=HINT)))
         if len(self.mapping) > MAX_MEMBERS:
-            self.report(f"{path} has {len(self.mapping)} members: at most {MAX_MEMBERS} are shown")
+            self.report(f"{path} has {len(self.mapping)} members, more than {MAX_MEMBERS}")
 
     def text(self, key: str) -> str:
         """One printable line."""
