@@ -146,20 +146,22 @@ class OperatorDeclarations:
 NOTHING_DECLARED = OperatorDeclarations()
 
 
-def of_starts(each: Sequence[OperatorDeclarations], before: Iterable[Recomputation] = ()) -> OperatorDeclarations:
-    """Of a run whose daemon starts declare this, one after the other: what the last one does. Recomputation that they
-    declare differently, or otherwise than in the segments `before`, is not known: each may be right of its own work,
-    and one share is taken of all of it."""
+def of_starts(
+    each: Sequence[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
+) -> OperatorDeclarations:
+    """Of a run whose daemon starts declare this, one after the other: what the last one does. Recomputation that not
+    all of them declare alike, nor those of the segments `before`, is not known: each may be right of its own work, and
+    one share is taken of all of it."""
     last = each[-1]
     return replace(last, recomputation=None) if len(recomputations_of(each, before)) > 1 else last
 
 
 def recomputations_of(
-    each: Iterable[OperatorDeclarations], before: Iterable[Recomputation] = ()
-) -> tuple[Recomputation, ...]:
-    """The different ones that are declared."""
+    each: Iterable[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
+) -> tuple[Recomputation | None, ...]:
+    """The different ones that are declared; None where it was not."""
     declared = {*before, *(one.recomputation for one in each)}
-    return tuple(one for one in Recomputation if one in declared)
+    return tuple(one for one in (None, *Recomputation) if one in declared)
 
 
 def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:

@@ -44,7 +44,7 @@ class StartRecords:
         self._peak_table_sha256 = peak_table_sha256
         self._incarnation: int
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
-        self.recomputations: tuple[Recomputation, ...] = ()  # that daemon starts of the run declare
+        self.recomputations: tuple[Recomputation | None, ...] = ()  # that daemon starts of the run declare
         self.listed_seal: EarlierSeal | None = None  # that the journal has already
 
     def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
@@ -81,8 +81,8 @@ class StartRecords:
 
     def _of_segments(self, continues: Continued) -> dict[str, Any]:
         """What the first beginning in a segment has of those before it."""
-        said = {"recomputations": [one.value for one in self.recomputations]} if self.recomputations else {}
-        return {"continues": continues.for_journal(), **said}
+        said = [one and one.value for one in self.recomputations]
+        return {"continues": continues.for_journal(), "recomputations": said}
 
     def opened(self, name: str, facts: Mapping[str, Any]) -> None:
         """A source was opened."""

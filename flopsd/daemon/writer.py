@@ -87,7 +87,7 @@ class Writer:
         starts, before = [*starts, self._settings.run_declared], history.recomputations_before
         self._declared, self._records.recomputations = of_starts(starts, before), recomputations_of(starts, before)
         if self._declared != self._settings.run_declared:
-            log.warning("an earlier start of this run has another --recomputation: it counts as not declared")
+            log.warning("not all daemon starts of this run have the same --recomputation: it counts as not declared")
         for what, one in (("--method", "method"), ("base model", "base")):
             if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
                 log.warning(

@@ -137,6 +137,7 @@ CASES: list[Case] = [
     ("work-before-that-is-no-count", "A counter of `before` is true.", "law_10", "LAW-10", 5, "middle", put(4, "sessions", 0, "before", "train", "tokens", value=True)),
     ("work-that-stands-still", "Of the counters of a process one grows.", None, None, None, "phases", _work_that_stands),
     ("texts-beyond-16-bits", "Attempts and devices in the order of code points, which is not that of UTF-16.", None, None, None, "activity", _texts_beyond_16_bits),
+    ("recomputation-of-one-start", "The first of two daemon starts says nothing of recomputation, the second that there is none.", None, None, None, "activity", of_starts("declared", "recomputation", None, "none")),
     ("texts-that-begin-alike", "The name of the first attempt is how that of the second begins.", None, None, None, "activity", of_starts("context", "attempt", "1", "10")),
     ("texts-that-begin-alike-the-longer-first", "The name of the second attempt is how that of the first begins.", None, None, None, "activity", of_starts("context", "attempt", "10", "1")),
     ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", users((10, 9), 110, 109)),

@@ -94,9 +94,9 @@ def _is_known(session: J) -> bool:
 
 
 def settings_of(begins: list[J]) -> J:
-    """What the settings declare of a run: the last `begin`, but no recomputation that two of them have differently."""
+    """What the settings declare of a run: the last `begin`, but no recomputation that not all of them have."""
     last = begins[-1].get("declared") or {}
-    said = {(begin.get("declared") or {}).get("recomputation") for begin in begins} - {None}
+    said = {(begin.get("declared") or {}).get("recomputation") for begin in begins}
     return {**last, "recomputation": None} if len(said) > 1 else last
 
 

@@ -50,9 +50,9 @@ export class History {
     return this.incarnations[this.incarnations.length - 1];
   }
 
-  /** What the settings declare: the last `begin`, but no recomputation that two of them have differently. */
+  /** What the settings declare: the last `begin`, but no recomputation that not all of them have. */
   get settings() {
-    const said = new Set(this.incarnations.map((one) => one.begin.declared.recomputation).filter((one) => one !== null));
+    const said = new Set(this.incarnations.map((one) => one.begin.declared.recomputation));
     const last = this.latest.begin.declared;
     return said.size > 1 ? { ...last, recomputation: null } : last;
   }

@@ -106,10 +106,10 @@ class History:
         return of_starts(self.declared_by_starts)
 
     @property
-    def recomputations_before(self) -> tuple[Recomputation, ...]:
+    def recomputations_before(self) -> tuple[Recomputation | None, ...]:
         """What daemon starts of the segments before declare; of use to the daemon alone."""
         said = self.incarnations[0].begin.get("recomputations", ()) if self.incarnations else ()
-        return tuple(one for one in Recomputation if one.value in said)
+        return tuple(one for one in (None, *Recomputation) if (one and one.value) in said)
 
     @property
     def policy_sha256(self) -> list[str]:

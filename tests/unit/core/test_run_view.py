@@ -121,13 +121,13 @@ def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Pat
     assert claimed.counted.cumulative.measured_flop == view.bases.by_phase["generate"].measured_flop
 
 
+@pytest.mark.parametrize("first", [Recomputation.FULL, None])
 def test_what_two_starts_declare_differently_of_recomputation_is_not_known_of_the_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: Recomputation | None
 ) -> None:
     """Most of the work was computed again. By the word of the last start nothing was, and a quarter more would count."""
-    full = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.FULL)
     none = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.NONE)
-    run = Run(tmp_path, devices=(H100,), declared=full)
+    run = Run(tmp_path, devices=(H100,), declared=OperatorDeclarations(Phase.TRAIN, Method.FULL, first))
     run.meter(9)
     run.kill()
     run.declared = none
