@@ -43,7 +43,7 @@ STATED = {"invalid/foreign-policy-beside", "invalid/foreign-table-beside"}
 
 
 @pytest.mark.tool("node")
-@sampled(5)
+@sampled(10)
 def test_the_command_gives_every_vector_its_verdict_and_its_reason(extent: Extent) -> None:
     every = list(vectors())
     given = extent.of(every)
@@ -183,7 +183,7 @@ def test_its_types_hold() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@sampled(20)
+@sampled(40)
 @pytest.mark.tool("chromium")
 def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Extent) -> None:
     every = {one.name: one for one in vectors() if one.name not in BY_COMMAND}

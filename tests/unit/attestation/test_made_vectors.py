@@ -37,7 +37,7 @@ def _without_schema(path: Path) -> Any:
 
 
 @pytest.mark.long
-@sampled(4)
+@sampled(8)
 def test_the_schema_does_with_each_payload_what_it_says(extent: Extent) -> None:
     for vector in extent.of(published()):
         how = vector.expected["schema"]

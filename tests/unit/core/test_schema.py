@@ -94,7 +94,7 @@ def members_lacked(document: Any, path: tuple[Any, ...]) -> int:
 
 
 @pytest.mark.long
-@sampled(10)
+@sampled(25)
 @pytest.mark.parametrize(
     "case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay", "declared-phases"]
 )
@@ -125,7 +125,7 @@ def is_count(value: Any, name: Any) -> bool:
 
 
 @pytest.mark.long
-@sampled(10)
+@sampled(25)
 @pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
 def test_no_count_may_be_bent(case: str, extent: Extent) -> None:
     document, bent = payload(case), 0
@@ -147,7 +147,7 @@ def merged(folder: Path, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@sampled(30)
+@sampled(80)
 @pytest.mark.parametrize("kind", ["job", "lineage"])
 def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent: Extent) -> None:
     document, count = merged(tmp_path, kind), 0

@@ -111,7 +111,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(Path(folder))
 
 
-@sampled(10)
+@sampled(20)
 def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     around = {0, *(end + d for end in left.ends for d in (-1, 0, 1) if end + d <= len(left.journal))}
     sizes = extent.of(range(len(left.journal) + 1), always=around)
@@ -124,7 +124,7 @@ def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
         place.go_on(left.journal[:size])
 
 
-@sampled(10)
+@sampled(20)
 @pytest.mark.parametrize("pattern", [0x01, 0x80, 0xFF])
 def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Extent) -> None:
     """Whole lines that were changed are put aside; what might have been torn is cut, and its digest stated."""
@@ -141,7 +141,7 @@ def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Ex
         place.go_on(left.journal[:at] + bytes([left.journal[at] ^ pattern]) + left.journal[at + 1 :])
 
 
-@sampled(10)
+@sampled(20)
 def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     for size in extent.of(range(len(left.journal))):
         nuls = b"\0" * (len(left.journal) - size)
@@ -153,7 +153,7 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
 
 
 @pytest.mark.long
-@sampled(10)
+@sampled(20)
 def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     lines = left.pending.splitlines(keepends=True)
     honest = [json.loads(raw)["r"] for raw in lines]

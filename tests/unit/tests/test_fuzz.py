@@ -9,7 +9,7 @@ from tests.support.authorities import VECTORS
 from tests.support.extent import Extent, sampled
 
 
-@sampled(5)
+@sampled(10)
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_seed_and_every_kept_input_does_what_its_target_demands(name: str, extent: Extent) -> None:
     target = TARGETS[name]
