@@ -145,10 +145,11 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     """As given, as measured by a ledger, or assumed; `source` states which."""
     from flopsd.report.measured_mfu import mfu_of
     from flopsd.report.planned_hardware import Mfu
-    from flopsd.settings.data_files import load_peaks
+    from flopsd.settings.data_files import Tables
 
     if arguments.mfu_from is not None:
-        return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format or DEFAULT_FORMAT)
+        tables = Tables(peaks_files=[peaks_file] if peaks_file else ())
+        return mfu_of(Path(arguments.mfu_from), tables, arguments.format or DEFAULT_FORMAT)
     low, high = arguments.mfu or interval(DEFAULT_MFU)
     return Mfu(low, high, "assumed, not measured" if arguments.mfu is None else "as given")
 

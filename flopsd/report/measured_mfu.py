@@ -14,14 +14,16 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError
 from flopsd.report.planned_hardware import Mfu, peak_flop_per_s
+from flopsd.settings.data_files import Tables
 
 _NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 _ELSEWHERE = tuple(reason.value for reason in ACCOUNTED_ELSEWHERE)
 
 
-def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
-    """FLOP that contributed to parameter updates over the devices' dense datasheet peak in the time that was the job's.
-    An interval, as the ledger has one. The ledger is read and not verified. Raises LedgerError, NotVerifiedError."""
+def mfu_of(ledger: Path, tables: Tables, number_format: str) -> Mfu:
+    """FLOP that contributed to parameter updates over the devices' dense datasheet peak in the time that was the job's,
+    by the table that rated them. An interval, as the ledger has one. The ledger is read and not verified. Raises
+    LedgerError, NotVerifiedError, PeakTableError."""
     statement = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
     try:
         predicate = statement["predicate"]
@@ -34,7 +36,15 @@ def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
                 f"{ledger} does not state how much of its work was training",
                 hint="its run must have declared its phase (--phase train) and measured something",
             )
+        declared = [start["precision"] and start["precision"]["sharesPpm"] for start in predicate["incarnations"]]
+        if all(declared) and not any(number_format in formats for formats in declared):
+            formats = ", ".join(sorted({name for formats in declared for name in formats}))
+            raise LedgerError(
+                f"the run of {ledger} computed in {formats}, as it declared, and not in {number_format}",
+                hint=f"its share is of another peak: plan in {formats} too, with --format, or give --mfu",
+            )
         high = None if guidelines["high"] is None else int(guidelines["high"])
+        table = tables.peaks(str(predicate["method"]["peakTableSha256"]), ledger)
         least, most_possible = _possible(predicate, table, number_format)
         most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
         at_least = min(low / most_possible, most)
@@ -67,12 +77,12 @@ def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str
 
 def _peak(table: PeakTable, device: Mapping[str, Any], number_format: str) -> tuple[int, int]:
     """Of a MIG slice the peak of its own SMs."""
-    part, slice_sm_count = device["peakRow"], None
+    row, slice_sm_count = device["peakRow"], None
     if device["parent"] is not None:
         slice_sm_count = device["smCount"]
         if slice_sm_count is None:
             raise LedgerError(f"the ledger does not state how many SMs the MIG slice {device['uuid']} has")
-    peak = peak_flop_per_s(table.parts[part], number_format, slice_sm_count)
+    peak = None if row is None else peak_flop_per_s(table.parts[row], number_format, slice_sm_count)
     if peak is None:
-        raise LedgerError(f"the peak table has no datasheet peak of {part} in {number_format}")
+        raise LedgerError(f"the peak table has no datasheet peak of {row or device['model']} in {number_format}")
     return peak

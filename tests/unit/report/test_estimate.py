@@ -18,7 +18,7 @@ from flopsd.errors import LedgerError
 from flopsd.report.estimate import ALONE
 from flopsd.report.measured_mfu import mfu_of
 from flopsd.report.planned_hardware import peak_flop_per_s
-from flopsd.settings.data_files import load_peaks
+from flopsd.settings.data_files import Tables, load_peaks
 from tests.support.architectures import LLAMA_8B
 from tests.support.paths import GOLDEN, ROOT, VECTORS
 from tests.support.process import in_process
@@ -249,10 +249,12 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str) -> None:
 def test_the_mfu_of_an_earlier_run_is_its_ledgers() -> None:
     vectors = VECTORS / "valid"
     ledger = vectors / "declared-by-settings" / "ledger.json"
-    command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "ml.p5.48xlarge"]
-    found = computed(*command, "--mfu-from", str(ledger))
+    command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "h100-sxm5-80gb"]
+    rated = ("--mfu-from", str(ledger), "--peaks", str(VECTORS / "peaks.yaml"))
+    found = computed(*command, *rated)
     assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
     assert "--phase train" in run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json"), code=1)
+    assert "flopsd has no peak table with SHA-256" in run(*command, *rated[:2], code=1)
 
 
 def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: str) -> None:
@@ -274,10 +276,12 @@ def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: 
     assert "DOUBT: the rates of b300 are unverified" in run(*work, "--on", "b300")
 
 
-def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str]) -> Path:
+def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str],
+              declared: dict[str, Any] | None = None) -> Path:  # fmt: skip
     """What of a ledger gives its MFU: 989 TFLOP trained, exactly."""
     predicate = {
-        "kind": "node", "replay": None, "devices": devices,
+        "kind": "node", "replay": None, "devices": devices, "incarnations": [{"precision": declared}],
+        "method": {"peakTableSha256": load_peaks().sha256},
         "totals": {"guidelines": {"low": str(989 * 10**12), "high": str(989 * 10**12)}},
         "coverage": {"gapSecondsByReason": by_reason, "gaps": gaps},
     }  # fmt: skip
@@ -289,34 +293,44 @@ def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, st
 
 
 def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> None:
-    table = load_peaks(None)
+    tables = Tables()
     h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "10.0"}
     other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
     gap = {"device": "a", "reason": "other_job", "seconds": "8.0"}
-    ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), table, "bf16")
-    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"other_job": "8.0"}), table, "bf16")
+    ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), tables, "bf16")
+    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"other_job": "8.0"}), tables, "bf16")
     assert shared.low == shared.high == ours.low == ours.high > Fraction(49, 100)
-    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"other_job": "6.0"}), table, "bf16")
+    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"other_job": "6.0"}), tables, "bf16")
     for device in ("a", "b"):  # nobody knows which of the two it was
         gap = {"device": device, "reason": "other_job", "seconds": "6.0"}
-        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"other_job": "6.0"}), table, "bf16")
+        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"other_job": "6.0"}), tables, "bf16")
         assert unlisted.low <= one.low <= one.high <= unlisted.high
 
 
+def test_a_run_in_another_number_format_has_a_share_of_another_peak(tmp_path: Path) -> None:
+    h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "1.0"}
+    ledger = ledger_of(tmp_path / "run", [h100], [], {}, {"sharesPpm": {"fp8": 1_000_000}})
+    assert mfu_of(ledger, Tables(), "fp8").high < Fraction(51, 100)
+    with pytest.raises(LedgerError, match="computed in fp8, as it declared, and not in bf16"):
+        mfu_of(ledger, Tables(), "bf16")
+
+
 def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None:
-    table = load_peaks(None)
+    tables = Tables()
     whole = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "14.0"}
     one = {**whole, "uuid": "m", "parent": "a", "smCount": 66}
     gap = {"device": "a", "reason": "metered_as_mig", "seconds": "14.0"}
-    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"metered_as_mig": "14.0"}), table, "bf16")
-    half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), table, "bf16")
+    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"metered_as_mig": "14.0"}), tables, "bf16")
+    half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), tables, "bf16")
     assert found == replace(half, source=found.source)
     with pytest.raises(LedgerError, match="no datasheet peak of h100-sxm5-80gb in fp4"):
-        mfu_of(tmp_path / "half", table, "fp4")
+        mfu_of(tmp_path / "half", tables, "fp4")
+    with pytest.raises(LedgerError, match="no datasheet peak of NVIDIA X9000 in bf16"):
+        mfu_of(ledger_of(tmp_path / "x", [{**whole, "peakRow": None, "model": "NVIDIA X9000"}], [], {}), tables, "bf16")
     with pytest.raises(LedgerError, match="how many SMs"):
         mfu_of(
             ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"metered_as_mig": "14.0"}),
-            table,
+            tables,
             "bf16",
         )
 
