@@ -1,4 +1,4 @@
-"""Dataclasses that are quick to make and to fill. Pure. Why: ADR 35."""
+"""Dataclasses with less overhead at import and construction. Pure. ADR 35 gives the reasons."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(*, frozen=False, slots=False):
-        """As `dataclasses.dataclass`, but that `frozen` is a matter of the type checker alone: a frozen one has a hash,
-        and who sets a member of it is stopped by mypy and by nothing else."""
+        """As `dataclasses.dataclass`, except that only the type checker enforces `frozen`: a frozen class has a hash,
+        but nothing at run time prevents setting a member."""
 
         def made(cls):
             cls = dataclasses.dataclass(repr=False, eq=False, slots=slots)(cls)

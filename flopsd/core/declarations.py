@@ -1,7 +1,7 @@
-"""What operators and training processes declare, since no counter measures it. Pure.
+"""What operators and training processes declare because no counter measures it. Pure.
 
-A declaration is never a measurement. Each is kept beside the figures with who made it, and what is not declared
-stays an interval.
+A declaration is never a measurement. It is kept next to the figures together with its author; anything undeclared stays
+an interval.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from flopsd.core.values import is_whole, text_or_none
 MAX_TEXT = 200
 MAX_COUNT = 10**30
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
-# What a training process reads of its environment, which is the daemon's too under `flopsd exec`.
+# Environment variables that a training process reads. Under `flopsd exec` the daemon has them too.
 OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE = "FLOPSD_OPERATOR_COUNT", "FLOPSD_DEVICE_UUID"
 KERNEL_WINDOWS_VARIABLE = "FLOPSD_KERNEL_WINDOWS"
 _FLOP = re.compile("0|[1-9][0-9]{0,59}")
 
 
 class Phase(str, Enum):
-    """What a training process does. A closed set: it is a metric label."""
+    """What a training process is doing. A closed set, since it is a metric label."""
 
     TRAIN = "train"
     EVALUATE = "evaluate"  # purely diagnostic: trains nothing, makes no training data
@@ -37,7 +37,7 @@ class Phase(str, Enum):
 
 
 class Method(str, Enum):
-    """How weights are trained."""
+    """How the weights are trained."""
 
     PRETRAINING = "pretraining"  # no base model
     FULL = "full"
@@ -47,7 +47,7 @@ class Method(str, Enum):
 
 
 class Recomputation(str, Enum):
-    """Activation checkpointing: what the backward pass computes a second time."""
+    """Activation checkpointing: how much of the forward pass is computed again during the backward pass."""
 
     NONE = "none"
     FULL = "full"
@@ -55,19 +55,19 @@ class Recomputation(str, Enum):
 
 
 class Role(str, Enum):
-    """What a model beside the trained one is for; the trained one has none."""
+    """The purpose of a model that runs next to the trained one; the trained model has no role."""
 
-    REFERENCE = "reference"  # its outputs are in the loss, or a penalty for leaving them
+    REFERENCE = "reference"  # its outputs enter the loss, or a penalty for departing from them
     REWARD = "reward"  # scores samples
     TEACHER = "teacher"  # its outputs are the target, as in distillation
-    CRITIC = "critic"  # estimates values, and is trained beside
+    CRITIC = "critic"  # estimates values, and is trained too
     OTHER = "other"
 
 
-# Counters of a process's work in one phase; they only grow. `tokens` are all positions that passed through the
-# model, padding included. Pairs are summed over sequences: of s tokens there are s*s square pairs, and
-# sum(min(i, w)) for i = 1..s pairs within a causal window of w. `target_` is a decoder beside an encoder. `patches` are
-# all rows that pass an image tower, class tokens included; their pairs are of one image, or of one window in it.
+# Counters of a process's work in one phase; they only grow. `tokens` are all positions that passed through the model,
+# padding included. Pairs are summed over sequences: a sequence of s tokens has s*s square pairs, and sum(min(i, w)) for
+# i = 1..s pairs within a causal window of w. `target_` is the decoder of an encoder-decoder. `patches` are all rows
+# that pass an image tower, class tokens included; their pairs are within one image or window.
 COUNTERS = (
     "steps",  # optimizer steps
     "forward_passes",
@@ -78,28 +78,28 @@ COUNTERS = (
     "window_pairs",
     "target_tokens",
     "target_square_pairs",
-    "cross_pairs",  # of both sides; of a model that compares texts with images, every text with every image
-    "cross_tokens",  # an encoder's rows of which a decoder made keys and values; not declared: all rows, once
-    "images",  # tiles and frames too: whatever attends to itself alone
+    "cross_pairs",  # of both sides; for a model that compares texts with images, every text with every image
+    "cross_tokens",  # encoder rows that a decoder made keys and values of; undeclared: all rows, once
+    "images",  # tiles and frames too: each unit that attends only to itself
     "patches",
     "patch_square_pairs",
     "patch_window_pairs",
-    "headless_tokens",  # of which no logits were computed
-    "unlabelled_tokens",  # of which logits may have been left out: no label, or a head that is outside of the model
-    "fused_head_tokens",  # whose logits a fused loss computes, and computes again in its backward pass
-    # Of a model that flopsd does not read: multiply-adds of rows with weights, as the process counted them.
-    "weight_passes",  # forward passes in which they were counted
+    "headless_tokens",  # for which no logits were computed
+    "unlabelled_tokens",  # whose logits may have been left out: no label, or a head outside the model
+    "fused_head_tokens",  # whose logits a fused loss computes, and again in its backward pass
+    # For a model that flopsd does not read: multiply-adds of rows with weights, as the process counted them.
+    "weight_passes",  # forward passes in which these were counted
     "weight_products",  # in forward passes, each once
     "trained_weight_products",  # those whose weights have gradients
-    "graded_weight_products",  # those whose rows have gradients
+    "graded_weight_products",  # those whose rows (activations) have gradients
     "recomputed_weight_products",  # computed again in a backward pass
-    "other_weight_products",  # of weights whose products the process does not see: what the rows nearby come to
+    "other_weight_products",  # of weights whose products the process does not see: computed from the rows nearby
     "other_weight_products_max",
-    "weight_square_pairs",  # as square_pairs, of the longest rows that passed any weights
-    "weight_pair_products",  # what one product of pairs for each product with weights came to, at its narrower side
+    "weight_square_pairs",  # as square_pairs, for the longest rows that passed any weights
+    "weight_pair_products",  # cost of one product of pairs for each product with weights, at its narrower side
     "framework_flop",  # the framework's own count, such as the Trainer's total_flos
-    "operator_flop",  # of all operators that ran on the session's device, a multiply-add being 2
-    "recomputed_operator_flop",  # of these, forward operators computed again in a backward pass
+    "operator_flop",  # of all operators that ran on the session's device; a multiply-add counts 2
+    "recomputed_operator_flop",  # the part of operator_flop from forward operators computed again in a backward pass
     *KERNEL_COUNTERS,  # of kernels seen in sampled windows
 )
 Work = Mapping[str, int]
@@ -107,9 +107,9 @@ Work = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that was modified. `flop` is None where its compute is asserted unknown and not estimable. `kind` is
-    known, estimated (by `method`) or unknown; `systemic` is None where it is not declared. `reason` is why it is none
-    of systemic risk where the law presumes that it is."""
+    """The model that was modified. `kind` is known, estimated (by `method`) or unknown. `flop` is None where its
+    compute is asserted to be neither known nor estimable; `systemic` is None where undeclared. `reason` says why the
+    model is not one of systemic risk although the law presumes it."""
 
     name: str | None
     kind: str
@@ -119,22 +119,22 @@ class Base:
     reason: str | None = None
 
     def for_journal(self) -> dict[str, Any]:
-        """As journal and ledger have it; without the reason, which few have, where there is none."""
+        """As in journal and ledger; `reason`, which few have, is left out where there is none."""
         fields = {**asdict(self), "flop": text_or_none(self.flop)}
         return fields if self.reason is not None else {name: fields[name] for name in fields if name != "reason"}
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorDeclarations:
-    """What the settings of a run declare. None: not declared."""
+    """The declarations in the settings of a run. None: not declared."""
 
-    phase: Phase | None = None  # what the whole job does, whatever a process says
+    phase: Phase | None = None  # what the whole job does, whatever a process declares
     method: Method | None = None
     recomputation: Recomputation | None = None
     base: Base | None = None
 
     def for_journal(self) -> dict[str, Any]:
-        """As the journal's `begin` has it; FLOP are text there, as in ledgers."""
+        """As in the journal's `begin` record; FLOP are text there, as in ledgers."""
         return {
             "phase": None if self.phase is None else self.phase.value,
             "method": None if self.method is None else self.method.value,
@@ -149,9 +149,9 @@ NOTHING_DECLARED = OperatorDeclarations()
 def of_starts(
     each: Sequence[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
 ) -> OperatorDeclarations:
-    """Of a run whose daemon starts declare this, one after the other: what the last one does. Recomputation that not
-    all of them declare alike, nor those of the segments `before`, is not known: each may be right of its own work, and
-    one share is taken of all of it."""
+    """The declarations of a run from those of its daemon starts, in order: the last one holds. Recomputation is unknown
+    unless all starts, and the segments `before`, declare it alike: each may be right about its own work, but one share
+    applies to all of it."""
     last = each[-1]
     return replace(last, recomputation=None) if len(recomputations_of(each, before)) > 1 else last
 
@@ -159,7 +159,7 @@ def of_starts(
 def recomputations_of(
     each: Iterable[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
 ) -> tuple[Recomputation | None, ...]:
-    """The different ones that are declared; None where it was not."""
+    """The distinct values declared; None where it was not."""
     declared = {*before, *(one.recomputation for one in each)}
     return tuple(one for one in (None, *Recomputation) if one in declared)
 
@@ -178,7 +178,7 @@ def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:
 
 
 def base_from(raw: Mapping[str, Any] | None) -> Base | None:
-    """A base model as journal and ledger have it. Raises KeyError, TypeError or ValueError on anything else."""
+    """A base model from its form in journal and ledger. Raises KeyError, TypeError or ValueError on anything else."""
     if raw is None:
         return None
     name, kind, flop, method, systemic = (raw[key] for key in ("name", "kind", "flop", "method", "systemic"))

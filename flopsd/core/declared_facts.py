@@ -1,4 +1,4 @@
-"""What training processes declare of themselves, checked: facts, and counters by phase. Pure."""
+"""Checks of what training processes declare about themselves: facts, and counters by phase. Pure."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ MAX_CONFIG_ENTRIES = 400
 MAX_CONFIG_DEPTH = 4
 MAX_MODULES = 256
 MAX_LEFT_OUT = 16
-# What the FLOP of a model are computed from, beside the work on it.
+# The facts, besides the counted work, from which a model's FLOP are computed.
 MODEL_FACTS = (
     "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
     "packing", "window",
 )  # fmt: skip
-_LAYERS_UNNAMED, _LAYERS_MOST = 200, 2000  # that a configuration may leave out, and that any may have
+_LAYERS_UNNAMED, _LAYERS_MOST = 200, 2000  # layers that a configuration may leave out; the most of any model
 _DEVICE = re.compile("[!-~]{1,100}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")
 
 
 def facts_from(raw: object) -> dict[str, Any]:
-    """The facts that a process declares, checked: a closed set, small. Raises ValueError naming the fact."""
+    """The facts that a process declares, checked: a small, closed set. Raises ValueError, which names the fact."""
     facts = FieldReader(raw, "", raising(ValueError))
     facts.only(*_FACTS)
     return {name: _FACTS[name](facts, name) for name in facts.mapping}
 
 
 def refuse_unprintable(facts: Mapping[str, Any]) -> None:
-    """Raises ValueError for a text that is more than a line of printable characters. Asked of a process alone: which
-    characters are printable depends on the version of Python, and a journal is read by others."""
+    """Raise ValueError for a text that is more than a line of printable characters. Applied to processes only, not to
+    journals: which characters are printable depends on the Python version, and others read the journal."""
     for name, value in facts.items():
         if name != "model_config" and not all(text.isprintable() and text.strip() for text in _texts(value)):
             raise ValueError(f"{name}: must be of printable characters, is {value!r:.100}")
@@ -56,7 +56,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def work_from(raw: object) -> dict[str, dict[str, int]]:
-    """Counters by phase, checked. Raises ValueError."""
+    """The counters by phase, checked. Raises ValueError."""
     if not isinstance(raw, Mapping):
         raise ValueError("work is not a mapping of phases")
     found: dict[str, dict[str, int]] = {}
@@ -68,8 +68,8 @@ def work_from(raw: object) -> dict[str, dict[str, int]]:
 
 
 def layers_to_compute(facts: Mapping[str, Any]) -> int:
-    """About how much there is to compute of a model with these facts, in layers of one without adapters, and rather
-    more. A process may declare models without end, of so many layers as no model has."""
+    """A generous estimate of the cost of computing a model with these facts, in layers of a model without adapters. A
+    process may declare any number of models, with more layers than any real one."""
     lora = facts.get("lora") or {}
     names = sum(len(lora.get(key) or ()) for key in ("target_modules", "modules_to_save"))
     return (_LAYERS_UNNAMED + _layers(facts.get("model_config"), "")) * (10 + names) // 10
@@ -115,7 +115,7 @@ def _precision_fact(facts: FieldReader, name: str) -> object:
 
 
 def _lora(facts: FieldReader, name: str) -> dict[str, Any]:
-    """Adapters as PEFT names them: r, and the modules that they are attached to."""
+    """Adapters in PEFT's terms: r, and the modules that they are attached to."""
     lora = facts.object(name)
     lora.only("r", "target_modules", "modules_to_save", null=True)
     found: dict[str, Any] = {"r": lora.whole("r", 0, MAX_COUNT)}
@@ -130,7 +130,7 @@ def _lora(facts: FieldReader, name: str) -> dict[str, Any]:
 
 
 def _not_counted(facts: FieldReader, name: str) -> dict[str, list[str]]:
-    """What a process does and cannot count, in words, by phase."""
+    """Work that a process does but cannot count, in words, by phase."""
     work = facts.object(name)
     work.only(*(phase.value for phase in Phase))
     found = {phase: work.texts(phase) for phase in work.mapping}
@@ -141,7 +141,7 @@ def _not_counted(facts: FieldReader, name: str) -> dict[str, list[str]]:
 
 
 def _config(facts: FieldReader, name: str) -> dict[str, Any]:
-    """A model's config.json: JSON of bounded size, with floats as text, since no ledger holds floats."""
+    """A model's config.json: JSON of bounded size, with floats as text, since ledgers hold no floats."""
     try:
         found = _plain(facts.object(name).mapping, MAX_CONFIG_DEPTH)
     except ValueError as fault:
@@ -192,6 +192,6 @@ _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "local_rank": _count_fact,
     "world_size": _count_fact,
     "framework": _text_fact,
-    "operators_not_counted": _not_counted,  # as not_counted, of operator_flop
-    "device": _device,  # the accelerator that operator_flop are of; it never changes
+    "operators_not_counted": _not_counted,  # as not_counted, for operator_flop
+    "device": _device,  # the accelerator on which operator_flop were counted; it never changes
 }

@@ -1,4 +1,4 @@
-"""The DSSE envelope, decoded and encoded. Pure; `attestation/signing/dsse.py` makes and checks its signatures."""
+"""Decoder and encoder of the DSSE envelope. Pure; `attestation/signing/dsse.py` makes and checks its signatures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 _BEGIN, _PIECE = b'{\n "payload": "', 4 << 16
-MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
+MAX_SIGNATURES = 64  # each is tried with every key, over the whole payload
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A DSSE v1 envelope, decoded. `signatures` hold (keyid hint, signature bytes); `extensions` hold what else stands
-    in the object of each signature, unsigned as it is."""
+    """A decoded DSSE v1 envelope. `signatures` are (keyid hint, signature bytes); `extensions` are the other, unsigned
+    members of each signature object."""
 
     payload: bytes
     payload_type: str
@@ -30,7 +30,7 @@ class Envelope:
         return index < len(self.extensions) and "timestamps" in self.extensions[index]
 
     def timestamps(self, index: int) -> tuple[bytes, ...]:
-        """RFC 3161 responses beside a signature. Raises NotVerifiedError where they are not base64."""
+        """The RFC 3161 responses next to a signature. Raises NotVerifiedError if they are not base64."""
         listed = self.extensions[index].get("timestamps") if index < len(self.extensions) else None
         tokens = [
             one.get("token")
@@ -41,7 +41,7 @@ class Envelope:
 
 
 def parse_envelope(data: bytes) -> Envelope:
-    """The DSSE envelope in `data`. Raises NotVerifiedError with the first fault."""
+    """Decode the DSSE envelope in `data`. Raises NotVerifiedError with the first fault."""
     if len(data) > MAX_ENVELOPE_BYTES:
         raise NotVerifiedError(
             f"the ledger has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger",
@@ -50,7 +50,7 @@ def parse_envelope(data: bytes) -> Envelope:
         )
     apart = _apart(data)
     payload, document = apart or (b"", parse_json(data, "the ledger", "envelope"))
-    del data  # of a job of thousands of nodes each copy has some 50 MB
+    del data  # for a job of thousands of nodes each copy takes about 50 MB
     if not isinstance(document, dict):
         raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
@@ -83,8 +83,8 @@ def parse_envelope(data: bytes) -> Envelope:
 
 
 def _apart(data: bytes) -> tuple[bytes, Any] | None:
-    """The payload of an envelope in the layout of `encode_envelope`, and the rest of it; None for another one, and for
-    what is not right in any way. Nearly all of an envelope is its payload, which need not be read as JSON."""
+    """The payload of an envelope in the layout of `encode_envelope`, and the rest of the envelope; None for any other
+    layout or any fault. Nearly all of an envelope is its payload, and parsing that as JSON is avoided."""
     end = data.find(b'"', len(_BEGIN))
     if not data.startswith(_BEGIN) or end < 0:
         return None
@@ -96,7 +96,7 @@ def _apart(data: bytes) -> tuple[bytes, Any] | None:
 
 
 def _decoded(data: bytes, begin: int, end: int) -> bytes:
-    """Padded base64 in the standard alphabet, a piece at a time. Raises ValueError for other text."""
+    """Decode padded base64 in the standard alphabet piece by piece. Raises ValueError for other text."""
     found = []
     for at in range(begin, end, _PIECE):
         piece = data[at : min(at + _PIECE, end)]
@@ -111,7 +111,7 @@ def encode64(data: bytes) -> str:
 
 
 def _base64(text: str, what: str) -> bytes:
-    """Base64 in the standard or the URL-safe alphabet, padded or not; whatever has another reading is refused."""
+    """Decode base64 in the standard or URL-safe alphabet, padded or not; ambiguous text is refused."""
     raw = text.encode("ascii", "replace").replace(b"-", b"+").replace(b"_", b"/")
     if b"=" not in raw:
         raw += b"=" * (-len(raw) % 4)
@@ -122,9 +122,9 @@ def _base64(text: str, what: str) -> bytes:
 
 
 def _canonical(raw: bytes) -> bytes:
-    """What padded base64 in the standard alphabet means. Raises ValueError for what is not the only text of it."""
+    """Decode padded base64 in the standard alphabet. Raises ValueError for any encoding but the canonical one."""
     found = base64.b64decode(raw, validate=True)
-    last = (len(found) - 1) // 3 * 3  # where the last group begins: only there may be bits behind the last byte
+    last = (len(found) - 1) // 3 * 3  # start of the last group: only there can be bits after the last byte
     if len(raw) != -(-len(found) // 3) * 4 or base64.b64encode(found[last:]) != raw[last // 3 * 4 :]:
         raise ValueError("not in canonical base64")
     return found

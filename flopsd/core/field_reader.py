@@ -1,6 +1,6 @@
-"""JSON and YAML from outside, read field by field, by type. Pure.
+"""Typed access to the fields of untrusted JSON and YAML. Pure.
 
-A field of another type is reported with its path: `path.to.key: must be a count, is true`. A bool is never a number.
+A field of a wrong type is reported with its path: `path.to.key: must be a count, is true`. A bool is never a number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _R = TypeVar("_R", bound="FieldReader")
 
 
 def collecting(problems: list[str], where: str) -> Report:
-    """A `Report` that adds each problem to the list, prefixed with the file or entry it is about."""
+    """A `Report` that adds each problem to the list, prefixed with the file or entry concerned."""
     return lambda problem: problems.append(f"{where}: {problem}")
 
 
@@ -33,17 +33,17 @@ def raising(error: Callable[[str], Exception]) -> Report:
 
 
 class FieldReader:
-    """The fields of one mapping. `report` is called with every problem; if it returns, so does the getter, with a
-    stand-in value, so that all problems can be collected in one pass. A null field counts as missing."""
+    """The fields of one mapping. `report` is called with every problem; if it returns, the getter returns a stand-in
+    value, so that one pass can collect all problems. A null field counts as missing."""
 
     def __init__(self, value: Any, path: str, report: Report) -> None:
         """`path` locates the mapping in its document: empty for the document itself."""
         self.path, self.report = path, report
         self._fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
         if not isinstance(value, Mapping):
-            kind = "text" if isinstance(value, str) else _found(value)  # a text may be a secret in the wrong place
+            kind = "text" if isinstance(value, str) else _found(value)  # a text may be a misplaced secret
             report(f"{path}{': ' if path else ''}must be a mapping, is {kind}")
-            self.report = lambda _: None  # its missing fields are no further problems
+            self.report = lambda _: None  # its missing fields are not reported as well
 
     def __contains__(self, key: str) -> bool:
         return self._fields.get(key) is not None
@@ -62,7 +62,7 @@ class FieldReader:
         self.report(f"{self.at(key)}: {text}")
 
     def wrong(self, key: str, expected: str) -> None:
-        """Report that a field is not what it must be."""
+        """Report that a field does not have the expected form."""
         self.problem(key, f"must be {expected}, is {_found(self.raw(key))}")
 
     def at(self, key: str) -> str:
@@ -70,7 +70,7 @@ class FieldReader:
         return f"{self.path}.{_name(key)}" if self.path else _name(key)
 
     def only(self, *known: str, null: bool = False) -> None:
-        """Report every field that is not `known`, and unless `null` every one without a value."""
+        """Report every field that is not `known` and, unless `null`, every field without a value."""
         for key, value in self._fields.items():
             if key not in known:
                 self.problem(key, f"unknown; known: {', '.join(known)}")
@@ -98,7 +98,7 @@ class FieldReader:
         return text
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; empty if it is missing."""
+        """A list of texts; empty if the field is missing."""
         value = self._list(key)
         if not all(isinstance(item, str) for item in value):
             self.wrong(key, "a list of texts")
@@ -121,7 +121,7 @@ class FieldReader:
         return known[known.index(value)]
 
     def some_of(self, key: str, known: Sequence[str]) -> tuple[str, ...]:
-        """A list of known texts, not an empty one; empty if it is missing."""
+        """A non-empty list of known texts; empty if the field is missing."""
         value = self.raw(key)
         if value is None:
             return ()
@@ -131,7 +131,7 @@ class FieldReader:
         return tuple(value)
 
     def flag(self, key: str) -> bool | None:
-        """None if it is missing."""
+        """A bool; None if the field is missing."""
         value = self.raw(key)
         if value is not None and not isinstance(value, bool):
             self.wrong(key, "true or false")
@@ -157,7 +157,7 @@ class FieldReader:
             return None
 
     def fraction(self, key: str) -> Fraction:
-        """An exact positive fraction from text such as "1e25/3". Only text: a number of YAML may have lost digits."""
+        """An exact positive fraction from text such as "1e25/3". Only text: a YAML number may have lost digits."""
         value = self.raw(key)
         numerator, slash, denominator = value.partition("/") if isinstance(value, str) else ("", "", "")
         try:
@@ -182,7 +182,7 @@ class FieldReader:
             yield self._child(value, f"{self.at(key)}[{at}]")
 
     def items(self: _R, key: str) -> Iterator[tuple[str, _R]]:
-        """Name and value of each field of a mapping of mappings; none if it is missing."""
+        """Name and value of each field of a mapping of mappings; none if the field is missing."""
         fields = self.maybe_object(key)
         if fields is not None:
             yield from ((name, fields.object(name)) for name in fields.mapping)
@@ -199,7 +199,7 @@ class FieldReader:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: bounded, printable, in the words of JSON and YAML."""
+    """A value for a message: bounded, printable, in the notation of JSON and YAML."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):

@@ -11,8 +11,8 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Figures(NamedTuple):
-    """The three figures of any total. `measured` is None where nothing estimating was read;
-    `high_flop` is None where no ceiling is known. Never one number."""
+    """The three figures of any total, in FLOP. `measured` is None where no estimating evidence was read; `high_flop` is
+    None where no ceiling is known."""
 
     low_flop: int
     measured_flop: int | None
@@ -27,11 +27,11 @@ class Figures(NamedTuple):
 
     @property
     def unbounded(self) -> Figures:
-        """The same of what is not whole: no upper bound is known of it."""
+        """The same figures without an upper bound, for a total that is incomplete."""
         return self._replace(high_flop=None)
 
     def for_ledger(self) -> dict[str, str | None]:
-        """`{low, measured, high}` as decimal strings; null is what is not known."""
+        """`{low, measured, high}` as decimal strings; null: not known."""
         measured, high = text_or_none(self.measured_flop), text_or_none(self.high_flop)
         return {"low": str(self.low_flop), "measured": measured, "high": high}
 
@@ -40,8 +40,8 @@ NO_FIGURES = Figures(0, None, 0)
 
 
 def figures_from(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
-    """The inverse of `Figures.for_ledger`; `middle`: by which name the entry has its middle figure. Raises KeyError,
-    TypeError, ValueError on anything else."""
+    """The inverse of `Figures.for_ledger`; `middle` is the entry's name for the middle figure. Raises KeyError,
+    TypeError or ValueError on anything else."""
     low, point, high = (entry[name] for name in ("low", middle, "high"))
     if low is None:
         raise ValueError("low is never null")
@@ -51,7 +51,7 @@ def figures_from(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
 
 
 def sum_figures(parts: Iterable[Figures]) -> Figures:
-    """The sum; nothing measured plus nothing measured stays unmeasured, unbounded stays unbounded."""
+    """The sum. It is unmeasured if no part was measured, and unbounded if any part is unbounded."""
     listed = list(parts)
     if len(listed) == 1:
         return listed[0]
@@ -65,7 +65,7 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
 
 
 def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
-    """The sums by key."""
+    """The sum of the figures of each key."""
     found: dict[K, list[Figures]] = {}
     for part in parts:
         for key, figures in part.items():

@@ -1,6 +1,6 @@
 """Kernels that a training process saw in short sampled windows, by class. Pure.
 
-Evidence that is kept and shown: software's observation by the party that trains. It lowers and raises no figure
+This is kept and shown as evidence only: it is observed by software of the party that trains, and changes no figure
 (docs/adr/0034).
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What a kernel is for, as its name shows it. A closed set: two counters each.
+# The purpose of a kernel as its name shows it. A closed set, with two counters each.
 CLASSES: Mapping[str, str] = {
     "matrix_bf16": "matrix products in BF16",
     "matrix_fp16": "matrix products in FP16",
@@ -27,9 +27,9 @@ CLASSES: Mapping[str, str] = {
     "other": "names that show no class",
 }
 WINDOWS, WINDOW_NS = "kernel_windows", "kernel_window_ns"
-COST_NS = "kernel_window_cost_ns"  # what starting, ending and reading windows took of the process's time
+COST_NS = "kernel_window_cost_ns"  # process time spent on starting, ending and reading windows
 SKIPPED = "kernel_windows_skipped"
-REFUSED = "kernel_windows_refused"  # messages with impossible windows: the daemon counts them, not the process
+REFUSED = "kernel_windows_refused"  # messages with impossible windows, counted by the daemon, not the process
 NS_OF = {name: f"kernel_ns_{name}" for name in CLASSES}
 LAUNCHES_OF = {name: f"kernel_launches_{name}" for name in CLASSES}
 OBSERVED = frozenset({WINDOWS, WINDOW_NS, COST_NS, SKIPPED, *NS_OF.values(), *LAUNCHES_OF.values()})
@@ -38,12 +38,12 @@ KERNEL_COUNTERS = (
     *(name for one in CLASSES for name in (NS_OF[one], LAUNCHES_OF[one])),
 )
 _NAMES = frozenset(KERNEL_COUNTERS)
-AT_ONCE = 128  # the grids that a device of any compute capability can have resident (CUDA C++ Programming Guide)
+AT_ONCE = 128  # resident grids that a device of any compute capability can have (CUDA C++ Programming Guide)
 
 
 def is_impossible(counters: Mapping[str, int]) -> bool:
-    """Whether no windows can have seen this: more kernels at once than a device runs, or time without what took it.
-    Where it holds of none of several growths it does not of their sum."""
+    """Whether no windows can have seen these counters: more concurrent kernels than a device runs, or time without its
+    cause. If several growths are possible, so is their sum."""
     kernels_ns = sum(counters.get(name, 0) for name in NS_OF.values())
     return (
         kernels_ns > AT_ONCE * counters.get(WINDOW_NS, 0)
@@ -53,5 +53,5 @@ def is_impossible(counters: Mapping[str, int]) -> bool:
 
 
 def has_work(work: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether a process counted work, and not only what it saw in windows."""
+    """Whether a process counted work, not only kernels seen in windows."""
     return any(not counters.keys() <= _NAMES for counters in work.values())

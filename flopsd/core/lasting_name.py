@@ -1,4 +1,4 @@
-"""A device's name among all machines. Pure."""
+"""Names of devices that are unique across machines. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
 def lasting_name(device: Device, node: str) -> str:
-    """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
+    """A device's name, unique across machines: every machine may have a `neuron0`, but a UUID or serial is unique."""
     if device.serial is not None or _HEX_RUN.search(device.uid):
         return device.uid
     return f"{node}/{device.uid}"

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 class lazy(Generic[T]):  # noqa: N801 - a decorator, as `property`
     """`functools.cached_property` without the lock that it takes on every first use before Python 3.12: a view of a run
-    has dozens of them. Where two threads compute one at once, both get the same value."""
+    has dozens of such properties. If two threads compute one at once, both get the same value."""
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self._compute = compute

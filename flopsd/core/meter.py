@@ -1,15 +1,15 @@
 """The meter: folds one reading into one tally. Pure arithmetic on ints.
 
 Laws (tests/property/core/test_meter.py):
-  - time is conserved: observed + gap = watermark - begin, always;
-  - every count only grows;
-  - a reading before the watermark changes nothing, so a repeated reading is harmless, unless there was only silence:
-    then it counts, and its time is recovered of the gap;
-  - splitting a reading changes no total;
-  - cumulative counters lose nothing, however many readings of them are missed;
-  - what a phase accounts for is part of the whole, and grows as it does;
-  - no pipe is active for more cycles than the device has in the time that is known;
-  - no more is counted than the device can do in the job's time and one longest execution before it.
+ - time is conserved: observed + gap = watermark - begin, always;
+ - every count only grows;
+ - a reading before the watermark changes nothing, so repeating a reading is harmless. Exception: where the time was
+   only silence the reading counts, and its time is recovered from the gap;
+ - splitting a reading changes no total;
+ - cumulative counters lose nothing, however many of their readings are missed;
+ - the share of a phase is part of the whole, and grows with it;
+ - no pipe is active for more cycles than the device has in the known time;
+ - a vendor's count never exceeds what the device can do in the job's time plus one longest execution before it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from flopsd.core.running_counters import COUNTER_REFRESH_NS, disjoint, growth
 from flopsd.core.tally import Tally
 from flopsd.core.values import added, ceil_div
 
-# The driver's clock readings are whole MHz, and a boost step can lie between two of them.
+# The driver reports the clock in whole MHz, and a boost step can lie between two readings.
 CLOCK_TOLERANCE_PPM = 10_000
-# Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
+# Neuron counts an execution when it completes: one longer than a reading's interval is counted there in full.
 LONGEST_EXECUTION_NS = 60_000_000_000
-# No device draws more; a counter may be renewed so late, in one step.
+# No device draws more power; an energy counter may be updated this late, in one step.
 MOST_WATTS, ENERGY_LATE_NS = 100_000, 10_000_000_000
 _EMPTY = Tally(0, 0)
 _WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
@@ -55,17 +55,17 @@ def max_sm_cycles(limits: Limits, duration_ns: int) -> int:
 
 
 def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
-    """`max_sm_cycles` with the tolerance of the clock's reading."""
+    """`max_sm_cycles` plus the tolerance of the clock reading."""
     possible = max_sm_cycles(limits, duration_ns)
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
 
 
 def excess(limits: Limits, evidence: Evidence, tally: Tally, base: Tally = _EMPTY) -> tuple[Pipe, int, int] | None:
-    """A pipe that was active by `evidence` for more cycles since the tally stood at `base` than the device can have had
-    in the time that is known, its cycles and the most possible; None: there is none."""
+    """The first pipe that, by `evidence`, was active for more cycles since `base` than the device can have had in the
+    known time, with its cycles and the maximum possible; None if there is none."""
     known_ns = tally.known_ns(evidence) - base.known_ns(evidence)
     known_ns += COUNTER_REFRESH_NS if evidence is Evidence.CYCLES else 0
-    # One extra cycle a reading for rounding; no run has more readings than milliseconds.
+    # One extra cycle per reading for rounding; no run has more readings than milliseconds.
     possible = max_plausible_sm_cycles(limits, known_ns) + (tally.span_ns - base.span_ns) // 1_000_000
     for (by, pipe), cycles in tally.active_sm_cycles.items():
         if by is evidence and (more := cycles - base.active_sm_cycles.get((by, pipe), 0)) > possible:
@@ -74,7 +74,7 @@ def excess(limits: Limits, evidence: Evidence, tally: Tally, base: Tally = _EMPT
 
 
 def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> int | None:
-    """What a vendor's count, which may hold integers, can come to in `duration_ns` and one execution before it."""
+    """The most that a vendor's count, integers included, can reach in `duration_ns` and one execution before it."""
     possible_ns = duration_ns + LONGEST_EXECUTION_NS
     if isinstance(limits, ChipLimits):
         return max(limits.flop_per_s, limits.integer_per_s or 0) * possible_ns // 1_000_000_000
@@ -86,12 +86,12 @@ def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> in
 def advance(
     tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, active: ActivePhase = NO_PHASE
 ) -> Tally:
-    """`tally` after `reading`. `active` is the declared phase, and since when.
+    """`tally` after `reading`. `active` is the declared phase and when it began.
 
-    `limits` is None for a device that the peak table does not know: its time becomes a gap.
-    A hole before the reading becomes a gap, unless cumulative counters cover it; a reading that overlaps time that was
-    read is a gap for the part that remains, since how its work was spread is not known. One that comes late, after its
-    time was taken for silence, counts whole.
+    `limits` is None for a device that the peak table does not know: its time becomes a gap. A hole before the reading
+    becomes a gap, unless cumulative counters cover it. Of a reading that overlaps time already read, the rest becomes a
+    gap, since the distribution of its work is not known. A late reading, whose time had been taken for silence, counts
+    in full.
     """
     late = _is_late(tally, reading)
     if reading.end_ns <= tally.watermark_ns and not late:
@@ -102,7 +102,7 @@ def advance(
         covers_since_ns = min(covers_since_ns, tally.totals_ns)
     if active.bucket == UNDECLARED_PHASE or covers_since_ns < active.since_ns:
         return after
-    if tally.energy_at_ns < active.since_ns:  # the energy is of time before the phase too
+    if tally.energy_at_ns < active.since_ns:  # the energy includes time before the phase
         tally = tally.changed(energy_mj=after.energy_mj, energy_ns=after.energy_ns)
     return with_share(after, tally, active.bucket)
 
@@ -113,10 +113,10 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
-    if elsewhere:  # what the energy grew by until its next reading is another's
+    if elsewhere:  # energy until its next reading belongs to another job
         tally = _without_energy(tally)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
-    # Totals would count this time again, or another's work as this one's.
+    # Otherwise the totals would count this time again, or another job's work as this job's.
     settled = elsewhere or not isinstance(reading.work, Gap)
     if settled and reading.totals is None and after.totals is not None:
         after = after.changed(totals=None, totals_ns=0)
@@ -124,7 +124,7 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
 
 
 def _is_late(tally: Tally, reading: Reading) -> bool:
-    """Whether the reading begins in time of which only silence is known so far."""
+    """Whether the reading begins in time that so far is only silence."""
     return (
         not isinstance(reading.work, _WITHOUT_TIME)
         and tally.watermark_ns - tally.silent_ns <= reading.begin_ns < tally.watermark_ns
@@ -132,8 +132,8 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
 
 
 def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **counted: Any) -> Tally:
-    """`tally` with what was `counted` in the time of a reading: new, or recovered of the silence before the
-    watermark."""
+    """`tally` with what was `counted` in a reading's time: new time, or silence before the watermark that is now
+    recovered."""
     until_ns = max(tally.watermark_ns, end_ns)
     recovered_ns = max(0, min(tally.watermark_ns, end_ns) - begin_ns)
     return tally.changed(
@@ -146,11 +146,11 @@ def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **count
 
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
-    """Count what totals grew by since they were last read; all time in between is gap so far."""
+    """Count the growth of the totals since they were last read; so far all time in between is a gap."""
     if not isinstance(limits, Limits):
         return _with_absolutes(_gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE), reading)
     grown = growth(tally, reading, partial(max_plausible_sm_cycles, limits))
-    if grown is GapReason.COUNTER_RESET:  # the energy's counter may have begun anew with them
+    if grown is GapReason.COUNTER_RESET:  # the energy counter may have restarted with them
         tally = _without_energy(tally)
     if grown is None or isinstance(grown, GapReason):
         return _with_absolutes(_gap(tally, reading.end_ns, grown or _hole_reason(tally)), reading)
@@ -177,8 +177,8 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     possible = max_plausible_sm_cycles(limits, duration_ns)
     if isinstance(work, Active):
-        # Nothing may be known of the clock, and both ends of a short reading may be off by half a slow call: the doubt
-        # can be more than all cycles that there were.
+        # The clock may be unknown, and each end of a short reading may be off by half a slow driver call, so the
+        # uncertainty can exceed all cycles of the interval.
         if any(not 0 <= cycles <= possible for cycles in work.sm_cycles.values()) or any(
             not 0 <= doubt <= 2 * possible for doubt in work.uncertainty_sm_cycles.values()
         ):
@@ -192,7 +192,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         )  # fmt: skip
     assert isinstance(work, Busy)
     clocked = work.clocked_sm_cycles
-    # An estimate by the clock may end in the time of the next reading, so that it alone may be above what is possible.
+    # The clock estimate may extend into the next reading's time, so a single one may exceed what is possible.
     if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     busy = tally.busy_sm_cycles + work.sm_cycles
@@ -217,8 +217,8 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
 
 
 def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
-    """`tally` with what was counted in a gap; without it where it is another's or cannot be right, or where some of it
-    may have been counted before."""
+    """`tally` with what was counted in a gap. Unchanged where the count is another job's or impossible, or where part
+    of it may have been counted before."""
     if not gap.counted_flop or gap.reason in ACCOUNTED_ELSEWHERE or reading.begin_ns < tally.watermark_ns:
         return tally
     counted = _count(tally, reading, reading.end_ns - reading.begin_ns, gap.counted_flop, limits)
@@ -230,12 +230,12 @@ def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, 
 
 
 def _hole_reason(tally: Tally) -> GapReason:
-    """The reason of a hole before a reading: before the first one the source was still starting."""
+    """The reason of a hole before a reading. Before the first reading the source was still starting."""
     return GapReason.MISSED_READING if tally.span_ns else GapReason.STARTING
 
 
 def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
-    """Time up to `until_ns` as a gap; nothing where it is accounted for already."""
+    """Record the time up to `until_ns` as a gap, unless it is already accounted for."""
     more_ns = until_ns - tally.watermark_ns
     if more_ns <= 0:
         return tally
@@ -247,7 +247,7 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
 
 
 def _without_energy(tally: Tally) -> Tally:
-    """`tally` whose energy is counted on from the next value that is read."""
+    """`tally` whose energy counting restarts from the next value that is read."""
     if "energy_mj" not in tally.counters:
         return tally
     kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
@@ -255,13 +255,13 @@ def _without_energy(tally: Tally) -> Tally:
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    """New absolute counter values, the energy that passed since the last ones, and the time that it is of. A counter
-    that fell has been reset by a driver reload, and one that grew by more than a device can draw was misread: what was
-    used is unknown, so nothing is added and counting goes on from the new value."""
+    """Take over new absolute counter values; add the energy since the last ones and the time that it covers. A counter
+    that fell was reset by a driver reload; one that grew faster than any device can draw was misread. In both cases the
+    energy used is unknown: nothing is added, and counting continues from the new value."""
     if reading.totals is None and not reading.counters:
         return tally
     read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
-    if read is not None:  # a source may refill its mapping
+    if read is not None:  # copied, since a source may reuse its mapping
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
         totals_ns = reading.end_ns
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
@@ -282,7 +282,7 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:
-    """The gap intervals that `advance` made of `reading`, in order: (begin_ns, end_ns, reason)."""
+    """The gap intervals that `advance` made from `reading`, in order: (begin_ns, end_ns, reason)."""
     if before.gap_ns == after.gap_ns:
         return []
     found: list[tuple[int, int, GapReason]] = []

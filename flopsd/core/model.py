@@ -1,7 +1,7 @@
-"""The types that a source and the meter share. All are frozen, all counts are ints, units are in the names.
+"""The types that a source and the meter share. All are frozen; every count is an int; names carry the unit.
 
-Start here: a `Reading` covers an interval of one device and says how it is known. The meter folds readings into a
-`Tally` (tally.py), whose fields only grow; rows.py makes `Figures` (figures.py) of it, by the peak table.
+Start here: a `Reading` covers an interval of one device and states its evidence. The meter folds readings into a
+`Tally` (tally.py), whose fields only grow; rows.py turns a `Tally` into `Figures` (figures.py) by the peak table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DeviceUid = str
 
 PPM = 1_000_000
 UNDECLARED_PHASE = "undeclared"
-_SIX_DIGITS = Context(prec=6, rounding=ROUND_HALF_EVEN)  # a float is not exactly a tie where the fraction is one
+_SIX_DIGITS = Context(prec=6, rounding=ROUND_HALF_EVEN)  # a fraction can be an exact tie where its float is not
 
 
 class Pipe(str, Enum):
@@ -28,7 +28,7 @@ class Pipe(str, Enum):
     TENSOR_IMMA = "tensor_imma"
     TENSOR_DFMA = "tensor_dfma"
     FP64 = "fp64"
-    FP32 = "fp32"  # the FMA pipe: integer multiply-adds are in it
+    FP32 = "fp32"  # the FMA pipe, which also executes integer multiply-adds
     FP16 = "fp16"
 
 
@@ -38,7 +38,7 @@ class Evidence(str, Enum):
     CYCLES = "cycles"
     ACTIVITY = "activity"
     COUNT = "count"
-    OPERATOR_COUNT = "operator_count"  # of training processes: in no reading and no tally
+    OPERATOR_COUNT = "operator_count"  # declared by training processes: in no reading and no tally
     UTILIZATION = "utilization"
     GAP = "gap"
 
@@ -48,7 +48,7 @@ ESTIMATING = (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.COUNT)
 
 
 class GapReason(str, Enum):
-    """Why an interval was not observed. A closed set, so that it can be a metric label."""
+    """Why an interval was not observed. A closed set, so that it can serve as a metric label."""
 
     STARTING = "starting"
     STOPPING = "stopping"
@@ -57,9 +57,9 @@ class GapReason(str, Enum):
     SOURCE_SILENT = "source_silent"
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
-    OTHER_JOB = "other_job"  # the device belonged to another job: nothing of this one is missing
+    OTHER_JOB = "other_job"  # the device belonged to another job: nothing is missing from this one
     METERED_AS_MIG = "metered_as_mig"  # its MIG slices are metered in its place
-    REPLACED = "replaced"  # other devices are metered in its place: other slices of its GPU, or itself by its name
+    REPLACED = "replaced"  # metered as other devices: other slices of its GPU, or itself under its real name
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
     NO_PERMISSION = "no_permission"
@@ -70,25 +70,25 @@ class GapReason(str, Enum):
     COUNTER_STALLED = "counter_stalled"
     CONTRADICTORY = "contradictory"  # two counters of the same quantity disagree
     COUNTERS_DISABLED = "counters_disabled"  # another process switched the counters off
-    COUNTERS_IN_USE = "counters_in_use"  # another profiler has the counters, which have one owner on a machine
+    COUNTERS_IN_USE = "counters_in_use"  # another profiler holds the counters; a machine allows one owner
     ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters read zero while kernels run
     STALE = "stale"  # the values have not been renewed since the last reading
     UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
     MISSED_READING = "missed_reading"  # no reading covers the interval
-    NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
-    END_UNKNOWN = "end_unknown"  # unmetered time of unknown length, or of unknown devices
-    JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: replaced, altered or damaged
+    NOT_JOURNALLED = "not_journalled"  # in ledgers only: the time of a continuing run from its last record to the seal
+    END_UNKNOWN = "end_unknown"  # unmetered time of unknown length or unknown devices
+    JOURNAL_REPLACED = "journal_replaced"  # the earlier journal is lost: replaced, altered or damaged
 
 
-# Nothing is missing in such time: it has no ceiling and costs no coverage.
+# Such time misses nothing: it has no ceiling and does not reduce coverage.
 ACCOUNTED_ELSEWHERE = (GapReason.OTHER_JOB, GapReason.METERED_AS_MIG, GapReason.REPLACED)
-# Nothing bounds what was done in such time, since its length is not known.
+# Work in such time has no upper bound, because its length is not known.
 UNBOUNDED = (GapReason.END_UNKNOWN, GapReason.JOURNAL_REPLACED)
 
 
-UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot even name
+UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot name
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +106,22 @@ class Device:
     sm_clock_max_mhz: int | None = None
     parent: DeviceUid | None = None
     driver: str | None = None
-    evidence: Evidence = Evidence.GAP  # the best this source expects to give for it now
-    evidence_reason: str = ""  # why not a better one
-    evidence_fix: str = ""  # what would give a better one
-    shared: str | None = None  # who else may use it, as text; None: not known to be shared
-    # Of a MIG slice, as the driver counts and names them now. Not journalled: repartitioning the GPU changes them.
+    evidence: Evidence = Evidence.GAP  # the strongest that this source expects to read from it now
+    evidence_reason: str = ""  # why no stronger one
+    evidence_fix: str = ""  # how to get a stronger one
+    shared: str | None = None  # who else may use the device, as text; None: not known to be shared
+    # MIG slices only: the driver's current numbering and naming. Not journalled: repartitioning the GPU changes them.
     gpu_instance: int | None = field(default=None, compare=False)
-    mig_profile: str | None = field(default=None, compare=False)  # such as 1g.10gb
+    mig_profile: str | None = field(default=None, compare=False)  # for example 1g.10gb
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """What estimating counters counted: SM-cycles during which each pipe was active, summed over the SMs.
+    """Estimating evidence: SM-cycles during which each pipe was active, summed over the SMs.
 
-    `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of it is not
-    known. Where the clock was sampled at random, each may be off by the deviation of `square_sum` too (SM-cycles
-    squared; clock_bound.py). `unread` are pipes of which nothing was read: only their ceiling is known.
+    Each count may be off by `uncertainty_sm_cycles` either way, because the SM clock between two of its readings is not
+    known. Where the clock was sampled at random, the deviation of `square_sum` (SM-cycles squared; clock_bound.py) is
+    added to that. `unread` lists the pipes that were not read: only their ceiling is known.
     """
 
     evidence: Evidence
@@ -133,36 +133,36 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Cumulative counters, which the hardware keeps without a reader: SM-cycles since some origin, such as the boot.
-    `origin` names the counters and their scale; only totals of the same origin can be subtracted. TENSOR is any tensor
-    activity here: what no sub-pipe accounts for follows from the differences."""
+    """Cumulative counters that the hardware advances without a reader: SM-cycles since some origin, such as boot.
+    `origin` names the counters and their scale; only totals of the same origin can be subtracted. TENSOR covers all
+    tensor activity here; the part that no sub-pipe accounts for follows from the differences."""
 
     origin: str
     elapsed_sm_cycles: int
     sm_cycles: Mapping[Pipe, int]
-    # Where elapsed cycles and pipes may start over at zero; None: nowhere. Not journalled: the source finds out again.
+    # Where elapsed cycles and pipe cycles wrap to zero; None: nowhere. Not journalled: the source determines it again.
     wrap_at: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The work is what `Reading.totals` grew by since they were last read, however long ago that was."""
+    """The work is the growth of `Reading.totals` since they were last read, however long ago."""
 
     unread: tuple[Pipe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """FLOP as the vendor's own software counted them; integer operations may be among them."""
+    """FLOP as the vendor's own software counted them; they may include integer operations."""
 
     flop: int
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A ceiling: SM-cycles, at most, during which anything at all ran. `clocked_sm_cycles` is another one, by random
-    samples of the clock: at most but for the deviation of `square_sum`, which is small only of many readings together.
-    None: the clock was not sampled, or promised no lower one."""
+    """A ceiling: at most this many SM-cycles had any kernel running. `clocked_sm_cycles` is a second ceiling, from
+    random samples of the clock; it holds within the deviation of `square_sum`, which is small only over many readings.
+    None: the clock was not sampled, or no lower ceiling can come of it."""
 
     sm_cycles: int
     clocked_sm_cycles: int | None = None
@@ -171,7 +171,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The work of the interval is not known; `counted_flop` is what a vendor's count knows of it all the same."""
+    """The work of the interval is not known; `counted_flop` is what a vendor's count still reports of it."""
 
     reason: GapReason
     counted_flop: int = 0
@@ -180,7 +180,7 @@ class Gap:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One interval [begin_ns, end_ns) of one device on the boot-time clock. `counters` (such as energy_mj) and `totals`
-    are absolute values at end_ns. They are journalled, so that the next incarnation can close a gap exactly."""
+    are absolute values at end_ns. They are journalled so that the next daemon start can close a gap exactly."""
 
     device: DeviceUid
     begin_ns: int
@@ -192,7 +192,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """The last display values of a device; nothing is accounted from them. None: not known."""
+    """The latest values of a device for display; no total uses them. None: not known."""
 
     pipe_activity_ratio: Mapping[Pipe, float] = field(default_factory=dict)
     utilization_ratio: float | None = None
@@ -201,7 +201,7 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class ChildCost:
-    """What a program that a source started has cost: of all its `starts` together, and its memory now."""
+    """Resource use of a program that a source started: CPU time of all its `starts`, and its memory now."""
 
     starts: int
     cpu_ns: int
@@ -214,18 +214,18 @@ class Sweep:
 
     readings: tuple[Reading, ...]
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
-    patience_ns: int = 0  # how much longer than the reading interval this source may be silent without a gap
-    not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
-    not_ours_at_ns: int | None = None  # when that was asked; None: it is so now
-    ours_until_ns: int | None = None  # up to when all others are taken for this job's; None: they cannot be another's
-    # Devices listed so far under a provisional name, and what each turned out to be.
+    patience_ns: int = 0  # how much longer than the reading interval this source may stay silent without a gap
+    not_ours: frozenset[DeviceUid] = frozenset()  # devices that are present but belong to another job
+    not_ours_at_ns: int | None = None  # when ownership was checked; None: it holds now
+    ours_until_ns: int | None = None  # the others count as this job's until then; None: none can be another job's
+    # Devices that were listed under a provisional name until now, and what each turned out to be.
     renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
-    child: ChildCost | None = None  # where the source reads a program that it started
+    child: ChildCost | None = None  # set where the source reads a program that it started
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Declared number format of tensor work: shares of pipe-active cycles, parts per million of all tensor work."""
+    """Declared number format of tensor work: shares of pipe-active cycles, in parts per million of all tensor work."""
 
     shares_ppm: tuple[tuple[str, int], ...]
     declared_by: str
@@ -242,16 +242,16 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device with streaming multiprocessors cannot exceed: the ceiling of any interval of it."""
+    """What a device with streaming multiprocessors cannot exceed: gives the ceiling of any interval."""
 
     sm_count: int
     sm_clock_max_mhz: int
-    operations_per_cycle: int | None = None  # of an SM with every pipe at its fastest, integers too; None: not known
+    operations_per_cycle: int | None = None  # per SM with every pipe at its fastest, integers included; None: not known
 
 
 @dataclass(frozen=True, slots=True)
 class ChipLimits:
-    """What a chip cannot exceed whose peak is published whole, in its fastest format, sparsity included."""
+    """What a chip cannot exceed whose peak is published for the whole chip: its fastest format, sparsity included."""
 
     flop_per_s: int
     integer_per_s: int | None = None  # integer operations; None: not known

@@ -1,6 +1,6 @@
-"""What a ledger states about its figures, as a code with parameters: verifiers compare it, words are for people. Pure.
+"""Statements of a ledger about its figures, as a code with parameters. Verifiers compare the code. Pure.
 
-The words of every code are in the table that ships (`ledger/schema/words-v1.json`), which `settings/words.py` reads.
+The wording of every code is in `ledger/schema/words-v1.json`, which ships with flopsd and `settings/words.py` reads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flopsd.errors import ArchitectureError
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A code of the table and its parameters by name, in their order: texts, or tuples of texts."""
+    """A code of the table and its named parameters in order; each is a text or a tuple of texts."""
 
     code: str
     parameters: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
@@ -33,13 +33,13 @@ def note_of(fault: ArchitectureError) -> Note:
 
 
 def with_reason(code: str, why: Note, **parameters: str) -> Note:
-    """A note that rests on another: its code is the parameter `why`, and its parameters are this one's too."""
+    """A note based on another one: the other's code becomes the parameter `why`, and its parameters are copied."""
     return Note(code, (*parameters.items(), *(one for one in why.parameters if one[0] != "why"), ("why", why.code)))
 
 
 def note_from(said: Mapping[str, Any], *beside: str) -> Note:
-    """The inverse of `for_ledger`; `beside` are members that are none of the note. Raises KeyError, TypeError for what
-    is not a note."""
+    """The inverse of `for_ledger`; `beside` are members that do not belong to the note. Raises KeyError or TypeError on
+    anything else."""
     parameters = []
     for name, value in said.items():
         many = isinstance(value, list)
@@ -53,7 +53,7 @@ def note_from(said: Mapping[str, Any], *beside: str) -> Note:
 
 
 def is_note(said: object) -> bool:
-    """Whether it is a note as a ledger has it, of a code that is known or of another, with texts for parameters."""
+    """Whether `said` has the form of a note in a ledger, its code known or not, with texts as parameters."""
     return isinstance(said, dict) and "code" in said and all(isinstance(value, str) for value in said.values())
 
 

@@ -1,6 +1,6 @@
-"""Software's count by the training process: the floating-point operations of the operators that it launched. Pure.
+"""The training process's own count of the floating-point operations of the operators that it launched. Pure.
 
-It is the word of the party that trains. It may raise `low` and give `measured` where no counter was read, and never
+It is the word of the party that trains. It may raise `low`, and give `measured` where no counter was read, but never
 lowers `high` (docs/adr/0032). A count beyond what its device can have executed is not used at all.
 """
 
@@ -18,13 +18,13 @@ from flopsd.core.unused_count import Unused, UnusedCount
 
 OPERATOR_FLOP, RECOMPUTED = "operator_flop", "recomputed_operator_flop"
 OPERATOR_COUNTERS = (OPERATOR_FLOP, RECOMPUTED)
-NOT_COUNTED = ("not_counted", "operators_not_counted")  # facts about work of a phase that the count leaves out
+NOT_COUNTED = ("not_counted", "operators_not_counted")  # facts that name work of a phase that the count leaves out
 _CEILINGS = (Evidence.UTILIZATION, Evidence.GAP)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceCount:
-    """What the sessions of one device count together, by phase."""
+    """The counts of one device's sessions together, by phase."""
 
     flop: Mapping[str, int]
     sessions: tuple[str, ...]
@@ -36,13 +36,13 @@ class DeviceCount:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCounts:
-    """The counts of all sessions: by device, and those that the daemon refused."""
+    """The counts of all sessions by device, and the counts that are refused."""
 
     by_device: Mapping[DeviceUid, DeviceCount]
     refused: tuple[UnusedCount, ...] = ()
 
     def __add__(self, earlier: OperatorCounts) -> OperatorCounts:
-        """With what the same sessions counted before."""
+        """These counts plus earlier ones of the same sessions."""
         found = dict(self.by_device)
         for device, count in earlier.by_device.items():
             here = found.get(device, DeviceCount({}, ()))
@@ -55,12 +55,12 @@ NO_COUNTS = OperatorCounts({})
 
 
 def counted_flop(work: Mapping[str, Mapping[str, int]]) -> int:
-    """What a session counts in all phases."""
+    """FLOP that a session counted in all phases."""
     return sum(counters.get(OPERATOR_FLOP, 0) for counters in work.values())
 
 
 def counts_of(sessions: Iterable[DeclaredSession]) -> OperatorCounts:
-    """What training processes count, by the device that each declares."""
+    """The counts of training processes, by the device that each declares."""
     found: dict[DeviceUid, list[DeclaredSession]] = {}
     refused: list[UnusedCount] = []
     for session in sorted(sessions, key=lambda session: session.id):
@@ -85,7 +85,7 @@ def _of_device(sessions: Sequence[DeclaredSession]) -> DeviceCount:
 
 @dataclass(frozen=True, slots=True)
 class ReadFigures:
-    """What was read of a device, in figures: whole, by phase, and the ceiling of all that no counter measured."""
+    """The figures of what was read of a device: whole, by phase, and the ceiling of all that was not measured."""
 
     whole: Figures = NO_FIGURES
     by_phase: Mapping[str, Figures] | None = None
@@ -105,14 +105,14 @@ class ReadFigures:
 
 
 def exceeds(count: DeviceCount, read: ReadFigures) -> bool:
-    """Whether more is counted than the device can have executed."""
+    """Whether the count is more than the device can have executed."""
     return read.whole.high_flop is not None and count.total_flop > read.whole.high_flop
 
 
 def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
-    """What a count adds to what was read of its device, by phase: the part of it that was not measured already, and no
-    more than the ceiling of what was not measured. So the sums stay between low and high, and where counters measured
-    everything it adds nothing."""
+    """What a count adds, by phase, to what was read of its device: the part that was not already measured, and no more
+    than the ceiling of what was not measured. The sums thus stay between low and high, and where counters measured
+    everything the count adds nothing."""
     return tuple(
         Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
         for phase, one in _beyond(count, read).items()
@@ -121,8 +121,8 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
 
 
 def as_claimed(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
-    """What a count adds by phase to `read`, what was read as processes claim it: of a claimed format `low` is higher
-    already. What is measured of a phase becomes no less than its `low`: what was read of others says nothing of it."""
+    """What a count adds, by phase, to `read`, the figures under claimed formats, whose `low` is already higher. The
+    measured figure of a phase becomes at least its `low`: readings of other phases say nothing of it."""
     found = _beyond(count, read)
     for phase, more in found.items():
         known = (read.by_phase or {}).get(phase, NO_FIGURES)
@@ -141,8 +141,8 @@ def _beyond(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
 
 
 def _shared(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:
-    """What the count of each phase adds. Of what was read without a phase it is not known which phase's it is, so the
-    whole adds no more than it exceeds the whole that was read."""
+    """What the count of each phase adds. Readings without a phase may belong to any phase, so together the phases add
+    no more than what the total count exceeds the total that was read by."""
     left = max(0, count.total_flop - whole)
     left = left if most is None else min(left, most)
     found = {}

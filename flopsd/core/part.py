@@ -1,7 +1,7 @@
-"""One row of the peak table: what the pipes of a part can do. Pure.
+"""One row of the peak table: the rates of a part's pipes. Pure.
 
-FLOP are floating-point. Integer operations of the tensor cores are a quantity of their own: they have a counter of
-their own (IMMA) where the driver separates it, and are bounded where it does not.
+FLOP are floating-point. Integer operations of the tensor cores are a separate quantity: they have their own counter
+(IMMA) where the driver separates them, and are only bounded elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flopsd.core.model import Evidence, Pipe, Precision
 from flopsd.core.values import ceil_div
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
-# Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
+# Tensor formats that share one counter (DCGM#251, #252); the others have their own.
 HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
 INTEGER_FORMATS = ("int8", "int4")  # one counter for both
@@ -23,7 +23,7 @@ MEASURED_FORMAT = "bf16"
 
 
 class Margin(NamedTuple):
-    """How far a kind of evidence may be off, both ways, and the source of that figure."""
+    """How far a kind of evidence may be off, either way, and the source of that figure."""
 
     ppm: int
     source: str
@@ -31,7 +31,7 @@ class Margin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What published runs of a part took for each FLOP, and their source."""
+    """Energy per FLOP in published runs of a part, in femtojoules, and its source."""
 
     low_fj: int
     high_fj: int
@@ -52,8 +52,8 @@ _NONE_OF_THEM = Rates(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One row of the table. Rates are dense operations per cycle and SM, integers among them by their format; clocks
-    are MHz."""
+    """One row of the table. Rates are dense operations per cycle and SM; integer formats are among them. Clocks are in
+    MHz."""
 
     id: str
     vendor: str
@@ -61,7 +61,7 @@ class Part:
     pci_device_ids: tuple[int, ...]
     sm_count: int | None
     tensor_flop_per_cycle: Mapping[str, int]
-    disputed_tensor_flop_per_cycle: Mapping[str, int]  # from other sources: only the upper figure uses it
+    disputed_tensor_flop_per_cycle: Mapping[str, int]  # from conflicting sources: used for the upper figure only
     vector_flop_per_cycle: Mapping[str, int]
     tensor_ref_mhz: int | None
     vector_ref_mhz: int | None
@@ -74,16 +74,16 @@ class Part:
     chip_ceiling_flop_per_s: int | None = None  # its fastest floating-point format, sparsity included
     chip_ceiling_integer_per_s: int | None = None  # its fastest integer format; None: not known
     cores_per_chip: int | None = None
-    margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
+    margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, from its own runs
     energy: Mapping[str, Energy] = field(default_factory=dict)  # by the tensor format of the runs
-    # What a table made of this row, with that table; see `PeakTable.pipe_rates`.
+    # Derived values, each with the table that derived it; see `PeakTable.pipe_rates`.
     known: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
-        """FLOP of one pipe; `precision` is the declared mix of tensor formats, if any."""
+        """FLOP rates of one pipe; `precision` is the declared mix of tensor formats, if any."""
         if pipe in FORMAT_OF_VECTOR:
             rate = self.vector_flop_per_cycle.get(FORMAT_OF_VECTOR[pipe])
-            # The FP32 reading is the FMA pipe, integer work included: no lower bound of FLOP.
+            # The FP32 reading covers the FMA pipe, integer work included, so it gives no lower bound of FLOP.
             return Rates(0 if pipe is Pipe.FP32 else rate, rate, rate)
         if pipe is Pipe.TENSOR_IMMA:
             return _NONE_OF_THEM
@@ -109,7 +109,7 @@ class Part:
         )
 
     def integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
-        """Integer operations of one pipe, of its tensor cores alone: nothing counts those of the vector pipes."""
+        """Integer operation rates of one pipe, tensor cores only: no counter shows those of the vector pipes."""
         shares = self.declared(pipe, precision) if pipe is Pipe.TENSOR else None
         if shares is not None:
             return self._of_shares(shares, of_integers=True)
@@ -123,20 +123,20 @@ class Part:
         return Rates(min(known, default=None), self.tensor_flop_per_cycle.get("int8"), fastest)
 
     def may_be_integer(self, pipe: Pipe, precision: Precision | None) -> bool:
-        """Whether the FLOP that a pipe's counter measures may be integer operations: nothing distinguishes them."""
+        """Whether the FLOP measured by a pipe's counter may be integer operations, which it does not distinguish."""
         if pipe is Pipe.TENSOR:
             return self.has_integer_tensor and self.declared(pipe, precision) is None
         return pipe is Pipe.FP32
 
     def count_may_be_integer(self, precision: Precision | None) -> bool:
-        """The same of the vendor's own count, which knows no formats."""
+        """The same for the vendor's own count, which does not separate formats."""
         known = {*self.tensor_flop_per_cycle, *self.chip_flop_per_s} - {*INTEGER_FORMATS}
         if precision is not None and all(name in known for name, _ in precision.shares_ppm):
             return False
         return self.has_integer_tensor
 
     def formats(self, pipe: Pipe, precision: Precision | None) -> tuple[str, ...]:
-        """The tensor formats that a pipe's work may be in; none for a vector pipe."""
+        """The tensor formats that a pipe's work may have; none for a vector pipe."""
         if (declared := self.declared(pipe, precision)) is not None and pipe in (Pipe.TENSOR, Pipe.TENSOR_HMMA):
             return tuple(name for name, _ in declared.shares_ppm)
         of_pipe = {Pipe.TENSOR_HMMA: HMMA_FORMATS, Pipe.TENSOR_IMMA: INTEGER_FORMATS, Pipe.TENSOR_DFMA: ("fp64",)}
@@ -144,12 +144,12 @@ class Part:
         return tuple(name for name in counted if name in self.tensor_flop_per_cycle)
 
     def declares(self, precision: Precision | None) -> bool:
-        """Whether a declaration fits this part: every format in it is one that the part has."""
+        """Whether a declaration fits this part: the part has every format in it."""
         return _are_in(self.tensor_flop_per_cycle or self.chip_flop_per_s, precision)
 
     def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
-        """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted
-        there. None: nothing, since it does not fit this part or names none of them."""
+        """The part of a declaration that concerns a pipe, or all tensor work: the shares of the formats counted there.
+        None if it does not fit this part or names none of those formats."""
         if precision is None or not _are_in(self.tensor_flop_per_cycle, precision):
             return None
         counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
@@ -167,9 +167,9 @@ class Part:
         return Rates(declared, declared, ceil_div(sum(self._highest_rate(name) * ppm for name, ppm in counted), whole))
 
     def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
-        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip. SMs x
-        rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor work, a higher one
-        for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice has the peak of its own SMs."""
+        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip. A peak
+        is SMs x rate x reference clock. Hopper and Blackwell have two such clocks: one for low-precision tensor work, a
+        higher one for FP64 and vector pipes; neither is the maximum clock. A MIG slice has the peak of its own SMs."""
         found: list[tuple[Pipe | None, str, int]] = [
             (None, name, peak) for name, peak in self.chip_flop_per_s.items() if name not in INTEGER_FORMATS
         ]

@@ -1,7 +1,7 @@
-"""The peak table: which device is which part, and what its pipes can do.
+"""The peak table: maps a device to its part and the rates of its pipes.
 
-Pure: `PeakTable.from_data` takes what settings/data_files.py read from `config/peaks.yaml`. Devices are matched by
-their exact NVML name or by their exact PCI device id, never by a part of a name.
+Pure: `PeakTable.from_data` takes the data that settings/data_files.py reads from `config/peaks.yaml`. Devices match by
+exact NVML name or exact PCI device id, never by part of a name.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from flopsd.errors import PeakTableError, UnknownDeviceError
 
 T = TypeVar("T")
 _UNKNOWN: tuple[Any, Any] = (None, None)
-MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
-_CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
+MAX_KNOWN = 256  # cached rates per part: there is no end of declared mixes of formats
+_CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # such as H100, A10G or GB300; not SXM5 or HBM3
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """What a SageMaker instance type holds. `count` is None where no source states it."""
+    """The accelerators of a SageMaker instance type. `count` is None where no source states it."""
 
     name: str
     accelerator: str
@@ -34,7 +34,7 @@ class InstanceType:
 
 @dataclass(frozen=True, slots=True)
 class PipeRates:
-    """Rates of one pipe in FLOP and in integer operations, the most that each can be, and the margin of both."""
+    """Rates of one pipe in FLOP and in integer operations, the upper bound of each, and the margin of both."""
 
     flop: Rates
     integers: Rates
@@ -46,17 +46,17 @@ class PipeRates:
 
 @dataclass(frozen=True, slots=True)
 class PeakTable:
-    """All rows, with the SHA-256 of the file they came from."""
+    """All rows, with the SHA-256 of their file."""
 
     sha256: str
     parts: Mapping[str, Part]
-    margins: Mapping[Evidence, Margin]  # of a part and format without a run of its own
+    margins: Mapping[Evidence, Margin]  # of parts and formats without runs of their own
     cores_per_sm: Mapping[tuple[int, str], int]  # (NVML architecture, compute capability or "") -> cores
     unrated_times_fp32: Mapping[str, int]  # format -> bound, as a multiple of the part's FP32 vector rate
     instances: Mapping[str, InstanceType]
 
     def pipe_rates(self, evidence: Evidence, part: Part, pipe: Pipe, precision: Precision | None) -> PipeRates:
-        """All that turns the cycles of one pipe into operations."""
+        """Everything that converts the cycles of one pipe into operations."""
         table, found = part.known.get((evidence, pipe, precision), _UNKNOWN)
         if table is self and isinstance(found, PipeRates):
             return found
@@ -79,7 +79,7 @@ class PeakTable:
         return found
 
     def ceilings_per_cycle(self, part: Part, precision: Precision | None) -> tuple[int | None, int | None]:
-        """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known."""
+        """The most FLOP and integer operations per SM-cycle, with every pipe running. None: not known."""
         table, found = part.known.get((precision,), _UNKNOWN)
         if table is self and found is not None:
             return found  # type: ignore[no-any-return]
@@ -87,7 +87,7 @@ class PeakTable:
         return self._remember(part, (precision,), most)
 
     def bounds(self, part: Part, pipe: Pipe, precision: Precision | None) -> tuple[int | None, int | None]:
-        """The most FLOP and integer operations per SM-cycle of a pipe, as the next two have them."""
+        """`bound` and `integer_bound` of a pipe: the most FLOP and the most integer operations per SM-cycle."""
         table, found = part.known.get((pipe, precision), _UNKNOWN)
         if table is self and found is not None:
             return found  # type: ignore[no-any-return]
@@ -95,18 +95,18 @@ class PeakTable:
         return self._remember(part, (pipe, precision), both)
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
-        """The most FLOP per SM-cycle of a pipe, by its rate or by the bound for a rate that the part's row does not
+        """The most FLOP per SM-cycle of a pipe: its rate, or the table's bound for a rate that the part's row does not
         state; None where there is neither."""
         high = part.rates(pipe, precision).high
         return high if high is not None else self._times_fp32(part, pipe.value.removeprefix("tensor_"))
 
     def integer_bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
-        """The same of integer operations."""
+        """The same for integer operations."""
         high = part.integer_rates(pipe, precision).high
         return high if high is not None else self._times_fp32(part, "int8")
 
     def ceiling_flop_per_cycle(self, part: Part, precision: Precision | None) -> int | None:
-        """FLOP per SM-cycle if every pipe ran at once: what nothing can exceed. None: not known."""
+        """FLOP per SM-cycle with every pipe running, which nothing can exceed. None: not known."""
         rates = [part.rates(Pipe.TENSOR, precision).high or 0]
         for pipe in FORMAT_OF_VECTOR:
             if (rate := self.bound(part, pipe, precision)) is None:
@@ -119,20 +119,20 @@ class PeakTable:
         return fp32 * times if fp32 is not None and times is not None else None
 
     def rows_of(self, device: Device) -> set[str]:
-        """The rows that have its name and PCI id, or one of the two where no row has the other."""
+        """The ids of the rows with the device's name and PCI id, or with either one where no row has the other."""
         by_name, by_pci = self._rows_by(device)
         return by_name & by_pci if by_name and by_pci else by_name or by_pci
 
     def _rows_by(self, device: Device) -> tuple[set[str], set[str]]:
-        """By name, and by PCI id."""
+        """The ids of the rows with the device's name, and of those with its PCI id."""
         rows = self.parts.values()
         by_name = {row.id for row in rows if device.model in row.names}
         return by_name, {row.id for row in rows if device.pci_device_id in row.pci_device_ids}
 
     def resolve(self, device: Device) -> Part:
-        """The row of a device. Raises UnknownDeviceError when nothing matches exactly, or name and PCI id disagree."""
+        """The row of a device. Raises UnknownDeviceError if no row matches exactly, or name and PCI id disagree."""
         by_name, by_pci = self._rows_by(device)
-        # A name that is not in the table may still be that of another chip than its PCI id's.
+        # A name that is not in the table may still belong to a different chip than the PCI id.
         by_pci_alone = {row for row in by_pci if _chips(device.model) <= _chips(" ".join(self.parts[row].names))}
         found = by_name & by_pci or by_name or by_pci_alone
         if not found or (by_name and by_pci and not by_name & by_pci) or len(found) > 1:
@@ -154,7 +154,7 @@ class PeakTable:
         return self.parts[found.pop()]
 
     def limits(self, device: Device, part: Part) -> Limits | ChipLimits | None:
-        """What the device cannot exceed, or None where SMs or clock are unknown."""
+        """What the device cannot exceed; None where its SM count or clock is not known."""
         if part.chip_ceiling_flop_per_s is not None:
             return ChipLimits(part.chip_ceiling_flop_per_s, part.chip_ceiling_integer_per_s)
         sm_count = device.sm_count if device.sm_count is not None else part.sm_count
@@ -170,14 +170,14 @@ class PeakTable:
         return self._remember(part, key, Limits(*key, at_once))
 
     def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
-        """The widest margin of the formats that the work may be in: each its own, where the part's row has one."""
+        """The widest margin among the formats that the work may have: the part's own of a format, if it has one."""
         known = {} if part is None else part.margins
         found = [known.get((evidence, name), self.margins[evidence]).ppm for name in formats]
         return max(found, default=self.margins[evidence].ppm)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], sha256: str) -> PeakTable:
-        """A table from the parsed YAML. Raises PeakTableError naming the row and the fault."""
+        """A table from the parsed YAML. Raises PeakTableError, which names the row and the fault."""
         try:
             if data["schema"] != "flopsd-peaks/1":
                 raise PeakTableError(f"peak table has schema {data['schema']!r}, this flopsd reads 'flopsd-peaks/1'")

@@ -1,7 +1,7 @@
-"""A tally's share by declared phase. Pure.
+"""A tally's shares by declared phase. Pure.
 
-A phase is declared by the training process, a count is read from hardware: a reading belongs to a phase only
-where that phase was active for all the time that the reading covers. What is left over is undeclared.
+The training process declares its phase; the hardware supplies the counts. A reading belongs to a phase only if that
+phase was active throughout the time that the reading covers. The rest is undeclared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROCESS = "process"
 
 
 class ActivePhase(NamedTuple):
-    """The bucket that readings belong to which begin at `since_ns` or later, on the boot-time clock."""
+    """The phase bucket of readings that begin at `since_ns` or later, on the boot-time clock."""
 
     bucket: str
     since_ns: int
@@ -30,7 +30,7 @@ NO_PHASE = ActivePhase(UNDECLARED_PHASE, 0)
 
 
 def bucket(phase: str, precision: Precision | None) -> str:
-    """`train`, or `train@bf16` where the process also says the number format of its tensor work."""
+    """`train`, or `train@bf16` where the process also declares the number format of its tensor work."""
     return phase if precision is None else f"{phase}@{precision.label}"
 
 
@@ -50,7 +50,7 @@ def split_bucket(name: str) -> tuple[str, Precision | None]:
 
 
 def with_share(after: Tally, before: Tally, name: str) -> Tally:
-    """`after` with all that it grew by since `before` in the bucket `name` too."""
+    """`after`, with its growth since `before` added to the share `name`."""
     grown = _difference(after, before)
     known = after.phases.get(name)
     share = grown if known is None else _sum(known, grown)
@@ -58,7 +58,7 @@ def with_share(after: Tally, before: Tally, name: str) -> Tally:
 
 
 def remainder(tally: Tally) -> Tally:
-    """What no phase accounts for. Raises ValueError where phases account for more than there is."""
+    """The part of a tally that no phase accounts for. Raises ValueError where phases account for more than there is."""
     left = replace(tally, phases={}, counters={}, energy_at_ns=0, totals=None, totals_ns=0)
     for share in tally.phases.values():
         left = _difference(left, share)
@@ -66,7 +66,7 @@ def remainder(tally: Tally) -> Tally:
 
 
 def sum_of(one: Tally, other: Tally) -> Tally:
-    """Both together, from time 0 on, with the shares of their phases; without absolute counters."""
+    """Both tallies together, beginning at time 0, with the shares of their phases; without absolute counters."""
     shares = dict(one.phases)
     for name, share in other.phases.items():
         shares[name] = _sum(shares[name], share) if name in shares else share
@@ -74,7 +74,7 @@ def sum_of(one: Tally, other: Tally) -> Tally:
 
 
 def since(whole: Tally, base: Tally) -> Tally:
-    """What a tally grew by since it stood at `base`, with its absolute counters, and the same of its phases."""
+    """The growth of a tally since it stood at `base`, and that of its phases, with the tally's absolute counters."""
     grown = {name: _difference(share, base.phases.get(name, Tally(0, 0))) for name, share in whole.phases.items()}
     left = _difference(whole, base)
     absolutes = {name: getattr(whole, name) for name in TALLY_ABSOLUTES}

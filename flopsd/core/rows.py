@@ -1,6 +1,6 @@
-"""From tallies to FLOP and integer operations: low, measured and high, row by row. Pure and exact.
+"""Low, measured and high FLOP and integer operations of tallies, row by row. Pure and exact.
 
-The rounding is one-sided: low is rounded down and high up, so that no figure is narrower than it is known.
+Rounding is outward: low down, high up, so that no interval is narrower than what is known.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _NOTHING = Figures(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What turns one device's cycles into FLOP, by the `table`. `part` is None for an unknown device."""
+    """What converts one device's cycles into FLOP, by `table`. `part` is None for an unknown device."""
 
     part: Part | None
     limits: Limits | ChipLimits | None
     precision: Precision | None
     table: PeakTable
-    # The last row of each pipe, with what it was made of: a scrape asks again where little has changed.
+    # The last row of each pipe and its inputs: between scrapes little changes.
     _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int], Row]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -52,7 +52,7 @@ class Rating:
 
 
 class Row(NamedTuple):
-    """One disjoint share of a total. `pipe` is None where work is only bounded or counted whole."""
+    """One disjoint share of a total. `pipe` is None where work is only bounded, or counted without regard to pipes."""
 
     evidence: Evidence
     pipe: Pipe | None
@@ -61,12 +61,12 @@ class Row(NamedTuple):
     duration_ns: int
     figures: Figures
     integers: Figures  # integer operations of the tensor cores
-    margin_ppm: int | None = None  # in both of them; None: none
-    may_be_integer: bool = False  # whether the measured FLOP may be integer operations: no counter shows these
-    clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
-    bucket: str = UNDECLARED_PHASE  # the phase, with the format where a process declared one
+    margin_ppm: int | None = None  # in `figures` and `integers`; None: no margin
+    may_be_integer: bool = False  # whether the measured FLOP may be integer operations, which no counter distinguishes
+    clock_uncertainty_flop: int = 0  # distance from measured, either way, due to the clock alone
+    bucket: str = UNDECLARED_PHASE  # the phase, with the number format where a process declared one
     declared_by: str | None = None  # who declared the format, where a process did
-    claimed: Figures | None = None  # FLOP if it is the format that a process declares
+    claimed: Figures | None = None  # FLOP under the format that a process declares
 
     @property
     def phase(self) -> str:
@@ -74,9 +74,9 @@ class Row(NamedTuple):
 
 
 def rows(tally: Tally, rating: Rating) -> list[Row]:
-    """The rows of one tally, by phase; they are disjoint and their sum is its total. A format that a process declares
-    makes the measured figure. Low and high keep every format that the pipe can have: whoever trains may lie about
-    it."""
+    """The rows of one tally, by phase; they are disjoint and add up to its total. A format that a process declares
+    decides the measured figure only. Low and high allow every format that the pipe can have, since whoever trains may
+    declare a false one."""
     if not tally.phases:
         return _rows(tally, rating)
     found = []
@@ -92,7 +92,7 @@ def rows(tally: Tally, rating: Rating) -> list[Row]:
 
 
 def _measured_as(row: Row, claimed: Row) -> Row:
-    """`row` with the measured figures of the same row as a process declares its format."""
+    """`row` with the measured figures that it has under the format declared by a process."""
     return row._replace(
         precision=claimed.precision,
         figures=row.figures._replace(measured_flop=claimed.figures.measured_flop),
@@ -105,7 +105,7 @@ def _measured_as(row: Row, claimed: Row) -> Row:
 def by_phase(
     tally: Tally, found: Iterable[Row], *, integers: bool = False, claimed: bool = False
 ) -> dict[str, Figures]:
-    """The figures of one tally by phase, of FLOP or of integer operations; `found` are its rows."""
+    """The figures of one tally by phase, in FLOP or in integer operations; `found` are its rows."""
     figures = added_up(
         {row.phase: row.integers if integers else (claimed and row.claimed) or row.figures} for row in found
     )
@@ -119,17 +119,17 @@ def by_phase(
 
 
 def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
-    """Nothing counted is a measured zero where every pipe was read, and of integers not known where none could be."""
+    """Nothing counted is a measured 0 where every pipe was read; it is None for integers that could not be read."""
     if figures.measured_flop or not (was_read or integers):
         return figures
     return figures._replace(measured_flop=0 if was_read else None)
 
 
 def _was_read(tally: Tally, *, integers: bool) -> bool:
-    """Whether something that estimates was read, so that nothing counted is a measured zero."""
+    """Whether estimating evidence was read, so that nothing counted is a measured zero."""
     if not integers:
         return any(evidence in tally.observed_ns for evidence in ESTIMATING)
-    # Integers are measured where the counters distinguished the kinds of tensor work, or saw none of any kind.
+    # Integers count as measured if the counters separated the kinds of tensor work, or saw no tensor work.
     apart = _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
     counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
     return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns
@@ -140,7 +140,7 @@ def _integers_apart(tally: Tally) -> bool:
 
 
 def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
-    """A declared mix is of all tensor work: what other counters leave of it has another mix, which nobody declared."""
+    """Ignore a declared mix for the TENSOR remainder: it describes all tensor work, not what other counters leave."""
     mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
     return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
 
@@ -168,18 +168,18 @@ def _rows(tally: Tally, rating: Rating) -> list[Row]:
 
 
 def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> Figures:
-    """The three figures of one tally, of FLOP or of integer operations, from its rows."""
+    """The three figures of one tally, in FLOP or in integer operations, from its rows."""
     figures = sum_figures(row.integers if integers else row.figures for row in found)
     return _settled(figures, was_read=_was_read(tally, integers=integers), integers=integers)
 
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating) -> int | None:
-    """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
+    """The most FLOP that a device can have done in `gap_ns`; None where no ceiling is known."""
     return _gap_ceilings(gap_ns, rating)[0]
 
 
 def _gap_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
-    """The same in FLOP and in integer operations."""
+    """The same ceiling in FLOP and in integer operations."""
     rates: tuple[int | None, int | None]
     match limits := rating.limits:
         case ChipLimits():
@@ -193,8 +193,8 @@ def _gap_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
 
 
 def _rates(rating: Rating) -> tuple[int | None, int | None]:
-    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known. A declaration is
-    believed of floating-point work; whatever it says, integers may have been multiplied too."""
+    """The most FLOP and integer operations per SM-cycle, with every pipe running. None: not known. A declared format
+    limits the FLOP only: integers may have been multiplied whatever it says."""
     if rating.part is None:
         return None, None
     return rating.table.ceilings_per_cycle(rating.part, rating.precision)
@@ -237,7 +237,7 @@ def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, marg
 
 
 def _counted(tally: Tally, rating: Rating) -> Row:
-    """A vendor's count. It knows no formats: undeclared, all of it may be integer operations."""
+    """A vendor's count. It does not separate formats: undeclared, all of it may be integer operations."""
     flop, margin, mixed = tally.counted_flop, rating.table.margin_ppm(Evidence.COUNT), True
     if rating.part is not None:
         mixed = rating.part.count_may_be_integer(rating.precision)
@@ -247,7 +247,7 @@ def _counted(tally: Tally, rating: Rating) -> Row:
 
 
 def _deviation(square_sum: int, known_ns: int, rating: Rating) -> int:
-    """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where it was not sampled so."""
+    """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where the clock was not sampled."""
     if not square_sum or not isinstance(rating.limits, Limits):
         return 0
     widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, known_ns))
@@ -255,7 +255,7 @@ def _deviation(square_sum: int, known_ns: int, rating: Rating) -> int:
 
 
 def _most_busy(tally: Tally, rating: Rating) -> int:
-    """SM-cycles at most in which anything ran: at the maximum clock, or where that is less at the sampled one."""
+    """The most SM-cycles in which anything ran: by the maximum clock, or by the sampled one where that is less."""
     busy, sampled = tally.busy_sm_cycles, tally.sampled_busy_sm_cycles
     if not 0 < sampled <= busy or not isinstance(rating.limits, Limits):
         return busy
@@ -264,7 +264,7 @@ def _most_busy(tally: Tally, rating: Rating) -> int:
 
 
 def _unread(pipe: Pipe, duration_ns: int, rating: Rating) -> Row:
-    """A pipe that was not read while the others were: it may have run all the time."""
+    """The row of a pipe that was not read while the others were: it may have run all the time."""
     highs: list[int | None] = [None, None]
     if (part := rating.part) is not None and isinstance(rating.limits, Limits):
         most, bounds = max_sm_cycles(rating.limits, duration_ns), rating.table.bounds(part, pipe, rating.precision)
@@ -274,7 +274,7 @@ def _unread(pipe: Pipe, duration_ns: int, rating: Rating) -> Row:
 
 
 def takes_a_declaration(pipe: Pipe | None) -> bool:
-    """Whether a declaration gives the format of a pipe's work; other pipes have a fixed one."""
+    """Whether the format of a pipe's work comes from a declaration; other pipes have a fixed format."""
     return pipe is None or (pipe in TENSOR_PIPES and pipe not in _FIXED_FORMAT)
 
 

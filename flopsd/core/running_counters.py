@@ -1,4 +1,4 @@
-"""What counters that run without a reader grew by between two readings of them. Pure."""
+"""Growth of free-running counters between two readings. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from flopsd.core.model import GapReason, Pipe, Reading, Totals
 from flopsd.core.tally import Tally
 
-# GPM counters are renewed each 100 ms (nvml.h), so what one reading misses of its interval the next one has.
+# GPM counters are updated every 100 ms (nvml.h): the part of an interval that one reading misses is in the next.
 COUNTER_REFRESH_NS = 200_000_000
-RESET_MIN_NS = 3_000_000_000  # no reset of a GPU between two readings passes sooner without a reading that fails
-# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
-# are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
+RESET_MIN_NS = 3_000_000_000  # no reset of a GPU between two readings is faster without making a reading fail
+# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of all tensor activity. Some
+# are read one after another (DCGM#169). This tolerance, of all cycles, equals the self-test's for a counter.
 SUB_PIPES_TOLERANCE_PPM = 50_000
 
 
 def growth(
     tally: Tally, reading: Reading, most_sm_cycles: Callable[[int], int]
 ) -> Mapping[Pipe, int] | GapReason | None:
-    """Growth by pipe since totals were last read, or why that is not known; None: there is nothing to subtract.
-    `most_sm_cycles`: what the device can have at most in so many ns."""
+    """Growth by pipe since the totals were last read, or the reason why it is not known; None: nothing to subtract
+    from. `most_sm_cycles` returns the most cycles that the device can have in a number of ns."""
     now, before = reading.totals, tally.totals
     if now is None or before is None or now.origin != before.origin:
         return None
@@ -29,19 +29,19 @@ def growth(
     if found is None or _energy_fell(tally, reading):
         return GapReason.COUNTER_RESET
     elapsed, grown = found
-    if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also where they stood while nobody read them
+    if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also if they stood still while nobody read them
         return GapReason.COUNTER_STALLED
     was_unread = reading.begin_ns > tally.totals_ns or duration_ns >= RESET_MIN_NS
     if was_unread and before.elapsed_sm_cycles < now.elapsed_sm_cycles <= possible:
-        return GapReason.COUNTER_RESET  # while they were not read: they may have grown past their old values since
+        return GapReason.COUNTER_RESET  # reset while unread: they may have grown past their old values since
     if grown and max(grown.values()) > possible:
         return GapReason.OUT_OF_RANGE
     return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown
 
 
 def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, Mapping[Pipe, int]] | None:
-    """Elapsed cycles and those of each pipe, over the end of a counter's range where it fell; None where that does not
-    explain the values. A counter that may have gone through its whole range in the meantime says nothing of it."""
+    """Growth of the elapsed cycles and of each pipe, across the wrap of a counter that fell; None where a wrap does not
+    explain the values. A counter that may have passed its whole range in the meantime is not used."""
     earlier = before.sm_cycles
     if now.sm_cycles.keys() != earlier.keys():
         return None
@@ -63,7 +63,7 @@ def _difference(before: int, now: int, wrap_at: int | None, possible: int) -> in
 
 
 def disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
-    """The same growth; what no tensor sub-pipe accounts for under TENSOR."""
+    """The same growth, with TENSOR reduced to what no tensor sub-pipe accounts for."""
     if Pipe.TENSOR not in grown:
         return dict(grown)
     return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - _sub_pipes(grown))}
@@ -74,7 +74,7 @@ def _sub_pipes(grown: Mapping[Pipe, int]) -> int:
 
 
 def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
-    """Whether the tensor sub-pipes grew by more than any tensor activity did."""
+    """Whether the tensor sub-pipes grew by more than all tensor activity did."""
     if Pipe.TENSOR not in grown:
         return False
     beyond = _sub_pipes(grown) - grown[Pipe.TENSOR]
@@ -82,6 +82,6 @@ def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:
-    """A driver reload or a GPU reset takes the energy counter back to zero, and the others with it."""
+    """Whether the energy counter fell: a driver reload or GPU reset zeroes it together with the others."""
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
     return now is not None and before is not None and now < before

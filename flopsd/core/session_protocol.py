@@ -1,6 +1,6 @@
-"""The protocol between a training process and the daemon: lines in, events out. Pure.
+"""The protocol between a training process and the daemon: decodes lines into events. Pure.
 
-A line is one JSON object, `{"flopsd":1,"kind":"hello",…}`; docs/training-process.md is the authority on them.
+A line is one JSON object, `{"flopsd":1,"kind":"hello",…}`; docs/training-process.md is the specification.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flopsd.errors import NotVerifiedError
 
 PROTOCOL = 1
 MAX_LINE_BYTES = 64 * 1024
-QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
+QUEUED_NS = 60_000_000_000  # the longest that launched operators may wait for their device
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
 _FIELDS: Mapping[str, frozenset[str]] = {
@@ -45,7 +45,7 @@ class SessionOpened:
 
 @dataclass(frozen=True, slots=True)
 class FactsDeclared:
-    """Facts by name; each replaces what the session declared under that name, the others stay."""
+    """Facts by name. Each replaces the session's earlier declaration of that name; the others remain."""
 
     session: str
     facts: Mapping[str, Any]
@@ -53,7 +53,7 @@ class FactsDeclared:
 
 @dataclass(frozen=True, slots=True)
 class PhaseChanged:
-    """What the process does from now on: a `Phase` by value, or `undeclared`."""
+    """The phase of the process from now on: a `Phase` by value, or `undeclared`."""
 
     session: str
     phase: str
@@ -61,7 +61,7 @@ class PhaseChanged:
 
 @dataclass(frozen=True, slots=True)
 class WorkCounted:
-    """Counters by phase, absolute since the process began, so that a repeated one counts once: take the maximum."""
+    """Counters by phase since the process began. They are absolute: take the maximum of repeated ones."""
 
     session: str
     work: Mapping[str, Mapping[str, int]]
@@ -69,7 +69,7 @@ class WorkCounted:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The connection ended. Clean: the process said bye. Otherwise it died, or will reconnect."""
+    """The connection ended. `clean`: the process said bye. Otherwise it died, or will reconnect."""
 
     session: str
     clean: bool
@@ -77,8 +77,8 @@ class SessionClosed:
 
 @dataclass(frozen=True, slots=True)
 class NotServed:
-    """A process could not connect for minutes: all connections are taken, or the socket was replaced. It
-    has no session."""
+    """A process could not connect for minutes: all connections are taken, or the socket was replaced. It has no
+    session."""
 
     session: str = ""
 
@@ -87,7 +87,7 @@ Event = SessionOpened | FactsDeclared | PhaseChanged | WorkCounted | SessionClos
 
 
 class RefusedError(ValueError):
-    """A refused line. `last`: what follows would not be understood either, so the connection ends."""
+    """A refused line. `last`: the lines after it could not be understood either, so the connection ends."""
 
     def __init__(self, message: str, *, last: bool) -> None:
         super().__init__(message)
@@ -95,10 +95,10 @@ class RefusedError(ValueError):
 
 
 class Conversation:
-    """One connection: lines in, events out."""
+    """One connection: decodes its lines into events."""
 
     def __init__(self, pid: int | None, uid: int) -> None:
-        """Of a process as the kernel names it."""
+        """`pid` and `uid` of the process, as the kernel reports them."""
         self.pid, self.uid = pid, uid
         self.session: str | None = None
 
@@ -153,22 +153,22 @@ def _message(line: bytes) -> tuple[str, Mapping[str, Any]]:
 
 @dataclass(slots=True)
 class DeclaredSession:
-    """A training process that declared something. Its counters are absolute, so they outlive a restart of either."""
+    """A training process that declared something. Its counters are absolute: a restart of either side loses none."""
 
     id: str
-    pid: int | None  # None: of a namespace that the daemon cannot see
+    pid: int | None  # None: in a namespace that the daemon cannot see
     uid: int
     client: str
     facts: dict[str, Any] = field(default_factory=dict)
     work: dict[str, dict[str, int]] = field(default_factory=dict)  # counters by phase
-    refused: UnusedCount | None = None  # why the daemon uses its count of operators no more
+    refused: UnusedCount | None = None  # why the daemon stopped using its operator count
 
     @property
     def is_trained(self) -> bool:
-        """Whether it is of the model that is trained, as all sessions without a role are."""
+        """Whether the session is of the trained model; it is if it declares no role."""
         return "role" not in self.facts
 
 
 def has_passed(counters: Mapping[str, int]) -> bool:
-    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
+    """Whether any counted work passed a model; an image encoder counts patches only."""
     return bool(counters.get("tokens") or counters.get("patches"))

@@ -1,4 +1,4 @@
-"""Why a training process's count of operators is not used. Pure."""
+"""Reasons why a training process's operator count is not used. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST, _MAX_DEVICE = 10**39, 100
 
 
 class Unused(str, Enum):
-    """Why a process's count is not used. A closed set: it is a metric label."""
+    """Why a process's count is not used. A closed set, since it is a metric label."""
 
     COUNT_EXCEEDS_CEILING = "count_exceeds_ceiling"
     DEVICE_CHANGED = "device_changed"
@@ -24,8 +24,8 @@ class Unused(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class UnusedCount:
-    """A session's count that no figure has. `device` is None where it declared none; `ceiling_flop`: the most that the
-    device can have executed, where that is the reason."""
+    """A session's count that no figure includes. `device` is None where none was declared; `ceiling_flop` is the most
+    that the device can have executed, given only where the count exceeds it."""
 
     reason: Unused
     session: str
@@ -34,7 +34,7 @@ class UnusedCount:
     ceiling_flop: int | None = None
 
     def for_journal(self) -> dict[str, Any]:
-        """What the daemon refused, as the record of its session has it."""
+        """The daemon's refusal, as in the session's record."""
         return {
             "reason": self.reason.value,
             "device": self.device,

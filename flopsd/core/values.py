@@ -1,4 +1,4 @@
-"""Exact numbers, durations, digests and times as ledgers and people write them, and read back. Pure."""
+"""Exact numbers, durations, digests and times in the notation of ledgers and settings, written and parsed. Pure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _EPOCH_DAYS = 719_468  # from 1 March of year 0 to 1 January 1970
 
 
 def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
-    """Whether `value` is an int, which a bool is not, and not below zero unless `signed`."""
+    """Whether `value` is an int (not a bool), and not negative unless `signed`."""
     return isinstance(value, int) and not isinstance(value, bool) and (signed or value >= 0)
 
 
 def parse_flop(value: object) -> int:
-    """An exact FLOP count from an int or from text such as "1e25" or "989.4e12". Raises ValueError for floats (they
-    have lost digits already), negatives and fractions of a FLOP."""
+    """An exact FLOP count from an int or from text such as "1e25" or "989.4e12". Raises ValueError for floats (which
+    have already lost digits), negative numbers and fractions of a FLOP."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"{value!r:.60} is not an exact count: write it as a whole number or as text like '1e25'")
     if isinstance(value, int):
@@ -49,7 +49,7 @@ def ceil_div(numerator: int, denominator: int) -> int:
 
 
 def added(*parts: Mapping[K, int]) -> dict[K, int]:
-    """The sums by key."""
+    """The sum of the values of each key."""
     found = dict(parts[0]) if parts else {}
     for part in parts[1:]:
         for key, value in part.items():
@@ -58,18 +58,18 @@ def added(*parts: Mapping[K, int]) -> dict[K, int]:
 
 
 def most(numbers: Iterable[T | None]) -> T | None:
-    """The largest of some, of which there is one at least; None where one of them is not known."""
+    """The largest of at least one number; None if any of them is None (not known)."""
     listed = list(numbers)
     return None if None in listed else max(number for number in listed if number is not None)
 
 
 def is_digest(text: object) -> bool:
-    """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
+    """Whether `text` is a SHA-256 in ledger notation: 64 lower-case hex digits."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def is_timestamp(text: object) -> bool:
-    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`, of a day that there is."""
+    """Whether `text` is a time in ledger notation: RFC 3339, UTC with `Z`, on an existing day."""
     try:
         utc_ns(text)
     except ValueError:
@@ -78,7 +78,7 @@ def is_timestamp(text: object) -> bool:
 
 
 def utc_ns(text: object) -> int:
-    """Nanoseconds since the Unix epoch of a time as it is written in a ledger. Raises ValueError."""
+    """Nanoseconds since the Unix epoch of a time in ledger notation. Raises ValueError."""
     found = _TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"{str(text)[:60]!r} is not a time in UTC such as 2026-11-02T10:00:00Z")
@@ -93,19 +93,19 @@ def utc_ns(text: object) -> int:
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """Days in the Gregorian calendar since 1 March of year 0: with years that begin in March the leap day is last."""
+    """Days in the Gregorian calendar since 1 March of year 0; years that begin in March have the leap day last."""
     shifted = year - (month < 3)
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year
 
 
 def text_or_none(number: int | None) -> str | None:
-    """A count as ledgers write it; None: not known."""
+    """A count in ledger notation; None: not known."""
     return None if number is None else str(number)
 
 
 def whole_number(text: object, *, signed: bool = False) -> int:
-    """A count of at most 40 digits; only a time on a clock may be `signed`. Raises ValueError on anything else."""
+    """Parse a count of at most 40 digits; only times on a clock may be `signed`. Raises ValueError on anything else."""
     if not isinstance(text, str) or not (_SIGNED if signed else _COUNT).fullmatch(text):
         raise ValueError(f"{str(text)[:80]!r} is not a {'whole number' if signed else 'count'}")
     return int(text)
@@ -129,7 +129,7 @@ def nanoseconds(text: Any) -> int:
 
 
 def millijoules(text: Any) -> int:
-    """Joules with three decimals. Raises TypeError or ValueError."""
+    """Joules with three decimals, as millijoules. Raises TypeError or ValueError."""
     return _scaled(text, 3)
 
 
@@ -142,13 +142,13 @@ def _scaled(text: Any, decimals: int) -> int:
 
 
 def span_seconds(begin: str, end: str) -> int:
-    """Seconds from one RFC 3339 time in UTC to another, fractions cut off; 0 if the clock went back between them.
-    Raises ValueError for other text."""
+    """Whole seconds from one RFC 3339 time in UTC to another, rounded down; 0 if the clock went back in between. Raises
+    ValueError for other text."""
     return max(0, utc_ns(end) // NS_PER_S - utc_ns(begin) // NS_PER_S)
 
 
 def short_flop(flop: int) -> str:
-    """An exact count in few digits: 1e23."""
+    """An exact count in few characters, such as 1e23."""
     digits = str(flop).rstrip("0") or "0"
     zeros = len(str(flop)) - len(digits)
     return f"{digits}e{zeros}" if zeros > 3 else str(flop)

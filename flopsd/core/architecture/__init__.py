@@ -1,6 +1,6 @@
 """The architecture basis: exact parameter counts and FLOP from a model's config.json and the work on it. Pure.
 
-`read_model` → `parameters`; with counters and `training_from` → `flop`. Start with flop.py: the conventions are there.
+`read_model` → `parameters`; with counters and `training_from` → `flop`. Start with flop.py, which has the conventions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How many pairs of positions attention works on, from the counters of a process's work.
+"""How many pairs of positions attention computes, from the counters of a process's work.
 
-Of a sequence of s tokens the full square is s x s pairs; the causal half, each position with itself and those before
-it, is s(s + 1)/2; a window of w leaves min(i, w) for the i-th; chunks of c leave the causal half of each chunk. Which
-of them a kernel computes is the kernel's affair: `eager` computes the whole square and masks it, flash kernels skip
-what is masked.
+For a sequence of s tokens the full square is s x s pairs; the causal half, each position with itself and earlier ones,
+is s(s + 1)/2; a window of w leaves min(i, w) for the i-th; chunks of c leave the causal half of each chunk. Which of
+these are computed depends on the kernel: `eager` computes the whole square and masks it, flash kernels skip masked
+pairs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def causal_pairs(s: int) -> int:
 
 
 def window_pairs(s: int, w: int) -> int:
-    """Pairs of a causal sequence of s tokens in which each sees at most w, itself included."""
+    """Pairs of a causal sequence of s tokens, each of which sees at most w, itself included."""
     return causal_pairs(s) if s <= w else causal_pairs(w) + (s - w) * w
 
 
 def local_pairs(s: int, w: int) -> int:
-    """Pairs of a sequence of s tokens in which each sees itself and at most w on either side."""
+    """Pairs of a sequence of s tokens, each of which sees itself and at most w on either side."""
     return 2 * window_pairs(s, w + 1) - s
 
 
 def chunk_pairs(s: int, c: int) -> int:
-    """Pairs of a causal sequence of s tokens in which each sees its own chunk of c tokens."""
+    """Pairs of a causal sequence of s tokens, each of which sees only its own chunk of c tokens."""
     return s // c * causal_pairs(c) + causal_pairs(s % c)
 
 
@@ -45,7 +45,7 @@ class Kernel(Enum):
 
     SQUARE = "square"
     SKIPS = "skips"
-    EITHER = "either"  # PyTorch's own choice: it skips, unless it is handed a mask
+    EITHER = "either"  # PyTorch's own choice: skips masked pairs, unless it is given a mask
 
     @classmethod
     def of(cls, attention: str | None) -> Kernel:
@@ -63,7 +63,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Tokens of one stack, in sequences whose squares add up to between `square_low` and `square_high`."""
+    """Tokens of one stack; the squares of the lengths of its sequences add up to `square_low` to `square_high`."""
 
     tokens: int
     padding: int
@@ -73,46 +73,46 @@ class Side:
 
     @property
     def real(self) -> int:
-        """Tokens that are no padding. As many pairs are the least where rows are packed: the lengths of the documents
-        are not known, and each token sees itself."""
+        """Tokens that are not padding. With packed rows this is also the least number of pairs: document lengths are
+        not known, and each token sees itself."""
         return self.tokens - self.padding
 
     def least(self, window: int | None) -> int:
-        """Causal pairs of the real tokens, at least, within a window if there is one."""
-        # A convex sum is least when all sequences are alike.
+        """The least number of causal pairs of the real tokens, within a window if there is one."""
+        # A sum of convex terms is least if all sequences have the same length.
         alike = self._alike(self.real, lambda s: causal_pairs(s) if window is None else window_pairs(s, window))
         if window is not None:
             return alike
-        lost = self.padding * isqrt(self.square_high)  # a padding position takes at most its row with it
+        lost = self.padding * isqrt(self.square_high)  # a padding position removes at most its own row of pairs
         return max(alike, (self.square_low + self.tokens) // 2 - lost)
 
     def least_chunked(self, chunk: int) -> int:
         """As `least`, within chunks."""
 
-        # chunk_pairs is not convex: of s = qc + r tokens they are r(c - r)/2 fewer than the line s(c + 1)/2, so at most
-        # c^2/8. Below them lies a convex function: causal pairs up to half a chunk, then that line less c^2/8.
+        # chunk_pairs is not convex: for s = qc + r tokens it is r(c - r)/2 below the line s(c + 1)/2, so at most c^2/8
+        # below. A convex lower bound: causal pairs up to half a chunk, then that line less c^2/8.
         def fewest(s: int) -> int:
             return causal_pairs(s) if 2 * s <= chunk else (4 * s * (chunk + 1) - chunk**2) // 8
 
         return self._alike(self.real, fewest)
 
     def length(self) -> int | None:
-        """The length of every sequence, where the counters show that all are alike."""
+        """The length of every sequence, if the counters show that all have the same; otherwise None."""
         if not self.sequences or self.padding or self.square_high * self.sequences != self.tokens**2:
             return None
         return self.tokens // self.sequences
 
     def least_square(self) -> int:
-        """Pairs of a mask that hides nothing, of the real tokens, at least."""
+        """The least number of pairs of the real tokens under a mask that hides nothing."""
         lost = 2 * self.padding * isqrt(self.square_high)
         return max(self._alike(self.real, lambda s: s * s), self.square_low - lost)
 
     def least_local(self, window: int) -> int:
-        """Pairs of the real tokens, at least, that are no further apart than `window`."""
+        """The least number of pairs of the real tokens that are at most `window` apart."""
         return self._alike(self.real, lambda s: local_pairs(s, window))
 
     def most_local(self, window: int) -> int:
-        """Pairs within `window`, at most: exact where all sequences are alike."""
+        """The most pairs within `window`; exact if all sequences have the same length."""
         if self.sequences and self.square_low * self.sequences == self.tokens**2:
             return self._alike(self.tokens, lambda s: local_pairs(s, window))
         return self.tokens * (2 * window + 1)
@@ -134,11 +134,11 @@ class Pairs:
     kernel: Kernel
     packing: bool
     window_pairs: int | None
-    window: int | None  # that window_pairs were counted with
+    window: int | None  # the window that window_pairs were counted with
 
     def of(self, mask: Mask, window: int | None, stream: Stream, level: Level) -> int:
-        """Pairs of one layer. LOW: what the result needs, without padding; COMPUTED: what the kernel is taken to
-        compute; HIGH: the full square."""
+        """Pairs of one layer. LOW: needed for the result, without padding; COMPUTED: assumed to be computed by the
+        kernel; HIGH: the full square."""
         if mask is Mask.CROSS:
             return self.cross
         side = self.sides[stream]
@@ -160,7 +160,7 @@ class Pairs:
         return side.least(None) if level is Level.LOW else (side.square_low + side.tokens) // 2
 
     def executed_low(self, mask: Mask, window: int | None, stream: Stream) -> int:
-        """What was computed at least: a kernel that masks a square has computed it."""
+        """The least number of pairs computed: a kernel that masks a square has computed it."""
         if self.kernel is Kernel.SQUARE and mask is not Mask.CROSS:
             return self.sides[stream].square_low
         return self.of(mask, window, stream, Level.LOW)
@@ -168,7 +168,7 @@ class Pairs:
     def _local(self, side: Side, window: int, level: Level) -> int:
         if level is Level.LOW:
             return side.least_local(window)
-        # Only flash kernels skip what is outside: PyTorch's own are handed the window as a mask.
+        # Only flash kernels skip pairs outside the window: PyTorch's own kernels are given the window as a mask.
         skips = self.kernel is Kernel.SKIPS
         return min(side.square_low, side.most_local(window)) if skips else side.square_low
 
@@ -190,7 +190,7 @@ class Pairs:
 
 
 def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *, cached: bool = False) -> Side:
-    """One stack's tokens. Raises ArchitectureError where the counters contradict each other. `cached`: positions of
+    """One stack's tokens. Raises ArchitectureError if the counters contradict each other. `cached`: positions of
     earlier passes may be attended to, so a token can have more pairs than there are tokens, and its sequence may have
     begun in another phase."""
     tokens, square = work.get(f"{prefix}tokens", 0), work.get(f"{prefix}square_pairs")
@@ -213,8 +213,8 @@ def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *
 
 
 def latent_side(model: Model, work: Mapping[str, int], tokens: int) -> Side:
-    """The rows of images in sequences that are rows of an image and rows of text: see diffusion.py. Raises
-    ArchitectureError where the counters do not have them, or contradict each other."""
+    """The image rows of sequences that consist of image rows and text rows: see diffusion.py. Raises ArchitectureError
+    if the counters lack them, or contradict each other."""
     patches = work.get("patches")
     if patches is None or "sequences" not in work:
         raise ArchitectureError("no_patches_or_sequences", family=model.family, hint=_LATENTS)

@@ -15,15 +15,15 @@ from flopsd.core.dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """A family: where its modules are, its heads, and the defaults of transformers' class."""
+    """A family: the path of its modules, its heads, and the defaults of transformers' class."""
 
     prefix: str
-    heads: str  # the family whose heads it has
+    heads: str  # the family whose heads it uses
     vocabulary: int = 30522
     hidden: int = 768
     attention_heads: int = 12
     intermediate: int = 3072
-    head: str = "ForMaskedLM"  # where the configuration names no class
+    head: str = "ForMaskedLM"  # used if the configuration names no class
 
 
 STYLES: Mapping[str, _Style] = {
@@ -38,7 +38,7 @@ STYLES: Mapping[str, _Style] = {
 
 
 def read_bert(family: str, config: Mapping[str, Any]) -> Model:
-    """An encoder with norms behind each part. ELECTRA's embeddings may be narrower than its layers."""
+    """An encoder with a norm after each part. ELECTRA's embeddings may be narrower than its layers."""
     fields, style = Fields(family, config), STYLES[family]
     hidden, layers = fields.number("hidden_size", style.hidden), fields.layers("num_hidden_layers", 12)
     heads = fields.heads("num_attention_heads", hidden, style.attention_heads)
@@ -83,7 +83,7 @@ def _pooled_heads(
     dense: str, decoder: str, own: bool,
     fields: Fields, prefix: str, hidden: int, width: int, vocabulary: int, tied: bool,
 ) -> dict[str, HeadWithOthers]:  # fmt: skip
-    """`own`: a classifier of sequences that has a matrix in place of the pooler."""
+    """`own`: the sequence classifier has a matrix of its own in place of the pooler."""
     pooler = Linear(f"{prefix}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
     language = (Linear(dense, hidden, hidden, True), Linear(decoder, width, vocabulary, True, tied=tied))
     classifiers = encoder_classifiers(fields, hidden, pooler)
@@ -119,6 +119,6 @@ _HEADS: Mapping[str, Callable[..., dict[str, HeadWithOthers]]] = {
 
 
 def _own_classifier(fields: Fields, hidden: int) -> tuple[tuple[Linear, ...], int]:
-    """A classifier of one row a sequence with a first matrix of its own in place of the pooler."""
+    """A classifier of one row per sequence, with its own first matrix in place of the pooler."""
     first = Linear("classifier.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
     return (first, Linear("classifier.out_proj", hidden, labels(fields), True, stream=Stream.SEQUENCES)), 0

@@ -1,4 +1,4 @@
-"""What is computed of a training: FLOP as an interval, and what it was computed from."""
+"""FLOP computed for a training: an interval, and the terms that it is made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flopsd.core.notes import Note
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """FLOP: at least, as computed, at most. `computed` rests on assumptions that are named beside it."""
+    """FLOP: at least, as computed, at most. `computed` rests on assumptions that are stated with it."""
 
     low: int
     computed: int
@@ -25,7 +25,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureFlop:
-    """FLOP of a training by what it required and by what ran. The `terms` add up to `executed.computed`."""
+    """FLOP that a training required, and FLOP that ran. The `terms` add up to `executed.computed`."""
 
     required: Bounds
     executed: Bounds

@@ -1,9 +1,9 @@
-"""FLOP of a model whose architecture flopsd does not read, by the weights that rows passed as its process counted them.
+"""FLOP of a model whose architecture flopsd does not read, from its process's counts of rows that passed weights.
 
-A product of rows with weights is 2 FLOP for each multiply-add: counted in the forward pass, for the gradient of the
-weights and for that of the rows, each where autograd recorded that it needs it. What no weight is part of (attention's
-scores and their product with the values, scans of state-space layers) is not counted: it is in no `computed`, and the
-upper bound allows for it.
+A product of rows with weights is 2 FLOP per multiply-add. It is counted in the forward pass, for the gradient of the
+weights and for that of the rows, the latter two where autograd recorded the need. Products without weights (attention
+scores and their product with the values, scans of state-space layers) are not counted: `computed` leaves them out, and
+the upper bound allows for them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div, is_whole
 from flopsd.errors import ArchitectureError
 
-# Products of a pair of positions in a layer: scores and what they weigh; with relative positions two more.
+# Products of a pair of positions per layer: scores and their product with the values; relative positions add two.
 PRODUCTS, RELATIVE_PRODUCTS = 2, 4
 _WIDTHS = (
     "hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_dim", "attention_hidden_size",
     "encoder_hidden_size", "decoder_hidden_size", "hidden_sizes", "embed_dims", "embed_dim_per_stage",
 )  # fmt: skip
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
-_STAGES = ("depths", "depth", "blocks_per_stage", "stage_num_blocks")  # layers of each
-_FURTHER = re.compile(r"_num_hidden_layers$|^num_pooler_layers$")  # of a predictor, a decoder and the like
+_STAGES = ("depths", "depth", "blocks_per_stage", "stage_num_blocks")  # layers per stage
+_FURTHER = re.compile(r"_num_hidden_layers$|^num_pooler_layers$")  # further layers, such as of a predictor or a decoder
 _SIDES = ("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers")
-# Of each kind of attention that has sizes of its own (`swa_head_dim`), else of all. That of an index is beside another.
+# For a kind of attention with its own sizes (`swa_head_dim`), or for all. An index has its heads in addition.
 _HEADS = re.compile(r"heads(_per_\w+)?$|^n_head$")
 _HEAD_WIDTHS = re.compile(r"head_dim$|dim_head$|d_head$|head_size$|^kv_channels$|^d_kv$")
 _QUERY_PARTS = ("qk_nope_head_dim", "qk_rope_head_dim")
 _EXPANSIONS = ("expand", "mamba_expand", "ssm_expand")
-_POSITIONS = ("position_buckets", "max_relative_positions")  # that a token is compared with beside the others
-_RELATIVE = re.compile("relative|clamp_len|lambda_std_dev")  # XLNet's kind; differential attention, computed twice
+_POSITIONS = ("position_buckets", "max_relative_positions")  # further positions that a token is compared with
+_RELATIVE = re.compile("relative|clamp_len|lambda_std_dev")  # as in XLNet; differential attention is computed twice
 _STATES = ("state_size", "mamba_d_state", "ssm_state_size", "d_state", "chunk_size", "mamba_chunk_size")
 
 
 def is_counted(work: Mapping[str, int]) -> bool:
-    """Whether the process counted what passed its weights in this phase."""
+    """Whether the process counted the rows that passed its weights in this phase."""
     return "weight_passes" in work
 
 
 def weights_flop(config: Mapping[str, Any], work: Mapping[str, int], training: Training) -> ArchitectureFlop:
-    """FLOP of training by the counters of one phase. `config` may be anything: only its width and depth are used.
-    Raises ArchitectureError where not all forward passes were counted."""
+    """FLOP of training from the counters of one phase. `config` may be anything: only its width and depth are used.
+    Raises ArchitectureError unless all forward passes were counted."""
     passed = _passed(config, work)
     forward, other = passed.forward, passed.other
     weight, rows = passed.trained, passed.graded
-    # Of weights whose products are not seen the gradients are taken to be as those of the others.
+    # Unseen products are assumed to need gradients in the same proportion as the others.
     similar = other.computed * (weight + rows) // passed.products if passed.products else 0
     required = Bounds(
         _without_padding(forward.low + 2 * (weight + rows), work),
@@ -62,7 +62,7 @@ def weights_flop(config: Mapping[str, Any], work: Mapping[str, int], training: T
     seen = 2 * passed.recomputed
     unseen = 0
     if training.recomputation is not Recomputation.NONE:
-        # A recomputation that ends within a module leaves open how much of it was computed: at most all of it.
+        # If recomputation ends within a module, the computed part of it is unknown: at most all of it.
         whole = 2 * max(0, passed.products - passed.recomputed) if seen else 0
         unseen = whole + 2 * other.high + passed.attention
     terms = {
@@ -87,7 +87,7 @@ def weights_forward(config: Mapping[str, Any], work: Mapping[str, int]) -> Bound
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """Multiply-adds, but of `forward` and `attention`, which are FLOP; of `attention` at most."""
+    """Multiply-adds, except for `forward` and `attention`, which are FLOP; `attention` is an upper bound."""
 
     products: int
     trained: int
@@ -140,7 +140,7 @@ def _assumed(products: int, other: Bounds) -> Iterator[Note]:
 
 
 def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int, Note]:
-    """FLOP of all products of pairs of positions in the forward pass, at most, and what that rests on."""
+    """The most FLOP of all products of pairs of positions in the forward pass, and the basis of that bound."""
     known = sum(work.get(name, 0) for name in ("square_pairs", "target_square_pairs", "cross_pairs"))
     counted = work.get("weight_square_pairs", 0)
     pairs = max(known, counted)
@@ -152,7 +152,7 @@ def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int,
         whole = (pairs + tokens * max(more for *_, more in shapes)) * sum(width * layers for width, layers, _ in shapes)
         rests = "pairs_by_layers"
     else:
-        # Queries, keys and values come from products with weights. With a cache there are more pairs than passed.
+        # Queries, keys and values come from products with weights. With a cache there are more pairs than passed rows.
         whole = ceil_div(work.get("weight_pair_products", 0) * pairs, max(1, counted))
         rests = "pairs_by_products"
     return 2 * products * whole, note(rests, products=str(products))
@@ -164,7 +164,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """Width and layers at most, and positions that a token is compared with beside the others; None: not given."""
+    """The most width and layers, and further positions that a token is compared with; None: not given."""
 
     def sizes(names: tuple[str, ...]) -> list[int]:
         return [size for name in names for size in _sizes(config.get(name))]
@@ -183,13 +183,13 @@ def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def _sizes(value: Any) -> list[int]:
-    """Of one field, which may have one of each layer."""
+    """The sizes in one field, which may list one per layer."""
     several = value if isinstance(value, list | tuple) else (value,)
     return [one for one in several if is_whole(one) and 0 < one <= 10**6]
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Width of all heads of an index together, and of all heads of attention, at most."""
+    """The most total width of the heads of an index, and of the heads of attention."""
 
     def sizes(pattern: re.Pattern[str]) -> dict[str, int]:
         found: dict[str, int] = {}

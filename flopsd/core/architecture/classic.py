@@ -41,7 +41,7 @@ _GPT2 = (
 
 
 def read_gpt_neox(config: Mapping[str, Any]) -> Model:
-    """GPT-NeoX (Pythia too): one matrix for q, k and v; attention and MLP may read the same input."""
+    """GPT-NeoX (also Pythia): one matrix for q, k and v; attention and MLP may read the same input."""
     fields = Fields("gpt_neox", config)
     hidden, layers = fields.number("hidden_size"), fields.layers()
     heads, vocabulary = fields.heads("num_attention_heads", hidden), fields.number("vocab_size")

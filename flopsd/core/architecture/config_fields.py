@@ -1,4 +1,4 @@
-"""A config.json read strictly: a field that is not understood and not known to be irrelevant is an error."""
+"""Strict reader of a config.json: a field that is neither understood nor known to be irrelevant is an error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_SIZE = 10**9
 MAX_LAYERS = 2_000
 REQUIRED = -1
 
-# A field of no class: some passes do not run all layers of the configuration, or run some more than once.
+# Not a field of any class. Set where some passes skip layers of the configuration, or run some more than once.
 LAYERS_LEFT_OUT = "layers_left_out"
-# Fields of transformers' configurations that change no shape and no product.
+# Fields of transformers' configurations that affect no shape and no product.
 IRRELEVANT = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path activation_dropout
@@ -42,7 +42,7 @@ IRRELEVANT = frozenset(
     use_bfloat16 use_cache
     """.split()  # noqa: SIM905 (a hundred and twenty quoted words read worse)
 )
-# Fields that change the counts unless they have one of these values, in any family whose reader leaves them unread.
+# Fields that change the counts unless they have one of these values, checked if a family's reader does not read them.
 HARMLESS: Mapping[str, tuple[object, ...]] = {
     LAYERS_LEFT_OUT: (False, None),
     "pruned_heads": ({}, None),
@@ -51,7 +51,7 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
     "cross_attention_hidden_size": (None,),
     "sparse_attention": (False, None),
     "use_bidirectional_attention": (None, False),
-    "use_mrope": (False, None),  # positions of images and text in one, which Qwen2.5 has in every file
+    "use_mrope": (False, None),  # joint positions of images and text, which Qwen2.5 has in every file
     "use_qk_norm": (False, None),
     "qk_layernorm": (False, None),
     "attention_chunk_size": (None,),
@@ -62,9 +62,9 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
 
 
 class Fields:
-    """The fields of one configuration. Each that is asked for is understood; `finish` refuses the rest. `defaults`:
-    what transformers' class of the family takes for a field that is left out, before any default that a method is
-    called with."""
+    """The fields of one configuration. Every field read counts as understood; `finish` refuses the rest. `defaults` are
+    those of the family's class in transformers for absent fields; they take precedence over the default arguments of
+    the methods."""
 
     def __init__(self, family: str, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         self.family = family
@@ -77,7 +77,7 @@ class Fields:
         return self._config.get(name, self._defaults.get(name, default))
 
     def number(self, name: str, default: int | None = REQUIRED, *, at_least: int = 1) -> int:
-        """A size. A missing one has the default of transformers' own class, since a config.json may leave it out."""
+        """A size. If absent it has the default of transformers' own class, since a config.json may leave it out."""
         value = self.get(name)
         if value is None:
             value = self._defaults.get(name, None if default == REQUIRED else default)
@@ -90,7 +90,7 @@ class Fields:
         return value
 
     def pair(self, name: str, default: int) -> tuple[int, int]:
-        """A height and a width; one number is both."""
+        """A height and a width; a single number is both."""
         value = self.get(name)
         if not isinstance(value, list | tuple):
             both = self.number(name, default)
@@ -100,7 +100,7 @@ class Fields:
         return value[0], value[1]
 
     def heads(self, name: str, width: int, default: int = REQUIRED) -> int:
-        """How many heads share `width`, each an equal part."""
+        """The number of heads that share `width` equally."""
         count = self.number(name, default)
         if width % count:
             raise self.wrong(name, count)
@@ -113,7 +113,7 @@ class Fields:
         return count
 
     def optional(self, name: str, default: int | None = None) -> int | None:
-        """A size that may be null or 0, which is none; `default` is what a missing field means."""
+        """A size that may be null or 0, both meaning none; `default` stands for an absent field."""
         value = self.get(name, default)
         return None if value is None else self.number(name, default, at_least=0) or None
 
@@ -126,10 +126,10 @@ class Fields:
         return value
 
     def spare_tail(self, dropout: str, default: float = 0.0) -> bool | None:
-        """`Block.spare_tail` of layers that end in a dropout of this rate, which this field has."""
+        """`Block.spare_tail` of layers that end in a dropout whose rate is in this field."""
         rate = self.get(dropout, default)
         try:
-            share = float(rate or 0)  # what a process declares has fractions as text
+            share = float(rate or 0)  # declared facts have fractions as text
         except (TypeError, ValueError):
             raise self.wrong(dropout, rate) from None
         if not 0 <= share <= 1:
@@ -143,8 +143,8 @@ class Fields:
         return value
 
     def only(self, name: str, *allowed: object, missing: object = None) -> None:
-        """Refuse a field that has another value than these, or that is `missing` and means that: flopsd does not model
-        it."""
+        """Refuse a field with any other value, since flopsd does not model it; an absent field counts as `missing`, if
+        given."""
         value = self.get(name, allowed[0] if missing is None else missing)
         if value not in allowed:
             raise ArchitectureError(
@@ -152,7 +152,7 @@ class Fields:
             )
 
     def instead(self) -> str:
-        """What to do about a configuration that flopsd does not model."""
+        """The advice for a configuration that flopsd does not model."""
         return instead(self.family, self._config)
 
     def wrong(self, name: str, value: object) -> ArchitectureError:
@@ -160,7 +160,7 @@ class Fields:
         return ArchitectureError("field_invalid", family=self.family, name=name, value=said, hint="check config.json")
 
     def finish(self, irrelevant: Sequence[str] = ()) -> None:
-        """Refuse the fields that were not read: an unknown field may change the counts."""
+        """Refuse fields that were not read: an unknown field may change the counts."""
         for name, allowed in HARMLESS.items():
             if name not in self._seen and name not in irrelevant:
                 self.only(name, *allowed)

@@ -1,4 +1,4 @@
-"""Attention of decoders: with grouped queries, or latent; and which layers see a window or a chunk only."""
+"""Attention of decoders, with grouped queries or latent; and which layers see only a window or a chunk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Masks = list[tuple[Mask, int | None]]
 
 
 class GroupedAttention:
-    """Every layer's attention: they differ in their mask only."""
+    """Every layer's attention; layers differ only in their mask."""
 
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         self.hidden, self.style = hidden, style
@@ -44,14 +44,14 @@ class GroupedAttention:
 
 
 def declared_bias(fields: Fields, bias: bool | str) -> bool:
-    """Whether a matrix has a bias, which a field of the configuration may say."""
+    """Whether a matrix has a bias; a field of the configuration may decide."""
     return fields.flag(bias, False) if isinstance(bias, str) else bias
 
 
 class LatentAttention:
-    """Every layer's attention, multi-head latent as in DeepSeek V2 and V3: queries, and keys with values, by way of a
-    projection of low rank. The keys' rotary part comes from the first projection of keys and values, is shared by all
-    heads, and makes keys wider than values."""
+    """Every layer's attention: multi-head latent attention as in DeepSeek V2 and V3, with low-rank projections for the
+    queries and for keys with values. The rotary part of the keys comes from the first projection of keys and values, is
+    shared by all heads, and makes keys wider than values."""
 
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         del style, layers
@@ -60,7 +60,7 @@ class LatentAttention:
         self.rotary, self.plain = fields.number("qk_rope_head_dim"), fields.number("qk_nope_head_dim")
         self.value_dim = fields.number("v_head_dim")
         self.bias = fields.flag("attention_bias", False)
-        # Each head has keys and values of its own, whatever num_key_value_heads is; the others follow from the rest.
+        # Each head has its own keys and values, whatever num_key_value_heads says; the other two fields are derived.
         for derived in ("num_key_value_heads", "head_dim", "qk_head_dim"):
             fields.get(derived)
 
@@ -94,7 +94,7 @@ class LatentAttention:
 
 
 def layer_masks(fields: Fields, style: Style, layers: int) -> Masks:
-    """Each layer's mask, with the window or chunk that it has."""
+    """Each layer's mask, with its window or chunk."""
     if style.window == "never":
         return [(Mask.CAUSAL, None)] * layers
     if style.window == "chunk":
@@ -124,7 +124,7 @@ def layer_masks(fields: Fields, style: Style, layers: int) -> Masks:
 
 
 def _local(fields: Fields, style: Style, layers: int) -> list[bool]:
-    """Which layers have the window or chunk where layer_types is left out."""
+    """Which layers have the window or chunk if layer_types is absent."""
     if style.window == "by_layer":
         pattern = fields.number("sliding_window_pattern", fields.number("_sliding_window_pattern", 2))
         return [(index + 1) % pattern != 0 for index in range(layers)]

@@ -1,4 +1,4 @@
-"""The families of decoders, each by what it differs in. The shapes are those of transformers' modeling files."""
+"""The families of decoders and their differences. The shapes are those of transformers' modeling files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flopsd.core.architecture.decoder_styles import Experts, Style
 
 _Defaults = Mapping[str, float | None]
 _QWEN_EXPERTS = partial(Experts, "num_experts", step="decoder_sparse_step", dense_layers="mlp_only_layers")
-_biased = partial(Style, qkv_bias="attention_bias", out_bias="attention_bias")  # by the field attention_bias
+_biased = partial(Style, qkv_bias="attention_bias", out_bias="attention_bias")  # set by the field attention_bias
 _GEMMA: _Defaults = {"tie_word_embeddings": True, "head_dim": 256}
 _GEMMA2: _Defaults = {
     **_GEMMA, "sliding_window": 4096, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -17,7 +17,7 @@ _GEMMA2: _Defaults = {
 
 _GLM: _Defaults = {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 2}
 _MULTIPLIERS = ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")
-# How a token's experts are chosen, and not how many.
+# These decide how a token's experts are chosen, but not how many.
 _ROUTING = (
     "aux_loss_alpha", "ep_size", "n_group", "norm_topk_prob", "rope_interleave", "routed_scaling_factor",
     "scoring_func", "seq_aux", "topk_group", "topk_method",
@@ -76,7 +76,7 @@ STYLES: Mapping[str, Style] = {
     "gpt_oss": Style(
         qkv_bias=True, out_bias=True, window="by_layer", sinks=True, only={"attention_bias": (True,)},
         defaults={"sliding_window": 128, "head_dim": 64, "num_key_value_heads": 8},
-        # The experts of gpt-oss never were Linear modules.
+        # The experts of gpt-oss were never Linear modules.
         experts=Experts("num_local_experts", "num_experts", size="intermediate_size", router="router", bias=True,
                         adaptable=False, router_adaptable=False),
         irrelevant=("experts_per_token", "initial_context_length"),

@@ -12,7 +12,7 @@ from flopsd.core.notes import Note, note
 
 
 class FeedForward:
-    """Reads the sizes once; `at` gives one layer's parts."""
+    """Reads the sizes once; `at` returns one layer's parts."""
 
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         self.hidden, self.style = hidden, style
@@ -40,8 +40,8 @@ class FeedForward:
             self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 
     def spare_tail(self, index: int) -> bool | None:
-        """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor
-        the weights of the routing. Shared experts without a gate come last, and are added as they are."""
+        """Whether the backward pass needs no output of the layer's last product: no norm and no routing weights follow
+        it. Shared experts without a gate come last, and are added without scaling."""
         mixture = self.style.experts
         if self.style.post_norm:
             return False

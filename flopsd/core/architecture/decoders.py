@@ -1,4 +1,4 @@
-"""Decoders of the Llama kind: grouped queries, gated MLP or experts, RMS norms, sliding windows on some layers.
+"""Llama-like decoders: grouped queries, gated MLP or experts, RMS norms, sliding windows on some layers.
 
 The shapes are those of transformers' modeling files; `tests/train` compares each with the real class.
 """
@@ -20,8 +20,8 @@ from flopsd.core.notes import Note, note
 
 
 def read_decoder(family: str, config: Mapping[str, Any], within: str = "", style: Style | None = None) -> Model:
-    """A decoder of one of the families of decoder_families.py, or of a `style` of its own. `within`: the path to it in
-    a model that has the head. Raises ArchitectureError naming the field."""
+    """A decoder of a family in decoder_families.py, or of the given `style`. `within`: its path in an enclosing model,
+    which then has the head. Raises ArchitectureError, which names the field."""
     style, prefix = style or STYLES[family], within or "model."
     fields = Fields(family, config, style.defaults)
     hidden, layers = fields.number("hidden_size"), fields.layers()
@@ -48,7 +48,7 @@ def read_decoder(family: str, config: Mapping[str, Any], within: str = "", style
 
 
 def _untrained(fields: Fields, style: Style) -> tuple[Note, ...]:
-    """A note on the layers for multi-token prediction, which a checkpoint may hold."""
+    """A note on the layers for multi-token prediction, which a checkpoint may contain."""
     count = fields.number(style.untrained, at_least=0) if style.untrained else 0
     if count == 0:
         return ()

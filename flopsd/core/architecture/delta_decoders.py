@@ -21,7 +21,7 @@ _ALIKE = {
     "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
 }  # fmt: skip
 _EXPERTS = {"moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_key_value_heads": 2}
-# What a field that is left out means in transformers 5.24.
+# The values of absent fields in transformers 5.24.
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "qwen3_next": {
         **_ALIKE, **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 48, "vocab_size": 151_936,
@@ -44,15 +44,15 @@ _STYLES: Mapping[str, Style] = {
         experts=_mixture(step="decoder_sparse_step", dense_layers="mlp_only_layers", may_be_none=True)
     ),
     "qwen3_5_text": Style(),
-    "qwen3_5_moe_text": Style(experts=_mixture(dense_size="moe_intermediate_size")),  # no layer is without experts
+    "qwen3_5_moe_text": Style(experts=_mixture(dense_size="moe_intermediate_size")),  # every layer has experts
 }  # fmt: skip
 DELTA_FAMILIES = tuple(_DEFAULTS)
 _KINDS = {"linear_attention": "delta", "full_attention": "attention"}
 
 
 def read_delta_decoder(family: str, config: Mapping[str, Any], within: str = "") -> Model:
-    """A decoder of one of these families; `within`: the path to it in a model that has the head. Raises
-    ArchitectureError naming the field."""
+    """A decoder of one of these families; `within`: its path in an enclosing model, which then has the head. Raises
+    ArchitectureError, which names the field."""
     fields = Fields(family, config, _DEFAULTS[family])
     hidden, layers, path = fields.number("hidden_size"), fields.layers(), within or "model."
     tied, bias = fields.flag("tie_word_embeddings", False), fields.flag("attention_bias", False)
@@ -66,7 +66,7 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], within: str = "")
             at := f"{path}layers.{index}",
             (heads.at(f"{at}.self_attn") if kinds[index] == "attention" else delta.at(at), *feed.at(at, index)),
             others=2 * hidden,
-            side_by_side=(1, 2),  # experts and the shared one
+            side_by_side=(1, 2),  # the routed experts and the shared one
             spare_tail=feed.spare_tail(index),
         )
         for index in range(layers)
@@ -82,7 +82,7 @@ _FURTHER = note("further_tokens_not_counted", name="mtp_num_hidden_layers")
 
 
 class _Delta:
-    """Every delta layer: Qwen3-Next makes its operands with two matrices, Qwen3.5 with four."""
+    """Every delta layer. Qwen3-Next makes its operands with two matrices, Qwen3.5 with four."""
 
     def __init__(self, fields: Fields, hidden: int) -> None:
         self.hidden, self.merged = hidden, fields.family == "qwen3_next"
@@ -108,5 +108,5 @@ class _Delta:
             Linear(f"{path}.out_proj", values, self.hidden),
             Convolution(f"{path}.conv1d", mixed, self.kernel, False, ("q", "k", "v")),
             delta_products(self.key_heads, heads, self.key, self.value),
-            others=2 * heads + self.value,  # the decay, its bias, and a norm that the heads share
+            others=2 * heads + self.value,  # the decay, its bias, and a norm shared by all heads
         )

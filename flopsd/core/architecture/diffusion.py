@@ -1,7 +1,7 @@
-"""Diffusion transformers of the package diffusers, in which rows of an image and rows of text attend to each other.
+"""Diffusion transformers of the diffusers package, in which rows of an image and rows of text attend to each other.
 
 A sequence is an image's rows and its text's: `tokens` are both, `patches` those of the image, and `square_pairs` are of
-both. One vector a sequence (the step of diffusion, the pooled text) modulates every layer.
+both. One vector per sequence (diffusion step, pooled text) modulates every layer.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from flopsd.core.architecture.model import Attention, Block, Linear, Mask, Mlp, 
 FLUX, SD3 = "FluxTransformer2DModel", "SD3Transformer2DModel"
 _BOTH = (Stream.LATENTS, Stream.TEXT)
 _TIME = 256  # width of the sinusoidal embedding of a step
-_WIDER = 4  # an MLP's width to the layer's
+_WIDER = 4  # width of an MLP as a multiple of the layer's
 
 
 def read_flux(config: Mapping[str, Any]) -> Model:
-    """FLUX.1: layers with weights for image and text each, then layers with weights for both."""
+    """FLUX.1: layers with separate weights for image and text, then layers with shared weights."""
     fields = Fields(FLUX, config)
     heads, head_dim = fields.number("num_attention_heads", 24), fields.number("attention_head_dim", 128)
     channels, text = fields.number("in_channels", 64), fields.number("joint_attention_dim", 4096)
@@ -37,8 +37,8 @@ def read_flux(config: Mapping[str, Any]) -> Model:
 
 
 def read_sd3(config: Mapping[str, Any]) -> Model:
-    """Stable Diffusion 3 and 3.5: every layer has weights for image and text each, the last none for the text's MLP.
-    Some layers of 3.5 medium have an attention of the image alone beside."""
+    """Stable Diffusion 3 and 3.5: every layer has separate weights for image and text; the last has no MLP for the
+    text. Some layers of 3.5 medium also have an attention of the image alone."""
     fields = Fields(SD3, config)
     heads, head_dim = fields.number("num_attention_heads", 18), fields.number("attention_head_dim", 64)
     patch, channels = fields.number("patch_size", 2), fields.number("in_channels", 16)
@@ -75,7 +75,7 @@ def _model(family: str, stem: tuple[Linear, ...], blocks: list[Block], width: in
 
 
 def _conditions(width: int, pooled: int, guided: bool) -> Iterator[Block]:
-    """What one vector a sequence is made of: the step, the guidance and the pooled text."""
+    """The blocks that make the one vector per sequence: step, guidance and pooled text."""
     inputs = {"timestep_embedder": _TIME, **({"guidance_embedder": _TIME} if guided else {}), "text_embedder": pooled}
     for name, size in inputs.items():
         path = f"time_text_embed.{name}"
@@ -85,14 +85,14 @@ def _conditions(width: int, pooled: int, guided: bool) -> Iterator[Block]:
 
 
 class _Layer:
-    """A layer with weights for image and text each."""
+    """A layer with separate weights for image and text."""
 
     def __init__(self, path: str, heads: int, head_dim: int, norms: bool) -> None:
         self._path, self._heads, self._head_dim = path, heads, head_dim
         self._width, self._norm = heads * head_dim, 2 * head_dim if norms else 0
 
     def of_both(self, *, last: bool = False, dual: bool = False) -> Block:
-        """`last`: nothing of the text is read after its attention. `dual`: the image also attends to itself."""
+        """`last`: the text is not read after its attention. `dual`: the image also attends to itself."""
         image, text = Stream.LATENTS, Stream.TEXT
         parts: list[Part] = [
             self._modulation("norm1", 9 if dual else 6, image),
@@ -136,7 +136,7 @@ class _Layer:
 
 
 def _single_layer(path: str, heads: int, head_dim: int) -> Block:
-    """A layer with the same weights for image and text; one matrix reads what attention and MLP make."""
+    """A layer with shared weights for image and text; one matrix reads the outputs of attention and MLP."""
     width = heads * head_dim
     modulation = Linear(f"{path}.norm.linear", width, 3 * width, True, stream=Stream.SEQUENCES)
     read = tuple(Linear(f"{path}.attn.to_{name}", width, width, True) for name in "qkv")

@@ -60,7 +60,7 @@ def read_t5(config: Mapping[str, Any]) -> Model:
 
 
 def read_bart(config: Mapping[str, Any]) -> Model:
-    """BART: learned positions with two spare rows, biases everywhere, norms behind each part."""
+    """BART: learned positions with two spare rows, biases everywhere, a norm after each part."""
     fields = Fields("bart", config)
     hidden, vocabulary = fields.number("d_model", 1024), fields.number("vocab_size", 50265)
     positions = fields.number("max_position_embeddings", 1024)
@@ -80,8 +80,8 @@ def read_bart(config: Mapping[str, Any]) -> Model:
 
 
 def read_whisper(config: Mapping[str, Any]) -> Model:
-    """Whisper: two convolutions, then stacks as BART's. Its `tokens` are the rows of the encoder, of which each stands
-    for two frames of the spectrogram."""
+    """Whisper: two convolutions, then stacks as in BART. Its `tokens` are the rows of the encoder, one for every two
+    frames of the spectrogram."""
     fields = Fields("whisper", config)
     hidden, vocabulary = fields.number("d_model", 384), fields.number("vocab_size", 51865)
     bins = fields.number("num_mel_bins", 80)
@@ -121,12 +121,12 @@ def _stacks(
     fields: Fields, hidden: int, *, layers: int, heads: int, size: int, spare_tail: bool | None,
     biases: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Block, ...]:  # fmt: skip
-    """The layers of both stacks; `layers`, `heads` and `size` are what fields that are left out mean."""
+    """The layers of both stacks; `layers`, `heads` and `size` are the values of absent fields."""
     names, blocks = ("q_proj", "k_proj", "v_proj", "out_proj"), []
     for side, stream in (("encoder", Stream.TOKENS), ("decoder", _TARGET)):
         count, each = fields.layers(f"{side}_layers", layers), fields.heads(f"{side}_attention_heads", hidden, heads)
         width = fields.number(f"{side}_ffn_dim", size)
-        # Layers dropped at random would make every count a matter of luck.
+        # Layers dropped at random would make every count random.
         fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
         masks = {"self_attn": Mask.FULL if stream is Stream.TOKENS else Mask.CAUSAL}
         if stream is _TARGET:

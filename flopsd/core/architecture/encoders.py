@@ -12,7 +12,7 @@ from flopsd.core.architecture.parts import attention_of, plain_mlp
 
 
 def read_distilbert(config: Mapping[str, Any]) -> Model:
-    """DistilBERT: BERT's layers, without types of tokens and without a pooler."""
+    """DistilBERT: BERT's layers without token types and without a pooler."""
     fields = Fields("distilbert", config)
     hidden, layers = fields.number("dim", 768), fields.layers("n_layers", 6)
     heads = fields.heads("n_heads", hidden, 12)
@@ -48,7 +48,7 @@ def read_distilbert(config: Mapping[str, Any]) -> Model:
 
 
 def read_modernbert(config: Mapping[str, Any]) -> Model:
-    """ModernBERT: rotary positions, gated MLP, most layers local: a token sees as many behind it as before it."""
+    """ModernBERT: rotary positions, gated MLP; most layers are local: a token sees equally far in both directions."""
     fields = Fields("modernbert", config)
     hidden, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 22)
     heads, vocabulary = fields.heads("num_attention_heads", hidden, 12), fields.number("vocab_size", 50368)
@@ -59,7 +59,7 @@ def read_modernbert(config: Mapping[str, Any]) -> Model:
     head_bias, decoder_bias = fields.flag("classifier_bias", False), fields.flag("decoder_bias", True)
     tied = fields.flag("tie_word_embeddings", True)
     pooling = fields.get("classifier_pooling", "cls")
-    fields.only("sparse_prediction", False)  # the head would run for masked tokens alone
+    fields.only("sparse_prediction", False)  # the head would run only for masked tokens
     types = fields.sequence("layer_types")
     if types is None:
         types = ["sliding_attention" if index % every else "full_attention" for index in range(layers)]

@@ -1,4 +1,4 @@
-"""The families of models that flopsd reads, each with its reader. Loading them takes some megabytes."""
+"""The model families that flopsd reads, each with its reader. Loading them takes a few megabytes."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "siglip": read_siglip,
     "siglip_vision_model": read_siglip_vision,
 }
-# The package diffusers names the class in place of a type of model.
+# The diffusers package names the class instead of a model type.
 DIFFUSERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {FLUX: read_flux, SD3: read_sd3}

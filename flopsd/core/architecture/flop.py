@@ -1,13 +1,13 @@
 """The architecture basis: FLOP from a model, the counters of the work on it, and how it was trained.
 
-Conventions. One multiply-add is 2 FLOP, in every number format. Counted are matrix products, as in 6PD: norms,
-softmax, activations, look-ups and the optimizer are not, and the assumptions say so.
+Conventions. One multiply-add is 2 FLOP, in every number format. Matrix products are counted, as in 6PD; norms, softmax,
+activations, look-ups and the optimizer are not, and the assumptions say so.
 
-`required` is forward and backward pass without anything computed a second time, which is what the Guidelines' annex
+`required` is the forward and backward pass without anything computed a second time, which is what the Guidelines' annex
 A.1 counts. Its low end takes the pairs that the result needs (the causal half, documents apart where rows are packed)
 and leaves padding out; `computed` takes what the declared attention kernel computes, padding included; its high end
-takes the full square. `executed` adds what is computed again: the layers under activation checkpointing, and the
-scores in the backward pass of flash kernels. Counters are sums, so gradient accumulation and epochs are in them.
+takes the full square. `executed` adds recomputation: the layers under activation checkpointing, and the scores in the
+backward pass of flash kernels. Counters are sums, so they include gradient accumulation and epochs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PERHAPS_FULL = (None, Recomputation.FULL)
 
 
 def flop(model: Model, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
-    """FLOP of training with the counters of one phase (COUNTERS of core/declarations.py). Raises ArchitectureError
-    where the work has no tokens, contradicts itself, or names modules that are not there."""
+    """FLOP of training with the counters of one phase (COUNTERS of core/declarations.py). Raises ArchitectureError for
+    work without tokens or with contradictions, and for modules that the model lacks."""
     if model.bare is not None:
         return bare_flop(model.bare, work, training)
     case = _Case(model, work, training)
@@ -46,7 +46,7 @@ def flop(model: Model, work: Mapping[str, int], training: Training) -> Architect
 
 
 def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> Bounds:
-    """FLOP of forward passes alone, such as evaluation, or generation: with a cache, each token passes once."""
+    """FLOP of forward passes only, such as evaluation, or generation: with a cache, each token passes once."""
     if model.bare is not None:
         return bare_forward(model.bare, work, training)
     case = _Case(model, work, training, cached=True)
@@ -55,7 +55,7 @@ def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> B
 
 
 class _Case:
-    """One model, one work, one training: a walk for each level of what is not known."""
+    """One model, one work, one training; it is walked once per level of uncertainty."""
 
     def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
         self.model, self.training = model, training
@@ -69,12 +69,12 @@ class _Case:
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
-        self.undetailed = adapted and not self.detailed  # adapters, and where they are is not declared
+        self.undetailed = adapted and not self.detailed  # adapters whose places are not declared
         if self.undetailed:
             self.notes.append(note("adapters_not_declared"))
         self.ambiguous = False
-        self.surplus = 0  # adapter parameters that the process counts and the names do not explain
-        self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
+        self.surplus = 0  # adapter parameters that the process counts but the declared names do not explain
+        self.fewer = False  # the opposite: some layers have no adapter, perhaps all but the last
         if self.detailed:
             self._match_adapters()
         self.kernel = self.pairs.kernel
@@ -113,13 +113,13 @@ class _Case:
         if self.method in (Method.FULL, Method.PRETRAINING):
             return Trained(everything=True)
         if level is Level.LOW:
-            return Trained()  # perhaps only the last layer: no backward pass worth the name
+            return Trained()  # perhaps only the last layer, which needs next to no backward pass
         if self.undetailed and level is Level.COMPUTED:
             return Trained(lora=lora)
         return Trained(everything=True)
 
     def forward(self, level: Level) -> PassFlop:
-        """A forward pass with its adapters; LOW is without, since they may be switched off or merged meanwhile."""
+        """A forward pass with its adapters. LOW is without: they may be switched off or merged at that time."""
         trained = self.trained(level)
         without = trained.everything or level is Level.LOW
         return self.walk(level, Trained() if without else trained)
@@ -151,14 +151,14 @@ class _Case:
         return required.total + again + heads + scores + required.states_again
 
     def terms(self, sums: PassFlop) -> dict[str, int]:
-        """The parts of executed.computed; those before `input_gradients` are required.computed."""
+        """The terms of executed.computed; those before `input_gradients` make up required.computed."""
         recomputation = self.training.recomputation
-        # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one; transformers
-        # does so for models of text alone.
+        # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one on; transformers
+        # does so for text-only models.
         deep = sums
         if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE) and self.model.embeds_tokens:
             deep = self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), self._hooked())
-        # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
+        # Non-reentrant checkpointing, the default of transformers 5, stops once the backward pass has what it needs.
         again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
         return {
             "linear_forward": sums.linear,
@@ -173,9 +173,9 @@ class _Case:
         }
 
     def scaled(self, bounds: Bounds, passes: int) -> Bounds:
-        """Widened where the process counted another number of parameters than the configuration has. Each further one
-        may be in a product with every token in each of the `passes`: one forward, two backward, and one computed again.
-        """
+        """Widened bounds if the process counted a different number of parameters than the configuration gives. Each
+        extra parameter may be in a product with every token in each of the `passes`: one forward, two backward, one
+        recomputed."""
         ours, theirs = self.parameters.total, self.training.total
         explained = {ours}
         if self.training.lora is not None:
@@ -208,7 +208,7 @@ class _Case:
         return StateWork(self.pairs.sides[Stream.TOKENS], level, self.training.packing)
 
     def _hooked(self) -> Collection[Stream]:
-        """Streams whose embeddings transformers makes pass a gradient on for checkpointing."""
+        """Streams whose embeddings are made to pass a gradient on by transformers, for checkpointing."""
         patches = self.model.images is not None and self.model.images.input_gradients
         return EMBEDDED if patches else (Stream.TOKENS, Stream.TARGET)
 
@@ -222,7 +222,7 @@ class _Case:
             self.notes.append(note("method_not_declared"))
         everything = self.parameters.total - self.model.constants
         if method is Method.PARTIAL and self.model.constants and trainable == everything:
-            return Method.FULL  # a process sees that some parameters have no gradient
+            return Method.FULL  # a process reports that some parameters have no gradient
         if method in (Method.FULL, Method.PRETRAINING) and trainable is not None and trainable < everything:
             self.notes.append(note("full_taken_as_partial", trainable=str(trainable), total=str(self.parameters.total)))
             return Method.PARTIAL
@@ -245,7 +245,7 @@ class _Case:
         return max(self.rows[level][linear.stream] for linear in self.model.linears())
 
     def _with_surplus(self, sums: PassFlop, level: Level) -> PassFlop:
-        """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
+        """Add trained weights of which only the number is known: at most 2 FLOP per token in each direction."""
         trainable, tokens = self.training.trainable, self._most_rows(level)
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total

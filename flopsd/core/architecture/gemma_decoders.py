@@ -1,4 +1,4 @@
-"""The text models of Gemma 3n and Gemma 4: layers that share keys and values, and inputs of a token to each layer."""
+"""The text models of Gemma 3n and Gemma 4: layers that share keys and values, and per-layer inputs of each token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flopsd.errors import ArchitectureError
 
 _ALIKE = {"num_attention_heads": 8, "head_dim": 256, "sliding_window": 512, "vocab_size_per_layer_input": 262_144,
           "hidden_size_per_layer_input": 256}  # fmt: skip
-# What a field that is left out means in transformers 5.24.
+# The values of absent fields in transformers 5.24.
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gemma3n_text": {
         **_ALIKE, "vocab_size": 262_400, "hidden_size": 2048, "num_hidden_layers": 35, "num_key_value_heads": 2,
@@ -33,9 +33,9 @@ _IRRELEVANT = ("activation_sparsity_pattern", "altup_active_idx", "altup_coef_cl
 
 
 def read_gemma_decoder(family: str, config: Mapping[str, Any]) -> Model:
-    """A text model of Gemma 3n or 4. Raises ArchitectureError naming the field. Gemma 3n's sparse activations
-    (activation_sparsity_pattern) are zeros that the matrix products compute with."""
-    if config.get("use_bidirectional_attention") == "vision":  # text is causal, and images reach both ways at most
+    """A text model of Gemma 3n or 4. Raises ArchitectureError, which names the field. The sparse activations of Gemma
+    3n (activation_sparsity_pattern) are zeros that still take part in the matrix products."""
+    if config.get("use_bidirectional_attention") == "vision":  # text is causal; at most, images attend both ways
         config = {**config, "use_bidirectional_attention": None}
     fields = Fields(family, config, _DEFAULTS[family])
     hidden, layers = fields.number("hidden_size"), fields.layers()
@@ -53,7 +53,7 @@ def read_gemma_decoder(family: str, config: Mapping[str, Any]) -> Model:
 
 
 class _Attention:
-    """Every layer's attention: the last layers read keys and values of the last before them that is of their kind."""
+    """Every layer's attention. The last layers read the keys and values of the last earlier layer of their kind."""
 
     def __init__(self, fields: Fields, hidden: int, layers: int) -> None:
         self.hidden, self.heads = hidden, fields.number("num_attention_heads")
@@ -64,7 +64,7 @@ class _Attention:
         self.kinds = kinds_of(fields, layers, _KINDS, default)
         newer = fields.family == "gemma4_text"
         if newer:
-            self.kinds[-1] = "full"  # as transformers makes it
+            self.kinds[-1] = "full"  # as in transformers
         self.merged = newer and fields.flag("attention_k_eq_v", False)
         head_dim, kv_heads = fields.number("head_dim"), fields.optional("num_key_value_heads") or self.heads
         self.sizes = [(head_dim, kv_heads)] * layers
@@ -77,7 +77,7 @@ class _Attention:
             raise fields.wrong("num_kv_shared_layers", layers - self.first_shared)
 
     def shares(self, index: int) -> bool:
-        """Whether it reads keys and values of a layer before it."""
+        """Whether the layer reads keys and values of an earlier layer."""
         return index >= self.first_shared
 
     def at(self, path: str, index: int) -> Attention:
@@ -85,7 +85,7 @@ class _Attention:
         width, kv_width = self.heads * head_dim, kv_heads * head_dim
         matrices = [("q", "q", width)]
         if not self.shares(index):
-            merged = self.merged and kind == "full"  # keys are values too
+            merged = self.merged and kind == "full"  # the keys are also the values
             matrices += [("k", "kv", kv_width)] if merged else [("k", "k", kv_width), ("v", "v", kv_width)]
         return Attention(
             Mask.WINDOW if kind == "sliding" else Mask.CAUSAL,
@@ -103,8 +103,8 @@ class _Attention:
 def _sizes_by_layer(
     fields: Fields, kinds: Sequence[str], head_dim: int, kv_heads: int, merged: bool
 ) -> list[tuple[int, int]]:
-    """Gemma 4: full layers have heads of their own width. Published files say so for all (global_head_dim), files that
-    transformers writes for each (per_layer_config)."""
+    """Gemma 4: full layers have their own head width. Published files state it once (global_head_dim); files written by
+    transformers state it per layer (per_layer_config)."""
     full_dim = fields.number("global_head_dim", 512)
     full_kv = fields.optional("num_global_key_value_heads") if merged else None
     by_layer = fields.get("per_layer_config")
@@ -125,7 +125,7 @@ def _sizes_by_layer(
 
 
 class _LayerInputs:
-    """A vector of each token for each layer, looked up and made of its embedding."""
+    """A vector per token and layer, looked up and computed from the token's embedding."""
 
     def __init__(self, fields: Fields, hidden: int, layers: int) -> None:
         self.hidden, self.width = hidden, fields.optional("hidden_size_per_layer_input")
@@ -143,7 +143,7 @@ class _LayerInputs:
         )
 
     def at(self, path: str) -> tuple[Mlp, ...]:
-        """How a layer takes its own, and a norm of `hidden` behind it."""
+        """The part with which a layer takes in its vector; a norm of width `hidden` follows."""
         if self.width is None:
             return ()
         gate = Linear(f"{path}.per_layer_input_gate", self.hidden, self.width)
@@ -185,7 +185,7 @@ class _Gemma4:
 
 
 class _Gemma3n:
-    """AltUp: a token has several streams of `hidden`, of which a layer computes one and mixes the rest."""
+    """AltUp: a token has several streams of width `hidden`; a layer computes one and mixes the others."""
 
     def __init__(self, fields: Fields, hidden: int, attention: _Attention, inputs: _LayerInputs) -> None:
         self.hidden, self.attention, self.inputs = hidden, attention, inputs
@@ -206,7 +206,7 @@ class _Gemma3n:
             )
 
     def streams_by(self, name: str) -> Block:
-        """Between embedding and streams, or streams and head: a matrix for each stream but the first."""
+        """Between embedding and streams, or streams and head: a matrix for each stream except the first."""
         path = f"model.{name}"
         matrices = tuple(Linear(f"{path}.{i}", self.hidden, self.hidden) for i in range(self.streams - 1))
         return Block(path, matrices, parallel=True, checkpointed=False)
@@ -227,5 +227,5 @@ class _Gemma3n:
             correct,
             *self.inputs.at(path),
         )
-        # Norms: four around attention and MLP, one of each LAuReL, router and layer input; the scale of the correction.
+        # Norms: four around attention and MLP, one each of LAuReL, router and layer input; the correction's scale.
         return Block(path, parts, others=8 * hidden, spare_tail=False, side_by_side=(1, 2))

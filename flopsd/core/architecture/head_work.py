@@ -1,7 +1,7 @@
-"""For how many tokens the head of a model was computed, and how often, from the counters of a process's work.
+"""For how many tokens a model's head was computed, and how often, from the counters of a process's work.
 
-A plain loss has logits of all tokens. Generation needs those of the last token, a preference loss those of the
-answers. A fused loss computes them tile by tile, for tokens with a label where that is faster, and a second time in its
+A plain loss has logits of all tokens. Generation needs those of the last token, a preference loss those of the answers.
+A fused loss computes them tile by tile, only for labelled tokens where that is faster, and a second time in its
 backward pass.
 """
 
@@ -22,8 +22,8 @@ _TOKENS = (Stream.TOKENS, Stream.TARGET)
 
 @dataclass(frozen=True, slots=True)
 class HeadWork:
-    """Tokens of the stream that the head reads. `certain` of them have logits, `possible` more may have them, and
-    `again` are those whose logits a fused loss computes twice; `padding` are among all of them."""
+    """Tokens of the stream that the head reads. `certain` tokens have logits, `possible` further ones may have them;
+    for `again` tokens a fused loss computes the logits twice. All of these include `padding`."""
 
     certain: int
     possible: int
@@ -33,7 +33,7 @@ class HeadWork:
 
     @classmethod
     def of(cls, model: Model, work: Mapping[str, int]) -> HeadWork:
-        """Raises ArchitectureError where the counters contradict each other."""
+        """From the counters. Raises ArchitectureError if they contradict each other."""
         decodes = bool(model.heads) and model.heads[-1].stream is Stream.TARGET
         tokens = work.get("target_tokens" if decodes else "tokens", 0)
         without, unlabelled = work.get("headless_tokens", 0), work.get("unlabelled_tokens", 0)
@@ -47,17 +47,17 @@ class HeadWork:
         return cls(tokens - without - unlabelled, unlabelled, again, padding, bool(without or unlabelled or again))
 
     def rows(self, level: Level) -> int:
-        """Rows of the head's matrix. LOW is without padding, which may be among the tokens without logits too."""
+        """Rows of the head's matrix. LOW is without padding, which may also be among the tokens without logits."""
         if level is Level.LOW:
             return max(0, self.certain - self.padding)
         return self.certain + (self.possible if level is Level.HIGH else 0)
 
     def kept(self, level: Level) -> int:
-        """Tokens whose logits were asked for, in whatever way a loss computes them."""
+        """Tokens for which logits were requested, however a loss computes them."""
         return max(0, self.certain + self.possible - (self.padding if level is Level.LOW else 0))
 
     def flop_again(self, model: Model, level: Level) -> int:
-        """FLOP of what a fused loss computes a second time."""
+        """FLOP that a fused loss computes a second time."""
         weights = sum(
             linear.inputs * linear.outputs * linear.used for linear in model.heads if linear.stream in _TOKENS
         )

@@ -1,4 +1,4 @@
-"""The head of a model, from the class that `architectures` names; and a decoder of text with its head."""
+"""A model's head, by the class that `architectures` names; and a text decoder with its head."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flopsd.core.notes import Note
 from flopsd.errors import ArchitectureError
 
 Head = Callable[[], tuple[Linear, ...]]
-HeadWithOthers = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
+HeadWithOthers = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices; parameters without a product
 _Found = TypeVar("_Found")
-# Classes with a head of their own, or any, whose names end as those of models without one.
+# Classes with their own head, or any head, whose names end like those of models without one.
 _NOT_BARE = ("HeadModel", "HeadsModel", "PreTrainedModel")
 
 
@@ -22,7 +22,7 @@ def no_head() -> tuple[Linear, ...]:
 
 
 def head_of(fields: Fields, heads: Mapping[str, Callable[[], _Found]], default: str) -> _Found:
-    """The head whose class name has one of these endings; `default` where the configuration names no class."""
+    """The head whose ending matches the class name; `default` if the configuration names no class."""
     name = class_name(fields) or default
     for ending in sorted(heads, key=len, reverse=True):
         if name.endswith(ending) and not (ending == "Model" and name.endswith(_NOT_BARE)):
@@ -33,13 +33,13 @@ def head_of(fields: Fields, heads: Mapping[str, Callable[[], _Found]], default: 
 
 
 def class_name(fields: Fields) -> str:
-    """The class that the configuration was saved with; empty where it names none."""
+    """The class with which the configuration was saved; empty if none is named."""
     named = fields.sequence("architectures")
     return str(named[0]) if named else ""
 
 
 def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> dict[str, Head]:
-    """Heads of decoders: the language model's (a product with every token), a classifier's, none."""
+    """Heads of decoders: language model (a product with every token), classifiers, none."""
     language = Linear("lm_head", hidden, vocabulary, tied=tied)
     return {
         **dict.fromkeys(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"), lambda: (language,)),
@@ -53,8 +53,8 @@ def decoder(
     fields: Fields, embedding: str, blocks: tuple[Block, ...], tied: bool, irrelevant: Sequence[str], *,
     head: bool = True, attends: bool = True, notes: tuple[Note, ...] = (),
 ) -> Model:  # fmt: skip
-    """The model of these layers, which refuses the fields that were not read. `embedding`: the path of its table.
-    `attends`: where no layer does, nothing but a counter bounds the length of a sequence."""
+    """The model with these layers; refuses fields that were not read. `embedding` is the path of its table. `attends`:
+    if no layer does, only a counter bounds the length of a sequence."""
     hidden, vocabulary = fields.number("hidden_size"), fields.number("vocab_size")
     heads = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     maximum = fields.optional("max_position_embeddings") if attends else None
@@ -66,13 +66,13 @@ def decoder(
 
 
 def labels(fields: Fields) -> int:
-    """How many classes a classifier has: transformers' default is 2."""
+    """The number of classes of a classifier; transformers' default is 2."""
     named: Any = fields.get("id2label")
     return len(named) if isinstance(named, Mapping) and named else fields.number("num_labels", 2)
 
 
 def encoder_classifiers(fields: Fields, hidden: int, *pooled: Linear) -> dict[str, HeadWithOthers]:
-    """Classifiers on an encoder. `pooled`: its pooler, if it has one, which takes one row a sequence."""
+    """Classifiers on an encoder. `pooled`: its pooler, if any, which reads one row per sequence."""
     return {
         "ForSequenceClassification": lambda: (
             (*pooled, Linear("classifier", hidden, labels(fields), bias=True, stream=Stream.SEQUENCES)),

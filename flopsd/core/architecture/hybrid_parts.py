@@ -1,4 +1,4 @@
-"""What hybrid decoders are made of: attention, the mixer of Mamba 2, experts; which layer is what."""
+"""Parts of hybrid decoders: attention, the Mamba 2 mixer, experts; and the kind of each layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopsd.errors import ArchitectureError
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The attention of a hybrid's full layers. `gated`: the matrix of the queries also makes a gate of each."""
+    """The attention of a hybrid's full layers. `gated`: the query matrix also makes a gate for each query."""
 
     hidden: int
     heads: int
@@ -38,7 +38,7 @@ class Heads:
 
 
 def read_heads(fields: Fields, hidden: int, *, bias: bool = False, gated: bool = False, qk_norm: bool = False) -> Heads:
-    """Keys and values that are null have as many heads; without head_dim a head has its share of hidden."""
+    """A null number of key and value heads equals that of heads; head_dim defaults to an equal share of hidden."""
     heads = fields.number("num_attention_heads")
     kv_heads = fields.optional("num_key_value_heads") or heads
     each = fields.number("head_dim", hidden // heads or None)
@@ -52,8 +52,8 @@ def experts(
     names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"), adaptable: bool | None = None,
     router_adaptable: bool | None = None, all_passed: bool = False,
 ) -> Mlp:  # fmt: skip
-    """Neither experts nor, in most families, the router are Linear modules in transformers 5. `all_passed`: a token
-    goes through all of them, whatever the routing asks for."""
+    """Experts with their router; in transformers 5 the experts, and in most families the router, are not Linear
+    modules. `all_passed`: a token passes all experts, whatever the routing selects."""
 
     def one(name: str, inputs: int, outputs: int) -> Linear:
         passed = held if all_passed else 0
@@ -68,7 +68,7 @@ def experts(
 
 
 def read_used(fields: Fields, held: int) -> int:
-    """Experts that a token goes through; of none, none."""
+    """The number of experts that a token passes; 0 if there are none."""
     used = fields.number("num_experts_per_tok", at_least=0 if held == 0 else 1)
     if used > held > 0:
         raise fields.wrong("num_experts_per_tok", used)
@@ -76,7 +76,7 @@ def read_used(fields: Fields, held: int) -> int:
 
 
 def kinds_of(fields: Fields, layers: int, names: Mapping[str, str], default: Sequence[str], *more: str) -> list[str]:
-    """Each layer's kind, from layer_types (or one of the older fields `more`). `names`: what it may say, and means."""
+    """Each layer's kind, from layer_types (or an older field in `more`). `names` maps the field's words to kinds."""
     named = next((kinds for name in ("layer_types", *more) if (kinds := fields.sequence(name)) is not None), default)
     if len(named) != layers or not set(map(str, named)) <= set(names):
         raise ArchitectureError(
@@ -93,8 +93,8 @@ def mamba2(
     path: str, hidden: int, *, heads: int, head_dim: int, size: int, groups: int, kernel: int, chunk: int,
     bias: bool = False, convolution_bias: bool = True, gated_norm: bool = True, out_bias: bool | None = None,
 ) -> Recurrence:  # fmt: skip
-    """Mamba 2 as transformers builds it: x, B, C, the gate z and the step t come of one matrix; x, B and C pass a
-    convolution. `size`: of the state, for each of heads x head_dim channels. arXiv 2405.21060, section 6."""
+    """Mamba 2 as in transformers: one matrix makes x, B, C, the gate z and the step t; x, B and C pass a convolution.
+    `size`: of the state, for each of heads x head_dim channels. arXiv 2405.21060, section 6."""
     inner = heads * head_dim
     channels = inner + 2 * groups * size
     return Recurrence(
@@ -103,6 +103,6 @@ def mamba2(
         Linear(f"{path}.out_proj", inner, hidden, bias if out_bias is None else out_bias),
         Convolution(f"{path}.conv1d", channels, kernel, convolution_bias, ("x", "B", "C")),
         ssd_products(heads, head_dim, size, groups, chunk),
-        others=3 * heads + (inner if gated_norm else 0),  # A, D and the step's bias
+        others=3 * heads + (inner if gated_norm else 0),  # A, D and the bias of the step
         fused=True,
     )

@@ -1,4 +1,4 @@
-"""Models of images alone: ViT, DeiT, DINOv2, and the image towers of CLIP and SigLIP."""
+"""Image-only models: ViT, DeiT, DINOv2, and the image towers of CLIP and SigLIP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNREAD = ("encoder_stride", "pooler_act", "layerscale_value", "drop_path_rate",
 
 
 def read_vit(family: str, config: Mapping[str, Any]) -> Model:
-    """ViT, DeiT and DINOv2: with a classifier, which reads one row an image, or with the pooler of the bare class."""
+    """ViT, DeiT and DINOv2, with a classifier, which reads one row per image, or the pooler of the bare class."""
     fields = Fields(family, config)
     tower = read_tower(fields, "" if class_name(fields).endswith("Model") else f"{family}.")
     width, dinov2 = tower.width, family == "dinov2"
@@ -37,7 +37,7 @@ def read_vit(family: str, config: Mapping[str, Any]) -> Model:
 
 
 def read_clip_vision(config: Mapping[str, Any]) -> Model:
-    """CLIP's image tower by itself, with or without its projection."""
+    """CLIP's image tower on its own, with or without its projection."""
     fields = Fields("clip_vision_model", config)
     projected = class_name(fields).endswith("WithProjection")
     tower = read_tower(fields, "vision_model." if projected else "")
@@ -49,7 +49,7 @@ def read_clip_vision(config: Mapping[str, Any]) -> Model:
 
 
 def read_siglip_vision(config: Mapping[str, Any]) -> Model:
-    """SigLIP's image tower by itself."""
+    """SigLIP's image tower on its own."""
     fields = Fields("siglip_vision_model", config)
     tower = read_tower(fields)
     pooled = siglip_head(fields, "", tower)
@@ -70,7 +70,7 @@ def images_alone(
     heads: tuple[Linear, ...] = (),
     others: int = 0,
 ) -> Model:
-    """A model that no text passes."""
+    """A model without text input."""
     probe, pooling = ((pooled[0],), (pooled[1],)) if pooled else ((), ())
     return Model(
         family, (*tower.embeddings, *probe), tower.stem, (*tower.blocks, *pooling), heads,

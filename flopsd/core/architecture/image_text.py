@@ -26,14 +26,14 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     vision.only("vision_use_head", False, missing=True)
     vision.finish()
     tokens, count = fields.number("mm_tokens_per_image", 256), tower.images.patches or 0
-    if count % tokens and tokens < count:  # the class's own default has fewer patches than tokens, and cannot run
+    if count % tokens and tokens < count:  # the class's own default has fewer patches than tokens and cannot run
         raise fields.wrong("mm_tokens_per_image", tokens)
     projection = Linear(
         "model.multi_modal_projector.mm_input_projection_weight", tower.width, decoder.embeddings[0].width,
         stream=Stream.SOFT, adaptable=False,
     )  # fmt: skip
     bridge = bridge_of("model.multi_modal_projector", projection, others=tower.width)
-    # transformers ties them by the outer configuration; the inner one has the field too.
+    # transformers ties them by the outer configuration, although the inner one has the field too.
     model = with_images(fields, decoder, eyes_of(tower, bridge, merge=max(1, count // tokens)), tied=True)
     fields.finish()
     return model
@@ -43,8 +43,7 @@ _LLAMA4_VISION = {"num_hidden_layers": 34, "num_attention_heads": 16, "intermedi
 
 
 def read_llama4(config: Mapping[str, Any]) -> Model:
-    """Llama 4: of each square of patches the channels are put behind each other, and pass an MLP before the
-    projection."""
+    """Llama 4: the channels of each square of patches are concatenated and pass an MLP before the projection."""
     fields = Fields("llama4", config)
     decoder = read_decoder("llama4_text", inner_config(fields, "text"), "language_model.model.")
     vision = Fields("llama4_vision_model", inner_config(fields, "vision"), _LLAMA4_VISION)
@@ -67,7 +66,7 @@ def read_llama4(config: Mapping[str, Any]) -> Model:
 
 
 def _shuffled_side(fields: Fields) -> int:
-    """Patches on a side of the square that becomes one token; the field has its inverse, as text in declared facts."""
+    """Patches on a side of the square that becomes one token; the field is the inverse, in declared facts as text."""
     ratio = fields.get("pixel_shuffle_ratio", 0.5)
     try:
         side = 1 / Fraction(str(ratio))
@@ -79,8 +78,8 @@ def _shuffled_side(fields: Fields) -> int:
 
 
 def read_llava(config: Mapping[str, Any]) -> Model:
-    """LLaVA: patches of CLIP or SigLIP through an MLP, before any decoder. Where the layer that is read is not the
-    last, those behind it are computed for nothing."""
+    """LLaVA: patches of CLIP or SigLIP through an MLP, before any decoder. If the layer that is read is not the last,
+    the layers after it are computed without use."""
     fields = Fields("llava", config)
     text, images = inner_config(fields, "text"), inner_config(fields, "vision")
     family, kind = str(text.get("model_type", "llama")), str(images.get("model_type", "clip_vision_model"))
@@ -111,25 +110,25 @@ def read_llava(config: Mapping[str, Any]) -> Model:
 
 
 def _read_layers(fields: Fields, tower: Tower) -> tuple[Tower, int]:
-    """The tower with the layers that nothing reads marked, and from how many layers each soft token is made."""
+    """The tower with unread layers marked, and the number of layers that each soft token is made from."""
     layer, count = fields.get("vision_feature_layer", -2), len(tower.blocks)
     layers = layer if isinstance(layer, list | tuple) else [layer]
     if not layers or not all(type(one) is int and -count <= one <= count for one in layers):
         raise fields.wrong("vision_feature_layer", layer)
-    last = max(one if one >= 0 else count + 1 + one for one in layers)  # 0 are the rows before the first layer
+    last = max(one if one >= 0 else count + 1 + one for one in layers)  # 0 stands for the rows before the first layer
     blocks = tuple(replace(block, unused=index >= last) for index, block in enumerate(tower.blocks))
     return replace(tower, blocks=blocks), len(layers)
 
 
-# Of the text in published files; transformers' Llama reads none of them.
+# Text fields of published files that transformers' Llama does not read.
 _UNREAD_TEXT = ("_flash_attn_2_enabled", "is_llama_config", "neftune_noise_alpha", "perceiver_config",
                 "pixel_shuffle_factor")  # fmt: skip
 _SWITCHED_OFF = ("qk_layer_norms", "use_resampler")
 
 
 def read_idefics3(family: str, config: Mapping[str, Any]) -> Model:
-    """Idefics 3 and SmolVLM: of each square of patches the channels are put behind each other, and projected. Tiles
-    that only fill up a batch do not pass the tower."""
+    """Idefics 3 and SmolVLM: the channels of each square of patches are concatenated and projected. Tiles that only
+    fill up a batch do not pass the tower."""
     fields = Fields(family, config)
     text, images = inner_config(fields, "text"), inner_config(fields, "vision")
     name = str(text.get("model_type", "llama"))
@@ -150,7 +149,7 @@ def read_idefics3(family: str, config: Mapping[str, Any]) -> Model:
 
 
 def inner_config(fields: Fields, which: str) -> Mapping[str, Any]:
-    """The configuration of the text or of the vision part."""
+    """The configuration of the text part or of the vision part."""
     config = fields.get(f"{which}_config")
     if not isinstance(config, Mapping):
         raise ArchitectureError(
@@ -160,19 +159,19 @@ def inner_config(fields: Fields, which: str) -> Mapping[str, Any]:
 
 
 def bridge_of(path: str, *parts: Part, others: int = 0) -> Block:
-    """A projection of a tower's rows to soft tokens; not a layer, so activation checkpointing leaves it alone."""
+    """A projection of a tower's rows to soft tokens. It is not a layer, so activation checkpointing leaves it out."""
     return Block(path, parts, others=others, stream=Stream.SOFT, source=Stream.PATCHES, checkpointed=False)
 
 
 def eyes_of(tower: Tower, bridge: Block, *, merge: int = 1) -> Model:
-    """What stands before a decoder: an image tower with its projection."""
+    """The part before a decoder: an image tower with its projection."""
     images, blocks = replace(tower.images, merge=merge), (*tower.blocks, bridge)
     return Model("", tower.embeddings, tower.stem, blocks, others=tower.others, images=images)
 
 
 def with_images(fields: Fields, decoder: Model, eyes: Model, *, tied: bool) -> Model:
-    """The decoder behind its tower, with the head that the outer configuration names. `tied`: the default of whether
-    the head's weights are those of the embedding."""
+    """The decoder after its tower, with the head that the outer configuration names. `tied`: the default for whether
+    the head shares the weights of the embedding."""
     table = decoder.embeddings[0]
     language = Linear("lm_head", table.width, table.rows, tied=fields.flag("tie_word_embeddings", tied))
     known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "Model": no_head}

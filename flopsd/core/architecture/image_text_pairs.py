@@ -1,4 +1,4 @@
-"""CLIP and SigLIP: an encoder of images and one of texts, and the scores of each text with each image of a batch."""
+"""CLIP and SigLIP: an image encoder, a text encoder, and the scores of each text with each image of a batch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flopsd.core.architecture.parts import plain_mlp
 from flopsd.errors import ArchitectureError
 
 _IMAGES, _SEQUENCES = Stream.IMAGES, Stream.SEQUENCES
-_PROJECTION = ("projection_dim",)  # of a tower that stands in a pair: the pair's own counts
+_PROJECTION = ("projection_dim",)  # of a tower within a pair, where the pair's own field counts
 _UNREAD = ("is_decoder", "tie_word_embeddings")  # no tower has a decoder or a head
 
 
 def read_clip_text(config: Mapping[str, Any]) -> Model:
-    """CLIP's text tower by itself, with or without its projection."""
+    """CLIP's text tower on its own, with or without its projection."""
     fields = Fields("clip_text_model", config)
     projected = class_name(fields).endswith("WithProjection")
     text = _Text(fields, "text_model." if projected else "")
@@ -83,7 +83,7 @@ def read_siglip(config: Mapping[str, Any]) -> Model:
 
 
 class _Text:
-    """A text tower: CLIP's sees what is before a token, SigLIP's everything."""
+    """A text tower. In CLIP a token sees earlier ones, in SigLIP all."""
 
     def __init__(self, fields: Fields, prefix: str) -> None:
         clip = fields.family == "clip_text_model"
@@ -129,7 +129,7 @@ def _compared(
 
 
 def _inner(fields: Fields, which: str, family: str) -> Fields:
-    """The configuration of one tower; the older field of the same content has precedence, as in transformers."""
+    """The configuration of one tower; the older field of the same content takes precedence, as in transformers."""
     whole, older = fields.get(f"{which}_config"), fields.get(f"{which}_config_dict")
     config = whole if older is None else older
     if not isinstance(config, Mapping | None):

@@ -1,4 +1,4 @@
-"""Encoders of images: patches of pixels through the layers of a transformer that sees the whole image."""
+"""Image encoders: patches of pixels pass the layers of a transformer that sees the whole image."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _PATCHES, _IMAGES = Stream.PATCHES, Stream.IMAGES
 
 @dataclass(frozen=True, slots=True)
 class TowerStyle:
-    """What differs between families; paths and defaults are those of transformers' classes."""
+    """The differences between families; paths and defaults are those of transformers' classes."""
 
-    patch: str  # the path of the patch embedding
+    patch: str  # path of the patch embedding
     position: str
     layers: str
     attention: str = "self_attn"
     output: str = "out_proj"
     patch_bias: bool = True
-    patch_linear: bool = False  # not a convolution, so that PEFT takes it for a layer like others
+    patch_linear: bool = False  # a Linear module, not a convolution, so that PEFT adapts it like others
     patch_size: int = 16
     class_tokens: int = 0
-    norms: int = 1  # beside those of the layers
+    norms: int = 1  # in addition to those of the layers
     layer_scale: bool = False
 
 
@@ -64,8 +64,8 @@ class Tower:
 
 
 def read_tower(fields: Fields, prefix: str = "") -> Tower:
-    """The encoder of `fields.family`, whose modules' paths begin with `prefix`; what follows its last norm is left to
-    the caller, and so is `fields.finish`."""
+    """The encoder of `fields.family`, with the module path `prefix`. The caller reads everything after its last norm
+    and calls `fields.finish`."""
     style = STYLES[fields.family]
     width, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 12)
     heads, channels = fields.heads("num_attention_heads", width, 12), fields.number("num_channels", 3)
@@ -110,7 +110,7 @@ def read_tower(fields: Fields, prefix: str = "") -> Tower:
 
 
 def _dinov2_mlp(fields: Fields, width: int) -> tuple[int, bool]:
-    """The width of the hidden layer, and whether it is gated (SwiGLU: two thirds of it, to a multiple of 8)."""
+    """The width of the hidden layer, and whether it is gated (SwiGLU: two thirds of it, up to a multiple of 8)."""
     size = width * fields.number("mlp_ratio", 4)
     return (size, False) if not fields.flag("use_swiglu_ffn", False) else ((size * 2 // 3 + 7) // 8 * 8, True)
 
@@ -119,13 +119,13 @@ def encoder_attention(
     path: str, width: int, heads: int, output: str = "out_proj", *, bias: bool = True, mask: Mask = Mask.FULL,
     stream: Stream = _PATCHES,
 ) -> Attention:  # fmt: skip
-    """The output has a bias in all families."""
+    """An attention whose output has a bias, as in all families."""
     names, biases = ("q_proj", "k_proj", "v_proj", output), (bias, bias, bias, True)
     return attention_of(path, names, width, (heads, width // heads), mask, stream, biases=biases)
 
 
 def pooling_head(path: str, tower: Tower) -> tuple[Embedding, Block]:
-    """SigLIP's: one learned query an image attends to its patches; then an MLP."""
+    """SigLIP's pooling: one learned query per image attends to its patches; then an MLP."""
     width = tower.width
 
     def linear(name: str, stream: Stream, outputs: int = width) -> Linear:

@@ -1,6 +1,6 @@
 """How many rows pass an image tower, and the pairs of its attention, from the counters of a process's work.
 
-Where they were not counted, they are in the upper bound only: as many images as the tokens could stand for.
+Uncounted images are in the upper bound only: as many as the tokens could stand for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ NOT_COUNTED = note("images_not_counted")
 
 @dataclass(frozen=True, slots=True)
 class ImageWork:
-    """Rows at one level of what is not known, and pairs of patches of one image: `square` of all, `windowed` of those
-    in one window (None: not counted)."""
+    """Rows at one level of uncertainty, and pairs of patches of one image: `square` counts all pairs, `windowed` those
+    within one window (None: not counted)."""
 
     patches: int = 0
     pixels: int = 0
@@ -39,17 +39,17 @@ class ImageWork:
 
     def pairs(self, part: Attention, level: Level) -> int:
         if part.stream is Stream.IMAGES:
-            return self.patches  # one query an image, with each of its patches
+            return self.patches  # one query per image, with each of its patches
         if part.mask is not Mask.WINDOW or part.window is None:
             return self.square
         if self.windowed is not None:
             return self.windowed
-        # Each patch with itself at least, and with a full window at most.
+        # At least each patch with itself, at most with a full window.
         return self.patches if level is Level.LOW else min(self.square, self.patches * part.window)
 
 
 def image_work(model: Model, work: Mapping[str, int], text: Side) -> Mapping[Level, ImageWork]:
-    """Raises ArchitectureError where the counters contradict each other, or a model of images alone has no patches."""
+    """Raises ArchitectureError if the counters contradict each other, or an image-only model has no patches."""
     images = model.images
     if images is None:
         return dict.fromkeys(Level, ImageWork())
@@ -86,7 +86,7 @@ def _counted(images: Images, work: Mapping[str, int]) -> Mapping[Level, ImageWor
 
 
 def _at_most(images: Images, text: Side) -> ImageWork:
-    """As many patches as the tokens can stand for: of one size each, or in each sequence one image."""
+    """The most patches that the tokens can stand for: images of one size, or one image per sequence."""
     if images.patches is None:
         patches = text.tokens * images.merge
         return ImageWork(patches, patches, text.tokens, text.tokens, images.merge**2 * text.square_high)

@@ -15,7 +15,7 @@ from flopsd.errors import ArchitectureError
 
 _ALIKE = {"vocab_size": 65_536, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
           "max_position_embeddings": 128_000, "conv_L_cache": 3}  # fmt: skip
-# What a field that is left out means in transformers 5.24.
+# The values of absent fields in transformers 5.24.
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "lfm2": {**_ALIKE, "hidden_size": 2560, "intermediate_size": 12_288, "block_multiple_of": 256},
     "lfm2_moe": {
@@ -31,7 +31,7 @@ _IRRELEVANT = ("block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out
 
 
 def read_lfm2(family: str, config: Mapping[str, Any]) -> Model:
-    """A decoder of one of these families. Raises ArchitectureError naming the field."""
+    """A decoder of one of these families. Raises ArchitectureError, which names the field."""
     fields = Fields(family, config, _DEFAULTS[family])
     hidden, layers = fields.number("hidden_size"), fields.layers()
     tied = fields.flag("tie_embedding", fields.flag("tie_word_embeddings", True))
@@ -52,7 +52,7 @@ def read_lfm2(family: str, config: Mapping[str, Any]) -> Model:
 
 
 def _default_kinds(fields: Fields, layers: int) -> Sequence[str]:
-    """Without layer_types LFM2 lists the layers with attention, and no list is all of them."""
+    """The kinds without layer_types: LFM2 lists the layers with attention, and without a list all have it."""
     if fields.family == "lfm2_moe":
         if fields.get("layer_types") is None:
             raise ArchitectureError(
@@ -64,7 +64,7 @@ def _default_kinds(fields: Fields, layers: int) -> Sequence[str]:
 
 
 def _convolution(path: str, hidden: int, kernel: int, bias: bool) -> Recurrence:
-    """One matrix makes B, C and x; B scales x before the convolution, and C what comes of it."""
+    """One matrix makes B, C and x; B scales x before the convolution, and C scales its result."""
     return Recurrence(
         (Linear(f"{path}.in_proj", hidden, 3 * hidden, bias),),
         (("B", "C", "x"),),
@@ -97,7 +97,7 @@ class _Feed:
 
 
 def _adjusted(fields: Fields) -> int:
-    """LFM2's width: two thirds of what is named, times a factor, filled up to a multiple. As transformers rounds."""
+    """LFM2's width: two thirds of the named one, times a factor, rounded up to a multiple as in transformers."""
     size = fields.number("block_ff_dim", fields.number("intermediate_size"))
     multiple, factor = fields.number("block_multiple_of"), fields.get("block_ffn_dim_multiplier", 1.0)
     if not fields.flag("block_auto_adjust_ff_dim", True):
@@ -106,7 +106,7 @@ def _adjusted(fields: Fields) -> int:
     if factor is None:
         return size
     try:
-        factor = float(factor)  # declared facts hold it as text
+        factor = float(factor)  # text in declared facts
     except (TypeError, ValueError):
         raise fields.wrong("block_ffn_dim_multiplier", factor) from None
     if not 0 < factor < 1000:

@@ -1,4 +1,4 @@
-"""Mamba 2, and hybrids of it with attention: Granite 4 (granitemoehybrid), Bamba and Falcon-H1."""
+"""Mamba 2 and its hybrids with attention: Granite 4 (granitemoehybrid), Bamba and Falcon-H1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALIKE = {
     "mamba_n_groups": 1, "mamba_d_conv": 4, "mamba_chunk_size": 256, "mamba_expand": 2,
 }  # fmt: skip
 _GATED = {**_ALIKE, "vocab_size": 128_000, "intermediate_size": 14_336, "num_key_value_heads": 8}
-# What a field that is left out means in transformers 5.24.
+# The values of absent fields in transformers 5.24.
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "mamba2": {
         "hidden_size": 4096, "num_hidden_layers": 64, "vocab_size": 32_768, "num_heads": 128, "head_dim": 64,
@@ -33,12 +33,12 @@ _DEFAULTS: Mapping[str, Mapping[str, int]] = {
 }  # fmt: skip
 MAMBA_FAMILIES = tuple(_DEFAULTS)
 _KINDS = {"linear_attention": "mamba", "mamba": "mamba", "full_attention": "attention", "attention": "attention"}
-Layer = Callable[[str, int], Block]  # from a path and the number of the layer
+Layer = Callable[[str, int], Block]  # from a path and the layer's number
 Mixer = Callable[[str], Recurrence]
 
 
 def read_mamba_decoder(family: str, config: Mapping[str, Any]) -> Model:
-    """A decoder of one of these families. Raises ArchitectureError naming the field."""
+    """A decoder of one of these families. Raises ArchitectureError, which names the field."""
     fields, alone = Fields(family, config, _DEFAULTS[family]), family == "mamba2"
     path, table = ("backbone", "embeddings") if alone else ("model", "embed_tokens")
     hidden, layers = fields.number("hidden_size"), fields.layers()
@@ -60,7 +60,7 @@ _IRRELEVANT = tuple(
 
 
 def _alone(fields: Fields, hidden: int, layers: int) -> Layer:  # noqa: ARG001 (one signature for all)
-    """Mamba 2's own layers: a mixer and nothing else."""
+    """Mamba 2's own layers: a mixer only."""
     heads, head_dim = fields.number("num_heads"), fields.number("head_dim")
     if fields.number("expand") * hidden != heads * head_dim:
         raise fields.wrong("num_heads", heads)
@@ -73,7 +73,7 @@ def _alone(fields: Fields, hidden: int, layers: int) -> Layer:  # noqa: ARG001 (
 
 
 def _mixer(fields: Fields, hidden: int, inner: int, *, gated_norm: bool = True, out_bias: bool | None = None) -> Mixer:
-    """The mixer of a hybrid: `inner` channels in all."""
+    """The mixer of a hybrid, with `inner` channels in total."""
     heads = fields.number("mamba_n_heads")
     if inner % heads or fields.get("mamba_d_head", "auto") not in ("auto", None, inner // heads):
         raise fields.wrong("mamba_d_head", fields.get("mamba_d_head"))
@@ -87,7 +87,7 @@ def _mixer(fields: Fields, hidden: int, inner: int, *, gated_norm: bool = True, 
 
 
 def _granite(fields: Fields, hidden: int, layers: int) -> Layer:
-    """A mixer or attention, then experts (or none) and one MLP that each token goes through."""
+    """A mixer or attention, then experts (or none) and one MLP that every token passes."""
     mixer = _mixer(fields, hidden, fields.number("mamba_expand") * hidden)
     heads = read_heads(fields, hidden, bias=fields.flag("attention_bias", False))
     kinds = kinds_of(fields, layers, _KINDS, ["mamba"] * layers, "layers_block_type")

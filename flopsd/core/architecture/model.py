@@ -1,6 +1,6 @@
-"""A model as the matrix products that a token goes through, in the order of the forward pass.
+"""A model as the matrix products that a token passes, in the order of the forward pass.
 
-Norms, biases and positions hold parameters and no matrix product: they are counted, and cost no FLOP here.
+Norms, biases and positions have parameters but no matrix product: their parameters are counted, at no FLOP.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from flopsd.core.notes import Note
 
 
 class Stream(str, Enum):
-    """What a matrix is multiplied by: one row for each of these."""
+    """The kinds of rows that a matrix is multiplied by."""
 
     TOKENS = "tokens"
-    TARGET = "target_tokens"  # a decoder's, beside an encoder
-    SEQUENCES = "sequences"  # one row a sequence, such as a pooler
-    PIXELS = "pixels"  # the patches that an image is cut into, before class tokens are added
+    TARGET = "target_tokens"  # of the decoder in an encoder-decoder
+    SEQUENCES = "sequences"  # one row per sequence, for example for a pooler
+    PIXELS = "pixels"  # patches cut from an image, before class tokens are added
     PATCHES = "patches"  # rows of an image tower, class tokens included
-    IMAGES = "images"  # one row an image
-    SOFT = "soft_tokens"  # that an image becomes
+    IMAGES = "images"  # one row per image
+    SOFT = "soft_tokens"  # that an image is converted into
     FRAMES = "frames"  # of a spectrogram, two for each row that a convolution makes of them
-    LATENTS = "latents"  # rows of an image in a sequence that image and text share
-    TEXT = "text"  # rows of text in such a sequence
-    CONDITIONS = "conditions"  # vectors that become the one that modulates layers, one a sequence
-    LAYER_INPUTS = "layer_inputs"  # what each token gives to each layer beside its embedding
-    MEMORY = "cross_tokens"  # an encoder's rows, as a decoder reads them
-    KEPT = "kept"  # tokens that are not left out of the logits by the caller
-    LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
+    LATENTS = "latents"  # image rows in sequences that image and text share
+    TEXT = "text"  # text rows in such sequences
+    CONDITIONS = "conditions"  # inputs of the one vector per sequence that modulates layers
+    LAYER_INPUTS = "layer_inputs"  # per-layer inputs that a token has in addition to its embedding
+    MEMORY = "cross_tokens"  # an encoder's rows, as read by a decoder
+    KEPT = "kept"  # tokens whose logits the caller keeps
+    LOGITS = "logits"  # tokens that pass the head, if the head reads tokens
 
 
 class Mask(str, Enum):
@@ -37,19 +37,19 @@ class Mask(str, Enum):
 
     CAUSAL = "causal"
     WINDOW = "window"  # causal, and no further back than a window
-    LOCAL = "local"  # no further than a window, before and behind
-    CHUNK = "chunk"  # causal, within chunks that follow each other
+    LOCAL = "local"  # at most a window away, in both directions
+    CHUNK = "chunk"  # causal, within consecutive chunks
     FULL = "full"
     CROSS = "cross"  # each position of a decoder with each of its encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A matrix of weights. Of `held` like it (the experts) a row of the stream goes through `used`. `passed`: through
-    how many transformers' own class sends it, where that is more than the routing asks for.
+    """A matrix of weights. A row of the stream passes `used` of `held` such matrices (experts). `passed`: the number
+    that transformers' own class sends it through, if that is more than the routing selects.
 
-    `adaptable`: whether PEFT puts an adapter on it when it is named. None: that depends on the version of
-    transformers, since what was a module for each expert became one parameter for all.
+    `adaptable`: whether PEFT puts an adapter on it when it is named. None: depends on the version of transformers,
+    since one parameter for all experts has replaced a module per expert.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Linear:
     held: int = 1
     used: int = 1
     passed: int = 0
-    tied: bool = False  # its weights are those of an embedding
+    tied: bool = False  # shares the weights of an embedding
     stream: Stream = Stream.TOKENS
     adaptable: bool | None = True
 
@@ -70,18 +70,19 @@ class Linear:
 
     @property
     def parameters(self) -> int:
-        """What it adds to the model's parameters."""
+        """The number of parameters that it adds to the model."""
         return (0 if self.tied else self.weights) + (self.outputs * self.held if self.bias else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Scores and their product with the values. `feeds`: which of q, k and v each projection makes, a letter each;
-    other letters are latents, which a later projection `reads`. One that reads nothing reads the layer's input.
+    """Scores and their product with the values. `feeds`: one letter for each of q, k and v that a projection makes;
+    other letters are latents, which a later projection `reads`. A projection that reads nothing reads the layer's
+    input.
 
-    `window`: positions that a query sees, or those of a chunk. `value_dim`: None is `head_dim`. The letter o is what
-    the output reads beside the values. `beside`: outputs of other streams. `shared`: the name by which a layer that
-    makes keys and values hands them to those behind it that make none.
+    `window`: positions that a query sees, or those of a chunk. `value_dim` None means `head_dim`. The letter o is what
+    the output reads in addition to the values. `beside`: outputs of other streams. `shared`: the name under which a
+    layer that makes keys and values passes them to later layers that make none.
     """
 
     mask: Mask
@@ -100,7 +101,7 @@ class Attention:
 
     @property
     def width(self) -> int:
-        """Of queries and keys, all heads together."""
+        """Total width of queries, and of keys, over all heads."""
         return self.heads * self.head_dim
 
     @property
@@ -110,7 +111,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Mlp:
-    """Matrices that read the block's input, then one that reads what came of them, scaled by rows of `scaled_by`."""
+    """Matrices that read the block's input, then one that reads their result, scaled by rows of `scaled_by`."""
 
     inner: tuple[Linear, ...]
     down: Linear
@@ -120,14 +121,14 @@ class Mlp:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Scores of each text of a batch with each of its images, both as vectors of `width`. No parameters."""
+    """Scores of each text of a batch with each of its images, all as vectors of `width`. No parameters."""
 
     width: int
 
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """A matrix that reads one vector a sequence and scales, shifts and gates the rows of these streams."""
+    """A matrix that reads one vector per sequence, and scales, shifts and gates the rows of these streams."""
 
     linear: Linear
     modulates: tuple[Stream, ...]
@@ -136,7 +137,7 @@ class Modulation:
 @dataclass(frozen=True, slots=True)
 class Recurrence:
     """A layer with a state, a short convolution, or both. `feeds`: the operands that each projection makes. `fused`: a
-    kernel may hold the convolution and the output too, and gives a gradient to their weights always."""
+    kernel may include the convolution and the output, and then always computes the gradients of their weights."""
 
     projections: tuple[Linear, ...]
     feeds: tuple[tuple[str, ...], ...]
@@ -149,9 +150,9 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class AltUp:
-    """Gemma 3n's mixing of the `streams` that a token has, of `width` each, by coefficients that a router makes. Before
-    a layer it predicts them; `corrects`: afterwards, with the same router, an adapter on the coefficients left out, and
-    without a product of matrices."""
+    """Gemma 3n's mixing of a token's `streams`, each of `width`, by coefficients from a router. Before a layer it
+    predicts them. `corrects`: the mixing after the layer, with the same router, but without the coefficients' adapter
+    and without a matrix product."""
 
     router: Linear
     coefficients: Linear
@@ -165,15 +166,14 @@ Part = AltUp | Attention | Mlp | Linear | Similarity | Modulation | Recurrence
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One layer: what activation checkpointing keeps the input of and computes again.
+    """One layer: activation checkpointing keeps its input and computes the layer again.
 
-    `parallel`: its parts all read the block's input. `side_by_side`: those that read what the first of them reads.
-    `spare_tail`: nothing of the backward pass needs the output of its last product. None: a dropout follows it, whose
-    mask is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, where that is
-    not its own. `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads
-    its output, so it has no backward pass. `joins`: streams that stand one behind the other in TOKENS, and that its
-    parts also read one by one. `kept_alone`: transformers may leave out tokens without logits, since no later layer and
-    no cache needs them.
+    `parallel`: all its parts read the block's input. `side_by_side`: parts that read the same as the first of them.
+    `spare_tail`: the backward pass does not need the output of its last product. None: a dropout follows it, whose mask
+    is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, if not its own.
+    `checkpointed`: False for blocks between layers, such as a projection. `unused`: nothing reads its output, so it has
+    no backward pass. `joins`: streams that are concatenated in TOKENS, and that its parts also read separately.
+    `kept_alone`: transformers may leave out tokens without logits, since no later layer and no cache needs them.
     """
 
     path: str
@@ -192,7 +192,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A table that rows are looked up in: parameters, and no product."""
+    """A look-up table of rows: parameters, but no product."""
 
     path: str
     rows: int
@@ -206,10 +206,10 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """How images become rows: squares of `patch_size` pixels, `class_tokens` more rows an image in the tower, and of
-    each `merge` patches one soft token. `patches`: rows of the tower an image, where all have the same size.
-    `window_side`: patches on a side of an attention window, which holds whole squares of `merge`.
-    `input_gradients`: whether transformers makes the patch embedding pass a gradient on for checkpointing."""
+    """How images become rows: squares of `patch_size` pixels, `class_tokens` further rows per image in the tower, and
+    one soft token per `merge` patches. `patches`: rows of the tower per image, if all images have the same size.
+    `window_side`: patches on a side of an attention window, which holds whole squares of `merge`. `input_gradients`:
+    whether transformers makes the patch embedding pass a gradient on for checkpointing."""
 
     patch_size: int
     patches: int | None = None
@@ -221,9 +221,9 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is known of a model without a configuration: numbers of parameters, and of its layers. `active`: parameters
-    that a token goes through, embeddings and head included; `embedding`: those of them that are only looked up in a
-    table. `attention_width` is heads x head size, which `layers` layers have at most. None: not known."""
+    """What is known of a model without a configuration: numbers of parameters and layers. `active`: parameters that a
+    token passes, embeddings and head included; `embedding`: the part of them that is only looked up in a table.
+    `attention_width` is heads x head size, in at most `layers` layers. None: not known."""
 
     total: int
     active: int | None = None
@@ -234,12 +234,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model whose every matrix is known; or, with `bare`, one of which only its size is. `notes` are for the
-    assumptions of whatever is computed from it."""
+    """A model whose matrices are all known; or, with `bare`, one of which only the size is known. `notes` are added to
+    the assumptions of everything computed from it."""
 
     family: str
     embeddings: tuple[Embedding, ...] = ()
-    stem: tuple[Linear, ...] = ()  # products before the blocks, such as an image's
+    stem: tuple[Linear, ...] = ()  # products before the blocks, such as for an image
     blocks: tuple[Block, ...] = ()
     heads: tuple[Linear, ...] = ()
     others: int = 0
@@ -247,27 +247,27 @@ class Model:
     images: Images | None = None
     bare: Size | None = None
     constants: int = 0  # parameters that no training changes, such as sinusoidal positions
-    unpads: bool = False  # padding is removed before the first layer where the attention kernel allows it
+    unpads: bool = False  # padding is removed before the first layer if the attention kernel allows it
     notes: tuple[Note, ...] = ()
 
     @property
     def two_sided(self) -> bool:
-        """Whether it is a decoder beside an encoder."""
+        """Whether it is an encoder-decoder."""
         return any(block.stream is Stream.TARGET for block in self.blocks)
 
     @property
     def joins(self) -> bool:
-        """Whether its sequences are rows of an image and rows of text."""
+        """Whether its sequences consist of image rows and text rows."""
         return any(block.joins for block in self.blocks)
 
     @property
     def embeds_tokens(self) -> bool:
-        """Whether what its first layer reads are rows of an embedding."""
+        """Whether its first layer reads rows of an embedding."""
         return any(table.stream is Stream.TOKENS for table in self.embeddings)
 
     @property
     def reads_text(self) -> bool:
-        """Whether tokens pass through it; otherwise images alone do."""
+        """Whether tokens pass through it; otherwise only images do."""
         return any(block.stream is Stream.TOKENS for block in self.blocks)
 
     @property

@@ -1,4 +1,4 @@
-"""Nemotron-H and Nemotron 3: each layer is one of a mixer of Mamba 2, attention, an MLP or experts."""
+"""Nemotron-H and Nemotron 3: each layer is one of a Mamba 2 mixer, attention, an MLP or experts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Part
 from flopsd.core.architecture.recurrent_work import NOTE
 from flopsd.core.notes import note
 
-# What a field that is left out means in transformers 5.24.
+# The values of absent fields in transformers 5.24.
 _DEFAULTS: Mapping[str, int] = {
     "vocab_size": 131_072, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
     "max_position_embeddings": 4096, "intermediate_size": 21_504, "ssm_state_size": 128, "mamba_num_heads": 128,
@@ -35,7 +35,7 @@ _FURTHER = note("further_tokens_not_counted", name="num_nextn_predict_layers")
 
 
 def read_nemotron_h(config: Mapping[str, Any]) -> Model:
-    """A decoder of this family. Raises ArchitectureError naming the field."""
+    """A decoder of this family. Raises ArchitectureError, which names the field."""
     fields = Fields("nemotron_h", config, _DEFAULTS)
     hidden, kinds = fields.number("hidden_size"), _kinds(fields)
     layer = _Layer(fields, hidden)
@@ -47,7 +47,7 @@ def read_nemotron_h(config: Mapping[str, Any]) -> Model:
 
 
 def _kinds(fields: Fields) -> list[str]:
-    """Each layer's kind: a list, or in published files a letter each. The number of layers follows from it."""
+    """Each layer's kind: a list, or in published files one letter per layer. It determines the number of layers."""
     named = fields.sequence("layers_block_type") or fields.sequence("layer_types")
     pattern = fields.get("hybrid_override_pattern")
     if named is None and pattern is not None:
@@ -87,12 +87,12 @@ class _Layer:
         return Block(path, (part,), others=self.hidden)
 
     def _mlp(self, path: str, size: int) -> Mlp:
-        """Without a gate: its activation is the square of what is positive."""
+        """An MLP without a gate: its activation is the square of the positive part."""
         up = Linear(f"{path}.up_proj", self.hidden, size, self.mlp_bias)
         return Mlp((up,), Linear(f"{path}.down_proj", size, self.hidden, self.mlp_bias))
 
     def _experts(self, path: str, mixer: str) -> Block:
-        """Experts, in some models narrower than the layer, between two matrices that each token passes."""
+        """Experts, in some models narrower than the layer, between two matrices that every token passes."""
         width = self.latent or self.hidden
 
         def one(name: str, inputs: int, outputs: int) -> Linear:

@@ -1,4 +1,4 @@
-"""How many parameters a model has, and its adapters."""
+"""Numbers of parameters of a model and of its adapters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flopsd.core.dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Exact counts; tied weights once. `embedding`: tables of tokens and positions. `head`: what the head adds to
-    them. `active`: what a token goes through of a mixture of experts; else the total."""
+    """Exact counts, with tied weights once. `embedding`: tables of tokens and positions. `head`: what the head adds to
+    them. `active`: parameters that a token passes in a mixture of experts; otherwise the total."""
 
     total: int
     embedding: int
@@ -19,7 +19,7 @@ class Parameters:
 
 
 def parameters(model: Model) -> Parameters:
-    """The parameters of the base model, adapters left out."""
+    """The parameters of the base model, without adapters."""
     if (size := model.bare) is not None:
         return Parameters(size.total, size.embedding or 0, 0, size.total if size.active is None else size.active)
     embedding = sum(table.parameters for table in model.embeddings)
@@ -37,15 +37,15 @@ def parameters(model: Model) -> Parameters:
 
 
 def _beside(part: Part) -> int:
-    """Parameters of a part that are in no matrix of it."""
+    """Parameters of a part that are not in its matrices."""
     if isinstance(part, Recurrence):
         return part.others + (part.convolution.parameters if part.convolution else 0)
     return part.others if isinstance(part, Attention) else 0
 
 
 def adapters(model: Model, lora: Lora, *, ambiguous: bool = False) -> int:
-    """Trainable parameters as PEFT counts them: r(in + out) of each adapter, and copies of modules_to_save.
-    `ambiguous`: adapters also on routers and on each expert, as in transformers before 5."""
+    """Trainable parameters as PEFT counts them: r(in + out) for each adapter, and copies of modules_to_save.
+    `ambiguous`: adapters also on routers and on each expert, as before transformers 5."""
     trained = Trained(lora=lora, ambiguous=ambiguous)
     heads = set(map(id, model.heads))
     count = sum(table.parameters for table in model.embeddings if trained.weight(table))

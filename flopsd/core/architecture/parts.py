@@ -1,4 +1,4 @@
-"""Parts that families share: attention with a matrix each for q, k and v, and the two kinds of MLP."""
+"""Parts that families share: attention with separate matrices for q, k and v, and the two kinds of MLP."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def attention_of(
     stream: Stream = Stream.TOKENS, *, biases: tuple[bool, bool, bool, bool] = (True, True, True, True),
     others: int = 0,
 ) -> Attention:  # fmt: skip
-    """Attention with a matrix each for q, k, v and the output, by these `names` and with these `biases`; `heads`: how
-    many, and their width. Across the stacks k and v read the encoder."""
+    """Attention with separate matrices for q, k, v and the output, with these `names` and `biases`; `heads`: their
+    number and width. In cross-attention k and v read the encoder."""
     width, source = heads[0] * heads[1], Stream.MEMORY if mask is Mask.CROSS else stream
     read = zip(names, biases, (stream, source, source), strict=False)
     projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, bias, of in read)

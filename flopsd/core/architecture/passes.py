@@ -1,8 +1,8 @@
-"""One walk through a model: the FLOP of its forward pass, and of the gradients that the trained weights ask for.
+"""One walk through a model: the FLOP of its forward pass, and of the gradients that the trained weights need.
 
-A product y = xW of n rows costs 2 n in out FLOP forward. Backward it costs as much again for the gradient of W, where
-W is trained, and as much again for the gradient of x, where anything before it is trained. So frozen layers above a
-trained one still pass gradients on, and those below the first trained one cost nothing backward.
+A product y = xW of n rows costs 2 n in out FLOP forward. Backward it costs the same again for the gradient of W, if W
+is trained, and the same again for the gradient of x, if anything before it is trained. So frozen layers above a trained
+one still pass gradients on, and those below the first trained one cost nothing backward.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from flopsd.core.architecture.training import Trained
 from flopsd.core.dataclass import dataclass
 
 PairsOf = Callable[[Attention | Similarity], int]
-# Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.
+# Streams whose first rows may be made to pass a gradient on: outputs of embeddings, patch embeddings included.
 EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
-# What becomes of the rows of a stem.
+# The streams that a stem's rows become.
 _READ_AS = {Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS}
 
 
 @dataclass(slots=True)
 class PassFlop:
-    """FLOP of a walk. `layers` is the forward pass of the blocks that have a backward pass, `spare` the last
-    product of each where nothing needs its output again; `scores` what flash kernels compute a second time, and
-    `states_again` what kernels of recurrent layers do, at most; `convolutions` what short ones cost, whose weights meet
-    rows beyond the tokens too."""
+    """FLOP of a walk. `layers` is the forward pass of the blocks with a backward pass, `spare` the last product of each
+    block whose output is not needed again; `scores` is what flash kernels compute a second time, `states_again` at most
+    what kernels of recurrent layers do; `convolutions` is the cost of short ones, whose weights also meet rows beyond
+    the tokens."""
 
     linear: int = 0
     adapter: int = 0
@@ -67,20 +67,20 @@ class PassFlop:
 class Walk:
     """All passes of `rows` through a model; `sums` has their FLOP.
 
-    LOW: no dropout, experts that the routing asks for, and rows of text stand beside images in some sequences only,
-    so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
-    values that a flash kernel pads to the width of the keys.
+    LOW: no dropout, only experts that the routing selects, and text rows are together with images in some sequences
+    only, so they need not pass gradients down to them. COMPUTED: the experts that transformers' class computes. HIGH:
+    also values that a flash kernel pads to the width of the keys.
     """
 
-    _last: int  # FLOP of the product that was counted last
+    _last: int  # FLOP of the product counted last
 
     def __init__(
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
         level: Level, *, input_gradients: Collection[Stream] = (), severed: bool = False,
     ) -> None:  # fmt: skip
-        """`input_gradients`: streams in which gradients go down to the embeddings' output though they are frozen, as
-        checkpointing with adapters has it. `severed`: checkpointing may be reentrant, which gives no gradient to a
-        layer whose rows had none, nor to what one layer hands to others beside."""
+        """`input_gradients`: streams with gradients down to the output of frozen embeddings, as in checkpointing with
+        adapters. `severed`: checkpointing may be reentrant, which gives no gradient to a layer whose rows had none, nor
+        to further tensors that one layer passes to others."""
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level, self._severed = trained, level, severed
         self.sums, self._in_head = PassFlop(), False
@@ -92,7 +92,7 @@ class Walk:
         for linear in model.stem:
             out = self._linear(linear, self._graded[linear.stream])
             self._reach(out, _READ_AS.get(linear.stream, linear.stream))
-        if model.embeds_tokens:  # a decoder beside an encoder reads the same table
+        if model.embeds_tokens:  # in an encoder-decoder, the decoder reads the same table
             self._reach(self._graded[Stream.TOKENS], Stream.TARGET)
         for block in model.blocks:
             before = replace(self.sums)
@@ -135,7 +135,7 @@ class Walk:
             sums.spare += self._last if spare else 0
 
     def _after_the_last_gradient(self, block: Block) -> int:
-        """Of a layer that is computed again, products of a stream without gradients: recomputation may end before."""
+        """FLOP of the streams without gradients in a recomputed layer: recomputation may end before them."""
         if self._level is not Level.LOW or not block.joins:
             return 0
         linears: list[Linear] = []
@@ -148,7 +148,7 @@ class Walk:
         return sum(2 * self._rows[one.stream] * one.inputs * one.outputs for one in idle)
 
     def _keep_alone(self, before: PassFlop) -> None:
-        """Scale what was added since `before` to the tokens with logits. They are the last ones, so that their share of
+        """Scale everything added since `before` to the tokens with logits. These are the last ones, so their share of
         the pairs is no smaller."""
         kept, tokens = self._rows[Stream.KEPT], max(1, self._rows[Stream.TOKENS])
         for name in PassFlop.__slots__:
@@ -161,11 +161,11 @@ class Walk:
         sums.scores, sums.states_again = before.scores, before.states_again
 
     def _joined(self, block: Block) -> bool:
-        """A layer whose parts read several streams; whether what comes out of it has a gradient."""
+        """A layer whose parts read several streams. Return whether its output has a gradient."""
         for part in block.parts:
             if isinstance(part, Modulation):
                 self._reach(self._part(part, self._graded[Stream.SEQUENCES]), *part.modulates)
-        entry = dict(self._graded)  # what each attention reads, however many there are
+        entry = dict(self._graded)  # what each attention reads, even if there are several
         for part in block.parts:
             if isinstance(part, Attention):
                 streams = block.joins if part.stream is Stream.TOKENS else (part.stream,)
@@ -211,7 +211,7 @@ class Walk:
             sums.convolutions += product
             sums.activation_gradients += product if inside else 0
             sums.weight_gradients += product if self._trained.everything else 0
-            sums.states_again += 2 * product if part.fused else 0  # once forward, once for weights that are frozen
+            sums.states_again += 2 * product if part.fused else 0  # once forward, once for frozen weights
             graded.update(dict.fromkeys(convolution.feeds, inside or self._trained.everything))
         if part.state is not None:
             found = self._states.products(part.state, graded)
@@ -224,7 +224,7 @@ class Walk:
         return self._linear(output, some)
 
     def _attention(self, part: Attention, source: bool) -> dict[Stream, bool]:
-        """Whether what comes out of it for each stream has a gradient."""
+        """For each stream, whether the output of the attention has a gradient."""
         graded: dict[str, bool] = {}
         reads = part.reads or ("",) * len(part.projections)
         for linear, feeds, read in zip(part.projections, part.feeds, reads, strict=True):
@@ -245,7 +245,7 @@ class Walk:
         sums = self.sums
         sums.attention += keys + values
         scores = graded["q"] or graded["k"]
-        # Gradients of queries and keys; then of the scores, and of the values.
+        # Gradients of queries and keys; then of the scores and of the values.
         sums.activation_gradients += keys * (graded["q"] + graded["k"]) + values * (scores + graded["v"])
         out = scores or graded["v"]
         sums.scores += keys if out else 0
@@ -268,7 +268,7 @@ class Walk:
         return source or mixed
 
     def _linear(self, linear: Linear, source: bool, *, adapted: bool = True) -> bool:
-        """Count one product; whether what comes out of it has a gradient. `adapted`: with its adapter, if any."""
+        """Count one product and return whether its output has a gradient. `adapted`: with its adapter, if any."""
         passed = linear.used if self._level is Level.LOW else max(linear.used, linear.passed)
         sums, each = self.sums, 2 * self._rows[self._stream(linear)] * passed
         product = each * linear.inputs * linear.outputs
@@ -290,7 +290,7 @@ class Walk:
 
 
 def _head_sources(stream: Stream) -> tuple[Stream, ...]:
-    """The streams that a head's rows are taken from."""
+    """The streams from which a head's rows are taken."""
     return {Stream.IMAGES: (Stream.IMAGES, Stream.PATCHES), Stream.SEQUENCES: (Stream.SEQUENCES, Stream.TOKENS)}.get(
         stream, (stream,)
     )

@@ -17,7 +17,7 @@ from flopsd.core.dataclass import dataclass
 
 _PATH = "model.visual."
 _TOKENS = ("video_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id")
-# Of an older file, in which the fields of the text stand beside these.
+# In an older file, the text fields are next to these.
 _OUTER = frozenset(
     {*_TOKENS, "architectures", "image_token_id", "model_type", "text_config", "tie_word_embeddings", "torch_dtype",
      "transformers_version", "vision_config"}
@@ -26,21 +26,21 @@ _OUTER = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """What differs between versions. `depth` and `size` are defaults of the class."""
+    """The differences between versions. `depth` and `size` are defaults of the class."""
 
     text: str
-    width_field: str  # of the tower; the other name is that of what it gives the decoder
+    width_field: str  # of the tower; the other field is its output width to the decoder
     out_field: str
     width: int
     size: int
     depth: int = 32
     patch_size: int = 14
     out: int = 3584
-    rms: bool = False  # norms have one vector of parameters, not two
+    rms: bool = False  # norms have one parameter vector, not two
     gated: bool = False
     names: tuple[str, str] = ("fc1", "fc2")
     merger: tuple[str, str] = ("mlp.0", "mlp.2")
-    deepstack: bool = False  # layers of the tower beside the last give soft tokens too
+    deepstack: bool = False  # further layers of the tower also give soft tokens
 
 
 _QWEN3 = _Style(
@@ -79,7 +79,7 @@ STYLES: Mapping[str, _Style] = {
 
 
 def read_qwen_vl(family: str, config: Mapping[str, Any]) -> Model:
-    """One of these families. The configuration of the text may stand within, or beside that of the images."""
+    """A model of one of these families. The text configuration may be nested, or next to that of the images."""
     style, whole = STYLES[family], dict(config)
     if whole.get("text_config") is None:
         text = {name: value for name, value in config.items() if name not in _OUTER}
@@ -91,7 +91,7 @@ def read_qwen_vl(family: str, config: Mapping[str, Any]) -> Model:
     vision = Fields(f"{family}_vision", inner_config(fields, "vision"))
     eyes = _Tower(vision, style).eyes()
     fields.get("image_token_id")
-    # Files of the older versions may have it within only, and transformers reads it there.
+    # Files of the older versions may have it only in the inner configuration, where transformers reads it.
     tied = family in ("qwen2_vl", "qwen2_5_vl") and inner.get("tie_word_embeddings") is True
     model = with_images(fields, decoder, eyes, tied=tied)
     fields.finish(_TOKENS)
@@ -114,7 +114,7 @@ class _Tower:
         frames, _ = fields.pair("temporal_patch_size", 2)
         self.merge_side = fields.number("spatial_merge_size", 2)
         self.out = fields.number(style.out_field, style.out)
-        fields.only("in_chans", channels, None)  # read by no class of transformers
+        fields.only("in_chans", channels, None)  # no class of transformers reads it
         if patch != across:
             raise fields.wrong("patch_size", fields.get("patch_size"))
         size = fields.number("mlp_ratio", 4) * self.width if style.size == 0 else None

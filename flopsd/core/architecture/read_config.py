@@ -1,4 +1,4 @@
-"""From a config.json, or from numbers of parameters alone, to a Model."""
+"""Builds a Model from a config.json, or from numbers of parameters alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _OF_OTHER_TYPES = (TypeError, ValueError, KeyError, AttributeError, IndexError, 
 
 
 def read_model(config: Mapping[str, Any]) -> Model:
-    """The model that a Hugging Face config.json describes. A field that it leaves out has the default of
-    transformers' class, as in transformers. A mapping with `parameters_total` and no `model_type`, such as declared
-    facts without a configuration, is a model of which only that number is known: 6PD with wide bounds.
+    """The model that a Hugging Face config.json describes. Absent fields have the defaults of transformers' class. A
+    mapping with `parameters_total` and no `model_type`, such as declared facts without a configuration, is a model of
+    which only that number is known: 6PD with wide bounds.
 
-    Raises ArchitectureError naming the family or the field, and what to do: an unknown family is never guessed,
-    and an unknown field is never ignored, unless its value is null, false or empty: then it is taken to be off, and
-    the model's notes name it.
+    Raises ArchitectureError, which names the family or the field and advises what to do. An unknown family is never
+    guessed. An unknown field is never ignored, unless its value is null, false or empty: it is then taken to be off,
+    and the model's notes name it.
     """
     family = config.get("model_type", config.get("_class_name"))
     if family is not None and not isinstance(family, str):
@@ -47,7 +47,7 @@ def read_model(config: Mapping[str, Any]) -> Model:
 
 
 def why_not_read(config: Mapping[str, Any]) -> ArchitectureError | None:
-    """Why `read_model` refuses a configuration; None where it reads it."""
+    """Why `read_model` refuses a configuration; None if it reads it."""
     try:
         read_model(config)
     except ArchitectureError as fault:
@@ -56,7 +56,7 @@ def why_not_read(config: Mapping[str, Any]) -> ArchitectureError | None:
 
 
 def _read(reader: Callable[[Mapping[str, Any]], Model], config: Mapping[str, Any]) -> Model:
-    """Unknown fields that are null, false or empty are left out, and named in the notes."""
+    """Read without unknown fields that are null, false or empty, and name these in the notes."""
     off: list[str] = []
     while True:
         try:
@@ -74,7 +74,7 @@ def _read(reader: Callable[[Mapping[str, Any]], Model], config: Mapping[str, Any
 
 
 def _without(config: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
-    """Without fields of these names, where each is null, false or empty and stands in one place; else the same."""
+    """The configuration without these fields, if each is null, false or empty and occurs once; otherwise unchanged."""
     places = (config, *(part for part in config.values() if isinstance(part, Mapping)))
     values = [[place[name] for place in places if name in place] for name in names]
     if any(len(found) != 1 or not _is_off(found[0]) for found in values):
@@ -100,8 +100,8 @@ def bare_model(
     layers: int | None = None,
     attention_width: int | None = None,
 ) -> Model:
-    """A model of which only its size is known, as `Size` names it: 6PD, with bounds that allow for what is not. Raises
-    ArchitectureError where the numbers contradict each other."""
+    """A model of which only the size is known, as defined by `Size`: 6PD, with bounds that allow for the unknown.
+    Raises ArchitectureError if the numbers contradict each other."""
     if parameters_total < 1:
         raise ArchitectureError("total_is_zero", hint="count the parameters before they are sharded or packed")
     if active is not None and not 1 <= active <= parameters_total:

@@ -1,7 +1,7 @@
 """Layers that carry a state along the sequence: state spaces (Mamba 2), the gated delta rule, short convolutions.
 
-A state space and a delta rule are a recurrence, one small update a token; training computes them in chunks of
-positions with matrix products: scores within a chunk, and what a state passes from one chunk to the next.
+State spaces and delta rules are recurrences with one small update per token. Training computes them with matrix
+products in chunks of positions: scores within a chunk, and the state passed from one chunk to the next.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from flopsd.core.dataclass import dataclass
 
 
 class Span(Enum):
-    """How often a product's size is multiplied and added; a chunk has Q positions."""
+    """How often a product of its size is computed; a chunk has Q positions."""
 
     WITHIN = "within"  # Q x Q in each chunk: positions with positions
     ROWS = "rows"  # Q in each chunk: positions with a state
-    LATER = "later"  # the same without the first (or the last) chunk of each sequence
+    LATER = "later"  # as ROWS, without the first (or the last) chunk of each sequence
     BETWEEN = "between"  # (chunks + 1)^2 in each sequence: states with states
 
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """A causal convolution of each channel for itself. `feeds`: the operands that pass through it."""
+    """A separate causal convolution of each channel. `feeds`: the operands that pass through it."""
 
     path: str
     channels: int
@@ -37,11 +37,11 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product of the chunked form, of `size` multiply-adds for each of its span.
+    """One product of the chunked form: `size` multiply-adds for each element of its span.
 
-    `left` and `right` are operands: it has a gradient for each of which any has one. `by`: what scales it.
-    `left_gradient`, `right_gradient`: the span of a gradient where that is another. `solve`: a triangular system,
-    which transformers' own code solves by substitution and kernels by a product with the inverse.
+    `left` and `right` are its operands; it has a gradient for each side of which any operand has one. `by`: operands
+    that scale it. `left_gradient`, `right_gradient`: the span of a gradient, if different. `solve`: a triangular
+    system, which transformers' own code solves by substitution and kernels by a product with the inverse.
     """
 
     left: tuple[str, ...]
@@ -57,8 +57,8 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the tokens of a layer share. `read`: multiply-adds with which a token reads the state. `pair`: those of two
-    positions where no state is kept. `inverses`: triangular matrices inverted in a chunk."""
+    """The state that a layer's tokens share, and the work on it. `read`: multiply-adds for a token to read the state.
+    `pair`: those for two positions if no state is kept. `inverses`: triangular matrices inverted per chunk."""
 
     chunk: int
     products: tuple[Product, ...]
@@ -68,7 +68,7 @@ class State:
 
 
 def ssd_products(heads: int, head_dim: int, size: int, groups: int, chunk: int) -> State:
-    """The state space dual of x, B and C with the step t, which decays the state too."""
+    """The state space dual of x, B and C with the step t, which also decays the state."""
     inner = heads * head_dim
     products = (
         Product(("C",), ("B",), "scores", heads * size, Span.WITHIN, by=("t",)),
@@ -84,8 +84,8 @@ DELTA_CHUNK = 64  # of transformers 5.24 and of the kernels of flash-linear-atte
 
 
 def delta_products(key_heads: int, value_heads: int, key: int, value: int) -> State:
-    """The gated delta rule of q, k and v, with the learning rate b and the decay a: arXiv 2412.06464, section 3.3.
-    k and v of a chunk are made `w` and `u` by a triangular system (the WY form), the state is updated with `new`."""
+    """The gated delta rule of q, k and v, with the learning rate b and the decay a: arXiv 2412.06464, section 3.3. A
+    triangular system (the WY form) makes `w` and `u` from the k and v of a chunk; `new` updates the state."""
     heads = value_heads
     within, state = heads * key, heads * key * value
     products = (
@@ -93,7 +93,7 @@ def delta_products(key_heads: int, value_heads: int, key: int, value: int) -> St
         Product(("q",), ("k",), "scores", within, Span.WITHIN, by=("a",)),
         Product(("system",), ("v", "b"), "u", heads * value, Span.WITHIN, solve=True),
         Product(("system",), ("k", "b", "a"), "w", within, Span.WITHIN, solve=True),
-        # A sequence begins with a state of zeros, and ends with one that nothing reads: neither has a gradient.
+        # A sequence begins with a zero state and ends with one that nothing reads: neither has a gradient.
         Product(("w",), ("k", "u", "w", "a"), "new", state, Span.ROWS, by=("u",), right_gradient=Span.LATER),
         Product(("q", "a"), ("k", "new", "a"), "y", state, Span.ROWS, right_gradient=Span.LATER),
         Product(("scores",), ("new",), "y", heads * value, Span.WITHIN),

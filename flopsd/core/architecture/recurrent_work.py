@@ -1,9 +1,9 @@
 """How much of a recurrent layer's chunks was computed, from the counters of a process's work.
 
-`computed` is what transformers' own code computes, whole chunks, each sequence filled up to one. At the high end are
-kernels (mamba_ssm, flash-linear-attention): their products are these, a triangular system by its inverse, chunks of
-each document where rows are packed. They compute some of them again in each tile and in the backward pass. At the low
-end each token reads the state once, or a short sequence keeps none and pairs its positions, as attention would.
+`computed` is what transformers' own code computes: whole chunks, each sequence padded to full chunks. The high end is
+for kernels (mamba_ssm, flash-linear-attention): the same products, a triangular system by its inverse, chunks per
+document in packed rows. They compute some products again in each tile and in the backward pass. At the low end each
+token reads the state once, or a short sequence keeps no state and pairs its positions, as attention would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTE = note("layers_with_state")
 
 @dataclass(frozen=True, slots=True)
 class StateFlop:
-    """FLOP of one layer's products without weights. `again`: what a kernel computes more than once, at most."""
+    """FLOP of one layer's products without weights. `again`: at most what a kernel computes more than once."""
 
     forward: int = 0
     gradients: int = 0
@@ -40,8 +40,8 @@ class StateWork:
         """Multiply-adds of one channel."""
         if self.level is Level.LOW:
             return self._least(convolution.kernel)
-        # Both ends of a row are padded, and what came of the second padding is cut off. Behind a cache, what that kept
-        # of the tokens before is passed again.
+        # Both ends of a row are padded, and the result of the second padding is cut off. With a cache, its kept tokens
+        # pass again.
         kept = convolution.kernel if self.level is Level.HIGH else 0
         return (self.side.tokens + self._sequences() * (kept + convolution.kernel - 1)) * convolution.kernel
 
@@ -51,11 +51,11 @@ class StateWork:
     def products(self, state: State, graded: Mapping[str, bool]) -> StateFlop:
         """FLOP of one layer; `graded`: which operands have a gradient."""
         if self.level is Level.LOW:
-            # Of the two ways to compute it the lesser, whatever the lengths: pairs within a window are at most both.
+            # The cheaper of the two ways, whatever the lengths: the pairs within a window are at most either.
             forward = 2 * state.pair * self._least(max(1, state.read // state.pair))
             return StateFlop(forward, 2 * forward if all(graded.values()) else 0)
         kernel, some = self.level is Level.HIGH, any(graded.values())
-        found = dict.fromkeys(graded, some) if kernel else dict(graded)  # kernels compute the gradients of all
+        found = dict.fromkeys(graded, some) if kernel else dict(graded)  # kernels compute all gradients
         spans = self._spans(state.chunk)
         forward = gradients = 0
         for product in state.products:
@@ -73,7 +73,7 @@ class StateWork:
         return StateFlop(forward, gradients + graded_inverse, again)
 
     def _sequences(self) -> int:
-        """How many: as counted; else as few as their squares allow, at the high end each token one."""
+        """Sequences as counted; otherwise as few as their squares allow, or at the high end one per token."""
         side = self.side
         if side.sequences is not None or side.tokens == 0:
             return side.sequences or 0
@@ -83,7 +83,7 @@ class StateWork:
         tokens, sequences = self.side.tokens, self._sequences()
         if sequences == 0:
             return dict.fromkeys(Span, 0)
-        if self.level is Level.COMPUTED:  # sequences are taken to be alike
+        if self.level is Level.COMPUTED:  # assumes sequences of equal length
             each, more = divmod(tokens, sequences)
             short, long = ceil_div(each, chunk), ceil_div(each + 1, chunk)
             count = (sequences - more) * short + more * long
@@ -91,7 +91,7 @@ class StateWork:
             later = count - sequences
         else:
             later = count = tokens if self.packing else min(tokens, (tokens + sequences * (chunk - 1)) // chunk)
-            wide = 2 * chunk - 1  # (chunks + 1) x chunk is at most the tokens of a sequence and so many
+            wide = 2 * chunk - 1  # (chunks + 1) x chunk is at most a sequence's tokens plus this
             between = ceil_div(self.side.square_high + 2 * wide * tokens + sequences * wide**2, chunk**2)
         return {
             Span.WITHIN: count * chunk**2,

@@ -14,7 +14,7 @@ from flopsd.errors import ArchitectureError
 
 
 def notes_on_lengths(model: Model, work: Mapping[str, int]) -> list[Note]:
-    """Notes on what bounds the pairs of sequences whose lengths were not counted."""
+    """Notes on the bound of the pairs if sequence lengths were not counted."""
     most, sides = model.max_positions, ("", "target_")
     if most is None or all(f"{side}square_pairs" in work or work.get(f"{side}tokens", 0) <= most for side in sides):
         return []

@@ -1,4 +1,4 @@
-"""How a model was trained, as declared, and what of it has gradients."""
+"""How a model was trained, as declared, and which weights have gradients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.errors import ArchitectureError
 
-ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head
+ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer except the head
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Adapters as PEFT names them. `target_modules` None: PEFT's default, which differs by family and version."""
+    """Adapters in PEFT's terms. `target_modules` None: PEFT's default, which differs by family and version."""
 
     r: int
     target_modules: tuple[str, ...] | None
@@ -24,9 +24,9 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What was declared of a training. None is not declared, and stays an interval. `packing`: a row holds several
-    documents whose lengths are not counted. `window` is the one that window_pairs were counted with. `total` and
-    `trainable` are parameters as the process counted them."""
+    """The declarations of a training. None: not declared, which leaves an interval. `packing`: a row holds several
+    documents whose lengths are not counted. `window`: the one that window_pairs were counted with. `total` and
+    `trainable` are numbers of parameters as counted by the process."""
 
     method: Method | None = None
     recomputation: Recomputation | None = None
@@ -39,12 +39,12 @@ class Training:
 
     @property
     def adapted(self) -> bool:
-        """LoRA of any kind: a quantized base has the same products as one that is not."""
+        """LoRA of any kind: a quantized base has the same products as an unquantized one."""
         return self.method in (Method.LORA, Method.QLORA)
 
 
 def training_from(facts: Mapping[str, Any]) -> Training:
-    """From declared facts, as `facts_from` of core/declared_facts.py has checked them."""
+    """From declared facts, as checked by `facts_from` of core/declared_facts.py."""
     raw = facts.get("lora")
     lora = None
     if raw is not None:
@@ -66,7 +66,7 @@ def training_from(facts: Mapping[str, Any]) -> Training:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Which weights have gradients. `ambiguous`: adapters also sit where only older transformers have modules."""
+    """Which weights have gradients. `ambiguous`: adapters also on modules that only older transformers have."""
 
     everything: bool = False
     lora: Lora | None = None
@@ -87,17 +87,17 @@ class Trained:
 
 
 def named(path: str, names: tuple[str, ...]) -> bool:
-    """PEFT's rule: a name is the whole path or its last parts."""
+    """PEFT's rule: a name matches the whole path or its last parts."""
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
 def within(path: str, names: tuple[str, ...]) -> bool:
-    """Whether a name is that of the module, or of one that it is part of."""
+    """Whether a name is that of the module or of an enclosing one."""
     return any(f".{name}." in f".{path}." for name in names)
 
 
 def check_names(model: Model, lora: Lora) -> None:
-    """Raises ArchitectureError for a module that the model does not have."""
+    """Raise ArchitectureError for a declared module that the model does not have."""
     paths = [linear.path for linear in model.linears()] + [table.path for table in model.embeddings]
     wanted = [(name, named) for name in lora.target_modules or ()] + [(name, within) for name in lora.modules_to_save]
     for name, matches in wanted:

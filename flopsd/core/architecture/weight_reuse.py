@@ -1,4 +1,4 @@
-"""Models that use a weight more than once a token: 6PD is not an upper bound of them, so no hint leads there. Pure."""
+"""Models that use a weight more than once per token. 6PD is no upper bound for them, so no hint suggests it. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INSTEAD = (
     "if it uses each weight at most once a token, declare its size alone (parameters_total without model_config; of "
     "estimate --parameters): 6PD with wide bounds"
 )
-# By the modeling files of transformers 5.24; Ouro and Huginn by the code that their repositories bring.
+# From the modeling files of transformers 5.24; Ouro and Huginn from the code in their repositories.
 _SHARED = ("albert", "dory", "esmfold2", "hrm_text", "huginn_raven", "ouro", "perceiver", "universal_transformer",
            "zamba", "zamba2")  # fmt: skip
 _SEVERAL = ("deberta", "deberta-v2", "decision_transformer", "prophetnet", "xlnet")
@@ -26,7 +26,7 @@ _TOWERS = re.compile(
     r"\w*(?:vision|audio|image|video|speech|backbone|encodec)\w*_config|(?:image|patch|crop)_size|num_channels|in_chans"
     r"|num_mel_bins|num_codebooks|conv_dim|conv_stride|input_feat_per_channel|sampling_rate"
 )
-# Words between the hyphens and underscores of a model_type: a config.json may leave out what is its class's default.
+# Words in a model_type between hyphens and underscores: a config.json may omit fields that are defaults of its class.
 _MEDIA = frozenset(
     """
     align asr audio bark beit bit blip blip2 bridgetower canary chameleon clap clip clipseg colpali colqwen2 convnext
@@ -44,7 +44,7 @@ _TEXT = ("gemma3_text", "gemma3n_text", "gemma4_text", "llama4_text", "data2vec-
 
 
 def reused(family: object, config: Mapping[str, Any]) -> str | None:
-    """Why a weight of this model is used more than once a token; None where it is not known to be."""
+    """Why a weight of this model is used more than once per token; None if that is not known."""
     name = str(family)
     if name in _SHARED or any(_LOOPS.fullmatch(str(field)) for field in config):
         return LAYERS
@@ -55,7 +55,7 @@ def reused(family: object, config: Mapping[str, Any]) -> str | None:
 
 
 def instead(family: object, config: Mapping[str, Any]) -> str:
-    """What to do where a configuration is refused: the size alone, unless 6PD is known not to be a bound."""
+    """Advice for a refused configuration: declare the size alone, unless 6PD is known not to be a bound."""
     why = reused(family, config)
     if why is None:
         return f"{MEASURED}; before a run, or with a counter of one's own: {INSTEAD}"

@@ -1,1 +1,1 @@
-"""Journal records -> history -> one rated view of the run -> in-toto statement; `merged_*`: ledgers made of ledgers."""
+"""Journal records -> history -> one rated view of the run -> in-toto statement; `merged_*`: sums of several ledgers."""

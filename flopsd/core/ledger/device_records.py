@@ -1,4 +1,4 @@
-"""Devices as plain JSON, ints and strings only, and back."""
+"""Conversion of devices to plain JSON (ints and strings only) and back."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flopsd.core.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class DeviceEntry:
-    """A device as one incarnation saw it."""
+    """A device as seen by one daemon start."""
 
     device: Device
     source: str
     part_id: str | None
     begin_ns: int
-    precision: Precision | None = None  # declared for this device, else for the run
+    precision: Precision | None = None  # declared for this device, otherwise for the run
 
 
 def device_record(incarnation: int, number: int, entry: DeviceEntry, start: Tally) -> dict[str, Any]:
-    """A device as JSON, with the absolute counter values in `start` that its counting goes on from."""
+    """A device as JSON, with the absolute counter values in `start` from which counting continues."""
     device = entry.device
     return {
         "number": number,
@@ -43,7 +43,7 @@ def device_record(incarnation: int, number: int, entry: DeviceEntry, start: Tall
 def evidence_record(
     incarnation: int, number: int, ns: int, entry: DeviceEntry, *, identified: bool = False
 ) -> dict[str, Any]:
-    """What changed of a device, as JSON; `identified`: what it is was not known before."""
+    """The changes of a device as JSON; `identified`: its identity was not known before."""
     changed = {"kind": "evidence", "incarnation": incarnation, "number": number, "ns": ns, **_evidence(entry)}
     return {**changed, "identity": _identity(entry)} if identified else changed
 
@@ -97,7 +97,7 @@ def device_entry(record: Record) -> DeviceEntry:
 
 
 def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
-    """`entry` as an `identity` describes it. Raises ValueError where it is rated already, and as `device_entry`."""
+    """`entry` with the identity in `record`. Raises ValueError if it was rated already, and as `device_entry`."""
     if entry.part_id is not None:
         raise ValueError(f"device {entry.device.uid} is identified twice")
     device = replace(entry.device, **_identity_from_record(record))
@@ -109,7 +109,7 @@ def _identity_from_record(record: Record) -> dict[str, Any]:
     return {name: read(record[name]) for name, read in IDENTITY.items()}
 
 
-# What a device is, by the fields of `Device` and of a record, with how each is read.
+# The identity of a device: names of fields, the same in `Device` and records, and the reader of each.
 IDENTITY: Mapping[str, Callable[[object], Any]] = {
     "model": text, "serial": _text_or_none, "pci_bus_id": _text_or_none, "pci_device_id": _count_or_none,
     "sm_count": _count_or_none, "sm_clock_max_mhz": _count_or_none, "driver": _text_or_none,
@@ -117,7 +117,7 @@ IDENTITY: Mapping[str, Callable[[object], Any]] = {
 
 
 def precision_record(precision: Precision | None) -> dict[str, Any] | None:
-    """A declaration as JSON: shares in parts per million, and whose it is."""
+    """A declaration as JSON: shares in parts per million, and who declared them."""
     if precision is None:
         return None
     return {"shares_ppm": dict(precision.shares_ppm), "declared_by": precision.declared_by}

@@ -1,6 +1,6 @@
-"""Devices and coverage as a ledger has them. Pure.
+"""Devices and coverage in ledger form. Pure.
 
-Of a device: identity, peak row, figures, times, and work by phase, evidence, pipe and format. Of the run: how much
+Per device: identity, peak row, figures, times, and work by phase, evidence, pipe and format. For the run: how much
 device time was observed, and each gap with its reason and ceiling.
 """
 
@@ -62,7 +62,7 @@ def _device(view: DeviceView) -> dict[str, Any]:
 
 
 def _declarer(rating: Rating, row: Row) -> str | None:
-    """Who declared the format that a row is counted in; None where it is not declared."""
+    """Who declared the number format in which a row is counted; None if it is undeclared."""
     if row.precision == UNDECLARED or not takes_a_declaration(row.pipe):
         return None
     return row.declared_by if rating.precision is None else rating.precision.declared_by
@@ -92,7 +92,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
 
 
 def _together(rows: list[Row]) -> Row:
-    """The first of some rows of one kind, with the amounts of all of them."""
+    """The first of several rows of one kind, with the amounts of all of them."""
     if len(rows) == 1:
         return rows[0]
     return rows[0]._replace(
@@ -105,8 +105,8 @@ def _together(rows: list[Row]) -> Row:
 
 
 def _counters(tally: Tally) -> dict[str, Any]:
-    """Absolute counters as last read, to check against another source. `running` are those behind the evidence
-    `cycles`; their `origin` has their scale."""
+    """Absolute counters as last read, for comparison with another source. `running` are the counters of the evidence
+    `cycles`; their `origin` states their scale."""
     found: dict[str, Any] = {name: str(value) for name, value in sorted(tally.counters.items())}
     if tally.totals is not None:
         found["running"] = {
@@ -118,7 +118,7 @@ def _counters(tally: Tally) -> dict[str, Any]:
 
 
 def coverage_for_ledger(history: History, view: RunView) -> dict[str, Any]:
-    """The longest gaps are listed, in the order of time; all are in the sums."""
+    """Coverage of the run. Lists the longest gaps, in order of time; the sums include all gaps."""
     ppm = view.coverage_ppm
     longest = sorted(history.gaps, key=lambda gap: gap.begin_ns - gap.end_ns)[:MAX_LISTED_GAPS]
     listed = sorted(longest, key=lambda gap: (gap.incarnation, gap.begin_ns, gap.device))
@@ -134,7 +134,7 @@ def coverage_for_ledger(history: History, view: RunView) -> dict[str, Any]:
 
 
 def times_for_ledger(tallies: RatedTallies) -> dict[str, str]:
-    """Of a device or a run: observed and gap time are together the span."""
+    """Times of a device or a run; observed and gap time add up to the span."""
     return {
         "observedSeconds": seconds(tallies.observed_ns),
         "gapSeconds": seconds(tallies.gap_ns),

@@ -1,4 +1,4 @@
-"""What a journal says of ledgers that were sealed of it before. Pure."""
+"""Earlier seals of a journal, from its own records. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flopsd.core.values import is_digest, is_timestamp
 
 @dataclass(frozen=True, slots=True)
 class EarlierSeal:
-    """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`. `witness`: a
-    `token` of the authority that stamped the head, in base64, or a note of why there is none (`absent`); None: no
-    witness was asked."""
+    """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`. `witness` is
+    either a base64 `token` from the authority that timestamped the head, or a note of why there is none (`absent`);
+    None: no witness was requested."""
 
     size_bytes: int
     head_sha256: str
@@ -30,7 +30,7 @@ class EarlierSeal:
 
     @classmethod
     def from_record(cls, record: Record) -> EarlierSeal:
-        """Raises KeyError or ValueError for what is no such record."""
+        """Read a record. Raises KeyError or ValueError on anything else."""
         digests, sealed_at, witness = (
             (record["head_sha256"], record["payload_sha256"]),
             record["utc"],
@@ -68,13 +68,13 @@ class EarlierSeal:
 
 @dataclass(slots=True)
 class SealsSoFar:
-    """The seals that a journal lists, folded: a run of months has thousands of them, each with a token."""
+    """A summary of the seals that a journal lists: a run of months has thousands of them, each with a token."""
 
     count: int = 0
     newest: EarlierSeal | None = None
-    asked: int = 0  # those of which a witness was asked, and of these the newest
+    asked: int = 0  # seals for which a witness was requested, and the newest of them
     newest_asked: EarlierSeal | None = None
-    stamped: list[EarlierSeal] = field(default_factory=list)  # the first with a token, and the newest
+    stamped: list[EarlierSeal] = field(default_factory=list)  # the first and the newest with a token
     stamped_count: int = 0
 
     def add(self, seal: EarlierSeal) -> None:

@@ -1,7 +1,7 @@
-"""Energy for each measured FLOP beside what published runs of the part took: a check of plausibility, no bound. Pure.
+"""Plausibility check: energy per measured FLOP compared with published runs of the part. Not a bound. Pure.
 
-A device is compared where its energy counter and its work counters cover the same time, and its tensor work is counted
-in the format of the published runs, each but for a hundredth. What is compared adds up over devices and ledgers.
+A device is compared if its energy and work counters cover the same time, and its tensor work is counted in the format
+of the published runs; up to one hundredth of each may differ. Comparisons add up over devices and ledgers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ NAME = "energy/executed"
 ABOVE = "ENERGY_ABOVE_PUBLISHED_RUNS"
 BELOW = "ENERGY_BELOW_PUBLISHED_RUNS"
 FJ_PER_MJ = 10**12
-# How much of a device's time may have work of which no energy was counted, or energy of which no work was: the first
-# reading has no energy, since a counter that runs since the driver was loaded gives that of the second one on.
-# As much of its tensor work may be in another format.
+# The most of a device's time that may lack either energy or counted work: the first reading has no energy, since a
+# counter that runs from driver load gives differences only from the second reading on. Also the most of its tensor work
+# that may be in another format.
 APART_PPM = 10_000
 _COUNTERS = (Evidence.CYCLES, Evidence.ACTIVITY)
 
 
 class Published(NamedTuple):
-    """What runs of a part are compared with: femtojoules for each FLOP of runs in a tensor format."""
+    """The reference of a comparison: femtojoules per FLOP of published runs of a part in a tensor format."""
 
     part: str
     precision: str
@@ -38,12 +38,12 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Energy and measured FLOP of the same time of some devices."""
+    """Energy and measured FLOP of some devices over the same time."""
 
     energy_mj: int
     device_ns: int
     measured_flop: int
-    doubt_flop: int  # how far off `measured_flop` may be by the margins and the clock, both ways
+    doubt_flop: int  # how far off `measured_flop` may be by margins and clock, either way
 
     def __add__(self, other: Compared) -> Compared:
         return Compared(
@@ -81,7 +81,7 @@ Comparisons = Mapping[Published, Compared]
 
 
 def compared(devices: Iterable[DeviceView]) -> dict[Published, Compared]:
-    """What can be compared of the devices, by the published runs that it is compared with."""
+    """The comparable sums of the devices, by the published runs to compare with."""
     return added_up(found for device in devices if (found := _of_device(device)))
 
 
@@ -98,7 +98,7 @@ def energy_for_ledger(found: Comparisons) -> list[dict[str, Any]]:
 
 
 def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, Compared]:
-    """The inverse of `energy_for_ledger`, of a list that has other comparisons too. Raises KeyError, TypeError or
+    """The inverse of `energy_for_ledger`; the list may have other comparisons too. Raises KeyError, TypeError or
     ValueError on anything else."""
     found = []
     for entry in reconciliation:
@@ -137,7 +137,7 @@ def _of_device(device: DeviceView) -> Comparisons | None:
 
 
 def _format(rows: Iterable[Row]) -> str:
-    """The format that nearly all tensor work is counted in, integers included; empty: there is none."""
+    """The format in which nearly all tensor work, integers included, is counted; empty if there is none."""
     cycles: dict[str, int] = {}
     for row in rows:
         if row.pipe in TENSOR_PIPES:

@@ -1,4 +1,4 @@
-"""The figures of a run at many of its records, each daemon start rated once: a run may have thousands of them. Pure."""
+"""Figures of a run at many of its records. Each daemon start, of which there may be thousands, is rated once. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.rows import Row
 from flopsd.core.values import added
 
-_NOT_KNOWN = Figures(0, None, None)  # as long as there was no device
+_NOT_KNOWN = Figures(0, None, None)  # while there has been no device
 
 
 @dataclass(frozen=True, slots=True)
 class RunSums:
-    """The sums of some daemon starts, and whether any of them had a device."""
+    """The sums over some daemon starts, and whether any of them had a device."""
 
     figures: Figures = NO_FIGURES
     by_phase: Mapping[str, Figures] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class RunSums:
 
 
 class GrowingRun:
-    """What a history gives while records are added to it: the same as `view_of` of it each time."""
+    """Follows a history to which records are added; each result equals that of `view_of`."""
 
     def __init__(self, table: PeakTable) -> None:
         self._table, self._starts, self._before = table, 0, RunSums()
@@ -64,7 +64,7 @@ class GrowingRun:
         return whole
 
     def _counted(self, history: History, last: RunView) -> Iterator[Row]:
-        """The rows of what training processes count, which are of all daemon starts together."""
+        """The rows of training processes' operator counts, which cover all daemon starts together."""
         if not history.has_counts:
             return
         now = {one.uid: one.read for one in last.rated}
@@ -74,11 +74,11 @@ class GrowingRun:
                 yield from () if exceeds(count, read) else rows_of(count, read)
 
     def _last(self, history: History) -> RunView:
-        """The last daemon start. Those before it, which grow no more, are added up once."""
+        """The view of the last daemon start. Earlier ones no longer grow and are added up once."""
         while self._starts < len(history.incarnations) - 1:
             earlier = self._view(history.incarnations[self._starts])
             self._before += _sums(earlier)
-            for one in earlier.rated:  # what processes count later is of all of them
+            for one in earlier.rated:  # later operator counts cover all daemon starts
                 self._read[one.uid] = self._read.get(one.uid, ReadFigures()) + one.read
             self._starts += 1
         return self._view(history.incarnations[-1])

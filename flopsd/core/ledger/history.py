@@ -1,4 +1,4 @@
-"""What a journal says of a run: its starts of the daemon, their devices, totals and gaps, and its processes."""
+"""The content of a journal: the run's daemon starts with their devices, totals and gaps, and its processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flopsd.core.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class GapInterval:
-    """One unobserved interval of one device, on the boot-time clock of its incarnation."""
+    """One unobserved interval of one device, on the boot-time clock of its daemon start."""
 
     incarnation: int
     device: DeviceUid
@@ -42,11 +42,11 @@ class Incarnation:
     sources: dict[str, Record] = field(default_factory=dict)
     devices: dict[int, DeviceEntry] = field(default_factory=dict)
     read: dict[DeviceUid, Tally] = field(default_factory=dict)
-    gaps_until: dict[int, int] = field(default_factory=dict)  # where the last listed gap ends, by number of the device
+    gaps_until: dict[int, int] = field(default_factory=dict)  # end of the last listed gap, by device number
     newest: Steady | None = None  # the last checkpoint
-    counts_before: OperatorCounts = NO_COUNTS  # what training processes had counted when it began
-    unended_since_ns: int = 0  # when the first of those right before it began that are of this boot and have no end
-    is_read: bool = True  # whether `read` has its tallies: they are read when someone asks for them
+    counts_before: OperatorCounts = NO_COUNTS  # operator counts of training processes when it began
+    unended_since_ns: int = 0  # when the first of the killed starts on this boot directly before this one began
+    is_read: bool = True  # whether `read` has the newest tallies: they are parsed on first use
 
     @property
     def tallies(self) -> dict[DeviceUid, Tally]:
@@ -56,7 +56,7 @@ class Incarnation:
         return self.read
 
     def tallies_of(self, devices: Sequence[int], columns: Record) -> Iterator[tuple[DeviceUid, Tally]]:
-        """The totals that a checkpoint has, unchecked."""
+        """The totals of a checkpoint, unchecked."""
         for number, row in zip(devices, tally_rows(columns, len(devices)), strict=True):
             uid = self.devices[number].device.uid
             yield uid, tally_from_record(row, self.read[uid].begin_ns)
@@ -71,49 +71,49 @@ class Incarnation:
 
     @property
     def code_secret_sha256(self) -> str | None:
-        """Of the secret from which the codes of its lines follow; None: they have none."""
+        """SHA-256 of the secret from which the codes of its lines are derived; None: its lines have no codes."""
         found: str | None = self.begin.get("code_secret_sha256")
         return found
 
 
 @dataclass(slots=True)
 class History:
-    """A whole journal, read: the incarnations of one run on one node, and their gaps in order."""
+    """A whole journal: the daemon starts of one run on one node, and their gaps in order."""
 
     incarnations: list[Incarnation] = field(default_factory=list)
     gaps: list[GapInterval] = field(default_factory=list)
     records: int = 0
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
-    tracked: set[DeviceUid] = field(default_factory=set)  # by any incarnation
+    tracked: set[DeviceUid] = field(default_factory=set)  # devices, by any daemon start
     seals: SealsSoFar = field(default_factory=SealsSoFar)
-    continues: Continued | None = None  # None: it begins its run
-    work_before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by session, in earlier segments
-    has_counts: bool = False  # whether a session counts operators
+    continues: Continued | None = None  # None: the journal begins its run
+    work_before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # in earlier segments, by session
+    has_counts: bool = False  # whether any session counts operators
 
     @property
     def counts(self) -> OperatorCounts:
-        """What training processes count of operators."""
+        """Operator counts of the training processes."""
         return counts_of(self.sessions.values()) if self.has_counts else NO_COUNTS
 
     @property
     def declared_by_starts(self) -> list[OperatorDeclarations]:
-        """What the settings of each daemon start declare."""
+        """The settings' declarations of each daemon start."""
         return [declared_from(one.begin.get("declared")) for one in self.incarnations]
 
     @property
     def declared(self) -> OperatorDeclarations:
-        """What the settings declare about the run."""
+        """The settings' declarations for the run."""
         return of_starts(self.declared_by_starts)
 
     @property
     def recomputations_before(self) -> tuple[Recomputation | None, ...]:
-        """What daemon starts of the segments before declare; of use to the daemon alone."""
+        """The recomputation that daemon starts of earlier segments declared. Only the daemon uses it."""
         said = self.incarnations[0].begin.get("recomputations", ()) if self.incarnations else ()
         return tuple(one for one in (None, *Recomputation) if (one and one.value) in said)
 
     @property
     def policy_sha256(self) -> list[str]:
-        """The policies that the last incarnation judges by."""
+        """SHA-256 of the policies that the last daemon start uses."""
         return [text(policy["sha256"]) for policy in self.incarnations[-1].begin.get("policies", ())]
 
     @property
@@ -126,13 +126,13 @@ class History:
 
     @property
     def place(self) -> Record:
-        """Rank, nodes of the job and instance type, by the daemon start that lists the most nodes: a run may go on in a
-        larger job, or a smaller one."""
+        """Rank, nodes of the job and instance type, from the daemon start that lists the most nodes: a run may continue
+        in a larger or a smaller job."""
         return max((one.begin["context"]["node"] for one in self.incarnations), key=lambda node: len(node["jobNodes"]))
 
     @property
     def replay(self) -> Record | None:
-        """The recording that was replayed, if any of the readings came from one and not from hardware."""
+        """The replayed recording, if any reading came from a recording instead of hardware."""
         found = (facts["replay"] for inc in self.incarnations for facts in inc.sources.values() if facts.get("replay"))
         return next(found, None)
 
@@ -148,15 +148,15 @@ class History:
 
     @property
     def segment(self) -> int:
-        """The number of this journal in its run; 1 for one that begins it, whether the run is rotated or not."""
+        """The number of this journal within its run; 1 if it begins the run, whether the run is rotated or not."""
         return 1 if self.continues is None else self.continues.before.number + 1
 
     @property
     def starts_before(self) -> int:
-        """What to add to the number of an incarnation for that of the daemon start in the whole run."""
+        """The offset from an incarnation number to the number of the daemon start within the whole run."""
         return 0 if self.continues is None else self.continues.daemon_starts
 
     @property
     def is_segment(self) -> bool:
-        """Whether it is only a part of its run."""
+        """Whether the journal is only a part of its run."""
         return self.continues is not None or self.is_rotated

@@ -1,18 +1,17 @@
-"""The journal's records: what is written, and the history that reading them back gives.
+"""The kinds of journal records, and the reader that turns them back into a history.
 
-Records are plain JSON objects of ints and strings. All figures in them are running totals, so the
-last checkpoint of an incarnation has all that the incarnation counted; FLOP are not in them, they
-follow from the cycles and the peak table.
+Records are plain JSON objects of ints and strings. All their figures are running totals, so the last checkpoint of a
+daemon start has everything that it counted. They hold no FLOP; these follow from the cycles and the peak table.
 
-    begin        one start of the daemon: run, node, boot, clocks, versions, settings
-    source       a source was opened: its versions and facts; a replay says so here
-    device       a device seen for the first time in this incarnation
-    evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
-    declaration  training processes and the facts that they declared
-    sealed       a ledger of the first bytes of this journal was sealed
-    checkpoint   running totals of every device, the gaps since the checkpoint before, and the counters of training
-                 processes that changed since then
-    end          the incarnation stopped on purpose; a killed one has none
+  begin        one start of the daemon: run, node, boot, clocks, versions, settings
+  source       a source was opened: its versions and facts; marks a replay
+  device       a device seen for the first time in this daemon start
+  evidence     a device's source, its expected evidence or the reason for it changed; or its identity became known
+  declaration  training processes and the facts that they declared
+  sealed       a ledger of the first bytes of this journal was sealed
+  checkpoint   running totals of every device, the gaps since the last checkpoint, and the counters of training
+               processes that changed since then
+  end          the daemon stopped on purpose; a killed one writes none
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ _OF_ALL = ("run", "node", "peak_table_sha256")  # the same in every `begin`
 
 
 def read_history(records: Iterable[Record]) -> History:
-    """The history that a journal records. Raises JournalDamagedError for records that no daemon of this format writes:
-    unknown kinds, totals that fall, time that is not conserved, gaps that do not add up."""
+    """Read the history that a journal records. Raises JournalDamagedError for records that no daemon of this format
+    writes: unknown kinds, totals that fall, time that is not conserved, gaps that do not add up."""
     history = History()
     for record in records:
         extend(history, record)
@@ -151,7 +150,7 @@ def _begin(history: History, record: Record) -> None:
 
 
 def _refuse_place(history: History, begin: Record) -> None:
-    """Whether a `begin` may stand where it does."""
+    """Raise JournalDamagedError if a `begin` may not come at this position."""
     if history.is_rotated:
         raise JournalDamagedError(
             "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
@@ -190,7 +189,7 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
 
 
 def _take_tallies(history: History, incarnation: Incarnation, record: Record) -> None:
-    """Check the tallies of a checkpoint, and its gaps, device by device."""
+    """Check the tallies and the gaps of a checkpoint, device by device."""
     devices, tallies = _numbers(record), incarnation.tallies
     grown: dict[tuple[int, GapReason], int] = {}
     for number, row in zip(devices, tally_rows(record["tallies"], len(devices)), strict=True):
@@ -230,7 +229,7 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
 
 
 def _numbers(checkpoint: Record) -> list[int]:
-    """Of the devices of a checkpoint."""
+    """The device numbers of a checkpoint."""
     numbers = [count(number) for number in checkpoint["devices"]]
     if numbers != sorted(set(numbers)):
         raise JournalDamagedError("the devices of a checkpoint are not in order", code="law_3")
@@ -238,8 +237,8 @@ def _numbers(checkpoint: Record) -> list[int]:
 
 
 def skip_to(history: History, checkpoint: Record) -> None:
-    """Take the totals of a checkpoint, those before it left out; what processes count in these is for `take_sessions`.
-    Only of a journal that was read whole before: nothing is checked."""
+    """Take the totals of a checkpoint, skipping those before it; its process counters are for `take_sessions`. Checks
+    nothing, so use it only on a journal that was fully read before."""
     incarnation = history.incarnations[-1]
     incarnation.tallies.update(incarnation.tallies_of(_numbers(checkpoint), checkpoint["tallies"]))
     incarnation.newest = None
@@ -248,7 +247,7 @@ def skip_to(history: History, checkpoint: Record) -> None:
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
-    """Append `gap`, or lengthen the last one of the same device and reason that it continues."""
+    """Append `gap`, or extend the device's last gap if `gap` continues it for the same reason."""
     if gap.begin_ns >= gap.end_ns:
         raise JournalDamagedError("a gap that ends before it begins", code="law_6")
     for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):

@@ -1,4 +1,4 @@
-"""What no daemon writes into a journal: work before the first reading, totals that fall, time in the future. Pure."""
+"""Checks for records that no daemon writes: work before the first reading, falling totals, time in the future. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _counted_of = attrgetter(
     *(one.name for one in fields(Tally) if one.name not in (*TALLY_ABSOLUTES, "begin_ns", "watermark_ns"))
 )
 _NOTHING = _counted_of(Tally(0, 0))
-# How far in the future a reading may end: a source that times its own readings has its own clock.
+# How far in the future a reading may end: a source that timestamps its own readings has its own clock.
 LEAD_NS = 1_000_000_000
 _CONTEXT, _RUN, _NODE = (
     {"run", "node", "attempt"},
@@ -27,9 +27,9 @@ _CONTEXT, _RUN, _NODE = (
 
 
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
-    """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
-    from. `since_ns` is when the first of the incarnations began that were killed on this boot up to now, None where an
-    earlier one tracked the device."""
+    """Raise JournalDamagedError if a device's first record counts anything: it holds only the values from which
+    counting continues. `since_ns` is when the first of the killed starts on this boot directly before this one began;
+    None if an earlier start tracked the device."""
     if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
         raise JournalDamagedError("a device has counts before its first reading", code="law_12")
     if since_ns is not None and start.begin_ns < since_ns:
@@ -37,7 +37,7 @@ def refuse_counted(start: Tally, since_ns: int | None) -> None:
 
 
 def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
-    """`at_ns` is that of a record, `before_ns` of the one before it. Raises JournalDamagedError."""
+    """Raise JournalDamagedError if time runs back from `before_ns` to a record's `at_ns`, or a tally is beyond it."""
     if at_ns < before_ns:
         raise JournalDamagedError(
             f"time runs backwards, by {before_ns - at_ns} ns since the record before", code="law_13"
@@ -47,7 +47,7 @@ def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
 
 
 def refuse_context(context: Mapping[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError for anything that `Context.for_journal` does not write."""
+    """Raise KeyError, TypeError or ValueError for anything that `Context.for_journal` does not write."""
     run, node = context["run"], context["node"]
     for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
         if whole.keys() != members:

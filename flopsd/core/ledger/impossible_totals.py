@@ -1,4 +1,4 @@
-"""What no device can have done: more cycles than it had, more FLOP than its peak, two times at once. Pure."""
+"""Checks for impossible totals: more cycles than a device had, more FLOP than its peak, time counted twice. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flopsd.errors import JournalDamagedError, LedgerError
 
 
 def refuse_impossible(view: RunView) -> None:
-    """Raises JournalDamagedError for the totals of a run that its devices cannot have reached."""
+    """Raise JournalDamagedError for totals that the devices of a run cannot have reached."""
     for rated in view.rated:
         _refuse_tally(rated)
     for one in view.devices:
@@ -23,8 +23,8 @@ def refuse_impossible(view: RunView) -> None:
 
 
 def refuse_double_counting(history: History) -> None:
-    """Raises LedgerError where two daemon starts on one boot account for the same time of a device. Those on different
-    boots follow each other by the journal's chain; the wall clock may have stepped between them."""
+    """Raise LedgerError if two daemon starts of one boot account for the same time of a device. Daemon starts of
+    different boots are ordered by the journal's chain; the wall clock may have stepped between them."""
     claimed: dict[tuple[str, DeviceUid], list[tuple[int, int, int]]] = {}
     for start in history.incarnations:
         for uid, tally in start.tallies.items():
@@ -32,7 +32,7 @@ def refuse_double_counting(history: History) -> None:
                 times = (tally.begin_ns, tally.watermark_ns, start.number)
                 claimed.setdefault((start.boot_id, uid), []).append(times)
     for (_, uid), of_device in claimed.items():
-        # In the order of their beginnings, the first that overlaps another one overlaps the one before it.
+        # In order of start time, the first device time that overlaps any other overlaps the one before it.
         before_ns, one = 0, 0
         for begin_ns, end_ns, other in sorted(of_device):
             if one and begin_ns < before_ns:

@@ -1,4 +1,4 @@
-"""Whether the job could have written the journal of its own meter, or signed it: a fact of the ledger. Pure."""
+"""Whether the job could have written or signed the journal of its own meter, as a ledger states it. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flopsd.core.values import text_or_none
 
 
 class Continues(str, Enum):
-    """What vouched for the files that a daemon start went on with."""
+    """What vouched for the existing files when a daemon start continued them."""
 
-    LAUNCHER = "launcher"  # it knew what the daemon start before had written
-    FILE_OWNER = "file_owner"  # the kernel: only the daemon's own user can write them
+    LAUNCHER = "launcher"  # it knew what the previous daemon start had written
+    FILE_OWNER = "file_owner"  # the kernel: only the daemon's user can write the files
     NOTHING = "nothing"
 
 
 class WhyJobCould(str, Enum):
-    """Why a job could have written the journal."""
+    """Why the job could have written the journal."""
 
     USER_UNKNOWN = "job_user_unknown"
     SAME_USER = "same_user"
@@ -33,11 +33,11 @@ class WhyJobCould(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What separates the job from its meter, as the daemon found it at its start. Users by number."""
+    """What separates the job from its meter, as found at daemon start. Users are numeric ids."""
 
     daemon_user: int
     job_user: int | None = None  # None: not known
-    job_container: bool = False  # the operator states that the job has a container of its own, without these files
+    job_container: bool = False  # the operator states that the job has its own container, without these files
     files_private: bool = True  # no other user can write the state folder or a file in it
     checkpoint_output: str = "off"
     continues: str | None = None  # a value of `Continues`; None: this start began a journal
@@ -46,7 +46,7 @@ class Isolation:
         return asdict(self)
 
 
-UNKNOWN = Isolation(0)  # of a journal that no daemon writes
+UNKNOWN = Isolation(0)  # for a journal that no daemon writes
 
 
 def isolation_from(record: Record) -> Isolation:
@@ -68,11 +68,11 @@ def isolation_from(record: Record) -> Isolation:
 def isolation_for_ledger(
     begins: Iterable[Record], clients: Iterable[DeclaredSession], key: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Of the `begin` records of a journal, and the processes that declared something. `key`: the kind of the key that
-    seals, and of a file its owner and mode; None: not known."""
+    """A ledger's statement on isolation, from the `begin` records of a journal and the processes that declared
+    something. `key` is the kind of the sealing key, with owner and mode of a key file; None: not known."""
     starts, clients = [isolation_from(begin["isolation"]) for begin in begins], list(clients)
     users = {start.job_user for start in starts if start.job_user is not None} | {client.uid for client in clients}
-    # The kernel gives the number of a process that the daemon could see, which is none of another container.
+    # The kernel reports a pid for processes that the daemon can see, but not for those of another container.
     in_container = all(start.job_container for start in starts) and all(client.pid is None for client in clients)
     reasons = set()
     if not users and not in_container:
@@ -100,12 +100,12 @@ def isolation_for_ledger(
 
 
 def key_file(owner: int, mode: int) -> dict[str, Any]:
-    """A key in a file, as a seal records it."""
+    """A key file as recorded by a seal."""
     return {"kind": "file", "ownerUser": text_or_none(owner), "mode": f"{mode & 0o7777:04o}"}
 
 
 def _could_read(key: Mapping[str, Any] | None, users: set[int], *, in_container: bool) -> bool | None:
-    """None: not known, as of a key that is used over a network or in a token."""
+    """Whether the job could read the key; None: not known, as for a key used over a network or in a token."""
     if key is None or key["kind"] != "file":
         return None
     if in_container:
@@ -116,7 +116,7 @@ def _could_read(key: Mapping[str, Any] | None, users: set[int], *, in_container:
 
 
 def key_from(value: object) -> Mapping[str, Any] | None:
-    """What a ledger says of its key. Raises KeyError, TypeError or ValueError for anything that no seal writes."""
+    """The key in a ledger. Raises KeyError, TypeError or ValueError for anything that no seal writes."""
     if value is None:
         return None
     if not isinstance(value, dict):

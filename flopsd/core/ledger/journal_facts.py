@@ -1,4 +1,4 @@
-"""What identifies a journal file. Pure."""
+"""The identity of a journal file. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class JournalFacts(NamedTuple):
-    """What identifies a journal file."""
+    """The facts that identify a journal file."""
 
     sha256: str
     size_bytes: int

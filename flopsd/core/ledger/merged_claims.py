@@ -1,6 +1,6 @@
-"""What a child of a merged ledger claims: its bytes, node, rank and devices, each for a stretch of time.
+"""Claims of the children of a merged ledger: bytes, node, rank and devices, each for a period of time.
 
-Two children that claim the same at the same time count something twice, and are refused. Pure.
+If two children claim the same thing at the same time, something is counted twice, and they are refused. Pure.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError, NodeGivenTwiceError
 
-LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # in the order of the checks
+LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # in the order of checking
 
 
 class Claim(NamedTuple):
-    """One thing for one stretch of time, on the boot-time clock of `boot_id`."""
+    """One thing for one period on the boot-time clock of `boot_id`."""
 
     what: int
     key: str
@@ -25,7 +25,7 @@ class Claim(NamedTuple):
     wall_offset_ns: int
 
     def overlaps(self, other: Claim) -> bool:
-        """Whether both cover a moment; different boots have only the wall clock in common."""
+        """Whether both cover a common moment; claims of different boots are compared by the wall clock."""
         if (self.boot_id, self.begin_ns) == (other.boot_id, other.begin_ns):
             return True
         same = self.boot_id == other.boot_id
@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 class DeviceClaims(NamedTuple):
-    """A claim, the number of its child, and how messages name that child."""
+    """A claim, the number of its child, and that child's name in messages."""
 
     claim: Claim
     child: int
@@ -42,7 +42,7 @@ class DeviceClaims(NamedTuple):
 
 
 def claims_of(entry: Mapping[str, Any]) -> Iterator[Claim]:
-    """What a child of a merged ledger claims. Raises KeyError, TypeError, ValueError for what is not an entry."""
+    """The claims of a merged ledger's child. Raises KeyError, TypeError, ValueError on anything but an entry."""
     yield ledger_claim(entry["sha256"])
     in_lineage = "completeness" in entry
     for period in entry["periods"]:
@@ -56,7 +56,7 @@ def claims_of(entry: Mapping[str, Any]) -> Iterator[Claim]:
 
 
 def device_claims(entry: Mapping[str, Any]) -> Iterator[Claim]:
-    """The devices that a node ledger's entry counts, and when."""
+    """The devices that a node ledger's entry counts, with their times."""
     periods = {period["incarnation"]: period for period in entry["periods"]}
     for times in entry["deviceTimes"]:
         for device in times["devices"]:
@@ -64,12 +64,12 @@ def device_claims(entry: Mapping[str, Any]) -> Iterator[Claim]:
 
 
 def ledger_claim(sha256: str) -> Claim:
-    """A ledger claims its own bytes for ever."""
+    """A ledger's claim to its own bytes, which has no end."""
     return Claim(LEDGER, sha256, "", 0, 1, 0)
 
 
 def refuse_double(claims: Iterable[DeviceClaims]) -> None:
-    """Raises LedgerError at the first thing claimed twice at once. `claims` come sorted by what and key."""
+    """Raise LedgerError at the first thing that is claimed twice at once. `claims` must be sorted by `what` and key."""
     group: list[DeviceClaims] = []
     for claimed in claims:
         if group and (group[0].claim.what, group[0].claim.key) != (claimed.claim.what, claimed.claim.key):
@@ -81,7 +81,7 @@ def refuse_double(claims: Iterable[DeviceClaims]) -> None:
 
 def _refuse_within(group: list[DeviceClaims]) -> None:
     if len({claimed.child for claimed in group}) < 2:
-        return  # one ledger's own incarnations were held against each other when it was verified
+        return  # the verification of one ledger compares its own daemon starts
     for at, one in enumerate(group):
         for other in group[at + 1 :]:
             if one.child != other.child and one.claim.overlaps(other.claim):

@@ -1,8 +1,8 @@
-"""Whether the ledgers of a job are complete, as far as the ledgers themselves show. Pure.
+"""Whether the ledgers of a job are complete, as far as the ledgers show. Pure.
 
-Some platforms give every node the list of the job's nodes; where none does, the operator may declare at the merge how
-many there were. Without either a missing node would go unnoticed, and then no upper bound is known. Nor is one known
-where a ledger has no end: how long that node went on, and with what devices, is not recorded.
+Some platforms give every node the list of the job's nodes; otherwise the operator may declare their number at the
+merge. Without either a missing node would go unnoticed, so no upper bound is known. Nor is one known where a ledger has
+no end: how long that node continued, and with which devices, is not recorded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WHOLE, NOT_WHOLE, ENDLESS, NODES_UNKNOWN = "whole", "ledgers_missing", "no_end",
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """`complete` is None where it is not known. `missing` names what is missing, or may be. `nodes_unknown`: how many
-    nodes the job had is not known."""
+    """`complete` is None where it is not known. `missing` names what is, or may be, missing. `nodes_unknown`: the job's
+    number of nodes is not known."""
 
     complete: bool | None
     missing: tuple[Note, ...]
@@ -47,7 +47,7 @@ class Completeness:
 
 
 def completeness_of_single(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a job of one node, as a lineage's entry has it."""
+    """Completeness of a job of one node, for a lineage's entry."""
     endless = _endless(entry)
     if (segment := entry["segment"]) is not None:
         who = of_node(entry["rank"], entry["node"])
@@ -57,8 +57,8 @@ def completeness_of_single(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _endless(entry: Mapping[str, Any]) -> list[Note]:
-    """What is not known of a node whose last incarnation has no end. Earlier ones were taken up by the next, which
-    accounts for the time in between."""
+    """Notes on a node whose last daemon start has no end. Earlier ones were continued by the next start, which accounts
+    for the time in between."""
     if entry["ended"] is True:
         return []
     who = of_node(entry["rank"], entry["node"])
@@ -70,18 +70,18 @@ def of_node(rank: int | None, node: str | None) -> dict[str, str]:
     return {**({} if rank is None else {"rank": str(rank)}), **({} if node is None else {"node": node})}
 
 
-MOST_NODES = 100_000  # of a job: each that is missing is named, so that a stranger's number must not fill the memory
+MOST_NODES = 100_000  # per job: each missing one is named, so an untrusted number must not fill the memory
 
 
 class NodeCheck:
-    """Which nodes of a job have ledgers, and of which attempts."""
+    """Tracks which nodes of a job have ledgers, and of which attempts."""
 
     def __init__(self, job_nodes: Sequence[str], declared_nodes: int | None, platform: str | None = None) -> None:
         self._job_nodes, self._declared = tuple(job_nodes), declared_nodes
-        self._counts_attempts = platform == "slurm"  # from 0: a later number means that there were others before
+        self._counts_attempts = platform == "slurm"  # from 0: a later number shows that there were earlier ones
         self._rank_of = {name: rank for rank, name in enumerate(self._job_nodes)}
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
-        self._attempts: dict[str, str] = {}  # every attempt's name, held once
+        self._attempts: dict[str, str] = {}  # one copy of each attempt's name
         self._named = True
         self._endless: list[Note] = []
         self._segments = SegmentCheck()
@@ -124,13 +124,13 @@ class NodeCheck:
         attempts = self._seen.setdefault((rank, node), set())
         for period in entry["periods"]:
             attempts.add(self._attempts.setdefault(period["attempt"], period["attempt"]))
-            # Where the platform numbers no attempts the boot stands for one, and no two nodes share a boot.
+            # Without attempt numbers of the platform the boot stands for an attempt, and no two nodes share a boot.
             self._named = self._named and period["attempt"] != period["bootId"]
 
     def result(self) -> Completeness:
-        """Raises LedgerError for more nodes than were declared, and for segments that cannot continue each other."""
+        """The result. Raises LedgerError for more nodes than declared, or segments that cannot continue each other."""
         ranked = all(rank is not None for rank, _ in self._seen)
-        slots: dict[int | str, set[str]] = {}  # a node may come back under the same rank with another name
+        slots: dict[int | str, set[str]] = {}  # a node may return under the same rank and another name
         names: dict[int | str, str] = {}
         for (rank, node), attempts in self._seen.items():
             slot = rank if ranked and rank is not None else node
@@ -168,7 +168,7 @@ class NodeCheck:
         missing: list[Note] = []
         most = max((len(attempts) for attempts in slots.values()), default=0)
         every = set(self._attempts)
-        if self._counts_attempts:  # the first of those that nobody has is enough
+        if self._counts_attempts:  # the first number that no node has is enough
             every.update([text for text in map(str, range(len(every))) if text not in every][:1])
         for slot in sorted(slots, key=lambda slot: (str(type(slot)), slot)):
             who = of_node(slot if isinstance(slot, int) else None, names[slot])

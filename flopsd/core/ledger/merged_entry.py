@@ -1,4 +1,4 @@
-"""A child as a merged ledger repeats it: enough to add it up, and to see that nothing is counted twice. Pure."""
+"""The copy of a child in a merged ledger: enough to add it up and to check that nothing is counted twice. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MEMBERS = {
 
 
 def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyids: Iterable[str]) -> Entry:
-    """The entry of a node ledger. `sha256` is that of its payload; `keyids` are those trusted that signed it. Raises
-    LedgerError for a rank that no job has."""
+    """The entry of a node ledger. `sha256` is that of its payload; `keyids` are the trusted keys that signed it. Raises
+    LedgerError for an impossible rank."""
     node, rank = predicate["node"], predicate["node"]["rank"]
     if rank is not None and (not is_whole(rank) or rank >= MAX_RANK):
         raise LedgerError(f"{rank!r} is not a rank", hint="a rank is a whole number from 0")
@@ -51,7 +51,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
 
 
 def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) -> Entry:
-    """The entry of a job ledger in a lineage. Raises KeyError, TypeError, ValueError where it is none."""
+    """The entry of a job ledger in a lineage. Raises KeyError, TypeError, ValueError on anything else."""
     spans = [span for child in predicate["children"] for span in map(wall_span, child["periods"])]
     return {
         "name": f"{predicate['run']['id']}/{sha256[:16]}",
@@ -67,7 +67,7 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
         "peakTableSha256": list(predicate["method"]["peakTableSha256"]),
         "startedAt": predicate["startedAt"],
         "lastRecordAt": predicate["lastRecordAt"],
-        "periods": [  # one stretch of the wall clock, the only one that its nodes share
+        "periods": [  # one period of the wall clock, the only clock that its nodes share
             {
                 "incarnation": None,
                 "attempt": None,
@@ -87,7 +87,7 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
 
 
 def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
-    """Raises KeyError, TypeError, ValueError for an entry that neither of the two above makes. `sums` are its sums."""
+    """Raise KeyError, TypeError, ValueError for an entry that neither function above makes; `sums` are its sums."""
     known, job = sums.for_ledger(), entry["kind"] == "job"
     if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):
         raise ValueError("a child's entry does not have its members")
@@ -103,14 +103,14 @@ def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
 
 
 def _segment(predicate: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which part of its run a ledger is, and what identifies its journal; None: it is the whole."""
+    """The part of its run that a ledger covers, and the identity of its journal; None: the whole run."""
     if predicate["segment"] is None:
         return None
     return {**predicate["segment"], "journal": {name: predicate["method"]["journal"][name] for name in IDENTITY}}
 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """The declarations that decide which thresholds apply to the whole, and what of all declared cannot be so."""
+    """The declarations that decide which thresholds apply to the sum, and the contradictions among all declarations."""
     names = ["method", "base", "contradictions"] + ([] if predicate["kind"] == "node" else ["conflict"])
     return {name: predicate["declared"][name] for name in names}
 
@@ -122,7 +122,7 @@ def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def sort_key(entry: Mapping[str, Any]) -> tuple[str, int, str, str]:
-    """The order of children, whatever order they were given in: rank, node, digest; in a lineage the run first."""
+    """The order of children, independent of the order given: rank, node, digest; in a lineage the run first."""
     run = entry["run"] if "completeness" in entry else ""
     rank = entry["rank"]
     return run, MAX_RANK if rank is None else rank, entry["node"] or "", entry["sha256"]
@@ -141,7 +141,7 @@ def _period(incarnation: Incarnation) -> dict[str, Any]:
 
 
 def _device_times(history: History) -> list[dict[str, Any]]:
-    """When each incarnation counts which devices."""
+    """The devices that each daemon start counts, with their times."""
     elsewhere: dict[int, dict[str, list[tuple[int, int]]]] = {}
     for gap in history.gaps:
         if gap.reason in ACCOUNTED_ELSEWHERE:
@@ -155,7 +155,7 @@ def _device_times(history: History) -> list[dict[str, Any]]:
 
 
 def _times_of(incarnation: Incarnation, elsewhere: Mapping[str, list[tuple[int, int]]]) -> list[dict[str, Any]]:
-    """Devices of the same times together; without those in which a device was accounted for `elsewhere`."""
+    """Times with the devices that share them, except the times in which a device was accounted for `elsewhere`."""
     devices = {entry.device.uid: entry.device for entry in incarnation.devices.values()}
     together: dict[tuple[int, int], list[str]] = {}
     for uid, tally in incarnation.tallies.items():

@@ -1,4 +1,4 @@
-"""Whether the segments of rotated runs are all in a merged ledger: each names the journal that it continues. Pure."""
+"""Whether a merged ledger has all segments of rotated runs: each names the journal that it continues. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SegmentCheck:
     _continued_by: dict[str, _Segment] = field(default_factory=dict)
 
     def add(self, segment: Mapping[str, Any] | None, who: Mapping[str, str], ledger: str) -> None:
-        """Add what an entry says of its segment; None: it is the whole of its run. Raises LedgerError for a fork."""
+        """Add the segment of an entry; None: the entry is a whole run. Raises LedgerError for a fork."""
         if segment is None:
             return
         one = _Segment(who, ledger, segment)
@@ -52,7 +52,7 @@ class SegmentCheck:
             )
 
     def missing(self) -> Iterator[Note]:
-        """Each segment that another one names and that is not here. Raises LedgerError for one that cannot be so."""
+        """Notes on each absent segment that another one names. Raises LedgerError for an impossible sequence."""
         for digest, after in self._continued_by.items():
             named, before = after.segment["continues"], self._here.get(digest)
             if before is None:

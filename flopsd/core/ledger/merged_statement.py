@@ -1,7 +1,7 @@
-"""The merged ledger: node ledgers as one job, jobs as one model's lineage. Pure.
+"""The merged ledger: node ledgers as one job, or jobs as one model's lineage. Pure.
 
-Its predicate is a function of the entries of its children and of the few facts of merging, so that a
-verifier adds it up again; with the children at hand it makes each entry again too.
+Its predicate is a function of the entries of its children and a few facts of the merge, so a verifier can add it up
+again. With the children at hand, the verifier also makes each entry again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
 _QUIET = frozenset((NO_PROCESS, NO_WORK))
-_Node = tuple[int | None, str | None]  # rank and name
+_Node = tuple[int | None, str | None]  # rank and node name
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
@@ -36,12 +36,12 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class MergeFacts:
-    """What the children cannot say, and what all of them must agree on."""
+    """Facts that the children cannot state, and facts on which all must agree."""
 
     kind: str
-    run: Mapping[str, Any] | None  # of a job: id, platform, job name and ARN
-    job_nodes: tuple[str, ...]  # of a job: its nodes by rank, where the platform lists them
-    lineage: str | None  # of a lineage: its name
+    run: Mapping[str, Any] | None  # for a job: id, platform, job name and ARN
+    job_nodes: tuple[str, ...]  # for a job: its nodes by rank, where the platform lists them
+    lineage: str | None  # for a lineage: its name
     declared_nodes: int | None
     flopsd_version: str
     sealed_at: str
@@ -49,7 +49,7 @@ class MergeFacts:
 
 
 class Merging:
-    """Adds children up one by one, in the order of `sort_key`. Holds sums and names, never the children."""
+    """Adds children one by one, in the order of `sort_key`. Keeps sums and names, not the children."""
 
     def __init__(self, facts: MergeFacts) -> None:
         self.facts = facts
@@ -64,14 +64,14 @@ class Merging:
         self._node: NodeSummary | None = None
         self._declared = MergedDeclarations()
         self._jobs_missing: list[Note] = []
-        self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
+        self._wholes: set[bool | None] = set()  # completeness of each job of a lineage
         self._nodes_unknown = False
         self._quiet: dict[_Node, set[Note]] = {}  # why segments of a node have no basis
-        self._loud: set[_Node] = set()  # nodes of which a segment has one, or another reason
+        self._loud: set[_Node] = set()  # nodes with a segment that has a basis, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-        """Take one child in; gives the summary of the node before it when that is finished. Raises LedgerError where it
-        cannot be of this job, and KeyError, TypeError, ValueError, AttributeError where it is not an entry."""
+        """Add one child and return the summary of the previous node if that is finished. Raises LedgerError for a child
+        that cannot be of this job, and KeyError, TypeError, ValueError, AttributeError on anything but an entry."""
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)
         refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
@@ -108,8 +108,8 @@ class Merging:
         return None if before is None else before.for_ledger()
 
     def _without_quiet(self, entry: Mapping[str, Any], sums: LedgerSums) -> LedgerSums:
-        """The sums of a child. A segment in which no process declared work takes no architecture basis from the others
-        of its node: the run has one, as if it were not rotated."""
+        """The sums of a child. A segment in which no process declared work does not remove the architecture basis of
+        its node's other segments: the run has one, as if it were not rotated."""
         node = entry["rank"], entry["node"]
         if entry["segment"] is None:
             return sums
@@ -120,18 +120,18 @@ class Merging:
         return sums
 
     def last_node(self) -> dict[str, Any] | None:
-        """The summary of the last node, once all children are in."""
+        """The summary of the last node, for use after all children."""
         return None if self._node is None else self._node.for_ledger()
 
     def completeness(self) -> Completeness:
-        """Raises LedgerError for more nodes than were declared."""
+        """The completeness of the sum. Raises LedgerError for more nodes than declared."""
         if self.facts.kind == JOB:
             return self._node_check.result()
         complete = False if False in self._wholes else True if self._wholes == {True} else None
         return Completeness(complete, tuple(self._jobs_missing), None, 0, None, nodes_unknown=self._nodes_unknown)
 
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
-        """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
+        """The predicate with the given lists of node summaries and children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
         whole, declared = completeness.complete is True, self._declared
         absent = {reason for node, reasons in self._quiet.items() if node not in self._loud for reason in reasons}
@@ -183,12 +183,12 @@ class Merging:
 
 
 class NodeSummary:
-    """What one rank and node has in all its ledgers."""
+    """The sum of all ledgers of one rank and node."""
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self.rank, self.name = entry["rank"], entry["node"]
         self._instance_type = entry["instanceType"]
-        self._first = entry  # which has the sums of a node with one ledger as they are written
+        self._first = entry  # has the sums as written, for a node with one ledger
         self._sums: LedgerSums | None = None
         self._ledgers = 0
         self._devices: set[str] = set()
@@ -219,16 +219,16 @@ class NodeSummary:
 
 
 def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A child as the statement's subject: by its payload, so that a counter-signed child still is the same."""
+    """A child as the statement's subject. Named by its payload, so that countersigning does not change it."""
     return {"name": entry["name"], "digest": {"sha256": entry["sha256"]}}
 
 
 def recompute_merged(
     predicate: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], policies: tuple[Policy, ...]
 ) -> dict[str, Any]:
-    """The statement that the children in a merged predicate give; `policies` are those that it names. Raises
-    LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no merged
-    predicate."""
+    """Make the statement again from the children in a merged predicate; `policies` are those that it names. Raises
+    LedgerError for children that cannot be merged, and KeyError, TypeError, ValueError, AttributeError on anything but
+    a merged predicate."""
     refuse_wrong_facts(predicate, is_job=predicate["kind"] == JOB)
     nodes = predicate["completeness"]["declaredNodes"]
     facts = MergeFacts(

@@ -1,4 +1,4 @@
-"""What can be added up over ledgers: figures, energy, times, declarations. Exact, in any order and grouping. Pure."""
+"""Sums over ledgers: figures, energy, times, declarations. Exact, in any order and grouping. Pure."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COVERAGE_TIMES = (
 )  # fmt: skip
 BASES_DIFFER = "bases_differ"
 NODE_METHODS_DIFFER = "node_methods_differ"
-_MORE = note("more_reasons")  # than a sum lists
+_MORE = note("more_reasons")  # reasons than a sum lists
 _INCOMPLETE = note("ledger_may_be_missing")
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerSums:
-    """The sums of some ledgers. Unknown stays unknown: as `Figures` add, and energy without a counter is None."""
+    """The sums of some ledgers. Unknown stays unknown, as in sums of `Figures`; energy without a counter is None."""
 
     executed: Figures = NO_FIGURES
     by_evidence: Mapping[str, Figures] = field(default_factory=dict)
@@ -48,13 +48,13 @@ class LedgerSums:
     gap_ns_by_reason: Mapping[str, int] = field(default_factory=dict)
     by_phase: Mapping[str, Figures] = field(default_factory=dict)
     guidelines: Guidelines = NOTHING_COUNTED
-    counted: ArchitectureFigures | None = None  # the architecture basis of those ledgers that have one
+    counted: ArchitectureFigures | None = None  # the architecture basis of the ledgers that have one
     absent: frozenset[Note] = frozenset()  # why the others have none
     integers: Figures = NO_FIGURES
-    integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
+    integers_counted: Guidelines = NOTHING_COUNTED  # the integer operations that the Guidelines basis would count
     may_be_integer_flop: int = 0
     claimed: Claimed | None = None  # None: no process of these ledgers claims anything
-    energy: Comparisons = field(default_factory=dict)  # energy for each FLOP, beside published runs
+    energy: Comparisons = field(default_factory=dict)  # energy per FLOP, compared with published runs
 
     def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
@@ -79,11 +79,11 @@ class LedgerSums:
 
     @property
     def as_claimed(self) -> Claimed:
-        """Where nothing is claimed the figures are the same ones."""
+        """The claims; without any, the figures are the unclaimed ones."""
         return Claimed(self.guidelines, {}) if self.claimed is None else self.claimed
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
-        """As ledgers write it. Where it is not whole no upper bound is known."""
+        """The sums in ledger form. Without the whole account no upper bound is known."""
         figures, integers = (one if whole else one.unbounded for one in (self.executed, self.integers))
         counted, of_integers = self.guidelines_of(whole=whole)
         architecture = self.counted if whole and not self.absent else None
@@ -112,13 +112,13 @@ class LedgerSums:
         }
 
     def _why_absent(self) -> list[dict[str, Any]]:
-        """The reasons, at most so many: a job may have thousands of nodes, and its children have them all."""
+        """A limited number of reasons: a job may have thousands of nodes, and its children list all reasons."""
         reasons = sorted(notes_for_ledger((self.absent or {_INCOMPLETE}) - {_MORE}), key=_compact)
         more = [_MORE.for_ledger()] if _MORE in self.absent or len(reasons) > MOST_REASONS else []
         return [*reasons[:MOST_REASONS], *more]
 
     def guidelines_of(self, *, whole: bool) -> tuple[Guidelines, Guidelines]:
-        """What counts, and what counts of integer operations. Of what is not whole no upper bound is known."""
+        """What counts of FLOP and of integer operations. Without the whole account no upper bound is known."""
         known = self.guidelines, self.integers_counted
         return known if whole else (known[0].unbounded, known[1].unbounded)
 
@@ -160,12 +160,12 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
 
 
 def _compact(said: Mapping[str, Any]) -> str:
-    """A text to sort by, whatever the order of the members."""
+    """A text for sorting that does not depend on the order of the members."""
     return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
 def _reasons_from(said: Iterable[Mapping[str, Any]], architecture: object) -> frozenset[Note]:
-    """Without a basis there is a reason: else the sum would take the child for one that is in it."""
+    """The reasons for a missing basis. There must be one, or the sum would treat the child as part of the basis."""
     notes = map(note_from, said)
     reasons = frozenset(Note(one.code, tuple(sorted(one.parameters))) for one in notes)
     if (architecture is None) != bool(reasons):
@@ -174,7 +174,7 @@ def _reasons_from(said: Iterable[Mapping[str, Any]], architecture: object) -> fr
 
 
 def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
-    """The sums of a node ledger whose journal is `history`, with the time up to its seal as its own coverage has it."""
+    """The sums of a node ledger with journal `history`, with the time up to its seal, as in its coverage."""
     sealed = as_of(history, str(predicate["method"]["sealedAt"]))
     tallies = [tally for incarnation in sealed.incarnations for tally in incarnation.tallies.values()]
     return sums_of_ledger(
@@ -203,7 +203,7 @@ def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
 
 
 def _claimed_from(entry: Mapping[str, Any]) -> Claimed:
-    """Of whatever process: a sum does not distinguish them."""
+    """Claims of any process: a sum does not distinguish between processes."""
     claims = {_claim_of(claim): figures_from(claim["flop"]) for claim in entry["claims"]}
     if not claims:
         raise ValueError("asClaimed without a claim: it is null where no process claims anything")
@@ -219,16 +219,16 @@ def _claim_of(claim: Mapping[str, Any]) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class MergedDeclarations:
-    """Declarations of the children of a merged ledger, in any order."""
+    """The combined declarations of a merged ledger's children, independent of their order."""
 
     _methods: set[str | None] = field(default_factory=set)
-    _of_nodes: set[str] = field(default_factory=set)  # those of a job whose nodes differ, in place of its own
+    _of_nodes: set[str] = field(default_factory=set)  # for a job whose nodes differ, in place of its own
     _bases: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    _differ: bool = False  # those of one child do already
+    _differ: bool = False  # already between the parts of one child
     _contradictions: set[Contradiction] = field(default_factory=set)
 
     def add(self, declared: Mapping[str, Any]) -> None:
-        """One child's. Raises KeyError, TypeError or ValueError where it is none."""
+        """Add the declarations of one child. Raises KeyError, TypeError or ValueError on anything else."""
         method, base = declared["method"], declared["base"]
         self._methods.add(None if method is None else Method(method).value)
         differ = [one["methods"] for one in declared["contradictions"] if one["code"] == NODE_METHODS_DIFFER]
@@ -241,7 +241,7 @@ class MergedDeclarations:
 
     @property
     def method(self) -> Method | None:
-        """Of the whole. Where the pretraining is in the account it is that; all else is a modification if known."""
+        """The method of the whole: pretraining if any part is, otherwise a modification if all methods are known."""
         if Method.PRETRAINING.value in self._methods:
             return Method.PRETRAINING
         if None in self._methods or not self._methods:
@@ -251,7 +251,7 @@ class MergedDeclarations:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Of the nodes, each once."""
+        """The distinct methods of the nodes."""
         return tuple(one for one in Method if one.value in self._of_nodes)
 
     @property
@@ -259,7 +259,7 @@ class MergedDeclarations:
         return base_from(self._base)
 
     def contradictions(self, policies: Iterable[Policy], *, one_job: bool) -> list[Contradiction]:
-        """What cannot all be so: in each child, of the base model of the whole, and between the nodes of one job."""
+        """Contradictions within each child, about the base model of the whole, and between the nodes of one job."""
         found = {*self._contradictions, *of_base(self.base, policies)}
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
@@ -268,7 +268,7 @@ class MergedDeclarations:
 
     @property
     def conflict(self) -> tuple[str, ...]:
-        """What the children say of the base model that cannot all be so, by codes."""
+        """Codes of contradictions between the children about the base model."""
         differ = self._differ or len(self._bases) > 1
         found = [BASES_DIFFER] if differ else []
         if (differ or self._bases) and self.method is Method.PRETRAINING:

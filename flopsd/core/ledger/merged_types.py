@@ -1,6 +1,6 @@
-"""The types of what a merged ledger repeats of its children and of its job. Pure.
+"""Type checks of what a merged ledger copies from its children and its job. Pure.
 
-Most of it is copied, not computed, so that adding up again would accept whatever stands there.
+Most of it is copied, not computed, so that recomputing the sums alone would accept any content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
 
 
 def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
-    """Raises ValueError for an entry whose fields have not the types of the format; its times are checked elsewhere."""
+    """Raise ValueError for an entry whose fields have wrong types; its times are also checked elsewhere."""
     entry = FieldReader(raw, "", raising(ValueError))
     node = entry.one_of("kind", ("node", "job") if in_lineage else ("node",)) == "node"
     for name in ("name", "run"):
@@ -68,7 +68,7 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
 
 
 def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
-    """The same of the predicate: what no child says."""
+    """The same check for the predicate's own facts, which no child states."""
     predicate = FieldReader(raw, "", raising(ValueError))
     nodes = _texts(predicate, "jobNodes")
     predicate.object("method").text("flopsdVersion")
@@ -114,7 +114,7 @@ def _journal(journal: FieldReader) -> None:
 
 
 def _times(entry: FieldReader, *, node: bool) -> None:
-    """Periods and device times; those of a job are one stretch of time, without devices."""
+    """Check periods and device times; a job has one period of time, without devices."""
     periods, times = list(entry.objects("periods")), list(entry.objects("deviceTimes"))
     if not isinstance(entry.raw("deviceTimes"), list) or not periods or (not node and (times or len(periods) > 1)):
         raise ValueError("a child has no period or no list of device times, or a job has those of a node")

@@ -1,4 +1,4 @@
-"""Devices whose account a killed daemon start left open: a later one goes on with it, and no time is left out. Pure."""
+"""Devices whose account a killed daemon start left open. A later start continues it, leaving no time out. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 
 
 class _Account(NamedTuple):
-    """A device in one daemon start. `before`: the start that left it open. `retired`: its machine is gone, and it was
-    accounted for up to this start alone."""
+    """A device in one daemon start. `before` is the start that left its account open. `retired`: its machine is gone,
+    and the device was accounted for only up to this start."""
 
     uid: DeviceUid
     start: Incarnation
@@ -42,12 +42,12 @@ def _accounts(history: History) -> Iterator[_Account]:
 
 
 def has_ended(start: Incarnation) -> bool:
-    """Whether it ended, and not only its segment."""
+    """Whether the daemon start ended, rather than only its segment."""
     return start.end is not None and start.end["reason"] != ROTATED
 
 
 def is_taken_over(gap: GapInterval | None, tally: Tally) -> bool:
-    """Whether a device was last metered as others: `gap` is its last one."""
+    """Whether a device ended as metered under other devices; `gap` is its last gap."""
     return gap is not None and gap.reason in TAKEN_OVER and gap.end_ns == tally.watermark_ns
 
 
@@ -60,15 +60,15 @@ def left_open(history: History) -> Mapping[DeviceUid, Incarnation]:
     """The devices that are not accounted for to the end, each with the last daemon start that tracked it."""
     found: dict[DeviceUid, Incarnation] = {}
     for account in _accounts(history):
-        found.pop(account.uid, None)  # so that they are in the order of their starts
+        found.pop(account.uid, None)  # keeps the order of their starts
         if account.is_open:
             found[account.uid] = account.start
     return found
 
 
 def refuse_left_out(history: History) -> None:
-    """Raises JournalDamagedError where the journal leaves time of a device out: before an end, or between a daemon
-    start that was killed and the next one with it."""
+    """Raise JournalDamagedError if the journal leaves out time of a device: before an end, or between a killed daemon
+    start and the next one with the device."""
     for uid, start, before, retired, _ in _accounts(history):
         tally, end = start.tallies[uid], start.end
         since_ns = None if before is None else _goes_on_at(before, uid, start)
@@ -83,7 +83,7 @@ def _left_out(uid: DeviceUid, where: str, ns: int) -> JournalDamagedError:
 
 
 def _goes_on_at(before: Incarnation, uid: DeviceUid, start: Incarnation) -> int | None:
-    """Where the account of a device goes on that `before` left open, on the clock of `start`; None: no record says."""
+    """Where `start` must continue the account that `before` left open, on the clock of `start`; None: not recorded."""
     until_ns = before.tallies[uid].watermark_ns
     if before.boot_id == start.boot_id:
         return until_ns

@@ -1,4 +1,4 @@
-"""A tally with its FLOP, and tallies that are reported together. Immutable and pure."""
+"""A tally with its FLOP, and groups of tallies that are reported together. Immutable and pure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from flopsd.core.values import added
 
 @dataclass(frozen=True)
 class RatedTally:
-    """One device's tally in one daemon start, and what turns it into FLOP."""
+    """One device's tally in one daemon start, with the rating that converts it into FLOP."""
 
     start: int  # number of the daemon start
     entry: DeviceEntry
     tally: Tally
     rating: Rating
-    phase: Phase | None = None  # what the settings of this daemon start say that the job does
+    phase: Phase | None = None  # the job's phase by the settings of this daemon start
 
     @property
     def uid(self) -> DeviceUid:
@@ -39,7 +39,7 @@ class RatedTally:
 
     @lazy
     def rows(self) -> tuple[Row, ...]:
-        """Disjoint; their sum is the tally's total."""
+        """Disjoint rows; their sum is the tally's total."""
         return tuple(rows(self.tally, self.rating))
 
     @lazy
@@ -75,13 +75,13 @@ class RatedTally:
         return self._phased(by_phase(self.tally, self.rows, integers=True), self.integers)
 
     def _undeclared(self, whole: Figures) -> Phased:
-        """The figures by phase where no process declares one. They claim nothing."""
+        """The figures by phase where no process declares a phase. They contain no claims."""
         recorded = {UNDECLARED_PHASE: whole} if self.rows or whole.measured_flop is not None else {}
         return self._phased(recorded, whole)
 
     def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
         name = UNDECLARED_PHASE if self.phase is None else self.phase.value
-        settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time is of no phase
+        settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time has no phase
         settings = recorded if recorded == settings else settings
         measured = recorded if self.phase is None else settings
         return Phased(recorded, settings, measured, measured)
@@ -92,13 +92,13 @@ class RatedTally:
 
     @lazy
     def read_as_claimed(self) -> ReadFigures:
-        """The same by the phases and formats that processes claim."""
+        """As `read`, under the phases and formats that processes claim."""
         claimed = self.by_phase.claimed
         rows = (row if row.claimed is None else row._replace(figures=row.claimed) for row in self.rows)
         return ReadFigures.of(sum_figures(claimed.values()), claimed, rows)
 
     def _claim_of(self, row: Row) -> tuple[str, str]:
-        """The phase and the format of a share that a process claims and the settings do not say; "": none."""
+        """The phase and format of a share as claimed by a process and not stated by the settings; "": none."""
         phase, _, label = row.bucket.partition("@")
         known = (UNDECLARED_PHASE, None if self.phase is None else self.phase.value)
         return "" if phase in known else phase, label if self.rating.precision is None else ""
@@ -116,7 +116,7 @@ class RatedTallies:
 
     @property
     def operator_rows(self) -> tuple[Row, ...]:
-        """The rows that follow from what training processes count of operators."""
+        """The rows that follow from training processes' operator counts."""
         return ()
 
     @property
@@ -125,7 +125,7 @@ class RatedTallies:
 
     @lazy
     def figures(self) -> Figures:
-        """Without any device no ceiling is known: there may have been some."""
+        """The sum. Without any device no ceiling is known, since there may have been some."""
         if not self.rated:
             return Figures(0, None, None)
         return sum_figures([*(one.figures for one in self.rated), *(row.figures for row in self.operator_rows)])
@@ -136,7 +136,7 @@ class RatedTallies:
 
     @property
     def may_be_integer_flop(self) -> int:
-        """How much of the measured FLOP may be integer operations, since no counter distinguishes them."""
+        """The part of the measured FLOP that may be integer operations, which no counter distinguishes."""
         return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
 
     @property
@@ -178,19 +178,19 @@ class RatedTallies:
 
     @property
     def energy_mj(self) -> int | None:
-        """None where no energy counter was ever read."""
+        """Energy in mJ; None if no energy counter was ever read."""
         known = [one.tally.energy_mj for one in self.rated if one.tally.energy_mj is not None]
         return sum(known) if known else None
 
     @property
     def energy_unknown_ns(self) -> int:
-        """The job's device time whose energy no counter gave, so that a partial sum is never taken for the whole. A
-        tally's energy can be of time that an earlier one left open, so only the sum is not below zero."""
+        """Device time of the job without a reading of energy, so that a partial sum is not taken for the whole. A
+        tally's energy may cover time that an earlier one left open; only the sum cannot be negative."""
         return max(0, self.job_ns - sum([one.tally.energy_ns for one in self.rated]))
 
 
 def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
-    """Every tally of a run up to the end of a journal, as it would be if the run were not rotated."""
+    """Every tally of a run up to the end of a journal, as if the run were not rotated."""
     rated = rated_tallies(history, table)
     if not history.is_segment:
         return rated
@@ -203,7 +203,7 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
 
 
 def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
-    """What the next segment repeats of `rated`."""
+    """The tallies that the next segment repeats."""
     return added_up_counted(map(_counted, rated))
 
 
@@ -212,7 +212,7 @@ def _counted(rated: RatedTally) -> Counted:
 
 
 def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
-    """Every tally of a journal, rated by the row that the journal names."""
+    """Every tally of a journal, rated by the peak table row that the journal names."""
     return tuple(one for start in history.incarnations for one in rated_start(start, table))
 
 
@@ -230,7 +230,7 @@ def coverage_of(job_ns: int, unknown_ns: int) -> int | None:
 
 
 def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:
-    """How a device is rated: by the row of the peak table that its entry names."""
+    """The rating of a device by the peak table row that its entry names."""
     part = table.parts.get(entry.part_id or "")
     limits = table.limits(entry.device, part) if part is not None else None
     return Rating(part, limits, entry.precision, table)

@@ -1,8 +1,8 @@
-"""One run, rated: every tally with its FLOP, and all that follows from them. Immutable and pure.
+"""One run, rated: every tally with its FLOP, and everything derived from them. Immutable and pure.
 
-The running daemon builds a view from its snapshot, everything else from a journal's `History`. Metrics, status, page,
-report and ledger read nothing else, so each rule stands here once. A tally is turned into rows on first use, once:
-that of an earlier daemon start never again.
+The running daemon builds a view from its snapshot, everything else builds it from a journal's `History`. Metrics,
+status, page, report and ledger read only the view, so each rule exists once. A tally is converted into rows on first
+use, and only once: those of earlier daemon starts are never converted again.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from flopsd.core.unused_count import Unused, UnusedCount
 
 @dataclass(frozen=True)
 class DeviceView(RatedTallies):
-    """One device in all its daemon starts. `count`: what training processes count of it."""
+    """One device over all its daemon starts. `count` is the operator count of its training processes."""
 
     count: DeviceCount | None = field(default=None, kw_only=True)
 
     @lazy
     def read(self) -> ReadFigures:
-        """What was read of it."""
+        """The figures of all its readings."""
         return sum((one.read for one in self.rated), ReadFigures())
 
     @lazy
@@ -55,7 +55,7 @@ class DeviceView(RatedTallies):
 
     @property
     def unused(self) -> Iterator[UnusedCount]:
-        """The counts of its sessions, where they are together more than it can have executed."""
+        """The counts of its sessions, if together they are more than the device can have executed."""
         if self.count is not None and exceeds(self.count, self.read):
             for session in self.count.sessions:
                 most = self.read.whole.high_flop
@@ -64,7 +64,7 @@ class DeviceView(RatedTallies):
 
     @property
     def counted_by_phase(self) -> Phased:
-        """The figures of `operator_rows` by phase. The settings' one is taken where all daemon starts have it."""
+        """The figures of `operator_rows` by phase. The settings' phase is used if all daemon starts share it."""
         assert self.count is not None
         recorded = {row.phase: row.figures for row in self.operator_rows}
         by_claims = as_claimed(self.count, sum((one.read_as_claimed for one in self.rated), ReadFigures()))
@@ -78,7 +78,7 @@ class DeviceView(RatedTallies):
 
     @property
     def now(self) -> RatedTally:
-        """Of the last of these daemon starts."""
+        """The tally of the last of these daemon starts."""
         return self.rated[-1]
 
     @property
@@ -100,15 +100,15 @@ class RunView(RatedTallies):
     start: int
     declarations: Declarations = NO_DECLARATIONS
     policies: tuple[Policy, ...] = ()
-    counts: OperatorCounts = NO_COUNTS  # what training processes count of operators
+    counts: OperatorCounts = NO_COUNTS  # operator counts of training processes
     counts_before: OperatorCounts = NO_COUNTS  # the same when this daemon start began
     is_whole: bool = True  # false: the job has other nodes too, or the run other segments
-    rank: int | None = None  # of the node in its job; None: not known, or no job of several nodes
-    job_nodes: int = 0  # how many are listed; 0: they are not
+    rank: int | None = None  # of the node in its job; None: not known, or the job has one node
+    job_nodes: int = 0  # number of listed nodes; 0: not listed
 
     @lazy
     def bases(self) -> Bases:
-        """The figures by phase, and what counts of them."""
+        """The figures by phase, and the bases derived from them."""
         flop, integers = [one.by_phase for one in self.rated], [one.integers_by_phase for one in self.rated]
         counted = [one.counted_by_phase for one in self.devices if one.operator_rows] if self.counts.by_device else []
         return run_bases(flop, integers, self.figures, self.declarations, counted)
@@ -119,7 +119,7 @@ class RunView(RatedTallies):
 
     @lazy
     def unused(self) -> tuple[UnusedCount, ...]:
-        """What training processes count of operators and no figure has."""
+        """The operator counts of training processes that no figure includes."""
         if not self.counts.by_device:
             return self.counts.refused
         metered = {one.device.uid for one in self.devices}
@@ -134,7 +134,7 @@ class RunView(RatedTallies):
 
     @lazy
     def findings(self) -> tuple[Finding, ...]:
-        """The run held against the thresholds of every policy, in their order."""
+        """The run compared with the thresholds of every policy, in their order."""
         bases, settings = self.bases, self.declarations.settings
         case = Case(
             bases.guidelines,
@@ -148,7 +148,7 @@ class RunView(RatedTallies):
 
     @lazy
     def devices(self) -> tuple[DeviceView, ...]:
-        """In the order of the drivers' index, then the UUID."""
+        """The devices, sorted by the driver's index, then by UUID."""
         found: dict[DeviceUid, list[RatedTally]] = {}
         for one in self.rated:
             found.setdefault(one.uid, []).append(one)
@@ -163,7 +163,7 @@ class RunView(RatedTallies):
 
 
 def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (), *, whole_run: bool = False) -> RunView:
-    """The run that a journal records. Of an empty history the names are empty. `whole_run`: with what the journal says
+    """The run that a journal records; an empty history has empty names. `whole_run` includes what the journal repeats
     of earlier segments, which no verifier can check."""
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
@@ -189,7 +189,7 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
 
 
 def whole_sessions(history: History) -> list[DeclaredSession]:
-    """The sessions of a journal with the work that they did in earlier segments too."""
+    """The sessions of a journal, including their work in earlier segments."""
     before = history.work_before
     return [
         replace(session, work=added_work(session.work, before[session.id])) if session.id in before else session

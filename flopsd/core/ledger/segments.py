@@ -1,7 +1,7 @@
-"""Segments: the journals of a rotated run. Each is whole by itself, and all but the first name the one before. Pure.
+"""Segments: the journals of a rotated run. Each is complete in itself; all but the first name their predecessor. Pure.
 
-The first `begin` of such a journal has `continues`. What it repeats of earlier segments is for the daemon to go on
-with; no figure of a ledger rests on it.
+The first `begin` of such a journal has `continues`. The daemon continues from the totals of earlier segments that it
+repeats; no figure of a ledger rests on them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flopsd.core.phases import remainder, sum_of
 from flopsd.core.tally import Tally
 from flopsd.core.values import added, is_digest
 
-MOST_STARTS = 64  # whose counts the next segment repeats one by one
+MOST_STARTS = 64  # whose counts the next segment repeats individually
 
 
 class SegmentFacts(NamedTuple):
-    """What identifies a closed segment. `number` counts from 1."""
+    """The identity of a closed segment. `number` counts from 1."""
 
     number: int
     size_bytes: int
@@ -42,20 +42,20 @@ class SegmentFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one daemon start of the run counted of one device under one rating. `start` counts over all segments."""
+    """What one daemon start counted of one device under one rating. `start` is numbered over all segments."""
 
     start: int
     entry: DeviceEntry
     tally: Tally
-    phase: Phase | None  # what the settings of that daemon start declare
+    phase: Phase | None  # declared by the settings of that daemon start
 
 
 class Continued(NamedTuple):
-    """What a journal continues: the segment before it, and sums over all segments before it."""
+    """The segment that a journal continues, and sums over all earlier segments."""
 
     before: SegmentFacts
     records: int
-    daemon_starts: int  # what to add to the number of an incarnation for that of the daemon start in the run
+    daemon_starts: int  # offset from an incarnation number to that of the daemon start in the run
     counted: tuple[Counted, ...]
 
     def for_journal(self) -> dict[str, Any]:
@@ -88,13 +88,13 @@ class Continued(NamedTuple):
 
 
 def segment_text(number: int) -> str:
-    """What to know before any figure of a segment's ledger."""
+    """The caveat for every figure of a segment's ledger."""
     return f"segment {number} of a rotated run; the run's compute is the sum of all its segments: merge them"
 
 
 def added_up(parts: Iterable[Counted]) -> tuple[Counted, ...]:
-    """One for each daemon start, device and rating, in the order in which they come first, described as the last one
-    is: the same as in a run that is not rotated. Of many daemon starts the oldest are one."""
+    """One sum per daemon start, device and rating, in order of first appearance and with the last description: as in a
+    run that is not rotated. If there are many daemon starts the oldest are combined into one."""
     listed = list(parts)
     oldest = max((part.start for part in listed), default=0) - MOST_STARTS
     found: dict[tuple[object, ...], Counted] = {}
@@ -119,14 +119,14 @@ def _record(number: int, one: Counted) -> dict[str, Any]:
 def _counted(record: Record) -> Counted:
     phase = None if record["phase"] is None else Phase(record["phase"])
     tally = _without_absolutes(tally_from_record(record, 0))
-    remainder(tally)  # refuses phases that account for more than there is
+    remainder(tally)  # raises ValueError for phases that account for more than there is
     return Counted(count(record["incarnation"]), device_entry(record), tally, phase)
 
 
 def work_since(
     work: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, int]]:
-    """What counters by phase grew by since they stood at `before`; none that did not."""
+    """The growth of counters by phase since they stood at `before`, without those that did not grow."""
     grown = {
         phase: {
             name: value - known
@@ -141,5 +141,5 @@ def work_since(
 def added_work(
     one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, int]]:
-    """Counters by phase, added up."""
+    """The sums of counters by phase."""
     return {phase: added(one.get(phase, {}), other.get(phase, {})) for phase in {**one, **other}}

@@ -1,4 +1,4 @@
-"""What training processes declare and count, from the records of a journal."""
+"""Declarations and counts of training processes, read from journal records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopsd.errors import JournalDamagedError
 
 
 def take_sessions(history: History, record: Record) -> None:
-    """What training processes declare in a record, and what they count."""
+    """Take over the declarations and counts of training processes in a record."""
     sessions = record.get("sessions", [])
     if not isinstance(sessions, list):
         raise TypeError("sessions is not a list")
@@ -51,7 +51,7 @@ def _session(history: History, record: Record) -> None:
     history.has_counts = history.has_counts or counted_flop(work) > 0
     for phase, counters in work.items():
         if not counters:
-            continue  # a phase without counters is none
+            continue  # a phase without counters is left out
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")

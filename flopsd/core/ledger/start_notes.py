@@ -1,4 +1,4 @@
-"""Why a daemon start ended, and what one found of the journal that it goes on with: the codes of journal and ledger.
+"""Codes of journal and ledger: why a daemon start ended, and what one found wrong with the journal that it continues.
 Pure."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from flopsd.core.notes import Note, is_note, note
 from flopsd.core.values import is_digest, whole_number
 from flopsd.errors import JournalDamagedError
 
-ROTATED = "rotated"  # of the end of a journal that another one continues
+ROTATED = "rotated"  # the end of a journal that another one continues
 END_REASONS = {"job_ended", "sigterm", "sigint", "sighup", "duration", "launcher_gone", ROTATED, "journal_replaced"}
-# With the parameters that each has.
+# Codes with the parameters of each.
 RECOVERED: Mapping[str, frozenset[str]] = {
     "line_invalid": frozenset({"refusal", "line"}),
     "tail_not_known": frozenset(),
@@ -23,13 +23,13 @@ RECOVERED: Mapping[str, frozenset[str]] = {
     "restored_unsealed": frozenset({"ledger", "records"}),
     "time_not_known": frozenset({"seconds"}),
 }
-LOSSES = {"not_continued", "journal_replaced", "journal_missing"}  # what an earlier journal held is not known
-_UNKNOWN = frozenset({""})  # which no note has
+LOSSES = {"not_continued", "journal_replaced", "journal_missing"}  # the content of an earlier journal is not known
+_UNKNOWN = frozenset({""})  # matches no note
 _MALFORMED = "record_malformed"
 
 
 def refused_line(code: str, fault: JournalDamagedError) -> Note:
-    """A note about the line that a reader refuses for `fault`."""
+    """A note about a line that a reader refuses with `fault`."""
     return note(code, refusal=fault.code or _MALFORMED, line=fault.path.rpartition(":")[2])
 
 
@@ -41,13 +41,13 @@ def refuse_end(reason: object, exit_code: object) -> None:
 
 
 def refuse_policies(found: Any) -> None:
-    """Raises JournalDamagedError, KeyError, TypeError for what is not `policies` of a begin."""
+    """Raise JournalDamagedError, KeyError, TypeError for anything but the `policies` of a `begin`."""
     if not isinstance(found, list) or not all(isinstance(one["id"], str) and is_digest(one["sha256"]) for one in found):
         raise JournalDamagedError("its policies are not a list of names and digests", code=_MALFORMED)
 
 
 def refuse_replay(found: Any) -> None:
-    """Raises JournalDamagedError for a fact that is not a recording."""
+    """Raise JournalDamagedError for a fact that is not a recording."""
     if found is not None and not is_recording(found):
         raise JournalDamagedError("its replay names no recording", code=_MALFORMED)
 
@@ -59,7 +59,7 @@ def is_recording(found: object) -> bool:
 
 
 def refuse_recovered(found: Any) -> None:
-    """Raises JournalDamagedError, KeyError, TypeError, ValueError for what is not `recovered` of a begin."""
+    """Raise JournalDamagedError, KeyError, TypeError, ValueError for anything but the `recovered` of a `begin`."""
     if found is None:
         return
     kept, reasons = found["keptAs"], list(found["reasons"])

@@ -1,7 +1,7 @@
-"""The ledger: a history and a peak table as an in-toto Statement, deterministically.
+"""The ledger: a deterministic in-toto Statement from a history and a peak table.
 
-`predicate` is a pure function of the journal, the table and the few facts of sealing, so a verifier
-runs it again on the journal and compares every field. Counts are decimal strings; there are no floats.
+`predicate` is a pure function of the journal, the table and a few facts of sealing, so a verifier repeats it on the
+journal and compares every field. Counts are decimal strings; there are no floats.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class SealFacts:
-    """What the journal cannot say: by whom and when the ledger was made."""
+    """Facts that are not in the journal: who made the ledger, and when."""
 
     flopsd_version: str
     sealed_at: str
-    evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
-    key: Mapping[str, Any] | None = None  # who could read it, see `isolation.key_file`
-    policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
-    code_secrets: Mapping[str, bytes] = field(default_factory=dict)  # by SHA-256: the codes were checked with them
+    evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes it from the signed ledger
+    key: Mapping[str, Any] | None = None  # who could read the key, see `isolation.key_file`
+    policies: tuple[Policy, ...] = ()  # the policies that the journal names by SHA-256
+    code_secrets: Mapping[str, bytes] = field(default_factory=dict)  # by SHA-256; the codes were checked with them
 
 
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
-    """The in-toto Statement v1 whose subject is the journal. Raises LedgerError, JournalDamagedError."""
+    """The in-toto Statement v1 with the journal as subject. Raises LedgerError, JournalDamagedError."""
     subject = [{"name": "journal.jsonl", "digest": {"sha256": journal.sha256}}]
     return statement_about(subject, predicate(history, table, journal, seal))
 
@@ -71,7 +71,7 @@ def statement_about(subject: Any, predicate: Mapping[str, Any]) -> dict[str, Any
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed: readable JSON, ASCII, no floats."""
+    """The bytes to sign: readable ASCII JSON without floats."""
     return json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
 
 
@@ -141,7 +141,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
 
 
 def _segment(history: History) -> dict[str, Any] | None:
-    """Which part of its run a journal is; None where it is all of it."""
+    """The part of its run that a journal covers; None: the whole run."""
     if not history.is_segment:
         return None
     before = None if history.continues is None else history.continues.before.for_ledger()
@@ -149,7 +149,7 @@ def _segment(history: History) -> dict[str, Any] | None:
 
 
 def secrets_in(history: History, known: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Those of the secrets `known` by their SHA-256 that the history names, in its order."""
+    """The secrets in `known`, by SHA-256, that the history names, in its order."""
     named = (incarnation.code_secret_sha256 or "" for incarnation in history.incarnations)
     return {digest: known[digest] for digest in named if digest in known}
 
@@ -216,7 +216,7 @@ def _executed(view: RunView) -> dict[str, Any]:
 
 
 def _declared(history: History, view: RunView) -> dict[str, Any]:
-    """What was declared and by whom, and what of it cannot all be so; a declaration is not a measurement."""
+    """The declarations with their authors, and the contradictions among them; a declaration is not a measurement."""
     declared, sessions, earlier = history.declared, list(history.sessions.values()), history.declared_by_starts[:-1]
     found = contradictions(declared, sessions, view.policies, view.unused, earlier)
     settings = declared.for_journal()
@@ -241,13 +241,13 @@ def _declared(history: History, view: RunView) -> dict[str, Any]:
 
 
 def methods_for_ledger(found: Iterable[str]) -> list[str]:
-    """Where a measured figure comes from: the evidence, or `none` of what was estimated by nothing."""
+    """The evidence of a measured figure, or `none` if no evidence estimated anything."""
     known = set(found)
     return [name for name in METHODS if name in known] or [NO_METHOD]
 
 
 def integers_for_ledger(executed: Figures, counted: Guidelines) -> dict[str, Any]:
-    """Integer operations, and what the guidelines count of them if a policy takes integers for FLOP."""
+    """Integer operations, and what the Guidelines basis counts of them if a policy counts integers as FLOP."""
     return {
         **executed.for_ledger(),
         "guidelines": {**counted.updates.for_ledger(), "cumulative": counted.cumulative.for_ledger()},

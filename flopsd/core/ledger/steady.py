@@ -1,8 +1,8 @@
-"""Checkpoints that differ from the one before in amounts alone, checked by columns. Pure.
+"""Column-wise check of checkpoints that differ from their predecessor in amounts only. Pure.
 
-Nearly all of a long journal are such. Where `goes_on` says so, reading the checkpoint device by device would find
-nothing wrong either: the same amounts are there, none fell, observed time grew as the span did, no gap grew, and no
-phase has more than there is. Where it does not, nothing is decided: the checkpoint is read device by device.
+Nearly all checkpoints of a long journal do. If `goes_on` is true, reading the checkpoint device by device would also
+find no fault: the same amounts are there, none fell, observed time grew as the span did, no gap grew, and no phase has
+more than there is. If it is false nothing is decided, and the checkpoint is read device by device.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 Columns = Mapping[str, Any]
 Path = tuple[str, ...]
-DEPTH = 4  # of the deepest column: phases, a phase, sm_cycles, an evidence, a pipe
-_END: Any = object()  # where the names of one object end
+DEPTH = 4  # nesting of the deepest column, from 0: phases, a phase, sm_cycles, an evidence, a pipe
+_END: Any = object()  # marks the end of one object's names
 
 
 class _Part(NamedTuple):
-    """Where the amounts of all devices, or of their shares of a phase, are in a list of columns."""
+    """Positions in a list of columns of the amounts of all devices, or of their shares of a phase."""
 
     to_ns: int
     observed: tuple[int, ...]
@@ -28,34 +28,34 @@ class _Part(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What checkpoints in a row have in common."""
+    """The layout that consecutive checkpoints share."""
 
     whole: _Part
     phases: tuple[_Part, ...]
-    shared: tuple[tuple[int, tuple[int, ...]], ...]  # columns of the whole, and those of phases that are a part of them
+    shared: tuple[tuple[int, tuple[int, ...]], ...]  # columns of the whole, with their parts in phases
 
 
 class Steady:
-    """The tallies of a checkpoint that was found right, as it has them."""
+    """The tallies of a checkpoint that was found correct, in their own layout."""
 
     __slots__ = ("_begin_ns", "_columns", "_known", "_names", "_shape", "devices", "tallies")
 
     def __init__(self, devices: Sequence[int], tallies: Columns, begin_ns: Sequence[int]) -> None:
-        """`begin_ns`: since when each of the devices is counted."""
+        """`begin_ns`: when counting of each device began."""
         self.devices, self.tallies, self._begin_ns = devices, tallies, begin_ns
         self._names, columns = _flat(tallies)
         self._known, self._columns = _counts(columns)
         self._shape: _Shape | None = None
 
     def goes_on(self, devices: Sequence[int], tallies: Columns, at_ns: int) -> bool:
-        """Whether these tallies are known to be right after those before, with none of them later than `at_ns`. From
-        then on they are those before."""
+        """Whether these tallies are known to be a correct continuation of the previous ones, none later than `at_ns`.
+        If so, they become the previous ones."""
         before, (names, listed) = self._columns, _flat(tallies)
         if devices != self.devices or names != self._names:
             return False
         known, columns = _counts(listed)
         if columns == before and known == self._known:
-            return True  # nothing was read since, as at the end of a run
+            return True  # nothing was read in between, as at the end of a run
         shape = self._shape = self._shape or _shape_of(list(_paths(tallies)))
         if shape is None or set(map(len, listed)) != {len(devices)}:
             return False
@@ -75,7 +75,7 @@ class Steady:
         return True
 
     def _holds(self, shape: _Shape, columns: list[list[int]]) -> bool:
-        """Whether no phase has more than there is, or something other while its time stood still."""
+        """Whether no phase has more than there is, or changed while its time stood still."""
         before = self._columns
         for whole, shares in shape.shared:
             most = columns[whole]
@@ -91,7 +91,7 @@ class Steady:
 
 
 def _flat(tallies: Columns) -> tuple[list[Any], list[list[Any]]]:
-    """The names of columns and of what they are in, and the columns, in their order. Raises ValueError."""
+    """The names of columns and of their enclosing objects, and the columns, in order. Raises ValueError."""
     names: list[Any] = []
     found: list[list[Any]] = []
 
@@ -114,7 +114,7 @@ def _flat(tallies: Columns) -> tuple[list[Any], list[list[Any]]]:
 
 
 def _paths(columns: Columns, above: Path = ()) -> Iterator[Path]:
-    """The names that lead to each column, in their order."""
+    """The path of names to each column, in order."""
     yield from ((*above, name) for name, column in columns.items() if not isinstance(column, dict))
     for name, column in columns.items():
         if isinstance(column, dict):
@@ -122,17 +122,17 @@ def _paths(columns: Columns, above: Path = ()) -> Iterator[Path]:
 
 
 def _counts(columns: list[list[Any]]) -> tuple[list[bool] | None, list[list[int]]]:
-    """Where there is an amount, and the columns with 0 for none; None: there is one everywhere."""
+    """Which amounts are present, and the columns with 0 for absent ones; None: all are present."""
     types = set(map(type, chain.from_iterable(columns)))
     if types == {int}:
         return None, columns
     if types != {int, type(None)}:
-        return [], columns  # no checkpoint that was found right has such, or it has no device
+        return [], columns  # no correct checkpoint has such values, or it has no device
     return [one is not None for column in columns for one in column], [[one or 0 for one in c] for c in columns]
 
 
 def _is_observed(part: _Part, before: list[list[int]], columns: list[list[int]]) -> bool:
-    """Whether all that the time grew by was observed."""
+    """Whether all growth of time was observed."""
     if any(before[at] != columns[at] for at in part.gaps):
         return False
     observed = (map(sub, columns[at], before[at]) for at in part.observed)
@@ -140,7 +140,7 @@ def _is_observed(part: _Part, before: list[list[int]], columns: list[list[int]])
 
 
 def _shape_of(paths: list[Path]) -> _Shape | None:
-    """None for what has no observed time, or in a phase what the whole has not."""
+    """The layout; None for tallies without observed time, or with amounts in a phase that the whole lacks."""
     numbers = {path: at for at, path in enumerate(paths)}
     in_phases: dict[str, dict[Path, int]] = {}
     for path, at in numbers.items():
@@ -158,7 +158,7 @@ def _shape_of(paths: list[Path]) -> _Shape | None:
 
 
 def _part(numbers: Mapping[Path, int]) -> _Part | None:
-    """`numbers` of columns by their paths."""
+    """The part whose columns have these `numbers` by path; None without time or observed time."""
     to_ns = numbers.get(("to_ns",))
     observed, gaps = (
         tuple(at for path, at in numbers.items() if path[0] == name) for name in ("observed_ns", "gap_ns")

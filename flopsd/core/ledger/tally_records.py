@@ -1,4 +1,4 @@
-"""Tallies as plain JSON, ints and strings only, and back."""
+"""Conversion of tallies to plain JSON (ints and strings only) and back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flopsd.core.tally import Tally
 
 K = TypeVar("K", bound=Hashable)
 Record = Mapping[str, Any]
-# By value: a journal has millions of them, and calling the enumeration takes five times as long.
+# Looked up by value: a journal has millions of them, and calling the enumeration takes five times as long.
 EVIDENCE: Mapping[str, Evidence] = {one.value: one for one in Evidence if one in READ}
 _OF_TALLY = {name: one for name, one in EVIDENCE.items() if one is not Evidence.GAP}
 _REASON = {one.value: one for one in GapReason}
 _PIPE = {one.value: one for one in Pipe}
-_BY_KEY: Mapping[str, Mapping[str, Any]] = {  # named in a record as in a tally, with what they are by
+_BY_KEY: Mapping[str, Mapping[str, Any]] = {  # same names in record and tally, with the enumeration of their keys
     "observed_ns": _OF_TALLY,
     "gap_ns": _REASON,
     "recovered_ns": _OF_TALLY,
@@ -35,8 +35,8 @@ _OF_TALLIES = {*_BY_KEY, *_BY_EVIDENCE, *_AMOUNTS, "counters", "running", "phase
 
 
 def tally_columns(tallies: Sequence[Tally]) -> dict[str, Any]:
-    """Running totals as JSON: what one tally has, with a list in place of each amount, of one value for each of
-    `tallies`; None where that one has no such amount. A member is named once for all devices, not once for each."""
+    """Running totals as JSON: the record of one tally, with each amount replaced by a list of one value for each of
+    `tallies`, None where a tally lacks the amount. Each member is thus named once for all devices."""
     found: dict[str, Any] = {"to_ns": [tally.watermark_ns for tally in tallies]}
     for name in _BY_KEY:
         if any(maps := [getattr(tally, name) for tally in tallies]):
@@ -73,7 +73,7 @@ def _keys(maps: Iterable[Mapping[K, Any]]) -> Iterable[K]:
 
 
 def _running(tallies: Sequence[Tally]) -> dict[str, Any]:
-    """By origin: when the counters were read, elapsed cycles, and each pipe."""
+    """By origin: the time of reading, elapsed cycles, and each pipe."""
     found: dict[str, Any] = {}
     for origin in dict.fromkeys(tally.totals.origin for tally in tallies if tally.totals is not None):
         here = [tally.totals if tally.totals and tally.totals.origin == origin else None for tally in tallies]
@@ -87,7 +87,7 @@ def _running(tallies: Sequence[Tally]) -> dict[str, Any]:
 
 
 def _shares(shares: Sequence[Tally | None]) -> dict[str, Any]:
-    """The columns of one phase, of which not every tally has a share."""
+    """The columns of one phase, in which not every tally has a share."""
     columns = tally_columns([share for share in shares if share is not None])
     return _spread(columns, [share is not None for share in shares]) if None in shares else columns
 
@@ -102,9 +102,8 @@ def _spread(columns: Record, has_one: Sequence[bool]) -> dict[str, Any]:
 
 
 def tally_rows(columns: Record, rows: int, depth: int = 0) -> list[dict[str, Any]]:
-    """The inverse of `tally_columns`, as records of each tally. Raises ValueError, or AttributeError for what is none.
-
-    Which of them are tallies, `tally_from_record` decides."""
+    """The inverse of `tally_columns`: a record for each tally. Raises ValueError or AttributeError on anything but
+    columns; `tally_from_record` checks that the records are tallies."""
     found: list[dict[str, Any]] = [{} for _ in range(rows)]
     if depth > DEPTH:
         raise ValueError("a tally is nested too deeply")
@@ -128,7 +127,7 @@ def tally_record(tally: Tally) -> dict[str, Any]:
 
 
 def tally_from_record(record: Record, begin_ns: int) -> Tally:
-    """A tally from its own record. Raises KeyError, TypeError, ValueError or AttributeError on anything else."""
+    """A tally from its record. Raises KeyError, TypeError, ValueError or AttributeError on anything else."""
     found: dict[str, Any] = {}
     for name in [name for name in record if name in _OF_TALLIES]:
         value = record[name]
@@ -146,7 +145,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
             found[name] = {phase: _share_from(phase, share) for phase, share in value.items()}
     if "energy_mj" in found.get("counters", ()):
         found["energy_at_ns"] = count(record.get("energy_at_ns", record["to_ns"]), signed=True)
-    # A gap that began before the boot lies below zero.
+    # A gap that began before the boot has a negative time.
     return Tally(begin_ns, count(record["to_ns"], signed=True), **found)
 
 
@@ -158,7 +157,7 @@ def _share_from(name: str, record: Record) -> Tally:
 
 
 def _from_evidence(record: Record, *, rows: bool) -> dict[tuple[Evidence, Pipe], int]:
-    """`rows`: an amount of 0 is one too."""
+    """`rows`: keep amounts of 0 too."""
     return {
         (_OF_TALLY[evidence], _PIPE[pipe]): cycles
         for evidence, pipes in record.items()
@@ -168,15 +167,15 @@ def _from_evidence(record: Record, *, rows: bool) -> dict[tuple[Evidence, Pipe],
 
 
 def _totals(record: Record) -> tuple[Totals, int]:
-    """Running counters, and when they were read."""
+    """Running counters and the time of their reading."""
     ((origin, read),) = record.items()
     cycles = {_PIPE[name]: count(amount) for name, amount in read.items() if name not in ("ns", "elapsed")}
     return Totals(origin, count(read["elapsed"]), cycles), count(read["ns"], signed=True)
 
 
 def count(value: object, *, signed: bool = False) -> int:
-    """`value`, if it is a whole number, and not below zero unless `signed`. Raises ValueError."""
-    if type(value) is not int or (value < 0 and not signed):  # called for every number of a journal: no bool, quickly
+    """`value`, if it is a whole number and not negative unless `signed`. Raises ValueError."""
+    if type(value) is not int or (value < 0 and not signed):  # called for every number of a journal; excludes bool
         raise ValueError(f"{value!r:.80} is not a count")
     return value
 

@@ -1,4 +1,4 @@
-"""A journal without an end, as of the moment of its seal: what came after its last record is a gap. Pure."""
+"""A journal without an end, as of its seal: the time after its last record is a gap. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_CHECKPOINTS = 2  # a running daemon's journal is never older
 
 
 def as_of(history: History, sealed_at: str) -> History:
-    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start; of a
-    device that an earlier start left open, the time from that one's last record. Where it is no more than a running
-    daemon leaves, the gap has a ceiling. Where it is more, or the clock went back, nobody knows when the run ended: the
-    gap has none. Raises ValueError for what is not a time."""
+    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start. For a
+    device that an earlier start left open, that start's last record is used. Up to the time that a running daemon
+    leaves between records, the gap has a ceiling. If it is longer, or the clock went back, the end of the run is
+    unknown and the gap has no ceiling. Raises ValueError for anything but a time."""
     if not history.incarnations:
         return history
     last = history.incarnations[-1]
@@ -39,7 +39,7 @@ def as_of(history: History, sealed_at: str) -> History:
 
 
 def _unknown_since(start: Incarnation, sealed_at: str) -> tuple[GapReason, int]:
-    """Why what came after the last record of a daemon start is not known, and how long that was."""
+    """The reason and length of the time after the last record of a daemon start."""
     age_ns = (utc_ns(sealed_at) // 1000 - utc_ns(start.last_utc) // 1000) * 1000
     is_known = 0 <= age_ns <= _MAX_CHECKPOINTS * int(start.begin["checkpoint_ns"])
     return GapReason.NOT_JOURNALLED if is_known else GapReason.END_UNKNOWN, max(age_ns, 1000)

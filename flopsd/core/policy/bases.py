@@ -1,4 +1,4 @@
-"""The bases of a run: what was executed, what the guidelines count of it, what model and tokens require. Pure."""
+"""The bases of a run: executed, counted by the Guidelines, and required for the model and its tokens. Pure."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from flopsd.core.session_protocol import DeclaredSession
 
 
 class Declarations(NamedTuple):
-    """What follows from declarations alone. `absent` says why there is no architecture basis. `settings` are the
-    operator's word. What processes declare is in the architecture basis and in the stated share."""
+    """What follows from declarations alone. `settings` are the operator's declarations; those of processes enter the
+    architecture basis and the stated share. `absent` says why there is no architecture basis."""
 
     settings: OperatorDeclarations
     required: Required
     architecture: Architecture | None
     absent: tuple[Note, ...]
     framework_flop: int | None
-    process: int | None = None  # whose claims they are, where all are one's
+    process: int | None = None  # pid of the process, if all claims are of one
 
 
 class Bases(NamedTuple):
-    """The bases of one run, and what they rest on."""
+    """The bases of one run and their inputs."""
 
     by_phase: Mapping[str, Figures]
     executed: Figures
     guidelines: Guidelines
-    integers: Guidelines  # of integer operations, which only some policies count
+    integers: Guidelines  # integer operations, which only some policies count
     declarations: Declarations
-    claimed: Claimed | None  # None: no process claims anything of the run's phases and formats
+    claimed: Claimed | None  # None: no process claims a phase or format of the run
 
 
 def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
-    """What settings and training processes declare; settings take precedence."""
+    """Combine the declarations of settings and training processes; settings take precedence."""
     trained = [session for session in sessions if session.is_trained]
     method = declared.method or _agreed(trained, "method", Method)
     recomputation = declared.recomputation or _agreed(trained, "recomputation", Recomputation)
@@ -59,7 +59,7 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     found: Architecture | None = None
     absent: tuple[Note, ...] = (NO_PROCESS,)
     if sessions:
-        from flopsd.core.policy.model_basis import architecture_of  # 0.7 MB that a run without them does not need
+        from flopsd.core.policy.model_basis import architecture_of  # 0.7 MB that other runs need not load
 
         found, absent = architecture_of(sessions, counted_as, recomputation)
     share = required_share(counted_as, recomputation)
@@ -68,7 +68,7 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     if declared.recomputation in (None, Recomputation.SELECTIVE):
         share = _counted_share(sessions, share)
     if recomputation is not None and declared.recomputation is None:
-        # Who says that nothing was recomputed may have recomputed everything.
+        # A process that declares no recomputation may have recomputed everything.
         share = replace(share, low_ppm=LEAST_PPM, source=(*share.source, "processes_word"))
     if recomputes_head(declared, sessions):
         share = replace(share, low_ppm=LEAST_PPM, source=(*share.source, "fused_head"))
@@ -79,18 +79,18 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
 
 
 def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Required:
-    """The share by the operators that were computed again, where processes count all operators of their training."""
+    """The share from the operators that were computed again, if processes counted all operators of their training."""
     train = Phase.TRAIN.value
     counting = [one.work.get(train, {}) for one in sessions if one.refused is None]
     whole, again = (sum(work.get(name, 0) for work in counting) for name in (OPERATOR_FLOP, RECOMPUTED))
     if not whole or again > whole or any(train in one.facts.get(name, ()) for one in sessions for name in NOT_COUNTED):
         return known
-    stated = max(LEAST_PPM, (whole - again) * PPM // whole)  # else "measured" would be less than "at least"
+    stated = max(LEAST_PPM, (whole - again) * PPM // whole)  # otherwise "measured" would be below "at least"
     return replace(known, stated_ppm=stated, source=(*known.source, "operators_again"))
 
 
 def recomputes_head(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> bool:
-    """Whether the settings deny all recomputation, and a process counts some: the share is not believed then."""
+    """Whether the settings deny all recomputation while a process counts some: then the share is not trusted."""
     counted = any(counters.get("fused_head_tokens") for session in sessions for counters in session.work.values())
     return declared.recomputation is Recomputation.NONE and counted
 
@@ -103,12 +103,12 @@ ByPhase = Mapping[str, Figures]
 
 @dataclass(frozen=True, slots=True)
 class Phased:
-    """The figures of one tally by phase, as different words have it."""
+    """The figures of one tally by phase, according to whose declarations are used."""
 
     recorded: ByPhase
-    settings: ByPhase  # by the settings alone: these make both ends
-    measured: ByPhase  # by the settings, else by the processes
-    claimed: ByPhase  # by the processes, else by the settings
+    settings: ByPhase  # by the settings alone; low and high come from these
+    measured: ByPhase  # by the settings, otherwise by the processes
+    claimed: ByPhase  # by the processes, otherwise by the settings
     claims: Claims = field(default_factory=dict)
 
 
@@ -119,9 +119,9 @@ def run_bases(
     declared: Declarations,
     operators: Sequence[Phased] = (),
 ) -> Bases:
-    """The bases of FLOP and integer operations, of each tally's figures; `executed` is the sum of FLOP. `operators`:
-    what training processes' counts of operators add, of each device."""
-    if not flop:  # without a device it is not known what there was
+    """The bases in FLOP and integer operations from the figures of each tally. `executed` is the sum of FLOP;
+    `operators` is what training processes' operator counts add, by device."""
+    if not flop:  # without a device it is not known what ran
         unknown = {UNDECLARED_PHASE: Figures(0, None, None)}
         flop = integers = [Phased(unknown, unknown, unknown, unknown)]
 
@@ -147,13 +147,13 @@ def run_bases(
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
-    """The value that all processes declaring it agree on; None where they differ or none declares it."""
+    """The value of a fact on which all processes that declare it agree; None where they differ or none declares it."""
     declared = {session.facts[fact] for session in sessions if fact in session.facts}
     return kind(declared.pop()) if len(declared) == 1 else None
 
 
 def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
-    """Whether every process trains all weights: that costs the same in pretraining and in fine-tuning."""
+    """`Method.FULL` if every process trains all weights; pretraining and fine-tuning then cost the same."""
     sizes = [
         (s.facts.get("parameters_total"), s.facts.get("parameters_trainable")) for s in sessions if has_work(s.work)
     ]
@@ -161,11 +161,11 @@ def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
 
 
 def _share_of(found: Architecture, known: Required) -> Required:
-    """The share by the model's own arithmetic, where its training was counted and its recomputation is known."""
+    """The share by the model's own arithmetic, if its training was counted and its recomputation is known."""
     needed, did = found.counted.required, found.training_executed
-    # Open bounds are not a share: what was not counted may be any part.
+    # Open bounds give no share: the uncounted work may be any part.
     if known.stated_ppm is None or needed.computed is None or not (did.low and did.computed and did.high):
         return known
     stated = min(PPM, needed.computed * PPM // did.computed)
-    # What the terms leave out, such as the optimizer, is not recomputed: no upper bound below 1 is certain.
+    # Work that the terms leave out, such as the optimizer's, is not recomputed: no upper bound below 1 is certain.
     return replace(known, stated_ppm=stated, source=(*known.source, "model_terms"))

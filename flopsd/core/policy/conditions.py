@@ -1,4 +1,4 @@
-"""Whether a rule applies: its conditions against the declarations. True, False, or None for not known. Pure."""
+"""Tests the conditions of a rule against the declarations: True, False, or None for not known. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _Answer = tuple[bool | None, tuple[Note, ...]]
 
 
 def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
-    """Between which exact counts the base model's compute lies; (0, None) where nothing is known of it. An estimate E
-    with a margin of 30 % stands for a true value in [0.7 E, 1.3 E] (Guidelines, paragraph 120)."""
+    """Bounds of the base model's compute as exact counts; (0, None) where nothing is known. An estimate E with a margin
+    of 30 % stands for a true value in [0.7 E, 1.3 E] (Guidelines, paragraph 120)."""
     if base is None or base.flop is None:
         return Fraction(0), None
     if base.kind == "known":
@@ -27,7 +27,7 @@ def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction 
 
 
 def base_range(when: Conditions, base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
-    """Between which exact counts the base model's compute lies if the rule applies, whatever is not declared."""
+    """Bounds of the base model's compute as exact counts if the rule applies, whatever is undeclared."""
     low, high = base_bounds(base, margin_ppm)
     if when.base_above_flop is not None:
         low = max(low, Fraction(when.base_above_flop))
@@ -45,8 +45,8 @@ def applies_to(
     conflict: Sequence[str] = (),
     methods: Sequence[Method] = (),
 ) -> tuple[bool | None, tuple[Note, ...], bool]:
-    """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` has the codes
-    of what is contradictory in what is declared of the base model; `methods` those of a sum's parts."""
+    """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` holds the
+    codes of contradictions in the declared base model; `methods` are those of a sum's parts."""
     answers = _answers(when, method, base, margin_ppm, conflict, methods)
     no = [why for holds, why in answers if holds is False]
     if no:
@@ -96,7 +96,7 @@ def _modification(wanted: bool, method: Method | None, base: Base | None, confli
 
 
 def _method(wanted: Sequence[Method], method: Method | None, methods: Sequence[Method]) -> _Answer:
-    """Open for a sum of which a part has such a method and another has not."""
+    """Open for a sum in which some parts have one of the wanted methods and others do not."""
     if method is None:
         return None, (_NO_METHOD,)
     each = methods or [method]

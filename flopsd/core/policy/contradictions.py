@@ -1,7 +1,7 @@
-"""What is declared of a run that cannot all be so, by name: a finding, so that nobody has to notice. Pure.
+"""Named contradictions between a run's declarations, reported as findings so that nobody has to notice them. Pure.
 
-None of it narrows a figure: which of two declarations is wrong is not known. LOSS_RECOMPUTES takes back the low end
-that the declaration raised (bases.py).
+None of them narrows a figure, because it is not known which declaration is wrong. LOSS_RECOMPUTES removes the higher
+low end that the declaration had given (bases.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
 
 class Contradiction(NamedTuple):
-    """A name to look up and to alert on, and what contradicts what."""
+    """A name for look-ups and alerts, and a note of what contradicts what."""
 
     name: str
     note: Note
@@ -37,7 +37,7 @@ def contradictions(
     unused: Iterable[UnusedCount] = (),
     earlier: Iterable[OperatorDeclarations] = (),
 ) -> tuple[Contradiction, ...]:
-    """Each once, in the order of the declarations. `earlier`: what the settings of earlier daemon starts declare."""
+    """Each contradiction once, in order of the declarations. `earlier`: settings of earlier daemon starts."""
     found = [*of_base(settings.base, policies), *_of_starts(settings, earlier), *_of_settings(settings)]
     if recomputes_head(settings, sessions):
         found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
@@ -51,7 +51,7 @@ def contradictions(
 
 
 def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradiction]:
-    """A base model that the law presumes to carry systemic risk by its compute, and that is not declared so."""
+    """A base model that the law presumes to carry systemic risk by its compute, but that is not declared so."""
     for policy in policies:
         if base is None or base.systemic or not presumed_systemic(base, policy):
             continue
@@ -67,7 +67,7 @@ def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradic
 
 
 def presumed_systemic(base: Base, policy: Policy) -> bool:
-    """Whether the policy's law presumes systemic risk of the base model: by its compute at the least."""
+    """Whether the policy's law presumes systemic risk of the base model, even by the lower bound of its compute."""
     return policy.presumed is not None and base_bounds(base, policy.margin_ppm)[0] > policy.presumed.above_flop
 
 
@@ -110,8 +110,8 @@ def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Ite
 
 
 def _other_model(declared: str, loaded: str) -> bool:
-    """Whether two names are of different models: by their last part, without regard to case and punctuation. A path on
-    the disk names a copy, and does not say of which model."""
+    """Whether two names belong to different models: compares their last parts, ignoring case and punctuation. A path on
+    disk names a copy and does not say which model it is."""
     if loaded.startswith(("/", ".", "~")):
         return False
     one, other = (

@@ -1,9 +1,9 @@
-"""A run's compute against thresholds: which rules apply, and whether they are crossed. Pure.
+"""Compares a run's compute with thresholds: which rules apply, and whether they are crossed. Pure.
 
 A verdict is given only where it is certain, whatever is declared later (ADR 27): `below` if even the upper bound is not
 above the lowest threshold that the rule can have, whether it applies or not; `above` if it applies and even the lower
-bound is above the highest; else `indeterminate` with the reason. "Above" is "greater than" or "at least", as the rule
-has it, on exact fractions.
+bound is above the highest; otherwise `indeterminate`, with the reason. "Above" means "greater than" or "at least", as
+the rule says, on exact fractions.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import WITH_BASE, Conditions, Policy, Quantity, Rule
 from flopsd.core.values import most
 
-_MAX_KNOWN = 1024  # of a policy: a merge has as many base models as lineages
+_MAX_KNOWN = 1024  # entries per policy: a merge has as many base models as lineages
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The account of one lineage and what is declared of it. `integers` are integer operations, which only some
-    policies count.
+    """The account of one lineage and its declarations. `integers` are integer operations, which only some policies
+    count.
 
-    `whole` is False where something is missing from the account: then it has no upper bound. `conflict` names what
-    contradicts what about the base model, if anything does: then a `base` of None does not mean undeclared.
+    `whole` is False where something is missing from the account: it then has no upper bound. `conflict` names
+    contradictions about the base model; if there are any, a `base` of None does not mean undeclared.
     """
 
     counted: Guidelines
@@ -42,12 +42,12 @@ class Case:
     whole: bool = True
     conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
-    claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
-    methods: tuple[Method, ...] = ()  # of a sum's parts: `method` is `full` where they differ
+    claimed: Guidelines | None = None  # FLOP that count if training processes tell the truth
+    methods: tuple[Method, ...] = ()  # of the parts of a sum: `method` is `full` where they differ
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
-    """One finding a rule, in the policy's order."""
+    """One finding per rule, in the policy's order."""
     judged = _judged(policy, case)
     if any(case.counted.by_operators):
         read = replace(case, counted=case.counted.without_operators)
@@ -76,7 +76,7 @@ def _judged(policy: Policy, case: Case) -> tuple[Finding, ...]:
 
 
 class _Stated(NamedTuple):
-    """What declarations say of a rule, whatever was computed. `limit` is None where it does not apply."""
+    """What follows for a rule from declarations alone. `limit` is None where the rule does not apply."""
 
     applies: bool | None
     why: tuple[Note, ...]
@@ -88,7 +88,7 @@ class _Stated(NamedTuple):
 
 
 def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
-    """Found once: a daemon asks at each scrape."""
+    """The cached result for a rule: a daemon asks at every scrape."""
     key = rule.id, case.method, case.base, case.conflict, case.methods
     if (known := policy.known.get(key)) is not None and known[0] is rule:
         return cast(_Stated, known[1])
@@ -128,8 +128,8 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
 
 
 def lowest_and_highest(rule: Rule, base: Base | None, margin_ppm: int) -> Limit:
-    """The threshold if the rule applies, over all that is not declared of the base model: by the policy's data alone.
-    Declaring more, or an estimate more exactly, never lowers the low end or lifts the high one."""
+    """The threshold if the rule applies, over everything undeclared about the base model, by the policy's data alone.
+    Declaring more, or estimating more exactly, never lowers the low end or raises the high one."""
     assert rule.threshold is not None
     flop, of_base, at_least = rule.threshold.flop, rule.threshold.of_base, rule.threshold.at_least
     if flop is not None:
@@ -140,7 +140,7 @@ def lowest_and_highest(rule: Rule, base: Base | None, margin_ppm: int) -> Limit:
 
 
 def _either_way(policy: Policy, rule: Rule, case: Case) -> bool:
-    """Whether the rule in whose place this one stands is above too, where one of the two applies for certain."""
+    """Whether the account is also above the rule's `or_else` alternative, where one of the two certainly applies."""
     if rule.or_else is None:
         return False
     other = policy.rule(rule.or_else)
@@ -152,7 +152,7 @@ def _either_way(policy: Policy, rule: Rule, case: Case) -> bool:
 def _only_if(
     rule: Rule, quantities: Sequence[Quantity], case: Case, base: tuple[Fraction, Fraction | None]
 ) -> OnlyIfBase | None:
-    """The base models for which the account is not below; None where their compute is not what it hangs on."""
+    """The base models for which the account is not below; None where the result does not depend on their compute."""
     assert rule.threshold is not None
     low, high = base
     own = _hull([_own(quantity, case) for quantity in quantities]).high_flop
@@ -161,7 +161,7 @@ def _only_if(
     least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil_of(low)
     most_flop = None if high is None else int(high)
     if rule.threshold.of_base is not None:
-        # The most compute of a base model whose fraction this account is above.
+        # The largest base model for which this account is above the rule's fraction.
         whole = own / rule.threshold.of_base
         crossed = floor(whole) if rule.threshold.at_least else ceil_of(whole) - 1
         most_flop = crossed if most_flop is None else min(most_flop, crossed)
@@ -177,8 +177,8 @@ def _only_if(
 
 
 def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) -> Finding:
-    """The result of the rules that this one is derived from, where its own conditions hold too: of those that are not
-    below, if there are any. Which of them it is of, is not known: so its figures are those around all of theirs."""
+    """The result of the rules from which this one is derived, if its own conditions hold too. Uses the rules that are
+    not below, if any. It is not known which of them applies, so the figures enclose all of theirs."""
     stated = _stated(policy, rule, case)
     applies, why = stated.applies, stated.why
     sources = [found[other] for other in rule.derived if found[other].applies is not False]
@@ -209,12 +209,12 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
 
 
 def _around(limits: Sequence[Limit]) -> Limit:
-    """The threshold that may be any of these."""
+    """A threshold that encloses all of these."""
     return Limit(min(limit.low for limit in limits), most(limit.high for limit in limits), limits[0].at_least)
 
 
 def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
-    """Those that the rule may mean, without repeats: which one can depend on the base model. A derived one has none."""
+    """The distinct quantities that the rule may mean, depending on the base model. A derived rule has none."""
     if rule.quantities is None:
         return ()
     systemic = rule.when.base_systemic
@@ -227,7 +227,7 @@ def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
 
 
 def _own(quantity: Quantity, case: Case) -> Figures:
-    """The part of a quantity that was computed here."""
+    """The part of a quantity that this account itself computed."""
     of_updates = quantity in (Quantity.UPDATES, Quantity.BASE_UPDATES)
     plain = case.counted.updates if of_updates else case.counted.cumulative
     return plain if case.whole else plain.unbounded
@@ -246,7 +246,7 @@ def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None
 
 
 def _hull(values: Sequence[Figures]) -> Figures:
-    """The interval around all of them. Measured only where they agree."""
+    """The interval that encloses all values. It has a measured figure only where they agree."""
     if len(values) == 1:
         return values[0]
     measured = {value.measured_flop for value in values}
@@ -258,7 +258,7 @@ def _hull(values: Sequence[Figures]) -> Figures:
 
 
 def _state(value: Figures, limit: Limit, case: Case) -> tuple[Verdict, tuple[Note, ...]]:
-    """The state, and for an indeterminate one the reason."""
+    """The state, with the reason for an indeterminate one."""
     if limit.is_above(value.low_flop):
         return Verdict.ABOVE, ()
     if value.high_flop is not None and limit.is_below(value.high_flop):

@@ -1,4 +1,4 @@
-"""A rule held against an account, as ledgers have it: the verdict, the threshold, and what it hangs on. Pure."""
+"""The result of comparing a rule with an account, as in ledgers: verdict, threshold, and what it depends on. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flopsd.core.notes import Note, notes_for_ledger
 from flopsd.core.policy.policy_file import AT_LEAST, GREATER_THAN, Rule
 from flopsd.core.values import ceil_div, text_or_none
 
-QUANTITY_OR = " or "  # between the quantities that a rule may mean
-OPERATOR_COUNT = "operator_count"  # what a state can rest on, beside what was read
+QUANTITY_OR = " or "  # joins the quantities that a rule may mean
+OPERATOR_COUNT = "operator_count"  # what a state can rest on besides readings
 
 
 class Verdict(str, Enum):
-    """What is certain of an account and a threshold."""
+    """What is certain about an account and a threshold."""
 
     BELOW = "below"
     ABOVE = "above"
@@ -27,20 +27,20 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A threshold in exact FLOP: the lowest and the highest that it can be, whatever is not declared. They differ where
-    the base model's compute is an estimate or not declared; then `high` may be None, for no end. `at_least`: as much as
-    the threshold is above it. Otherwise only more is."""
+    """A threshold in exact FLOP: the lowest and the highest value that it can have, whatever is undeclared. They differ
+    where the base model's compute is an estimate or undeclared; `high` may then be None, for no end. `at_least`: a
+    count equal to the threshold is above it too."""
 
     low: Fraction
     high: Fraction | None
     at_least: bool = False
 
     def is_above(self, flop: int) -> bool:
-        """Whether `flop` is above the threshold, whichever it is."""
+        """Whether `flop` is above the threshold, whatever value it has."""
         return self.high is not None and self._crosses(flop, self.high)
 
     def is_below(self, flop: int) -> bool:
-        """Whether `flop` is not above the threshold, whichever it is."""
+        """Whether `flop` is not above the threshold, whatever value it has."""
         return not self._crosses(flop, self.low)
 
     def for_ledger(self) -> dict[str, Any]:
@@ -51,13 +51,13 @@ class Limit:
         }
 
     def _crosses(self, flop: int, end: Fraction) -> bool:
-        numerator, whole = end.numerator, flop * end.denominator  # a comparison of fractions takes six times as long
+        numerator, whole = end.numerator, flop * end.denominator  # comparing fractions takes six times as long
         return whole >= numerator if self.at_least else whole > numerator
 
 
 class OnlyIfBase(NamedTuple):
-    """What the base model would have to be for an account not to be below: its compute, both ends included, and
-    whether it carries systemic risk, where the rule asks for that."""
+    """The base model for which an account would not be below: its compute, both ends included, and whether it carries
+    systemic risk, where the rule asks for that."""
 
     least_flop: int
     most_flop: int
@@ -69,11 +69,11 @@ class OnlyIfBase(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule and one account. `applies` is None where it is not known; then `why` names what is not known.
+    """One rule and one account. `applies` is None where it is not known; `why` then names what is not known.
 
     `limit` and `state` are None where the rule does not apply. `only_if` names the base models that would put the
-    account above, where it is open for those alone. `if_claims_hold` is the state if training processes say the truth,
-    where that is another one.
+    account above, where the result depends on them alone. `if_claims_hold` is the state if training processes tell the
+    truth, where that differs.
     """
 
     policy: str
@@ -84,14 +84,14 @@ class Finding:
     value: Figures
     limit: Limit | None
     state: Verdict | None
-    counts_integers: bool = False  # whether integer operations are in the value
+    counts_integers: bool = False  # whether the value includes integer operations
     if_claims_hold: Verdict | None = None
     only_if: OnlyIfBase | None = None
-    rests_on: str | None = None  # OPERATOR_COUNT where the state is another one without it
+    rests_on: str | None = None  # OPERATOR_COUNT if the state would differ without that count
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
-        """Low, measured and high as parts per million of the threshold, rounded outward. `measured` has a share only of
+        """Low, measured and high in parts per million of the threshold, rounded outward. `measured` has a share only of
         an exact threshold."""
         if self.limit is None or self.limit.low <= 0:
             return None, None, None
@@ -106,7 +106,7 @@ class Finding:
         )
 
     def for_ledger(self) -> dict[str, Any]:
-        """JSON without a number: counts are decimal strings, thresholds exact fractions as text."""
+        """JSON without numbers: counts are decimal strings, thresholds exact fractions as text."""
         low, measured, high = self.share_ppm
         return {
             "policy": self.policy,
@@ -133,7 +133,7 @@ class Finding:
 
 
 def _nearest(numerator: int, denominator: int) -> int:
-    """The quotient as `round` has it, halves to the even side, without a fraction in lowest terms."""
+    """The quotient rounded as by `round`, halves to even, without reducing a fraction to lowest terms."""
     whole, rest = divmod(numerator, denominator)
     return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
 

@@ -1,4 +1,4 @@
-"""When a threshold would be crossed if the work went on at a given rate. Pure; times are seconds from the figures."""
+"""When a threshold would be crossed if work continued at a given rate. Pure; times are seconds after the figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flopsd.core.values import NS_PER_S, ceil_div, most, text_or_none
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Between which FLOP/s the work goes on. `high_flop_per_s` is None where no ceiling is known."""
+    """The range of FLOP/s at which the work continues. `high_flop_per_s` is None where no ceiling is known."""
 
     low_flop_per_s: int
     high_flop_per_s: int | None
@@ -23,17 +23,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Before `earliest_s` the threshold is certainly not crossed, from `latest_s` on it certainly is. 0 is now.
-    `earliest_s` is None where it is never crossed at this rate, `latest_s` where that it is crossed at all is not
-    certain."""
+    """The threshold is certainly not crossed before `earliest_s`, and certainly crossed from `latest_s` on; 0 is now.
+    `earliest_s` is None if it is never crossed at this rate, `latest_s` if a crossing is not certain."""
 
     earliest_s: int | None
     latest_s: int | None
 
 
 def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | None:
-    """Earliest and latest crossing of `limit`; None where the threshold itself is not known. An upper bound that is not
-    known may have crossed already: then the earliest crossing is now."""
+    """Earliest and latest crossing of `limit`; None where the threshold itself is not known. An unknown upper bound may
+    already have crossed, so the earliest crossing is then now."""
     if limit is None:
         return None
     earliest: int | None = 0
@@ -50,7 +49,7 @@ def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | No
 
 
 def _until(limit: Fraction, flop: int, flop_per_s: int, at_least: bool) -> int | None:
-    """The first whole second at whose end `flop`, which is below `limit`, is above it; None for never."""
+    """The number of whole seconds after which `flop`, now below `limit`, is above it; None for never."""
     if flop_per_s <= 0:
         return None
     lacking = limit - flop
@@ -63,7 +62,7 @@ Rates = tuple[Rate, Rate]
 def outlook(
     findings: Iterable[Finding], rates: Rates | None, with_integers: Rates | None = None
 ) -> list[dict[str, Any]]:
-    """Each rule as in the ledger, with its crossing at `rates`; `with_integers` are those of FLOP and integer
+    """Each rule as in the ledger, with its crossing at `rates`. `with_integers` are the rates of FLOP and integer
     operations together, for a policy that counts both. Where the base model decides, no rate gives a time."""
     found = tuple(findings)
     by_rule = {(finding.policy, finding.rule.id): finding for finding in found}
@@ -76,14 +75,15 @@ def outlook(
 
 
 def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | None:
-    """FLOP/s of updates and of all that is cumulative, while `passed_ns` passed; None where no time did."""
+    """FLOP/s of updates and of everything cumulative during `passed_ns`; None if no time passed."""
     if passed_ns <= 0:
         return None
     return _rate(before.updates, now.updates, passed_ns), _rate(before.cumulative, now.cumulative, passed_ns)
 
 
 def _crossing(finding: Finding, sources: Sequence[Finding], rates: Rates | None) -> dict[str, str | None] | None:
-    """`sources`: itself, or the rules that it is derived from, of which any that may apply may be the one that does."""
+    """`sources`: the finding itself, or those of the rules from which it is derived; any of these may be the one to
+    apply."""
     if finding.only_if is not None or finding.limit is None or rates is None:
         return None
     each = [crossing(source.limit, source.value, _rate_of(source, rates)) for source in sources]
@@ -94,7 +94,7 @@ def _crossing(finding: Finding, sources: Sequence[Finding], rates: Rates | None)
 
 
 def _rate_of(finding: Finding, rates: Rates) -> Rate:
-    """The rate of what the rule counts; of all that it may count, where which it is is not known."""
+    """The rate of what the rule counts; where that is not known, the range over everything that it may count."""
     mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(QUANTITY_OR)]
     return Rate(min(rate.low_flop_per_s for rate in mine), most(rate.high_flop_per_s for rate in mine))
 

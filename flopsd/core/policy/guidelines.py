@@ -1,7 +1,7 @@
-"""The `guidelines` basis: what the Commission counts as training compute, from what was executed. Pure.
+"""The `guidelines` basis: the part of the executed compute that the Commission counts as training compute. Pure.
 
-Guidelines C(2025) 5045, annex A.1: recomputation of activations and purely diagnostic work are taken out. Both are
-declared, never measured, so without a declaration the figure is an interval and no point.
+Guidelines C(2025) 5045, annex A.1: recomputation of activations and purely diagnostic work are excluded. Both are
+declared, never measured, so without a declaration the figure is an interval, not a point.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from flopsd.core.figures import NO_FIGURES, Figures, added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.values import ceil_div
 
-# Forward, activation gradients and weight gradients are 2 FLOP each a parameter and token: 6 are required; a second
-# forward pass makes 8 of it. Frozen weights need no weight gradients: 4 of 6. No lower share is possible while each
-# activation is recomputed at most once: attention needs 3 parts, and executes 4.5 with a recomputing kernel too.
+# Forward, activation gradients and weight gradients take 2 FLOP each per parameter and token: 6 are required, and a
+# second forward pass makes it 8. Frozen weights need no weight gradients: 4 of 6. The share cannot be lower if each
+# activation is recomputed at most once: attention needs 3 parts, and executes 4.5 even with a recomputing kernel.
 LEAST_PPM = 666_666
 # A kernel that recomputes attention scores in its backward pass executes 3.5 parts where 3 are required. A loss that
-# computes the logits again is checkpointing, and `none` denies it: a model that is all head would execute 3 for 2.
+# computes logits again is checkpointing, which `none` denies: a model that is all head would execute 3 for 2.
 LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
-# Para 120: an estimate is good where the truth is within 30 % of it.
+# Paragraph 120: an estimate is acceptable if the truth is within 30 % of it.
 MARGIN_PPM = 300_000
 _STATED = {
     (Recomputation.NONE, None): PPM,
@@ -36,7 +36,7 @@ _STATED = {
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """Executed training work that is not recomputation, as a share in ppm. `stated` is None: only bounds are known."""
+    """Executed training work without recomputation, as a share. `stated_ppm` is None: only bounds are known."""
 
     low_ppm: int
     stated_ppm: int | None
@@ -46,11 +46,11 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class Guidelines:
-    """`updates` directly contribute to parameter updates (para 115); `cumulative` counts generated data too."""
+    """`updates` contribute directly to parameter updates (para 115); `cumulative` includes generated data too."""
 
     updates: Figures
     cumulative: Figures
-    by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on training processes' count of operators
+    by_operators: tuple[int, int] = (0, 0)  # the part of each low that rests on training processes' operator counts
 
     def for_ledger(self, claimed: Claimed | None) -> dict[str, Any]:
         low, cumulative = self.by_operators
@@ -63,19 +63,19 @@ class Guidelines:
         }
 
     def __add__(self, other: Guidelines) -> Guidelines:
-        """A part that may count and has no measured figure leaves the sum without one; executed sums omit it."""
+        """A part that may count but is not measured leaves the sum unmeasured; executed sums skip it."""
         by_operators = (self.by_operators[0] + other.by_operators[0], self.by_operators[1] + other.by_operators[1])
         updates, cumulative = _both(self.updates, other.updates), _both(self.cumulative, other.cumulative)
         return Guidelines(updates, cumulative, by_operators)
 
     @property
     def unbounded(self) -> Guidelines:
-        """The same of what is not whole."""
+        """The same figures without an upper bound, for a total that is incomplete."""
         return replace(self, updates=self.updates.unbounded, cumulative=self.cumulative.unbounded)
 
     @property
     def without_operators(self) -> Guidelines:
-        """What is left where training processes' count of operators is not believed."""
+        """The figures without training processes' operator counts."""
         low, cumulative = self.by_operators
         return Guidelines(
             self.updates._replace(low_flop=self.updates.low_flop - low),
@@ -89,16 +89,16 @@ def _both(one: Figures, other: Figures) -> Figures:
 
 
 NOTHING_COUNTED = Guidelines(NO_FIGURES, NO_FIGURES)
-Claims = Mapping[tuple[str, str], Figures]  # executed, by the phase and the format that were claimed; "": none was
+Claims = Mapping[tuple[str, str], Figures]  # executed, by claimed phase and format; "": none claimed
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What counts if training processes say the truth, which nobody checked: no verdict rests on it."""
+    """What counts if training processes tell the truth. Their claims are unchecked, and no verdict rests on them."""
 
     counted: Guidelines
     claims: Claims
-    process: int | None = None  # whose claims they are, where they are one's
+    process: int | None = None  # pid of the process, if all claims are of one
 
     def __add__(self, other: Claimed) -> Claimed:
         return Claimed(self.counted + other.counted, added_up((self.claims, other.claims)))
@@ -120,7 +120,7 @@ class Claimed:
 
 
 def required_share(method: Method | None, recomputation: Recomputation | None) -> Required:
-    """The share by what was declared, where the model's own arithmetic is not at hand."""
+    """The share by the declarations, for use without the model's own arithmetic."""
     stated = _STATED.get((recomputation, None if recomputation is Recomputation.NONE else method))  # type: ignore[arg-type]
     if recomputation is Recomputation.NONE:
         return Required(LEAST_WITHOUT_CHECKPOINTS_PPM, stated, PPM, ("none",))
@@ -131,7 +131,7 @@ def required_share(method: Method | None, recomputation: Recomputation | None) -
 
 
 def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:
-    """The ends of the one basis, and the measured figures of the other."""
+    """The low and high ends of `ends` with the measured figures of `point`."""
     return replace(
         ends,
         updates=ends.updates._replace(measured_flop=point.updates.measured_flop),
@@ -140,11 +140,11 @@ def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:
 
 
 def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guidelines:
-    """The basis of work whose executed figures by phase are `by_phase`, whoever declared the phases.
+    """The basis of work with the executed figures `by_phase`, whoever declared the phases.
 
-    Declared training counts, less recomputation; declared evaluation does not; all else may count and may not,
-    so it is in the upper bound only. Generated data count for the cumulative figure. What may count and was measured at
-    more than the margin of an estimate leaves no measured figure: without it that could be far too low.
+    Declared training counts, less recomputation; declared evaluation does not. All other work may or may not count, so
+    it is in the upper bound only. Generated data count in the cumulative figure. If the measured work that may count
+    exceeds the margin of an estimate there is no measured figure, since without that work it could be far too low.
     """
     train = by_phase.get(Phase.TRAIN.value, NO_FIGURES)
     generated = by_phase.get(Phase.GENERATE.value, NO_FIGURES)
@@ -168,5 +168,5 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
 
 
 def _point(measured: int | None, beside: int) -> int | None:
-    """The measured figure, unless `beside` it so much was measured that may count too that it is not an estimate."""
+    """The measured figure; None if so much measured work `beside` it may count too that it would not be an estimate."""
     return None if measured is None or beside * PPM > measured * MARGIN_PPM else measured

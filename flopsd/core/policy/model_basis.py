@@ -1,6 +1,6 @@
-"""The architecture basis of what training processes declare: of models, and of the work that passed them. Pure.
+"""The architecture basis from the models, and the work on them, that training processes declare. Pure.
 
-Imported where a process declares something: the arithmetic of architectures is a large part of the program.
+Imported only when a process declares something, because the architecture arithmetic is a large part of the program.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
 
-# A ledger's counts have 40 digits; so many FLOP of each of a job's nodes still add up to fewer.
+# A ledger's counts have 40 digits; the sum over a job's nodes of this many FLOP each still has fewer.
 MOST_FLOP = 10**36
 _BEYOND_COUNTS = note("flop_beyond_counts")
 
@@ -44,7 +44,7 @@ _BEYOND_COUNTS = note("flop_beyond_counts")
 def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
 ) -> tuple[Architecture | None, tuple[Note, ...]]:
-    """The basis, or None and why there is none; `method` and `recomputation` are agreed, or set by the operator."""
+    """The basis, or None and the reasons; `method` and `recomputation` are agreed or set by the operator."""
     working = [session for session in sessions if has_work(session.work) and session.is_trained]
     if not working:
         return None, _without_work(sessions)
@@ -97,7 +97,7 @@ def _with_others(found: Architecture, others: OtherModels) -> Architecture:
 
 
 def _without_work(sessions: Sequence[DeclaredSession]) -> tuple[Note, ...]:
-    """Why there is no architecture basis before any work was declared."""
+    """The reasons for having no architecture basis before any work was declared."""
     configs = [session.facts["model_config"] for session in sessions if "model_config" in session.facts]
     refused = dict.fromkeys(note_of(fault) for fault in map(why_not_read, configs) if fault is not None)
     if refused:
@@ -109,7 +109,7 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     way = way_for(facts, work)
     passed = {phase for phase, counters in work.items() if way.has_passed(counters)}
     for phase, counters in sorted(work.items()):
-        # Passes without tokens leave the figures of the others open; steps alone, or nothing else, leave none.
+        # Passes without tokens leave the other phases' figures open. Phases with steps alone, or no others, leave none.
         if phase not in passed and (counters.get("steps") or counters.get("forward_passes")):
             if counters.get("forward_passes") and passed:
                 continue

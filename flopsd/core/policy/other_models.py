@@ -1,9 +1,9 @@
-"""Models that pass tokens beside the trained one, as training processes declare them in sessions with a role. Pure.
+"""Models that process tokens next to the trained one, declared by training processes in sessions with a role. Pure.
 
-What they compute was executed. Of what training required it is in `computed` and `high`, and not in `low`: the
+All their compute was executed. The part that training required is in `computed` and `high`, but not in `low`: the
 Guidelines (C(2025) 5045, annex A.1) count what directly contributes to parameter updates, and do not mention these
-passes. The training of an auxiliary model, such as a value function, need not be counted (annex A.1): `high` alone has
-it.
+passes. The training of an auxiliary model, such as a value function, need not be counted (annex A.1): only `high`
+includes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flopsd.core.policy.ways import Way, by_shape, way_for
 from flopsd.core.session_protocol import DeclaredSession, has_passed
 from flopsd.errors import ArchitectureError
 
-# A process may declare anything, and must not stop the metering with it.
+# A process may declare anything, but must not be able to stop the metering.
 NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 NO_FLOP = Bounds(0, 0, 0)
 WITHOUT_GRADIENTS = note("passes_without_gradients")
@@ -31,7 +31,7 @@ _DIAGNOSTIC_OR_DATA = (Phase.EVALUATE.value, Phase.GENERATE.value)  # never requ
 
 @dataclass(frozen=True, slots=True)
 class OtherModels:
-    """Their part of what training required and of what all phases executed, and what to say of it."""
+    """These models' part of what training required and of what all phases executed, with notes about it."""
 
     required: OpenBounds
     executed: OpenBounds
@@ -39,7 +39,7 @@ class OtherModels:
 
 
 def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
-    """The sum over all sessions with a role; and open ends for all work that any session declares as not counted."""
+    """The sum over all sessions with a role, with open ends for work that any session declares as not counted."""
     required, executed, notes = OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP), dict[Note, None]()
     for session in sessions:
         named = session.facts.get("not_counted", {})
@@ -55,7 +55,7 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
 
 
 def required_without_gradients(phase: str, passes: Bounds) -> Bounds:
-    """What of forward passes in `phase` training required."""
+    """The part of forward passes in `phase` that training required."""
     return NO_FLOP if phase in _DIAGNOSTIC_OR_DATA else Bounds(0, passes.computed, passes.high)
 
 
@@ -88,7 +88,7 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
 
 
 def _way(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Way | None:
-    """By its configuration, else by the weights that rows passed or its size; None where it cannot be read."""
+    """By its configuration, otherwise by the weights that rows passed or its size; None if unreadable."""
     try:
         return way_for(facts, work)
     except (ArchitectureError, *NO_MODEL):

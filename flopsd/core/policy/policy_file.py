@@ -1,6 +1,6 @@
-"""A policy: thresholds of training compute as data. Pure.
+"""A policy: training compute thresholds as data. Pure.
 
-`policy_reader.py` reads one from parsed YAML, and `evaluate.py` compares its rules with an account.
+`policy_reader.py` reads a policy from parsed YAML; `evaluate.py` compares its rules with an account.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method
 
 BASE_KINDS = ("known", "estimated", "unknown")
-# How a rule is known: from the text cited, as flopsd reads that text, or from accounts of a text that was not read.
+# Basis of a rule: the cited text, flopsd's interpretation of that text, or reports about a text that was not read.
 TEXT, INTERPRETATION, SECONDARY = "text", "interpretation", "secondary"
 STATUSES = (TEXT, INTERPRETATION, SECONDARY)
 GREATER_THAN, AT_LEAST = COMPARISONS = "greater_than", "at_least"
 
 
 class Quantity(str, Enum):
-    """What is held against a threshold."""
+    """The quantity that is compared with a threshold."""
 
     UPDATES = "updates"
     CUMULATIVE = "cumulative"
@@ -34,8 +34,8 @@ WITH_BASE = frozenset({Quantity.BASE_UPDATES, Quantity.BASE_CUMULATIVE})
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """An exact count of FLOP, or an exact fraction of the base model's compute: one of the two. `at_least`: as much is
-    above it already. Otherwise only more is."""
+    """Either an exact count of FLOP or an exact fraction of the base model's compute. `at_least`: an equal amount is
+    above it too."""
 
     flop: Fraction | None
     of_base: Fraction | None
@@ -43,7 +43,7 @@ class Threshold:
 
 
 class Conditions(NamedTuple):
-    """What must be declared for a rule to apply. None and () ask nothing."""
+    """What must be declared for a rule to apply. None and () impose no condition."""
 
     modification: bool | None = None
     methods: tuple[Method, ...] = ()
@@ -54,7 +54,7 @@ class Conditions(NamedTuple):
 
 
 class PolicySource(NamedTuple):
-    """Where a claim stands: a key of the policy's sources, or `flopsd` for what we read into it."""
+    """The source of a claim: a key of the policy's sources, or `flopsd` for its own interpretation."""
 
     of: str
     at: str
@@ -64,8 +64,8 @@ class PolicySource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One threshold. Either `quantities` and `threshold` are there, or the result is `derived` from other rules.
-    `quantities` are those for an ordinary base model and for one with systemic risk."""
+    """One threshold. Either `quantities` and `threshold` are set, or the result is `derived` from other rules.
+    `quantities` are for an ordinary base model and for one with systemic risk, in that order."""
 
     id: str
     title: str
@@ -80,12 +80,12 @@ class Rule:
     or_else: str | None
     derived: tuple[str, ...]
     assumes: str
-    other_conditions: tuple[str, ...]  # what the law also asks, such as a revenue, which no meter can decide
-    notify: bool  # whether the regulator is notified when it is above
+    other_conditions: tuple[str, ...]  # what the law also requires and no meter can decide, such as a revenue
+    notify: bool  # whether the regulator must be notified when above
 
 
 class FormRules(NamedTuple):
-    """To how many significant figures a regulator's form takes its figures, and its bands of training time."""
+    """The significant figures of a regulator's form, and its bands of training time in months."""
 
     flop_figures: int
     notification_figures: int
@@ -96,7 +96,7 @@ class FormRules(NamedTuple):
 
 
 class Presumption(NamedTuple):
-    """The law presumes systemic risk of a base model whose compute is above this."""
+    """The law presumes systemic risk of a base model with more compute than this."""
 
     above_flop: int
     citation: str
@@ -104,18 +104,18 @@ class Presumption(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One regime's rules, with the SHA-256 of the file they came from."""
+    """The rules of one legal regime, with the SHA-256 of their file."""
 
     id: str
     sha256: str
     title: str
     notice: str
-    margin_ppm: int  # how far an estimate may be off, both ways
-    counts_integers: bool  # whether integer operations count beside FLOP
+    margin_ppm: int  # how far an estimate may be off, either way
+    counts_integers: bool  # whether integer operations count in addition to FLOP
     rules: tuple[Rule, ...]
     form: FormRules | None
     presumed: Presumption | None = None
-    # What follows of each rule from declarations alone; see evaluate.py.
+    # For each rule, what follows from declarations alone; see evaluate.py.
     known: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rule(self, rule_id: str) -> Rule:

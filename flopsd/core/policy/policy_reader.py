@@ -1,6 +1,6 @@
-"""A policy from parsed YAML, read strictly: every problem with its line. Pure.
+"""Strict reader of a policy from parsed YAML: reports every problem with its line. Pure.
 
-The head of `config/policies/eu-ai-act.yaml` explains the fields of a policy file, docs/thresholds.md the shortest one.
+The head of `config/policies/eu-ai-act.yaml` explains the fields; docs/thresholds.md shows the shortest policy.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from flopsd.errors import PolicyError
 SCHEMA = "flopsd-policy/1"
 INTEGER_OPERATIONS = ("not counted", "counted")
 MAX_TEXT = 1200
-MAX_FLOP = 10**40  # as counts in ledgers
-MAX_TERM = 10**9  # of a fraction, beside a count: in a ledger both terms have 60 digits at most
+MAX_FLOP = 10**40  # the limit of counts in ledgers
+MAX_TERM = 10**9  # of a fraction of a count: in a ledger each term has at most 60 digits
 NOTICE = "A comparison of compute with the thresholds of this policy, and no legal advice."
 HINT = "docs/thresholds.md has the shortest policy; config/policies/eu-ai-act.yaml explains every field"
-OURS = "flopsd"  # the source of what we read into a text
+OURS = "flopsd"  # the source name of our own interpretations
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,59}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])", re.ASCII)
-Lines = Mapping[str, int]  # of the file, by the path of a field such as `rules[0].at_least`
+Lines = Mapping[str, int]  # line numbers in the file by the path of a field such as `rules[0].at_least`
 
 
 def policy_from(data: object, sha256: str, lines: Lines | None = None) -> Policy:
-    """A policy from parsed YAML. Raises PolicyError with every problem, by line where `lines` has it."""
+    """A policy from parsed YAML. Raises PolicyError with every problem, and its line where `lines` has it."""
     problems: list[str] = []
     place = _Place(problems, lines or {})
     top = FieldReader(data, "", place.report("policy"))
@@ -86,13 +86,13 @@ def policy_from(data: object, sha256: str, lines: Lines | None = None) -> Policy
 
 
 class _Place:
-    """Where in the file a problem is: the line of the field, or of what it is missing from."""
+    """Locates problems in the file: the line of the field, or of the enclosing one if the field is missing."""
 
     def __init__(self, problems: list[str], lines: Lines) -> None:
         self._problems, self._lines = problems, lines
 
     def report(self, named: str, root: str = "") -> Report:
-        """For the fields below `root`; a problem begins with the path of its field, as FieldReader has it."""
+        """A report for the fields below `root`; a problem begins with the path of its field, as in FieldReader."""
 
         def add(problem: str) -> None:
             path = problem.partition(": ")[0]
@@ -108,10 +108,10 @@ class _Place:
 
 
 def _margin(top: FieldReader, sources: set[str]) -> int:
-    """How far an estimate may be off, both ways, in ppm."""
+    """How far an estimate may be off, either way, in ppm."""
     margin = top.maybe_object("estimation_margin")
     if margin is None:
-        return MARGIN_PPM  # an estimate without a margin would be taken for exact
+        return MARGIN_PPM  # without a margin an estimate would be taken as exact
     margin.only("ppm", "citation", "source")
     if "source" in margin:
         _source(margin.object("source"), sources)
@@ -123,7 +123,7 @@ def _id(entry: FieldReader, key: str) -> str:
 
 
 def _text(entry: FieldReader, key: str, missing: str | None = None) -> str:
-    """`missing`: what a field means that is left out; None: it must be there."""
+    """A text; `missing` is the value of an omitted field, None if the field is required."""
     return missing if missing is not None and key not in entry else entry.line(key, MAX_TEXT, fold=True)
 
 
@@ -165,7 +165,7 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
 
 
 def _named(raw: object, at: int) -> str:
-    """A rule in a message: by its id, or by its place where it has no usable one."""
+    """A rule's name for messages: its id, or its position where the id is unusable."""
     name = raw.get("id") if isinstance(raw, Mapping) else None
     return f"rule {name:.60}" if isinstance(name, str) and name.isprintable() and name else f"rule {at + 1}"
 
@@ -230,7 +230,7 @@ def _threshold(entry: FieldReader, quantities: Sequence[Quantity]) -> Threshold:
         if max(of_base.numerator, of_base.denominator) > MAX_TERM:
             part.wrong("of_base", "a fraction of whole numbers up to 1e9")
         if not WITH_BASE.isdisjoint(quantities):
-            # Which base models are above would be another sum: `own > (F - 1) x base`, and any base at all below 1.
+            # That would need another formula: `own > (F - 1) x base`, and any base at all for F below 1.
             part.problem("of_base", "cannot be of a base+ quantity: base+updates above 4/3 is updates above 1/3")
         return Threshold(None, of_base, at_least)
     raw = entry.raw(name)
@@ -270,7 +270,7 @@ def _form(form: FieldReader, sources: set[str]) -> FormRules:
 
 
 def _check_together(rules: Sequence[Rule], place: _Place) -> None:
-    """Report what is wrong between rules."""
+    """Report inconsistencies between rules."""
     by_id = {rule.id: rule for rule in rules}
     if len(by_id) != len(rules):
         place.report("policy")("rules: two rules have the same id")

@@ -1,7 +1,7 @@
-"""The architecture basis as sums that ledgers add up, and how far two bases of one run agree. Pure.
+"""The architecture basis as sums that ledgers can add, and ratios of two bases of one run. Pure.
 
-Each basis is an interval, so their ratio is one too. A disagreement has a name, so that it can be looked up and
-alerted on; it never changes a figure.
+Each basis is an interval, so a ratio is one too. A disagreement has a name for look-ups and alerts; it never changes a
+figure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_WORK = note("no_work")
 
 @dataclass(frozen=True, slots=True)
 class OpenBounds:
-    """Bounds of FLOP. `computed` and `high` are None where something that belongs to them was not counted."""
+    """Bounds of FLOP. `computed` and `high` are None where work that belongs to them was not counted."""
 
     low: int
     computed: int | None
@@ -52,7 +52,7 @@ class OpenBounds:
 
 
 def open_bounds_from(entry: Mapping[str, Any]) -> OpenBounds:
-    """The inverse of `OpenBounds.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
+    """The inverse of `OpenBounds.for_ledger`. Raises KeyError, TypeError or ValueError on anything else."""
     computed, high = (None if entry[name] is None else whole_number(entry[name]) for name in ("computed", "high"))
     return OpenBounds(whole_number(entry["low"]), computed, high)
 
@@ -63,7 +63,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureFigures:
-    """The architecture basis in sums: what training required, and what all declared phases executed, in FLOP."""
+    """The architecture basis as sums: FLOP that training required, and FLOP that all declared phases executed."""
 
     required: OpenBounds
     executed: OpenBounds
@@ -94,8 +94,8 @@ class ArchitectureFigures:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed, with the
-    passes without gradients that it required."""
+    """FLOP counted from model and tokens; `training_executed` is the part that training executed, including the passes
+    without gradients that it required."""
 
     counted: ArchitectureFigures
     training_executed: OpenBounds
@@ -106,7 +106,7 @@ class Architecture:
 
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
-    """The inverse of `ArchitectureFigures.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
+    """The inverse of `ArchitectureFigures.for_ledger`. Raises KeyError, TypeError or ValueError on anything else."""
     tokens = whole_number(entry["tokens"])
     methods = frozenset(entry["method"])
     if not methods or not methods <= {SHAPE, WEIGHTS}:
@@ -115,7 +115,7 @@ def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
 
 
 class Ratio(NamedTuple):
-    """`low` and `high` are None where a bound is missing or zero; `measured` where a point is."""
+    """One basis over another. `low` and `high` are None if a bound is missing or zero, `measured` if a point is."""
 
     name: str
     low_ppm: int | None
@@ -155,13 +155,13 @@ def reconcile(
     architecture: ArchitectureFigures | None,
     framework_flop: int | None = None,
 ) -> tuple[Ratio, ...]:
-    """The bases of a run against each other; none where there is only one."""
+    """The ratios of a run's bases; none where there is only one basis."""
     if architecture is None:
         return ()
     declared = NO_FIGURES
     for phase in Phase:
         declared += by_phase.get(phase.value, NO_FIGURES)
-    most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # what was not declared may be of them
+    most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # undeclared work may belong to them
     needed, all_of_it = architecture.required, architecture.executed
     ratios = [
         _ratio(
@@ -179,7 +179,7 @@ def reconcile(
 
 
 def operators_ratio(measured: Figures, counted_flop: int) -> Ratio:
-    """What counters measured on devices whose operators training processes count, against that count."""
+    """The counter measurements of devices with an operator count of training processes, divided by that count."""
     counted = Figures(counted_flop, counted_flop, counted_flop)
     return _ratio("executed/operator_count", measured, counted)._replace(more=MORE_MEASURED, less=LESS_MEASURED)
 

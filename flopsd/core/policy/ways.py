@@ -1,4 +1,4 @@
-"""How the FLOP of a declared model are computed: by its shape, else by the weights that rows passed. Pure."""
+"""How the FLOP of a declared model are computed: by its shape, otherwise by the weights that rows passed. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Work = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`flop` and `forward` take the counters of one phase; `has_passed` says whether they are enough for a figure."""
+    """`flop` and `forward` take the counters of one phase; `has_passed` returns whether these suffice for a figure."""
 
     flop: Callable[[Work, Training], ArchitectureFlop]
     forward: Callable[[Work, Training], Bounds]
@@ -41,7 +41,7 @@ class Way:
 
 
 def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
-    """The way for a model with these facts and counters by phase. Raises ArchitectureError where there is none."""
+    """The way for a model with these facts and counters by phase. Raises ArchitectureError if there is none."""
     config, total = facts.get("model_config"), facts.get("parameters_total")
     by_weights = any(map(is_counted, work.values()))
     if config is None and total is None:
@@ -59,7 +59,7 @@ def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
 
 
 def by_shape(model: Model) -> Way:
-    """By every matrix of the model, or by its size."""
+    """Count by every matrix of the model, or by its size."""
     return Way(partial(flop, model), partial(forward_flop, model), has_passed, parameters(model), SHAPE)
 
 
