@@ -1,11 +1,11 @@
-"""The errors that flopsd raises, each with a hint at what to do."""
+"""The exceptions that flopsd raises, each with a hint on what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-# Why a key cannot sign, as a label of metrics.
+# Why a key cannot sign; a label value of metrics.
 KeyFault = Literal[
     "denied", "disabled", "no_answer", "no_credentials", "no_token", "not_found", "not_installed", "other",
     "pin_refused", "public_key", "secret", "wrong_kind",
@@ -13,8 +13,8 @@ KeyFault = Literal[
 
 
 class FlopsdError(Exception):
-    """Base of all errors that flopsd raises on purpose. `hint` says what to do next. Where one refuses a ledger, `code`
-    is its reason, of refusals-v1.json, and `path` where it is; else empty."""
+    """Base of all errors that flopsd raises on purpose. `hint` says what to do next. For a refused ledger, `code` is
+    the reason from refusals-v1.json and `path` its place in the ledger; otherwise both are empty."""
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", path: str = "") -> None:
         super().__init__(message)
@@ -22,13 +22,13 @@ class FlopsdError(Exception):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The message as it is printed. Only an error that lists several things has several: a text that one quotes
+        """The message as printed. Only an error that lists several items has several lines: text that an error quotes
         must not begin a line."""
         return (str(self),)
 
     @property
     def with_hint(self) -> str:
-        """The message and what to do next, for a line of a log."""
+        """The message and its hint on one line, for a log."""
         return f"{self}; {self.hint}" if self.hint else str(self)
 
 
@@ -54,11 +54,11 @@ class PeakTableError(FlopsdError):
 
 
 class UnknownDeviceError(PeakTableError):
-    """No row of the peak table matches a device. No peak is guessed for it."""
+    """No row of the peak table matches a device, and no peak is guessed for it."""
 
 
 class PolicyError(FlopsdError):
-    """A policy file is malformed or contradicts itself; `problems` lists every one."""
+    """A policy file is malformed or contradicts itself; `problems` lists every problem."""
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
@@ -66,7 +66,7 @@ class PolicyError(FlopsdError):
 
 
 class SourceError(FlopsdError):
-    """A source of readings failed. `reason`: a gap reason that says more than that, as metrics and gaps have it."""
+    """A source of readings failed. `reason` is a more specific gap reason, if any, for metrics and gaps."""
 
     def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -74,8 +74,8 @@ class SourceError(FlopsdError):
 
 
 class SourceUnavailableError(SourceError):
-    """A source cannot be opened on this machine. `absent`: it has no device here, which is a failure only if it was
-    `named`, and not just probed for."""
+    """A source cannot be opened on this machine. `absent`: it has no device here, which is a failure only if the source
+    was `named`, not merely probed for."""
 
     def __init__(self, message: str, *, hint: str = "", absent: bool = False, reason: str = "") -> None:
         super().__init__(message, hint=hint, reason=reason)
@@ -87,7 +87,7 @@ class SourceUnavailableError(SourceError):
 
 
 class OwnershipError(FlopsdError):
-    """The service that assigns devices to jobs does not answer, or its answer is unusable."""
+    """The service that assigns devices to jobs does not answer, or gives an unusable answer."""
 
 
 class JournalError(FlopsdError):
@@ -95,15 +95,15 @@ class JournalError(FlopsdError):
 
 
 class JournalReplacedError(JournalError):
-    """A journal that is not the one that this run wrote."""
+    """The journal is not the one that this run wrote."""
 
 
 class JournalDamagedError(JournalError):
-    """A record of the journal is not the one that was written."""
+    """A record of the journal differs from the one that was written."""
 
 
 class UnreadableRecordError(JournalError):
-    """A record that no reader of the journal would accept. It is not written: everything after it would be lost."""
+    """A record that every journal reader would refuse. It is not written, since everything after it would be lost."""
 
 
 class StateDirBusyError(JournalError):
@@ -119,8 +119,8 @@ class SigningKeyError(FlopsdError):
 
 
 class EvidenceError(FlopsdError):
-    """A piece of evidence cannot be collected or is invalid. `code`: why it is absent, of the table of words
-    (`evidence.reason`), with its parameters; empty: only its message says it."""
+    """A piece of evidence cannot be collected or is invalid. `code` and its parameters say why it is absent, in terms
+    of the table of words (`evidence.reason`); if empty, only the message does."""
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", **parameters: str) -> None:
         super().__init__(message, hint=hint, code=code)
@@ -132,17 +132,17 @@ class LedgerError(FlopsdError):
 
 
 class OtherFileThereError(LedgerError):
-    """Another file is where a copy should go, and must not be replaced: trying again changes nothing."""
+    """A different file is at the destination of a copy and must not be replaced; retrying changes nothing."""
 
 
 class NodeGivenTwiceError(LedgerError):
-    """Two ledgers of one node begin at the same moment: of one journal, or of two that part. `labels` names them."""
+    """Two ledgers of one node begin at the same time: of one journal, or of two that diverge. `labels` names them."""
 
     labels: tuple[str, str] = ("", "")
 
 
 class FileChangedError(FlopsdError):
-    """A file does not have the bytes that it is known by."""
+    """A file does not have the bytes that were recorded for it."""
 
     def __init__(self, path: object) -> None:
         super().__init__(
@@ -152,8 +152,8 @@ class FileChangedError(FlopsdError):
 
 
 class ArchitectureError(FlopsdError):
-    """A model or the work on it is not described well enough to compute its FLOP: a code of the table of words
-    (`architectureAbsentReasons`) and its parameters, as a ledger has them. Whoever shows it puts it into words."""
+    """A model, or the work on it, is not described well enough to compute its FLOP. Has a code of the table of words
+    (`architectureAbsentReasons`) and its parameters, as in ledgers; the code that shows it adds the words."""
 
     def __init__(self, code: str, *, hint: str = "", **parameters: str | int | tuple[str, ...]) -> None:
         self.parameters = tuple(
@@ -164,13 +164,13 @@ class ArchitectureError(FlopsdError):
 
 
 class UnknownFieldsError(ArchitectureError):
-    """A model's configuration has fields that flopsd does not know; `fields` are all of them."""
+    """A model's configuration has fields that flopsd does not know; `fields` lists them all."""
 
     fields: tuple[str, ...] = ()
 
 
 class StorageError(FlopsdError):
-    """A sealed ledger could not be copied to other locations, a message for each."""
+    """A sealed ledger could not be copied to other locations; `messages` has one per location."""
 
     def __init__(self, *messages: str, hint: str = "") -> None:
         self.messages = messages
@@ -194,7 +194,7 @@ class ListenError(FlopsdError):
 
 
 class NotVerifiedError(FlopsdError):
-    """A ledger failed verification; the message is the first failure."""
+    """A ledger failed verification; the message describes the first failure."""
 
 
 class MissingExtraError(FlopsdError):

@@ -1,1 +1,1 @@
-"""The command line: one module a verb, and the only room that exits."""
+"""The command line: one module per verb. The only room that exits the process."""

@@ -1,7 +1,7 @@
-"""What the verbs share.
+"""Code that the verbs share.
 
 A verb returns its exit code: 0 success, 1 failure, 2 usage, 3 not verified, 4 no source. Data goes to stdout, messages
-to stderr. Each verb imports what it needs when it runs, so that metering does not load the signing packages.
+to stderr. Each verb imports its dependencies when it runs, so that metering does not load the signing packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
-# The settings that `seal` needs, and that `exec` passes on to it.
+# The settings that `seal` needs; `exec` passes them on to it.
 SEAL_KEYS = (
     "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
     "timestamp_url", "witness_url", "rotate_every", "keep_segments",
@@ -48,7 +48,7 @@ def positive(text: str) -> int:
 def add_repeatable(
     parser: argparse.ArgumentParser, flag: str, metavar: str, text: str, *, needed: bool = False
 ) -> None:
-    """An option that may be given several times: a list, empty where it is not given."""
+    """Add an option that may be given several times; its value is a list, empty by default."""
     default: list[str] | None = None if needed else []
     parser.add_argument(
         flag, action="append", required=needed, default=default, metavar=metavar, help=f"{text}; repeatable"
@@ -56,9 +56,9 @@ def add_repeatable(
 
 
 def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
-    """Write to `file`, or to stdout if it is None. A file is replaced, whole or not at all; a device, a FIFO or the
-    target of a link, such as /dev/stdout, is written to, as a shell does. Raises LedgerError, also for a file that was
-    `read` for it: a ledger or journal that is overwritten is lost. Nor does anything take the place of a key."""
+    """Write to `file`, or to stdout if it is None. A regular file is replaced atomically; a device, a FIFO or the
+    target of a link, such as /dev/stdout, is written to, as by a shell. Raises LedgerError, also for a file that was
+    `read` for the output (overwriting a ledger or journal loses it), and for a key."""
     if file is None:
         sys.stdout.write(text)
         return
@@ -82,7 +82,7 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
 
 
 def _is_key(path: Path) -> bool:
-    """Whether a private or public key lies there, which nothing can make again. Raises OSError."""
+    """Whether the file is a private or public key, which cannot be made again. Raises OSError."""
     if not is_file(path):
         return False
     with path.open("rb") as file:
@@ -90,17 +90,17 @@ def _is_key(path: Path) -> bool:
 
 
 def note(text: str, level: int = logging.INFO) -> None:
-    """Print something for the user on stderr; `level` is its priority where that is systemd's journal."""
+    """Print a message for the user on stderr; `level` is its priority if stderr is systemd's journal."""
     say(sys.stderr, with_priority(f"flopsd: {one_line(text)}\n", level, sys.stderr))
 
 
 def remarks(arguments: argparse.Namespace) -> Callable[[str], None]:
-    """Where a verb's remarks go that are not errors: to stderr, and nowhere with -q."""
+    """The function that prints a verb's remarks (not errors): to stderr, or nowhere with -q."""
     return (lambda _: None) if arguments.quiet else note
 
 
 def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
-    """A line on stderr about work that takes long; none with -q, and none where stderr is not a terminal."""
+    """A progress line on stderr for slow work; none with -q, or if stderr is not a terminal."""
     from flopsd.system.progress import ProgressLine, is_screen
 
     is_shown = not arguments.quiet and is_screen(sys.stderr)
@@ -108,12 +108,12 @@ def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
 
 
 def loudness(arguments: argparse.Namespace) -> list[str]:
-    """-q or -v as it was given, to pass it to another process."""
+    """The -q or -v that was given, for passing to another process."""
     return ["--quiet"] if arguments.quiet else ["--verbose"] if arguments.verbose else []
 
 
 def be_nice() -> None:
-    """Lower the priority, since the processors belong to the job. Not an error where a service may not."""
+    """Lower the priority, since the processors belong to the job. Services may be denied this, which is no error."""
     try:
         os.nice(NICENESS)
     except OSError:
@@ -121,13 +121,13 @@ def be_nice() -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
-    parser.usage = parser.usage or f"{parser.prog} [options]"  # else it would be longer than a screen
+    parser.usage = parser.usage or f"{parser.prog} [options]"  # otherwise it would be longer than a screen
     parser.add_argument("--config", metavar="FILE", help="settings file (also FLOPSD_CONFIG)")
     _add_flags(parser, settings)
 
 
 def add_source_settings(parser: argparse.ArgumentParser, sources: KnownSources) -> None:
-    """The options of all sources, under a heading that lists the sources."""
+    """Add the options of all sources, under a heading that lists the sources."""
     listed = "\n".join(f"{info.name}: {info.title}" for info in sources.infos)
     _add_flags(parser.add_argument_group("sources", listed), sources.settings)
 
@@ -156,7 +156,7 @@ def effective(layers: Layers) -> Settings:
 
 
 def layers_of(arguments: argparse.Namespace) -> Layers:
-    """What was given as file, variables and flags. A setting that is not known may be that of an unusable plug-in."""
+    """The values given by file, variables and flags. An unknown setting may belong to an unusable plug-in."""
     from flopsd.settings.load import read_layers
 
     sources = sources_of(arguments)
@@ -167,7 +167,7 @@ def layers_of(arguments: argparse.Namespace) -> Layers:
 
 
 def sources_of(arguments: argparse.Namespace) -> KnownSources:
-    """What the installed sources declare, as read when the command line was parsed."""
+    """The declarations of the installed sources, as read when the command line was parsed."""
     sources: KnownSources = arguments.sources_known
     return sources
 

@@ -1,4 +1,4 @@
-"""`config show` and `config check`, `completion` and `man`."""
+"""`config show`, `config check`, `completion` and `man`."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 
 
 def _complete_paths(parser: argparse.ArgumentParser, kinds: Mapping[str, object]) -> None:
-    """Have the shell complete paths for flags whose metavar is one of `kinds`."""
+    """Make the shell complete paths for flags whose metavar is one of `kinds`."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for one in action.choices.values():

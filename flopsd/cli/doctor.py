@@ -1,4 +1,4 @@
-"""Preflight: what would work here, what would not, and what to do about it."""
+"""Preflight: what works on this machine, what does not, and how to fix it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _FOR_KEYS = ("sealing", "key in AWS KMS", "key in a PKCS#11 token")  # packages 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` is true of
-    a device that can be metered. A device's check has its evidence, why it is not better, and in `needs` the flag
-    without which `flopsd run` would not look for it."""
+    """One finding. `state` is ok, warn, fail, or none for something that is absent and not required. `meters` is true
+    for a device that can be metered. The check of a device has its evidence, why no stronger one, and in `needs` the
+    flag without which `flopsd run` would not find it."""
 
     name: str
     state: str
@@ -57,15 +57,15 @@ class Diagnosis:
 
 
 def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, known: KnownSources) -> list[Diagnosis]:
-    """All checks. Never raises for what it finds. Where no source is named, those of plug-ins are asked too, each by
-    itself: `flopsd run` reads them by name alone."""
+    """Run all checks. Findings never raise. If no source is named, plug-in sources are also tried, each separately,
+    since `flopsd run` opens them only by name."""
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     packages = [_package(_FOR_KEYS[0], "cryptography", "seal"), *_asked_for(settings)]
     checks += packages
     if not any(one.state == "fail" and one.name in _FOR_KEYS for one in packages):
         checks.append(_key(settings, environment))
     try:
-        check_needs(replace(settings, peaks=None))  # the peak table has a line of its own
+        check_needs(replace(settings, peaks=None))  # the peak table has its own line
     except FlopsdError as fault:
         checks += [Diagnosis("settings", "fail", line, fault.hint) for line in fault.lines]
     names = settings.sources if settings.sources != ("probe",) else probed()
@@ -86,7 +86,7 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, kn
 def _sources(
     settings: Settings, names: Sequence[str], environment: Mapping[str, str], clock: Clock
 ) -> Iterator[Diagnosis]:
-    """The peak table, and what these sources would give together."""
+    """Check the peak table, and what these sources would read together."""
     try:
         rated = table_of(settings.peaks, names)
     except FlopsdError as fault:
@@ -97,7 +97,7 @@ def _sources(
     yield Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…{added}")
     context = find_context(environment)
     job = Job(environment, context.job_name, None, cores_per_chip(context, table))
-    # What `flopsd run` would start is named, and not started.
+    # The program that `flopsd run` would start is reported, but not started.
     looking = replace(settings, source_options={**settings.source_options, HOSTENGINE: "off"})
     opening = SourceOpener(looking, SourceSettings(clock, table), job)
     found = probe(names, opening.open, clock)
@@ -113,7 +113,7 @@ def can_meter(checks: list[Diagnosis]) -> bool:
 
 
 def doctor_text(checks: list[Diagnosis]) -> str:
-    """The findings for a terminal, and the verdict. What is not here needs no fix where something else is metered."""
+    """The findings for a terminal, and the verdict. Absent items need no fix if something else can be metered."""
     lines, meters = [], can_meter(checks)
     needs = sorted({check.needs for check in checks if check.needs})
     for check in checks:
@@ -147,7 +147,7 @@ def _package(name: str, module: str, extra: str) -> Diagnosis:
 
 
 def _asked_for(settings: Settings) -> list[Diagnosis]:
-    """The packages that single settings need: the end of a run is too late to find one missing."""
+    """Check the packages that individual settings need: the end of a run is too late to find one missing."""
     scheme, _ = scheme_of(settings.key or "")
     to_s3 = any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node"))
     needs = (
@@ -221,7 +221,7 @@ def _facts_text(facts: Mapping[str, Any]) -> str:
 
 
 def device_diagnosis(device: Device, source: str, table: PeakTable) -> Diagnosis:
-    """What `source` would give of a device, by the row of `table` that it has."""
+    """What `source` would read of a device, rated by its row of `table`."""
     name = f"device {device.index}"
     try:
         part = table.resolve(device)
@@ -248,7 +248,7 @@ def device_diagnosis(device: Device, source: str, table: PeakTable) -> Diagnosis
 
 
 def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Diagnosis]:
-    """Whether the GPUs that NVML cannot measure have counters that something else may read."""
+    """Whether something else may read the counters of GPUs that NVML cannot measure."""
     lacking = [
         device
         for device, source in found.devices
@@ -269,12 +269,12 @@ def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Di
 
 
 def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
-    """Whether the driver's MIG capabilities are open, where a GPU is cut into slices."""
+    """Whether the driver's MIG capabilities are accessible, if a GPU is partitioned."""
     cut = [device for device, source in found.devices if source == "nvml" and _is_cut(device)]
     if not cut:
         return
     facts = next(one.facts for one in found.sources if one.name == "nvml")
-    # A process may read the slice that it was given without it.
+    # A process may read its own slice without the monitor capability.
     is_enough = facts["mig_monitor"] == OPEN or all(device.evidence in ESTIMATING for device in cut)
     detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process; of {_devices(cut)}"
     yield Diagnosis(
@@ -291,7 +291,7 @@ def _devices(devices: Sequence[Device]) -> str:
 
 
 def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:
-    """Whether the instance type's accelerators are all here, where the platform names the type."""
+    """Whether all accelerators of the instance type are present, if the platform names the type."""
     known = table.instances.get(instance_type or "")
     if known is None:
         return []

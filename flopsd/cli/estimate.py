@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from flopsd.report.planned_hardware import Hardware, Mfu
 
 _MAX_BYTES = 1 << 20
-_MOST_FLOP = 10**39  # with the margin of an estimate below what a count in a ledger can be
-# Which say more of a model that only its size is given of.
+_MOST_FLOP = 10**39  # plus the margin of an estimate, below the limit of counts in ledgers
+# Options that describe a model further if only its size is given.
 _OF_A_SIZE = ("--active-parameters", "--dense", "--embedding-parameters", "--layers", "--attention-width")
 _OF_HARDWARE = ("--count", "--devices-per-instance", "--format", "--mfu", "--mfu-from")
 
@@ -96,7 +96,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
 
 
 def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
-    """What attention costs follows from the length of a row: the longest that a model takes says nothing about it."""
+    """Check the row lengths, on which the cost of attention depends; a model's maximum says nothing about them."""
     from flopsd.errors import ConfigError
 
     longest = f"; the longest that this model takes is {model.max_positions}" if model.max_positions else ""
@@ -113,7 +113,7 @@ def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
 
 
 def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Hardware, ...]:
-    """What --on names, each once, with the price that is given for it."""
+    """The hardware that --on names, without repeats, with the price given for it."""
     from flopsd.errors import ConfigError
     from flopsd.report.planned_hardware import hardware_from
     from flopsd.settings.data_files import load_peaks
@@ -142,7 +142,7 @@ def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Ha
 
 
 def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
-    """As given, as measured by a ledger, or assumed; `source` states which."""
+    """MFU as given, as measured by a ledger, or assumed; `source` states which."""
     from flopsd.report.measured_mfu import mfu_of
     from flopsd.report.planned_hardware import Mfu
     from flopsd.settings.data_files import Tables

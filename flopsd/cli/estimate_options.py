@@ -1,4 +1,4 @@
-"""The options of `estimate`, and what they may hold."""
+"""The options of `estimate` and their checks."""
 
 from __future__ import annotations
 

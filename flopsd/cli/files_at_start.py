@@ -1,5 +1,5 @@
-"""The files of settings as `flopsd exec` read them. While its job runs they may be removed or edited: a daemon that is
-started again, and the process that seals at the end, then use copies of what the run began with."""
+"""The settings files as `flopsd exec` read them. They may be removed or edited while the job runs; a restarted daemon,
+and the process that seals at the end, then use copies of the original contents."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("flopsd")
 
 
 def remember(settings: Settings, config: Path | None, state: Path) -> int:
-    """The descriptor of a file for `use_remembered` in processes that inherit it: which files these are, with their
-    bytes, and the state folder. Raises OSError."""
+    """A descriptor for `use_remembered`, for processes that inherit it. It holds the names and bytes of the files, and
+    the state folder. Raises OSError."""
     files = [*own_policies(settings.policies), *(Path(one) for one in (settings.peaks, config) if one is not None)]
     given = {
         "state": str(state),
@@ -38,8 +38,8 @@ def remember(settings: Settings, config: Path | None, state: Path) -> int:
 
 
 def use_remembered(arguments: argparse.Namespace, *, logged: bool = True) -> None:
-    """Have --config, --peaks and --policy name the files that `remember` read; a copy in the state folder where one is
-    not what it was, which is `logged`."""
+    """Point --config, --peaks and --policy to the files that `remember` read; for a file that has changed since, to a
+    copy in the state folder, which is `logged`."""
     given = json.loads(os.pread(arguments.files_at_start, os.fstat(arguments.files_at_start).st_size, 0))
 
     def as_read(kind: str, file: str | None) -> str | None:

@@ -89,7 +89,7 @@ def _new(arguments: argparse.Namespace) -> int:
     from flopsd.report.terminal import shown
 
     scheme, rest = scheme_of(arguments.file)
-    if scheme != "file":  # as --key reads it: the file would not be found again
+    if scheme != "file":  # as --key reads it; such a file would not be found again
         raise SigningKeyError(
             f"{arguments.file} names no file, and `flopsd key new` makes files alone",
             hint="docs/keys.md shows how a key of AWS KMS or PKCS#11 is made; for a file with a colon write ./NAME",
@@ -133,7 +133,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    be_nice()  # the daemon runs this beside the job
+    be_nice()  # the daemon runs this while the job runs
     from flopsd.attestation.signing.check import check_configured
     from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.daemon.ledger_places import state_dir

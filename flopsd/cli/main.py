@@ -21,8 +21,8 @@ from flopsd.sources.registry import known_sources
 from flopsd.system.streams import flush, let_go, open_missing, say, set_encoding, with_priority
 
 METERING = ("run", "exec")
-NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
-# The module of this package that has each verb, in the order of --help.
+NO_DATA = (*METERING, "seal", "push")  # their stdout carries only messages; failing to write one is no error
+# The module of this package that implements each verb, in the order of --help.
 VERBS = {
     "run": "run", "exec": "run", "seal": "seal", "copy": "copy", "verify": "verify", "report": "report",
     "merge": "merge", "key": "key", "countersign": "key", "export": "export", "estimate": "estimate", "push": "push",
@@ -30,7 +30,7 @@ VERBS = {
     "man": "config",
 }  # fmt: skip
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-OF_SOURCES = ("run", "status", "config")  # modules whose verbs have the options of sources
+OF_SOURCES = ("run", "status", "config")  # modules with verbs that take the options of sources
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
         code = FAILED
     except OSError as fault:
-        if fault.filename is not None:  # by who only looked whether it is there
+        if fault.filename is not None:  # raised where code only checked whether a file exists
             note(f"{fault.filename}: {fault.strerror}", logging.ERROR)
             note(f"hint: {_remedy(fault)}", logging.ERROR)
             log.debug("raised here", exc_info=fault)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             note("the current folder was deleted, and a path that was given is relative to it", logging.ERROR)
             note("hint: run it in another folder, or give absolute paths", logging.ERROR)
         elif arguments.verb in NO_DATA or (fault.errno not in FULL and flush(sys.stdout)):
-            raise  # what one write refused may be gone when the next succeeds
+            raise  # the refused bytes may be lost even if the next write succeeds
         else:
             note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)
         code = FAILED
@@ -104,12 +104,12 @@ def _report(fault: FlopsdError) -> int:
 
 
 def log_uncaught(_kind: type[BaseException], fault: BaseException, _trace: TracebackType | None) -> None:
-    """As `sys.excepthook`: logs the traceback, so that each line has a priority in systemd's journal."""
+    """A `sys.excepthook` that logs the traceback, so that each line has a priority in systemd's journal."""
     logging.getLogger("flopsd").error("internal error; please report this with the traceback", exc_info=fault)
 
 
 class _StderrHandler(logging.Handler):
-    """Writes log records to stderr, and ignores a closed stderr. A message may quote a file, and stays one line."""
+    """Writes log records to stderr, ignoring a closed one. A message, which may quote a file, stays on one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = [f"flopsd: {record.levelname}: {record.getMessage()}"]
@@ -125,8 +125,8 @@ def _log_to_stderr(verb: str, *, quiet: bool = False, verbose: bool = False) -> 
 
 
 def _parser(verb: str = "") -> Parser:
-    """With `verb` alone and its module imported, and no other: metering keeps what it imports for weeks. With every
-    verb where that is none, so that help lists them."""
+    """A parser with `verb` only, importing only its module, because metering keeps its imports for weeks. With no such
+    verb, a parser with every verb, so that help lists them."""
     parser = Parser(
         prog="flopsd",
         description="Measures training compute from hardware counters and seals it in a signed ledger.",
@@ -138,6 +138,6 @@ def _parser(verb: str = "") -> Parser:
     for name in [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()):
         add = import_module(f"flopsd.cli.{name}").add
         add(verbs, sources) if name in OF_SOURCES else add(verbs)
-    # The parser for completions and the manual page, the sources for settings.
+    # The parser is for completions and the manual page, the sources are for settings.
     parser.set_defaults(parser=_parser, sources_known=sources, quiet=False, verbose=False)
     return parser

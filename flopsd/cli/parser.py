@@ -1,4 +1,4 @@
-"""The parser of the command line and of each verb: -q and -v everywhere, and errors that suggest what was meant."""
+"""The parser of the command line and of each verb: -q and -v everywhere, and errors with suggestions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flopsd.report.terminal import one_line
 from flopsd.settings.suggestions import did_you_mean
 from flopsd.system.streams import with_priority
 
-_LIKELY_OPTION = 0.7  # more than for words, since the dashes are alike in all
+_LIKELY_OPTION = 0.7  # higher than for words, since all options begin with dashes
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Keeps words whole, such as paths with hyphens and addresses, and the lines of a text of several."""
+    """Keeps words such as addresses and paths with hyphens whole, and the lines of a multi-line text."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         lines = " ".join(text.split())
@@ -33,28 +33,28 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors show the usage of the verb at hand. Its subparsers are of this class too."""
+    """An ArgumentParser whose errors show the usage of the verb in question. Its subparsers have this class too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
         loudness = self.add_mutually_exclusive_group()
-        # Without a default, so that the parser of the verb does not undo `flopsd -q VERB`.
+        # No default, so that the verb's parser does not undo `flopsd -q VERB`.
         for short, long, text in (("-q", "--quiet", "print errors only"), ("-v", "--verbose", "log more on stderr")):
             loudness.add_argument(short, long, action="store_true", default=argparse.SUPPRESS, help=text)
 
     def error(self, message: str) -> NoReturn:
-        """Show the usage and the message on stderr, and exit with 2."""
+        """Print the usage and the message on stderr, and exit with 2."""
         super().error(one_line(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(with_priority(message, logging.ERROR, file), file)
 
-    # argparse would return what is left to the parser above, whose usage says nothing about the verb.
+    # argparse would return the rest to the enclosing parser, whose usage says nothing about the verb.
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As in argparse, except that nothing may be left."""
+        """As in argparse, except that unparsed arguments are an error."""
         words = sys.argv[1:] if args is None else list(args)
         if not any(one.nargs in (argparse.PARSER, argparse.REMAINDER) for one in self._actions):
-            self._refuse_unknown(words)  # before argparse states that what was mistyped is missing
+            self._refuse_unknown(words)  # before argparse reports a mistyped option as missing
             if "" in words:
                 before = words[words.index("") - 1] if words.index("") else ""
                 what = f"{before} has an empty value" if before.startswith("-") else "an argument is empty"
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
-        """Exit where one of the words is an option, and neither a known one nor the beginning of one."""
+        """Exit if one of the words is an option that is neither known nor a prefix of a known one."""
         flags = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", words)]
         known = self._option_string_actions
         wrong = [flag for flag in flags if flag.startswith("--") and not any(one.startswith(flag) for one in known)]

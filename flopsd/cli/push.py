@@ -30,7 +30,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    be_nice()  # before anything heavy is loaded
+    be_nice()  # before loading anything large
     from flopsd.settings.push_targets import parse_target
     from flopsd.telemetry.push.pusher import run_fed, run_scraping
 

@@ -81,7 +81,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _check(
     arguments: argparse.Namespace, document: LedgerDocument, line: ProgressLine
 ) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
-    """Whether the ledger holds, where the reader gave a key; then its evidence, and its course from the journal."""
+    """Verify the ledger if the reader gave a key; also return its evidence, and its course from the journal."""
     from flopsd.errors import NotVerifiedError
     from flopsd.report.verification import not_checked, refused, verified
 
@@ -98,7 +98,7 @@ def _check(
 
 
 def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tables: Tables) -> list[dict[str, Any]]:
-    """How the run's compute grew. Only a node's ledger has a journal."""
+    """The growth of the run's compute over time. Only a node's ledger has a journal."""
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.seal import one_peak_table
     from flopsd.attestation.verify import Verified
@@ -111,7 +111,7 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tabl
 
 
 def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
-    """What verifies has no effect without a key, and a report that looks verified must be."""
+    """Refuse verification options without a key: they would have no effect, yet the report would look verified."""
     from flopsd.errors import ConfigError
 
     names = ("allow_replay", "also", "anchors", "children", "aws_certificate", "tsa_certificate")
@@ -129,7 +129,7 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
     if arguments.format == "html":
         from flopsd.report.html import report_html
 
-        set_encoding(sys.stdout, "utf-8")  # as the page says
+        set_encoding(sys.stdout, "utf-8")  # as the page declares
         return report_html(report)
     from flopsd.report.report_text import form_report, report_text
 

@@ -90,7 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     files = () if arguments.files_at_start is None else (arguments.files_at_start,)
     seal += [f"--files-at-start={one}" for one in files]
     settings, clock = settings_of(arguments), SystemClock()
-    if arguments.lifeline is None:  # else the launcher did, and the job runs
+    if arguments.lifeline is None:  # otherwise the launcher checked, and the job is running
         check_needs(settings)
         _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
@@ -147,7 +147,7 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 
 def _job_user(settings: Settings) -> User | None:
-    """Whom `exec` starts the job as; None: this process's own user. Raises ConfigError."""
+    """The user as whom `exec` starts the job; None: this process's own user. Raises ConfigError."""
     from flopsd.system.users import find_user
 
     if settings.job_user is None:
@@ -171,13 +171,13 @@ def _job_user(settings: Settings) -> User | None:
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
-    """Replace this process by the command, in a Slurm task other than the one that meters the node: two daemons would
+    """Replace this process by the command. For a Slurm task other than the one that meters the node: two daemons would
     count each device twice."""
     from flopsd.daemon.launcher import cannot_run
 
     log = logging.getLogger("flopsd")
     log.info("Slurm task %d of this node: its devices are metered by task 0", task)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, which the command would inherit
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), environment)
@@ -186,7 +186,7 @@ def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -
 
 
 def _check_web(settings: Settings) -> None:
-    """Raises ConfigError at the start, not at the first request, if the web configuration cannot be used."""
+    """Raise ConfigError at the start, rather than at the first request, if the web configuration is unusable."""
     if settings.web_config is not None and settings.listen is not None:
         from flopsd.telemetry.http.access import Access
 
@@ -194,9 +194,9 @@ def _check_web(settings: Settings) -> None:
 
 
 def _check_key(settings: Settings, *, goes_on: bool) -> None:
-    """Raises ConfigError at the start, not at the end of the run, if --key cannot be used. Not with `goes_on`: the run
-    can still be sealed with another key under exec, where the job runs already, and in a sidecar, whose key may arrive
-    later. The daemon logs it then."""
+    """Raise ConfigError at the start, rather than at the end of the run, if --key is unusable. With `goes_on` it is not
+    checked, since the run can still be sealed with another key: under exec, where the job is already running, and in a
+    sidecar, whose key may arrive later. The daemon then logs the problem."""
     from flopsd.attestation.signing.keys import check_key
 
     if not settings.seal or settings.key is None or goes_on:
@@ -208,7 +208,7 @@ def _check_key(settings: Settings, *, goes_on: bool) -> None:
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
-    """--config and the flags of `settings` as given on the command line, to pass them to another process."""
+    """--config and the flags of `settings` as given on the command line, for passing to another process."""
     flags = ["--config", arguments.config] if arguments.config else []
     for setting in settings:
         value = getattr(arguments, setting.key, None)

@@ -133,9 +133,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def watch(read: Callable[[], Status], every_seconds: float, clock: Clock, out: IO[str], term: str) -> None:
-    """Show the status that `read` gives again and again until SIGINT or SIGTERM, in a terminal, which is then as it was
-    before. Into anything but a terminal it writes one picture after the other, without any control sequence. Raises
-    FlopsdError where the very first look fails."""
+    """Show the status repeatedly until SIGINT or SIGTERM. A terminal is restored afterwards; other outputs get one text
+    after another, without control sequences. `read` returns the status. Raises FlopsdError only if the first read
+    fails."""
     found: Status | FlopsdError = read()
     screen = out.isatty() and term not in ("", "dumb")
     with awaited(signal.SIGINT, signal.SIGTERM, signal.SIGTSTP) as wait:
@@ -154,7 +154,7 @@ def watch(read: Callable[[], Status], every_seconds: float, clock: Clock, out: I
                     return
                 try:
                     found = read()
-                except FlopsdError as fault:  # it may come back
+                except FlopsdError as fault:  # the daemon may come back
                     found = fault
         finally:
             _leave(out, screen)
@@ -167,7 +167,7 @@ def _leave(out: IO[str], screen: bool) -> None:
 
 
 def _text(found: Status | FlopsdError, size: tuple[int, int] | None = None) -> str:
-    """The status, or why it cannot be read; fitted to columns and rows, where they are given."""
+    """The status, or why it cannot be read; fitted to columns and rows if given."""
     from flopsd.report.terminal import shown, wrapped
     from flopsd.telemetry.status_screen import status_screen
     from flopsd.telemetry.status_text import status_text
@@ -179,7 +179,7 @@ def _text(found: Status | FlopsdError, size: tuple[int, int] | None = None) -> s
 
 
 def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) -> str:
-    """The text over what was there, cut to the terminal, which may have been made larger or smaller."""
+    """The text, overwriting the previous one and cut to the terminal, which may have been resized."""
     lines = [at, "", *_text(found, (columns, height - 2)).rstrip("\n").split("\n")]
     if len(lines) > height:
         lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more lines"]
@@ -187,15 +187,15 @@ def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) ->
 
 
 def _cut(line: str, columns: int) -> str:
-    """A line that is cut ends with an ellipsis, so that a figure without its last digits does not look like another. In
-    ASCII: where the terminal's encoding has no `…`, an escape longer than the line would be written."""
+    """The line, cut to `columns`. A cut line ends with an ellipsis, so that a truncated figure does not look like
+    another. It is ASCII: an encoding without `…` would replace it by an escape longer than the line."""
     return line if len(line) <= columns else f"{line[: max(0, columns - 3)]}..."[:columns]
 
 
 def _size() -> tuple[int, int]:
-    """Of the terminal as it is now: $COLUMNS and $LINES are those of an earlier one."""
+    """The size of the terminal now; $COLUMNS and $LINES are from an earlier time."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):
         return shutil.get_terminal_size()
-    return size.columns or 80, size.lines or 24  # 0 by 0 where nobody set it, as under `docker exec -t` in a script
+    return size.columns or 80, size.lines or 24  # 0 by 0 if nobody set it, as under `docker exec -t` in a script

@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
 
 
 def add_verification(parser: argparse.ArgumentParser, *, key_text: str) -> None:
-    """The options of verification. argparse does not require --key: `_no_key` says more about a missing one."""
+    """Add the options of verification. --key is not required by argparse: `_no_key` explains more if it is missing."""
     add_repeatable(parser, "--key", "PUBLIC-KEY", key_text)
     add_inputs(parser)
     for flag, metavar, text in (
@@ -67,7 +67,7 @@ def add_verification(parser: argparse.ArgumentParser, *, key_text: str) -> None:
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """The options of verification that `countersign` has too."""
+    """Add the options of verification that `countersign` also has."""
     parser.add_argument(
         "--threshold",
         type=positive,
@@ -87,8 +87,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def verify_with(
     arguments: argparse.Namespace, line: ProgressLine, *, in_parts: bool = False
 ) -> Verified | VerifiedMerge:
-    """Verify the ledger with the options of `add_verification`; `in_parts`: the children of a large merged one are not
-    asked for as a list, which takes five times the memory of their text. Raises NotVerifiedError, and ConfigError for
+    """Verify the ledger with the options of `add_verification`. `in_parts`: do not hold the children of a large merged
+    ledger as a list, which takes five times the memory of their text. Raises NotVerifiedError, and ConfigError for
     options that do not apply to this kind of ledger."""
     from flopsd.attestation.evidence.trust import load_trust
     from flopsd.attestation.ledger_files import journal_beside
@@ -132,7 +132,7 @@ def verify_with(
             verified = verify_ledger(again, tables=tables, allow_replay=allow_replay, progress=line)
         except NotVerifiedError as fault:
             raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint, code=fault.code) from fault
-        others -= {*again.keyids}  # a run that goes on may get another key
+        others -= {*again.keyids}  # a continuing run may get another key
         also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
     return replace(found, also=tuple(also), not_signed_by=tuple(one for one in found.not_signed_by if one in others))
 
@@ -196,7 +196,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _no_key(arguments: argparse.Namespace) -> ConfigError:
-    """Names the public key beside the ledger, if there is one, and what trusting that one would mean."""
+    """An error that names the public key next to the ledger, if any, and what trusting it would mean."""
     from flopsd.attestation.ledger_files import public_key_beside
     from flopsd.attestation.signing.keys import load_public
     from flopsd.report.terminal import shell_command

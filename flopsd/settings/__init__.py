@@ -1,1 +1,1 @@
-"""From flags, environment and YAML to typed values; the packaged data files; where the process runs."""
+"""Typed settings from flags, environment and YAML; the packaged data files; the platform of the process."""

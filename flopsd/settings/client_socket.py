@@ -1,4 +1,4 @@
-"""The path of the Unix socket between training processes and daemon, computed alike on both sides."""
+"""The path of the Unix socket between training processes and daemon, computed identically on both sides."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flopsd.settings.platform import default_state_dir
 from flopsd.system.sha256 import hex_sha256
 
 SOCKET_NAME, OFF = "client.sock", "off"
-VARIABLE = "FLOPSD_SOCKET"  # for the training process
-LONGEST_PATH_BYTES = 107  # sun_path of Linux, less its NUL
+VARIABLE = "FLOPSD_SOCKET"  # read by the training process
+LONGEST_PATH_BYTES = 107  # sun_path on Linux, without its NUL
 
 
 def fits(path: Path) -> bool:
@@ -21,9 +21,9 @@ def fits(path: Path) -> bool:
 
 
 def socket_path(setting: str | None, state_dir: Path, *, shared: bool = False) -> Path | None:
-    """Where the daemon listens; None for `off`. Raises ConfigError for a given path that is too long for a socket.
-    Without a setting it is in the state folder. If that path is too long, or processes of another user connect
-    (`shared`), who cannot enter that folder, it is a short one derived from it."""
+    """Where the daemon listens; None for `off`. Raises ConfigError for a given path that is too long for a socket. The
+    default is in the state folder. If that path is too long, or processes of another user connect (`shared`), who
+    cannot enter that folder, the default is a short path derived from it."""
     if setting == OFF:
         return None
     path = Path(os.path.abspath(setting if setting is not None else state_dir / SOCKET_NAME))

@@ -1,4 +1,4 @@
-"""The data files that a ledger names by digest, the peak table and the policies: packaged ones and those given."""
+"""The data files that ledgers name by digest: peak tables and policies, packaged or given by the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flopsd.system.sha256 import hex_sha256
 
 DEFAULT_POLICY = "eu-ai-act"
 _ROWS = b"\naccelerators:\n"
-# By kind of companion: what it is, what it did, whose word it is, and which one to give.
+# By kind of companion: its name, its role, a caution about its author, and which file to give.
 _SAID = {
     PEAKS: ("peak table", "the run was rated by", "its rates are the sender's: every FLOP follows from them",
             "the table that the run was metered with; every FLOP follows from its rates"),
@@ -32,12 +32,12 @@ _SAID = {
 
 @cache
 def config_dir() -> Path:
-    """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
+    """The packaged config folder: inside an installed wheel, or next to the package in a checkout."""
     return _shipped("_config", "config")
 
 
 def verifier_page() -> Path:
-    """The page that verifies a ledger in a browser: inside an installed wheel, or beside the package in a checkout."""
+    """The page that verifies a ledger in a browser: inside an installed wheel, or next to the package in a checkout."""
     return _shipped("_verifier/index.html", "verifier/index.html")
 
 
@@ -48,11 +48,11 @@ def _shipped(in_wheel: str, in_checkout: str) -> Path:
 
 
 class Tables:
-    """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
+    """Peak tables and policies by digest: packaged ones, including old versions, and given files."""
 
     def __init__(self, *, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
-        """`policy_files`: names of packaged policies among them are as good as not given. Raises ConfigError for a
-        given file that is not there, or is no file."""
+        """`policy_files` may contain names of packaged policies, which have no effect. Raises ConfigError for a given
+        file that is missing, or not a regular file."""
         self._peaks_files = tuple(Path(file) for file in peaks_files)
         self._policy_files = own_policies(policy_files)
         faults = [f"{path}: {why}" for path in (*self._peaks_files, *self._policy_files) if (why := unfit(path))]
@@ -62,8 +62,8 @@ class Tables:
         self._policies: dict[str, Policy] = {}
 
     def peaks(self, sha256: str, ledger: Path | None = None) -> PeakTable:
-        """The peak table with this digest, a given or a packaged one. What came with `ledger` is named to the user and
-        never used. Raises PeakTableError where none has it."""
+        """The given or packaged peak table with this digest. A table that came with `ledger` is reported to the user
+        but never used. Raises PeakTableError if no table has the digest."""
         if sha256 not in self._peaks:
             found = _found(sha256, (*self._peaks_files, *_packaged_tables()), _read_peaks)
             if found is None:
@@ -73,7 +73,7 @@ class Tables:
         return self._peaks[sha256]
 
     def given(self, sha256: str) -> tuple[Path, bytes] | None:
-        """The given file with this digest, and its bytes; None: none has it."""
+        """The given file with this digest, and its bytes; None if there is none."""
         for path in (*self._peaks_files, *self._policy_files):
             try:
                 data = read_at_most(path, MAX_COMPANION_BYTES)
@@ -84,7 +84,7 @@ class Tables:
         return None
 
     def policies(self, sha256s: Iterable[str], ledger: Path | None = None) -> tuple[Policy, ...]:
-        """The policies with these digests, found as `peaks`. Raises PolicyError, which names all that are not here."""
+        """The policies with these digests, found as in `peaks`. Raises PolicyError, which names all missing ones."""
         wanted, missing = list(sha256s), dict[str, PolicyError]()
         for sha256 in wanted:
             if sha256 in self._policies:
@@ -113,15 +113,15 @@ def load_peaks(file: str | None = None) -> PeakTable:
 
 
 def read_peaks(file: str | None = None) -> tuple[bytes, str]:
-    """The bytes of the packaged peak table, or of that in `file`, and its path. Raises PeakTableError."""
+    """The bytes of the packaged peak table, or of the one in `file`, and its path. Raises PeakTableError."""
     path = Path(file) if file is not None else config_dir() / "peaks.yaml"
     return _read_peaks(path), str(path)
 
 
 def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
-    """The packaged peak table `data` with rows of plug-ins, which are YAML lists, by source, before its own. The same
-    rows give the same bytes, whatever else the plug-ins hold. Raises PeakTableError where the result would not be the
-    table with exactly these rows more."""
+    """The packaged peak table `data` with rows of plug-ins inserted before its own; `rows` are YAML lists by source.
+    Equal rows give equal bytes, whatever else the plug-ins contain. Raises PeakTableError unless the result is the
+    table plus exactly these rows."""
     added, expected = [], []
     for source in sorted(rows):
         lines = rows[source].splitlines()
@@ -163,12 +163,12 @@ def _found(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) ->
 
 
 def companion_beside(ledger: Path, name: str) -> Path:
-    """Where a ledger's companion of this name lies."""
+    """The path of a ledger's companion with this name."""
     return ledger.parent / f"{ledger.stem}.{name}"
 
 
 def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
-    """What to say of a file that flopsd does not ship and nobody gave, and the hint."""
+    """The message and hint for a file that flopsd does not ship and the user did not give."""
     what, did, whose, which = _SAID[kind]
     absent, give = f"flopsd has no {what} with SHA-256 {sha256}", f"give --{kind} {which}"
     beside = None if ledger is None else companion_beside(ledger, companion_name(kind, sha256))
@@ -187,7 +187,7 @@ def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
 
 
 def has_digest(path: Path, sha256: str) -> bool:
-    """Whether it is a regular file with this digest, and not larger than a peak table or policy may be."""
+    """Whether the path is a regular file with this digest, no larger than a peak table or policy may be."""
     try:
         return hex_sha256(read_at_most(path, MAX_COMPANION_BYTES)) == sha256
     except OSError:
@@ -208,13 +208,13 @@ def is_packaged(sha256: str) -> bool:
 
 
 def packaged_files() -> list[Path]:
-    """The peak tables and policies that this flopsd ships, old versions included."""
+    """The peak tables and policies that this version of flopsd ships, including old versions."""
     return [*_packaged_tables(), *_packaged_policies(), *_packaged_policies("policies/old")]
 
 
 @cache
 def _parsed_ones() -> Mapping[str, Any]:
-    """What the `packaged_files` contain, by their SHA-256, made by scripts/parsed_yaml.py: as YAML they take 10 ms."""
+    """The parsed `packaged_files` by SHA-256, written by scripts/parsed_yaml.py: parsing the YAML takes 10 ms."""
     found: Mapping[str, Any] = json.loads((config_dir() / "parsed.json").read_bytes())
     return found
 
@@ -229,9 +229,8 @@ def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
 
 
 def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...]:
-    """The policies that are chosen, by the name of a packaged one or by file, each with the bytes that its SHA-256 is
-    of; none chosen: that of the EU AI Act. In order of their ids. Raises PolicyError with every problem of every
-    file."""
+    """The chosen policies, by packaged name or by file, each with the bytes of its SHA-256, in order of their ids. The
+    default is the EU AI Act's. Raises PolicyError with every problem of every file."""
     problems: list[str] = []
     found: dict[str, tuple[Policy, bytes]] = {}
     for name in chosen or (DEFAULT_POLICY,):
@@ -253,18 +252,18 @@ def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...
 
 
 def own_policies(chosen: Sequence[str]) -> tuple[Path, ...]:
-    """The files among the policies that are chosen: all but the packaged ones, which are given by name."""
+    """The files among the chosen policies: all except packaged ones, which are chosen by name."""
     return tuple(Path(name) for name in chosen if name not in packaged_policies())
 
 
 def packaged_policies() -> dict[str, Path]:
-    """The packaged policies by name, which is their id."""
+    """The packaged policies by name; the name is also the id."""
     return {path.stem: path for path in _packaged_policies()}
 
 
 @lru_cache(maxsize=8)
 def parse_policy(data: bytes, name: str) -> Policy:
-    """The policy in `data`. Raises PolicyError; each problem names file and line."""
+    """The policy in `data`. Raises PolicyError, in which each problem names file and line."""
     sha256 = hex_sha256(data)
     if sha256 in _parsed_ones():
         return policy_from(_parsed_ones()[sha256], sha256, {})
@@ -282,7 +281,7 @@ def _packaged_policies(folder: str = "policies") -> list[Path]:
 
 
 def read_policy(path: Path) -> bytes:
-    """The bytes of a policy's file. Raises PolicyError."""
+    """The bytes of a policy file. Raises PolicyError."""
     try:
         return read_at_most(path, MAX_COMPANION_BYTES)
     except OSError as fault:

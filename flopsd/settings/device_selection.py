@@ -1,4 +1,4 @@
-"""The setting `devices`: which of the visible devices are this job's, by a rule that the operator chooses."""
+"""The setting `devices`: the operator's rule for which visible devices belong to this job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Whose(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DevicesSetting:
-    """Which devices are measured. `names` only with NAMED; `job` only with JOB, None: the job that this is."""
+    """Which devices are measured. `names` only with NAMED; `job` only with JOB, None: the current job."""
 
     whose: Whose = Whose.ALL
     names: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class DevicesSetting:
 
 def parse_devices(value: object) -> DevicesSetting:
     """The setting from text (`visible`, `job:4711`, `GPU-5a4d0000,1`) or a YAML list of names and indices. Raises
-    ValueError saying what is expected."""
+    ValueError, which says what is expected."""
     if isinstance(value, bool) or not isinstance(value, str | int | list | tuple):
         raise ValueError(EXPECTED)
     parts: list[object] = list(value.split(",")) if isinstance(value, str) else []
@@ -57,7 +57,7 @@ def parse_devices(value: object) -> DevicesSetting:
     for name in names:
         if name in rules:
             raise ValueError(f"{name!r} stands alone; {EXPECTED}")
-        # A word without digit or dash is not a device but a rule that was misspelt.
+        # A word without a digit or dash is a misspelt rule, not a device.
         if not _NAME.fullmatch(name) or not any(c.isdigit() or c == "-" for c in name):
             raise ValueError(f"{name!r} is neither a rule nor a device; {EXPECTED}" if name else EXPECTED)
     if not names:

@@ -1,4 +1,4 @@
-"""The effective settings and where each came from, for `config show`; the problems of a file, for `config check`."""
+"""The effective settings and their origins, for `config show`; the problems of a file, for `config check`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ HIDDEN = "HIDDEN"
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
-    """One setting. `value` is its YAML value, None if it is not set; `origin` is flag, variable, file, platform or
-    default, and `where` names that flag, variable or file."""
+    """One setting. `value` is its YAML value, None if not set; `origin` is flag, variable, file, platform or default,
+    and `where` names that flag, variable or file."""
 
     setting: Setting
     value: Any
@@ -48,7 +48,7 @@ class EffectiveSetting:
 
 
 def effective_settings(layers: Layers, context: Context) -> list[EffectiveSetting]:
-    """Every setting, with the defaults of the platform in `context`. Raises ConfigError holding every problem."""
+    """Every setting, with the defaults of the platform in `context`. Raises ConfigError with every problem."""
     settings, found = settings_of_layers(layers), []
     here = with_defaults(settings, context)
     for setting in layers.known:
@@ -61,7 +61,7 @@ def effective_settings(layers: Layers, context: Context) -> list[EffectiveSettin
 
 
 def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[str, str]) -> str:
-    """The settings as a settings file without secrets. A comment on each line says where the value came from."""
+    """The settings as a settings file without secrets. A comment on each line states the origin of the value."""
     lines = [
         "# The effective settings. Precedence: flag > variable > file > default.",
         f"# file: {layers.file if layers.file is not None else 'none found'}",
@@ -80,8 +80,8 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
 
 
 def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
-    """The number of settings in the file. Raises ConfigError holding every problem, including those that `flopsd run`
-    finds only when it starts."""
+    """The number of settings in the file. Raises ConfigError with every problem, including those that `flopsd run`
+    would find only at its start."""
     layers = read_layers({}, {}, path, source_settings)
     try:
         settings = settings_of_layers(layers)
@@ -104,7 +104,7 @@ def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:
 
 
 def _plain(setting: Setting, value: Any) -> Any:
-    """The value as YAML, which reads back as the same value; secrets are hidden."""
+    """The value in YAML that parses back to the same value; secrets are hidden."""
     if value is None or value == ():
         return "off" if _means_off(setting, value) else None if value is None else []
     if isinstance(value, Precision):
@@ -128,7 +128,7 @@ def _means_off(setting: Setting, value: Any) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the PIN of a key URI and without the user, password and query of a URL."""
+    """`text` without the PIN of a key URI, and without the user, password and query of a URL."""
     text = re.sub(r"((?:^|[?&;])pin-value=)[^&;]+", rf"\1{HIDDEN}", text)
     if not text.startswith(("http://", "https://")):
         return text

@@ -1,6 +1,6 @@
-"""The kinds of evidence that --evidence can name. `attestation/evidence/` has a module for each.
+"""The kinds of evidence that --evidence accepts. `attestation/evidence/` has a module for each.
 
-They are settings because the settings schema must know them, and it may not import the modules that collect them.
+They are defined here because the settings schema needs them but may not import the modules that collect them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SPDM = "nvidia-spdm"
 DRIVER_LIBRARY = "driver-library"
 PACKAGE = "flopsd-package"
 SAGEMAKER = "sagemaker-job-description"
-TIMESTAMP = "rfc3161"  # beside the signature and not in the payload, so not one of KINDS
-WITNESS = "witness"  # by its own setting, the URL
+TIMESTAMP = "rfc3161"  # stored next to the signature, not in the payload, so not one of KINDS
+WITNESS = "witness"  # requested by its own setting, a URL
 KINDS = (INSTANCE_IDENTITY, SPDM, DRIVER_LIBRARY, PACKAGE, SAGEMAKER)
 
 
@@ -28,7 +28,7 @@ class EvidenceWanted:
     timestamp_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     witness_url: str | None = None
-    witness_alone: bool = False  # as a rolling seal asks for nothing else
+    witness_alone: bool = False  # a rolling seal requests nothing else
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Loads the settings from file, environment and flags, in that order, and what they declare of the run.
+"""Loads the settings from file, environment and flags, in that order, and what they declare about the run.
 
 Reports every problem at once.
 """
@@ -49,7 +49,7 @@ ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 
 class Layers(NamedTuple):
-    """The raw values given, by setting key, the strongest layer last; and the problems found so far."""
+    """The raw values given, by setting key, with the strongest layer last, and the problems found so far."""
 
     file: Path | None
     given: list[tuple[str, Mapping[str, Any]]]
@@ -58,7 +58,7 @@ class Layers(NamedTuple):
 
 
 def settings_of_layers(layers: Layers) -> Settings:
-    """The effective settings. Raises ConfigError holding every problem."""
+    """The effective settings. Raises ConfigError with every problem."""
     by_key = {setting.key: setting for setting in layers.known}
     values: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -72,7 +72,7 @@ def settings_of_layers(layers: Layers) -> Settings:
                 where = key if layer.endswith(".yaml") or "file" in layer else ""
                 name = where or (setting.flag if layer == COMMAND_LINE else setting.variable)
                 given = value[0] if layer == COMMAND_LINE and isinstance(value, list) and len(value) == 1 else value
-                said = "" if str(fault).startswith(repr(given)) else f"{given!r}: "  # some name the part that is wrong
+                said = "" if str(fault).startswith(repr(given)) else f"{given!r}: "  # some messages begin with it
                 problems.append(f"{layer.removeprefix('file ')}: {name}: {said}{fault}")
     settings = Settings(**values, source_options=options)
     has_copies = settings.ledger_copies or (settings.ledger is not None and is_remote(settings.ledger))
@@ -84,7 +84,7 @@ def settings_of_layers(layers: Layers) -> Settings:
 
 
 def declared_of(settings: Settings) -> OperatorDeclarations:
-    """What the settings declare of the run. Raises ConfigError where they contradict each other."""
+    """The settings' declarations about the run. Raises ConfigError if they contradict each other."""
     described = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
     problems = []
     if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
@@ -119,8 +119,8 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
 
 
 def check_needs(settings: Settings) -> None:
-    """What a run needs beyond the form of each setting: declarations that agree, tables and policies that can be read,
-    places where a ledger can go. Raises ConfigError with every problem."""
+    """Check what a run needs beyond the form of each setting: declarations that agree, readable tables and policies,
+    places to which a ledger can be written. Raises ConfigError with every problem."""
     places = (settings.ledger, *settings.ledger_copies)
     needed: list[Callable[[], object]] = [
         partial(refuse_place, Path(one)) for one in places if one and not is_remote(one)
@@ -129,7 +129,7 @@ def check_needs(settings: Settings) -> None:
     needed += [partial(load_policies, settings.policies)] if settings.policies else []
     needed.append(partial(declared_of, settings))
     problems, hint = problems_of(needed)
-    if not problems:  # a pipe that was read is empty for the process that meters
+    if not problems:  # reading a pipe would leave it empty for the process that meters
         files = (*((Path(settings.peaks),) if settings.peaks else ()), *own_policies(settings.policies))
         problems = [f"{file}: {why}" for file in files if (why := unfit(file))]
     if problems:
@@ -137,7 +137,7 @@ def check_needs(settings: Settings) -> None:
 
 
 def problems_of(checks: Iterable[Callable[[], object]]) -> tuple[list[str], str]:
-    """What all of these checks find, and what to do about it."""
+    """All problems that these checks find, and their hints."""
     problems, hints = list[str](), list[str]()
     for check in checks:
         try:
@@ -154,9 +154,9 @@ def read_layers(
     config_file: str | None,
     source_settings: Sequence[Setting],
 ) -> Layers:
-    """What is given where: `flags` are raw values by setting key, `source_settings` the options of sources. The file is
-    --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else /etc/flopsd/flopsd.yaml,
-    else none. Raises ConfigError where the file cannot be read."""
+    """The values given in each layer: `flags` are raw values by setting key, `source_settings` the options of sources.
+    The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
+    /etc/flopsd/flopsd.yaml, else none. Raises ConfigError if the file cannot be read."""
     problems: list[str] = []
     layers: list[tuple[str, Mapping[str, Any]]] = []
     known = (*SETTINGS, *source_settings)
@@ -178,7 +178,7 @@ def read_layers(
 
 
 def settings_sha256(settings: Settings) -> str:
-    """SHA-256 over the effective settings, without the location of the key."""
+    """SHA-256 of the effective settings, without the location of the key."""
     shown = {name: value for name, value in asdict(settings).items() if name != "key"}
     return hex_sha256(json.dumps(shown, sort_keys=True, default=str).encode())
 
@@ -186,7 +186,7 @@ def settings_sha256(settings: Settings) -> str:
 def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Path | None:
     named = config_file or environment.get("FLOPSD_CONFIG")
     if named:
-        if why := unfit(Path(named)):  # nor a pipe, which the second process of `exec` could not read again
+        if why := unfit(Path(named)):  # a pipe is refused too: the second process of `exec` could not read it again
             raise ConfigError([f"{named}: {why}"], hint="give --config the path of a flopsd.yaml")
         return Path(named)
     folders = [environment.get("CONFIGURATION_DIRECTORY", "").split(":")[0], "/etc/flopsd"]
@@ -195,7 +195,7 @@ def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Pat
 
 
 def _is_file(path: Path) -> bool:
-    """False also for a file that this user may not reach: it is not theirs, and no reason to refuse a job."""
+    """False also for a file that this user may not reach, which is no reason to refuse a job."""
     try:
         return is_file(path)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""Where a ledger can be stored: a local path, or an S3 object with options such as a lock."""
+"""Locations for a ledger: a local path, or an S3 object with options such as a lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DAYS = 36500
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """An S3 object, locked for `lock_days` if there is a `lock_mode`. Without `overwrite` an existing one is kept."""
+    """An S3 object, locked for `lock_days` if `lock_mode` is set. Without `overwrite` an existing object is kept."""
 
     bucket: str
     key: str
@@ -31,7 +31,7 @@ class S3Location:
 
     @property
     def address(self) -> str:
-        """The location with its options, as it was given."""
+        """The location with its options, as given."""
         options = {
             "lock": self.lock_mode,
             "days": str(self.lock_days) if self.lock_mode else None,
@@ -46,7 +46,7 @@ class S3Location:
         return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
 
     def for_rolling(self) -> S3Location:
-        """Where a rolling ledger goes: another name, which is replaced each time and therefore never locked."""
+        """The location of a rolling ledger: another name, since it is replaced each time and therefore never locked."""
         key = PurePosixPath(self.key)
         name = f"{key.stem}.rolling{key.suffix}"
         return S3Location(self.bucket, str(key.with_name(name)), rolling=self.rolling)
@@ -61,8 +61,8 @@ def of_segment(location: Path | S3Location, number: int | None) -> Path | S3Loca
 
 
 def of_segment(location: Path | S3Location, number: int | None) -> Path | S3Location:
-    """Where the ledger of a segment of a rotated run goes, by where the run's would go: `-0001` behind the stem. None:
-    of a run that is not rotated."""
+    """The location of a segment's ledger, from that of the run: `-0001` is appended to the stem. `number` None: the run
+    is not rotated."""
     if number is None:
         return location
     path = location if isinstance(location, Path) else PurePosixPath(location.key)
@@ -75,23 +75,23 @@ def is_remote(location: str) -> bool:
 
 
 def refuse_place(ledger: Path, example: str = "ledger.json") -> None:
-    """Raises LedgerError where a ledger can have no file: in place of a folder, or of a device such as /dev/null, which
+    """Raise LedgerError for a place where a ledger cannot be a file: a folder, or a device such as /dev/null, which
     root would replace."""
-    if os.path.isdir(ledger):  # unlike Path's, no error where this user may not look
+    if os.path.isdir(ledger):  # unlike Path's, no error if this user has no access
         raise LedgerError(f"{ledger} is a folder", hint=f"name a file, such as {ledger / example}")
     if (os.path.exists(ledger) and not os.path.isfile(ledger)) or ledger.parent == Path("/dev"):
         raise LedgerError(f"{ledger} is not a place for a file", hint="name a file; --no-seal makes no ledger")
 
 
 def parse_location(text: str) -> Path | S3Location:
-    """A location as --ledger and --ledger-copy give it. Raises ValueError."""
+    """A location as accepted by --ledger and --ledger-copy. Raises ValueError."""
     if unknown := re.search(r"\{(?!run\}|node\})[^}]*\}", text):
         raise ValueError(f"{unknown[0]} is not known; known: {{run}}, {{node}}")
     return plain_location(text)
 
 
 def plain_location(text: str) -> Path | S3Location:
-    """A location without names to fill in. Raises ValueError."""
+    """A location without placeholders. Raises ValueError."""
     if not is_remote(text):
         return Path(text)
     scheme, _, rest = text.partition("://")
@@ -101,7 +101,7 @@ def plain_location(text: str) -> Path | S3Location:
     bucket, _, key = address.partition("/")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
         raise ValueError(f"{bucket!r} is not a bucket name; expected s3://BUCKET/KEY")
-    # To a store `.` is a name like any other, and files beside such a key would not be beside it.
+    # An S3 store treats `.` as a name like any other, so files next to such a key would not be next to it.
     if "." in key.split("/") or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
         raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
     return _with_options(S3Location(bucket, key), query)
@@ -134,5 +134,5 @@ def _with_options(location: S3Location, query: str) -> S3Location:
 
 
 def named(text: str, run: str, node: str) -> str:
-    """`text` with {run} and {node} filled in, as characters that a file name can have."""
+    """`text` with {run} and {node} filled in, using only characters that are valid in file names."""
     return text.replace("{run}", _UNFIT.sub("-", run)).replace("{node}", _UNFIT.sub("-", node))

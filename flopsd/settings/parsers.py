@@ -1,4 +1,4 @@
-"""The checks of single settings: from what YAML or text gave to a value, or a ValueError saying what is expected."""
+"""Parsers of single settings: convert a YAML or text value, or raise ValueError, which says what is expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<first>[0-
 
 
 def parse_listen(text: str) -> tuple[str, range]:
-    """`host:port` or `host:first-last` as host and ports, of which the first free one is taken. Raises ValueError."""
+    """`host:port` or `host:first-last` as host and ports; the first free port is used. Raises ValueError."""
     match = _LISTEN.fullmatch(text)
     if match:
         first, last = int(match["first"]), int(match["last"] or match["first"])
@@ -37,7 +37,7 @@ def text(value: object) -> str:
 
 
 def line(value: object) -> str:
-    """A text that the ledger states, as its readers take it: white space, line ends included, counts as one space."""
+    """A text that ledgers state, in their form: white space, including line ends, counts as one space."""
     words = " ".join(text(value).split())
     if not words or len(words) > MAX_TEXT or not words.isprintable():
         raise ValueError(f"expected text of at most {MAX_TEXT} printable characters")
@@ -45,7 +45,7 @@ def line(value: object) -> str:
 
 
 def path(value: object) -> str:
-    """A path that is made if it is missing: one that only a shell would have expanded is refused."""
+    """A path that is created if missing. One that only a shell would expand is refused."""
     if text(value).startswith("~"):
         raise ValueError("no shell replaces ~ here: write the whole path")
     return text(value)
@@ -56,7 +56,7 @@ def text_or_number(value: object) -> str:
 
 
 def text_or_off(value: object) -> str:
-    """Text; `off` too where YAML reads it as false."""
+    """Text; also `off` where YAML reads it as false."""
     return "off" if value is False else text(value)
 
 
@@ -71,7 +71,7 @@ def path_or_none(value: object) -> str | None:
 
 
 def uids(value: object) -> tuple[int, ...]:
-    """Numbers of users: a list in YAML, `1000,1001` as text."""
+    """Numeric user ids: a list in YAML, `1000,1001` as text."""
     found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     found = [found] if isinstance(found, int) else found
     if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
@@ -95,7 +95,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
 
 
 def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
-    """Seconds; None for `off`, 0, and YAML's `off`, which is false there."""
+    """Seconds; None for `off`, for 0, and for false, as YAML reads `off`."""
     number = seconds(low, high)
 
     def parse(value: object) -> float | None:
@@ -105,7 +105,7 @@ def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
 
 
 def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
-    """Seconds; zero for `off`, where None stands for what the platform decides."""
+    """Seconds; zero for `off`. Used where None means that the platform decides."""
     number = seconds_or_off(low, high)
     return lambda value: number(value) or 0.0
 
@@ -139,7 +139,7 @@ def rotate_every(value: object) -> str | None:
 
 
 def count_or_all(value: object) -> int | None:
-    """A number from one on; None for `all`."""
+    """A number of at least one; None for `all`."""
     if value is None or value == "all":
         return None
     if isinstance(value, bool) or not re.fullmatch("[1-9][0-9]{0,8}", str(value)):
@@ -151,8 +151,8 @@ _OTHER_FILES = re.compile(r".*\.(pub|pem|jsonl|lock)|lock|open-run|(deliveries|n
 
 
 def location(value: object) -> str:
-    """A path, or the address of an S3 object; not by the name of another file of flopsd's, which it would replace: the
-    journal, a key, what lies beside a ledger."""
+    """A path, or the address of an S3 object. The names of flopsd's other files (journal, keys, files next to a ledger)
+    are refused, since the ledger would replace them."""
     name = PurePosixPath(str(parse_location(path(value)))).name
     if _OTHER_FILES.fullmatch(name):
         raise ValueError(f"flopsd calls another file {name}: choose a name such as ledger.json")
@@ -160,7 +160,7 @@ def location(value: object) -> str:
 
 
 def locations(value: object) -> tuple[str, ...]:
-    """A list of locations in YAML and on the command line; as text they stand with blanks in between."""
+    """A list of locations in YAML and on the command line; in a text, separated by blanks."""
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
         raise ValueError("expected a list of locations, each once, such as [s3://bucket/key.json]")
@@ -168,7 +168,7 @@ def locations(value: object) -> tuple[str, ...]:
 
 
 def pushes(value: object) -> tuple[str, ...]:
-    """A list of receivers in YAML and on the command line; as text they stand with blanks in between."""
+    """A list of receivers in YAML and on the command line; in a text, separated by blanks."""
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, list | tuple):
         raise ValueError("expected a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
@@ -211,7 +211,7 @@ def run_id(value: object) -> str:
 
 
 def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
-    """One of an enumeration's values; None for `undeclared`."""
+    """A parser for one of an enumeration's values; None for `undeclared`."""
 
     def parse(value: object) -> str | None:
         if value is None or value == "undeclared":
@@ -230,14 +230,14 @@ def flop_or_unknown(value: object) -> int | str | None:
     if value in ("unknown", "undeclared", None):
         return "unknown" if value == "unknown" else None
     found = parse_flop(value)
-    # An estimate may be twice as much, and the work of a run is added to it: a count in a ledger is below 1e40.
+    # The truth may be twice an estimate, and a run's work is added to it: counts in ledgers are below 1e40.
     if not 0 < found < 10**39:
         raise ValueError("expected a positive number of FLOP below 1e39, or unknown")
     return found
 
 
 def files(value: object) -> tuple[str, ...]:
-    """A list of files, or names of packaged ones, in YAML and on the command line; in a text with blanks in between."""
+    """A list of files or names of packaged ones, in YAML and on the command line; in a text, separated by blanks."""
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
         raise ValueError("expected a list of policies, such as [eu-ai-act, /etc/flopsd/policy.yaml]")
@@ -245,7 +245,7 @@ def files(value: object) -> tuple[str, ...]:
 
 
 def output(value: object) -> str:
-    """`off` too where YAML reads it as false."""
+    """stdout, stderr or off; `off` also where YAML reads it as false."""
     value = "off" if value is False else value
     if value not in ("stdout", "stderr", "off"):
         raise ValueError("expected stdout, stderr or off")

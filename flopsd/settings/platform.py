@@ -1,4 +1,4 @@
-"""The platform that flopsd runs on: SageMaker, Slurm, Kubernetes or a plain host, from files and variables only."""
+"""Detects the platform (SageMaker, Slurm, Kubernetes or a plain host) from files and variables only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Identity of run, node and attempt. None where the platform does not provide it."""
+    """Identity of run, node and attempt. None: not provided by the platform."""
 
     platform: str
     job_name: str | None
@@ -29,8 +29,8 @@ class Context:
     job_arn: str | None = None
     job_nodes: tuple[str, ...] = ()
     instance_type: str | None = None
-    # Of a scheduler that may give a job's name to another one: when this one began, by its wall clock in seconds. None:
-    # not known, or it has begun before.
+    # For a scheduler that may reuse job names: when this job began, in seconds of the scheduler's wall clock. None: not
+    # known, or the job had begun before.
     job_began_s: int | None = None
 
     def for_journal(self) -> dict[str, Any]:
@@ -43,10 +43,10 @@ class Context:
 
 
 def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Context:
-    """The context of this process. `root` is prefixed to every file that is read. Names that are not UTF-8 have
-    escapes: no journal, metric or ledger could state them."""
+    """The context of this process. `root` is prefixed to every file that is read. Bytes of names that are not UTF-8 are
+    escaped: no journal, metric or ledger could state them."""
     environment = {name: os.fsencode(value).decode("utf-8", "backslashreplace") for name, value in environment.items()}
-    # If it cannot be read, no two daemon starts may seem to share a boot: compute between them would count as ours.
+    # If it is unreadable, daemon starts must not seem to share a boot: compute between them would count as this run's.
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or f"unknown-{os.urandom(16).hex()}"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace") or "unknown"
@@ -60,7 +60,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
 
 
 def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
-    """A training job. A second attempt has the same name on another machine, so the boot distinguishes attempts."""
+    """A training job. A second attempt has the same name on another machine, so the boot id distinguishes attempts."""
     groups = [group for group in _list(resources, "instance_groups") if isinstance(group, dict)]
     hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
         str(name) for group in groups for name in _list(group, "hosts")
@@ -103,14 +103,14 @@ def _slurm_node(environment: Mapping[str, str], host: str) -> str:
 
 
 def scheduler_labels(environment: Mapping[str, str]) -> dict[str, str]:
-    """Labels of Prometheus that name a Slurm job and its user; none elsewhere."""
+    """Prometheus labels that name a Slurm job and its user; none elsewhere."""
     names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_user": "SLURM_JOB_USER"}
     return {label: environment[name] for label, name in names.items() if environment.get(name)}
 
 
 def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
-    """Whether Slurm binds GPUs to single tasks of a node, so that a task may not see the GPUs of the others. Then each
-    task is metered as a node."""
+    """Whether Slurm binds GPUs to single tasks of a node, so that a task may not see the others' GPUs. Each task is
+    then metered as a node."""
     per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
     if not environment.get("SLURM_LOCALID") or _ONE_TASK.fullmatch(per_node):
         return False
@@ -120,7 +120,7 @@ def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
 
 
 def metered_by_task(environment: Mapping[str, str]) -> int | None:
-    """The local number of this Slurm task if task 0 of the node meters its devices; else None."""
+    """The local number of this Slurm task if task 0 of the node meters its devices; otherwise None."""
     local = environment.get("SLURM_LOCALID", "")
     if not environment.get("SLURM_JOB_ID") or not local.isdigit() or tasks_have_own_gpus(environment):
         return None
@@ -128,9 +128,9 @@ def metered_by_task(environment: Mapping[str, str]) -> int | None:
 
 
 def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
-    """A pod, from variables that the downward API sets: docs/kubernetes.md. A job's name can be used again after it is
-    deleted, so the run's name includes part of its UID. The index of a pod in an indexed job is its rank, and its node
-    name is kept when it is replaced. Attempts of a pod are not numbered."""
+    """A pod, from variables set by the downward API: docs/kubernetes.md. The name of a deleted job can be reused, so
+    the run's name includes part of its UID. In an indexed job a pod's index is its rank, and a replacement pod keeps
+    the node name. Attempts of a pod are not numbered."""
     name, uid, index = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID", "JOB_COMPLETION_INDEX"))
     rank = int(index) if index.isascii() and index.isdigit() else None
     indexed = f"{name}-{rank}" if name and rank is not None else None
@@ -151,14 +151,14 @@ def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def new_run_id(utc: str) -> str:
-    """A name for a run without one: the second at which it starts and eight random hex digits."""
+    """A name for a run that has none: the second of its start and eight random hex digits."""
     stamp = utc[:19].replace("-", "").replace(":", "")
     return f"run-{stamp}Z-{os.urandom(4).hex()}"
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """$STATE_DIRECTORY (systemd), else /var/lib/flopsd as root, else the user's state folder. In a Slurm job a folder
-    in it for the job and node, since nodes often share a home."""
+    """$STATE_DIRECTORY (systemd), else /var/lib/flopsd as root, else the user's state folder. In a Slurm job, a
+    subfolder for job and node, since nodes often share a home."""
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)

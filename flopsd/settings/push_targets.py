@@ -1,4 +1,4 @@
-"""Receivers of pushed metrics: `KIND+http(s)://HOST/PATH#OPTIONS`, parsed alike by the daemon and the pusher."""
+"""Receivers of pushed metrics: `KIND+http(s)://HOST/PATH#OPTIONS`, parsed identically by daemon and pusher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TENANT = re.compile(r"[A-Za-z0-9!._*'()|-]{1,150}")
 
 
 class Target(NamedTuple):
-    """One receiver. `url` is where requests go; `name` is for logs and labels, without query and secrets."""
+    """One receiver. Requests go to `url`; `name` is for logs and labels, without query and secrets."""
 
     kind: str
     url: str
@@ -23,12 +23,12 @@ class Target(NamedTuple):
     job: str = "flopsd"
     auth: str | None = None  # a file with the Authorization header, or `env`
     ca: str | None = None  # a file with trusted certificates
-    sigv4: str | None = None  # the AWS region that requests are signed for
+    sigv4: str | None = None  # the AWS region for which requests are signed
     tenant: str | None = None  # X-Scope-OrgID of Mimir, Cortex and Thanos
 
 
 def parse_target(text: str) -> Target:
-    """Raises ValueError with what is expected."""
+    """Parse a receiver. Raises ValueError, which says what is expected."""
     address, _, rest = text.partition("#")
     kind, plus, url = address.partition("+")
     if not plus or kind not in KINDS:
@@ -36,7 +36,7 @@ def parse_target(text: str) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         raise ValueError(f"expected an address such as {kind}+http://127.0.0.1:9091")
-    if parts.port == 0:  # reading the port checks it
+    if parts.port == 0:  # accessing the port checks it
         raise ValueError("port 0 is not a port")
     if "@" in parts.netloc:
         why = "credentials in an address show in logs and process lists"

@@ -1,7 +1,7 @@
-"""Defaults of settings in a SageMaker training job, by what SageMaker keeps of it.
+"""Defaults of settings in a SageMaker training job, according to which of its files SageMaker keeps.
 
-The output of all hosts becomes one archive when the job ends. The checkpoint folder is copied to S3 while the job runs,
-and back to the machine of the next attempt. File names include the host's name, since all hosts share both.
+When the job ends, the output folders of all hosts become one archive. The checkpoint folder is copied to S3 while the
+job runs, and back to the machine of the next attempt. All hosts share both, so file names include the host's name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every setting of flopsd, once: its key in flopsd.yaml, its flag, its variable, its default, its check.
+"""Every setting of flopsd, defined once: its key in flopsd.yaml, flag, variable, default and check.
 
-Precedence: flag > environment > file > default. The tables here make the parser, the help and the
-checks, so that no setting can exist in only one of the three places.
+Precedence: flag > environment > file > default. The parser, the help and the checks are all made from these tables, so
+that no setting can exist in only one of the three places.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from flopsd.settings import parsers
 from flopsd.settings.device_selection import DevicesSetting, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 
-CONTAINER = "container"  # the value of `job_user` for a job in a container of its own
+CONTAINER = "container"  # the value of `job_user` for a job in its own container
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The effective settings. None: decided from where flopsd runs."""
+    """The effective settings. None: decided by where flopsd runs."""
 
     sources: tuple[str, ...] = ("probe",)
     interval_seconds: float = 1.0
@@ -67,7 +67,7 @@ class Settings:
     metric_line_seconds: float | None = None  # 0: none
     stop_window_seconds: float | None = None
     wait_for_source: bool = False
-    source_options: Mapping[str, Any] = field(default_factory=dict)  # by key; what sources declare, see flopsd.sources
+    source_options: Mapping[str, Any] = field(default_factory=dict)  # by key; declared by sources, see flopsd.sources
 
     def value(self, key: str) -> Any:
         """The value of a setting by its key; None: not set."""
@@ -75,13 +75,13 @@ class Settings:
 
 
 class Setting(NamedTuple):
-    """One setting. `parse` takes what YAML or text gave and raises ValueError saying what is expected."""
+    """One setting. `parse` takes a YAML or text value and raises ValueError, which says what is expected."""
 
     key: str
     metavar: str
     help: str
     parse: Callable[[object], object]
-    other_flag: str = ""  # where it is not made from the key
+    other_flag: str = ""  # if not derived from the key
     repeatable: bool = False
 
     @property

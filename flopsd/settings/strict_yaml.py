@@ -1,4 +1,4 @@
-"""YAML as every file of flopsd is read: plain data only, a key given twice is a problem, and so is a syntax error."""
+"""The strict YAML reader of all flopsd files: plain data only; duplicate keys and syntax errors are problems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
 
 
 def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, int]]:
-    """As `read_yaml`, and the line of each field by its path, such as `rules[0].title`."""
-    import yaml  # it takes 6 ms, which metering by what is packaged does not need
+    """As `read_yaml`, plus the line of each field by its path, such as `rules[0].title`."""
+    import yaml  # takes 6 ms, and metering with packaged files does not need it
 
     lines: dict[str, int] = {}
     try:
@@ -25,13 +25,13 @@ def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, i
         _find_lines(node, "", lines, set())
         return loader.construct_document(node), problems, lines
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
-        # The library raises others than YAMLError for an impossible date, too many digits, `!!bool x`, `!!timestamp x`.
+        # Impossible dates, too many digits, `!!bool x` and `!!timestamp x` raise errors other than YAMLError.
         words = " ".join(str(fault).replace(' in "<byte string>",', " at").split())
         return None, [f"{name}: not YAML: {words}"], lines
 
 
 def _find_lines(node: Any, path: str, lines: dict[str, int], known: set[int]) -> None:
-    """Adds the line of every field below a node, each node once, however many aliases refer to it."""
+    """Add the line of every field below a node, visiting each node once, however many aliases refer to it."""
     if id(node) in known:
         return
     known.add(id(node))
@@ -48,7 +48,7 @@ def _find_lines(node: Any, path: str, lines: dict[str, int], known: set[int]) ->
 
 
 def _duplicate_keys(node: Any, name: str, known: set[int], within: set[int]) -> list[str]:
-    """Visits each node once, however many aliases refer to it. Raises ValueError for a node that contains itself."""
+    """Visit each node once, however many aliases refer to it. Raises ValueError for a node that contains itself."""
     if id(node) in within:
         raise ValueError(f"line {node.start_mark.line + 1}: an alias refers to a node that contains it")
     if id(node) in known:

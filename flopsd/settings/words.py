@@ -1,4 +1,4 @@
-"""The words for the codes of a ledger: the table that ships, and a code with its parameters as a sentence."""
+"""Words for the codes of a ledger: the table that ships, and sentences made from a code with its parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE = Path(__file__).resolve().parents[1] / "core" / "ledger" / "schema" / "wo
 
 @cache
 def table() -> Mapping[str, Mapping[str, str]]:
-    """By member of the ledger the words of each code, with its parameters in braces."""
+    """For each member of the ledger, the words of each code, with the parameters in braces."""
     words: Mapping[str, Mapping[str, str]] = json.loads(TABLE.read_bytes())["words"]
     return words
 
@@ -35,14 +35,14 @@ class _Value(str):
 
 
 class _Values(dict[str, _Value]):
-    """The parameters by name. A missing one is shown as its name: the ledger may be by a newer flopsd."""
+    """The parameters by name. A missing one is shown as its name, since the ledger may be from a newer flopsd."""
 
     def __missing__(self, name: str) -> _Value:
         return _Value(f"{{{name}}}")
 
 
 def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
-    """A code of the member in words, as a sentence's part; a code that the table does not have as it is."""
+    """A code of the member in words, as part of a sentence; a code that is not in the table stays as it is."""
     code, parameters = said, {}
     if isinstance(said, Note):
         said = said.for_ledger()
@@ -53,7 +53,7 @@ def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
     if words is None:
         return " ".join([str(code), *(f"{name}={_joined(value)}" for name, value in parameters.items())])
     values = _Values({name: _Value(_joined(value)) for name, value in parameters.items()})
-    if "why" in parameters:  # the code of a note that this one rests on, with which it shares its parameters
+    if "why" in parameters:  # the code of the note on which this one is based, and whose parameters it shares
         values["why"] = _Value(say(ABSENT, {**_without_why(parameters), "code": parameters["why"]}))
     values.setdefault("who", _Value(_who(parameters)))
     job = f"job {values['job']}: " if "job" in parameters else ""
@@ -65,7 +65,7 @@ def _without_why(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _who(parameters: Mapping[str, Any]) -> str:
-    """Of `rank` and `node` those that are there."""
+    """`rank` and `node`, as far as given."""
     rank, node = parameters.get("rank"), parameters.get("node")
     return f"node {node}" if rank is None else f"rank {rank}" if node is None else f"rank {rank} ({node})"
 

@@ -1,5 +1,5 @@
-"""For authors of source plug-ins, and for our own tests: a clock that is stepped by hand, a scripted source,
-and the contract that every source keeps."""
+"""For authors of source plug-ins and for flopsd's own tests: a manually stepped clock, a scripted source, and the
+contract of every source."""
 
 from flopsd.testing.contract import ContractViolation, SourceContract, violations
 from flopsd.testing.fakes import FakeClock, ScriptedSource

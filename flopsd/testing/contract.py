@@ -1,4 +1,4 @@
-"""The contract that every source keeps, as tests that a plug-in's author runs on it.
+"""The contract that every source must keep, as tests that the author of a plug-in runs on it.
 
 With pytest:
 
@@ -7,7 +7,7 @@ With pytest:
     class TestMine(SourceContract):
         name = "mine"
 
-Without: `violations(TestMine())` gives a sentence for every broken clause.
+Without pytest: `violations(TestMine())` returns a sentence for every broken clause.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class ContractViolation(AssertionError):
-    """A source breaks a clause of the contract; the message names it."""
+    """A source breaks a clause of the contract; the message names the clause."""
 
     def __init__(self, clause: str, problems: Sequence[str]) -> None:
         self.clause, self.problems = clause, tuple(problems)
@@ -46,41 +46,41 @@ class ContractViolation(AssertionError):
 
 
 class SourceContract:
-    """Subclass it in a test module, name the source, and pytest collects a test for each clause. Every test opens the
-    source for itself. What it is given is the attributes and hooks below: override those that differ. A test of a hook
-    that is not overridden is skipped."""
+    """Subclass this in a test module and name the source; pytest collects a test for each clause. Every test opens the
+    source anew, with the attributes and hooks below: override those that differ. A test whose hook is not overridden is
+    skipped."""
 
     name: str = ""
-    """The name in the entry-point group `flopsd.sources`, by which it is opened."""
+    """The name in the entry-point group `flopsd.sources` under which the source is opened."""
     options: Mapping[str, Any] = {}
-    """`SourceSettings.options`; those left out have the defaults that the source declares."""
+    """`SourceSettings.options`; absent options have the source's declared defaults."""
     interval_seconds: float = 1.0
     reads: int = 5
-    """In so many reads, an interval apart, every device must have been read."""
+    """Every device must have been read after this many reads, an interval apart."""
     module: str = ""
-    """What is imported for the source; empty: the module that defines it."""
+    """The module to import for the source; empty: the module that defines it."""
 
     def clock(self) -> Clock:
-        """The clock that the source is given. A SystemClock makes the tests wait for real, as hardware needs."""
+        """The clock that the source is given. With a SystemClock the tests wait in real time, as hardware needs."""
         return FakeClock()
 
     def peaks(self) -> PeakTable:
-        """flopsd's own table with the rows that the source ships."""
+        """flopsd's own peak table with the rows that the source ships."""
         return table_of(None, [self.name]).table
 
     def info(self) -> SourceInfo:
         return find(self.name)
 
     def open(self, settings: SourceSettings) -> Source:
-        """The source, on hardware or a simulation of it. By default it is opened by its name."""
+        """Open the source, on hardware or a simulation of it; by default by its name."""
         return open_source(self.name, settings)
 
     def open_nothing(self, settings: SourceSettings) -> Source:  # noqa: ARG002, an override uses it
-        """Open it where there is nothing to read."""
+        """Open the source where there is nothing to read."""
         raise unittest.SkipTest("open_nothing is not overridden")
 
     def break_one(self, source: Source) -> DeviceUid:  # noqa: ARG002, an override uses it
-        """Let one of at least two devices fail from now on; which."""
+        """Make one of at least two devices fail from now on, and return it."""
         raise unittest.SkipTest("break_one is not overridden")
 
     def test_the_name_is_the_entry_points(self) -> None:
@@ -122,7 +122,7 @@ class SourceContract:
                 raise ContractViolation("describe", ["describe() has no 'replay': None stands for hardware"])
 
     def test_reading_twice_at_one_moment_changes_nothing(self) -> None:
-        """Two instances beside each other, one read twice each time: they must give the same."""
+        """Two instances read in parallel, one of them twice each time, must give the same."""
         clock = self.clock()
         opened_ns = clock.boottime_ns()
         with self._opened(clock) as (once, _), self._opened(clock) as (twice, _):
@@ -138,7 +138,7 @@ class SourceContract:
                 other = pair.get(uid)
                 if other is None:
                     problems.append(f"{uid}: gives nothing when it is read twice")
-                elif other[:2] == (begin_ns, end_ns):  # always so on a clock that is stepped by hand
+                elif other[:2] == (begin_ns, end_ns):  # always so with a manually stepped clock
                     problems += [
                         f"{uid}: {what} is {other[2][what]} when read twice, {sums[what]} when read once"
                         for what in sorted(sums | other[2])
@@ -269,7 +269,7 @@ def violations(contract: SourceContract) -> tuple[str, ...]:
 
 
 def _accepted(ask: Callable[..., T], *arguments: object) -> T:
-    """What a source gives, which the daemon accepts: what it refuses is an outage, however sound the rest is."""
+    """A source's result, if the daemon accepts it; what the daemon refuses is an outage, however sound the rest."""
     try:
         return ask(*arguments)
     except SourceError as fault:

@@ -1,4 +1,4 @@
-"""A clock that is stepped by hand, and a scripted source."""
+"""A manually stepped clock and a scripted source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flopsd.system.clock import NS_PER_S
 
 
 class FakeClock:
-    """A clock that moves only when a test advances it. Waiting moves it by the whole time waited for."""
+    """A clock that moves only when a test advances it. Waiting advances it by the whole waiting time."""
 
     def __init__(self, boottime_ns: int = 1000 * NS_PER_S, wall_ns: int = 1_790_000_000 * NS_PER_S) -> None:
         self._boottime_ns, self._wall_ns = boottime_ns, wall_ns
@@ -29,17 +29,17 @@ class FakeClock:
         return event.is_set()
 
     def advance(self, ns: int) -> None:
-        """Let `ns` pass on both clocks."""
+        """Advance both clocks by `ns`."""
         self._boottime_ns += ns
         self._wall_ns += ns
 
     def step_wall(self, ns: int) -> None:
-        """Step the wall clock alone, as an operator or NTP does."""
+        """Step only the wall clock, as an operator or NTP does."""
         self._wall_ns += ns
 
 
 class ScriptedSource:
-    """A source that gives what a function returns."""
+    """A source that returns what a function returns."""
 
     def __init__(self, name: str, devices: Sequence[Device], script: Callable[[], Sweep]) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What importing a module does, beside defining things."""
+"""Side effects of importing a module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-# Runs in a fresh interpreter, where audit events report it (docs.python.org/3/library/audit_events.html).
+# Runs in a fresh interpreter, whose audit events report effects (docs.python.org/3/library/audit_events.html).
 _WATCHED_IMPORT = """
 import importlib, json, sys, threading
 seen = []
@@ -36,7 +36,7 @@ print(json.dumps(seen))
 
 
 def import_effects(module: str) -> list[str]:
-    """What an import of `module` opens, loads, starts or prints; empty is best."""
+    """What an import of `module` opens, loads, starts or prints; should be empty."""
     done = subprocess.run(
         [sys.executable, "-B", "-c", _WATCHED_IMPORT, module],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

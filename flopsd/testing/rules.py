@@ -1,5 +1,5 @@
-"""What must be true of a source's devices and readings, beyond what `sources.validate` refuses: that has been checked.
-Each rule yields a sentence for each breach. Pure."""
+"""Rules for a source's devices and readings beyond what `sources.validate` refuses, which is already checked. Each rule
+yields a sentence for each breach. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One read: the clock behind it, the devices listed before and behind it, and what it gave."""
+    """One read: the clock after it, the devices listed before and after it, and its result."""
 
     now_ns: int
     before: tuple[Device, ...]
@@ -44,7 +44,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A source from just before it was opened, read several times."""
+    """A source, observed from just before it was opened, over several reads."""
 
     opened_ns: int
     reads: tuple[Read, ...]
@@ -93,7 +93,7 @@ def intervals(observation: Observation) -> Iterator[str]:
 
 
 def works(observation: Observation) -> Iterator[str]:
-    """No more work than the device has, and doubt of counted pipes only."""
+    """No more work than the device can do, and uncertainty only for counted pipes."""
     for read, reading in observation.readings():
         where, work = f"{reading.device} until {reading.end_ns}", reading.work
         possible = _possible(read.device(reading.device), reading.end_ns - reading.begin_ns)
@@ -107,7 +107,7 @@ def works(observation: Observation) -> Iterator[str]:
 
 
 def unread(observation: Observation) -> Iterator[str]:
-    """A pipe was read or it was not."""
+    """A pipe is either read or unread."""
     for _, reading in observation.readings():
         work, counted = reading.work, set[Pipe]()
         if isinstance(work, Active):
@@ -120,7 +120,7 @@ def unread(observation: Observation) -> Iterator[str]:
 
 
 def totals(observation: Observation) -> Iterator[str]:
-    """Running counters of one origin keep their pipes, only grow, and no faster than the device can."""
+    """Running counters of one origin keep their pipes and only grow, no faster than the device can."""
     last: dict[tuple[DeviceUid, str], tuple[int, Totals]] = {}
     for read, reading in observation.readings():
         where, now = f"{reading.device} until {reading.end_ns}", reading.totals
@@ -148,7 +148,7 @@ def totals(observation: Observation) -> Iterator[str]:
 
 
 def coverage(observation: Observation) -> Iterator[str]:
-    """Each device is read, as well as it promised and no better."""
+    """Each device is read, with no stronger evidence than promised."""
     found: dict[DeviceUid, set[type]] = {}
     for read, reading in observation.readings():
         found.setdefault(reading.device, set()).add(type(reading.work))
@@ -196,7 +196,7 @@ def _evidence(reading: Reading) -> Evidence | None:
 
 
 def _possible(device: Device | None, duration_ns: int) -> int | None:
-    """SM-cycles that a device can have, where its SMs and clock are known."""
+    """SM-cycles that a device can have; None unless its SM count and clock are known."""
     if device is None or not device.sm_count or not device.sm_clock_max_mhz:
         return None
     return max_plausible_sm_cycles(Limits(device.sm_count, device.sm_clock_max_mhz), duration_ns)
