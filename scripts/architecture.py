@@ -1,4 +1,4 @@
-"""`make docs`: docs/images/architecture.svg, the picture of docs/architecture.md, from the text below."""
+"""`make docs`: writes docs/images/architecture.svg, the diagram of docs/architecture.md, from the data below."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "architecture.svg"
 
-# name: (column, row, title, what it is or where its code is); what is outside of flopsd has no room.
+# name: (column, row, title, description or location of the code). Boxes outside flopsd have no room.
 BOXES = {
     "driver": (0, 0, "driver", "or exporter"),
     "source": (1, 0, "source", "sources/"),
@@ -26,7 +26,7 @@ BOXES = {
     "report": (5, 2, "report", "report/"),
 }
 OUTSIDE = {"driver", "training"}
-# from, to, what passes along it
+# from, to, what passes along the arrow
 ARROWS = (
     ("driver", "source", "counters"),
     ("source", "meter", "Reading"),
@@ -63,7 +63,7 @@ def corner(name: str) -> Point:
 
 
 def ends(start: str, end: str) -> tuple[Point, Point]:
-    """Where an arrow leaves one box and meets the other: along a row by the sides, else by top and bottom."""
+    """Start and end of an arrow: between the sides of boxes in one row, otherwise between bottom and top."""
     a, b = corner(start), corner(end)
     if a.y == b.y:
         return Point(a.x + WIDTH, a.y + HEIGHT // 2), Point(b.x - 2, b.y + HEIGHT // 2)
@@ -74,7 +74,7 @@ def ends(start: str, end: str) -> tuple[Point, Point]:
 
 
 def picture() -> str:
-    """The SVG; it has a ground of its own, so that it can be read on a dark page."""
+    """The SVG. It has its own background, so that it is legible on a dark page."""
     parts = []
     for start, end, what in ARROWS:
         a, b = ends(start, end)

@@ -1,7 +1,7 @@
 """MkDocs hook: links from a page to files outside docs/, such as `../config/peaks.yaml`.
 
-In the repository they are plain relative links. The site has no such files, so it links to `extra.source_url` of
-mkdocs.yml, or shows the path where that is empty. A link to a file that does not exist is a warning,
+In the repository they are plain relative links. The site does not contain those files, so it links to
+`extra.source_url` of mkdocs.yml, or shows the path if that is empty. A link to a file that does not exist is a warning,
 which fails a strict build.
 """
 
@@ -20,13 +20,13 @@ _log = logging.getLogger("mkdocs.hooks.docs_site")
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: object) -> str:
-    """The page's text with its links out of docs/ replaced; called by MkDocs for each page."""
+    """The page's text, with its links to files outside docs/ replaced; MkDocs calls this for each page."""
     folder = posixpath.join("docs", posixpath.dirname(page.file.src_uri))
     return replace_links(markdown, folder, config.extra.get("source_url", ""))
 
 
 def replace_links(markdown: str, folder: str, source_url: str) -> str:
-    """`markdown` with its links out of docs/ replaced; `folder` is the page's, from the repository root: `docs/adr`."""
+    """`markdown` with links out of docs/ replaced; `folder` is the page's, from the repository root: `docs/adr`."""
 
     def replace(found: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, found["target"]))

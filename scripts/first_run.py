@@ -1,4 +1,4 @@
-"""`make run`: meter what is here for a while, show it, seal it, verify it, and write its HTML report."""
+"""`make run`: meters this machine for a while, shows, seals and verifies the run, and writes its HTML report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _meter(command: Sequence[str]) -> tuple[int, str]:
-    """The exit code, and the address that the log names; empty where the port was taken."""
+    """The exit code, and the address named in the log; empty if the port was taken."""
     address = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -64,7 +64,7 @@ def _meter(command: Sequence[str]) -> tuple[int, str]:
                 if found := _ADDRESS.search(line):
                     address = found[1]
                     print(f"The live page until the run ends, or Ctrl-C: {address}", flush=True)
-            except KeyboardInterrupt:  # flopsd got it too: it seals, and says so
+            except KeyboardInterrupt:  # flopsd received it too; it seals and reports that
                 continue
     return process.returncode, address
 

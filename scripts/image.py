@@ -1,12 +1,12 @@
-"""What the Containerfile makes of the environment in the image; run by the environment's own Python.
+"""Prepares the environment of the image for the Containerfile; run by the environment's own Python.
 
     python -B image.py LIBRARY SERVICE...
 
-It leaves the named ones of botocore's 440 services, whose descriptions take 18 MB, and makes a client of each. Then
-it compiles all packages; and, into LIBRARY, a tree to be laid over `/`, what flopsd imports of Python's own library.
-Debian's packages make that byte code when they are installed, and an image made of their files has none; python:slim
-was not looked at. Without it each start compiles again, and keeps the memory. Byte code does not hold its source's time
-here: some builders set that again.
+Keeps only the named ones of botocore's 440 services, whose descriptions take 18 MB, and creates a client of each. Then
+compiles all packages, and writes to LIBRARY, a tree to be laid over `/`, what flopsd imports of Python's standard
+library. Debian's packages compile that when they are installed, so an image made from their files lacks the byte code;
+python:slim was not checked. Without it each start compiles again and keeps the memory. The byte code does not record
+the time of its source, because some image builders change that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import flopsd
 
 UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
-# What flopsd imports in functions only.
+# Imported only within functions of flopsd.
 PACKAGES = ("botocore.client", "cramjam", "cryptography.x509", "google.protobuf.message_factory", "h2.connection",
             "psutil", "pynvml", "rfc3161_client", "yaml")  # fmt: skip
 
@@ -47,7 +47,7 @@ def import_all() -> None:
     for name in (*ours, *PACKAGES):
         try:
             importlib.import_module(name)
-        except ImportError:  # of an extra that is not here
+        except ImportError:  # of an extra that is not installed
             continue
 
 

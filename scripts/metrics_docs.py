@@ -1,4 +1,4 @@
-"""`make docs`: docs/metrics.md from the exporter itself, so that it names what is served and nothing else."""
+"""`make docs`: generates docs/metrics.md from the exporter, so that it names exactly what is served."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def words(kind: type[Enum]) -> str:
     return ", ".join(f"`{member.value}`" for member in kind)
 
 
-# Empty: what the name says, or the metric's own text.
+# Empty: the name, or the metric's own text, explains it.
 LABELS = {
     "gpu": "index of the device, as its driver counts",
     "uuid": "its UUID: join on this one; `NODE/neuron0` where a driver gives none",
@@ -149,7 +149,7 @@ without verification, `curve_preferences`, TLS 1.0 and 1.1, `http2: true`, `rate
 
 
 def families() -> list[Family]:
-    """Every family, of a run without any device: what exists does not depend on what is there."""
+    """Every family, from a run without any device: which families exist does not depend on the devices."""
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, journal_state=JournalState(0, 1, 0, 0, True, 0))  # rolling seals too
     return [
@@ -174,7 +174,7 @@ def page() -> str:
 
 
 def item(text: str) -> str:
-    """An item of a list, in lines of at most 120 columns."""
+    """A list item in lines of at most 120 columns."""
     return textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_on_hyphens=False)
 
 

@@ -1,4 +1,4 @@
-"""`make docs`: config/parsed.json, what the packaged peak tables and policies contain: to read it as YAML is slow."""
+"""`make docs`: writes config/parsed.json, the parsed packaged peak tables and policies, as reading YAML is slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = config_dir() / "parsed.json"
 
 
 def text() -> str:
-    """A file a line, by its SHA-256."""
+    """One line per file, keyed by its SHA-256."""
     found = {hex_sha256(data): read_yaml(data, "")[0] for data in (path.read_bytes() for path in packaged_files())}
     lines = (f" {json.dumps(sha256)}: {json.dumps(document, ensure_ascii=False)}" for sha256, document in found.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,6 +1,6 @@
-"""`make stack`: flopsd on the bundled recording, Prometheus with the rules, Alertmanager, where to look; until Ctrl-C.
+"""`make stack`: flopsd on the bundled recording, Prometheus with the rules, and Alertmanager, until Ctrl-C.
 
-Everything lies in a folder that goes away with it, and listens on free ports of this machine only.
+All files are in a folder that is removed at the end; the programs listen on free ports of this machine only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ receivers:
 
 
 class Webhook(BaseHTTPRequestHandler):
-    """Prints each alert that Alertmanager brings."""
+    """Prints each alert that Alertmanager sends."""
 
     def do_POST(self) -> None:
         sent: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -57,7 +57,7 @@ class Webhook(BaseHTTPRequestHandler):
 
 
 class Stack:
-    """Programs that run beside each other. Each has its own session, so that Ctrl-C is this script's to pass on."""
+    """Programs that run in parallel. Each has its own session, so that this script decides what Ctrl-C does."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,11 +65,11 @@ class Stack:
         self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def stop(self) -> None:
-        """For a signal handler, which may put into a SimpleQueue and must not set an Event."""
+        """Request a stop. For signal handlers, which may put into a SimpleQueue but must not set an Event."""
         self._stopped.put(None)
 
     def start(self, name: str, command: list[str], ready: str) -> None:
-        """Start it and wait until `ready` answers. Raises RuntimeError with the end of its log."""
+        """Start a program and wait until `ready` answers. Raises RuntimeError with the end of its log."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -83,17 +83,17 @@ class Stack:
         raise RuntimeError(f"{name} does not answer at {ready}:\n{log.read_text()[-2000:]}")
 
     def wait(self) -> None:
-        """Until it is to stop. Raises RuntimeError where a program ends by itself."""
+        """Wait for a stop request. Raises RuntimeError if a program ends by itself."""
         while not self.stops_within(1):
             self._check()
 
     def stops_within(self, seconds: float) -> bool:
-        """Whether it is to stop, or is within `seconds`."""
+        """Whether a stop was requested, or is within `seconds`."""
         try:
             self._stopped.get(timeout=seconds)
         except queue.Empty:
             return False
-        self.stop()  # for who asks next
+        self.stop()  # for the next caller
         return True
 
     def end(self) -> None:
@@ -121,7 +121,7 @@ def answers(url: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Taken all at once, so that they differ."""
+    """Free ports, probed together so that they differ."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports: list[int] = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

@@ -1,4 +1,4 @@
-"""Makes config/grafana/*.json: `python -m scripts.dashboards [FOLDER]`. Needs grafana-foundation-sdk (extra: dev)."""
+"""Writes config/grafana/*.json: `python -m scripts.dashboards [FOLDER]`. Needs grafana-foundation-sdk (extra: dev)."""
 
 from __future__ import annotations
 

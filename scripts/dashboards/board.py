@@ -1,4 +1,4 @@
-"""A dashboard without panels: data source, variables, annotations from alerts, links to the others."""
+"""A dashboard without panels: data source, variables, annotations from alerts, links to the other dashboards."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def choice(name: str, label: str, values: str) -> Any:
 
 
 def choices(name: str, label: str, values: str) -> Any:
-    """Several values, by default all, in the order of the numbers in them."""
+    """A multi-value variable, by default all values, in numerical order."""
     found = choice(name, label, values).multi(True).include_all(True).all_value(".*")
     every = VariableOption(selected=True, text="All", value="$__all")
     return found.sort(VariableSort.NUMERICAL_ASC).current(every)
 
 
 def with_alerts(found: Any, *filters: str) -> Any:
-    """An annotation for each severity, of alerts that match one of the filters (`, label="value"`, or empty)."""
+    """Add an annotation per severity for alerts that match one of the filters (`, label="value"`, or empty)."""
     for severity, colour in SEVERITIES:
         expression = " or ".join(f'{FIRING}, severity="{severity}"{more}}}' for more in filters)
         alerts = dashboard.AnnotationQuery().name(f"Alerts: {severity}").datasource(SOURCE).enable(True)
@@ -57,7 +57,7 @@ def link(title: str, uid: str) -> Any:
 
 
 def completed(encoded: Any) -> Any:
-    """The dashboard's JSON with what the SDK has no field for: the texts of annotations."""
+    """The dashboard's JSON plus the texts of annotations, for which the SDK has no fields."""
     for annotation in encoded["annotations"]["list"]:
         annotation |= {
             "step": "60s",

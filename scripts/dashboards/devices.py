@@ -1,4 +1,4 @@
-"""The nodes and GPUs of a run that are chosen."""
+"""Panels for the selected nodes and GPUs of a run."""
 
 from __future__ import annotations
 

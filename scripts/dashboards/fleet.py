@@ -1,4 +1,4 @@
-"""The fleet: all runs that meter hardware, their lineages, and whether the daemons do their work."""
+"""The fleet dashboard: all runs that meter hardware, their lineages, and the state of the daemons."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def by_run(rule: str, more: str = "") -> str:
 
 
 def once(what: str, counter: str) -> str:
-    """A counter's rate by reason over the fleet: what is scraped twice counts once, replays not at all."""
+    """A counter's rate by reason over the fleet; targets scraped twice count once, replays do not count."""
     info = 'on (job, instance) group_left (run_id, node) instance:flopsd_run_info:newest{replay="false"}'
     rate = f"sum by (reason) (max by (run_id, node, {what}, reason) (rate({counter}[$__rate_interval]) * {info}))"
     return or_none(rate, "reason", f"max(run:flopsd_nodes:count{{{METERED}}})")

@@ -1,6 +1,6 @@
-"""What a colour means on every panel, the thresholds between them, and the units.
+"""The meaning of colours on every panel, the thresholds between them, and the units.
 
-Grafana's own defaults turn a value of 80 and more red, whatever it is; no panel here relies on them.
+Grafana's own defaults colour any value of 80 or more red; no panel here uses them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from grafana_foundation_sdk.models.dashboard import (
 
 GOOD, WARN, BAD = "green", "orange", "red"
 NEUTRAL = "blue"  # a figure that is neither good nor bad
-BOUND = "purple"  # an upper bound, or what makes a figure one: never an estimate, never an alarm
+BOUND = "purple"  # an upper bound, or what widens one: never an estimate, never an alarm
 
 FLOP, RATE, PER_JOULE = "si:FLOP", "si:FLOP/s", "si:FLOP/J"  # 12.3 YFLOP, 812 TFLOP/s: YFLOP are 10^24, ZFLOP 10^21
 SHARE, COUNT, WATT, JOULE, SECONDS, HERTZ = "percentunit", "none", "watt", "joule", "s", "hertz"
 
-# A colour from minus infinity on, and further ones each from a value on. The values are those of the alerts.
+# A colour from minus infinity on, then colours that each begin at a value. The values equal those of the alerts.
 Scale = Sequence[tuple[float | None, str]]
 PLAIN: Scale = ((None, NEUTRAL),)
 COVERAGE: Scale = ((None, BAD), (0.9, WARN), (0.99, GOOD))
@@ -54,7 +54,7 @@ def by_thresholds() -> Any:
 
 
 def shades_of(colour: str) -> Any:
-    """For series that differ in name only (nodes, runs): shades of one colour, so that none looks like an alarm."""
+    """Shades of one colour for series that differ only in name (nodes, runs), so that none looks like an alarm."""
     return dashboard.FieldColor().mode(FieldColorModeId.SHADES).fixed_color(colour)
 
 
@@ -68,7 +68,7 @@ def texts(colour_and_text: dict[str, tuple[str, str]]) -> ValueMap:
 
 
 NONE = texts({"0": (GOOD, "none")})
-# What is not known is neither good nor bad; without this it would have the colour of the lowest value.
+# An unknown value is neither good nor bad; without this it would have the colour of the lowest value.
 UNKNOWN = SpecialValueMap(
     DashboardSpecialValueMapOptions(SpecialValueMatch.NULL_AND_NAN, ValueMappingResult(color=NEUTRAL, index=1))
 )

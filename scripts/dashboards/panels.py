@@ -1,7 +1,6 @@
-"""The kinds of panel that both dashboards are made of.
+"""The kinds of panel used by both dashboards.
 
-Each takes a title, a description, the text that stands in its place while its queries have no series, and queries with
-their legends.
+Each takes a title, a description, the text to show while its queries return no series, and queries with their legends.
 """
 
 from __future__ import annotations
@@ -60,7 +59,8 @@ Query = tuple[str, str]
 
 
 def _put(panel: Any, title: str, about: str, empty: str, size: tuple[int, int], queries: Sequence[Query]) -> Any:
-    """Width of 24 and height. A stat, a bar gauge and a table ask for the newest value, the others for the range."""
+    """Fill a panel. Width is of 24 columns. Stats, bar gauges and tables query the newest value, the others the
+    range."""
     panel = panel.title(title).description(about).no_value(empty).span(size[0]).height(size[1]).datasource(SOURCE)
     for number, (expression, legend) in enumerate(queries):
         target = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + number))
@@ -80,7 +80,7 @@ def number(title: str, about: str, empty: str, unit: str, expression: str, *, sc
 
 
 def numbers(title: str, about: str, empty: str, *queries: Query, unit: str, scale: Scale, width: int) -> Any:
-    """Figures beside each other, each with its legend as its name."""
+    """Figures side by side, each named by its legend."""
     panel = _put(stat.Panel(), title, about, empty, (width, 4), queries).unit(unit).thresholds(thresholds(scale))
     panel = panel.color_scheme(by_thresholds()).color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.NONE)
     panel = panel.text_mode(BigValueTextMode.VALUE_AND_NAME).orientation(VizOrientation.VERTICAL)
@@ -89,7 +89,7 @@ def numbers(title: str, about: str, empty: str, *queries: Query, unit: str, scal
 
 
 def banner(title: str, about: str, empty: str, expression: str, mapped: ValueMap) -> Any:
-    """A line over the whole width, whose text and colour are those of the value."""
+    """A full-width line whose text and colour depend on the value."""
     panel = _put(stat.Panel(), title, about, empty, (24, 3), [(expression, title)]).unit(COUNT)
     panel = (
         panel.mappings([mapped, UNKNOWN])
@@ -112,7 +112,7 @@ def lines(
     log: bool = False,
     stacked: bool = False,
 ) -> Any:
-    """Lines over time in shades of the scale's first colour; with a scale of several, dashes at its values."""
+    """Lines over time in shades of the scale's first colour; a scale of several colours adds dashes at its values."""
     panel = _put(timeseries.Panel(), title, about, empty, (width, 8), queries).unit(unit).line_width(2).fill_opacity(8)
     panel = panel.thresholds(thresholds(scale)).show_points(VisibilityMode.NEVER).gradient_mode(GraphGradientMode.NONE)
     several = len(scale) > 1
@@ -130,14 +130,14 @@ def lines(
 
 
 def history(title: str, about: str, empty: str, query: Query, *, scale: Scale) -> Any:
-    """A row of cells for each series, coloured by the scale."""
+    """A row of cells per series, coloured by the scale."""
     panel = _put(statushistory.Panel(), title, about, empty, (24, 7), [query]).unit(SHARE).min(0).max(1)
     panel = panel.thresholds(thresholds(scale)).color_scheme(by_thresholds())
     return panel.show_value(VisibilityMode.NEVER).max_data_points(120)
 
 
 def shares(title: str, about: str, empty: str, *queries: Query, scale: Scale, height: int = 8) -> Any:
-    """Bars from 0 to 100 %; a value above is written out, its bar is full."""
+    """Bars from 0 to 100 %; a larger value fills the bar and is written out."""
     panel = _put(bargauge.Panel(), title, about, empty, (12, height), queries).unit(SHARE).min(0).max(1)
     panel = panel.thresholds(thresholds(scale)).color_scheme(by_thresholds()).mappings([NO_UPPER_END, UNKNOWN])
     panel = panel.orientation(VizOrientation.HORIZONTAL).decimals(4).value_mode(BarGaugeValueMode.TEXT)
@@ -145,10 +145,8 @@ def shares(title: str, about: str, empty: str, *queries: Query, scale: Scale, he
 
 
 def rows(title: str, about: str, empty: str, *queries: Query, order: Sequence[str], size: tuple[int, int]) -> Any:
-    """A table with a line for each set of labels. A query's legend is its column's heading; without one it has none.
-
-    `order` has the labels and legends, from left to right.
-    """
+    """A table with one line per set of labels. A query's legend is the heading of its column; without a legend there is
+    no column. `order` lists labels and legends from left to right."""
     panel = _put(table.Panel(), title, about, empty, size, queries).unit(COUNT).thresholds(thresholds(PLAIN))
     panel = panel.color_scheme(by_thresholds()).with_transformation(DataTransformerConfig("merge", options={}))
     panel = panel.override_by_field_type("string", [DynamicConfigValue("noValue", "-")])
@@ -163,12 +161,12 @@ def rows(title: str, about: str, empty: str, *queries: Query, order: Sequence[st
 
 
 def _column(query: int, queries: int) -> str:
-    """What Grafana names the values of a query."""
+    """Grafana's name for the values of a query."""
     return "Value" if queries == 1 else f"Value #{chr(ord('A') + query)}"
 
 
 def column(panel: Any, name: str, unit: str, scale: Scale | None = None) -> Any:
-    """The unit of a table's column, and its text in the colours of a scale."""
+    """Set the unit of a table's column, and colour its text by a scale."""
     found = [DynamicConfigValue("unit", unit), DynamicConfigValue("noValue", "not known")]
     if scale is not None:
         found += [_thresholds(scale), DynamicConfigValue("custom.cellOptions", {"type": "color-text"})]
@@ -176,12 +174,12 @@ def column(panel: Any, name: str, unit: str, scale: Scale | None = None) -> Any:
 
 
 def or_none(expression: str, label: str, scraped: str) -> str:
-    """The expression's series or, where it has none and `scraped` has, zero under the name "none"."""
+    """The expression's series; if it has none and `scraped` has any, zero under the name "none"."""
     return f'{expression} or on () label_replace(0 * {scraped}, "{label}", "none", "", "")'
 
 
 def in_words(panel: Any) -> Any:
-    """Legends that end with the label `bound`, in the words of flopsd's other outputs."""
+    """Replace the label `bound` at the end of legends by the words of flopsd's other outputs."""
     for bound, words in (("low", "at least"), ("high", "at most")):
         options = {"regex": f"/: {bound}$/", "renamePattern": f": {words}"}
         panel = panel.with_transformation(DataTransformerConfig("renameByRegex", options=options))
@@ -189,7 +187,7 @@ def in_words(panel: Any) -> Any:
 
 
 def scaled(panel: Any, regexp: str, scale: Scale) -> Any:
-    """The values whose names match, in the colours of a scale of their own."""
+    """Colour values with matching names by a separate scale."""
     return panel.override_by_regexp(regexp, [_thresholds(scale)])
 
 
@@ -203,7 +201,7 @@ def linked_column(panel: Any, name: str, title: str, url: str) -> Any:
 
 
 def coloured(panel: Any, regexp: str, colour: str, *, dashed: bool = False) -> Any:
-    """The series whose legends match, in a colour of their own."""
+    """Give series with matching legends a separate colour."""
     found = [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})]
     if dashed:
         found.append(DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}))
@@ -211,5 +209,5 @@ def coloured(panel: Any, regexp: str, colour: str, *, dashed: bool = False) -> A
 
 
 def linked(panel: Any, title: str, url: str) -> Any:
-    """A link on each of the panel's values."""
+    """Add a link to each of the panel's values."""
     return panel.data_links([dashboard.DashboardLink(title).type(DashboardLinkType.LINK).url(url)])

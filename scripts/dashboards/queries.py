@@ -1,4 +1,4 @@
-"""Queries, links and texts that the parts of a run's dashboard share."""
+"""Queries, links and texts shared by the parts of a run's dashboard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_RUN = "no node of this run is scraped in this time range"
 NOT_MEASURED = "nothing is measured: no device has counters, so there is an upper bound only (doctor says why)"
 NO_HFU = "not known: the format is not declared, nothing is measured, or a peak is not known"
 NO_ENERGY = "no device here has an energy counter"
-NOT_SCRAPED, NOTHING = "not scraped", "nothing measured"  # where there is little room
+NOT_SCRAPED, NOTHING = "not scraped", "nothing measured"  # for small panels
 
 
 def total(bound: str, basis: str = "executed") -> str:
@@ -25,7 +25,7 @@ def total(bound: str, basis: str = "executed") -> str:
 
 
 def or_zero(count: str) -> str:
-    """0 where the count has no series and the run has a node; nothing where it has none."""
+    """The count, or 0 if it has no series while the run has a node; otherwise no value."""
     return f"{count} or 0 * max(run:flopsd_nodes:count{{{RUN}}})"
 
 

@@ -1,4 +1,4 @@
-"""A run: its totals and bounds, its thresholds, what it was declared; then the nodes and GPUs that are chosen."""
+"""The run dashboard: totals and bounds, thresholds, declarations; then the selected nodes and GPUs."""
 
 from __future__ import annotations
 
