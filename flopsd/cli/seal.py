@@ -29,12 +29,12 @@ def add(verbs: Verbs) -> None:
     which.add_argument(
         "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
     )
-    seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # with --rolling, by the daemon
+    seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # set by the daemon, with --rolling
     seal.add_argument("--refused-pin", type=int, help=argparse.SUPPRESS)  # with --rolling: an open file of the daemon
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
-    seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
-    seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
-    seal.add_argument("--code-secret", type=int, help=argparse.SUPPRESS)  # the pipe with the secret of its daemon
+    seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon wrote
+    seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal
+    seal.add_argument("--code-secret", type=int, help=argparse.SUPPRESS)  # a pipe with its daemon's secret
     seal.add_argument("--files-at-start", type=int, help=argparse.SUPPRESS)  # with --at-end
     seal.set_defaults(run=_seal)
 

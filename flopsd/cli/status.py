@@ -36,7 +36,7 @@ _DOCTORS = (
     "sources", "devices", "state_dir", "listen", "peaks", "key", "ledger",
     "ledger_copies", "timestamp_url", "witness_url",
 )  # fmt: skip
-# The alternate screen and no cursor: what stood in the terminal before is under it, untouched.
+# The alternate screen without a cursor; the terminal's earlier content stays below it.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 

@@ -119,7 +119,7 @@ class Base:
     reason: str | None = None
 
     def for_journal(self) -> dict[str, Any]:
-        """As in journal and ledger; `reason`, which few have, is left out where there is none."""
+        """As in journal and ledger. `reason`, which few have, is omitted if None."""
         fields = {**asdict(self), "flop": text_or_none(self.flop)}
         return fields if self.reason is not None else {name: fields[name] for name in fields if name != "reason"}
 

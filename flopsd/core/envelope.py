@@ -131,7 +131,7 @@ def _canonical(raw: bytes) -> bytes:
 
 
 def encode_envelope(payload: bytes, payload_type: str, signatures: list[tuple[str, bytes]]) -> bytes:
-    """The envelope file for a payload and its (keyid, signature) pairs."""
+    """Encode the envelope file for a payload and its (keyid, signature) pairs."""
     signed = [{"keyid": keyid, "sig": encode64(sig)} for keyid, sig in signatures]
     document = {"payload": encode64(payload), "payloadType": payload_type, "signatures": signed}
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

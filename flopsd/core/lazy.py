@@ -1,4 +1,4 @@
-"""A property that is computed on first use. Pure."""
+"""A property computed on first use. Pure."""
 
 from __future__ import annotations
 

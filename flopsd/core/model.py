@@ -23,7 +23,7 @@ _SIX_DIGITS = Context(prec=6, rounding=ROUND_HALF_EVEN)  # a fraction can be an 
 class Pipe(str, Enum):
     """Pipes of a streaming multiprocessor, by DCGM's names."""
 
-    TENSOR = "tensor"  # tensor activity that no sub-pipe accounts for
+    TENSOR = "tensor"  # tensor activity not attributed to a sub-pipe
     TENSOR_HMMA = "tensor_hmma"  # FP16, BF16, TF32, and FP8/FP4 where the chip has them
     TENSOR_IMMA = "tensor_imma"
     TENSOR_DFMA = "tensor_dfma"

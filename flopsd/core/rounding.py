@@ -1,7 +1,7 @@
-"""Numbers as people read them: the one notation for FLOP, rates, shares, times and energy. Pure.
+"""Number formats for people: the one notation for FLOP, rates, shares, times and energy. Pure.
 
-Every function works on exact numbers, never through a float, and returns ASCII, so that a terminal without UTF-8 shows
-it too; `report.html_kit` typesets it for a page. JSON holds the exact numbers instead.
+All functions compute with exact numbers, never floats, and return ASCII, so that any terminal can show it;
+`report.html_kit` typesets it for a page. JSON holds the exact numbers instead.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from enum import Enum
 from fractions import Fraction
 
 FIGURES = 3  # significant digits of a FLOP count, a rate, a multiple
-FACTOR = 100  # beyond it a percentage says nothing, and a factor stands in its place
+FACTOR = 100  # a ratio this far from 1 is shown as a factor, not as a percentage
 DAY_S = 86_400
-YEAR_S = 31_556_952  # of the Gregorian calendar, on average
+YEAR_S = 31_556_952  # mean year of the Gregorian calendar
 _DURATIONS = (("ms", Fraction(1, 1000), Fraction(999, 1000)), ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * DAY_S),
               ("days", DAY_S, 730 * DAY_S), ("years", YEAR_S, 10_000 * YEAR_S))  # fmt: skip
 _JOULES = (("J", 1), ("Wh", 3600), ("kWh", 3_600_000), ("MWh", 3_600_000_000))
 
 
 class Towards(Enum):
-    """Which way. A lower bound goes down and an upper bound up, so that the rounded bound still holds."""
+    """Direction of rounding. A lower bound rounds down and an upper bound up, so that the rounded bound still holds."""
 
     NEAREST = "nearest"  # half to even
     DOWN = "down"
@@ -27,15 +27,15 @@ class Towards(Enum):
 
 
 def divided(numerator: int, denominator: int, towards: Towards) -> int:
-    """The quotient of two ints as a whole number."""
+    """The quotient of two ints, rounded to an int."""
     if towards is Towards.NEAREST:
         return round(Fraction(numerator, denominator))
     return numerator // denominator if towards is Towards.DOWN else -(-numerator // denominator)
 
 
 def significant(number: Fraction | int, figures: int, towards: Towards = Towards.NEAREST) -> tuple[int, int]:
-    """`(digits, exponent)` with number ~ digits x 10^exponent and `figures` digits; (0, 0) for zero. Raises ValueError
-    for a negative number or no figures."""
+    """`(digits, exponent)` so that number ~ digits x 10^exponent, with `figures` digits; (0, 0) for zero. Raises
+    ValueError for a negative number or `figures` below 1."""
     exact = Fraction(number)
     if exact < 0 or figures < 1:
         raise ValueError("expected a number that is not negative, and one figure at least")
@@ -50,7 +50,7 @@ def significant(number: Fraction | int, figures: int, towards: Towards = Towards
 
 
 def magnitude(number: Fraction | int) -> int:
-    """The exponent of the highest power of ten that is not above `number`. Raises ValueError unless it is positive."""
+    """The exponent of the largest power of ten that is not above `number`. Raises ValueError unless it is positive."""
     exact = Fraction(number)
     if exact <= 0:
         raise ValueError("only a positive number has an order of magnitude")
@@ -59,7 +59,7 @@ def magnitude(number: Fraction | int) -> int:
 
 
 def scientific(number: Fraction | int, figures: int, towards: Towards = Towards.NEAREST) -> str:
-    """`2.3x10^25`, as the Guidelines write it; `0` for zero."""
+    """In the Guidelines' notation: `2.3x10^25`; `0` for zero."""
     digits, exponent = significant(number, figures, towards)
     if digits == 0:
         return "0"
@@ -68,7 +68,7 @@ def scientific(number: Fraction | int, figures: int, towards: Towards = Towards.
 
 
 def plain(number: Fraction | int, figures: int, towards: Towards = Towards.NEAREST) -> str:
-    """The same without a power of ten where that is short: `0.012`, `370`; else as `scientific`."""
+    """Without a power of ten if that is short: `0.012`, `370`; otherwise as `scientific`."""
     digits, exponent = significant(number, figures, towards)
     if digits and not -9 <= exponent <= 6 - figures:
         return scientific(number, figures, towards)
@@ -88,12 +88,12 @@ def flop_number(count: Fraction | int, towards: Towards = Towards.NEAREST, figur
 
 
 def format_flop(count: Fraction | int | None, towards: Towards = Towards.NEAREST) -> str:
-    """`1.23x10^24 FLOP`. None is "unknown": a missing figure never looks like zero."""
+    """`1.23x10^24 FLOP`. None is "unknown", so that a missing figure never looks like zero."""
     return "unknown" if count is None else f"{flop_number(count, towards)} FLOP"
 
 
 def format_rate(flop_per_s: int | None) -> str:
-    """`812 TFLOP/s`, `1.23 PFLOP/s`; below a thousandth of a TFLOP/s as a power of ten."""
+    """`812 TFLOP/s`, `1.23 PFLOP/s`; below a thousandth of a TFLOP/s with a power of ten."""
     if flop_per_s is None:
         return "unknown"
     for prefix, size, least in (("P", 10**15, 10**15), ("T", 10**12, 10**9)):
@@ -110,7 +110,7 @@ def format_percent(share: Fraction | int, towards: Towards = Towards.NEAREST) ->
 
 
 def format_share(part: Fraction | int, threshold: Fraction, towards: Towards = Towards.NEAREST) -> str:
-    """What `part` is of a threshold: `1/660,000`, `62.3 %`, `4.21 times`. Commas, since no line may end in a number."""
+    """A share of a threshold: `1/660,000`, `62.3 %`, `4.21 times`. With commas, since no line may end in a number."""
     share = part / threshold
     if share and share * FACTOR < 1:
         opposite = {Towards.DOWN: Towards.UP, Towards.UP: Towards.DOWN}.get(towards, towards)
@@ -119,19 +119,19 @@ def format_share(part: Fraction | int, threshold: Fraction, towards: Towards = T
 
 
 def share_at_most(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
-    """An upper bound against a threshold: `at most 1/660,000 of the threshold`, `at most 4.21 times the threshold`."""
+    """An upper bound on a share: `at most 1/660,000 of the threshold`, `at most 4.21 times the threshold`."""
     shown = format_share(part, threshold, Towards.UP)
     return f"at most {shown} {'' if shown.endswith('times') else 'of '}{of}"
 
 
 def share_at_least(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
-    """A lower bound against a threshold: `at least 4.21 times the threshold`."""
+    """A lower bound on a share: `at least 4.21 times the threshold`."""
     shown = format_share(part, threshold, Towards.DOWN)
     return f"at least {shown} {'' if shown.endswith('times') else 'of '}{of}"
 
 
 def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
-    """`52 s`, `5.6 min`, `3.2 h`, `12 days`: two digits, or all that stand before the point."""
+    """`52 s`, `5.6 min`, `3.2 h`, `12 days`: two digits, or all digits before the decimal point."""
     exact = abs(Fraction(seconds))
     if exact == 0:
         return "0 s"
@@ -146,7 +146,7 @@ def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST)
 
 
 def format_energy(joules: Fraction | int) -> str:
-    """Joules, or watt-hours where they are many: `25.2 J`, `2.1 kWh`."""
+    """Joules, or watt-hours for larger amounts: `25.2 J`, `2.1 kWh`."""
     unit, size = next((known for known in reversed(_JOULES) if joules >= known[1]), _JOULES[0])
     return f"{_digits(Fraction(joules) / size)} {unit}"
 
@@ -162,7 +162,7 @@ def grouped(count: int) -> str:
 
 
 def _digits(number: Fraction, towards: Towards = Towards.NEAREST, figures: int = FIGURES) -> str:
-    """`figures` digits without a power of ten up to 10^9: `0.0152`, `4.21`, `660 000`."""
+    """`figures` digits, without a power of ten below 10^9: `0.0152`, `4.21`, `660 000`."""
     digits, exponent = significant(number, figures, towards)
     if digits == 0:
         return "0"
@@ -173,7 +173,7 @@ def _digits(number: Fraction, towards: Towards = Towards.NEAREST, figures: int =
 
 
 def _decimal(number: Fraction, steps: int, towards: Towards) -> str:
-    """A multiple of 1/steps, a power of ten, without the zeros that end it."""
+    """`number` rounded to a multiple of 1/`steps` (a power of ten), without trailing zeros."""
     scaled = number * steps
     whole, part = divmod(divided(scaled.numerator, scaled.denominator, towards), steps)
     decimals = f"{part:0{len(str(steps)) - 1}d}".rstrip("0") if part else ""

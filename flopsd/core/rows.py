@@ -279,7 +279,7 @@ def takes_a_declaration(pipe: Pipe | None) -> bool:
 
 
 def precision_label(pipe: Pipe | None, rating: Rating) -> str:
-    """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
+    """The number format in which a pipe's FLOP are counted: fixed by the pipe, declared, or `undeclared`."""
     if (known := rating._labels.get(pipe)) is None:
         known = rating._labels[pipe] = _label(pipe, rating)
     return known

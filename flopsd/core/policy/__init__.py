@@ -1,1 +1,1 @@
-"""Which rules apply to a run, what they count, and where the run stands."""
+"""Which rules apply to a run, what they count, and how the run compares with them."""
