@@ -60,7 +60,7 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, kn
     """Run all checks. Findings never raise. If no source is named, plug-in sources are also tried, each separately,
     since `flopsd run` opens them only by name."""
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
-    packages = [_package(_FOR_KEYS[0], "cryptography", "seal"), *_asked_for(settings)]
+    packages = [_package(_FOR_KEYS[0], "cryptography", "seal"), *_needed_packages(settings)]
     checks += packages
     if not any(one.state == "fail" and one.name in _FOR_KEYS for one in packages):
         checks.append(_key(settings, environment))
@@ -146,7 +146,7 @@ def _package(name: str, module: str, extra: str) -> Diagnosis:
     return Diagnosis(name, "ok", f"{module} is installed")
 
 
-def _asked_for(settings: Settings) -> list[Diagnosis]:
+def _needed_packages(settings: Settings) -> list[Diagnosis]:
     """Check the packages that individual settings need: the end of a run is too late to find one missing."""
     scheme, _ = scheme_of(settings.key or "")
     to_s3 = any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node"))
@@ -252,7 +252,7 @@ def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Di
     lacking = [
         device
         for device, source in found.devices
-        if source == "nvml" and device.evidence not in ESTIMATING and not _is_cut(device)
+        if source == "nvml" and device.evidence not in ESTIMATING and not _is_partitioned(device)
     ]
     if not lacking:
         return
@@ -270,7 +270,7 @@ def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Di
 
 def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
     """Whether the driver's MIG capabilities are accessible, if a GPU is partitioned."""
-    cut = [device for device, source in found.devices if source == "nvml" and _is_cut(device)]
+    cut = [device for device, source in found.devices if source == "nvml" and _is_partitioned(device)]
     if not cut:
         return
     facts = next(one.facts for one in found.sources if one.name == "nvml")
@@ -282,7 +282,7 @@ def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
     )
 
 
-def _is_cut(device: Device) -> bool:
+def _is_partitioned(device: Device) -> bool:
     return device.parent is not None or device.evidence_reason.startswith(MIG_IS_ON)
 
 

@@ -55,7 +55,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from flopsd.settings.data_files import Tables, load_policies
     from flopsd.system.clock import SystemClock, rfc3339
 
-    _refuse_idle_grounds(arguments)
+    _refuse_unused_options(arguments)
     tables = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal, tables)
     with waiting(arguments, f"reporting {arguments.ledger}") as line:
@@ -110,16 +110,16 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tabl
     return course_of(journal, found.records, tables.peaks(one_peak_table(found.history)))
 
 
-def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
+def _refuse_unused_options(arguments: argparse.Namespace) -> None:
     """Refuse verification options without a key: they would have no effect, yet the report would look verified."""
     from flopsd.errors import ConfigError
 
     names = ("allow_replay", "also", "anchors", "children", "aws_certificate", "tsa_certificate")
-    idle = ["--threshold"] if arguments.threshold != 1 else []
-    idle += [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
-    if idle and not arguments.key:
+    unused = ["--threshold"] if arguments.threshold != 1 else []
+    unused += [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    if unused and not arguments.key:
         raise ConfigError(
-            [f"report: {option} verifies, which needs a key" for option in idle], hint="name the signer's with --key"
+            [f"report: {option} verifies, which needs a key" for option in unused], hint="name the signer's with --key"
         )
 
 

@@ -124,7 +124,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         environment[VARIABLE] = str(socket)
     task = metered_by_task(os.environ)
     if task is not None:
-        return _become(command, environment, task)
+        return _replace_process(command, environment, task)
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
@@ -170,7 +170,7 @@ def _job_user(settings: Settings) -> User | None:
     return user
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
+def _replace_process(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
     """Replace this process by the command. For a Slurm task other than the one that meters the node: two daemons would
     count each device twice."""
     from flopsd.daemon.launcher import cannot_run

@@ -48,8 +48,8 @@ def parse_envelope(data: bytes) -> Envelope:
             code="envelope_too_large",
             path="envelope",
         )
-    apart = _apart(data)
-    payload, document = apart or (b"", parse_json(data, "the ledger", "envelope"))
+    split = _split_payload(data)
+    payload, document = split or (b"", parse_json(data, "the ledger", "envelope"))
     del data  # for a job of thousands of nodes each copy takes about 50 MB
     if not isinstance(document, dict):
         raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
@@ -77,12 +77,12 @@ def parse_envelope(data: bytes) -> Envelope:
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
-    if apart is None:
+    if split is None:
         payload = _base64(document.pop("payload"), "the payload")
     return Envelope(payload, payload_type, tuple(found), tuple(extensions))
 
 
-def _apart(data: bytes) -> tuple[bytes, Any] | None:
+def _split_payload(data: bytes) -> tuple[bytes, Any] | None:
     """The payload of an envelope in the layout of `encode_envelope`, and the rest of the envelope; None for any other
     layout or any fault. Nearly all of an envelope is its payload, and parsing that as JSON is avoided."""
     end = data.find(b'"', len(_BEGIN))

@@ -114,7 +114,7 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
     if elsewhere:  # energy until its next reading belongs to another job
-        tally = _without_energy(tally)
+        tally = _restart_energy(tally)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
     # Otherwise the totals would count this time again, or another job's work as this job's.
     settled = elsewhere or not isinstance(reading.work, Gap)
@@ -131,7 +131,7 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
     )
 
 
-def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **counted: Any) -> Tally:
+def _add_observed(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **counted: Any) -> Tally:
     """`tally` with what was `counted` in a reading's time: new time, or silence before the watermark that is now
     recovered."""
     until_ns = max(tally.watermark_ns, end_ns)
@@ -151,14 +151,14 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
         return _with_absolutes(_gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE), reading)
     grown = growth(tally, reading, partial(max_plausible_sm_cycles, limits))
     if grown is GapReason.COUNTER_RESET:  # the energy counter may have restarted with them
-        tally = _without_energy(tally)
+        tally = _restart_energy(tally)
     if grown is None or isinstance(grown, GapReason):
         return _with_absolutes(_gap(tally, reading.end_ns, grown or _hole_reason(tally)), reading)
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
-    cycles = added(tally.active_sm_cycles, _of(Evidence.CYCLES, disjoint(grown)))
-    return _known(
+    cycles = added(tally.active_sm_cycles, _keyed(Evidence.CYCLES, disjoint(grown)))
+    return _add_observed(
         _with_absolutes(tally, reading), tally.totals_ns, reading.end_ns, Evidence.CYCLES,
         active_sm_cycles=cycles, unread_ns=unread_ns,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
 def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     work = reading.work
     if isinstance(work, Gap):
-        return _gap(_with_known(tally, reading, work, limits), reading.end_ns, work.reason)
+        return _gap(_add_gap_count(tally, reading, work, limits), reading.end_ns, work.reason)
     if reading.begin_ns < tally.watermark_ns and not _is_late(tally, reading):
         return _gap(tally, reading.end_ns, GapReason.OVERLAP)
     duration_ns = reading.end_ns - reading.begin_ns
@@ -183,11 +183,11 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             not 0 <= doubt <= 2 * possible for doubt in work.uncertainty_sm_cycles.values()
         ):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-        return _known(
+        return _add_observed(
             tally, reading.begin_ns, reading.end_ns, work.evidence,
-            active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
-            uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
-            square_sum=added(tally.square_sum, _of(work.evidence, work.square_sum)),
+            active_sm_cycles=added(tally.active_sm_cycles, _keyed(work.evidence, work.sm_cycles)),
+            uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _keyed(work.evidence, work.uncertainty_sm_cycles)),
+            square_sum=added(tally.square_sum, _keyed(work.evidence, work.square_sum)),
             unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )  # fmt: skip
     assert isinstance(work, Busy)
@@ -196,7 +196,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     busy = tally.busy_sm_cycles + work.sm_cycles
-    after = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION, busy_sm_cycles=busy)
+    after = _add_observed(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION, busy_sm_cycles=busy)
     if clocked is None:
         return after
     return after.changed(
@@ -213,10 +213,10 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
     counted = tally.counted_flop + flop
     if not 0 <= flop <= at_once or counted > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    return _known(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT, counted_flop=counted)
+    return _add_observed(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT, counted_flop=counted)
 
 
-def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
+def _add_gap_count(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
     """`tally` with what was counted in a gap. Unchanged where the count is another job's or impossible, or where part
     of it may have been counted before."""
     if not gap.counted_flop or gap.reason in ACCOUNTED_ELSEWHERE or reading.begin_ns < tally.watermark_ns:
@@ -225,7 +225,7 @@ def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipL
     return tally.changed(counted_flop=counted.counted_flop)
 
 
-def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
+def _keyed(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
     return {(evidence, pipe): n for pipe, n in cycles.items() if n}
 
 
@@ -246,7 +246,7 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     )
 
 
-def _without_energy(tally: Tally) -> Tally:
+def _restart_energy(tally: Tally) -> Tally:
     """`tally` whose energy counting restarts from the next value that is read."""
     if "energy_mj" not in tally.counters:
         return tally

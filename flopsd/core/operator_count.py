@@ -115,7 +115,7 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
     everything the count adds nothing."""
     return tuple(
         Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
-        for phase, one in _beyond(count, read).items()
+        for phase, one in _additions(count, read).items()
         if one.low_flop or one.measured_flop
     )
 
@@ -123,7 +123,7 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
 def as_claimed(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
     """What a count adds, by phase, to `read`, the figures under claimed formats, whose `low` is already higher. The
     measured figure of a phase becomes at least its `low`: readings of other phases say nothing of it."""
-    found = _beyond(count, read)
+    found = _additions(count, read)
     for phase, more in found.items():
         known = (read.by_phase or {}).get(phase, NO_FIGURES)
         least = known.low_flop + more.low_flop - (known.measured_flop or 0)
@@ -131,16 +131,16 @@ def as_claimed(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
     return found
 
 
-def _beyond(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
+def _additions(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
     by_phase = read.by_phase or {}
     lows = {phase: figures.low_flop for phase, figures in by_phase.items()}
     known = {phase: figures.measured_flop or 0 for phase, figures in by_phase.items()}
-    low = _shared(count, lows, read.whole.low_flop, read.unmeasured_high)
-    measured = _shared(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
+    low = _additions_by_phase(count, lows, read.whole.low_flop, read.unmeasured_high)
+    measured = _additions_by_phase(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
     return {phase: Figures(low[phase], measured[phase], 0) for phase in low}
 
 
-def _shared(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:
+def _additions_by_phase(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:
     """What the count of each phase adds. Readings without a phase may belong to any phase, so together the phases add
     no more than what the total count exceeds the total that was read by."""
     left = max(0, count.total_flop - whole)

@@ -92,7 +92,7 @@ class Part:
             return Rates(rate, rate, rate)
         shares = self.declared(pipe, precision)
         if shares is not None:
-            return self._of_shares(shares, of_integers=False)
+            return self._mean_rates(shares, of_integers=False)
         formats = [
             name
             for name in self.tensor_flop_per_cycle
@@ -112,7 +112,7 @@ class Part:
         """Integer operation rates of one pipe, tensor cores only: no counter shows those of the vector pipes."""
         shares = self.declared(pipe, precision) if pipe is Pipe.TENSOR else None
         if shares is not None:
-            return self._of_shares(shares, of_integers=True)
+            return self._mean_rates(shares, of_integers=True)
         if pipe not in (Pipe.TENSOR, Pipe.TENSOR_IMMA) or not self.has_integer_tensor:
             return _NONE_OF_THEM
         known = [self.tensor_flop_per_cycle[name] for name in INTEGER_FORMATS if name in self.tensor_flop_per_cycle]
@@ -145,12 +145,12 @@ class Part:
 
     def declares(self, precision: Precision | None) -> bool:
         """Whether a declaration fits this part: the part has every format in it."""
-        return _are_in(self.tensor_flop_per_cycle or self.chip_flop_per_s, precision)
+        return _has_formats(self.tensor_flop_per_cycle or self.chip_flop_per_s, precision)
 
     def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
         """The part of a declaration that concerns a pipe, or all tensor work: the shares of the formats counted there.
         None if it does not fit this part or names none of those formats."""
-        if precision is None or not _are_in(self.tensor_flop_per_cycle, precision):
+        if precision is None or not _has_formats(self.tensor_flop_per_cycle, precision):
             return None
         counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
         shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
@@ -159,7 +159,7 @@ class Part:
     def _highest_rate(self, name: str) -> int:
         return max(self.tensor_flop_per_cycle[name], self.disputed_tensor_flop_per_cycle.get(name, 0))
 
-    def _of_shares(self, precision: Precision, *, of_integers: bool) -> Rates:
+    def _mean_rates(self, precision: Precision, *, of_integers: bool) -> Rates:
         """The mean rates over the declared shares, the highest rounded up; formats of the other kind add nothing."""
         whole = sum(ppm for _, ppm in precision.shares_ppm)
         counted = [(name, ppm) for name, ppm in precision.shares_ppm if (name in INTEGER_FORMATS) is of_integers]
@@ -188,6 +188,6 @@ class Part:
         return found
 
 
-def _are_in(known: Mapping[str, int], precision: Precision | None) -> bool:
+def _has_formats(known: Mapping[str, int], precision: Precision | None) -> bool:
     """Whether all formats of a declaration are known ones; false without a declaration."""
     return precision is not None and all(name in known for name, _ in precision.shares_ppm)

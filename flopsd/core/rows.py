@@ -113,12 +113,12 @@ def by_phase(
     shares = (*tally.phases.items(), (UNDECLARED_PHASE, left))
     read = {name.partition("@")[0] for name, share in shares if _was_read(share, integers=integers)}
     return {
-        phase: _settled(figures.get(phase, NO_FIGURES), was_read=phase in read, integers=integers)
+        phase: _zero_if_read(figures.get(phase, NO_FIGURES), was_read=phase in read, integers=integers)
         for phase in dict.fromkeys((*figures, *sorted(read)))
     }
 
 
-def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
+def _zero_if_read(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
     """Nothing counted is a measured 0 where every pipe was read; it is None for integers that could not be read."""
     if figures.measured_flop or not (was_read or integers):
         return figures
@@ -139,7 +139,7 @@ def _integers_apart(tally: Tally) -> bool:
     return not _SUB_PIPES.isdisjoint([pipe for _, pipe in tally.active_sm_cycles])
 
 
-def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
+def _rating_of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
     """Ignore a declared mix for the TENSOR remainder: it describes all tensor work, not what other counters leave."""
     mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
     return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
@@ -147,10 +147,10 @@ def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
 
 def _rows(tally: Tally, rating: Rating) -> list[Row]:
     found = [
-        _active(evidence, pipe, cycles, tally, _of_pipe(pipe, tally, rating))
+        _active(evidence, pipe, cycles, tally, _rating_of_pipe(pipe, tally, rating))
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
-    found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating)) for pipe, ns in sorted(tally.unread_ns.items())]
+    found += [_unread(pipe, ns, _rating_of_pipe(pipe, tally, rating)) for pipe, ns in sorted(tally.unread_ns.items())]
     if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         found.append(_counted(tally, rating))
     label = precision_label(None, rating)
@@ -170,7 +170,7 @@ def _rows(tally: Tally, rating: Rating) -> list[Row]:
 def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> Figures:
     """The three figures of one tally, in FLOP or in integer operations, from its rows."""
     figures = sum_figures(row.integers if integers else row.figures for row in found)
-    return _settled(figures, was_read=_was_read(tally, integers=integers), integers=integers)
+    return _zero_if_read(figures, was_read=_was_read(tally, integers=integers), integers=integers)
 
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating) -> int | None:
@@ -231,9 +231,9 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
 def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, margin_ppm: int) -> Figures:
     if bound == 0 and rates.measured == 0:
         return _NOTHING
-    low = _less(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
+    low = _minus_margin(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
     measured = cycles * rates.measured if rates.measured is not None else None
-    return Figures(low, measured, _more((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
+    return Figures(low, measured, _plus_margin((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
 
 
 def _counted(tally: Tally, rating: Rating) -> Row:
@@ -241,7 +241,7 @@ def _counted(tally: Tally, rating: Rating) -> Row:
     flop, margin, mixed = tally.counted_flop, rating.table.margin_ppm(Evidence.COUNT), True
     if rating.part is not None:
         mixed = rating.part.count_may_be_integer(rating.precision)
-    figures = Figures(0 if mixed else _less(flop, margin), flop, _more(flop, margin))
+    figures = Figures(0 if mixed else _minus_margin(flop, margin), flop, _plus_margin(flop, margin))
     integers = Figures(0, None, figures.high_flop) if mixed else _NOTHING
     return Row(Evidence.COUNT, None, UNDECLARED, 0, tally.known_ns(Evidence.COUNT), figures, integers, margin, mixed)
 
@@ -292,9 +292,9 @@ def _label(pipe: Pipe | None, rating: Rating) -> str:
     return UNDECLARED if declared is None else declared.label
 
 
-def _less(flop: int, margin_ppm: int) -> int:
+def _minus_margin(flop: int, margin_ppm: int) -> int:
     return flop * (PPM - margin_ppm) // PPM
 
 
-def _more(flop: int, margin_ppm: int) -> int:
+def _plus_margin(flop: int, margin_ppm: int) -> int:
     return ceil_div(flop * (PPM + margin_ppm), PPM)

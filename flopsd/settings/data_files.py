@@ -22,7 +22,7 @@ from flopsd.system.sha256 import hex_sha256
 DEFAULT_POLICY = "eu-ai-act"
 _ROWS = b"\naccelerators:\n"
 # By kind of companion: its name, its role, a caution about its author, and which file to give.
-_SAID = {
+_COMPANION_WORDS = {
     PEAKS: ("peak table", "the run was rated by", "its rates are the sender's: every FLOP follows from them",
             "the table that the run was metered with; every FLOP follows from its rates"),
     POLICY: ("policy", "the ledger was judged by", "its rules are the sender's: every finding by it follows from them",
@@ -65,7 +65,7 @@ class Tables:
         """The given or packaged peak table with this digest. A table that came with `ledger` is reported to the user
         but never used. Raises PeakTableError if no table has the digest."""
         if sha256 not in self._peaks:
-            found = _found(sha256, (*self._peaks_files, *_packaged_tables()), _read_peaks)
+            found = _find(sha256, (*self._peaks_files, *_packaged_tables()), _read_peaks)
             if found is None:
                 said, hint = _missing(PEAKS, sha256, ledger)
                 raise PeakTableError(said, hint=hint)
@@ -100,7 +100,7 @@ class Tables:
 
     def _policy(self, sha256: str, ledger: Path | None) -> Policy:
         packaged = (*_packaged_policies(), *_packaged_policies("policies/old"))
-        found = _found(sha256, (*self._policy_files, *packaged), read_policy)
+        found = _find(sha256, (*self._policy_files, *packaged), read_policy)
         if found is None:
             said, hint = _missing(POLICY, sha256, ledger)
             raise PolicyError([said], hint=hint)
@@ -143,7 +143,7 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
 def parse_peaks(data: bytes, name: str) -> PeakTable:
     """The peak table in `data`. Raises PeakTableError."""
     sha256, problems = hex_sha256(data), list[str]()
-    document = _parsed_ones().get(sha256)
+    document = _parsed_packaged().get(sha256)
     if document is None:
         document, problems = read_yaml(data, name)
     if problems or not isinstance(document, dict):
@@ -154,7 +154,7 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
         raise PeakTableError(f"{name}: {fault}", hint=fault.hint) from fault
 
 
-def _found(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> tuple[bytes, str] | None:
+def _find(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> tuple[bytes, str] | None:
     """Bytes and name of the first of these files with that digest. Raises what `read` raises."""
     for path in paths:
         if exists(path) and hex_sha256(data := read(path)) == sha256:
@@ -169,7 +169,7 @@ def companion_beside(ledger: Path, name: str) -> Path:
 
 def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
     """The message and hint for a file that flopsd does not ship and the user did not give."""
-    what, did, whose, which = _SAID[kind]
+    what, did, whose, which = _COMPANION_WORDS[kind]
     absent, give = f"flopsd has no {what} with SHA-256 {sha256}", f"give --{kind} {which}"
     beside = None if ledger is None else companion_beside(ledger, companion_name(kind, sha256))
     if beside is None or not os.path.lexists(beside):
@@ -204,7 +204,7 @@ def _read_peaks(path: Path) -> bytes:
 
 def is_packaged(sha256: str) -> bool:
     """Whether this version of flopsd contains the peak table or policy with this digest."""
-    return sha256 in _parsed_ones()
+    return sha256 in _parsed_packaged()
 
 
 def packaged_files() -> list[Path]:
@@ -213,7 +213,7 @@ def packaged_files() -> list[Path]:
 
 
 @cache
-def _parsed_ones() -> Mapping[str, Any]:
+def _parsed_packaged() -> Mapping[str, Any]:
     """The parsed `packaged_files` by SHA-256, written by scripts/parsed_yaml.py: parsing the YAML takes 10 ms."""
     found: Mapping[str, Any] = json.loads((config_dir() / "parsed.json").read_bytes())
     return found
@@ -265,8 +265,8 @@ def packaged_policies() -> dict[str, Path]:
 def parse_policy(data: bytes, name: str) -> Policy:
     """The policy in `data`. Raises PolicyError, in which each problem names file and line."""
     sha256 = hex_sha256(data)
-    if sha256 in _parsed_ones():
-        return policy_from(_parsed_ones()[sha256], sha256, {})
+    if sha256 in _parsed_packaged():
+        return policy_from(_parsed_packaged()[sha256], sha256, {})
     document, problems, lines = read_yaml_lines(data, name)
     if problems:
         raise PolicyError(problems, hint=HINT)

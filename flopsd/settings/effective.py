@@ -56,7 +56,7 @@ def effective_settings(layers: Layers, context: Context) -> list[EffectiveSettin
         origin, where = _origin(setting, layers)
         if value != settings.value(setting.key):
             origin, where = "platform", context.platform
-        found.append(EffectiveSetting(setting, _plain(setting, value), origin, where))
+        found.append(EffectiveSetting(setting, _yaml_value(setting, value), origin, where))
     return found
 
 
@@ -103,7 +103,7 @@ def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:
     return "default", ""
 
 
-def _plain(setting: Setting, value: Any) -> Any:
+def _yaml_value(setting: Setting, value: Any) -> Any:
     """The value in YAML that parses back to the same value; secrets are hidden."""
     if value is None or value == ():
         return "off" if _means_off(setting, value) else None if value is None else []
@@ -112,9 +112,9 @@ def _plain(setting: Setting, value: Any) -> Any:
     if isinstance(value, DevicesSetting):
         return str(value)
     if isinstance(value, Mapping):
-        return {name: _plain(setting, one) for name, one in value.items()}
+        return {name: _yaml_value(setting, one) for name, one in value.items()}
     if isinstance(value, tuple):
-        return [_plain(setting, one) for one in value]
+        return [_yaml_value(setting, one) for one in value]
     if isinstance(value, float):
         return "off" if _means_off(setting, value) else int(value) if value.is_integer() else value
     return without_secrets(value) if isinstance(value, str) else value

@@ -88,17 +88,17 @@ class Walk:
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: stream in input_gradients for stream in Stream}
         for table in model.embeddings:
-            self._reach(trained.weight(table), table.stream)
+            self._mark_graded(trained.weight(table), table.stream)
         for linear in model.stem:
             out = self._linear(linear, self._graded[linear.stream])
-            self._reach(out, _READ_AS.get(linear.stream, linear.stream))
+            self._mark_graded(out, _READ_AS.get(linear.stream, linear.stream))
         if model.embeds_tokens:  # in an encoder-decoder, the decoder reads the same table
-            self._reach(self._graded[Stream.TOKENS], Stream.TARGET)
+            self._mark_graded(self._graded[Stream.TOKENS], Stream.TARGET)
         for block in model.blocks:
             before = replace(self.sums)
             self._block(block)
             if block.kept_alone and level is not Level.HIGH:
-                self._keep_alone(before)
+                self._scale_to_kept_tokens(before)
             is_pooler = block.stream is Stream.IMAGES and block is model.blocks[-1] and not model.heads
             if is_pooler and level is Level.LOW:  # a loss need not read it
                 self._without_gradients_since(before)
@@ -125,16 +125,16 @@ class Walk:
         if block.unused or (self._severed and block.checkpointed and stream is Stream.PATCHES and not source):
             self._without_gradients_since(before)
             return
-        self._reach(graded, stream)
+        self._mark_graded(graded, stream)
         if stream is Stream.SOFT and self._images_reach_text:
-            self._reach(graded, Stream.TOKENS)
+            self._mark_graded(graded, Stream.TOKENS)
         if graded and block.checkpointed:
-            sums.layers += sums.forward - before.forward - self._after_the_last_gradient(block)
+            sums.layers += sums.forward - before.forward - self._idle_stream_flop(block)
             sums.layers_attention += sums.attention - before.attention
             spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
             sums.spare += self._last if spare else 0
 
-    def _after_the_last_gradient(self, block: Block) -> int:
+    def _idle_stream_flop(self, block: Block) -> int:
         """FLOP of the streams without gradients in a recomputed layer: recomputation may end before them."""
         if self._level is not Level.LOW or not block.joins:
             return 0
@@ -147,7 +147,7 @@ class Walk:
         idle = [one for one in linears if one.stream in block.joins and not self._graded[one.stream]]
         return sum(2 * self._rows[one.stream] * one.inputs * one.outputs for one in idle)
 
-    def _keep_alone(self, before: PassFlop) -> None:
+    def _scale_to_kept_tokens(self, before: PassFlop) -> None:
         """Scale everything added since `before` to the tokens with logits. These are the last ones, so their share of
         the pairs is no smaller."""
         kept, tokens = self._rows[Stream.KEPT], max(1, self._rows[Stream.TOKENS])
@@ -164,18 +164,18 @@ class Walk:
         """A layer whose parts read several streams. Return whether its output has a gradient."""
         for part in block.parts:
             if isinstance(part, Modulation):
-                self._reach(self._part(part, self._graded[Stream.SEQUENCES]), *part.modulates)
+                self._mark_graded(self._part(part, self._graded[Stream.SEQUENCES]), *part.modulates)
         entry = dict(self._graded)  # what each attention reads, even if there are several
         for part in block.parts:
             if isinstance(part, Attention):
                 streams = block.joins if part.stream is Stream.TOKENS else (part.stream,)
                 for stream, graded in self._attention(part, any(entry[stream] for stream in streams)).items():
-                    self._reach(graded, *(block.joins if stream is Stream.TOKENS else (stream,)))
+                    self._mark_graded(graded, *(block.joins if stream is Stream.TOKENS else (stream,)))
             elif isinstance(part, Mlp):
-                self._reach(self._part(part, self._graded[part.down.stream]), part.down.stream)
+                self._mark_graded(self._part(part, self._graded[part.down.stream]), part.down.stream)
         return any(self._graded[stream] for stream in block.joins)
 
-    def _reach(self, graded: bool, *streams: Stream) -> None:
+    def _mark_graded(self, graded: bool, *streams: Stream) -> None:
         for stream in streams:
             self._graded[stream] = self._graded[stream] or graded
 

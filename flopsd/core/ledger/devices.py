@@ -87,11 +87,11 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "clockUncertaintyFlop": str(row.clock_uncertainty_flop),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())
-        for row in [_together([row for _, row in group])]
+        for row in [_summed([row for _, row in group])]
     ]
 
 
-def _together(rows: list[Row]) -> Row:
+def _summed(rows: list[Row]) -> Row:
     """The first of several rows of one kind, with the amounts of all of them."""
     if len(rows) == 1:
         return rows[0]

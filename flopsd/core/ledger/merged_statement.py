@@ -23,7 +23,7 @@ from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK, reconcile
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
-_QUIET = frozenset((NO_PROCESS, NO_WORK))
+_NO_WORK_REASONS = frozenset((NO_PROCESS, NO_WORK))
 _Node = tuple[int | None, str | None]  # rank and node name
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
@@ -66,8 +66,8 @@ class Merging:
         self._jobs_missing: list[Note] = []
         self._wholes: set[bool | None] = set()  # completeness of each job of a lineage
         self._nodes_unknown = False
-        self._quiet: dict[_Node, set[Note]] = {}  # why segments of a node have no basis
-        self._loud: set[_Node] = set()  # nodes with a segment that has a basis, or another reason
+        self._no_work: dict[_Node, set[Note]] = {}  # why segments of a node have no basis
+        self._others: set[_Node] = set()  # nodes with a segment that has a basis, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
         """Add one child and return the summary of the previous node if that is finished. Raises LedgerError for a child
@@ -79,7 +79,7 @@ class Merging:
             raise LedgerError(
                 f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}", code="other_run_of_child"
             )
-        self.sums += self._without_quiet(entry, sums)
+        self.sums += self._basis_counted(entry, sums)
         self.ledgers += 1
         self._declared.add(entry["declared"])
         self.replays += bool(entry["replay"])
@@ -107,16 +107,16 @@ class Merging:
         self._node.add(entry, sums)
         return None if before is None else before.for_ledger()
 
-    def _without_quiet(self, entry: Mapping[str, Any], sums: LedgerSums) -> LedgerSums:
+    def _basis_counted(self, entry: Mapping[str, Any], sums: LedgerSums) -> LedgerSums:
         """The sums of a child. A segment in which no process declared work does not remove the architecture basis of
         its node's other segments: the run has one, as if it were not rotated."""
         node = entry["rank"], entry["node"]
         if entry["segment"] is None:
             return sums
-        if sums.absent <= _QUIET and sums.counted is None:
-            self._quiet.setdefault(node, set()).update(sums.absent)
+        if sums.absent <= _NO_WORK_REASONS and sums.counted is None:
+            self._no_work.setdefault(node, set()).update(sums.absent)
             return replace(sums, absent=frozenset())
-        self._loud.add(node)
+        self._others.add(node)
         return sums
 
     def last_node(self) -> dict[str, Any] | None:
@@ -134,7 +134,7 @@ class Merging:
         """The predicate with the given lists of node summaries and children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
         whole, declared = completeness.complete is True, self._declared
-        absent = {reason for node, reasons in self._quiet.items() if node not in self._loud for reason in reasons}
+        absent = {reason for node, reasons in self._no_work.items() if node not in self._others for reason in reasons}
         self.sums = replace(self.sums, absent=self.sums.absent | absent)
         sums = self.sums.for_ledger(whole=whole)
         counted, integers = self.sums.guidelines_of(whole=whole)

@@ -71,7 +71,7 @@ def refuse_left_out(history: History) -> None:
     start and the next one with the device."""
     for uid, start, before, retired, _ in _accounts(history):
         tally, end = start.tallies[uid], start.end
-        since_ns = None if before is None else _goes_on_at(before, uid, start)
+        since_ns = None if before is None else _continues_at_ns(before, uid, start)
         if since_ns is not None and tally.begin_ns > since_ns:
             raise _left_out(uid, f"before daemon start {start.number}", tally.begin_ns - since_ns)
         if end is not None and has_ended(start) and not retired and tally.watermark_ns < end["ns"]:
@@ -82,7 +82,7 @@ def _left_out(uid: DeviceUid, where: str, ns: int) -> JournalDamagedError:
     return JournalDamagedError(f"device {uid}: {seconds(ns)} s {where} are not accounted for", code="law_16")
 
 
-def _goes_on_at(before: Incarnation, uid: DeviceUid, start: Incarnation) -> int | None:
+def _continues_at_ns(before: Incarnation, uid: DeviceUid, start: Incarnation) -> int | None:
     """Where `start` must continue the account that `before` left open, on the clock of `start`; None: not recorded."""
     until_ns = before.tallies[uid].watermark_ns
     if before.boot_id == start.boot_id:

@@ -69,12 +69,12 @@ class Steady:
             return False
         if not all(_is_observed(part, before, columns) for part in (whole, *shape.phases)):
             return False
-        if shape.phases and not self._holds(shape, columns):
+        if shape.phases and not self._phases_fit(shape, columns):
             return False
         self.tallies, self._columns = tallies, columns
         return True
 
-    def _holds(self, shape: _Shape, columns: list[list[int]]) -> bool:
+    def _phases_fit(self, shape: _Shape, columns: list[list[int]]) -> bool:
         """Whether no phase has more than there is, or changed while its time stood still."""
         before = self._columns
         for whole, shares in shape.shared:

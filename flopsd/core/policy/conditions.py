@@ -70,7 +70,7 @@ def _answers(
         found.append(_modification(when.modification, method, base, conflict))
     found.append(_method(when.methods, method, methods) if when.methods else None)
     if base is None:
-        found.append((None, tuple(map(Note, conflict or ["base_not_declared"]))) if _asks_of_base(when) else None)
+        found.append((None, tuple(map(Note, conflict or ["base_not_declared"]))) if _depends_on_base(when) else None)
     else:
         found += [
             (base.kind in when.base_kinds, (Note(f"base_flop_{base.kind}"),)) if when.base_kinds else None,
@@ -80,7 +80,7 @@ def _answers(
     return [answer for answer in found if answer is not None]
 
 
-def _asks_of_base(when: Conditions) -> bool:
+def _depends_on_base(when: Conditions) -> bool:
     asked = (when.base_systemic, when.base_above_flop, when.base_not_above_flop)
     return bool(when.base_kinds) or any(one is not None for one in asked)
 

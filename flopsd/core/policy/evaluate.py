@@ -111,12 +111,12 @@ def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
 def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
     stated = _stated(policy, rule, case)
     why, limit, applies = stated.why, stated.limit, stated.applies
-    value = _hull([_value(quantity, case, stated.base) for quantity in stated.quantities])
+    value = _enclosing([_value(quantity, case, stated.base) for quantity in stated.quantities])
     state: Verdict | None = None
     only_if = None
     if limit is not None:
         state, reason = _state(value, limit, case)
-        unsure = applies is None and not (stated.only_systemic_open and _either_way(policy, rule, case))
+        unsure = applies is None and not (stated.only_systemic_open and _alternative_is_above(policy, rule, case))
         if state is Verdict.ABOVE and unsure:
             state, reason = Verdict.INDETERMINATE, (Note("above_if_it_applies"),)
         if state is Verdict.INDETERMINATE:
@@ -139,13 +139,13 @@ def lowest_and_highest(rule: Rule, base: Base | None, margin_ppm: int) -> Limit:
     return Limit(low * of_base, None if high is None else high * of_base, at_least)
 
 
-def _either_way(policy: Policy, rule: Rule, case: Case) -> bool:
+def _alternative_is_above(policy: Policy, rule: Rule, case: Case) -> bool:
     """Whether the account is also above the rule's `or_else` alternative, where one of the two certainly applies."""
     if rule.or_else is None:
         return False
     other = policy.rule(rule.or_else)
     base = base_range(other.when, case.base, policy.margin_ppm)
-    value = _hull([_value(quantity, case, base) for quantity in _quantities(other, case)])
+    value = _enclosing([_value(quantity, case, base) for quantity in _quantities(other, case)])
     return _state(value, lowest_and_highest(other, case.base, policy.margin_ppm), case)[0] is Verdict.ABOVE
 
 
@@ -155,7 +155,7 @@ def _only_if(
     """The base models for which the account is not below; None where the result does not depend on their compute."""
     assert rule.threshold is not None
     low, high = base
-    own = _hull([_own(quantity, case) for quantity in quantities]).high_flop
+    own = _enclosing([_computed_here(quantity, case) for quantity in quantities]).high_flop
     if own is None or low == high:
         return None
     least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil_of(low)
@@ -201,14 +201,14 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
         applies=True if certain else None,
         why=why,
         quantity=QUANTITY_OR.join(dict.fromkeys(one for each in rest for one in each.quantity.split(QUANTITY_OR))),
-        value=_hull([each.value for each in rest]),
-        limit=_around([each.limit for each in rest if each.limit is not None]),
+        value=_enclosing([each.value for each in rest]),
+        limit=_enclosing_limit([each.limit for each in rest if each.limit is not None]),
         state=state,
         only_if=only_if,
     )
 
 
-def _around(limits: Sequence[Limit]) -> Limit:
+def _enclosing_limit(limits: Sequence[Limit]) -> Limit:
     """A threshold that encloses all of these."""
     return Limit(min(limit.low for limit in limits), most(limit.high for limit in limits), limits[0].at_least)
 
@@ -226,7 +226,7 @@ def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
     return tuple(dict.fromkeys([ordinary, with_risk] if systemic is None else [with_risk if systemic else ordinary]))
 
 
-def _own(quantity: Quantity, case: Case) -> Figures:
+def _computed_here(quantity: Quantity, case: Case) -> Figures:
     """The part of a quantity that this account itself computed."""
     of_updates = quantity in (Quantity.UPDATES, Quantity.BASE_UPDATES)
     plain = case.counted.updates if of_updates else case.counted.cumulative
@@ -234,7 +234,7 @@ def _own(quantity: Quantity, case: Case) -> Figures:
 
 
 def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None]) -> Figures:
-    plain = _own(quantity, case)
+    plain = _computed_here(quantity, case)
     if quantity not in WITH_BASE:
         return plain
     low, high = base
@@ -245,7 +245,7 @@ def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None
     )
 
 
-def _hull(values: Sequence[Figures]) -> Figures:
+def _enclosing(values: Sequence[Figures]) -> Figures:
     """The interval that encloses all values. It has a measured figure only where they agree."""
     if len(values) == 1:
         return values[0]

@@ -43,11 +43,11 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     required, executed, notes = OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP), dict[Note, None]()
     for session in sessions:
         named = session.facts.get("not_counted", {})
-        parts = [_left_out({phase: [note("not_counted", what=text) for text in named[phase]] for phase in named})]
+        parts = [_open_part({phase: [note("not_counted", what=text) for text in named[phase]] for phase in named})]
         if not session.is_trained:
             parts += [_of_model(session.facts, session.work)] if has_work(session.work) else []
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
-            parts.append(_left_out({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))
+            parts.append(_open_part({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))
         for part in parts:
             required, executed = required + part.required, executed + part.executed
             notes |= dict.fromkeys(part.notes)
@@ -63,7 +63,7 @@ def _uncounted(counters: Mapping[str, int]) -> bool:
     return bool(counters.get("forward_passes")) and not (has_passed(counters) or is_counted(counters))
 
 
-def _left_out(work: Mapping[str, Sequence[Note]]) -> OtherModels:
+def _open_part(work: Mapping[str, Sequence[Note]]) -> OtherModels:
     matters = any(phase not in _DIAGNOSTIC_OR_DATA for phase in work)
     return OtherModels(
         OpenBounds.of(NO_FLOP, is_open=matters),
@@ -78,12 +78,12 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
         counters.get("forward_passes") and not way.has_passed(counters) for counters in work.values()
     ):
         code = "other_model_tokens_not_counted" if way is not None else "other_model_not_read"
-        return _left_out({Phase.OTHER.value: [note(code, role=role)]})
+        return _open_part({Phase.OTHER.value: [note(code, role=role)]})
     try:
         required, executed = _passes(way, facts, work)
     except (ArchitectureError, *NO_MODEL) as fault:
         why = note_of(fault) if isinstance(fault, ArchitectureError) else note("model_of_other_types")
-        return _left_out({Phase.OTHER.value: [with_reason("other_model_not_counted", why, role=role)]})
+        return _open_part({Phase.OTHER.value: [with_reason("other_model_not_counted", why, role=role)]})
     return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (note("executed_has_other_model", role=role),))
 
 

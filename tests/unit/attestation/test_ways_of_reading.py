@@ -48,7 +48,7 @@ def test_an_envelope_is_read_as_the_json_that_it_is(
         patch.setattr(envelope, "_PIECE", 8)  # as a long payload
         found = outcome(lambda: parse_envelope(data))
     with monkeypatch.context() as patch:
-        patch.setattr(envelope, "_apart", lambda _: None)
+        patch.setattr(envelope, "_split_payload", lambda _: None)
         assert found == outcome(lambda: parse_envelope(data))
 
 
