@@ -159,7 +159,7 @@ def of_starts(
 def recomputations_of(
     each: Iterable[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
 ) -> tuple[Recomputation | None, ...]:
-    """The distinct values declared; None where it was not."""
+    """The distinct values declared; None stands for undeclared."""
     declared = {*before, *(one.recomputation for one in each)}
     return tuple(one for one in (None, *Recomputation) if one in declared)
 
