@@ -8,6 +8,7 @@ from flopsd.attestation.merge.merge import Merged, MergeRequest, merge_ledgers
 from flopsd.attestation.signing.keys import ensure_key, load_signer
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.model import Device
+from flopsd.core.policy.policy_file import Policy
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
 from flopsd.system.progress import Progress, no_progress
@@ -50,7 +51,7 @@ class Nodes:
 
     def ledger(self, context: Context, name: str = "", *, seconds: int = 5, devices: tuple[Device, ...] | None = None,
                run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False,
-               declared: OperatorDeclarations = NOTHING_DECLARED) -> Path:  # fmt: skip
+               declared: OperatorDeclarations = NOTHING_DECLARED, policies: tuple[Policy, ...] = ()) -> Path:  # fmt: skip
         """A sealed ledger of one node, begun `later` seconds after the others, with its journal beside it."""
         name = name or context.node
         clock = FakeClock()
@@ -58,6 +59,7 @@ class Nodes:
         run = Run(
             self.folder / "state" / name, devices=gpus(context.node) if devices is None else devices, context=context,
             replay=replay, run_id=run_id or context.job_name or "run-1", clock=clock, declared=declared,
+            policies=policies,
         )  # fmt: skip
         run.meter(seconds)
         run.finish()

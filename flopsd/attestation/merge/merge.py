@@ -87,12 +87,13 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     refuse_overwriting(request.ledger, request.kind, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
     tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
+    policies, judged_by = load_policies(request.policy_files), set[str]()
     reading = Reading(request.kind, trusted, request.peaks_files, request.policy_files, request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, closing(Spool(Path(name))) as spool:
             temporary = Path(name)
-            first = _read_children(request, reading, spool, temporary, note, progress)
+            first = _read_children(request, reading, spool, temporary, judged_by, note, progress)
             progress("adding up ledgers:", spool.count, 0)
             try:
                 refuse_double(spool.claimed())
@@ -100,7 +101,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
                 raise _duplicate(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
             refuse_another(request.ledger, request.kind, request.lineage if run is None else str(run["id"]))
-            sealed_at, policies = rfc3339(clock.wall_ns()), load_policies(request.policy_files)
+            sealed_at = rfc3339(clock.wall_ns())
             merging = Merging(
                 MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, __version__, sealed_at, policies)
             )
@@ -126,15 +127,18 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             f"cannot write the ledger {request.ledger}: {fault.strerror or fault}",
             hint="give --ledger a writable path with free disk space",
         ) from fault
+    for name in sorted(judged_by - {policy.id for policy in policies}):
+        note(f"ledgers of it were judged by the policy {name} too, and the sum is not: name it with --policy as well")
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
     foreign, beside = foreign_files(short, tables), [companion_beside(request.ledger, file) for file in companions]
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside)
 
 
 def _read_children(
-    request: MergeRequest, reading: Reading, spool: Spool, temporary: Path, note: Note, progress: Progress
-) -> Child:
-    """Verify every child and store its entry; returns the first."""
+    request: MergeRequest, reading: Reading, spool: Spool, temporary: Path, judged_by: set[str], note: Note,
+    progress: Progress,
+) -> Child:  # fmt: skip
+    """Verify every child and store its entry; returns the first. `judged_by` gets the ids of their policies."""
     first: tuple[Child, str] | None = None
     others = 0
     everything = find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve())
@@ -148,6 +152,7 @@ def _read_children(
             elif request.kind == JOB:
                 _refuse_mixed(first, (child, found.label))
             spool.add(child, found.label)
+            judged_by.update(child.policies)
             refuse_too_large(spool.size_bytes)
             progress("ledgers verified:", spool.count, 0)
     if others:

@@ -42,11 +42,15 @@ class Child:
     claims: Iterable[Claim]  # to be taken once: those of a job are many
     run: Mapping[str, Any]
     nodes: tuple[str, ...]  # of its job, as the platform listed them
+    policies: tuple[str, ...]  # ids of those that it was judged by
 
     @classmethod
-    def of(cls, entry: Entry, claims: Iterable[Claim], run: Mapping[str, Any], nodes: Sequence[str] = ()) -> Child:
-        line = json.dumps(entry, separators=(",", ":"))
-        return cls(sort_key(entry), json.dumps(subject_of(entry)), line, claims, run, tuple(nodes))
+    def of(
+        cls, entry: Entry, claims: Iterable[Claim], predicate: Mapping[str, Any], nodes: Sequence[str] = ()
+    ) -> Child:
+        line, policies = json.dumps(entry, separators=(",", ":")), predicate["method"]["policies"]
+        named = tuple(str(policy["id"]) for policy in policies)
+        return cls(sort_key(entry), json.dumps(subject_of(entry)), line, claims, predicate["run"], tuple(nodes), named)
 
 
 class ChildReader:
@@ -78,7 +82,7 @@ class ChildReader:
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
-            return Child.of(entry, chain(claims_of(entry), claims_below(predicate)), predicate["run"])
+            return Child.of(entry, chain(claims_of(entry), claims_below(predicate)), predicate)
         if kind != NODE:
             raise LedgerError(
                 f"this is a ledger of kind {kind!r:.60}, which cannot be part of a {self._kind}",
@@ -90,7 +94,7 @@ class ChildReader:
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
             entry["completeness"] = completeness_of_single(entry)
-        return Child.of(entry, list(claims_of(entry)), predicate["run"], predicate["node"]["jobNodes"])
+        return Child.of(entry, list(claims_of(entry)), predicate, predicate["node"]["jobNodes"])
 
 
 def entry_again(opened: SignedStatement, tables: Tables, *, allow_replay: bool) -> Entry:

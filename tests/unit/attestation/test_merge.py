@@ -23,6 +23,7 @@ from flopsd.core.model import GapReason
 from flopsd.core.notes import note
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text
+from flopsd.settings.data_files import load_policies
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say, say_all
 from flopsd.testing import FakeClock
@@ -36,6 +37,16 @@ THREE = ("algo-1", "algo-2", "algo-3")
 def predicate(ledger: Path) -> dict[str, Any]:
     found: dict[str, Any] = payload_of(ledger)["predicate"]
     return found
+
+
+def test_a_policy_of_the_ledgers_that_is_not_applied_to_the_sum_is_named(nodes: Nodes) -> None:
+    one = nodes.ledger(sagemaker(0, ("algo-1",)), policies=load_policies(["eu-ai-act", "us-ca-sb-53"]))
+    job = nodes.merge(one).ledger
+    assert "judged by the policy us-ca-sb-53 too, and the sum is not" in "".join(nodes.notes)
+    nodes.merge(job, kind="lineage", lineage="m", ledger=nodes.folder / "m.json", policy_files=["kr-ai-basic-act"])
+    assert "judged by the policy eu-ai-act too" in "".join(nodes.notes)
+    nodes.merge(one, policy_files=["us-ca-sb-53", "eu-ai-act"])
+    assert nodes.notes == []
 
 
 def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
