@@ -171,8 +171,8 @@ def _job_user(settings: Settings) -> User | None:
 
 
 def _replace_process(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
-    """Replace this process by the command. For a Slurm task other than the one that meters the node: two daemons would
-    count each device twice."""
+    """Replace this process by the command. Used in a Slurm task other than the one that meters the node: two daemons
+    would count each device twice."""
     from flopsd.daemon.launcher import cannot_run
 
     log = logging.getLogger("flopsd")

@@ -42,8 +42,8 @@ AT_ONCE = 128  # resident grids that a device of any compute capability can have
 
 
 def is_impossible(counters: Mapping[str, int]) -> bool:
-    """Whether no windows can have seen these counters: more concurrent kernels than a device runs, or time without its
-    cause. If several growths are possible, so is their sum."""
+    """Whether no windows can have seen these counters: more concurrent kernels than a device runs, or time without the
+    windows or launches to account for it. If several growths are possible, so is their sum."""
     kernels_ns = sum(counters.get(name, 0) for name in NS_OF.values())
     return (
         kernels_ns > AT_ONCE * counters.get(WINDOW_NS, 0)

@@ -82,9 +82,9 @@ class GapReason(str, Enum):
     JOURNAL_REPLACED = "journal_replaced"  # the earlier journal is lost: replaced, altered or damaged
 
 
-# Such time misses nothing: it has no ceiling and does not reduce coverage.
+# Time that is accounted for elsewhere: it has no ceiling and does not reduce coverage.
 ACCOUNTED_ELSEWHERE = (GapReason.OTHER_JOB, GapReason.METERED_AS_MIG, GapReason.REPLACED)
-# Work in such time has no upper bound, because its length is not known.
+# Gaps of unknown length: their work has no upper bound.
 UNBOUNDED = (GapReason.END_UNKNOWN, GapReason.JOURNAL_REPLACED)
 
 
@@ -242,7 +242,7 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device with streaming multiprocessors cannot exceed: gives the ceiling of any interval."""
+    """Upper limits of a device with streaming multiprocessors; they give the ceiling of any interval."""
 
     sm_count: int
     sm_clock_max_mhz: int
@@ -251,7 +251,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ChipLimits:
-    """What a chip cannot exceed whose peak is published for the whole chip: its fastest format, sparsity included."""
+    """Upper limits of a chip whose peak is published for the whole chip: its fastest format, sparsity included."""
 
     flop_per_s: int
     integer_per_s: int | None = None  # integer operations; None: not known

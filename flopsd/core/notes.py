@@ -1,4 +1,4 @@
-"""Statements of a ledger about its figures, as a code with parameters. Verifiers compare the code. Pure.
+"""Statements of a ledger about its figures, as codes with parameters: verifiers compare codes, people read words. Pure.
 
 The wording of every code is in `ledger/schema/words-v1.json`, which ships with flopsd and `settings/words.py` reads.
 """

@@ -142,7 +142,7 @@ def _additions(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
 
 def _additions_by_phase(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:
     """What the count of each phase adds. Readings without a phase may belong to any phase, so together the phases add
-    no more than what the total count exceeds the total that was read by."""
+    at most the excess of the total count over the total that was read."""
     left = max(0, count.total_flop - whole)
     left = left if most is None else min(left, most)
     found = {}

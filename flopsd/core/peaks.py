@@ -170,7 +170,7 @@ class PeakTable:
         return self._remember(part, key, Limits(*key, at_once))
 
     def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
-        """The widest margin among the formats that the work may have: the part's own of a format, if it has one."""
+        """The widest margin among the formats that the work may have; a format's margin is the part's own, if any."""
         known = {} if part is None else part.margins
         found = [known.get((evidence, name), self.margins[evidence]).ppm for name in formats]
         return max(found, default=self.margins[evidence].ppm)

@@ -119,7 +119,7 @@ def by_phase(
 
 
 def _zero_if_read(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
-    """Nothing counted is a measured 0 where every pipe was read; it is None for integers that could not be read."""
+    """Without counted work `measured` is 0 if every pipe was read, and None for integers that could not be read."""
     if figures.measured_flop or not (was_read or integers):
         return figures
     return figures._replace(measured_flop=0 if was_read else None)

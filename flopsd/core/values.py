@@ -142,8 +142,8 @@ def _scaled(text: Any, decimals: int) -> int:
 
 
 def span_seconds(begin: str, end: str) -> int:
-    """Whole seconds from one RFC 3339 time in UTC to another, rounded down; 0 if the clock went back in between. Raises
-    ValueError for other text."""
+    """Whole seconds from one RFC 3339 time in UTC to another, the fractions of both cut off; 0 if the clock went back
+    in between. Raises ValueError for other text."""
     return max(0, utc_ns(end) // NS_PER_S - utc_ns(begin) // NS_PER_S)
 
 

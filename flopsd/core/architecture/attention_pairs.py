@@ -63,7 +63,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Tokens of one stack; the squares of the lengths of its sequences add up to `square_low` to `square_high`."""
+    """Tokens of one stack, in sequences whose squared lengths add up to between `square_low` and `square_high`."""
 
     tokens: int
     padding: int

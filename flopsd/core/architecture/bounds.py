@@ -1,4 +1,4 @@
-"""FLOP computed for a training: an interval, and the terms that it is made of."""
+"""Computed FLOP of a training: an interval and its terms."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """The most width and layers, and further positions that a token is compared with; None: not given."""
+    """Upper bounds of width and layers, and further positions that a token is compared with; None: not given."""
 
     def sizes(names: tuple[str, ...]) -> list[int]:
         return [size for name in names for size in _sizes(config.get(name))]
@@ -189,7 +189,7 @@ def _sizes(value: Any) -> list[int]:
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
-    """The most total width of the heads of an index, and of the heads of attention."""
+    """Upper bounds of the total width of an index's heads, and of the heads of attention."""
 
     def sizes(pattern: re.Pattern[str]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Attention of decoders, with grouped queries or latent; and which layers see only a window or a chunk."""
+"""Attention of decoders, grouped-query or latent, and the layers that see only a window or a chunk."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class FeedForward:
             self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 
     def spare_tail(self, index: int) -> bool | None:
-        """Whether the backward pass needs no output of the layer's last product: no norm and no routing weights follow
-        it. Shared experts without a gate come last, and are added without scaling."""
+        """Whether the backward pass does not need the output of the layer's last product: no norm and no routing
+        weights follow it. Shared experts without a gate come last, and are added without scaling."""
         mixture = self.style.experts
         if self.style.post_norm:
             return False

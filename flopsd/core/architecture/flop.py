@@ -208,7 +208,7 @@ class _Case:
         return StateWork(self.pairs.sides[Stream.TOKENS], level, self.training.packing)
 
     def _hooked(self) -> Collection[Stream]:
-        """Streams whose embeddings are made to pass a gradient on by transformers, for checkpointing."""
+        """Streams whose embeddings transformers makes pass a gradient on, for checkpointing."""
         patches = self.model.images is not None and self.model.images.input_gradients
         return EMBEDDED if patches else (Stream.TOKENS, Stream.TARGET)
 

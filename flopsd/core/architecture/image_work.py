@@ -49,7 +49,7 @@ class ImageWork:
 
 
 def image_work(model: Model, work: Mapping[str, int], text: Side) -> Mapping[Level, ImageWork]:
-    """Raises ArchitectureError if the counters contradict each other, or an image-only model has no patches."""
+    """Work by level. Raises ArchitectureError for contradictory counters, or an image-only model without patches."""
     images = model.images
     if images is None:
         return dict.fromkeys(Level, ImageWork())

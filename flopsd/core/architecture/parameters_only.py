@@ -138,7 +138,7 @@ def _passed_weights(size: Size) -> _Weights:
 
 
 def _forward(size: Size, passed: _Work, training: Training) -> Bounds:
-    """Through the model, and at most through every weight of its adapters."""
+    """FLOP of a forward pass through the model, and at most through every weight of its adapters."""
     products = _passed_weights(size).products(passed.tokens)
     adapters = training.trainable or 0 if training.adapted else 0
     more = 2 * passed.tokens.high * adapters + _attention(size, passed)
@@ -146,7 +146,7 @@ def _forward(size: Size, passed: _Work, training: Training) -> Bounds:
 
 
 def _attention(size: Size, passed: _Work) -> int:
-    """At most two products of every pair with every layer's width."""
+    """An upper bound: two products of every pair with every layer's width."""
     if size.layers is not None and size.attention_width is not None:
         return 4 * passed.square * size.layers * size.attention_width
     width = max(1, isqrt(size.total // (12 * MOST_LAYERS)))
