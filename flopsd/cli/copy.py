@@ -29,8 +29,7 @@ def add(verbs: Verbs) -> None:
         "digests of what is there then. Without --to it delivers what earlier copies of LEDGER lack, or of all "
         "ledgers of the state folder. Nothing is sealed again. Exits with 1 if a copy failed.",
     )
-    # Not named like the setting --ledger, which is where a run writes: a ledger to copy may be in a place that it
-    # refuses.
+    # Not named like the setting --ledger, where a run writes: a ledger to copy may be in a place that it refuses.
     copy.add_argument("sealed", nargs="?", metavar="LEDGER", help="a sealed ledger, with its files next to it")
     add_repeatable(copy, "--to", "DESTINATION", "where to copy LEDGER: a path or s3://BUCKET/KEY with its options")
     add_repeatable(

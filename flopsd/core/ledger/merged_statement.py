@@ -219,7 +219,7 @@ class NodeSummary:
 
 
 def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A child as the statement's subject. Named by its payload, so that countersigning does not change it."""
+    """A child as the statement's subject, by the digest of its payload: countersigning does not change it."""
     return {"name": entry["name"], "digest": {"sha256": entry["sha256"]}}
 
 
