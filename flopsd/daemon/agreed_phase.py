@@ -1,4 +1,4 @@
-"""The phase of the node: the one that all connected training processes which named a phase agree on."""
+"""The phase of the node: the phase that all connected training processes that named one agree on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import DeclaredSession
 
 RETURN_NS = 10_000_000_000  # how long a client may take to connect again: it waits 5 s at most between two tries
-MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
+MAX_BUCKETS = 24  # phases, with or without a number format, that a tally has shares of
 
 
 class AgreedPhase:
-    """One thread owns it."""
+    """The phase of the node, as processes connect, change and leave. One thread owns it."""
 
     def __init__(
         self, unnamed: Phase | None, sessions: Mapping[str, DeclaredSession], now_ns: Callable[[], int]
     ) -> None:
-        """`unnamed`: the phase where no process names one. `sessions`: all of this run, as they change; those that are
-        there already may still be at work in the phase that they named."""
+        """`unnamed`: the phase while no process names one. `sessions`: all sessions of this run, as they change. The
+        processes of those already in it may still be at work in the phase that they named."""
         self._unnamed, self._sessions, self._now_ns = unnamed, sessions, now_ns
         self._connected: dict[str, str | None] = {}  # the phase of each process, once it named one
         # Until when a process that lost its connection may return.
@@ -37,7 +37,7 @@ class AgreedPhase:
         return self._active
 
     def follow(self) -> None:
-        """Take in what has changed: another phase begins now."""
+        """Begin another phase now, if a change calls for it."""
         if (now := self._bucket()) != self._active.bucket:
             self._active = ActivePhase(now, self._now_ns())
 
@@ -49,7 +49,7 @@ class AgreedPhase:
         self._parted.pop(name, None)
 
     def leave(self, name: str, *, clean: bool) -> None:
-        """A process that did not close its session may still be at work in the phase that it named."""
+        """Remove a process. If it did not close its session, it may still be at work in the phase that it named."""
         self._unrecorded.discard(name)
         if self._connected.pop(name, None) is not None and not clean:
             self._parted[name] = self._now_ns() + RETURN_NS
@@ -60,11 +60,11 @@ class AgreedPhase:
         return name not in self._unrecorded
 
     def leave_unrecorded(self, name: str) -> None:
-        """While this process is connected, no phase is known."""
+        """Treat the phase as undeclared while this process is connected."""
         self._unrecorded.add(name)
 
     def _bucket(self) -> str:
-        """Undeclared where processes differ: a counter does not show which process a count belongs to."""
+        """Return the phase; undeclared if processes differ, since a counter does not show whose work it counts."""
         while self._parted and self._parted[name := next(iter(self._parted))] <= self._now_ns():  # the first is oldest
             del self._parted[name]
         found = UNDECLARED_PHASE if self._unrecorded or self._parted else self._agreed()

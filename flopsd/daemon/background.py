@@ -1,4 +1,4 @@
-"""Everything beside the metering: web and session servers, progress and metric lines, thresholds, seals, push."""
+"""The tasks alongside the metering: web and session servers, progress and metric lines, thresholds, seals, push."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10
 PROGRESS_SECONDS = 5
 THRESHOLD_SECONDS = 60
-STEPS_PPM = (500_000, 800_000, 950_000)  # towards a threshold
+STEPS_PPM = (500_000, 800_000, 950_000)  # of a threshold; reaching each is logged
 
 
 class SessionServerTask:
-    """The session server, which is started until its socket can be opened, and again if the socket is removed."""
+    """The session server: retried until its socket can be opened, and started again if the socket is removed."""
 
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
         known: Mapping[str, int], is_behind: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """No server where `path` is None. The others are as `SessionServer` has them."""
+        """No server if `path` is None. The other arguments are those of `SessionServer`."""
         self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known
         self._is_behind = is_behind
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
 
     def each_tick(self, thread: SocketThread) -> None:
-        """`thread` serves it."""
+        """Start the server in `thread` when that is due."""
         if self._path is None or self._clock.boottime_ns() < self._next_ns:
             return
         if self._server is not None:
@@ -81,8 +81,8 @@ class SessionServerTask:
         log.info("training processes can connect at %s", self._path)
 
     def _is_removed(self, server: SessionServer, path: Path) -> bool:
-        """Whether the socket's file was deleted, as when a temporary folder is tidied up: clients connect again to a
-        new one. If something else is in its place they could not, so those that are connected are kept."""
+        """Whether the socket's file was deleted, as when a temporary folder is cleaned up: clients reconnect to a new
+        one. If something else is in its place they could not, so the connected ones are kept."""
         try:
             if path.stat().st_ino == server.inode:
                 return False
@@ -102,7 +102,7 @@ class SessionServerTask:
 
 
 class BackgroundTasks:
-    """Runs them all from the daemon's thread, each when it is due. The web server starts once its port is free."""
+    """Runs all tasks in the daemon's thread, each when it is due. The web server starts once its port is free."""
 
     def __init__(
         self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None, custody: Custody,
@@ -128,7 +128,7 @@ class BackgroundTasks:
             self._feed.each_tick()  # not in __init__: what it loads and starts would delay the first reading
 
     def end(self, ended_ns: int, at_most_seconds: float) -> None:
-        """Let a scrape show that the run ended at `ended_ns`, where scrapes come often enough; then the target goes."""
+        """Let a scrape show the end of the run at `ended_ns`, if scrapes come often enough; then remove the target."""
         self._wait_for_scrape(ended_ns, at_most_seconds)
         if self._target is not None:
             self._target.remove()
@@ -196,7 +196,7 @@ class BackgroundTasks:
 
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:
-    """One line with the state of the run, for a terminal or a service manager."""
+    """Return one line with the state of the run, for a terminal or a service manager."""
     figures, rate, coverage = snapshot.view.figures, snapshot.rate_flop_per_s, snapshot.view.coverage_ppm
     return "  ".join(
         (
@@ -211,8 +211,8 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
 
 
 class ThresholdLog:
-    """Logs once that a run reached a step towards a threshold that applies to it; checked once a minute. Steps are of
-    what is certain (`low`) or measured, never of an upper bound."""
+    """Logs once that a run reached a step towards a threshold that applies to it; checked once a minute. Steps count
+    what is certain (`low`) or measured, never an upper bound."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._next_ns = clock, clock.boottime_ns()

@@ -1,4 +1,4 @@
-"""A process that does for the daemon what must not be in it: the libraries that sign. It is never waited for."""
+"""A child process for what must stay out of the daemon: the libraries that sign. The daemon never waits for it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import kill_group
 
 IDLE_SECONDS, MOST_SECONDS = 120.0, 24 * 3600.0
-# Less than this is not progress: whoever waits for an answer may read a little again and again.
+# Less than this is no progress: a process that waits for an answer may read a little again and again.
 STEP_BYTES = 1 << 20
-# What was written is synced to the disk at the end, which may take as long as this speed needs, and moves nothing.
+# At the end, what was written is synced to the disk at this speed or faster, without further reads or writes.
 SYNCED_BYTES_PER_S = 5_000_000
 MAX_OUTPUT_BYTES = 8192
-NOT_STARTED = 127  # as a shell says it
+NOT_STARTED = 127  # as in shells
 _NUMBER = re.compile(r"\d+")
 
 
 class Ended(NamedTuple):
-    """How a child ended. `code` is None where it hung and was killed. `err` is its stderr on one line, or how it failed
-    where it wrote nothing there; `said`: its stderr alone."""
+    """How a child ended. `code` is None if it hung and was killed. `err` is its stderr on one line, or how it failed if
+    it wrote nothing there; `said` is its stderr alone."""
 
     code: int | None
     out: str
@@ -34,14 +34,14 @@ class Ended(NamedTuple):
 
 class Child:
     """One process at a time, in a session of its own, killed with its children when it hangs. Its time is not limited
-    while it works: sealing a journal of months takes long on a busy node. It hangs where it has neither read nor
-    written for `idle_seconds`, or runs for a day. One thread calls it."""
+    while it works: sealing a journal of months takes long on a busy node. It hangs if it has neither read nor written
+    for `idle_seconds`, or runs for a day. One thread calls it."""
 
     def __init__(
         self, command: Sequence[str], what: str, clock: Clock, *, output: bool = False,
         idle_seconds: float = IDLE_SECONDS, files: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """`what` it does, as in `the sealing process`. `output`: keep its stdout. `files`: open ones that it gets."""
+        """`what`: a name, such as `the sealing process`. `output`: keep its stdout. `files`: open files it inherits."""
         self._command, self._what, self._clock = command, what, clock
         self._output, self._idle_seconds, self._files = output, idle_seconds, files
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +50,7 @@ class Child:
 
     @property
     def is_busy(self) -> bool:
-        """Whether one was started whose end was not taken yet."""
+        """Whether a process was started whose end `ended` has not returned yet."""
         return self._process is not None or self._not_started is not None
 
     @property
@@ -58,7 +58,7 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def start(self, *more: str) -> None:
-        """Start one, with `more` arguments. What keeps it from starting is how it ended."""
+        """Start a process, with `more` arguments. If it cannot be started, `ended` returns why."""
         self._started_ns = self._moved_ns = self._clock.boottime_ns()
         self._moved_bytes = 0
         try:
@@ -74,7 +74,7 @@ class Child:
             self._not_started = Ended(NOT_STARTED, "", f"{self._what} cannot be started: {fault.strerror}")
 
     def ended(self) -> Ended | None:
-        """How it ended, once; None while it runs."""
+        """Return how the process ended, once; None while it runs."""
         if self._not_started is not None:
             ended, self._not_started = self._not_started, None
             return ended
@@ -94,13 +94,13 @@ class Child:
         return Ended(code, "\n".join(_rest(process.stdout)), err or failed, err)
 
     def stop(self) -> None:
-        """Kill it, if there is one."""
+        """Kill the process, if there is one."""
         process, self._process, self._not_started = self._process, None, None
         if process is not None:
             kill_group(process)
 
     def _hangs(self, pid: int) -> str | None:
-        """In which way the process hangs; None: it does not."""
+        """Return how the process hangs; None if it does not."""
         now_ns = self._clock.boottime_ns()
         if now_ns - self._started_ns > MOST_SECONDS * NS_PER_S:
             return f"took more than {MOST_SECONDS / 3600:g} h"
@@ -115,12 +115,12 @@ class Child:
 
 
 def says_new(text: str, before: str) -> bool:
-    """Whether a fault differs from the one before but for its numbers: times, ports and segments change at each try."""
+    """Whether a fault differs from the last one in more than its numbers: times, ports, segments differ at each try."""
     return _NUMBER.sub("", text) != _NUMBER.sub("", before)
 
 
 def moved_bytes(pid: int) -> int:
-    """How much a process has read and written so far; 0 where the kernel does not say."""
+    """Return how many bytes a process has read and written so far; 0 if the kernel does not say."""
     try:
         text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
         facts = dict(line.split(": ") for line in text.splitlines())
@@ -130,7 +130,7 @@ def moved_bytes(pid: int) -> int:
 
 
 def _rest(pipe: IO[bytes] | None) -> list[str]:
-    """The lines in the pipe of a process that ended, without waiting for more."""
+    """Return the lines in the pipe of a process that ended, without waiting for more."""
     if pipe is None:
         return []
     with pipe:

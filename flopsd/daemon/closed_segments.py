@@ -1,4 +1,4 @@
-"""Seals and copies the closed segments of a rotated run: each once, again and again until that is done."""
+"""Seals and copies each closed segment of a rotated run once; what fails is tried again at the next call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("flopsd")
 
 @dataclass(slots=True)
 class ClosedSeals:
-    """What came of sealing closed segments: the ledgers sealed now, what failed, and what the daemon delivers."""
+    """The outcome of sealing closed segments: the ledgers sealed now, what failed, and what the daemon will deliver."""
 
     sealed: list[Path] = field(default_factory=list)
     not_sealed: list[str] = field(default_factory=list)
@@ -49,9 +49,9 @@ def seal_closed(
     folder: StateDir, settings: Settings, clock: Clock, environment: Mapping[str, str], *,
     stopped_ns: int | None = None, refused_pin: int | None = None, is_daemons: bool = False,
 ) -> ClosedSeals:  # fmt: skip
-    """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
-    journal lies beside its ledger. `stopped_ns`: since when --stop-seconds run. `refused_pin`: as `seal` has it.
-    `is_daemons`: its process that delivers what is noted makes the copies. Raises SigningKeyError."""
+    """Seal and copy the closed segments in `folder`. A finished one is removed from the folder of closed segments: its
+    journal lies next to its ledger. `stopped_ns`: when --stop-seconds began to run. `refused_pin`: see `seal`.
+    `is_daemons`: note the copies for the daemon's delivery process. Raises SigningKeyError."""
 
     def used_seconds() -> float | None:
         return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
@@ -77,8 +77,8 @@ def seal_closed(
             done.not_copied += [copy for copy in copies if copy.fault is not None]
         elif not is_there:
             done.to_deliver.append(sealed.ledger)
-        # A journal names the one before it, so they leave in their order; and the newest stays until it is continued,
-        # or until another run has the folder.
+        # Each journal names the one before it, so segments are removed in order. The newest stays until a next segment
+        # continues it, or until another run has the folder.
         if (path.name in heads or run not in (None, sealed.run)) and done.all_done and in_order:
             in_order = _is_removed(path)
     if settings.keep_segments is not None:
@@ -87,7 +87,7 @@ def seal_closed(
 
 
 def _is_removed(path: Path) -> bool:
-    """Remove a segment that is done; false where it stays, which is logged."""
+    """Remove a finished segment; return False, and log why, if it stays."""
     try:
         path.unlink(missing_ok=True)  # another process that seals may have done it
     except OSError as fault:
@@ -101,7 +101,7 @@ def _is_removed(path: Path) -> bool:
 
 
 def _run_of(folder: StateDir) -> object:
-    """The run whose journal is written; None: not known, or there is none."""
+    """Return the run whose journal is being written; None: not known, or there is none."""
     try:
         return (first_record(folder.journal) or {}).get("run")
     except JournalError:
@@ -109,8 +109,8 @@ def _run_of(folder: StateDir) -> object:
 
 
 def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: int) -> None:
-    """Remove the files of closed segments but the newest `keep` of them, if their ledgers are at every destination. A
-    segment without any destination, or of which one lacks its ledger, stays."""
+    """Remove the files of all closed segments except the newest `keep`, if their ledgers are at every destination. A
+    segment without any destination stays, and so does one whose ledger a destination lacks."""
     try:
         run, node, current = names_of(folder.journal, settings)
         waiting = {int(path.name.partition("-")[0]) for path in closed_segments(folder)}
@@ -120,7 +120,7 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
         for number in numbers:
             ledger = of_segment(of_run, number)
             if number not in waiting and ledger.name in there and deliveries.is_delivered(ledger):
-                for path in (*all_beside(ledger), ledger):  # last what shows that it is to be removed
+                for path in (*all_beside(ledger), ledger):  # last the ledger, which shows that the others must go
                     path.unlink(missing_ok=True)
                 log.warning("segment %d is at every destination: %s and its journal are removed", number, ledger)
     except (OSError, FlopsdError) as fault:
@@ -131,8 +131,8 @@ def seal_left(
     settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, environment: Mapping[str, str],
     refused_pin: int | None,
 ) -> bool:  # fmt: skip
-    """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left.
-    Raises JournalError where that cannot be known."""
+    """Seal and copy the remaining closed segments at the end of the run, while there is time; return whether none is
+    left. Raises JournalError if that cannot be determined."""
     try:
         done = seal_closed(folder, settings, clock, environment, stopped_ns=stopped_ns, refused_pin=refused_pin)
     except SigningKeyError as fault:

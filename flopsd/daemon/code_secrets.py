@@ -1,4 +1,4 @@
-"""The secrets from which the codes of a daemon's journal follow, and who keeps them."""
+"""The secrets that the codes of a daemon's journals are made with, and who keeps them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from flopsd.journal.codes import SECRET_BYTES, CodeKey
 
 
 class CodeSecrets:
-    """One secret for each journal that the daemon writes. The first is the launcher's, which keeps it: it is
-    overwritten here once its key is made. Without a launcher, and for a journal begun in place of a lost one, the
-    daemon makes a secret and must keep it until it is disclosed."""
+    """One secret for each journal that the daemon writes. The first comes from the launcher, which keeps it: here it is
+    overwritten once its key is made. Without a launcher, and for every further journal, the daemon makes a secret and
+    must keep it until it is disclosed."""
 
     def __init__(self, of_launcher: bytearray | None) -> None:
         self._of_launcher = of_launcher
@@ -18,11 +18,11 @@ class CodeSecrets:
 
     @property
     def not_used(self) -> list[bytearray]:
-        """The launcher's, as long as no key was made of it."""
+        """The launcher's secret, until a key is made from it."""
         return [] if self._of_launcher is None else [self._of_launcher]
 
     def key(self, start: int) -> CodeKey:
-        """The key for the daemon start of that number in its journal."""
+        """Return the key for daemon start number `start` of its journal."""
         secret, self._of_launcher = self._of_launcher, None
         if secret is None:
             self.kept.append(os.urandom(SECRET_BYTES))
@@ -33,6 +33,6 @@ class CodeSecrets:
 
 
 def read_secret(pipe: int | None) -> bytearray | None:
-    """The secret that the launcher put into the pipe before all else; None without a launcher, or if it ended."""
+    """Return the secret that the launcher wrote to the pipe first; None without a launcher, or if it has ended."""
     secret = bytearray(SECRET_BYTES)
     return secret if pipe is not None and os.readv(pipe, [secret]) == SECRET_BYTES else None

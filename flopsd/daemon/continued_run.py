@@ -1,4 +1,4 @@
-"""The run that a daemon start goes on with: of its own journal, of an earlier attempt's, or a new one."""
+"""The run that a daemon start continues: that of the journal here, that of an earlier attempt's, or a new one."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ log = logging.getLogger("flopsd")
 
 @dataclass(slots=True)
 class ContinuedRun:
-    """`history` is what there is of it so far, empty for a new run."""
+    """The run to meter. `history` is its history so far, empty for a new run."""
 
-    context: Context  # the boot that it goes on with is not always the machine's
+    context: Context  # its boot id is not always the machine's: see `on_own_boot`
     run: str
     history: History
     recovery: Recovery | None
-    journal_lost: bool  # another process replaced the journal, and what was in it is not known
-    closed: ClosedSegment | None  # the segment that `history` is of, where the next one is still to be begun
-    origins: dict[str, str]  # by device, of its cumulative counters as last read on this boot
+    journal_lost: bool  # another process replaced the journal, whose content is unknown
+    closed: ClosedSegment | None  # the segment that `history` is of, if the next one has not begun
+    origins: dict[str, str]  # of each device's cumulative counters, as last read on this boot
     continues: Continues
     files_private: bool
     # Whether an earlier daemon start under this launcher is in `history`, or in a journal that was lost.
     is_launchers: bool
 
     def begin(self, writer: Writer, job_began_ns: int | None = None) -> None:
-        """`job_began_ns`: when the launcher started the job. Once a daemon start under it is in the journal, that one
-        has the time since then."""
+        """`job_began_ns`: when the launcher started the job. It is not used if an earlier daemon start under this
+        launcher is in the journal, since that start accounts for the time."""
         since_ns = None if self.is_launchers else job_began_ns
         writer.begin(
             self.run, self.history, self.recovery,
@@ -70,21 +70,21 @@ def continue_run(
     settings: Settings, context: Context, table: PeakTable, journal: Journal, clock: Clock, secrets: CodeSecrets,
     known: KnownJournal | None,
 ) -> ContinuedRun:  # fmt: skip
-    """`known`: what an earlier daemon start under the same launcher wrote."""
+    """Recover, restore or begin the run. `known`: what an earlier daemon start under the same launcher wrote."""
     folder = journal.state
     files_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)
     restored = None if known is not None else _restore(settings, folder, context, table)
     found = recover(journal, clock, known, secrets.not_used)
-    if known is not None and found.history.incarnations:  # a host that was renamed since is still the one of this job
+    if known is not None and found.history.incarnations:  # a host renamed since then is still this job's
         context = replace(context, node=found.history.node)
     wanted = settings.run_id or context.job_name
-    # A run of another name may go on in several jobs; and what is known is of this one.
+    # A run that is not named after its job may span several jobs; and a journal that is known is of this job.
     began_s = context.job_began_s if known is None and wanted == context.job_name else None
     run, history = choose_run(journal, found, wanted, context.node, table, clock, began_s)
     context = on_own_boot(context, history, clock.boottime_ns())
     closed = found.closed if history is found.history else None
     if closed is not None and restored is not None and is_sealed_whole(restored):
-        closed = closed._replace(is_moved=True)  # it has its ledger; with this machine's key a second one would be made
+        closed = closed._replace(is_moved=True)  # it has its ledger; this machine's key would make a second one
     continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if files_private else Continues.NOTHING
     return ContinuedRun(
         context,
@@ -101,7 +101,7 @@ def continue_run(
 
 
 def known_journal(file: int | None) -> KnownJournal | None:
-    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
+    """Return what an earlier daemon start under this launcher wrote; None: nothing, or there is no launcher."""
     text = "" if file is None else os.pread(file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
     try:
         return KnownJournal.parse(text) if text else None
@@ -111,13 +111,13 @@ def known_journal(file: int | None) -> KnownJournal | None:
 
 
 def report_to_launcher(file: int | None, known: KnownJournal) -> None:
-    """Let the launcher know what the journal must contain, whoever seals it."""
+    """Write to the launcher's file what the journal must contain, whoever seals it."""
     if file is not None:
         os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
 
 
 def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
-    """Continue the journal that an earlier attempt of this run left in a folder that outlives machines, if one did."""
+    """Restore the journal that an earlier attempt of this run left in a folder that outlives machines, if one did."""
     run = settings.run_id or context.job_name
     if run is None:
         return None

@@ -1,4 +1,4 @@
-"""Copies a ledger, or a journal that cannot be sealed, to where the settings say."""
+"""Copies a ledger, or a journal that cannot be sealed, to the destinations in the settings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
 
 
 def copy_seconds(settings: Settings, used_seconds: float) -> float:
-    """The time left for copying, of --stop-seconds, after `used_seconds`."""
+    """Return the seconds of --stop-seconds that are left for copying after `used_seconds`, at least LEAST_SECONDS."""
     return max(LEAST_SECONDS, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
 
 
 def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
-    """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
-    Returns a text that says where it is now and how to seal it."""
+    """Copy a journal that cannot be sealed to where its ledger would go, since the machine may be deleted after the
+    run. Return a text that says where the journal is now and how to seal it."""
     from flopsd.attestation.storage.copies import copy_journal
     from flopsd.report.terminal import shell_command
 
@@ -56,7 +56,7 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
 
 
 def _kept_companions(folder: StateDir) -> dict[str, Path]:
-    """By name, the peak tables and policies that the folder keeps and its journal names, readable or damaged."""
+    """Return, by name, the kept peak tables and policies that the folder's journal names, even if it is damaged."""
     try:
         kept = [path for kind in (PEAKS, POLICY) for path in folder.companions(kind)]
         if not kept:
@@ -68,7 +68,7 @@ def _kept_companions(folder: StateDir) -> dict[str, Path]:
 
 
 def _with_options(companions: Iterable[str]) -> str:
-    """The options that name them."""
+    """Return the options of `flopsd seal` that take these files."""
     kinds = sorted({kind_of(name) for name in companions})
     return f" and {' and '.join(f'--{kind}' for kind in kinds)} for what lies beside it" if kinds else ""
 
@@ -77,9 +77,9 @@ def copy_sealed(
     settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float | None, folder: StateDir | None, *,
     rolling: bool = False, by_hand: bool = False,
 ) -> list[CopyResult]:  # fmt: skip
-    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over, None: nothing stops,
-    and it has the time that its size needs. A final ledger is noted in `folder` first, so that what fails now is
-    delivered later."""
+    """Copy a sealed ledger to its destinations. `used_seconds`: how much of --stop-seconds is over; None: nothing is
+    being stopped, and the ledger's size adds to the time limit. A final ledger is noted in `folder` first, so that a
+    copy that fails now is delivered later."""
     destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
     seconds = copy_seconds(settings, used_seconds or 0)
     if used_seconds is None:
@@ -101,8 +101,8 @@ def copy_sealed(
 
 
 def note_delivery(settings: Settings, sealed: Sealed, clock: Clock, folder: StateDir) -> bool | None:
-    """Note where a sealed ledger has to go, for the daemon's process that delivers; whether it is there already. None:
-    it cannot be noted."""
+    """Note the destinations of a sealed ledger for the daemon's delivery process; return whether it is at all of them
+    already. None: it cannot be noted."""
     from flopsd.attestation.storage.deliveries import Deliveries
 
     deliveries = Deliveries(folder, clock)
@@ -114,5 +114,5 @@ def note_delivery(settings: Settings, sealed: Sealed, clock: Clock, folder: Stat
 
 
 def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
-    """Where copies were made."""
+    """Return the locations of the copies that were made."""
     return [copy.location for copy in copies if copy.fault is None]

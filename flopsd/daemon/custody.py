@@ -1,5 +1,4 @@
-"""What becomes of a run's journal beside the metering: its key is checked, it is sealed, rotated and delivered, and its
-disk is watched."""
+"""The tasks for a run's journal alongside the metering: check its key, seal, rotate and deliver it, watch its disk."""
 
 from __future__ import annotations
 
@@ -23,25 +22,25 @@ from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 
 
 class Commands(NamedTuple):
-    """Command lines of flopsd's own that the daemon runs as child processes; an empty one is not run."""
+    """flopsd command lines that the daemon runs as child processes; an empty one is not run."""
 
     check_key: Sequence[str]
     seal: Sequence[str]  # a rolling seal
     push: Sequence[str]  # pages of metrics come on its stdin
-    copy: Sequence[str]  # delivers what earlier copies lack
-    files: Sequence[int] = ()  # open ones that the rolling seal gets
+    copy: Sequence[str]  # delivers the ledgers that destinations still lack
+    files: Sequence[int] = ()  # open file descriptors that the rolling seal inherits
 
 
 class Custody:
-    """All of it, from the daemon's thread; `shown` is safe from any."""
+    """Runs these tasks in the daemon's thread; `shown` is safe from any thread."""
 
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], folder: StateDir, clock: Clock,
         head: Callable[[], object], commands: Commands, *, resumed: bool,
     ) -> None:  # fmt: skip
-        """`head` gives what the journal contains now. `resumed`: an earlier daemon start wrote it too."""
+        """`head` returns what the journal contains now. `resumed`: an earlier daemon start wrote to it, too."""
         self._settings, self._clock = settings, clock
-        # Of a PIN that the key's token refused, where the state folder cannot be written: whoever signs has it.
+        # Holds a PIN that the key's token refused if the state folder cannot be written. Every signing process gets it.
         self.refused_pin = nameless_file("flopsd-refused-pin")
         self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
@@ -58,7 +57,7 @@ class Custody:
 
     def _all_delivered(self) -> None:
         if self._rolling is not None and self._disk.state.waiting_segments:
-            self._rolling.closed()  # which lets them leave the folder of closed segments
+            self._rolling.closed()  # the next seal then removes them from the folder
 
     def _with_refused_pin(self, command: Sequence[str]) -> Sequence[str]:
         return [*command, "--refused-pin", str(self.refused_pin)] if command else command
@@ -67,7 +66,7 @@ class Custody:
         settings, every = self._settings, self._settings.seal_every_seconds
         if not settings.seal or not commands.seal or (every is None and settings.rotate_every is None):
             return None
-        # A reading may come up to an interval after the checkpoint that it was due for.
+        # A checkpoint is written with a reading, which may come up to an interval later.
         between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed
@@ -82,7 +81,7 @@ class Custody:
             self._rolling.checkpointed()
 
     def rotate(self, writer: Writer) -> None:
-        """Rotate the journal of `writer` from now on, if that is wanted."""
+        """Rotate the journal of `writer` from now on, if --rotate-every is set."""
         if self._settings.rotate_every is not None:
             self._rotation = Rotation(self._settings.rotate_every, writer, self._rolling, self._clock)
 
@@ -110,7 +109,7 @@ class Custody:
                 one.stop()
 
     def shown(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
+        """Return the snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
         state = JournalState(self._clock.wall_ns()) if self._rolling is None else self._rolling.state()
         undelivered = None if self._late is None else self._late.undelivered
         key = KeyState() if self.key is None else self.key.state

@@ -1,4 +1,4 @@
-"""The models that the processes of a run declare, and how much there is to compute of them."""
+"""The models that the processes of a run declare, and a bound on what their FLOP cost to compute."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from flopsd.core.declared_facts import MODEL_FACTS, layers_to_compute
 
-# Of the models that all sessions have now: computing their FLOP takes some 15 s, at most once in twenty times as long.
+# Of the present models of all sessions: computing their FLOP takes some 15 s, at most once in twenty times as long.
 MAX_LAYERS = 50_000
 
 
 class DeclaredModels:
-    """Each session has one. Sessions with a role count by themselves, as each of them is computed by itself."""
+    """One model for each session. Equal models count once, except those of sessions with a role: each is computed."""
 
     def __init__(self) -> None:
         self._of: dict[str, str] = {}  # by session
@@ -22,11 +22,11 @@ class DeclaredModels:
         self._layers: dict[str, int] = {}
         self._configs: set[str] = set()  # all that were ever declared
         self._layers_read = 0
-        self.unread: list[Mapping[str, Any]] = []  # configurations that are new; whoever reads them takes them out
+        self.unread: list[Mapping[str, Any]] = []  # new configurations; their reader removes them
 
     def take(self, session: str, facts: Mapping[str, Any]) -> bool:
-        """Note the model that a session's facts are of now; False, and nothing is noted, where all models of the run
-        would have more than MAX_LAYERS."""
+        """Note the model that a session's facts describe now. Return False, and note nothing, if all models of the run
+        would then have more than MAX_LAYERS."""
         declared = {name: facts[name] for name in MODEL_FACTS if name in facts}
         model = json.dumps([declared, session if "role" in facts else None], sort_keys=True)
         before = self._of.get(session, "")

@@ -1,6 +1,6 @@
 """The tallies of all devices of one daemon start: which devices are tracked, which source reads each, what is a gap.
 
-Every change is of a tally in memory; `append` journals what a later reader needs to assign the tallies.
+Tallies change in memory only; `append` journals the records by which a later reader assigns tallies to devices.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class DeviceAccounts:
         append: Callable[[Mapping[str, Any]], object], clock: Clock, *, starts_before: int = 0,
         journal_lost: bool = False, interval_ns: int = NS_PER_S,
     ) -> None:  # fmt: skip
-        """`starts_before`: daemon starts of the run that are not among the incarnations of the journal.
+        """`starts_before`: the number of daemon starts of the run that are not in this journal.
 
-        `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
-        was journalled before is not known any more. `interval_ns`: between two reads of a source."""
+        `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: the
+        content of the earlier journal is unknown. `interval_ns`: the time between two reads of a source."""
         self._hold_ns = HOLD_NS + 3 * interval_ns
-        # Why it is not known what was done before: a gap of each device, without a ceiling.
+        # Why earlier work is unknown: each device gets a gap with this reason and without a ceiling.
         unmetered = GapReason.END_UNKNOWN if earlier.has_unmetered_start else None
         self._unknown_before = GapReason.JOURNAL_REPLACED if journal_lost else unmetered
         self._incarnation, self._begin_ns, self._table = incarnation, begin_ns, table
@@ -51,8 +51,8 @@ class DeviceAccounts:
         self._precision_of, self._append, self._clock = precision_of, append, clock
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
-        self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for up to `begin_ns`, no further
-        self._stand_ins: set[DeviceUid] = set()  # of another boot, or of none, for devices that no source lists yet
+        self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for only up to `begin_ns`
+        self._stand_ins: set[DeviceUid] = set()  # of another boot, or of none: in place of devices not listed yet
         self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
@@ -60,12 +60,12 @@ class DeviceAccounts:
         return tuple(self._tracked.values())
 
     def count(self, message: Message, sweep: Sweep) -> None:
-        """Follow what a source lists and fold its readings in."""
+        """Track the devices that a source lists and fold its readings in."""
         left_ns = not_ours_at(message, sweep)
         for uid in self._tracked.keys() & sweep.not_ours:
             tracked = self._tracked[uid]
             if tracked.entry.source == message.source and not self._sources.belongs_to_other_job(uid, message.source):
-                # What it did since it was known to be this job's may have been for another one.
+                # Work done since the device was last known to be this job's may belong to another job.
                 tracked.held.clear()
                 tracked.count_gap(left_ns, GapReason.MISSED_READING, self._sessions.active_phase)
         changes = self._sources.listed(message, sweep)
@@ -75,7 +75,7 @@ class DeviceAccounts:
         self._sources.swept(message, sweep, self._count_readings(message.source, sweep))
 
     def count_outage(self, message: Message) -> None:
-        """A source sent a fault in place of readings: its devices have a gap up to then."""
+        """Count a gap up to `message` for the devices of its source, which sent a fault in place of readings."""
         sources = self._sources
         has_other_readers = sources.failed(message)
         for uid, tracked in self._tracked.items():
@@ -86,17 +86,17 @@ class DeviceAccounts:
             self.reassign()
 
     def fill(self, now_ns: int, tolerance_ns: int | None, otherwise: GapReason) -> None:
-        """Turn silence of more than `tolerance_ns` into gaps; None: all of it, so that no time is left out."""
+        """Turn silence of more than `tolerance_ns` into gaps; None: any silence, so that no time is left out."""
         if tolerance_ns is not None and self._sources.fell_silent(now_ns, tolerance_ns):
             self.reassign()
         for uid, tracked in self._tracked.items():
             if uid in self._retired:
-                # No record of this journal says that it is of another boot, so its time is not to be left out.
+                # No record of this journal says that the device is of another boot, so its time must be counted.
                 if tolerance_ns is None and self._earlier.in_other_journal:
                     tracked.count_gap(now_ns, GapReason.REPLACED, self._sessions.active_phase)
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
-            if tolerance_ns is None:  # whose it was since the last answer is not asked any more
+            if tolerance_ns is None:  # no later answer will say which job had the device
                 tracked.held.clear()
             if now_ns - tracked.read_until_ns <= allowed_ns:
                 continue
@@ -104,12 +104,12 @@ class DeviceAccounts:
             if reason is GapReason.OTHER_JOB:
                 until_ns = min(now_ns, self._sources.other_jobs_until_ns(tracked.entry.source))
             tracked.count_gap(until_ns, reason, self._sessions.active_phase)
-            if tolerance_ns is None:  # since then it may have been this job's again
+            if tolerance_ns is None:  # since then the device may have been this job's again
                 tracked.count_gap(now_ns, otherwise, self._sessions.active_phase)
 
     def resume(self, *, same_boot: bool) -> None:
-        """Track what killed daemon starts tracked. A device of another boot that no source lists here has no record of
-        its time after the last one: it gets a gap until this daemon start began, and is retired then."""
+        """Track the devices that killed daemon starts tracked. For a device of another boot that no source lists now,
+        time after its last record is a gap until this daemon start began; then the device is retired."""
         for uid, entry in self._earlier.left_open(same_boot=same_boot):
             if uid in self._tracked:
                 continue
@@ -118,8 +118,8 @@ class DeviceAccounts:
             self._track(entry.device, entry.source)
 
     def stand_in(self, *, at_end: bool = False) -> None:
-        """Where no device is listed, those of the last daemon start stand for what there may be, as a gap. Where only
-        some sources have opened, so do those of another vendor, or else one device that has no ceiling."""
+        """If no device is listed, track those of the last daemon start, as a gap, in place of what there may be. For a
+        vendor none of whose sources has opened, track its last devices; if there are none, one without a ceiling."""
         last = self._earlier.listed_last
         if self._tracked.keys() <= self._retired:
             self._retired.clear()
@@ -140,14 +140,14 @@ class DeviceAccounts:
 
     @property
     def has_open_gap(self) -> bool:
-        """Whether a device has a gap whose work may still be learnt: in a later segment it would have no gap there."""
+        """Whether a later reading may still show the work done in a gap: in the next segment it would fill no gap."""
         tallies = (one.tally for uid, one in self._tracked.items() if uid not in self._retired)
         return any(settled_ns(tally) < tally.watermark_ns for tally in tallies)
 
     def rotate(self, append: Callable[[Mapping[str, Any]], object]) -> None:
-        """Go on in the next segment: each device where its account stands, with the counters last read."""
+        """Continue in the next segment: each account from where it stands, with the counters last read."""
         self._incarnation, self._append = 1, append
-        if self._tracked:  # they stand for what is not known
+        if self._tracked:  # their accounts contain the gap for unknown work
             self._unknown_before = None
         self._earlier.rotated(self._tracked.pop(uid).state.now for uid in self._retired & self._tracked.keys())
         for number, one in enumerate(self._tracked.values()):
@@ -156,18 +156,18 @@ class DeviceAccounts:
 
     @property
     def of_journal(self) -> tuple[RatedTally, ...]:
-        """What this journal has, and no earlier segment."""
+        """The tallies of this journal, without those of earlier segments."""
         now = (replace(one.state.now, start=self._incarnation, tally=one.in_segment) for one in self.tracked)
         return (*self._earlier.of_journal, *now)
 
     def ceiling_flop(self, uid: DeviceUid, ns: int) -> int | None:
-        """The most that a device can execute in `ns`; None where no ceiling is known, or no such device."""
+        """Return the most FLOP that a device can execute in `ns`; None if the device or its ceiling is unknown."""
         if (tracked := self._tracked.get(uid)) is None:
             return None
         return gap_ceiling_flop(ns, tracked.state.now.rating)
 
     def reassign(self) -> None:
-        """Follow the arbitration: a device whose source or expected evidence changed gets a record in the journal."""
+        """Apply the arbitration: journal a record for each device whose source or expected evidence changed."""
         for uid, tracked in self._tracked.items():
             best = self._sources.arbiter.best(uid)
             if best is None:
@@ -213,8 +213,8 @@ class DeviceAccounts:
     def _track(
         self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.OTHER_JOB
     ) -> None:
-        """Track a device from where its last daemon start left it, else from the beginning of this one. With `since_ns`
-        its time before that is a gap with the reason `before`: it belonged to another job or device."""
+        """Track a device from where its last daemon start left it, or else from the beginning of this one. Its time
+        before `since_ns` is a gap with the reason `before`: it belonged to another job or device."""
         rating = rate(device, self._table, self._precision_of(device))
         is_here = device.uid not in self._retired
         tally = self._earlier.continued_tally(device, is_here=is_here, is_since_known=since_ns is not None)
@@ -241,23 +241,23 @@ class DeviceAccounts:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 
     def _return(self, device: Device) -> None:
-        """A device that was taken for one of a machine that is gone is listed here."""
+        """Account for a device that a source lists although it was taken for one of a machine that is gone."""
         self._retired.discard(device.uid)
-        tracked = self._tracked.get(device.uid)  # None: an earlier segment has its account, and another one is begun
+        tracked = self._tracked.get(device.uid)  # None: its account is in an earlier segment, and a new one begins
         if tracked is not None and not self._earlier.is_length_known(device):
             until_ns = max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1)
             tracked.count_gap(until_ns, GapReason.END_UNKNOWN, NO_PHASE)
 
     def _identify(self, uid: DeviceUid, listed: Device) -> None:
-        """Rate a tracked device whose model was unknown by `listed`, where that names it; the journal records it."""
+        """Rate a tracked device of unknown model by `listed`, if that names the model, and journal this."""
         tracked = self._tracked.get(uid)
         if tracked is not None and tracked.identified_by(listed, self._table, self._precision_of(listed)):
             now_ns = self._clock.boottime_ns()
             self._append(evidence_record(self._incarnation, tracked.number, now_ns, tracked.entry, identified=True))
 
     def _bound(self, listed: Device) -> None:
-        """Give a device no ceiling any more where it is larger than the journal has it: a MIG slice that is made anew
-        can have the same UUID, and a second source can know of a higher clock than the first did."""
+        """Remove the ceiling of a device that is now listed as larger than in the journal: a MIG slice made anew can
+        have the same UUID, and a second source can report a higher clock than the first did."""
         tracked = self._tracked.get(listed.uid)
         if tracked is None or not tracked.is_outgrown_by(listed) or GapReason.END_UNKNOWN in tracked.tally.gap_ns:
             return
@@ -274,8 +274,8 @@ class DeviceAccounts:
         tracked.count_gap(now_ns, GapReason.END_UNKNOWN, self._sessions.active_phase)
 
     def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
-        """Fold in the readings of devices that this source is to read, and return those. The others are of GPUs that
-        are read in slices, or by a better source."""
+        """Fold in and return the readings of devices that are assigned to this source. The other readings are of GPUs
+        that are read in slices, or by a better source."""
         counted, now_ns, ours_until_ns = [], self._clock.boottime_ns(), sweep.ours_until_ns
         for one in self._tracked.values():
             if one.held and one.entry.source == source:
@@ -301,5 +301,5 @@ class DeviceAccounts:
 
 
 def _unlisted(source: str) -> DeviceUid:
-    """What stands for the devices of a source that has not opened."""
+    """Return the UID of the device that stands for those of a source that has not opened."""
     return f"{source}-unlisted"

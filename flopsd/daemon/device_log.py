@@ -1,4 +1,4 @@
-"""What the log says of devices that are lost, of their return, and of declarations for devices that are not here."""
+"""Logs the loss and the return of devices, and declarations for devices that are not here."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 log = logging.getLogger("flopsd")
-PATIENCE_SECONDS = 5  # a reading or two may fail: that is a gap, and no news
+PATIENCE_SECONDS = 5  # a failed reading or two is a gap, but not worth a log line
 REST_SECONDS = 600  # a device that comes and goes is logged once in this time
-OF_SOURCE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT)  # the source's own line says it of all its devices
+OF_SOURCE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT)  # the source's own log line covers all its devices
 
 
 class DeviceLog:
-    """Logs that a device is lost, once it lasts, and that it is read again; and once, which of the names in
-    `declared` (--device-precision) no device here has: a typing error would leave its device with another format."""
+    """Logs that a device is lost, once that has lasted, and that it is read again. Also logs once which names in
+    `declared` (--device-precision) no device here has: a typing error would leave a device with another format."""
 
     def __init__(self, clock: Clock, declared: Collection[str] = ()) -> None:
         self._clock, self._declared = clock, declared
         self._due_ns = clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
-        self._lost: dict[DeviceUid, LastGap] = {}  # the gaps that were logged, of devices that are not read again yet
+        self._lost: dict[DeviceUid, LastGap] = {}  # the logged gaps of devices that are not read again yet
         self._rests_until_ns: dict[DeviceUid, int] = {}
 
     def each_tick(self, snapshot: Snapshot) -> None:
@@ -58,7 +58,7 @@ class DeviceLog:
         self._lost[uid] = gap
 
     def _log(self, device: DeviceState, gap: LastGap) -> None:
-        from flopsd.report.coverage import REASONS  # only where it is needed: a daemon keeps what it loads
+        from flopsd.report.coverage import REASONS  # only when needed: the daemon keeps it in memory
 
         reason = gap.reason.value
         log.error(

@@ -1,4 +1,4 @@
-"""What earlier daemon starts of a run counted, and from where a new one continues each device."""
+"""The tallies of a run's earlier daemon starts, and where a new daemon start continues each device."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from flopsd.system.clock import wall_ns_of
 
 
 class EarlierStarts:
-    """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
+    """The daemon starts before the one that began at `begin_ns` since boot. The wall clock is `offset_ns` ahead."""
 
     def __init__(
         self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int, *,
         job_began_ns: int | None = None,
     ) -> None:  # fmt: skip
-        """`job_began_ns`: when the job began that is metered now; not after `begin_ns`."""
+        """`job_began_ns`: when the job that is metered now began; not after `begin_ns`."""
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.in_other_journal = history.is_rotated
@@ -40,34 +40,34 @@ class EarlierStarts:
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
         without = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
-        # Whether daemon starts without a device came last whose time the devices of this one cannot stand for.
+        # Whether the last daemon starts had no device, and time that the devices of this start cannot account for.
         self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in without)
         self._job_began_ns = begin_ns if job_began_ns is None else job_began_ns
         self.of_other_boots = {uid for uid, last in self._last.items() if last.boot_id != boot_id}
         self.listed_last = self._listed_by(history.incarnations[-len(without) - 1]) if self._last else []
 
     def _listed_by(self, start: Incarnation) -> list[DeviceEntry]:
-        """The devices of a daemon start, but for those that others replaced, with the source that read each last."""
+        """Return the devices of a daemon start, except those that others replaced, each with its last source."""
         entries = {entry.device.uid: entry for entry in start.devices.values()}
         gaps = {uid: self._last_gap.get((start.number, uid)) for uid in entries}
         return [one for uid, one in entries.items() if not is_taken_over(gaps[uid], start.tallies[uid])]
 
     def left_open(self, *, same_boot: bool) -> Iterator[tuple[DeviceUid, DeviceEntry]]:
-        """Devices whose last daemon start was killed, on this boot or on another one."""
+        """Yield the devices whose last daemon start was killed, on this boot or on another one."""
         for uid, last in self._open.items():
             if (last.boot_id == self._boot_id) == same_boot:
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
     def continued_tally(self, device: Device, *, is_here: bool = True, is_since_known: bool = False) -> Tally:
-        """The tally that counting continues from, with the counter values last read.
+        """Return the tally that counting continues from, with the counter values last read.
 
-        Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters restarted,
-        and only the wall clock says how long ago that was; where it went back, only the time since this boot is
-        known, and the gap has no ceiling. `is_here`: this machine has the device, not one that is gone.
-        After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
-        start. A new device may have been at work since the first of the daemon starts that were killed right before, or
-        since its GPU was last metered, in whole or in slices; so its tally begins there, unless it is known since when
-        it is metered.
+        If the last daemon start was killed on this boot, it is that start's last tally. If it was killed on another
+        boot, hardware counters have restarted, and only the wall clock says how long ago that was; if the wall clock
+        went back, only the time since this boot is known, and the gap has no ceiling. `is_here`: this machine has the
+        device, not one that is gone. After a regular end, and for a device metered as other devices since, it is an
+        empty tally that begins with this daemon start. A new device may have worked since the first of the daemon
+        starts killed right before, or since its GPU was last metered, whole or in slices: its tally begins there,
+        unless `is_since_known`.
         """
         begin_ns, uid = self._begin_ns, device.uid
         before = self._last.get(uid)
@@ -85,22 +85,22 @@ class EarlierStarts:
         return Tally(begin_ns, begin_ns)
 
     def _metered_until_ns(self, gpu: DeviceUid) -> Iterator[int]:
-        """Up to when this GPU was accounted for on this boot, as a whole and in slices."""
+        """Yield the times up to which this GPU was accounted for on this boot, as a whole and in slices."""
         for incarnation in self._incarnations:
             for device in (entry.device for entry in incarnation.devices.values()):
                 if incarnation.boot_id == self._boot_id and gpu in (device.uid, device.parent):
                     yield incarnation.tallies[device.uid].watermark_ns
 
     def is_length_known(self, device: Device, *, is_here: bool = True) -> bool:
-        """Whether it is known how long a device was not metered before this daemon start. `is_here`: as above."""
+        """Whether it is known for how long a device was not metered before now. `is_here`: see `continued_tally`."""
         last = self._last.get(device.uid)
         if last is None or last.boot_id == self._boot_id or self._is_closed(device.uid, last):
             return True
         return self._passed_ns(last, device if is_here else None) >= 0
 
     def is_missed(self, device: Device) -> bool:
-        """Whether the job may have used a device before this daemon start in time that is not accounted for: another
-        start had the state folder and did not meter it, or an earlier segment may have too little of that time."""
+        """Whether the job may have used a device in time before this daemon start that is not accounted for: the last
+        daemon start did not meter it, or an earlier segment may have counted too little of that time."""
         uid = device.uid
         if uid in self._settled and not self.is_length_known(device):
             return True
@@ -110,7 +110,7 @@ class EarlierStarts:
         return tally is None or tally.begin_ns > self._job_began_ns
 
     def had_more_sms(self, device: Device) -> bool:
-        """Whether a device of this UUID had more SMs when it was last metered: a MIG slice can be made anew so."""
+        """Whether a device of this UUID had more SMs when it was last metered: a MIG slice may have been made anew."""
         last = self._last.get(device.uid)
         if last is None or device.sm_count is None:
             return False
@@ -118,7 +118,7 @@ class EarlierStarts:
         return any(count is not None and count > device.sm_count for count in known)
 
     def unknown_time(self) -> Note | None:
-        """That the length of the gap before this daemon start is unknown; None where it is known."""
+        """Return a note if the length of the gap before this daemon start is unknown; None if it is known."""
         open_since = {last.number: last for uid, last in self._last.items() if not self._is_closed(uid, last)}
         fell_ns = [
             -passed_ns
@@ -128,13 +128,13 @@ class EarlierStarts:
         return note("time_not_known", seconds=seconds(max(fell_ns))) if fell_ns else None
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:
-        """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
+        """Whether the account of a device was completed: by a regular end, or when it was metered as other devices."""
         return has_ended(last) or is_taken_over(self._last_gap.get((last.number, uid)), last.tallies[uid])
 
     def _passed_ns(self, before: Incarnation, here: Device | None = None) -> int:
-        """Wall-clock time from the last record of a daemon start on another boot to the beginning of this one; below
-        zero where it cannot be that. `here`: a device of that start that this machine has. The machine was booted after
-        that record then, so that no less passed than since its boot; else the wall clock was set back."""
+        """Return the wall-clock ns from the last record of a daemon start on another boot to the beginning of this one;
+        negative if the wall clock was set back. `here`: a device of that start that this machine has. The machine then
+        booted after that record, so that at least the time since its boot must have passed."""
         try:
             then_ns = wall_ns_of(before.last_utc)
         except ValueError:
@@ -145,17 +145,17 @@ class EarlierStarts:
         return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns
 
     def rotated(self, retired: Iterable[RatedTally]) -> None:
-        """Note that another journal is begun. `retired`: of devices that it does not go on with."""
+        """Note that a new journal begins. `retired`: the tallies of devices that it does not continue."""
         gone = tuple(retired)
         self.rated, self.of_journal, self._open = (*self.rated, *gone), (), {}
         self._settled |= {one.uid for one in gone}
 
     def of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
-        """What was counted of a device, one tally for each daemon start."""
+        """Return the tallies of a device, one for each daemon start."""
         return tuple(one for one in self.rated if one.uid == uid)
 
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
-        """What was counted of devices that are not tracked now, which belongs to the run all the same."""
+        """Return the tallies of devices that are not tracked now. They belong to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
 
 
@@ -165,25 +165,25 @@ def _begins_with_loss(history: History) -> bool:
     recovered = first.get("recovered")
     if recovered is None:
         return False
-    is_kept = recovered["keptAs"] is not None and history.continues is None  # else that of the segment before
+    is_kept = recovered["keptAs"] is not None and history.continues is None  # else kept by an earlier segment
     return is_kept or any(reason["code"] in LOSSES for reason in recovered["reasons"])
 
 
 def _has_lost_time(history: History) -> bool:
-    """Whether a device stands for what was lost: there may have been none yet."""
+    """Whether a device has a gap for what was lost: there may have been no device yet."""
     tallies = (tally for start in history.incarnations for tally in start.tallies.values())
     return any(GapReason.JOURNAL_REPLACED in tally.gap_ns for tally in tallies)
 
 
 def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:
-    """When the first of the daemon starts right before `begin_ns` began that were killed on this boot."""
+    """Return when the first of the daemon starts began that were killed on this boot right before `begin_ns`."""
     for start in reversed(history.incarnations):
         if has_ended(start) or start.boot_id != boot_id:
             return begin_ns
         begin_ns = int(start.begin["ns"])
     if history.continues is None or not history.incarnations:
         return begin_ns
-    # They began in an earlier segment, of which only the lengths of accounts are known.
+    # The killed starts began in an earlier segment, of which only the lengths of accounts are known.
     spans: Counter[DeviceUid] = Counter()
     for one in history.continues.counted:
         spans[one.entry.device.uid] += one.tally.span_ns

@@ -1,4 +1,4 @@
-"""Whether the run's key can sign, found out in a child process from the start on: metering never waits for it."""
+"""Checks in a child process, from the start of the run, whether its key can sign. Metering never waits for it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from flopsd.telemetry.snapshot import KeyState
 
 log = logging.getLogger("flopsd")
 RETRY_SECONDS = 300.0
-RECHECK_SECONDS = 3600.0  # where no rolling seal shows that the key still signs
+RECHECK_SECONDS = 3600.0  # if no rolling seals show that the key still signs
 
 
 class KeyCheck:
     """Starts `command`, `flopsd key check --json`, until the key signs. One thread calls it. Rolling seals wait while
-    it runs and while the key cannot sign, so that one fault is logged once, and two processes never give one wrong PIN
-    to a token."""
+    it runs and while the key cannot sign, so that a fault is logged once, and two processes never give a token the same
+    wrong PIN."""
 
     def __init__(
         self, command: Sequence[str], retry_seconds: float, recheck_seconds: float | None, clock: Clock, *, due: bool,
         files: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """`recheck_seconds`: check a key that signs again after that time. `due`: check at once; else when a seal
-        fails. `files`: open ones that the process gets."""
+        """`recheck_seconds`: after that time, check again a key that signs. `due`: check at once; else when a seal
+        fails. `files`: open file descriptors that the process inherits."""
         self._child = Child(command, "the process that checks it", clock, output=True, files=files)
         self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() if due else None
         self._seal_fault = ""
-        self._is_not_made = False  # the next seal makes the key, so nothing else shows whether it can
+        self._is_not_made = False  # the next seal makes the key: only that shows whether it can
         self.state = KeyState()  # safe to read from any thread
 
     @property
     def is_in_the_way(self) -> bool:
-        """Whether no seal is to be made now."""
+        """Whether seals must wait now."""
         return self._child.is_busy or (self.state.usable is False and not self._is_not_made)
 
     def each_tick(self) -> None:
@@ -71,7 +71,7 @@ class KeyCheck:
         self._seal_fault, self._due_ns = why, self._clock.boottime_ns()
 
     def failed(self, problem: str, reason: KeyFault = "other") -> None:
-        """Note that the key cannot sign, and log it unless that is known."""
+        """Note that the key cannot sign, and log it unless that was logged."""
         is_new = says_new(problem, self.state.problem)
         self.state, self._seal_fault, self._is_not_made = KeyState(False, reason, problem), "", False
         if is_new:
@@ -91,10 +91,10 @@ class KeyCheck:
         except (ValueError, LookupError, TypeError):
             said = ended.err or "the process that checks it did not say what it found"
             return self.failed(said, "no_answer" if ended.code is None else "other")
-        if ended.said:  # of a key that cannot sign, the exit code says no more than the answer
+        if ended.said:  # not `err`: for a key that cannot sign, the exit code adds nothing to the answer
             log.warning("%s", ended.said)
         if usable is None:  # no key was made yet: the first seal makes one
-            if self._seal_fault:  # or could not
+            if self._seal_fault:  # or failed to make one
                 return self.failed(self._seal_fault)
             self._is_not_made = True
             return None
@@ -115,8 +115,8 @@ class KeyCheck:
 def start_key_check(
     settings: Settings, command: Sequence[str], environment: Mapping[str, str], clock: Clock, files: Sequence[int] = ()
 ) -> KeyCheck | None:
-    """The check of the key that this run is sealed with; None where it is not sealed, or there is no command. `files`:
-    open ones that its process gets."""
+    """Return the check of the key that seals this run; None if the run is not sealed, or there is no command. `files`:
+    open file descriptors that its process inherits."""
     if not settings.seal or not command:
         return None
     every = settings.seal_every_seconds

@@ -1,5 +1,5 @@
-"""Deliver, beside the metering, the ledgers of this state folder that a destination still lacks: those of earlier runs
-and starts, too. A child process does it, with the bytes that were sealed."""
+"""Delivers, alongside the metering, the ledgers of this state folder that a destination still lacks, also those of
+earlier runs and daemon starts. A child process does it, with the bytes that were sealed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3600.0
 
 
 class LateDeliveries:
-    """Starts `command` while the note of deliveries has something pending. One thread calls it."""
+    """Starts `command` while the note of deliveries has pending ones. One thread calls it."""
 
     def __init__(
         self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None
@@ -49,7 +49,7 @@ class LateDeliveries:
                 self._all_delivered()  # by an operator, with `flopsd copy`
 
     def stop(self) -> None:
-        """Kill the child, if there is one: what it did not note is delivered again."""
+        """Kill the child, if there is one; what it did not note as delivered is delivered again."""
         self._child.stop()
 
     def _look(self) -> None:
@@ -72,7 +72,7 @@ class LateDeliveries:
             log.error("%s; that is not tried again by itself", ended.err)
         elif ended.code != 0:
             self._again(ended.err)
-        elif self._pending:  # it had no time for all of them: the next child goes on
+        elif self._pending:  # it had no time for all of them: the next child continues
             self._due_ns = self._clock.boottime_ns() + round(FIRST_BACKOFF_SECONDS * NS_PER_S)
         else:
             self._all_delivered()

@@ -1,9 +1,9 @@
-"""`flopsd exec`: runs the job, with the daemon as a second process beside it.
+"""`flopsd exec`: runs the job, and the daemon as a second process.
 
 The launcher only supervises these two children. The job has its own process group and receives the signals that the
 launcher receives; its exit code is returned whatever happens to the metering. The daemon is restarted when it dies, and
-receives the job's exit code through a pipe when the job ends. If the launcher is killed, the pipe closes: the daemon
-meters on until the job ends, and seals by itself.
+receives the job's exit code through a pipe when the job ends. If the launcher is killed, the pipe closes; the daemon
+then meters until the job ends, and seals without the launcher.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from flopsd.system.process_groups import (
 )
 from flopsd.system.users import User
 
-# All that batch systems, users and timers send to a job. Not those of a fault of our own, and not those that Python
-# ignores; stops of the terminal reach the job by itself.
+# Every signal that batch systems, users and timers send to a job. Excluded are those that faults of our own raise and
+# those that Python ignores. Terminal stops are excluded too: they reach the job directly.
 FORWARDED = signal.valid_signals() - {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, *TERMINAL_STOPS),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
@@ -49,7 +49,7 @@ Mask = Iterable[int]
 
 @dataclass(slots=True)
 class Launcher:
-    """One job and its daemon. Flags with the daemon's end of the pipe and with when the job began are
+    """One job and its daemon. Flags for the daemon's end of the pipe, the head file and the time when the job began are
     appended to `daemon_command`."""
 
     daemon_command: Sequence[str]
@@ -57,8 +57,8 @@ class Launcher:
     clock: Clock
     stop_seconds: float
     log: Callable[[str], None]
-    user: User | None = None  # whom the job runs as; None: our own user
-    files: Sequence[int] = ()  # open ones that the daemon and the sealer get
+    user: User | None = None  # the job's user; None: our own
+    files: Sequence[int] = ()  # open file descriptors that the daemon and the sealer inherit
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
@@ -67,7 +67,7 @@ class Launcher:
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
-    _job_began_ns: int = 0  # not after its first instruction: the first daemon's account begins there
+    _job_began_ns: int = 0  # no later than its first instruction: the first daemon's account begins here
     _children: Children = field(init=False)
     _stop_ns: int | None = None  # when the job got SIGTERM
     _job: int | None = None
@@ -76,11 +76,11 @@ class Launcher:
         self._children = Children(self.clock, self.log, _HANDLED)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Run `command` to its end and return its exit code; 128 + N where signal N ended it. 127 and 126, as in
-        shells, where it cannot be started."""
+        """Run `command` to its end and return its exit code; 128 + N if signal N ended it; 127 or 126, as shells do, if
+        it cannot be started."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        adopt_orphans()  # a process of the job that detaches itself is still the job's
+        adopt_orphans()  # a process that detaches itself from the job still belongs to it
         self._head_file = nameless_file("flopsd-head")
         self._job_began_ns = self.clock.boottime_ns()
         self._start_daemon(before)
@@ -103,7 +103,7 @@ class Launcher:
     def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
         """Raises OSError."""
         prepare = _unblock(mask, group=True)
-        # Open files that were given to us are the job's, such as bash's <(...), a jobserver or MPI's PMI_FD.
+        # Files that we inherited open are meant for the job, such as bash's <(...), a jobserver or MPI's PMI_FD.
         if self.user is None:
             return subprocess.Popen(command, env=dict(environment), preexec_fn=prepare, close_fds=False)
         return subprocess.Popen(
@@ -117,7 +117,7 @@ class Launcher:
         )
 
     def _supervise(self, job: int, mask: Mask) -> int:
-        """Forward signals and restart the daemon until the job ends; its exit code, negative for a signal."""
+        """Forward signals and restart the daemon until the job ends; return its exit code, negative for a signal."""
         while not self._children.has_ended(job) or self._is_saving(job):
             received = self._wait_for_signal(POLL_SECONDS if self._children.has_ended(job) else None)
             if received == signal.SIGCHLD:
@@ -153,7 +153,7 @@ class Launcher:
         return self.clock.boottime_ns() < until_ns and group_is_alive(job)
 
     def _seconds_left(self, keep: float = 0.0) -> float:
-        """The time that a step of stopping may take, at least a second; `keep` of the window is left for later."""
+        """Return the seconds that a step of stopping may take, at least 1; `keep` seconds are left for later steps."""
         if self._stop_ns is None or self.window_seconds is None:
             return self.stop_seconds
         used = (self.clock.boottime_ns() - self._stop_ns) / NS_PER_S
@@ -179,7 +179,7 @@ class Launcher:
         try:
             os.write(self._pipe, f"{word}\n".encode("ascii"))
         except OSError:
-            pass  # no daemon now: a new one gets the message at its start, and sealing does not need it
+            pass  # no daemon now: a new one gets the message when it starts, and sealing does not need it
 
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
@@ -250,7 +250,7 @@ class Launcher:
         if sealed or self.seal_command is None:
             return
         known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
-        if not known:  # what the folder may hold is an earlier job's, and its ledger would have nothing of this one
+        if not known:  # any journal in the folder is an earlier job's: its ledger would hold nothing of this one
             self.log("NOT SEALED: see above; no record of this job was written")
             return
         self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
@@ -265,10 +265,10 @@ class Launcher:
             self.log(f"NOT SEALED: {why}; {kept}")
 
     def _name_processes_left(self) -> None:
-        """Asked after the seal: helpers that end with the job have had their time."""
+        """Log which processes of the job still run. Called after the seal: helpers that end with the job are gone."""
         self._children.reap()
         left = own_children() - self._children.running
-        if left:  # or what a daemon started whose driver hung at the end: it is being killed
+        if left:  # or a child of the daemon, which is being killed because its driver hung
             self.clock.wait(threading.Event(), POLL_SECONDS)
             self._children.reap()
             left &= own_children()
@@ -301,14 +301,14 @@ class Launcher:
 
 
 def cannot_run(command: Sequence[str], fault: OSError, log: Callable[[str], None], outcome: str = "") -> int:
-    """Log why the command cannot be run, and the outcome; the exit code that shells use for it."""
+    """Log why the command cannot be run, and the outcome; return the exit code that shells use for it."""
     log(f"cannot run {command[0]}: {fault.strerror}{outcome}")
     return 127 if isinstance(fault, FileNotFoundError) else 126
 
 
 def _unblock(mask: Mask, *, group: bool = False, deaf: bool = False) -> Callable[[], None]:
-    """A `preexec_fn` that restores the signal mask with which the launcher was started. `deaf`: for a process of ours,
-    which no signal for the job may end: Slurm sends them to every process of a step."""
+    """Return a `preexec_fn` that restores the signal mask with which the launcher was started. `deaf`: ignore the
+    signals for the job, since Slurm sends them to every process of a step and they must not end ours."""
 
     def prepare() -> None:
         if group:
@@ -322,5 +322,5 @@ def _unblock(mask: Mask, *, group: bool = False, deaf: bool = False) -> Callable
 
 
 def _reserve_seconds(window: float) -> float:
-    """The part of the window that is kept for the final reading and the seal, however long the job takes."""
+    """Return the seconds of the window that are kept for the final reading and the seal, however long the job takes."""
     return min(RESERVE_SECONDS, window / 3)

@@ -1,4 +1,4 @@
-"""Where the ledger of a journal lies on this machine, and where copies of it go, by the settings."""
+"""The place of a journal's ledger on this machine, and the destinations of its copies, by the settings."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def default_ledger(folder: Path, run: str) -> Path:
 
 
 def local_ledger(settings: Settings, folder: Path, run: str, node: str, segment: int | None = None) -> Path:
-    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote. `segment`: of a rotated
-    run."""
+    """Return the path of the ledger on this machine: in `folder` if --ledger is absent or remote. `segment`: its number
+    in a rotated run."""
     if settings.ledger is None or is_remote(settings.ledger):
         return of_segment(default_ledger(folder, run), segment)
     return of_segment(Path(named(settings.ledger, run, node)), segment)
 
 
 def copy_destinations(settings: Settings, run: str, node: str, segment: int | None = None) -> list[Path | S3Location]:
-    """Where copies of the ledger go. `segment`: of a rotated run."""
+    """Return the destinations of copies of the ledger. `segment`: its number in a rotated run."""
     remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
     places = (parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies))
     return [of_segment(place, segment) for place in places]
 
 
 def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
-    """Run, node and number of the segment, None where the run is not rotated. `closed`: it was closed by a rotation, in
-    this run or an earlier one. Raises LedgerError for an empty journal, or one that was not closed of another run than
-    --run-id."""
+    """Return run, node and segment number of a journal; the number is None if the run is not rotated. `closed`: a
+    rotation closed the journal, in this run or an earlier one. Raises LedgerError for an empty journal and, unless
+    `closed`, for one of another run than --run-id."""
     first = first_record(journal)
     if first is None:
         raise LedgerError(

@@ -1,7 +1,7 @@
 """The daemon's threads: one reader for each source -> inbox -> one writer -> journal and snapshot.
 
-A reader that hangs in a driver delays no other: the writer notices the silence and accounts for it. Only readers touch
-hardware, and nothing that reads the snapshot can change a total.
+A reader that hangs in a driver does not delay the others: the writer notices its silence and counts the time as a gap.
+Only readers touch hardware, and nothing that reads the snapshot can change a total.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
 
 log = logging.getLogger("flopsd")
-REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no device of its kind is found
-FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
+REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubles each time no device of this kind is found
+FIRST_READ_SECONDS = 0.2  # an early first figure; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
 POLL_PAUSE_NS = 200_000
-MOST_WAITING = 100  # messages and events, of which an event may take milliseconds
+MOST_WAITING = 100  # messages and events; handling one event may take milliseconds
 _REASONS = frozenset(one.value for one in GapReason)
-APART_NS = 200_000_000  # two reads of short intervals: GPM needs 100 ms between samples
+APART_NS = 200_000_000  # least time between two reads: GPM needs 100 ms between samples
 
 
 class SourceReader:
-    """Reads one source once an interval, at a moment that no load can know, and posts the results. Its thread never
-    raises, and ends with `stop`, or where no device of its kind is found: `look_again` starts another one."""
+    """Reads one source once an interval, at a random moment that no load can predict, and posts the results. Its thread
+    never raises. It ends after `stop`, or if no device of its kind is found: `look_again` then starts a new one."""
 
     def __init__(
         self, name: str, opener: Callable[[], Source], post: Callable[[Message], None], clock: Clock,
         interval_seconds: float, stop: threading.Event,
     ) -> None:  # fmt: skip
         self.source_name = name
-        self.finished = threading.Event()  # whether its thread has ended
+        self.finished = threading.Event()  # set once the thread has ended
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
@@ -58,20 +58,20 @@ class SourceReader:
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
         self._due_ns = clock.boottime_ns()
         self._described = False  # whether the writer has the facts of the open source
-        self._facts_version: str | None = None  # as it has them
+        self._facts_version: str | None = None  # of the facts last sent
 
     def start(self) -> None:
         """Read from now on, in a new thread."""
         self.finished.clear()
         try:
             threading.Thread(target=self._run, name=f"source-{self.source_name}", daemon=True).start()
-        except RuntimeError as fault:  # no more threads; perhaps there are later
+        except RuntimeError as fault:  # the limit of threads is reached; later there may be room
             self._due_ns = self._clock.boottime_ns() + round(REOPEN_SECONDS * NS_PER_S)
             self._post(self._outage(fault, None))
             self.finished.set()
 
     def look_again(self) -> None:
-        """Start again, if no device was found and it is time to look for one."""
+        """Start a new thread if the last one found no device and the next look is due."""
         if self.finished.is_set() and self._clock.boottime_ns() >= self._due_ns:
             self.start()
 
@@ -82,18 +82,18 @@ class SourceReader:
             first = self._source is None
             if self._source is not None and stopping:
                 before_last_read(self._source)
-            if self._source is not None or not (stopping and is_tried):  # also the time of a short run is a device's
+            if self._source is not None or not (stopping and is_tried):  # even a short run's time is a device's
                 self._once(stopping=stopping)
                 is_tried = True
             if stopping:
                 break
-            # After a read that took too long comes the next regular one: no burst to catch up.
+            # A read that took too long is followed by the next regular one, without a burst to catch up.
             now_ns = self._clock.boottime_ns()
             if self._source is None:
                 due_ns = now_ns + max(self._interval_ns, round(self._reopen_seconds * NS_PER_S))
                 longer = min(2 * self._reopen_seconds, REOPEN_SECONDS_MAX)
                 self._reopen_seconds = longer if self._absent else REOPEN_SECONDS
-                if self._absent:  # a thread that only waits would hold its memory for good
+                if self._absent:  # a thread that only waits would keep its memory
                     self._due_ns = due_ns
                     break
             elif first:
@@ -107,12 +107,12 @@ class SourceReader:
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
 
     def _offset_ns(self) -> int:
-        """Up to a quarter of the interval before or after, at random: no load can be in step with the reads."""
+        """Return a random offset, up to a quarter of the interval either way: no load can keep step with the reads."""
         spread_ns = min(self._interval_ns // 4, max(0, self._interval_ns - APART_NS) // 2)
         return random_below(2 * spread_ns + 1) - spread_ns
 
     def _wait(self, due_ns: int) -> None:
-        """Until the next read is due, with the polls of the source in between."""
+        """Wait until the next read is due, and poll the source in between if it asks for polls."""
         while not self._stop_event.is_set():
             poll_ns = None if self._source is None else poll_source(self._source, due_ns)
             now_ns = self._clock.boottime_ns()
@@ -147,13 +147,13 @@ class SourceReader:
         self._post(Message(self.source_name, ended_ns, devices, sweep, read_seconds=took, opened=opened))
 
     def _new_facts(self, *, is_last: bool) -> Mapping[str, Any] | None:
-        """The facts of a source that they change of, where they did; of what that has cost also at the end."""
+        """Return a source's facts if their version changed; also at the last read, for what the changes have cost."""
         version = facts_version_of(self._source)
         if self._source is None or version is None or (version == self._facts_version and not is_last):
             return None
         try:
             facts = facts_of(self._source)
-        except SourceError:  # once more with the next reading
+        except SourceError:  # tried again with the next reading
             return None
         self._facts_version = version
         return facts
@@ -179,23 +179,23 @@ class SourceReader:
 
 
 class Daemon:
-    """Source readers and writer together. `run` returns after `stop`, with its reason."""
+    """The source readers and the writer. `run` returns after `stop`, with the reason given to it."""
 
     def __init__(
         self, writer: Writer, sources: Mapping[str, Callable[[], Source]], clock: Clock, interval_seconds: float,
         tick_seconds: float | None = None,
     ) -> None:  # fmt: skip
-        """`tick_seconds`: the longest time between two ticks, where that is to be less than the readings are apart."""
+        """`tick_seconds`: the longest time between two ticks, if it must be shorter than the time between readings."""
         self.writer = writer
         self._clock = clock
-        apart_seconds = 1.5 * interval_seconds  # at most, since each is read at a random moment
+        apart_seconds = 1.5 * interval_seconds  # the longest time between two reads at random moments
         self._tick_seconds = min(apart_seconds, tick_seconds or apart_seconds)
         self._tick_due_ns = clock.boottime_ns() + round(self._tick_seconds * NS_PER_S)
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
-        self._logged: dict[str, str] = {}  # the last fault of each kind
-        self.stopped_ns: int | None = None  # when `stop` was called first
+        self._logged: dict[str, str] = {}  # the last fault of each kind of work
+        self.stopped_ns: int | None = None  # when `stop` was first called
         self._readers = [
             SourceReader(name, opener, self._inbox.put, clock, interval_seconds, self._stop)
             for name, opener in sources.items()
@@ -208,11 +208,11 @@ class Daemon:
         self._inbox.put(None)
 
     def post_event(self, event: Event) -> None:
-        """Hand over what a training process declared. Safe from any thread."""
+        """Queue a declaration of a training process for the writer. Safe from any thread."""
         self._inbox.put(event)
 
     def is_behind(self) -> bool:
-        """Whether so much waits already that training processes are to be read later. Safe from any thread."""
+        """Whether the inbox is so full that reading from training processes must wait. Safe from any thread."""
         return self._inbox.qsize() >= MOST_WAITING
 
     def run(self, each_tick: Callable[[], None]) -> str:
@@ -235,7 +235,7 @@ class Daemon:
                 )
                 break
             self._step(min(left, self._tick_seconds))
-        # Readings that arrived are counted, however slow the disk; what processes send meanwhile puts off no end.
+        # Count all readings that have arrived, however slow the disk, but nothing that processes send from now on.
         for _ in range(self._inbox.qsize()):
             self._step(0.0)
         return self._why
@@ -252,7 +252,7 @@ class Daemon:
                 self._ticked()
         elif message is not None:
             self._attempt("a declaration of a training process", lambda: self.writer.take_event(message))
-            if self._clock.boottime_ns() >= self._tick_due_ns:  # processes that send all the time hide no silence
+            if self._clock.boottime_ns() >= self._tick_due_ns:  # constant events must not hide a source's silence
                 self._tick()
 
     def _tick(self) -> None:
@@ -263,18 +263,18 @@ class Daemon:
         self._tick_due_ns = self._clock.boottime_ns() + round(self._tick_seconds * NS_PER_S)
 
     def _take(self, message: Message) -> None:
-        """Fold a message in. If that fails, it is an outage of its source, and the others go on."""
+        """Fold a message in. A failure counts as an outage of its source; the other sources go on."""
         fault = self._attempt(f"a message of source {message.source!r}", lambda: self.writer.take(message))
         if not fault:
             return
         for reader in self._readers:
             if reader.source_name == message.source and message.opened is not None:
-                reader.describe_again()  # its facts say whether readings are a replay: none is counted without
+                reader.describe_again()  # no reading is counted until facts say whether it is a replay
         outage = Message(message.source, message.at_ns, fault=fault, reason=GapReason.DRIVER_ERROR)
         self._attempt(f"the gap of source {message.source!r}", lambda: self.writer.take(outage))
 
     def _attempt(self, what: str, call: Callable[[], None]) -> str:
-        """The text of what `call` raised, empty where it succeeded. Metering goes on either way."""
+        """Return the text of what `call` raised, empty if it succeeded. Metering goes on either way."""
         try:
             call()
         except Exception as fault:  # the time of the other devices still has to be accounted for

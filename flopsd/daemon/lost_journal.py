@@ -1,4 +1,4 @@
-"""The journal of a run whose own was replaced by another process, when no daemon is left to go on with the run."""
+"""A new journal for a run whose own journal another process replaced, when no daemon is left to continue the run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def write_instead(
     journal: Journal, known: KnownJournal, settings: Settings, environment: Mapping[str, str], clock: Clock,
     fault: JournalError,
 ) -> None:  # fmt: skip
-    """Put the file aside and write a journal which states that, and knows of no device: its ledger has no upper bound.
-    Raises FlopsdError."""
+    """Put the file aside and write a journal that states this and has no device: its ledger has no upper bound. Raises
+    FlopsdError."""
     lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
     log.error("%s; it is kept as %s; the ledger of the run has no upper bound", fault, lost.kept_as)
     declared, isolation = declared_of(settings), Isolation(os.geteuid(), checkpoint_output=settings.checkpoint_output)

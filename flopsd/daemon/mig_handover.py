@@ -26,7 +26,7 @@ class MigChange(NamedTuple):
 def changes(
     before: Sequence[Device], after: Sequence[Device], renamed: Mapping[DeviceUid, Device], others: Container[DeviceUid]
 ) -> list[MigChange]:
-    """The GPUs that a source now lists as other devices. `others` are devices of other jobs, now or before: they
+    """Return the GPUs that a source now lists as other devices. `others`: devices that are or were other jobs'; they
     replace none of this job's."""
 
     def by_gpu(listed: Sequence[Device]) -> dict[DeviceUid, dict[DeviceUid, Device]]:
@@ -53,9 +53,9 @@ def hand_over(
     changed: Iterable[MigChange], tracked: Mapping[DeviceUid, TrackedDevice], sweep: Sweep, at_ns: int,
     elsewhere: Callable[[DeviceEntry], GapReason | None], active_phase: ActivePhase,
 ) -> dict[DeviceUid, int]:  # fmt: skip
-    """Close the accounts of removed devices; for each new device, the time at which it begins. That is the last reading
-    of the devices it replaces, else the beginning of its own first reading. `elsewhere` gives the reason why a device
-    that is no longer read loses no time."""
+    """Close the accounts of removed devices. Return the time in ns at which each new device begins: the last reading of
+    the devices it replaces, or else the beginning of its own first reading. `elsewhere` returns why the time of a
+    device that is no longer read is accounted for elsewhere."""
     begin_ns: dict[DeviceUid, int] = {}
     for change in changed:
         old = [tracked[uid] for uid in change.removed if uid in tracked]
@@ -71,7 +71,7 @@ def hand_over(
         for device in change.added:
             if device.uid not in tracked:
                 begin_ns[device.uid] = until_ns
-            elif not change.renamed:  # it is back; a renamed device was accounted for all along
+            elif not change.renamed:  # it has come back; a renamed device was accounted for all along
                 reason = GapReason.METERED_AS_MIG if device.parent is None else GapReason.REPLACED
                 tracked[device.uid].count_gap(until_ns, reason, active_phase)
     return begin_ns

@@ -1,4 +1,4 @@
-"""The mark of a run that does not record all that its processes declare: a fact of one of them (docs/adr/0037)."""
+"""The mark of a run that does not record all declarations of its processes: a fact of one of them (docs/adr/0037)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_marked(facts: Mapping[str, Any]) -> bool:
 
 
 def marked(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts with the mark added; where there is no room, it replaces one text of the process."""
+    """Return the facts with the mark added; if there is no room, it replaces one text of the process."""
     named = facts.get(_FACT, {})
     texts = sorted({_WORDS, *named.get(_PHASE, ())[: MAX_LEFT_OUT - 1]})
     return {**facts, _FACT: {**named, _PHASE: texts}}

@@ -18,7 +18,7 @@ from flopsd.sources.registry import find_with_origin, open_source, probed
 
 
 def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[], Source]]:
-    """A function for each source that opens it. Unless `later`, the sources are opened now, so that a failure becomes
+    """Return a function for each source that opens it. Unless `later`, open the sources now, so that a failure becomes
     an exit code; of sources that are only probed for, one has to open. Raises SourceUnavailableError."""
     is_probe = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
@@ -53,10 +53,10 @@ class SourceOpener:
     settings: Settings
     source: SourceSettings
     job: Job
-    found: dict[str, tuple[SourceInfo, str]] = field(default_factory=dict)  # to look for a plug-in reads many files
+    found: dict[str, tuple[SourceInfo, str]] = field(default_factory=dict)  # looking for a plug-in reads many files
 
     def open(self, name: str) -> Source:
-        """A source by name, limited to this job's devices. Raises SourceUnavailableError."""
+        """Open a source by name, limited to this job's devices. Raises SourceUnavailableError."""
         try:
             if name not in self.found:
                 self.found[name] = find_with_origin(name)
@@ -75,7 +75,7 @@ class SourceOpener:
 
 @dataclass(slots=True)
 class _OpenedSource:
-    """Returns an already open source at the first call, and opens it again at each later one."""
+    """Returns a source that is already open at the first call, and opens it again at each later call."""
 
     source: Source | None
     again: Callable[[], Source]

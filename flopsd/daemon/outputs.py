@@ -1,4 +1,4 @@
-"""What a run hands out as it goes: checkpoint lines, pushed metrics, the file by which Prometheus finds it."""
+"""The outputs of a run while it goes on: checkpoint lines, pushed metrics, the file by which Prometheus finds it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def emitter(
 
 
 def feed_of(settings: Settings, command: Sequence[str], shown: Callable[[], Snapshot], clock: Clock) -> Feed | None:
-    """None, and nothing loaded, unless metrics are pushed."""
+    """Return the feed that pushes metrics; None, and nothing is imported, if none are pushed."""
     if not settings.pushes or not command:
         return None
     from flopsd.telemetry.push.feed import Feed
@@ -45,7 +45,7 @@ def feed_of(settings: Settings, command: Sequence[str], shown: Callable[[], Snap
     def render() -> bytes:
         from flopsd.telemetry.prometheus import Exposition
 
-        # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
+        # A new Exposition each time: it keeps a cache, and pushes are rare enough to save that memory instead.
         return Exposition().render(shown(), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock, begins_run=shown().view.start == 1)

@@ -1,4 +1,4 @@
-"""What the writer publishes after each reading: an immutable snapshot, which any thread may read."""
+"""Makes the immutable snapshot that the writer publishes after each reading; any thread may read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Publisher:
     def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
         self.rates = RateHistory(settings.checkpoint_ns)
-        self.job_nodes = len(context.job_nodes)  # the most that a daemon start of this run lists
+        self.job_nodes = len(context.job_nodes)  # the highest number that a daemon start of this run lists
         self.replayed = False  # whether an earlier daemon start of this run read a recording
 
     def snapshot(

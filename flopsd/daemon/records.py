@@ -23,7 +23,7 @@ from flopsd.system.clock import rfc3339
 
 
 class Moment(NamedTuple):
-    """One moment on both clocks."""
+    """One moment on both clocks: ns since boot, and ns of the wall clock."""
 
     ns: int
     wall_ns: int
@@ -34,8 +34,8 @@ class Moment(NamedTuple):
 
 
 class StartRecords:
-    """Appends to the journal of the segment what is beside its checkpoints: the beginning, sources, declarations and
-    earlier seals. Nothing works before `begin`."""
+    """Appends the records other than checkpoints to the journal of the segment: the beginning, sources, declarations
+    and earlier seals. Call `begin` first."""
 
     def __init__(
         self, segment: SegmentJournal, settings: WriterSettings, context: Context, peak_table_sha256: str
@@ -44,11 +44,11 @@ class StartRecords:
         self._peak_table_sha256 = peak_table_sha256
         self._incarnation: int
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
-        self.recomputations: tuple[Recomputation | None, ...] = ()  # that daemon starts of the run declare
-        self.listed_seal: EarlierSeal | None = None  # that the journal has already
+        self.recomputations: tuple[Recomputation | None, ...] = ()  # declared by the daemon starts of the run
+        self.listed_seal: EarlierSeal | None = None  # the newest that the journal lists
 
     def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
-        """The beginning of a daemon start, or of its part in the next segment, with the sources that are open."""
+        """Record the beginning of a daemon start, or of its part in the next segment, and the open sources."""
         self._incarnation, settings, context, segment = incarnation, self._settings, self._context, self._segment
         segment.append(
             {
@@ -80,23 +80,23 @@ class StartRecords:
             self.opened(name, facts)
 
     def _of_segments(self, continues: Continued) -> dict[str, Any]:
-        """What the first beginning in a segment has of those before it."""
+        """Return what the first `begin` record of a segment says of earlier segments."""
         said = [one and one.value for one in self.recomputations]
         return {"continues": continues.for_journal(), "recomputations": said}
 
     def opened(self, name: str, facts: Mapping[str, Any]) -> None:
-        """A source was opened."""
+        """Record that a source was opened, or its changed facts."""
         self._opened[name] = facts
         self._segment.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
 
     def seal(self, seal: EarlierSeal | None) -> None:
-        """The newest seal, so that every later one names it."""
+        """Record the newest seal, so that every later seal names it."""
         if seal is not None and seal != self.listed_seal:
             self.listed_seal = seal
             self._segment.append(seal.for_journal(self._incarnation))
 
     def declarations(self, sessions: SessionTracker) -> None:
-        """What processes declared, in records of their own: no declaration keeps a checkpoint out."""
+        """Record what processes declared, in records of its own, so that no declaration keeps a checkpoint out."""
         for declared in sessions.new_declarations():
             self._segment.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": declared})
 

@@ -1,4 +1,4 @@
-"""The run to meter: the journal in the state folder is recovered and its run continued, or another begins."""
+"""The run to meter: the journal in the state folder is recovered and its run continued, or a new run begins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flopsd.settings.words import REASONS, say, say_all
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339, wall_ns_of
 
 log = logging.getLogger("flopsd")
-CLOCKS_APART_SECONDS = 3600  # a scheduler's clock and a node's
+CLOCKS_APART_SECONDS = 3600  # of a scheduler's clock and a node's, at most
 
 
 class RecoveredRun(NamedTuple):
@@ -38,11 +38,11 @@ class RecoveredRun(NamedTuple):
 
     history: History
     recovery: Recovery | None
-    journal_lost: bool = False  # another process replaced the journal, and what was in it is not known
-    closed: ClosedSegment | None = None  # `history` is of a segment that ended, and its successor is still to be begun
+    journal_lost: bool = False  # another process replaced the journal, whose content is unknown
+    closed: ClosedSegment | None = None  # the ended segment that `history` is of, if its successor has not begun
 
     def origins(self, boot_id: str) -> dict[str, str]:
-        """By device, the origin of its cumulative counters, where the last daemon start was on this boot."""
+        """Return the origin of each device's cumulative counters, if the last daemon start was on this boot."""
         last = self.history.incarnations[-1:]
         return {
             uid: tally.totals.origin
@@ -54,9 +54,9 @@ class RecoveredRun(NamedTuple):
 
 
 def on_own_boot(context: Context, history: History, now_ns: int) -> Context:
-    """`context`, as of a boot of its own where the journal has later times of this one: the clock since boot is another
-    in another time namespace (of a container), and after a snapshot of the machine was restored. Then only the wall
-    clock says how long the daemon was away, as after a reboot."""
+    """Return `context`, with a boot id of its own if the journal has later times of this boot: the clock since boot
+    differs in another time namespace (of a container), and after a snapshot of the machine was restored. Then only the
+    wall clock says how long the daemon was away, as after a reboot."""
     latest_ns = max((one.last_ns for one in history.incarnations if one.boot_id == context.boot_id), default=now_ns)
     if latest_ns <= now_ns:
         return context
@@ -71,11 +71,11 @@ def on_own_boot(context: Context, history: History, now_ns: int) -> Context:
 def recover(
     journal: Journal, clock: Clock, known: KnownJournal | None, secrets: Iterable[bytes | bytearray] = ()
 ) -> RecoveredRun:
-    """Recover the longest valid prefix of the journal; the damaged rest is kept beside it. `known`: what an earlier
-    daemon start under the same launcher wrote. A journal without that is put aside, and so is one with a wrong code of
-    a daemon start with one of `secrets`. Raises JournalError where that cannot be done now."""
+    """Recover the longest valid prefix of the journal; the damaged rest is kept next to it. `known`: what an earlier
+    daemon start under the same launcher wrote. A journal that lacks it is put aside, and so is one with a wrong code in
+    a daemon start that has one of `secrets`. Raises JournalError if that cannot be done now."""
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
-    was_pending = _has_content(journal.state.pending)  # then there was a journal too
+    was_pending = _has_content(journal.state.pending)  # if so, there was a journal too
     settle_next(journal.state, known)
     try:
         recovery = journal.recover(aside, known)
@@ -123,8 +123,8 @@ def recover(
 
 
 def _is_before(history: History, wall_s: int) -> bool:
-    """Whether the last record of a run is older than a moment of another machine's wall clock, however far that one is
-    off."""
+    """Whether the last record of a run is certainly older than `wall_s` on another machine's wall clock, which may be
+    CLOCKS_APART_SECONDS off."""
     try:
         return wall_ns_of(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
     except ValueError:
@@ -139,7 +139,7 @@ def _has_content(path: Path) -> bool:
 
 
 def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
-    """The newest closed segment, where a kill in a rotation left no journal."""
+    """Return the newest closed segment and its history: a kill in a rotation may have left no journal."""
     path = newest_closed(state)
     if path is None:
         return None
@@ -161,9 +161,9 @@ def choose_run(
     journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock,
     job_began_s: int | None = None,
 ) -> tuple[str, History]:  # fmt: skip
-    """The id and history of the run to meter: the journal's, if it is the wanted one, or if none is wanted and it has
-    not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten.
-    `job_began_s`: when the job began, as `Context` has it."""
+    """Return id and history of the run to meter: the journal's run, if it is the wanted one, or if none is wanted and
+    it has not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten.
+    `job_began_s`: see `Context`."""
     history = found.history
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated

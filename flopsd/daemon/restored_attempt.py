@@ -1,7 +1,7 @@
-"""Restore the journal of an earlier attempt from where its ledgers were copied: a Spot stop takes the disk away.
+"""Restores the journal of an earlier attempt from where its ledgers were copied: a Spot stop takes the disk away.
 
-The saved journal is continued as one run, so that the ledger of the last attempt covers all of them, and time without a
-saved record becomes a gap. A journal that cannot be continued keeps its own ledger.
+The saved journal is continued as one run, so that the ledger of the last attempt covers all attempts, and time without
+a saved record becomes a gap. A journal that cannot be continued keeps its own ledger.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger("flopsd")
 
 
 class Saved(NamedTuple):
-    """A journal found beside a ledger: its valid lines, which are not kept in memory, and the history in them."""
+    """A journal found next to a ledger: its valid lines, which are not kept in memory, and the history in them."""
 
     ledger: Path
     journal: KnownFile
@@ -59,7 +59,7 @@ class Saved(NamedTuple):
         return self.history.incarnations[-1].last_utc, self.journal.size_bytes
 
     def begins_with(self, size_bytes: int, sha256: str) -> bool:
-        """Whether that is the digest of its first bytes. Raises OSError."""
+        """Whether `sha256` is the digest of the first `size_bytes` of the journal. Raises OSError."""
         mine = self.journal
         if not 0 <= size_bytes < mine.size_bytes:
             return (size_bytes, sha256) == (mine.size_bytes, mine.sha256)
@@ -69,15 +69,15 @@ class Saved(NamedTuple):
 def restore(
     folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
 ) -> Recovery | None:
-    """If `folder` has no journal, nor a closed segment of this run, put the newest saved journal of this run and node
-    there: of those beside `ledgers`, the paths of earlier copies. Saved journals that it does not continue are copied
-    beside `ledger`. Of a rotated run it is the last segment, which names those before it.
+    """If `folder` has neither a journal nor a closed segment of this run, put the newest saved journal of this run and
+    node there. Saved journals lie next to `ledgers`, the paths of earlier copies; those that the newest does not
+    continue are copied to where `ledger` lies. For a rotated run only the last segment is put there: it names the rest.
 
-    Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
-    Raises JournalError where it cannot be known whether there is a journal.
+    Return what the new journal records of this. A folder that cannot be read is logged and never stops the run.
+    Raises JournalError if it cannot be determined whether there is a journal.
     """
     if folder.has_journal():
-        return _restored_before(folder)  # this machine knows at least as much
+        return _restored_before(folder)  # it has at least as much as any copy
     closed = newest_closed(folder)  # a kill in a rotation may leave nothing else
     if closed is not None and (first_record(closed) or {}).get("run") == run:
         return None
@@ -119,9 +119,9 @@ def _note_restored(folder: StateDir, saved: Saved, reason: Note) -> None:
 
 
 def _restored_before(folder: StateDir) -> Recovery | None:
-    """What the new journal records of one that was restored by a daemon that was killed before it recorded anything.
-    Any process of this user can write a note: what no journal may hold is none, or the run could not go on, nor ever be
-    sealed."""
+    """Return what a new daemon start records of a journal that another restored before it was killed without recording
+    anything. Any process of this user can write such a note: one that no journal may hold is ignored, since with it the
+    run could neither go on nor ever be sealed."""
     try:
         noted = parse_json(read_at_most(folder.restored, MAX_NOTE_BYTES), str(folder.restored))
         reason, head = note(noted["code"], **noted["parameters"]), bytes.fromhex(noted["head"])
@@ -136,14 +136,14 @@ def _restored_before(folder: StateDir) -> Recovery | None:
 
 
 def is_sealed_whole(restored: Recovery) -> bool:
-    """Whether the ledger beside a restored journal seals all of it."""
+    """Whether the ledger of a restored journal seals all of it."""
     said = dict(restored.reasons[0].parameters)
     return said.get("sealed") == said["records"]
 
 
 def _saved(path: Path, run: str) -> Iterator[Saved]:
-    """The ledger at `path`, or of the last segment of `run` there, and those that were put aside for another run or
-    key."""
+    """Yield the journals of the ledger at `path`, of the last segment of `run` there, and of ledgers that were put
+    aside for another run or key."""
     numbered = re.compile(f"{re.escape(path.stem)}-([0-9]{{4,9}}){re.escape(path.suffix)}")
     try:
         names = names_in(path.parent)
@@ -151,7 +151,7 @@ def _saved(path: Path, run: str) -> Iterator[Saved]:
         _log_not_restored(path, fault)
         return
     segments = [(int(match[1]), path.with_name(name)) for name in names if (match := numbered.fullmatch(name))]
-    # One of another run may have the name of a segment.
+    # The ledger of another run may have the name of a segment.
     last = next((one for _, one in sorted(segments, reverse=True) if _may_be_of(one, run)), None)
     places = [path, *([] if last is None else [last])]
     for ledger in sorted({*places, *(one for place in places for one in kept_aside(place, names))}):
@@ -164,7 +164,7 @@ def _saved(path: Path, run: str) -> Iterator[Saved]:
 
 
 def _may_be_of(ledger: Path, run: str) -> bool:
-    """Whether the journal of a segment is of `run`, or cannot be read, which is reported when it is."""
+    """Whether the journal of a segment is of `run`, or cannot be read: `_saved` logs that fault."""
     try:
         return (first_record(journal_beside(ledger)) or {"run": run}).get("run") == run
     except (OSError, JournalError):
@@ -199,8 +199,8 @@ def _read(ledger: Path) -> Saved:
 
 
 def _restored(saved: Saved) -> Note:
-    """From which ledger, and how much of the journal that seals. Only digests are compared: the verifier decides which
-    keys to trust, and a metering process does not load the libraries for signatures."""
+    """Return the note of the ledger and how much of the journal it seals. Only digests are compared: the verifier
+    decides which keys to trust, and a metering process does not load the libraries for signatures."""
     name = saved.ledger.name.encode(errors="replace").decode()  # a file name need not be UTF-8
     records = str(saved.history.records)
     try:
@@ -215,7 +215,7 @@ def _restored(saved: Saved) -> Note:
 
 
 def _keep_beside(saved: Saved, ledger: Path) -> None:
-    """Copy another attempt's ledger, with its files, to where `flopsd merge` finds it beside this attempt's."""
+    """Copy another attempt's ledger, with its files, next to this attempt's, where `flopsd merge` finds it."""
     kept = ledger.with_name(f"{ledger.stem}-attempt-{saved.head.hex()[:8]}{ledger.suffix}")
     try:
         for path, there in paths_of(saved.ledger, kept).items():

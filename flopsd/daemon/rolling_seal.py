@@ -16,9 +16,9 @@ from flopsd.telemetry.snapshot import JournalState
 
 log = logging.getLogger("flopsd")
 NEVER_NS = 1 << 62
-CLOSED_ONLY = "--closed-only"  # of the child: seal closed segments, and not the run so far
+CLOSED_ONLY = "--closed-only"  # flag of the child: seal closed segments, but not the run so far
 HURRY_SECONDS = 10.0
-# How the child ends where the ledger is sealed here and a copy of it could not be made, and where the key cannot sign.
+# Exit codes of the child: the ledger is sealed here, but could not be copied; the key cannot sign.
 SEALED_NOT_COPIED, NOT_SIGNED = 5, 6
 
 
@@ -30,12 +30,12 @@ class RollingSeals:
         overdue: bool, head: Callable[[], object], copies: bool = False, key: KeyCheck | None = None,
         files: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """`every_seconds`: None: only segments that are closed are sealed.
+        """`every_seconds`: None: only closed segments are sealed.
 
         `checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
-        earlier daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether
-        the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not. `files`:
-        open ones that the child gets."""
+        earlier daemon start may never have been sealed. `head` returns what the journal contains now. `copies`: whether
+        the child copies the ledger anywhere. `key`: the check that notes whether the key signed. `files`: open file
+        descriptors that the child inherits."""
         self._child, self._clock, self._head = Child(command, "the sealing process", clock, files=files), clock, head
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
@@ -50,7 +50,7 @@ class RollingSeals:
         self._failures = self._copy_failures = 0
 
     def state(self) -> JournalState:
-        """The state of sealing now. Safe from any thread."""
+        """Return the state of sealing now. Safe from any thread."""
         every_ns = None if self._closed_only else self._every_ns
         return JournalState(
             self._clock.wall_ns(), every_ns, self._last_seal_wall_ns, self._failures, self._copies,
@@ -87,7 +87,7 @@ class RollingSeals:
         return self._fresh and is_time and not self._child.is_busy
 
     def hurry(self) -> bool:
-        """Seal now and often from now on, since a kill may be near. True if a seal is due and needs a checkpoint."""
+        """Seal now and often from now on: a kill may be near. Return whether a seal is due and needs a checkpoint."""
         now_ns, hurry_ns = self._clock.boottime_ns(), round(HURRY_SECONDS * NS_PER_S)
         if self._every_ns > hurry_ns and not self._closed_only:
             self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
@@ -137,7 +137,7 @@ class RollingSeals:
 
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1
-        self._shown = why[max(0, why.find("NOT COPIED")) :]  # without what else the seal remarked
+        self._shown = why[max(0, why.find("NOT COPIED")) :]  # without other messages of the seal
         self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
 
     def _again_soon(self, text: str, why: str) -> None:

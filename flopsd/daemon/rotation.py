@@ -1,4 +1,4 @@
-"""Rotation: at an age or a size of its journal a run goes on in another one, and the closed segment gets its ledger."""
+"""Rotation: at a set age or size of its journal a run goes on in a new one, and the closed segment gets a ledger."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Rotation:
         self._writer, self._rolling, self._clock = writer, rolling, clock
         self._next_ns = 0
         self._due_since_ns: int | None = None
-        self._began_bytes = 0  # what the segment repeats of those before it
-        self._begun: tuple[str, int] | None = None  # when the segment was begun: as the journal says, by our own clock
+        self._began_bytes = 0  # what the segment repeats of earlier segments
+        self._begun: tuple[str, int] | None = None  # when the segment began: by the journal, by our own clock
 
     def each_tick(self) -> None:
-        """Rotate, if it is due and nobody reads the journal. Work of an open gap that counters may still show would be
-        without a gap in the next segment, so that is waited for, within limits."""
+        """Rotate if that is due and no seal reads the journal. Counters may still show the work of an open gap, and the
+        next segment would have that work without the gap: wait for them, for PATIENCE_SECONDS at most."""
         now_ns = self._clock.boottime_ns()
         if now_ns < self._next_ns or not self._is_due() or (self._rolling is not None and self._rolling.is_busy):
             return
@@ -40,13 +40,13 @@ class Rotation:
 
     def _is_due(self) -> bool:
         if self._size_bytes is not None:
-            # Each segment repeats what processes declared. If that alone is too long, each would end at once.
+            # Each segment repeats what processes declared. If that alone were too long, each segment would end at once.
             return self._writer.segment.journal.size_bytes >= max(self._size_bytes, 2 * self._began_bytes)
         assert self._age_seconds is not None
         return self._age_ns() >= self._age_seconds * NS_PER_S
 
     def _age_ns(self) -> int:
-        """Of the segment. The wall clock is read once, for what is gone on with: it may be wrong, and be set later."""
+        """Return the segment's age. The wall clock is read only once for each: it may be wrong, and be set later."""
         now_ns, utc = self._clock.boottime_ns(), self._writer.segment.utc
         if self._begun is None or self._begun[0] != utc:
             before_ns = max(0, self._clock.wall_ns() - wall_ns_of(utc))

@@ -1,4 +1,4 @@
-"""One run from its settings to its sealed ledger: recover, open sources, meter, close, seal. What `flopsd run` does."""
+"""`flopsd run`: one run from its settings to its sealed ledger. Recover, open sources, meter, close, seal."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ log = logging.getLogger("flopsd")
 class Launched(NamedTuple):
     """What a daemon shares with the launcher of `flopsd exec`: open files, and when it started the job."""
 
-    lifeline: int | None  # a pipe: the run ends when it says so or closes; None: there is no launcher
-    head_file: int | None  # what the journal must contain, since an earlier daemon start wrote it
+    lifeline: int | None  # a pipe: the run ends when told so through it, or when it closes; None: no launcher
+    head_file: int | None  # names the records that earlier daemon starts wrote and the journal must contain
     job_began_ns: int | None = None  # by the clock since boot
 
 
@@ -56,12 +56,12 @@ def run_daemon(
     settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], launched: Launched,
     commands: Commands, *, progress: bool,
 ) -> bool:  # fmt: skip
-    """Meter until stopped, then seal. True if the journal is complete, sealed and copied. Under a launcher the daemon
-    starts without a source too, and a failed copy is no failure, since the launcher would only seal again. Raises
-    FlopsdError when it cannot start."""
+    """Meter until stopped, then seal. Return True if the journal is complete, sealed and copied. Under a launcher,
+    start even without a source, and ignore a failed copy, since the launcher would only seal again. Raises FlopsdError
+    when the daemon cannot start."""
     lifeline, head_file, job_began_ns = launched
     secrets = CodeSecrets(read_secret(lifeline))
-    # What the run is: data files, platform, sources.
+    # Data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source
     rated = table_of(settings.peaks, settings.sources, _without_rows if starts_anyway else None)
     table, judged, declared = rated.table, read_policies(settings.policies), declared_of(settings)
@@ -75,7 +75,7 @@ def run_daemon(
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
     open_all = SourceOpener(settings, SourceSettings(clock, table, origins=origins), job)
     sources = open_sources(open_all, later=starts_anyway)
-    stop_requests = StopRequests(lifeline)  # a signal before this line loses nothing, and simply ends the process
+    stop_requests = StopRequests(lifeline)  # a signal before this line ends the process, and nothing is lost
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     _keep(folder, PEAKS, table.sha256, rated.data)
@@ -147,7 +147,7 @@ def run_daemon(
             custody.stop()
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
             log.error("the end of the run is not in the journal, nor what was metered since it could last be written")
-            if settings.seal and lifeline is None:  # a launcher seals what is there
+            if settings.seal and lifeline is None:  # a launcher seals what the journal holds
                 _keep_elsewhere(settings, folder, clock, daemon.stopped_ns)
         closed_ns = clock.boottime_ns()
         if lines is not None:
@@ -163,7 +163,7 @@ def run_daemon(
             )
             try:
                 if closed_segments(folder):
-                    from flopsd.daemon.closed_segments import seal_left  # it loads the packages that sign
+                    from flopsd.daemon.closed_segments import seal_left  # it imports the packages that sign
 
                     copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
             except JournalError as fault:
@@ -176,14 +176,14 @@ def run_daemon(
     finally:
         journal.close()
         folder.release()
-    # Near its end the launcher has no time left.
+    # When the platform may soon kill everything, the launcher has no time left.
     left = 0.0 if stop_requests.is_near else _seconds_left(settings, clock, daemon.stopped_ns)
     background.end(closed_ns, min(settings.last_scrape_seconds, left))
     return durable and sealed and (copied or lifeline is not None)
 
 
 def _job_user(settings: Settings, lifeline: int | None) -> int | None:
-    """The user of the job, as set, else under a launcher its own. None: not known, or it has no account here."""
+    """Return the job's uid: --job-user's, or else our own under a launcher. None: unknown, or no account here."""
     if settings.job_user == CONTAINER:
         return None
     if settings.job_user is None:
@@ -200,8 +200,8 @@ def _without_rows(fault: FlopsdError) -> None:
 
 
 def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
-    """Keep a peak table or policy that is not flopsd's own beside the journal: a file may be edited and a plug-in be
-    uninstalled before the last seal."""
+    """Save a peak table or policy that is not flopsd's own next to the journal: its file may be edited, or its plug-in
+    uninstalled, before the last seal."""
     if is_packaged(sha256):
         return
     try:
@@ -218,7 +218,7 @@ def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
 
 
 def _keep_elsewhere(settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int | None) -> None:
-    """Copy a journal that cannot be sealed: a machine whose disk is full may end with the run, too."""
+    """Copy a journal that cannot be sealed, say for a full disk: the machine may be deleted when the run ends."""
     now_ns = clock.boottime_ns()
     try:
         log.error("%s", keep_journal(settings, folder, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S))
@@ -227,8 +227,8 @@ def _keep_elsewhere(settings: Settings, folder: StateDir, clock: Clock, stopped_
 
 
 def _socket_folder(settings: Settings, environment: Mapping[str, str], lifeline: int | None) -> Path:
-    """The folder of the socket for training processes: a service's folder in /run, which other users can enter, else
-    the state folder. Under exec always the state folder, since the launcher passes that path to the job."""
+    """Return the folder of the socket for training processes: a service's folder in /run, which other users can enter,
+    or else the state folder. Under exec always the state folder, since the launcher passes that path to the job."""
     runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
     return Path(runtime) if runtime and lifeline is None else state_dir(settings, environment)
 
@@ -243,7 +243,7 @@ def _check_s3_extra(settings: Settings) -> None:
 
 
 def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
-    """What is left of the time for stopping when all is sealed and copied."""
+    """Return the seconds left of the time for stopping, less the reserve, once all is sealed and copied."""
     now_ns = clock.boottime_ns()
     used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
     return max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS)

@@ -42,12 +42,12 @@ def seal(
 ) -> Sealed:  # fmt: skip
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
-    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `is_alone`: it is a file by
-    itself, which no daemon writes; else the sealers of the state folder exclude each other, and `live` makes a
-    rolling seal, which replaces only a ledger that covers less. `evidence_from`: the environment to collect evidence
-    from; None: none is collected. `head`: what the journal must contain. `code_secrets`: what its codes follow from,
-    as far as that is known. `closed`: it is a segment that another one continues. `refused_pin`: a daemon's open file
-    for what cannot be noted in `folder`.
+    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `is_alone`: the journal is a
+    file by itself, which no daemon writes. Otherwise the sealers of the state folder exclude each other, and `live`
+    makes a rolling seal, which replaces only a ledger that covers less. `evidence_from`: the environment to collect
+    evidence from; None: collect none. `head`: what the journal must contain. `code_secrets`: the known secrets that its
+    codes are made with. `closed`: a next segment continues the journal. `refused_pin`: a daemon's open file for a
+    refused PIN that cannot be noted in `folder`.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.ledger_files import is_countersigned
@@ -100,7 +100,7 @@ def seal(
 
 
 def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
-    """What the note of deliveries says of a ledger; false where it cannot be read, which copying reports."""
+    """Return what the note of deliveries says of a ledger; False if it cannot be read, which copying reports."""
     try:
         return ask(ledger)
     except (OSError, StorageError):
@@ -117,7 +117,7 @@ def seal_rolling(
 
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
     """Seal a journal file by itself, on any machine: a copy of a live one, or what a dead machine left. Key and ledger
-    lie in --state-dir where that is given, else beside the file. Raises what `seal` raises."""
+    lie in --state-dir if that is given, else next to the file. Raises what `seal` raises."""
     folder = Path(settings.state_dir) if settings.state_dir else journal.absolute().parent
     return seal(journal, StateDir(folder), settings, clock, live=True, is_alone=True)
 
@@ -126,10 +126,10 @@ def seal_ended(
     settings: Settings, environment: Mapping[str, str], clock: Clock, *, keep: bool = False,
     known: KnownJournal | None = None, code_secrets: Sequence[bytes] = (),
 ) -> Sealed:  # fmt: skip
-    """Seal the journal of a daemon that no longer runs, the last pending totals included.
+    """Seal the journal of a daemon that no longer runs, including the last pending totals.
 
-    `keep`: a journal that cannot be sealed is copied to where its ledger would go. `known`: what its daemon wrote; a
-    journal without that, or with a wrong code, is put aside, and the ledger says so instead.
+    `keep`: copy a journal that cannot be sealed to where its ledger would go. `known`: what its daemon wrote; a journal
+    that lacks it, or has a wrong code, is put aside, and a ledger that says so is sealed instead.
     Raises StateDirBusyError while a daemon runs, and what `seal` raises.
     """
     folder = StateDir(state_dir(settings, environment))
@@ -178,9 +178,9 @@ def seal_own(
     settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, err: IO[str], environment: Mapping[str, str],
     head: Head, code_secrets: Sequence[bytes], refused_pin: int | None,
 ) -> tuple[bool, bool]:  # fmt: skip
-    """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
-    go to `err` only then, so that a blocked reader costs no copy. Returns whether it was sealed, and whether every copy
-    was made. A failure is logged; the journal is kept."""
+    """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. Only then
+    write the figures to `err`, so that a blocked reader costs no copy. Return whether the run was sealed, and whether
+    every copy was made. A failure is logged; the journal is kept."""
     from flopsd.report.ledger_text import sealed_text
     from flopsd.report.terminal import shell_command
 

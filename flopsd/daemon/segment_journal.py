@@ -1,4 +1,4 @@
-"""The journal of the segment that is written, with the queue before it; and how the next segment takes its place."""
+"""The journal of the present segment with its write queue, and how the next segment's journal takes its place."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ log = logging.getLogger("flopsd")
 
 
 class SegmentJournal:
-    """One journal after the other. The first is the only one of a run that is not rotated."""
+    """The journals of a run, one after another. A run that is not rotated has only the first."""
 
     queue: WriteQueue
 
     def __init__(
         self, journal: Journal, clock: Clock, written: Callable[[], None], codes: Callable[[int], CodeKey] | None
     ) -> None:
-        """`written` is called after each record. `codes` gives the key of a daemon start in a journal; None: its
-        records get no codes."""
+        """`written` is called after each record. `codes` returns the key for a daemon start of a journal, by its
+        number; None: records get no codes."""
         self.journal, self._clock, self._written, self._codes = journal, clock, written, codes
         self.continues: Continued | None = None
-        self.utc = ""  # when it was begun
+        self.utc = ""  # when the segment began
         self.code_secret_sha256: str | None = None  # of this daemon start's codes
         self._closed: ClosedSegment | None = None  # its successor is being begun
 
     @property
     def number(self) -> int:
-        """Of the segment in its run, from 1."""
+        """The number of the segment in its run, from 1."""
         return 1 if self.continues is None else self.continues.before.number + 1
 
     @property
     def records_before(self) -> int:
-        """How many records earlier segments have."""
+        """The number of records in earlier segments."""
         return 0 if self.continues is None else self.continues.records
 
     @property
@@ -50,27 +50,27 @@ class SegmentJournal:
 
     @property
     def is_settled(self) -> bool:
-        """Whether what is written is the run's journal already."""
+        """Whether the file that is being written is the run's journal already."""
         return self._closed is None
 
     def append(self, record: Mapping[str, Any]) -> bool:
         return self.queue.append(record)
 
     def go_on(self, incarnation: int, continues: Continued | None, utc: str) -> None:
-        """Begin a daemon start in the journal that is there."""
+        """Begin a daemon start in the present journal."""
         self.continues, self.utc = continues, utc
         self._queue_for(incarnation, self._written)
 
     def begin_next(self, closed: ClosedSegment, continues: Continued, utc: str) -> None:
-        """Write the journal of the next segment from now on. It becomes the run's journal with `settle`."""
+        """Write the journal of the next segment from now on. `settle` makes it the run's journal."""
         self._closed, self.continues, self.utc = closed, continues, utc
         self.journal.begin_next()
         self._queue_for(1, lambda: None)
 
     def close(self, end: Mapping[str, Any], counted: Sequence[Counted]) -> SegmentFacts | None:
-        """End the journal, for the next segment to go on; None where that cannot be done now. `counted`: what the next
-        one has to repeat."""
-        try:  # once this one has ended, the next must be begun
+        """End the journal for the next segment to continue, and return its facts; None if that cannot be done now.
+        `counted`: what the next segment has to repeat."""
+        try:  # once this journal has ended, the next must begin
             frame(GENESIS, Continued(SegmentFacts(1, 1, 1, "", ""), 0, 0, tuple(counted)).for_journal())
         except UnreadableRecordError as fault:
             log.error("the journal cannot be rotated, and goes on as it is: %s", fault)
@@ -81,12 +81,12 @@ class SegmentJournal:
         return SegmentFacts(self.number, journal.size_bytes, journal.records, journal.sha256, journal.head_sha256)
 
     def settle(self) -> bool:
-        """Let the next segment's journal be the run's, once all that it begins with is written; true if it is."""
+        """Make the next segment's journal the run's, once all that it begins with is written; return whether it is."""
         if self._closed is None:
             return True
         if not self.queue.is_empty:
             return False
-        self._written()  # who finds the files after a kill in one of the next steps must know what to look for
+        self._written()  # after a kill in one of the next steps, whoever finds the files must know what to look for
         try:
             self.journal.take_over(self._closed.to_move)
         except OSError as fault:

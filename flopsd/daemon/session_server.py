@@ -1,8 +1,8 @@
-"""The server for training processes: over a Unix socket they declare what no hardware counter shows.
+"""The server for training processes, which declare over a Unix socket what no hardware counter shows.
 
-One thread serves all of them, and the web server's connections. Nothing that a process sends, or fails to send, delays
-a reading or grows in memory: the length of lines, the sessions and the messages per second are limited; a process that
-sends more is read later.
+One thread serves all of them and the web server's connections. Nothing that a process sends, or fails to send, delays a
+reading or uses unlimited memory: the length of lines, the sessions and the messages per second are limited. A process
+that sends more is read later.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
-SILENT_NS = NS_PER_S // 10  # without a hello, where all places are taken
+SILENT_NS = NS_PER_S // 10  # how long a hello may take when all places are taken
 BEHIND_NS = NS_PER_S // 10
 # A refused client tries again each minute. It counts as kept out after the first of these times, and is forgotten after
 # the second.
 KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
-MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`: what is beyond them counts as new
+MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`; later ones count as new
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
 _OPENED = {
     known: json.dumps({"flopsd": PROTOCOL, "ok": True, "known": known}).encode("ascii") + b"\n"
@@ -99,22 +99,22 @@ class SessionServer:
         self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock,
         known: Mapping[str, int] | None = None, is_behind: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already, and
-        the user of each. `is_behind`: whether who takes the events has too many of them, so that nothing is read for
-        now."""
+        """`uids`: who may connect, in addition to root and this process's own user. `known`: the uid of each session
+        that the run already has. `is_behind`: whether the receiver of events has too many of them, so that nothing is
+        read for now."""
         self.path = path
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock, self._is_behind = post, clock, is_behind
         self._peers: dict[socket.socket, _Peer] = {}
-        self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
-        self._without_place: dict[int | None, int] = {}  # processes that were refused, since when
+        self._paused: dict[socket.socket, int] = {}  # nothing is read from a socket until then
+        self._without_place: dict[int | None, int] = {}  # since when each process has been refused
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._served = False
         self.known = dict(known or {})
 
     def start(self, thread: SocketThread | None = None) -> None:
-        """Bind, and serve in this thread, else in one of its own. Raises ListenError."""
+        """Bind, and serve in `thread`, or else in a new one. Raises ListenError."""
         self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
         self.inode = self.path.stat().st_ino
         self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
@@ -146,7 +146,7 @@ class SessionServer:
         return self._selector.fileno()
 
     def serve_once(self) -> bool:
-        """Take in what has arrived. False: `stop` was called, and all of it is posted."""
+        """Post what has arrived. Return False if `stop` was called and everything is posted."""
         is_last = self._stopping.is_set()
         self._take_in()
         if not is_last:
@@ -170,7 +170,7 @@ class SessionServer:
         now_ns = self._clock.boottime_ns()
         for one in [one for one, until_ns in self._paused.items() if until_ns <= now_ns]:
             if self._paused.pop(one, None) is None:
-                continue  # one before it took over its session
+                continue  # dropped in this loop: another connection took over its session
             self._selector.register(one, selectors.EVENT_READ)
             if one in self._peers:
                 self._read_lines(self._peers[one])
@@ -179,7 +179,7 @@ class SessionServer:
                 self._refuse(peer, f"no hello within {HELLO_SECONDS} s")
 
     def seconds_to_deadline(self) -> float | None:
-        """Seconds until the next pause or hello deadline ends; None: there is none."""
+        """Return the seconds until the next pause or hello deadline ends; None if there is none."""
         due = [*self._paused.values(), *(p.hello_by_ns for p in self._peers.values() if p.talk.session is None)]
         return max(0.0, (min(due) - self._clock.boottime_ns()) / NS_PER_S) if due else None
 
@@ -207,7 +207,7 @@ class SessionServer:
             self._selector.register(connection, selectors.EVENT_READ)
 
     def _has_dropped_a_silent_one(self, now_ns: int) -> bool:
-        """Close the connection that has been without a hello for longest, if there is one that should have said it."""
+        """Close the connection that has been without a hello for longest, if one is overdue; return whether it was."""
         said_by_ns = now_ns + HELLO_SECONDS * NS_PER_S - SILENT_NS
         for peer in self._peers.values():
             if peer.talk.session is None and peer.hello_by_ns <= said_by_ns and peer.connection not in self._paused:
@@ -216,7 +216,7 @@ class SessionServer:
         return False
 
     def _is_kept_out(self, pid: int | None, now_ns: int) -> bool:
-        """Whether a process that is refused now has been for minutes, or too many are to know each."""
+        """Whether a process that is refused now has been refused for minutes, or too many are to keep track of each."""
         self._without_place = {one: at for one, at in self._without_place.items() if now_ns - at < GONE_NS}
         since_ns = self._without_place.setdefault(pid, now_ns)
         return now_ns - since_ns >= KEPT_OUT_NS or len(self._without_place) > MAX_SESSIONS
@@ -238,7 +238,7 @@ class SessionServer:
         self._read_lines(peer)
 
     def _read_lines(self, peer: _Peer) -> None:
-        """Take in the complete lines received, up to the peer's limit."""
+        """Handle the complete lines received, up to the peer's limit."""
         while peer.connection in self._peers and peer.connection not in self._paused:
             line, newline, rest = peer.buffer.partition(b"\n")
             if len(line) > MAX_LINE_BYTES:
@@ -279,9 +279,9 @@ class SessionServer:
             self._drop(peer)
 
     def _take_over(self, peer: _Peer, session: str) -> None:
-        """Move a session that another connection has to this one: its process lost that connection before we noticed.
-        Raises RefusedError if it belongs to another process, or belonged to one of another user: its id is in ledgers,
-        which others may read."""
+        """Move a session from another connection to this one: its process lost the other one before we noticed. Raises
+        RefusedError if the session is another process's, or was another user's: session ids are in ledgers, which
+        others may read."""
         if self.known.get(session, peer.talk.uid) != peer.talk.uid:
             peer.talk.session = None
             raise RefusedError("hello: this session belongs to another user", last=True)

@@ -1,4 +1,4 @@
-"""The Unix socket's file for training processes: created for this daemon alone, never taken from a living one."""
+"""The Unix socket for training processes: its file is created for this daemon, and never taken from a running one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flopsd.system.file_presence import exists
 
 
 def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
-    """A listening socket at `path` with the file mode `mode`; what a dead daemon left there is removed. Raises
+    """Return a listening socket at `path` with the file mode `mode`; remove one that a dead daemon left there. Raises
     ListenError."""
     try:
         if not exists(path.parent):
@@ -41,7 +41,7 @@ def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a daemon that is dead. Raises ListenError for anything else that is there."""
+    """Remove the socket of a dead daemon. Raises ListenError if there is anything else at `path`."""
     try:
         found = path.lstat()
     except FileNotFoundError:

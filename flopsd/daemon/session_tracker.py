@@ -1,7 +1,7 @@
-"""What training processes declared: the phase that is active now, and what of it is still to be journalled.
+"""The declarations of training processes: the active phase, and what is not in the journal yet.
 
-What a job may declare is bounded, so that no declaration keeps a measurement out of the journal. What is beyond the
-bounds is not recorded: phases are undeclared, and the journal says that the work is not all of it (docs/adr/0037).
+Declarations are bounded, so that they keep no measurement out of the journal. Beyond the bounds nothing is recorded:
+the phase is undeclared then, and the journal says that the recorded work is incomplete (docs/adr/0037).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from flopsd.daemon.unwritten_work import RECORD_BYTES, UnwrittenWork, size_of
 from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
-MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
-_REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
+MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # in a run: eight processes restarted 250 times
+_REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # only the daemon counts refusals
 MAX_COUNTERS = 65_536  # of all processes and phases; the callback counts some 20 in each process
 
 
@@ -55,21 +55,21 @@ class SessionTracker:
     declared: OperatorDeclarations
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
-    ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in so many ns
+    ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in some ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     is_segment: bool = False  # whether this journal continues another
     _phase: AgreedPhase = field(init=False)
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
-    _unwritten: UnwrittenWork = field(init=False)  # the same of their counters
-    _is_over: bool = False  # whether anything was not recorded
-    _facts_bytes: int = field(init=False)  # of all facts that the journal has or gets, replaced ones too
+    _unwritten: UnwrittenWork = field(init=False)  # sessions whose counters the journal does not have yet
+    _is_over: bool = False  # whether something was left unrecorded
+    _facts_bytes: int = field(init=False)  # of all facts in the journal or due to be, including replaced ones
     _counters: int = field(init=False)
     models: DeclaredModels = field(default_factory=DeclaredModels)
-    _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
+    _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first opened, and FLOP counted before
     _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
-    _held: set[str] = field(default_factory=set)  # whose operators still count to the segments before
+    _held: set[str] = field(default_factory=set)  # sessions whose operators still count in earlier segments
     _held_until_ns: int = 0
-    _moved: set[str] = field(default_factory=set)  # of them, those whose `before` the journal does not have yet
+    _moved: set[str] = field(default_factory=set)  # sessions whose new `before` is not in the journal yet
 
     def __post_init__(self) -> None:
         self._unwritten = UnwrittenWork(self.now_ns)
@@ -110,22 +110,22 @@ class SessionTracker:
 
     @property
     def counts(self) -> OperatorCounts:
-        """What processes count of operators."""
+        """The operator counts of all processes."""
         if self._counts is None:
             self._counts = counts_of(self.known.values())
         return self._counts
 
     @property
     def counts_of_journal(self) -> OperatorCounts:
-        """The same since the journal of this segment was begun."""
+        """The operator counts of all processes since the journal of this segment began."""
         return counts_of(replace(one, work=self._work_here(name)) for name, one in self.known.items())
 
     def _work_here(self, name: str) -> dict[str, dict[str, int]]:
-        """What a session counted since the journal of this segment was begun."""
+        """Return what a session has counted since the journal of this segment began."""
         return work_since(self.known[name].work, self.before.get(name, {}))
 
     def new_declarations(self) -> Iterator[list[dict[str, Any]]]:
-        """Processes and facts that the journal does not have yet, in pieces that fit a record. Asked for once."""
+        """Yield the processes and facts that the journal does not have yet, once, in pieces that fit a record."""
         piece: list[dict[str, Any]] = []
         size = 0
         for name in self._declared:
@@ -140,12 +140,12 @@ class SessionTracker:
             yield piece
 
     def new_work(self, *, whole: bool) -> list[dict[str, Any]]:
-        """Counters that changed since they were `journalled`, for a checkpoint record: of as many processes as fit, and
-        unless the journal is to become `whole`, as may be written by now."""
+        """Return the counters that changed since they were `journalled`, for a checkpoint record: of as many processes
+        as fit and, unless `whole`, as the average rate allows by now."""
         return self._unwritten.piece(lambda name: self._record(name, "work"), whole=whole)
 
     def journalled(self, written: Sequence[Mapping[str, Any]], *, whole: bool) -> bool:
-        """Note that the journal holds what `new_work` gave; whether there is no more of it."""
+        """Note that the journal holds what `new_work` returned; return whether nothing more waits."""
         self._moved.difference_update(record["id"] for record in written)
         self._unwritten.written(written, whole=whole)
         if self._unwritten.is_late:
@@ -154,30 +154,30 @@ class SessionTracker:
 
     @property
     def is_behind(self) -> bool:
-        """Whether counters wait to be written, and the journal does not say that it lacks any."""
+        """Whether counters wait to be written and the journal does not say that it is incomplete."""
         return not (self._is_over or self._unwritten.is_empty)
 
     def forget_journal(self) -> None:
-        """Note that the journal holds nothing of all this any more; what earlier segments hold still counts there."""
+        """Note that the journal no longer holds any session; what earlier segments hold still counts there."""
         self._declared = dict.fromkeys(self.known)
         self._unwritten.replace(name for name, session in self.known.items() if session.work)
 
     def rotated(self) -> None:
-        """Note that another journal is begun, in which counters begin at zero."""
+        """Note that a new journal begins, in which counters start at zero."""
         self.before = {name: added_work(session.work, {}) for name, session in self.known.items() if session.work}
         self._declared = dict.fromkeys(self.known)
         self._unwritten.replace(())
         self._hold(self.known)
 
     def _hold(self, names: Iterable[str]) -> None:
-        """What a process says of operators now may have run before this segment began: it says so a second later, at
-        the end of a pass, and its device may be further behind. So operators count here from what it says later than
-        the longest that they may wait; what it says until then is taken as run in the segments before."""
+        """Count the operators that these sessions report in the next QUEUED_NS in the earlier segments. They may have
+        run there: a process reports operators a second late, at the end of a pass, and its device may be further
+        behind, by QUEUED_NS at most."""
         self._held, self._held_until_ns = set(names), self.now_ns() + QUEUED_NS
         self._moved.clear()
 
     def _move(self, session: DeclaredSession) -> None:
-        """Begin the count of operators of a held session here at what it says now."""
+        """Start this segment's operator count of a held session at the counters that it reports now."""
         for phase, counters in session.work.items():
             if counted := {name: counters[name] for name in OPERATOR_COUNTERS if name in counters}:
                 before = self.before.setdefault(session.id, {})
@@ -187,7 +187,7 @@ class SessionTracker:
             self._held.discard(session.id)
 
     def _record(self, name: str, part: str) -> dict[str, Any]:
-        """Who it is, and its facts or its work, as the journal of this segment has it."""
+        """Return a session's identity and its facts or its work, as the journal of this segment holds them."""
         found, before = asdict(self.known[name]), self.before.get(name, {})
         record = {key: found[key] for key in ("id", "pid", "uid", "client", part)}
         if part == "work":
@@ -210,7 +210,7 @@ class SessionTracker:
             if self._is_over:
                 self._mark()
         self._phase.connect(name)
-        # One that the journal has may have counted all the time that no daemon ran.
+        # A session that is in the journal already may have counted while no daemon ran.
         self._opened.setdefault(name, (0, counted_flop(self.known[name].work)))
 
     def _declare(self, session: DeclaredSession, new: Mapping[str, Any]) -> None:
@@ -223,7 +223,7 @@ class SessionTracker:
         if facts == session.facts:
             return
         size = size_of(facts)
-        if session.id in self._declared:  # in the place of what is not written
+        if session.id in self._declared:  # they replace facts that are not written yet
             size -= size_of(session.facts)
         if self._facts_bytes + size > MAX_FACTS_BYTES:
             self._leave_out(session.id, f"processes declared more than {MAX_FACTS_BYTES >> 20} MiB")
@@ -232,15 +232,15 @@ class SessionTracker:
             self._leave_out(session.id, f"processes declared models of more than {MAX_LAYERS} layers")
             return
         session.facts, self._facts_bytes = facts, self._facts_bytes + size
-        self._declared[session.id], self._counts = None, None  # what it counts may be of a device now
+        self._declared[session.id], self._counts = None, None  # its counts may have a device now
 
     def _leave_out(self, name: str, why: str) -> None:
-        """Record no more of a process; while it runs, no phase is declared."""
+        """Record nothing more of a process; while it is connected, the phase is undeclared."""
         self._phase.leave_unrecorded(name)
         self._leave_incomplete(f"{why} in this run")
 
     def _leave_incomplete(self, why: str) -> None:
-        """Have the journal say that it does not have all that processes declare and count."""
+        """Make the journal say that it lacks some of what processes declare and count."""
         if not self._is_over:
             log.warning(
                 "%s: what is beyond that is not recorded or late, its phase is undeclared, and the FLOP by model and "
@@ -259,7 +259,7 @@ class SessionTracker:
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
         before = _counters_of(session.work)
         new = sum(1 for phase, counters in work.items() for name in counters if name not in session.work.get(phase, {}))
-        if self._counters + new > MAX_COUNTERS:  # a part of them could give a figure that is too high
+        if self._counters + new > MAX_COUNTERS:  # some of them without the others could give too high a figure
             self._leave_out(session.id, f"processes have more than {MAX_COUNTERS} counters")
             return
         counts = not self._is_refused(session, work)
@@ -281,8 +281,8 @@ class SessionTracker:
             self._move(session)
 
     def _is_refused(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
-        """Whether the count of operators is not used: more was counted since the process connected than its device can
-        have executed since then."""
+        """Whether the operator count of a session is refused: since the process connected, it has grown by more than
+        the device can have executed."""
         device = session.facts.get("device")
         since_ns, before = self._opened[session.id]
         counted = sum(
@@ -295,8 +295,8 @@ class SessionTracker:
         return session.refused is not None
 
     def _takes_windows(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
-        """Whether what the process saw of kernels can be: judged by how it grew, so that no sum is impossible either.
-        All of it is left out where it is not, and the session says how often."""
+        """Whether the kernel windows of a message are possible. Their growth is judged, so that no sum of them is
+        impossible either. Impossible ones are left out as a whole, and the session counts how often."""
         grown = {phase: _grown(session.work.get(phase, {}), counters) for phase, counters in work.items()}
         if not any(grown.values()):
             return True
@@ -312,7 +312,7 @@ class SessionTracker:
         return False
 
     def _refuse(self, session: DeclaredSession, why: Unused, counted: int, ceiling: int | None) -> None:
-        """Use what the session counts of operators no more."""
+        """Stop using the operator count of a session."""
         if session.refused is None:
             session.refused = UnusedCount(why, session.id, session.facts["device"], counted, ceiling)
             self._declared[session.id], self._counts = None, None
@@ -321,7 +321,7 @@ class SessionTracker:
 
 
 def _grown(known: Work, counters: Work) -> dict[str, int]:
-    """By how much a message makes what was seen of kernels grow."""
+    """Return by how much a message raises each counter of kernel windows."""
     return {
         name: value - known.get(name, 0)
         for name, value in counters.items()

@@ -1,4 +1,4 @@
-"""The sources of one daemon start: the state of each, which of them reads a device, and why a device is not read."""
+"""The sources of one daemon start: their states, which source reads a device, and why a device is not read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPENING_NS = 120 * NS_PER_S  # a source that is down is tried again each minute,
 
 
 class Message(NamedTuple):
-    """What a source's thread sends to the writer: a sweep, or the fault in its place."""
+    """What a source's thread sends to the writer: a sweep, or a fault in its place."""
 
     source: str
     at_ns: int
@@ -32,25 +32,25 @@ class Message(NamedTuple):
     sweep: Sweep | None = None
     fault: str = ""
     reason: GapReason = GapReason.SOURCE_DOWN
-    absent: bool = False  # this machine has no device of the source's kind, which was only probed for
-    none_here: bool = False  # it has none, named or not
+    absent: bool = False  # the source was only probed for, and this machine has no device of its kind
+    none_here: bool = False  # this machine has none, whether or not the source was named
     read_seconds: float | None = None
-    opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
+    opened: Mapping[str, Any] | None = None  # facts of a source that was just opened, or that changed
 
 
 def not_ours_at(message: Message, sweep: Sweep) -> int:
-    """As of when the devices of `sweep.not_ours` are another job's."""
+    """Return the time in ns as of which the devices of `sweep.not_ours` are another job's."""
     return message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
 
 
 class SourceTracker:
-    """What each source sent last. Methods that return a bool: whether another source may now read some devices."""
+    """What each source sent last. `failed` and `fell_silent` return whether another source may now read devices."""
 
     def __init__(self, names: Sequence[str], clock: Clock) -> None:
         self.states = {name: SourceState() for name in names}
         self.arbiter = Arbiter(names)
         self._clock = clock
-        self._looked_ns: int | None = None  # for silence
+        self._looked_ns: int | None = None  # when `fell_silent` was last called
         self._received_ns = dict.fromkeys(names, clock.boottime_ns())
         self._silent: set[str] = set()  # sources whose silence was logged
         self._patience_ns: dict[str, int] = {}
@@ -62,7 +62,7 @@ class SourceTracker:
         self._logged_no_device = False
 
     def follow(self, before: SourceTracker) -> None:
-        """Take the place of another in the same daemon."""
+        """Continue from the tracker that this one replaces in the same daemon."""
         self._resolved |= before._resolved
         self.states |= {name: SourceState(replay=state.replay) for name, state in before.states.items()}
 
@@ -80,7 +80,7 @@ class SourceTracker:
             self.states[message.source] = replace(state, replay=replay)
 
     def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
-        """Take what the message lists: the GPUs that it lists as other devices than before. None: nothing changed."""
+        """Take in the list of a message. Return the GPUs listed as other devices than before; None: same list."""
         self._resolved.add(message.source)
         self._renamed |= sweep.renamed.keys()
         before = self.arbiter.offered(message.source)
@@ -113,7 +113,7 @@ class SourceTracker:
         return self.arbiter.down(message.source)
 
     def swept(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
-        """Note a sweep, of which `counted` are the readings that were counted."""
+        """Note a sweep and those of its readings that were counted."""
         state = self._state(message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
@@ -132,8 +132,8 @@ class SourceTracker:
         )
 
     def unresolved(self, *, at_end: bool = False) -> dict[str, str]:
-        """By vendor, a source that has not opened, where no other of that vendor has either or found that this machine
-        has no such device: there may be devices that none lists. `at_end`: or is still opening."""
+        """Return, by vendor, a source that has not opened, if no source of the vendor has opened or found that this
+        machine has no such device: there may be unlisted ones. `at_end`: also take sources that are still opening."""
         waits_ns, now_ns = 0 if at_end else OPENING_NS, self._clock.boottime_ns()
         silent = [name for name in self.states if name not in self._resolved]
         silent = [one for one in silent if one in self._failed or now_ns - self._received_ns[one] >= waits_ns]
@@ -142,7 +142,7 @@ class SourceTracker:
 
     def fell_silent(self, now_ns: int, tolerance_ns: int) -> bool:
         """Mark sources as down that sent nothing for more than `tolerance_ns`. A call that does not return is logged
-        once, of a source that is down too; but not where nobody looked for so long."""
+        once, even for a source that is down, unless the daemon itself stood still for more than that."""
         changed, stood_ns = False, 0 if self._looked_ns is None else now_ns - self._looked_ns
         self._looked_ns, stood_still = now_ns, stood_ns > tolerance_ns
         if stood_still:
@@ -153,7 +153,7 @@ class SourceTracker:
             )
         for name, state in self.states.items():
             if stood_still and not state.up:
-                self._received_ns[name] = now_ns  # it could not be tried again meanwhile
+                self._received_ns[name] = now_ns  # it could not be retried meanwhile
             silent_ns = now_ns - self._received_ns.get(name, now_ns)
             if not stood_still and name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
                 self._silent.add(name)
@@ -169,7 +169,7 @@ class SourceTracker:
         return changed
 
     def patience_ns(self, source: str) -> int:
-        """How long after the end of an interval the source may report it."""
+        """Return how many ns after the end of an interval the source may report it."""
         return self._patience_ns.get(source, 0)
 
     def belongs_to_other_job(self, uid: DeviceUid, source: str) -> bool:
@@ -177,16 +177,16 @@ class SourceTracker:
         return uid in self._not_ours.get(source, ())
 
     def other_jobs_until_ns(self, source: str) -> int:
-        """Up to when the devices that are not this job's are known not to be."""
+        """Return the time in ns until which the devices of other jobs are known to be theirs."""
         return self._not_ours_at_ns[source]
 
     def replaced(self, uids: Iterable[DeviceUid]) -> None:
-        """Note that others are listed in place of these devices."""
+        """Note that other devices are listed in place of these."""
         self._renamed.update(uids)
 
     def accounted_elsewhere(self, entry: DeviceEntry) -> GapReason | None:
-        """Why a device that is not read loses no time: it is accounted for elsewhere. None: it is read, or its time is
-        lost. As of the newest sweep."""
+        """Return why the time of an unread device is accounted for elsewhere, as of the newest sweep. None: the device
+        is read, or its time is lost."""
         uid, parent = entry.device.uid, entry.device.parent
         if self.arbiter.is_in_slices(uid):
             return GapReason.METERED_AS_MIG
@@ -198,7 +198,7 @@ class SourceTracker:
         return GapReason.REPLACED if gpu_is_read or uid in self._renamed else None
 
     def why_unread(self, entry: DeviceEntry, otherwise: GapReason) -> GapReason:
-        """Why there is no reading of a device; `otherwise` where its source is up and lists it."""
+        """Return why there is no reading of a device; `otherwise` if its source is up and lists it."""
         if (reason := self.accounted_elsewhere(entry)) is not None:
             return reason
         uid, state = entry.device.uid, self.states.get(entry.source)

@@ -1,4 +1,4 @@
-"""The disk of the state folder: what is free, what the journals take, and for how long that is enough."""
+"""The disk of the state folder: the free space, the space that journals take, and how long the disk will last."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from flopsd.telemetry.snapshot import DiskState
 log = logging.getLogger("flopsd")
 LOOK_SECONDS = 15
 ENOUGH_BYTES, ENOUGH_DAYS, MOST_DAYS = 100_000_000, 7, 1000
-# Of a checkpoint: with all running counters it has 610 bytes, 330 for each device and 400 for a process on it with the
-# callback; the rest is for gaps, seals and what processes declare.
+# Of a checkpoint. With all running counters it takes 610 bytes, 330 for each device and 400 for a process on it with
+# the callback; the rest is for gaps, seals and what processes declare.
 RECORD_BYTES, DEVICE_BYTES = 800, 790
 MB = 1_000_000
 
@@ -36,7 +36,7 @@ class StateDisk:
         self.state = DiskState()  # safe to read from any thread
 
     def each_tick(self, devices: int) -> None:
-        """Look, if it is due. Once the number of devices is known the log has what they need."""
+        """Look at the disk, if that is due. Once the number of devices is known, log what they need."""
         now_ns = self._clock.boottime_ns()
         is_to_be_said = devices > 0 and not self._is_said
         if now_ns < self._next_ns and not is_to_be_said:
@@ -50,7 +50,7 @@ class StateDisk:
 
 
 def look(folder: StateDir, *, is_rotated: bool) -> DiskState:
-    """What is on the disk now. What cannot be learnt is None."""
+    """Return the state of the disk now, with None for what cannot be found out."""
     free = journals = waiting = None
     try:
         disk = os.statvfs(folder.path)
@@ -62,19 +62,19 @@ def look(folder: StateDir, *, is_rotated: bool) -> DiskState:
         journals = folder.journal.stat().st_size + sum(path.stat().st_size for path in closed)
         waiting = len(closed) if closed or is_rotated else None
     except (OSError, JournalError):
-        pass  # a segment that was sealed just now is gone, too: the next look has it
+        pass  # such as a segment that was sealed just now and is gone: the next look succeeds
     return DiskState(journals, free, waiting)
 
 
 class DiskNeed(NamedTuple):
-    """What a run needs of the disk, in words, and whether it is there: for a week, or with rotation for good."""
+    """The space that a run needs, in words, and whether there is enough: for a week, or with rotation for ever."""
 
     text: str
     is_met: bool
 
 
 def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) -> DiskNeed:
-    """What a run with so many devices needs of the disk of its state folder. `now`: what is there."""
+    """Return what a run with so many devices needs of the disk of its state folder. `now`: the disk's state."""
     if now.free_bytes is None:
         return DiskNeed("how much is free is not known", is_met=False)
     free, copies = now.free_bytes, _copies(settings, folder)
@@ -103,14 +103,14 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
 
 
 def _copies(settings: Settings, folder: StateDir) -> int:
-    """How often a journal lies on this disk, itself included: beside its ledger too, and while that is replaced."""
+    """Return how often a journal lies on this disk: itself, next to its ledger, once more while that is replaced."""
     if not settings.seal or _device(_ledger(settings, folder).parent) != _device(folder.path):
         return 1
     return 2 if settings.seal_every_seconds is None else 3
 
 
 def _to_be_copied(settings: Settings, folder: StateDir, journal_bytes: int, copies: int) -> int:
-    """How much the copies of what is in the journal already will take."""
+    """Return how many bytes the copies of the present journal will still take."""
     try:
         there = journal_beside(_ledger(settings, folder)).stat().st_size
     except OSError:
@@ -123,7 +123,7 @@ def _ledger(settings: Settings, folder: StateDir) -> Path:
 
 
 def _device(path: Path) -> int | None:
-    """The file system that `path` is on, or will be."""
+    """Return the device number of the file system that `path` is on, or will be."""
     for place in (path, *path.parents):
         try:
             return place.stat().st_dev

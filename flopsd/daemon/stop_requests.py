@@ -21,11 +21,11 @@ JOB_POLL_SECONDS = 1.0
 
 
 class StopRequests:
-    """Stops the daemon that is attached. A signal that comes before that is kept.
+    """Stops the attached daemon. A signal that comes earlier is kept.
 
-    `lifeline` is the pipe of `flopsd exec`, None without it: the run ends when it says so. A signal then ends nothing:
-    a service manager or Slurm signals every process of the job, which goes on until it has saved its state. If it
-    closes, the launcher was killed, and the run ends with the job, which may work on, or by a signal.
+    `lifeline` is the pipe from `flopsd exec`, None without it: the run ends when a line in it says so. A signal then
+    ends nothing: a service manager or Slurm signals every process of the job, which goes on until it has saved its
+    state. If the pipe closes, the launcher was killed: the run ends with the job, which may go on, or by a signal.
     """
 
     def __init__(self, lifeline: int | None) -> None:
@@ -33,8 +33,8 @@ class StopRequests:
         self.code_secrets: list[bytes] = []  # the launcher's, for the ledger to disclose
         self.is_near = False  # whether the job was asked to stop, so that the platform may soon kill everything
         self._lifeline = lifeline
-        self._job_fd = -1  # of the job's process; negative: the kernel gives none
-        self._job = 0  # its id
+        self._job_fd = -1  # pidfd of the job's process; negative: none
+        self._job = 0  # its process id
         self._job_began: bytes | None = None
         self._is_alone = False  # the launcher is gone
         self._daemon: Daemon | None = None
@@ -46,7 +46,7 @@ class StopRequests:
                 signal.signal(number, self._on_signal)
 
     def attach(self, daemon: Daemon, settings: Settings, clock: Clock) -> None:
-        """Let requests stop `daemon`, one that already came included."""
+        """Let requests stop `daemon`, including one that has come already."""
         self._daemon = daemon
         if self._early:
             daemon.stop(self._early)
@@ -67,7 +67,7 @@ class StopRequests:
 
     @staticmethod
     def _start(name: str, work: Callable[[], None]) -> None:
-        """Raises FlopsdError where no thread is left."""
+        """Run `work` in a thread. Raises FlopsdError if no thread can be started."""
         try:
             threading.Thread(target=work, name=name, daemon=True).start()
         except RuntimeError as fault:
@@ -98,7 +98,7 @@ class StopRequests:
         daemon.stop("launcher_gone")
 
     def _await_job(self) -> None:
-        """Wait until the job's process has ended; what it does until then is its compute as before."""
+        """Wait until the job's process has ended; its compute is metered until then, as before."""
         if not self._has_ended(0):
             log.error(
                 "the launcher was killed and its job goes on: it is metered until it ends, then the ledger is sealed; "
@@ -109,8 +109,8 @@ class StopRequests:
             pass
 
     def _has_ended(self, seconds: float) -> bool:
-        """Whether the job's process has ended, or does within so many seconds. Before Linux 5.3 its entry in /proc has
-        to be looked at."""
+        """Whether the job's process has ended or ends within `seconds`. Before Linux 5.3 only its entry in /proc shows
+        that."""
         if self._job_fd < 0:
             threading.Event().wait(seconds)
             return self._job_began is None or _began(self._job) != self._job_began
@@ -120,7 +120,7 @@ class StopRequests:
 
 
 def _began(pid: int) -> bytes | None:
-    """When a process began, in the kernel's ticks; None: there is none, or it has ended and nobody waits for it."""
+    """Return when a process began, in the kernel's ticks since boot; None: there is none, or it is a zombie."""
     try:
         fields = stat_fields(Path("/proc", str(pid), "stat").read_bytes())
         return None if fields[0] in (b"Z", b"X") else fields[START]
@@ -129,7 +129,7 @@ def _began(pid: int) -> bytes | None:
 
 
 def _process(pid: int) -> int:
-    """A file that can be read once a process has ended; negative where the system has none, or no such process."""
+    """Return a pidfd, which can be read once the process has ended; -1: no such process, or no pidfds here."""
     try:
         return os.pidfd_open(pid)
     except OSError:

@@ -23,12 +23,12 @@ from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
 ENERGY = "energy_mj"
-# How long a reading waits, and three intervals more, since who has a device is asked with a read.
+# How long a reading is held; add three intervals, since the job of a device is asked for with a read.
 HOLD_NS = 15 * NS_PER_S
 
 
 class Held(NamedTuple):
-    """A reading that is not counted yet, with the phase and the source of the device when it came."""
+    """A reading that is not counted yet, with the phase and the source of the device when the reading came."""
 
     reading: Reading
     active_phase: ActivePhase
@@ -43,9 +43,9 @@ class TrackedDevice:
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source of its last energy reading
-    base: Tally | None = None  # where the tally stood when this journal was begun; None: it began with it
+    base: Tally | None = None  # the tally when this journal began; None: it began with the journal
     hold_ns: int = HOLD_NS
-    held: list[Held] = field(default_factory=list)  # of time in which it may have been another job's
+    held: list[Held] = field(default_factory=list)  # of time in which the device may have been another job's
 
     @property
     def entry(self) -> DeviceEntry:
@@ -57,18 +57,18 @@ class TrackedDevice:
 
     @property
     def read_until_ns(self) -> int:
-        """Up to when its time is accounted for, or will be by what is held."""
+        """Up to when the time of the device is accounted for, or will be by held readings."""
         return max(self.tally.watermark_ns, self.held[-1].reading.end_ns) if self.held else self.tally.watermark_ns
 
     def hold(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
-        """Take a reading of time in which the device may have been another job's: `settle` counts it."""
+        """Hold a reading of time in which the device may have been another job's, until `settle` counts it."""
         self.held.append(Held(reading, active_phase, self.entry.source))
         self.state = replace(self.state, gauges=gauges)
         if reading.end_ns - self.held[0].reading.end_ns > self.hold_ns:
             self.give_up_held(active_phase)
 
     def settle(self, until_ns: int | None) -> None:
-        """Count what is held up to then: the device was this job's before and is so after it. None: all."""
+        """Count the readings held up to `until_ns`: the device is this job's before and after them. None: count all."""
         gauges = self.state.gauges
         if self.held and until_ns is not None and until_ns - self.held[0].reading.end_ns > self.hold_ns:
             self.give_up_held(self.held[-1].active_phase)
@@ -77,7 +77,7 @@ class TrackedDevice:
             self.count(reading, active_phase, gauges, source)
 
     def give_up_held(self, active_phase: ActivePhase) -> None:
-        """Make a gap of what is held: it may have been of another job."""
+        """Turn the held readings into a gap: they may be another job's."""
         until_ns = self.read_until_ns
         self.held.clear()
         self.count_gap(until_ns, GapReason.MISSED_READING, active_phase)
@@ -85,8 +85,8 @@ class TrackedDevice:
     def count(
         self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None, source: str | None = None
     ) -> None:
-        """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device;
-        `source`: which one read it, if not the one that reads it now."""
+        """Fold one reading into the tally and note its gaps. `gauges`: current values of the device; `source`: the
+        source of the reading, if not the one that reads the device now."""
         state = self.state
         now, newest = state.now, state.gap
         before, reading = now.tally, self._without_older_energy(reading, now, source or now.entry.source)
@@ -105,15 +105,15 @@ class TrackedDevice:
 
     def _is_ahead(self, tally: Tally, limits: Limits) -> bool:
         """Whether running counters grew by more in all than the device can do, each time by less than a late renewal
-        explains: no ledger could state that, of the daemon start or of this segment."""
+        explains: no ledger could state such a total, for the daemon start or for this segment."""
         cycles = Evidence.CYCLES
         return bool(excess(limits, cycles, tally) or (self.base and excess(limits, cycles, tally, self.base)))
 
     def _without_older_energy(self, reading: Reading, now: RatedTally, source: str) -> Reading:
-        """The reading, without an energy value that is older than the known one.
+        """Return the reading without an energy value that is older than the known one.
 
-        Two sources can read one energy counter. When the other one takes over, its first value may be from before the
-        last known value: the counter did not fall, and that energy must not be counted twice."""
+        Two sources can read one energy counter. When a second source takes over, its first value may be older than the
+        last known one: the counter did not fall, and that energy must not be counted twice."""
         read, known = reading.counters.get(ENERGY), now.tally.counters.get(ENERGY)
         if read is None:
             return reading
@@ -123,7 +123,7 @@ class TrackedDevice:
         return replace(reading, counters={name: n for name, n in reading.counters.items() if name != ENERGY})
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
-        """A reading without data, from the last reading to `until_ns`."""
+        """Return a reading without data, from the last reading to `until_ns`."""
         return Reading(self.entry.device.uid, self.read_until_ns, until_ns, Gap(reason))
 
     def count_gap(self, until_ns: int, reason: GapReason, active_phase: ActivePhase) -> None:
@@ -133,7 +133,7 @@ class TrackedDevice:
             take(self.gap(until_ns, reason), active_phase)
 
     def in_time(self, reading: Reading, now_ns: int) -> Reading:
-        """The reading, or a gap until now where it ends in the future."""
+        """Return the reading, or a gap until now if it ends in the future."""
         if reading.end_ns <= now_ns + LEAD_NS:
             return reading
         log.error(
@@ -146,12 +146,12 @@ class TrackedDevice:
         return self.gap(now_ns, GapReason.OUT_OF_RANGE)
 
     def is_read_by(self, source: str, device: Device) -> bool:
-        """Whether `source` reads it already, with the evidence that `device` states."""
+        """Whether `source` already reads the device, with the evidence that `device` states."""
         return source == self.entry.source and _expected(device) == _expected(self.entry.device)
 
     def identified_by(self, listed: Device, table: PeakTable, precision: Precision | None) -> bool:
-        """Rate a device without a known model by the model in `listed`; true if that succeeded now. Until then all its
-        time was a gap without a ceiling, so no total falls."""
+        """Rate a device of unknown model by the model in `listed`; return whether that succeeded now. Until then all of
+        its time was a gap without a ceiling, so no total falls."""
         if self.state.now.rating.part is not None:
             return False
         try:
@@ -171,7 +171,7 @@ class TrackedDevice:
         return True
 
     def is_outgrown_by(self, listed: Device) -> bool:
-        """Whether `listed`, a device of the same UUID, has more SMs than its ceiling is of, or a higher clock."""
+        """Whether `listed`, a device of the same UUID, has more SMs or a higher clock than the ceiling is based on."""
         limits = self.state.now.rating.limits
         return isinstance(limits, Limits) and (
             (listed.sm_count or 0) > limits.sm_count or (listed.sm_clock_max_mhz or 0) > limits.sm_clock_max_mhz
@@ -179,20 +179,20 @@ class TrackedDevice:
 
     @property
     def in_segment(self) -> Tally:
-        """The tally that the journal of this segment has."""
+        """The tally in the journal of this segment."""
         return self.tally if self.base is None else since(self.tally, self.base)
 
     def rotate(self, number: int) -> Tally:
-        """Go on in another journal, as its device of that number; the empty tally that it begins with there."""
+        """Go on in a new journal, as its device `number`; return the empty tally that the device begins with there."""
         self.number, self.base, self.gaps = number, self.tally, []
-        if settled_ns(self.tally) < self.tally.watermark_ns:  # what these counters grow by would be of the old account
+        if settled_ns(self.tally) < self.tally.watermark_ns:  # growth of these counters would be the old account's
             counters = {name: value for name, value in self.tally.counters.items() if name != ENERGY}
             tally = replace(self.tally, silent_ns=0, counters=counters, energy_at_ns=0, totals=None, totals_ns=0)
             self.state = self.state.described(replace(self.state.now, tally=tally))
         return self.in_segment
 
     def read_by(self, source: str, listed: Device) -> None:
-        """Follow a change of source or of expected evidence."""
+        """Apply a change of source or of expected evidence."""
         why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
         log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
         entry = replace(self.entry, source=source, device=replace(self.entry.device, **_expected(listed)))
@@ -200,7 +200,7 @@ class TrackedDevice:
 
 
 def settled_ns(tally: Tally) -> int:
-    """Up to when a later reading can change nothing any more of what is known of a device."""
+    """Return the time up to which no later reading can change what is known of a device, in ns."""
     read_ns = [tally.watermark_ns - tally.silent_ns]
     read_ns += [] if tally.totals is None else [tally.totals_ns]
     read_ns += [tally.energy_at_ns] if ENERGY in tally.counters else []
@@ -208,13 +208,13 @@ def settled_ns(tally: Tally) -> int:
 
 
 def _expected(device: Device) -> dict[str, Any]:
-    """What may change of a listed device."""
+    """Return the fields of a listed device that may change."""
     return {name: getattr(device, name) for name in ("evidence", "evidence_reason", "evidence_fix", "shared")}
 
 
 def rate(device: Device, table: PeakTable, precision: Precision | None) -> Rating:
-    """The peak rates of a device and its declared format. A device that is not in the table, or does not fit its row,
-    is logged; nothing is guessed."""
+    """Return the peak rates of a device and its declared format. A device that is not in the table, or does not match
+    its row, is logged; nothing is guessed."""
     try:
         part = table.resolve(device)
     except UnknownDeviceError as fault:

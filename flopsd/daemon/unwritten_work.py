@@ -1,6 +1,6 @@
 """Counters of training processes that the journal does not have yet, and how many of them it gets at a time.
 
-They are absolute, so what waits is not lost: the next record has it, and the last one of a journal has all.
+Counters are absolute, so waiting loses nothing: the next record has them, and the last record of a journal has all.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ LATE_NS = 300 * NS_PER_S
 
 
 class UnwrittenWork:
-    """Sessions by how long their counters wait. One thread owns it."""
+    """The sessions whose counters wait to be written, in order. One thread owns it."""
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
         self._waiting: dict[str, None] = {}  # the longest waiting first
         self._left, self._counted_ns = RECORD_BYTES, now_ns()  # bytes that may be written, and up to when they grew
-        self._behind_since_ns: int | None = None  # since when checkpoints leave something
+        self._behind_since_ns: int | None = None  # since when checkpoints leave counters out
 
     def note(self, name: str) -> None:
-        """The counters of a session changed."""
+        """Note that the counters of a session changed."""
         self._waiting.setdefault(name)
 
     def replace(self, names: Iterable[str]) -> None:
-        """The journal has all counters but those of `names`."""
+        """Note that the journal has all counters except those of `names`."""
         self._waiting = dict.fromkeys(names)
 
     @property
@@ -40,12 +40,12 @@ class UnwrittenWork:
 
     @property
     def is_late(self) -> bool:
-        """Whether checkpoints have left something for so long that the journal cannot be made whole for each seal."""
+        """Whether checkpoints left counters out for so long that the journal cannot be made whole for each seal."""
         return self._behind_since_ns is not None and self._now_ns() - self._behind_since_ns >= LATE_NS
 
     def piece(self, record_of: Callable[[str], dict[str, Any]], *, whole: bool) -> list[dict[str, Any]]:
-        """What the next record gets: of as many sessions as fit it, and unless the journal is to become `whole`, as may
-        be written by now."""
+        """Return the counters for the next record: of as many sessions as fit it and, unless `whole`, as the average
+        rate allows by now."""
         most = RECORD_BYTES if whole else self._allowed()
         piece: list[dict[str, Any]] = []
         size = 0
@@ -58,7 +58,7 @@ class UnwrittenWork:
         return piece
 
     def written(self, piece: Iterable[Mapping[str, Any]], *, whole: bool) -> None:
-        """The journal has what `piece` gave."""
+        """Note that the journal has what `piece` returned."""
         self._left = self._allowed()
         for record in piece:
             self._left = max(0, self._left - size_of(record))
@@ -75,5 +75,5 @@ class UnwrittenWork:
 
 
 def size_of(value: object) -> int:
-    """Bytes that it takes in a journal."""
+    """Return the bytes that `value` takes in a journal."""
     return len(json.dumps(value))

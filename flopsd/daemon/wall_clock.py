@@ -1,4 +1,4 @@
-"""How far the wall clock is from boot time, and whether it stepped."""
+"""The offset of the wall clock from boot time, and its steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STEP_TOLERANCE_NS = NS_PER_S
 
 
 class WallClock:
-    """`offset_ns`: what to add to boot time for wall-clock time, as last looked at."""
+    """`offset_ns`: what to add to boot time for wall-clock time, as of the last look."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -17,8 +17,8 @@ log = logging.getLogger("flopsd")
 
 
 class WriteQueue:
-    """Appends to the journal. `fault` is why it cannot be written now, empty when it can; `is_lost` whether another
-    process replaced the file, so that it never can."""
+    """Appends to the journal. `fault`: why the journal cannot be written now, empty if it can. `is_lost`: whether
+    another process replaced the file, so that it can never be written again."""
 
     def __init__(self, journal: Journal, clock: Clock, written: Callable[[], None] = lambda: None) -> None:
         """`written` is called after each record."""
@@ -35,13 +35,13 @@ class WriteQueue:
         return not self._unwritten
 
     def append(self, record: Mapping[str, Any], *, keep: bool = True) -> bool:
-        """Append durably, after all records that were refused before; true if it is written. A refused record is kept,
-        unless `keep` is false. A refused checkpoint is not: the next one repeats it, gaps included. Raises
+        """Append durably, after all records that were refused before; return whether it is written. A refused record is
+        kept, unless `keep` is false. A refused checkpoint is not kept: the next one repeats it with its gaps. Raises
         UnreadableRecordError for a record that can never be written, unless it is a checkpoint."""
         if self.is_lost:
-            return False  # all of it is rewritten, once a journal can be begun
+            return False  # everything is written again once a new journal can begin
         try:
-            # Such a record, if kept, would block all that follow. With a code: that is the longest line of it.
+            # An unwritable record, if kept, would block all later ones. With a code, the line is at its longest.
             frame(GENESIS, record, lambda head: head[:CODE_BYTES])
         except UnreadableRecordError as fault:
             self.complain(fault)
@@ -90,8 +90,8 @@ class WriteQueue:
 
 
 def checkpoint_line(view: RunView, journal: Journal, segment: int | None) -> str:
-    """One line for the platform's log service, where the host cannot change it later. `segment`: the number of the
-    journal in a rotated run; None: the run is not rotated."""
+    """Return one line for the platform's log service, where the host cannot change it later. `segment`: the number of
+    the journal in a rotated run; None: the run is not rotated."""
     figures, ppm = view.figures, view.coverage_ppm
     fields = {
         "run": view.run,
@@ -107,5 +107,5 @@ def checkpoint_line(view: RunView, journal: Journal, segment: int | None) -> str
     }
     text = "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in fields.items())
     code = journal.code_of_print(text)
-    # The last value of a line may be cut off, so it is one that no verifier reads.
+    # The last value of a line may be cut off, so the last one is a value that no verifier reads.
     return f"{text}{'' if code is None else f' code={code}'} coverage_ppm={'unknown' if ppm is None else ppm}"

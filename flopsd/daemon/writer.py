@@ -1,6 +1,6 @@
 """The one writer: hands what sources send to the device accounts, journals the totals, publishes snapshots.
 
-Single-threaded on purpose: everything that changes a total happens below this module, in the order of arrival.
+Single-threaded on purpose: totals change only here and in what this module calls, in the order of arrival.
 The daemon calls it from one thread; tests drive it with a clock that they step by hand.
 """
 
@@ -49,8 +49,8 @@ MOST_ABSENT_LOGGED = 16
 
 
 class Writer:
-    """All totals of one daemon start. Not thread-safe: one thread owns it; `snapshot` may be read by any. `begin` comes
-    first; nothing else works before it."""
+    """All totals of one daemon start. Not thread-safe: one thread owns it, but any thread may read `snapshot`. Call
+    `begin` before anything else."""
 
     snapshot: Snapshot
 
@@ -60,12 +60,12 @@ class Writer:
         codes: Callable[[int], CodeKey] | None = None,
     ) -> None:  # fmt: skip
         """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
-        `codes` gives the key of a daemon start in a journal; None: its records get no codes."""
+        `codes` returns the key for a daemon start of a journal, by its number; None: records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
         self.segment = SegmentJournal(journal, clock, written, codes)
         self._context, self._clock, self._emit = context, clock, emit
         self._records = StartRecords(self.segment, settings, context, table.sha256)
-        self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
+        self._lost: tuple[int, Head] | None = None  # size and head of a lost journal that could not be replaced yet
         self._closed = False
         self._publisher = Publisher(table, settings, context)
         self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # not faults of a declaration
@@ -74,10 +74,10 @@ class Writer:
         self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False,
         closed: ClosedSegment | None = None, job_began_ns: int | None = None,
     ) -> None:  # fmt: skip
-        """Start behind `history`; what the last daemon start left open becomes a gap. `journal_lost`: there was a
-        journal of this run before, which another process replaced. `closed`: the history is of that segment, and
-        another one is to be begun. `job_began_ns`: when the job began that this is the first daemon start to meter; its
-        time until the first reading is a gap."""
+        """Continue from `history`; time that the last daemon start left open becomes a gap. `journal_lost`: another
+        process replaced the earlier journal of this run. `closed`: the segment that `history` is of; the next segment
+        begins now. `job_began_ns`: when the job began, if this is the first daemon start to meter it; its time until
+        the first reading is a gap."""
         self._run = run
         if history.incarnations:
             self._publisher.job_nodes = max(self._publisher.job_nodes, len(history.place["jobNodes"]))
@@ -140,8 +140,8 @@ class Writer:
         self._publish()
 
     def rotate(self) -> bool:
-        """End the journal and go on in another, without a gap between them; false if that cannot be done now. Every
-        account stops where its device was last read, and the next journal goes on from there."""
+        """End the journal and go on in a new one, with no gap between them; return False if that cannot be done now.
+        Every account stops where its device was last read, and the next journal goes on from there."""
         if self._closed or not self.segment.is_settled or not self.checkpoint(whole=True):
             return False
         view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self.segment
@@ -149,7 +149,7 @@ class Writer:
         facts = segment.close(end_record(self._now(), self._incarnation, ROTATED, None), counted)
         if facts is None:
             return False
-        # The daemon is not restarted, so its start is counted by the number of the new journal's `begin`.
+        # The daemon is not restarted: `begin` number 1 of the new journal stands for the same daemon start.
         continues, now = Continued(facts, records, view.start - 1, counted), self._now()
         self._incarnation, self._records.listed_seal = 1, None
         segment.begin_next(ClosedSegment(facts, is_moved=False), continues, now.utc)
@@ -162,27 +162,28 @@ class Writer:
         return True
 
     def _settle(self) -> bool:
-        """Whether what is written is the run's journal. A next segment's becomes that once it has all to go on with."""
+        """Return whether the file being written is the run's journal. The next segment's file becomes that once it
+        holds everything that the segment begins with."""
         if not self.segment.is_settled:
             self._records.declarations(self._sessions)
         return self.segment.settle()
 
     @property
     def known_sessions(self) -> dict[str, int]:
-        """Sessions of training processes of this run up to now, and the user of each."""
+        """The uid of each session of a training process of this run so far, by session id."""
         return {name: session.uid for name, session in self._sessions.known.items()}
 
     @property
     def has_open_gap(self) -> bool:
-        """Whether a device has a gap whose work may still be learnt."""
+        """Whether a later reading may still show the work done in a gap of a device."""
         return self._devices.has_open_gap
 
     def _now(self) -> Moment:
         return Moment(self._clock.boottime_ns(), self._clock.wall_ns())
 
     def _begin_of(self, history: History, job_began_ns: int | None) -> Moment:
-        """When this daemon start begins: with its job, where that began before it; but not before the last record of a
-        start on the same boot, since no two may have one time."""
+        """Return when this daemon start begins: with its job if that began earlier, but not before the last record of
+        a daemon start on the same boot, since two daemon starts must not count the same time."""
         now, boot_id = self._now(), self._context.boot_id
         if job_began_ns is None:
             return now
@@ -199,11 +200,11 @@ class Writer:
             self._devices.count_outage(message)
         else:
             self._devices.count(message, message.sweep)
-        # Later messages may have waited since this one was sent: a slow disk must not turn their time into gaps.
+        # Later messages may already wait in the inbox: a slow disk must not turn their time into gaps.
         self._tick(message.at_ns)
 
     def take_event(self, event: Event) -> None:
-        """Fold in what a training process declared."""
+        """Fold in a declaration of a training process."""
         self._sessions.apply(event)
         while self._sessions.models.unread:
             from flopsd.core.architecture import why_not_read
@@ -212,18 +213,18 @@ class Writer:
                 self._log_absent((note_of(fault),), fault.hint)
 
     def _log_absent(self, reasons: tuple[Note, ...], hint: str = "") -> None:
-        """Log once why what was declared of a model gives no FLOP."""
+        """Log once why a declared model gives no FLOP."""
         if reasons and reasons not in self._logged_absent and len(self._logged_absent) < MOST_ABSENT_LOGGED:
             self._logged_absent.add(reasons)
             words = "; ".join(filter(None, (say_all(ABSENT, reasons), hint)))
             log.warning("no FLOP by the model that a training process declares: %s", words)
 
     def tick(self) -> None:
-        """Account for silence, journal, publish. Called once an interval in which no message came."""
+        """Account for silence, journal, publish. Called when no message has come for a tick."""
         self._tick(self._clock.boottime_ns())
 
     def _tick(self, received_ns: int) -> None:
-        """As `tick`, with silence up to `received_ns`."""
+        """Like `tick`, but account for silence only up to `received_ns`."""
         now_ns = self._clock.boottime_ns()
         tolerance_ns = 2 * self._settings.interval_ns + NS_PER_S // 2
         self._devices.fill(min(received_ns, now_ns), tolerance_ns, GapReason.SOURCE_SILENT)
@@ -239,8 +240,8 @@ class Writer:
         self._publish()
 
     def checkpoint(self, now: Moment | None = None, *, whole: bool = False) -> bool:
-        """Write the totals durably, as of `now`; true if they are. Only then is the checkpoint published and its line
-        emitted. `whole`: with all counters of processes, of which there may be more than a checkpoint else gets."""
+        """Write the totals durably, as of `now`; return whether that succeeded. Only then is the checkpoint published
+        and its line emitted. `whole`: write all counters of processes, even more than one checkpoint usually takes."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._wall_clock.look()
         self._devices.resume(same_boot=False)
@@ -262,12 +263,12 @@ class Writer:
         return True
 
     def prepare_seal(self) -> None:
-        """Write the counters that the last checkpoint left, before what is in the journal is sealed."""
+        """Write the counters that the last checkpoint left out, before the journal is sealed."""
         if self._sessions.is_behind:
             self.checkpoint(whole=True)
 
     def _compute_declarations(self) -> None:
-        """What follows from declarations: of many models it takes seconds, in which nothing else is done here."""
+        """Compute what follows from declarations, which may block for seconds: wait 20 times that before the next."""
         began_ns = self._clock.boottime_ns()
         if began_ns < self._computed_again_ns:
             return
@@ -276,10 +277,10 @@ class Writer:
         self._computed_again_ns = now_ns + 20 * (now_ns - began_ns)
 
     def close(self, why: str, child_exit_code: int | None = None) -> bool:
-        """Account for the time until now, write checkpoint and end; true if both are durable."""
+        """Account for the time until now, write checkpoint and end; return whether both are durable."""
         if self._closed:
             return True
-        now = self._now()  # up to which every device is accounted for, however long the disk takes to write that
+        now = self._now()  # every device is accounted for up to here, however long the disk takes
         self._devices.resume(same_boot=False)
         self._devices.stand_in(at_end=True)
         self._devices.fill(now.ns, None, GapReason.STOPPING)
@@ -298,7 +299,7 @@ class Writer:
             self._journal.state.mark_open(is_open=False)
 
     def _is_lost(self) -> bool:
-        """Whether another process changed the journal for good, be it without a change of its size."""
+        """Whether another process has changed the journal irrevocably, even without changing its size."""
         try:
             self._journal.check_unchanged(whole=True)
         except JournalReplacedError:
@@ -308,8 +309,7 @@ class Writer:
         return self.segment.queue.is_lost
 
     def _begin_anew(self) -> None:
-        """Go on with another journal, in place of one that another process replaced or altered: what was in it is not
-        known any more."""
+        """Go on in a new journal after another process replaced or altered the old one. Its content is now unknown."""
         self._lost = self._lost or (self._journal.size_bytes, self._journal.head)
         try:
             recovery = journal_lost(*self._lost, self._journal.put_aside(NOT_OURS))
@@ -326,7 +326,7 @@ class Writer:
         self._sources.follow(before)
 
     def _checkpoint_line(self) -> str:
-        """Of this segment alone, whose journal its figures must follow from."""
+        """Return the line for this segment alone: its figures must follow from the segment's journal."""
         own, segment = self.snapshot.view, None
         if self._settings.is_rotated or self.segment.continues is not None:
             counts = self._sessions.counts_of_journal

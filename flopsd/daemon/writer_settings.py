@@ -1,4 +1,4 @@
-"""What the writer needs of the settings."""
+"""The settings of the writer, and which of them hold after a killed daemon start had others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OTHER = (
 
 @dataclass(frozen=True, slots=True)
 class WriterSettings:
-    """What the writer needs of the settings."""
+    """What the writer needs from the settings."""
 
     interval_ns: int
     checkpoint_ns: int
@@ -61,8 +61,8 @@ class WriterSettings:
         )
 
     def going_on_with(self, history: History) -> WriterSettings:
-        """Without the phase or the number formats, where a killed daemon start whose account this one goes on with
-        declared others: the time in between may be of either."""
+        """Return the settings without the phase or the number formats, if a killed daemon start that this one continues
+        declared others: the time in between may belong to either."""
         last = takewhile(lambda start: not has_ended(start), reversed(history.incarnations))
         killed = {start.number: start for start in (*last, *left_open(history).values())}.values()
         begins, entries = [one.begin for one in killed], [entry for one in killed for entry in one.devices.values()]
@@ -79,11 +79,11 @@ class WriterSettings:
         return without
 
     def declared(self, device: Device) -> Precision | None:
-        """The number format declared for a device: its own, else the run's."""
+        """Return the number format declared for a device: its own, else the run's."""
         by_name = {name.casefold(): precision for name, precision in self.device_precision.items()}
         return next((by_name[name] for name in names_of(device) if name in by_name), self.precision)
 
 
 def names_of(device: Device) -> tuple[str, ...]:
-    """How settings may name a device, casefolded, the most exact name first: a GPU stands for its slices."""
+    """Return the names of a device in settings, casefolded, the most exact first; a GPU stands for its slices."""
     return device.uid.casefold(), (device.parent or "").casefold(), str(device.index)
