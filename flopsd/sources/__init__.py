@@ -1,7 +1,7 @@
-"""The only code that touches an accelerator. Here: what a source is, and what it declares of itself.
+"""The only code that touches an accelerator. This module defines what a source is and what it declares.
 
-One package per source. Its `__init__` holds a `SourceInfo` named SOURCE and stays light, since every command reads it;
-the driver is imported by `SourceInfo.open`. `registry.py` finds sources by name, `calls.py` calls them.
+Each source is a package. Its `__init__` holds a `SourceInfo` named SOURCE and imports little, since every command reads
+it; `SourceInfo.open` imports the driver. `registry.py` finds sources by name, `calls.py` calls them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 
 
 class Source(Protocol):
-    """What flopsd asks of a source of readings. One thread calls it.
+    """What flopsd requires of a source of readings. One thread calls it.
 
-    `devices` may change between reads, the evidence in them too. `read` gives for every device one reading that begins
-    where the last one ended, or none when there is nothing new yet; a device that cannot be read gives a Gap with its
-    reason, and never stops the others. `flopsd.testing.contract` checks all of it.
+    `devices` may change between reads, and so may their evidence. `read` returns one reading for each device, which
+    begins where the device's last one ended, or none if there is nothing new yet. A device that cannot be read gives a
+    Gap with its reason, and never stops the others. `flopsd.testing.contract` checks all of this.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Source(Protocol):
     def read(self) -> Sweep: ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Versions and facts for the ledger: text and ints only. A replay says so in `replay`."""
+        """Return versions and facts for the ledger: text and ints only. A replay says so in `replay`."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """What a source is opened with. `options` are its own, by the names that its SourceInfo declares."""
+    """What a source is opened with. `options`: its own options, by the names that its SourceInfo declares."""
 
     clock: Clock
     peaks: PeakTable
     options: Mapping[str, Any] = field(default_factory=dict)
-    # Of the totals last journalled on this boot; complete when `read` is called, not before.
+    # By device, the origin of the totals last journalled on this boot. Incomplete until `read` is called.
     origins: Mapping[DeviceUid, str] = field(default_factory=dict)
 
 
@@ -59,9 +59,9 @@ class SourceOption:
     """One option of a source. It becomes a setting: `url` of the source dcgm is the key `dcgm_url`, the flag
     `--dcgm-url` and the variable FLOPSD_DCGM_URL; `_seconds` at the end is left out of flag and variable.
 
-    `parse` takes what YAML or text gave and raises ValueError stating what is expected (`flopsd.settings.parsers` has
-    the usual ones). `default` is what the source gets where nothing is set; `default_text` describes it where its value
-    does not.
+    `parse` takes a value from YAML or text and raises a ValueError that states what is expected
+    (`flopsd.settings.parsers` has the usual ones). The source gets `default` if nothing is set; `default_text`
+    describes it if its value does not.
     """
 
     name: str
@@ -86,15 +86,15 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source declares of itself; flags, settings, `doctor`, probing and ownership rules are made from it."""
+    """What a source declares. Flags, settings, `doctor`, probing and ownership rules are made from it."""
 
     name: str
     title: str  # what it reads, in a few words
     open: Callable[[SourceSettings], Source]  # imports the driver; raises SourceUnavailableError
     evidence: tuple[Evidence, ...]  # that its devices can have, strongest first
-    remedy: str  # what to do where there is nothing to read: the hint of an error that has no other
-    vendor: str = ""  # of its devices, as in the rows of the peak table; "": of any
-    peaks: Path | None = None  # a YAML list of rows that the packaged peak table lacks, for its devices
+    remedy: str  # what to do if there is nothing to read: the hint of an error that has no other
+    vendor: str = ""  # of its devices, as in the rows of the peak table; "": any
+    peaks: Path | None = None  # a YAML list of rows for its devices that the packaged peak table lacks
     options: tuple[SourceOption, ...] = ()
     packages: tuple[Package, ...] = ()
     ownership: Callable[[Job], VendorDevices] | None = None  # which devices are a job's; None: known by uid and index
@@ -104,12 +104,12 @@ class SourceInfo:
         _require_name("a source", self.name)
 
     def options_from(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Its options from the settings of all sources by their keys, with its defaults."""
+        """Return the options of this source from `given`, the settings of all sources by key, else their defaults."""
         values = ((option, given.get(self.key(option))) for option in self.options)
         return {option.name: option.default if value is None else value for option, value in values}
 
     def key(self, option: SourceOption) -> str:
-        """The key of an option in flopsd.yaml."""
+        """Return the key of an option in flopsd.yaml."""
         return f"{self.name}_{option.name}".replace("-", "_")
 
 

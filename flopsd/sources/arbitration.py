@@ -1,7 +1,7 @@
-"""Which source reads which device, where more than one can.
+"""Decides which source reads a device that more than one can read.
 
-An A100 is seen by NVML, which bounds it, and by a dcgm-exporter, which measures it. One of them counts:
-the one with the strongest evidence of those that answer, at equal strength the one named first.
+Both NVML and a dcgm-exporter list an A100: the first only bounds its work, the second measures it. One source counts:
+of those that answer, the one with the strongest evidence; at equal strength, the one named first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
 
 class Arbiter:
-    """What each source offers, and which offer is taken for each device."""
+    """The devices that each source offers, and the offer that is taken for each device."""
 
     def __init__(self, order: Sequence[str]) -> None:
         self._order = {name: at for at, name in enumerate(order)}
@@ -24,7 +24,7 @@ class Arbiter:
         self._parents: set[DeviceUid] = set()
 
     def offer(self, source: str, devices: Sequence[Device]) -> bool:
-        """Replace what a source listed before by what it lists now; whether anything changed."""
+        """Replace the devices that a source listed before by those it lists now; return whether anything changed."""
         was_down = source in self._down
         self._down.discard(source)
         offered = tuple(devices)
@@ -42,19 +42,19 @@ class Arbiter:
         return self._offers.get(source, ())
 
     def is_in_slices(self, uid: DeviceUid) -> bool:
-        """Whether MIG slices of the device are offered: they are read, and the whole never beside them."""
+        """Whether MIG slices of the device are offered: then they are read, and never the whole device."""
         return uid in self._parents
 
     def down(self, source: str) -> bool:
-        """The source does not answer: any other that offers its devices comes first. Whether it was up until now."""
+        """Prefer any other source for the devices of one that does not answer; return whether it was up until now."""
         if source in self._down:
             return False
         self._down.add(source)
         return True
 
     def best(self, uid: DeviceUid) -> tuple[str, Device] | None:
-        """The source that a device is read from, with the device as it describes it; None: no source lists it, or
-        its slices are read."""
+        """Return the source that a device is read from, and the device as that source describes it. None: no source
+        lists it, or its slices are read."""
         offers = self._of_device.get(uid)
         if not offers or uid in self._parents:
             return None

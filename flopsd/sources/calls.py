@@ -1,4 +1,4 @@
-"""Calls into an open source: what it gives is checked, and what it raises comes out as SourceError."""
+"""Calls into an open source: what it returns is checked, and what it raises becomes SourceError."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ log = logging.getLogger("flopsd")
 
 
 def read_source(source: Source, clock: Clock, checked: Checked | None = None) -> Sweep:
-    """One read. Raises SourceError. `checked`: devices of this source that need not be checked again."""
+    """Read once. Raises SourceError. `checked`: devices of this source that need not be checked again."""
     renamed = None if checked is None else checked.renamed
     return _call(source, lambda: source.read(), lambda sweep: check_sweep(sweep, clock.boottime_ns(), renamed))
 
 
 def poll_source(source: Source, until_ns: int) -> int | None:
-    """Let a source sample what it has no counter of, before its next read at `until_ns`; when it wants to again. Most
-    sources have no `poll`. After a fault, what was to be sampled until then counts as not sampled."""
+    """Let a source sample what it has no counter for, before its next read at `until_ns`. Return when it wants the next
+    poll; None: not before that read. Most sources have no `poll`. After a fault nothing is sampled until that read."""
     poll = getattr(source, "poll", None)
     if poll is None:
         return None
     try:
         due_ns = poll(until_ns)
-    except Exception:  # noqa: BLE001 - a sample less never costs a reading
+    except Exception:  # noqa: BLE001 - a lost sample never costs a reading
         return None
     return due_ns if isinstance(due_ns, int) and due_ns < until_ns else None
 
 
 def before_last_read(source: Source) -> None:
-    """Let a source know that its next read is the last one. Most have no method for that."""
-    with suppress(Exception):  # it costs no reading
+    """Tell a source that its next read is the last one. Most have no method for that."""
+    with suppress(Exception):  # a fault here costs no reading
         getattr(source, "before_last_read", lambda: None)()
 
 
 def devices_of(source: Source, checked: Checked | None = None) -> tuple[Device, ...]:
-    """The devices that are listed now. Raises SourceError. `checked` as in `read_source`."""
+    """Return the devices that a source lists now. Raises SourceError. `checked`: see `read_source`."""
     listed = None if checked is None else checked.listed
     return _call(source, lambda: tuple(source.devices()), lambda devices: check_devices(devices, listed))
 
 
 def facts_of(source: Source) -> Mapping[str, Any]:
-    """What the source describes itself by. Raises SourceError."""
+    """Return the facts by which a source describes itself. Raises SourceError."""
     return _call(source, lambda: source.describe(), check_facts)
 
 
 def facts_version_of(source: Source | None) -> str | None:
-    """What differs once `facts_of` gives others than before; None of most sources, whose facts stay."""
+    """Return a text that changes whenever `facts_of` does; None for most sources, whose facts never change."""
     try:
         version = getattr(source, "facts_version", None)
     except Exception:  # noqa: BLE001 - facts that are not renewed never cost a reading
@@ -63,7 +63,7 @@ def facts_version_of(source: Source | None) -> str | None:
 
 
 def close_source(source: Source) -> None:
-    """Close it. A fault is only logged: everything that was read has been received already."""
+    """Close a source. A fault is only logged: everything that was read has been received already."""
     try:
         _call(source, lambda: source.close(), lambda _: None)
     except SourceError as fault:
@@ -71,7 +71,7 @@ def close_source(source: Source) -> None:
 
 
 def _call(source: Source, call: Callable[[], T], check: Callable[[T], None]) -> T:
-    """Whatever a source raises, an exit or a panic too, comes out as SourceError."""
+    """Return what `call` returns, once checked. What a source raises, even an exit or a panic, becomes SourceError."""
     try:
         given = call()
         try:

@@ -15,7 +15,7 @@ from flopsd.sources.registry import BUILT_IN, find_with_origin
 
 
 class RunTable(NamedTuple):
-    """A peak table, the bytes that its SHA-256 is of, and the sources whose rows were added to flopsd's own."""
+    """A peak table, the bytes that its SHA-256 covers, and the sources whose rows were added to flopsd's own."""
 
     table: PeakTable
     data: bytes
@@ -25,13 +25,13 @@ class RunTable(NamedTuple):
 def table_of(
     file: str | None, sources: Iterable[str], left_out: Callable[[PeakTableError], None] | None = None
 ) -> RunTable:
-    """The peak table of a run with these sources. The table in `file` is taken as it is, without anybody's rows. Raises
-    PeakTableError, for a plug-in's rows too; where `left_out` is given, it is called with that error instead, and the
-    rows are left out. A plug-in that is unusable is left to whoever opens it."""
+    """Return the peak table of a run with these sources. A table in `file` is taken as it is, without further rows.
+    Raises PeakTableError, for a plug-in's rows too; if `left_out` is given, it is called with that error instead, and
+    the rows are left out. An unusable plug-in is skipped: opening its source reports the fault."""
     own, name = read_peaks(file)
     data, table, rows = own, parse_peaks(own, name), dict[str, bytes]()
     for source in sources if file is None else ():
-        if source in ("probe", *BUILT_IN):  # to look for a plug-in loads importlib.metadata
+        if source in ("probe", *BUILT_IN):  # looking for a plug-in imports importlib.metadata
             continue
         try:
             info, origin = find_with_origin(source)
@@ -57,8 +57,8 @@ def table_of(
 
 
 def _rows(info: SourceInfo) -> bytes:
-    """Raises OSError; TypeError where the plug-in names no path; PeakTableError where there is no list of rows of its
-    own vendor."""
+    """Return the bytes of a plug-in's rows. Raises OSError; TypeError if the plug-in names no path; PeakTableError if
+    the file is not a list of rows of its own vendor."""
     assert info.peaks is not None
     data = Path(info.peaks).read_bytes()
     rows, problems = read_yaml(data, Path(info.peaks).name)

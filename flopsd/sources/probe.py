@@ -1,4 +1,4 @@
-"""What each source would give here, device by device: each is opened, read for about 1.4 s and closed."""
+"""Finds out what each source would read here, device by device: each is opened, read for about 1.4 s and closed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.system.clock import Clock
 
-# The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
+# To find the scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
 ANSWER_SECONDS, CLOSE_SECONDS = 30.0, 2.0
 _HANGS = "no answer within {:g} s: a call of its driver or server has not returned"
@@ -24,7 +24,7 @@ _HUNG = "a driver that hangs: look for its errors in dmesg; a server: see whethe
 
 @dataclass(frozen=True, slots=True)
 class ProbedSource:
-    """One source: its facts when it could be opened, else why not and what to do."""
+    """One source: its facts if it could be opened, else why not and what to do."""
 
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Probe:
 
 
 class _Asked(threading.Thread):
-    """One source, opened, read and closed in a thread of its own: one that hangs keeps no other from being asked."""
+    """Opens, reads and closes one source in a thread of its own: a source that hangs does not stop the others."""
 
     def __init__(self, name: str, opener: Callable[[str], Source], clock: Clock, stop: threading.Event) -> None:
         super().__init__(name=f"probe-{name}", daemon=True)
@@ -56,7 +56,7 @@ class _Asked(threading.Thread):
         except SourceError as fault:
             absent = isinstance(fault, SourceUnavailableError) and not fault.is_failure
             self.found = ProbedSource(self.source, fault=str(fault), hint=fault.hint, absent=absent), ()
-        except BaseException as fault:  # noqa: BLE001 - a thread that ends without a word would look like one that hangs
+        except BaseException as fault:  # noqa: BLE001 - a thread that ends silently would look like one that hangs
             self.found = ProbedSource(self.source, fault=f"source {self.source!r} failed: {fault!r}"), ()
 
     def _ask(self) -> tuple[ProbedSource, tuple[Device, ...]]:
@@ -73,7 +73,7 @@ class _Asked(threading.Thread):
 def probe(
     names: Sequence[str], opener: Callable[[str], Source], clock: Clock, answer_seconds: float = ANSWER_SECONDS
 ) -> Probe:
-    """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
+    """Probe all sources at once, each opened by its name. Never raises for a source's fault."""
     interrupted = threading.Event()
     asked = [_Asked(name, opener, clock, interrupted) for name in names]
     for one in asked:

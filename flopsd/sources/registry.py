@@ -1,4 +1,4 @@
-"""Finds sources by name, the built-in ones and those of plug-ins, and collects what they declare."""
+"""Finds built-in and plug-in sources by name, and collects what they declare."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUILT_IN = ("nvml", "dcgm", "neuron", "replay")  # probed in this order
 
 
 class KnownSources(NamedTuple):
-    """Every source that is installed: what each declares, their options as settings, and plug-ins that are unusable."""
+    """All installed sources: what they declare, their options as settings, and why plug-ins are unusable."""
 
     infos: tuple[SourceInfo, ...]
     settings: tuple[Setting, ...]
@@ -30,10 +30,10 @@ class KnownSources(NamedTuple):
 
 
 def known_sources() -> KnownSources:
-    """Read what all sources declare. A plug-in that cannot be used is a fault, and its options are not known."""
+    """Collect what all sources declare. A plug-in that cannot be used is a fault, and its options are unknown."""
     infos, faults = [built_in(name) for name in BUILT_IN], []
     settings = [setting for info in infos for setting in settings_of(info)]
-    # By name, so that which of two is refused does not depend on the order of folders.
+    # By name, so that which one of two conflicting plug-ins is refused does not depend on the order of folders.
     for point in sorted(_registered() if _any_plug_in() else [], key=lambda point: point.name):
         try:
             info = find(point.name)
@@ -60,7 +60,7 @@ def settings_of(info: SourceInfo) -> tuple[Setting, ...]:
 
 
 def probed() -> tuple[str, ...]:
-    """The sources that the setting `probe` stands for."""
+    """Return the sources that the setting `probe` stands for."""
     return tuple(name for name in BUILT_IN if built_in(name).hardware)
 
 
@@ -70,14 +70,14 @@ def built_in(name: str) -> SourceInfo:
 
 
 def find(name: str) -> SourceInfo:
-    """What a source declares: a built-in one, or one that a plug-in registers in the entry-point group. Raises
-    SourceUnavailableError: not registered, registered twice, or a plug-in that cannot be used; it names the
-    distribution."""
+    """Return what a source declares, whether built in or registered by a plug-in in the entry-point group. Raises
+    SourceUnavailableError, which names the distribution: not registered, registered twice, or a plug-in that cannot be
+    used."""
     return find_with_origin(name)[0]
 
 
 def open_source(name: str, settings: SourceSettings, found: tuple[SourceInfo, str] | None = None) -> Source:
-    """Open a source; options that `settings` leaves out have their defaults. `found`: what `find_with_origin` gave.
+    """Open a source; options that `settings` leaves out get their defaults. `found`: what `find_with_origin` returned.
     Raises SourceUnavailableError: as `find`, or a package is missing, or nothing can be read here."""
     info, origin = found or find_with_origin(name)
     for package in info.packages:
@@ -105,7 +105,7 @@ def open_source(name: str, settings: SourceSettings, found: tuple[SourceInfo, st
 
 
 def find_with_origin(name: str) -> tuple[SourceInfo, str]:
-    """As `find`, and where a plug-in came from, for messages; "" for a built-in one."""
+    """As `find`, and also return where a plug-in came from, for messages; "" for a built-in source."""
     points = _registered() if name not in BUILT_IN or _any_plug_in() else []
     found = [point for point in points if point.name == name]
     origins = [_origin(point) for point in found]
@@ -170,7 +170,7 @@ def _load(point: EntryPoint, origin: str) -> SourceInfo:
 
 
 def _require_source(name: str, origin: str, source: Any) -> None:
-    """What a plug-in opened must be a source of that name: a later error could not say so clearly."""
+    """Raises SourceUnavailableError if a plug-in opened no source of that name: a later error would be less clear."""
     missing = [what for what in ("devices", "read", "describe", "close") if not callable(getattr(source, what, None))]
     if missing:
         raise SourceUnavailableError(
@@ -186,7 +186,7 @@ def _require_source(name: str, origin: str, source: Any) -> None:
 
 
 def _require_free(point: EntryPoint, settings: Iterable[Setting], taken: Sequence[Setting]) -> None:
-    """Raises SourceUnavailableError where an option has the name of another setting."""
+    """Raises SourceUnavailableError if an option has the name of another setting."""
     names = {name for setting in taken for name in (setting.key, setting.flag, setting.variable)}
     for setting in settings:
         if names & {setting.key, setting.flag, setting.variable}:
@@ -197,13 +197,13 @@ def _require_free(point: EntryPoint, settings: Iterable[Setting], taken: Sequenc
 
 
 def _registered() -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # loaded only for plug-ins: it costs two megabytes
+    from importlib.metadata import entry_points  # imported only for plug-ins: it takes two megabytes
 
     return list(entry_points(group=GROUP))
 
 
 def _any_plug_in() -> bool:
-    """Whether any distribution seems to register a source; cheaper than to ask which."""
+    """Whether any distribution seems to register a source; cheaper than asking which."""
     header = f"[{GROUP}]".encode()
     for folder in sys.path:
         try:
@@ -216,7 +216,7 @@ def _any_plug_in() -> bool:
                     if header in file.read():
                         return True
             except OSError:
-                continue  # it has none, it is not readable, or it is gone again while pip works
+                continue  # the package has none, it is not readable, or pip has just removed it
     return False
 
 

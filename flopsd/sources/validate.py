@@ -1,8 +1,8 @@
-"""What may pass from a source into the daemon: only what the journal can hold and the meter can add up. Pure.
+"""Checks what a source gives: only what the journal can hold and the meter can add up enters the daemon. Pure.
 
-A source may be third-party code. What is refused here is an outage of that source; accepted, it would end the metering
-of the others, or stay in the journal of the whole run and make it unsealable. Each check raises ValueError naming the
-device and the field. It runs at every reading, so it is written for speed.
+A source may be third-party code. What is refused here is an outage of that source. If accepted, it could end the
+metering of the others, or stay in the run's journal and make it unsealable. Each check raises a ValueError that names
+the device and the field. The checks run at every reading, so they are written for speed.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from flopsd.core.model import (
     Totals,
 )
 
-# The ledger's counts have 40 digits; so many cycles or FLOP in each reading of a run of years still add up to fewer.
+# The ledger's counts have 40 digits. This many cycles or FLOP in each reading of a run of years still add up to less.
 MOST = 10**24
 MOST_OF_A_DEVICE = 2**32  # SMs, MHz, ids: what a field of a driver can hold
 MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line of the journal
 MOST_FACTS_BYTES = 256 * 1024
-MOST_DEVICES = 2000  # of one source, one after another: each stays in every record of the run
-AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an interval
+MOST_DEVICES = 2000  # of one source, over time: each stays in every record of the run
+AHEAD_NS = 10_000_000  # tolerated, since another clock of the machine may give the end of an interval
 
 
 def is_count(value: object, most: int = MOST) -> bool:
-    """A non-negative int of at most `most`, and no bool."""
+    """Whether `value` is a non-negative int of at most `most`, and no bool."""
     return isinstance(value, int) and type(value) is not bool and 0 <= value <= most
 
 
 def is_text(value: object) -> bool:
-    """Text that every reader of a ledger reads: not too long, without halves of characters."""
+    """Whether `value` is text that every reader of a ledger can read: not too long, without lone surrogates."""
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
         return False
     if value.isascii():
@@ -61,7 +61,7 @@ def is_text(value: object) -> bool:
 
 
 def unfit_facts(facts: object) -> Iterator[str]:
-    """What of `describe()` the ledger cannot hold, a sentence each."""
+    """Yield a sentence for each part of what `describe()` returned that the ledger cannot hold."""
     if not isinstance(facts, Mapping):
         yield f"describe() gave {type(facts).__name__}, not a mapping"
         return
@@ -75,21 +75,21 @@ def unfit_facts(facts: object) -> Iterator[str]:
 
 
 def check_facts(facts: object) -> None:
-    """Raises ValueError for what `describe()` must not give."""
+    """Raises ValueError for what `describe()` must not return."""
     for problem in unfit_facts(facts):
         raise ValueError(problem)
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Devices of one source that were checked, by uid. None of them changes, so each is checked once."""
+    """The devices of one source that were checked, by uid. A Device never changes, so each is checked once."""
 
     listed: dict[DeviceUid, Device] = field(default_factory=dict)
     renamed: dict[DeviceUid, Device] = field(default_factory=dict)
 
 
 def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | None = None) -> None:
-    """Raises ValueError for what `devices()` must not list. `checked`: those that need not be checked again."""
+    """Raises ValueError for what `devices()` must not list. `checked`: devices that need not be checked again."""
     uids, parents, known = set(), dict[DeviceUid, DeviceUid](), {} if checked is None else checked
     for device in devices:
         if not isinstance(device, Device):
@@ -107,7 +107,7 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
             parents[uid] = device.parent
     if len(uids) != len(devices):
         raise ValueError("devices() lists two devices of one uid")
-    for uid, parent in parents.items():  # a device is not read beside its slices: neither of these would be
+    for uid, parent in parents.items():  # a device with slices is not read: of a ring of parents, none would be
         if parent in parents:
             raise _refusal(uid, "parent", parent, "the uid of a whole device")
 
@@ -120,7 +120,7 @@ def _check_device(uid: DeviceUid, device: Device) -> None:
         text = getattr(device, name)
         if text is not None and not is_text(text):
             raise _refusal(uid, name, text, "text or None")
-    for name in ("sm_count", "sm_clock_max_mhz"):  # zero would be a ceiling of nothing
+    for name in ("sm_count", "sm_clock_max_mhz"):  # zero would make the ceiling zero
         count = getattr(device, name)
         if count is not None and (count == 0 or not is_count(count, MOST_OF_A_DEVICE)):
             raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
@@ -133,8 +133,8 @@ def _check_device(uid: DeviceUid, device: Device) -> None:
 
 
 def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | None = None) -> None:
-    """Raises ValueError for what `read()` must not give at `now_ns`, a moment after it. `checked`: devices of other
-    names that need not be checked again."""
+    """Raises ValueError for what `read()` must not return. `now_ns`: a moment after the read. `checked`: devices in
+    `renamed` that need not be checked again."""
     if not isinstance(sweep, Sweep):
         raise ValueError(f"read() gave {type(sweep).__name__}, not a Sweep")
     readings: Any = sweep.readings
@@ -221,7 +221,7 @@ def _check_cycles(uid: str, what: str, cycles: Mapping[Any, Any]) -> None:
     _require_mapping(uid, what, cycles)
     for pipe, amount in cycles.items():
         if type(pipe) is Pipe and type(amount) is int and 0 <= amount <= MOST:
-            continue  # as nearly always, without a call: these are most of what a sweep holds
+            continue  # the usual case needs no call: most of a sweep is such values
         if not isinstance(pipe, Pipe):
             raise _refusal(uid, what, pipe, "by Pipe")
         if not is_count(amount):
@@ -255,7 +255,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _require_mapping(uid: str, what: str, value: object) -> None:
-    if not isinstance(value, dict) and not isinstance(value, Mapping):  # the first is what it is, and quick
+    if not isinstance(value, dict) and not isinstance(value, Mapping):  # nearly always a dict: a quick check
         raise _refusal(uid, what, value, "a mapping")
 
 
@@ -275,7 +275,7 @@ def _unfit(where: str, value: object, depth: int) -> Iterator[str]:
 
 
 def is_whole(value: object) -> bool:
-    """An int that a ledger can hold, negative ones too, and no bool."""
+    """Whether `value` is an int that a ledger can hold, possibly negative, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and -MOST <= value <= MOST
 
 
@@ -284,7 +284,7 @@ def _refusal(uid: str, what: str, value: object, expected: str) -> ValueError:
 
 
 def shown(value: object, most: int = MAX_SHOWN) -> str:
-    """`value` for a message, whatever it is: a long int and a stranger's object cannot always be shown."""
+    """Return `value` for a message, whatever it is: `repr` may fail for a long int and for a stranger's object."""
     try:
         return repr(value)[:most]
     except Exception:  # noqa: BLE001, a stranger's __repr__

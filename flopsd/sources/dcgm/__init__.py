@@ -1,7 +1,7 @@
 """NVIDIA GPUs through a dcgm-exporter: activity where NVML has none (A100, A10G, L4, T4, V100).
 
-Only its page is read, of one that runs already or else of one that flopsd starts: the profiling counters of these GPUs
-have one owner on a machine.
+Only the page of an exporter is read. If none runs already, flopsd starts one: the profiling counters of these GPUs have
+one owner on a machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROGRAM, HOSTENGINE = "dcgm-exporter", "dcgm_hostengine"
 
 
 def _open(settings: SourceSettings) -> Source:
-    """A machine without an exporter does not import what reads its page."""
+    """Open the source. A machine without an exporter does not import the code that reads its page."""
     options = settings.options
     url, own = str(options["url"]), str(options.get("hostengine") or "auto")
     seconds = float(options.get("interval_seconds") or _INTERVAL_SECONDS)
@@ -46,12 +46,12 @@ def _open(settings: SourceSettings) -> Source:
 
 
 def believed(url: str) -> tuple[int, ...] | None:
-    """Whose server is believed: of an address that nobody named, root's and our own; None: whoever's."""
+    """Return the users whose server is believed: root and our own at the default address; None: any user."""
     return (0, os.geteuid()) if url == _URL else None
 
 
 def own_program(own: str | None) -> str | None:
-    """The dcgm-exporter to start, by the setting. Raises SourceUnavailableError: the one that it names is none."""
+    """Return the dcgm-exporter to start, by the setting. Raises SourceUnavailableError if it names no executable."""
     if own == "off":
         return None
     found = shutil.which(_PROGRAM if own in (None, "auto") else own)
@@ -61,7 +61,7 @@ def own_program(own: str | None) -> str | None:
 
 
 def _require_listener(url: str) -> None:
-    """Raises SourceUnavailableError: absent where the address is right and no server listens."""
+    """Raises SourceUnavailableError, as absent if the address is right and no server listens."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise SourceUnavailableError(
@@ -77,7 +77,7 @@ def _require_listener(url: str) -> None:
 
 
 def _connect(host: str, port: int) -> None:
-    """Raises OSError. An address needs no resolver, whose libraries take 0.8 MB of a machine without an exporter."""
+    """Raises OSError. An IP address needs no resolver, whose libraries take 0.8 MB on a machine without an exporter."""
     import socket
 
     try:

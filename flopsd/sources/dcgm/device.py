@@ -10,7 +10,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 
-_INDEX = re.compile("[0-9]{1,9}")  # a longer number would have the whole page refused
+_INDEX = re.compile("[0-9]{1,9}")  # a longer number would get the whole page refused
 
 
 def device_of(page: GpuPage, at: int) -> Device:
@@ -32,12 +32,12 @@ def driver_of(page: GpuPage) -> str | None:
 
 
 def clock_of(mhz: float | None) -> int | None:
-    """A clock; None where it cannot be one."""
+    """Return a clock in MHz; None if it cannot be one."""
     return round(mhz) if mhz is not None and is_clock(round(mhz), None) else None
 
 
 def limits_of(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
-    """What the device cannot exceed, and whether it has GPM (Hopper and newer)."""
+    """Return what the device cannot exceed, and whether it has GPM (Hopper and newer)."""
     try:
         part = peaks.resolve(device)
     except UnknownDeviceError:
@@ -47,5 +47,5 @@ def limits_of(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
 
 
 def shared_by(page: GpuPage) -> str | None:
-    """Several containers on one GPU: time-slicing, or a pod of several."""
+    """Return the containers that share one GPU, by time-slicing or in one pod; None: fewer than two."""
     return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None

@@ -17,7 +17,7 @@ from flopsd.system.part_of_package import part_of
 
 
 class Field(Enum):
-    """The fields that are read, by their old name, and that of DCGM 4.6 where it is another."""
+    """The fields that are read, by their old name, and by that of DCGM 4.6 if it differs."""
 
     SM_CLOCK = ("DEV_SM_CLOCK",)
     MAX_SM_CLOCK = ("DEV_MAX_SM_CLOCK",)
@@ -43,15 +43,15 @@ class Field(Enum):
     CYCLES_FP64 = ("PROF_FP64_CYCLES_ACTIVE_TOTAL",)
     CYCLES_FP32 = ("PROF_FP32_CYCLES_ACTIVE_TOTAL",)
     CYCLES_FP16 = ("PROF_FP16_CYCLES_ACTIVE_TOTAL",)
-    GPU_UTIL_RATIO = ("DEV_GPU_UTIL_RATIO",)  # in DCGM 4.6 the name of GPU_UTIL, in percent; in 4.7 its own, a ratio
+    GPU_UTIL_RATIO = ("DEV_GPU_UTIL_RATIO",)  # in DCGM 4.6 GPU_UTIL in percent; in 4.7 a ratio of its own
 
 
 PREFIX = "DCGM_FI_"
 FIELD_OF_NAME: Mapping[str, Field] = {PREFIX + name: known for known in Field for name in known.value}
-# Whole numbers that run on: values beyond the 32-bit and floating-point blanks are real ones there.
+# Running counters are whole numbers, and their values beyond the 32-bit and floating-point blanks are real.
 COUNTERS = frozenset({Field.ENERGY, *(known for known in Field if known.name.startswith("CYCLES_"))})
 
-# Every blank is followed by not found, not supported, not permitted; larger ones have been seen, times 100.
+# Every blank value is followed by those for not found, not supported, not permitted. Some were seen times 100.
 _INT32_BLANK, _INT64_BLANK, _FP64_BLANK = 0x7FFFFFF0, 9223372036854775792, 140737488355328
 _BLANK_WORDS = ("blank", "not found", "not supported", "not permitted")
 NOT_PERMITTED = _BLANK_WORDS[3]
@@ -61,7 +61,7 @@ CONTRADICTORY = "given twice, with different values"
 
 @dataclass(slots=True)
 class GpuPage:
-    """One GPU on one page. `blanks` are known fields that are there without a usable value, and why."""
+    """One GPU on one page. `blanks`: known fields without a usable value, and why."""
 
     uid: str
     labels: Mapping[str, str]
@@ -73,16 +73,16 @@ class GpuPage:
     shown: dict[str, frozenset[float | None]] = field(default_factory=dict)  # all of its series, for comparison
 
     def label(self, *names: str) -> str | None:
-        """The first of these labels that is there, not empty, and no longer than a fact of a GPU can be."""
+        """Return the first of these labels that is there, not empty, and no longer than a fact of a GPU can be."""
         return next((self.labels[name] for name in names if 0 < len(self.labels.get(name, "")) <= _LONGEST), None)
 
     def changed_from(self, earlier: GpuPage) -> set[str]:
-        """The series whose values are others than on an earlier page."""
+        """Return the series whose values differ from those on an earlier page."""
         names = self.shown.keys() | earlier.shown.keys()
         return {name for name in names if self.shown.get(name) != earlier.shown.get(name)}
 
     def utilization_percent(self) -> float | None:
-        """GPU utilisation. Up to 1, `..._UTIL_RATIO` is taken as a ratio: the larger of both meanings."""
+        """Return the GPU utilisation. `..._UTIL_RATIO` up to 1 is taken as a ratio: the larger of both meanings."""
         if Field.GPU_UTIL in self.values:
             return self.values[Field.GPU_UTIL]
         ratio = self.values.get(Field.GPU_UTIL_RATIO)
@@ -90,7 +90,7 @@ class GpuPage:
 
 
 def why_blank(known: Field, value: float) -> str | None:
-    """Why a value is blank, or None where it is not. Out of range is not blank."""
+    """Return why a value is blank, or None if it is not. Out of range is not blank."""
     if math.isnan(value) or math.isinf(value):
         return "not a number"
     if known in COUNTERS:
@@ -102,13 +102,13 @@ def why_blank(known: Field, value: float) -> str | None:
 
 
 def parse_page(text: str) -> dict[str, GpuPage]:
-    """All GPUs of a page by UUID; empty where it is not a page of dcgm-exporter. A bad line costs only itself."""
+    """Return all GPUs of a page by UUID; empty if it is no page of dcgm-exporter. A bad line is skipped."""
     text_string_to_metric_families = part_of("prometheus_client", "parser").text_string_to_metric_families
     found: dict[str, GpuPage] = {}
     series: dict[str, dict[str, set[float | None]]] = {}
     for line in text.split("\n"):  # no other character ends a line: a label may hold U+2028
         if not line.startswith(PREFIX):
-            continue  # comments too: without them the parser renames no counter
+            continue  # skip comments too: without them the parser renames no counter
         try:
             samples = [sample for family in text_string_to_metric_families(line) for sample in family.samples]
         except (ValueError, IndexError, KeyError):
@@ -131,7 +131,7 @@ def parse_page(text: str) -> dict[str, GpuPage]:
 def _take(
     page: GpuPage, series: dict[str, set[float | None]], name: str, labels: Mapping[str, Any], value: float
 ) -> None:
-    """One sample. Several containers on one GPU give several series of the same value: they are one."""
+    """Add one sample. Several containers on one GPU give several series of the same value, which count as one."""
     user = "/".join(str(labels[part]) for part in ("namespace", "pod", "container") if labels.get(part))
     if user:
         page.users.add(user)

@@ -1,7 +1,7 @@
 """One GPU of a dcgm-exporter, followed from page to page: when a collection is new, and what time it covers. Pure.
 
-A page has no timestamps and is asked for more often than it is renewed. A collection is recognised by values
-that changed; its averages are over one collection interval, and of more time than that they say nothing.
+A page has no timestamps and is read more often than it is renewed. A collection is recognised by changed values. Its
+averages cover one collection interval, and say nothing about other time.
 """
 
 from __future__ import annotations
@@ -76,16 +76,16 @@ class _Collection:
 
 
 class FollowedGpu:
-    """One GPU between reads. Values of its first page are of unknown age: they only are what later ones differ from."""
+    """One GPU between reads. The values of its first page are of unknown age and only serve to recognise new ones."""
 
     def __init__(
         self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: SmClocks | None
     ) -> None:
-        """`at` is its index on the page; `interval_ns` is how often the exporter collects."""
+        """`at`: the index of the GPU on the page. `interval_ns`: the collection interval of the exporter."""
         self._interval_ns, self._more_clocks, self._coverage = interval_ns, more_clocks, Coverage(interval_ns)
         self._page, self._since_ns, self._changed_ns, self._seen_ns = page, now_ns, now_ns, now_ns
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
-        self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
+        self._pending: _Collection | None = None  # recognised, but perhaps not complete yet
         self._last: _Collection | None = None
         self._averaged: _Collection | None = None  # the last one with new averages
         self._alike: _Collection | None = None  # the first one with the ratios of the newest
@@ -93,21 +93,21 @@ class FollowedGpu:
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
-        self._refused = False  # they diverged from the clock
-        self._clock_doubted = False  # they fit a faster one: it is not known which is wrong
+        self._refused = False  # the counters diverged from the clock
+        self._clock_doubted = False  # the counters fit a faster clock: either may be wrong
         self.lost = 0  # how often tensor activity went away
         self.device = device_of(page, at)
-        driver = self.device.driver  # another one's counters may be of another scale
+        driver = self.device.driver  # another driver's counters may have another scale
         self._counters = f"{COUNTERS_NAME} of driver {driver}" if driver else COUNTERS_NAME
         self.limits, self._hopper = limits_of(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
         self._tell(expect(page, self.limits, None, clock_known, self._hopper))
 
     def follow(self, page: GpuPage, now_ns: int, origin: str | None) -> list[Reading]:
-        """What has become known by `now_ns`, when `page` showed the GPU; `origin` is that of earlier totals. A page can
-        be caught while the exporter renews it. So a collection is counted a read later, unless its values change a
-        second time before that; what changes for the first time then belongs to it."""
-        lag_ns, self._seen_ns = now_ns - self._seen_ns, now_ns  # not all pages need show it
+        """Return the readings that became known by `now_ns`, when `page` showed the GPU. `origin`: of earlier totals. A
+        page can be read while the exporter renews it. So a collection is counted one read later: values that change
+        for the first time then belong to it, and a second change of a value is a new collection."""
+        lag_ns, self._seen_ns = now_ns - self._seen_ns, now_ns  # not every page need show the GPU
         page.had_tensor = self._page.had_tensor or has_tensor(self._page)
         self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page
@@ -132,17 +132,17 @@ class FollowedGpu:
         return [] if reason is None else self._until(now_ns, Gap(reason))
 
     def is_of_other_driver(self, page: GpuPage) -> bool:
-        """Whether the driver was replaced since this GPU was first seen: its clocks and counters may be others."""
+        """Whether the driver was replaced since this GPU was first seen: its clocks and counters may differ."""
         known, shown = self.device.driver, driver_of(page)
         return None not in (known, shown) and known != shown
 
     def in_place_of(self, before: FollowedGpu) -> FollowedGpu:
-        """Itself; its first reading begins where the last one of `before` ended."""
+        """Return itself, with its first reading beginning where the last one of `before` ended."""
         self._since_ns = before._since_ns
         return self
 
     def interrupt(self, now_ns: int) -> None:
-        """The exporter was out of reach until now: the collection after that is of unknown age again."""
+        """Note that the exporter was out of reach until now: the next collection is of unknown age."""
         self._since_ns = self._changed_ns = now_ns
         self._pending, self._unread = None, GapReason.SOURCE_DOWN
 
@@ -152,13 +152,13 @@ class FollowedGpu:
         return Gauges({} if self._page.slices else ratios(self._page), utilization, clock_of(mhz))
 
     def _count(self, collection: _Collection) -> list[Reading]:
-        """The readings up to a whole collection: one, or two where it came late."""
+        """Return the readings up to a complete collection: one, or two if it came late."""
         before, self._last = self._last, collection
         end_ns, page = collection.at_ns, collection.page
         mhz = page.values.get(Field.SM_CLOCK)
         if mhz is not None and self.limits and is_clock(mhz, self.limits.sm_clock_max_mhz):
             self._clocks.append((end_ns, round(mhz)))
-        if any(name.startswith(_AVERAGES) for name in collection.changed):  # others may be renewed at other moments
+        if any(name.startswith(_AVERAGES) for name in collection.changed):  # other fields may be renewed at other times
             if self._averaged is not None:
                 self._coverage.followed(end_ns - self._averaged.at_ns + self._averaged.lag_ns)
             self._averaged = collection
@@ -225,9 +225,9 @@ class FollowedGpu:
         return self._until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
 
     def _is_stuck(self, collection: _Collection) -> bool:
-        """Whether the ratios are those of more than two intervals ago, to the last digit, though utilisation is not, or
-        is zero beside them: an exporter shows the last value of a field for as long as no new one comes. No load has
-        averages of more than three digits that repeat for five intervals, whatever utilisation is then."""
+        """Whether the ratios are the same as more than two intervals ago, to the last digit, although utilisation
+        differs or is zero: an exporter shows a field's last value until a new one comes. Ratios of more than three
+        digits that repeat for five intervals are stuck whatever the utilisation: no load has such averages."""
         found, percent = ratios(collection.page), collection.page.utilization_percent()
         if self._alike is None or ratios(self._alike.page) != found:
             self._alike, self._stuck = collection, False
@@ -242,7 +242,7 @@ class FollowedGpu:
         self, before: _Collection | None, page: GpuPage, end_ns: int, gap: GapReason | None,
         counters: Mapping[str, int], calibration: Calibration,
     ) -> list[Reading]:  # fmt: skip
-        """The reading of counters in use, where no `gap` forbids it."""
+        """Return the reading of counters in use, unless a `gap` forbids it."""
         elapsed = page.values[Field.CYCLES_ELAPSED]
         if gap is None and before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed:
             gap = GapReason.COUNTER_STALLED
@@ -253,7 +253,7 @@ class FollowedGpu:
     def _prove_counters(
         self, earlier: GpuPage, later: GpuPage, cycles: Cycles, duration_ns: int, limits: Limits
     ) -> None:
-        """Go on with the self-test that NVML's counters have too, by one more collection."""
+        """Continue the self-test, the same as that of NVML's counters, with one more collection."""
         trial = counted_between(earlier, later)
         if trial is None:
             self._window = Window()
@@ -270,7 +270,7 @@ class FollowedGpu:
         self, calibration: Calibration, earlier: GpuPage, later: GpuPage, clock: Cycles | None, duration_ns: int,
         limits: Limits,
     ) -> None:  # fmt: skip
-        """Compare counters that are in use with the SM clock; those that diverge from it are no longer used."""
+        """Compare counters in use with the SM clock; counters that diverge from it are no longer used."""
         trial = counted_between(earlier, later)
         if trial is None or clock is None or self._window.duration_ns >= WINDOW_NS:
             self._window = Window()
@@ -282,7 +282,7 @@ class FollowedGpu:
                 self._calibration, self._refused, self._clock_doubted = None, True, is_faster(*held)
 
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
-        """Cycles of one SM by the exporter's own values, one a collection: an estimate, whose doubt is not a bound."""
+        """Estimate the cycles of one SM by the exporter's one clock value per collection. The doubt is not a bound."""
         oldest_ns = begin_ns - 3 * self._interval_ns
         self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
         return _integral(self._clocks, begin_ns, end_ns)
@@ -294,7 +294,7 @@ class FollowedGpu:
         counters: Mapping[str, int] | None = None,
         running: Totals | None = None,
     ) -> list[Reading]:
-        """The reading from where the last one ended; none of no duration."""
+        """Return the reading from where the last one ended, in a list that is empty if the duration is zero."""
         begin_ns = self._since_ns
         if end_ns <= begin_ns:
             return []
@@ -310,7 +310,7 @@ class FollowedGpu:
 
 
 def _shows_each_collection(before: GpuPage, now: GpuPage) -> bool:
-    """Whether the page has a counter that runs on, so that no two collections are alike."""
+    """Whether a running counter moved between two pages, so that no two collections are alike."""
     return any(
         name in before.values and now.values.get(name) != before.values[name]
         for name in (Field.ENERGY, Field.CYCLES_ELAPSED)
@@ -318,8 +318,8 @@ def _shows_each_collection(before: GpuPage, now: GpuPage) -> bool:
 
 
 def _alike_before(before: GpuPage, now: GpuPage, duration_ns: int, limits: Limits) -> dict[Pipe, int]:
-    """By how many SM-cycles each pipe is off, at most, where the exporter collects more often than is stated: those
-    between these two had the values of the first then."""
+    """Return by how many SM-cycles each pipe is off at most, if the exporter collects more often than is stated:
+    collections between these two then had the values of the first."""
     earlier, later = ratios(before), ratios(now)
     found = {}
     for pipe, ratio in later.items():

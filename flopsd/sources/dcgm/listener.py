@@ -1,4 +1,4 @@
-"""Whose server listens at a port of this machine. A job can listen where no exporter does, and show what it likes."""
+"""Checks whose server listens at a port of this machine: a job can listen where no exporter does, and show anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LISTEN = "0A"
 
 
 def require_user(url: str, users: Collection[int]) -> None:
-    """Raises SourceError where another user than `users` listens at the port of `url` on this machine. What listens in
+    """Raises SourceError if a user other than `users` listens at the port of `url` on this machine. Who listens in
     another network namespace, or on another machine, is not known."""
     other = next((uid for uid in _listeners(urlsplit(url).port) if uid not in users), None)
     if other is not None:
@@ -25,7 +25,7 @@ def require_user(url: str, users: Collection[int]) -> None:
 
 
 def _listeners(port: int | None) -> list[int]:
-    """The users that listen at a port, by the kernel's tables, in which those who listen come first."""
+    """Return the users that listen at a port, by the kernel's tables, in which listening sockets come first."""
     found = []
     for table in ("tcp", "tcp6"):
         with suppress(OSError, ValueError, IndexError), Path("/proc/self/net", table).open(encoding="ascii") as lines:

@@ -1,4 +1,4 @@
-"""Whether flopsd starts a dcgm-exporter of its own: only where counters are open and nobody else is at them."""
+"""Decides whether flopsd starts a dcgm-exporter of its own: only if counters are open and nothing else uses them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flopsd.sources.nvml.profiling_advice import advice, words_of
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.sources.nvml.without_gpm import gpus_without_gpm
 
-_INTERVAL_SECONDS = 5.0  # several reads a collection, so that none is missed
+_INTERVAL_SECONDS = 5.0  # several reads per collection, so that none is missed
 
 
 def open_own(
     settings: SourceSettings, path: str, fault: SourceUnavailableError, theirs_seconds: float,
     users: Collection[int] | None = None, *, is_asked: bool,
 ) -> Source:  # fmt: skip
-    """A source that starts the program at `path`. `fault` is why no exporter is read; `theirs_seconds` is how
-    often another one would collect, and whose that may be, `users`; `is_asked`: the setting names the program. Raises
+    """Return a source that starts the program at `path`. `fault`: why no exporter is read. `theirs_seconds`: how often
+    another exporter would collect. `users`: whose that may be. `is_asked`: the setting names the program. Raises
     SourceUnavailableError."""
     clock, peaks = settings.clock, settings.peaks
     devices, access = gpus_without_gpm(clock, peaks)

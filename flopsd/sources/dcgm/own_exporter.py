@@ -1,7 +1,7 @@
 """A dcgm-exporter of our own: started with DCGM embedded in it, watched, ended with us.
 
-Flags, log lines and socket activation are those of dcgm-exporter 4.8.2 (d5e5f510, with exporter-toolkit 0.16.0), as
-its source has them; the words by which it ends are those of users' reports, named below. Never tried with the real one.
+Flags, log lines and socket activation are from the source of dcgm-exporter 4.8.2 (d5e5f510, with exporter-toolkit
+0.16.0). The words with which it ends are from users' reports, named below. Never tried with the real exporter.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from flopsd.system.guarded_child import Cost, GuardedChild
 from flopsd.system.process_groups import how_ended
 from flopsd.system.sha256 import file_sha256
 
-_COUNTERS = Path(__file__).parent / "counters.csv"  # watched by the exporter as long as it runs: not a temporary file
-# Settings of another exporter on this machine, such as DCGM_REMOTE_HOSTENGINE_INFO, and secrets, do not reach it.
+_COUNTERS = Path(__file__).parent / "counters.csv"  # the exporter watches it while it runs: not a temporary file
+# All that is passed on: no secrets, and no settings of another exporter here, such as DCGM_REMOTE_HOSTENGINE_INFO.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NODE_NAME", "NVIDIA_VISIBLE_DEVICES")
 _VERSION = re.compile(r'msg="Starting dcgm-exporter" Version=(\S+)')
 _SERVING = "Starting webserver"
 _MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
-_LINES, _LINE_BYTES, _TEXT_MAX = 50, 16 * 1024, 300  # of its log: kept, of each the end, and what an error repeats
+_LINES, _LINE_BYTES, _TEXT_MAX = 50, 16 * 1024, 300  # of its log: lines kept, the end of a line, the text in an error
 GIVE_BACK_SECONDS, END_SECONDS = 1.0, 5.0
 
 
@@ -54,7 +54,7 @@ _WORDS = (
 
 
 def ending_of(lines: Sequence[str]) -> tuple[Ending, str]:
-    """What the last line that says why says."""
+    """Return why the exporter ended, by the last line that names a reason, and the text of that line."""
     for line in reversed(lines):
         lowered = line.lower()
         for ending, words in _WORDS:
@@ -64,20 +64,20 @@ def ending_of(lines: Sequence[str]) -> tuple[Ending, str]:
 
 
 class OwnExporter:
-    """One address, and the program behind it: none, or one at a time."""
+    """One address, and the program behind it, of which at most one runs at a time."""
 
     def __init__(self, path: str, interval_ms: int) -> None:
         """Raises SourceUnavailableError."""
         self.path, self._interval_ms = path, interval_ms
         self.version: str | None = None
         self.lines: deque[str] = deque(maxlen=_LINES)
-        self.is_serving = False  # whether it says that it answers
+        self.is_serving = False  # whether its log says that it answers
         self._rest = b""
         self._child: GuardedChild | None = None
         self._before, self._now = Cost(), Cost()
-        self.memory_bytes = 0  # the most that it had at a look
+        self.memory_bytes = 0  # the most seen at a look
         try:
-            # Held as long as this source, also between two starts: no other process can answer in the exporter's place.
+            # Kept open as long as this source, even between two starts: no other process can answer in its place.
             self._listener = socket.create_server(("127.0.0.1", 0))
         except OSError as fault:
             why = f"no port for a dcgm-exporter can be opened: {fault.strerror}"
@@ -92,7 +92,7 @@ class OwnExporter:
         return None if self._child is None else self._child.process.pid
 
     def program_sha256(self) -> str | None:
-        """Of the file that runs, also where another one has its path by now; of a script, of the file at the path."""
+        """Return the digest of the running file, even if another file has its path by now; of a script, by its path."""
         running = f"/proc/{self.pid}/exe"
         try:
             is_binary = os.readlink(running).startswith(os.path.realpath(self.path))
@@ -102,11 +102,11 @@ class OwnExporter:
 
     @property
     def cost(self) -> Cost:
-        """Of all starts together; of what died by itself as at the last look."""
+        """The cost of all starts together; for a program that died by itself, as of the last look."""
         return Cost(self._before.cpu_ns + self._now.cpu_ns, self._now.memory_bytes)
 
     def start(self) -> None:
-        """Only where none runs. Raises SourceUnavailableError."""
+        """Start the program; only if none runs. Raises SourceUnavailableError."""
         self.lines.clear()
         self._rest, self.is_serving = b"", False
         flags = ("-f", str(_COUNTERS), "-c", str(self._interval_ms), "-a", self.address, "--web-systemd-socket")
@@ -119,27 +119,27 @@ class OwnExporter:
         os.set_blocking(self._child.output.fileno(), False)
 
     def look(self) -> str | None:
-        """Take in what it said and cost; how it ended, None while it runs."""
+        """Take in the log and the cost of the program; return how it ended, None while it runs."""
         if self._child is None:
             return "is not running"
-        self._now = self._child.cost() or self._now  # first: what one that ended has cost is gone once it is waited for
+        self._now = self._child.cost() or self._now  # first: the cost of an ended process is gone once poll reaped it
         self.memory_bytes = max(self.memory_bytes, self._now.memory_bytes)
         code = self._child.process.poll()
-        self._read()  # last: what it said at its end is there now
+        self._read()  # last: its final words are there now
         return None if code is None else f"ended with {how_ended(code)}"
 
     def stop(self) -> None:
-        """End it and what it started. Harmless where it has ended."""
+        """End the program and what it started. Harmless if it has ended."""
         child, self._child = self._child, None
         if child is None:
             return
         child.end()
-        _wait(child, END_SECONDS)  # stuck in the driver, it is left to the kernel
+        _wait(child, END_SECONDS)  # a process stuck in the driver is left to the kernel
         child.output.close()
         self._before, self._now = Cost(self._before.cpu_ns + self._now.cpu_ns), Cost()
 
     def close(self) -> None:
-        """Let it give the counters back, and end it."""
+        """Let the program release the counters, and end it."""
         if self._child is not None:
             self._child.process.terminate()
             _wait(self._child, GIVE_BACK_SECONDS)
@@ -173,6 +173,6 @@ def _wait(child: GuardedChild, seconds: float) -> None:
 
 
 def _text(line: str) -> str:
-    """The message of a line of its log."""
+    """Return the message in a line of the log."""
     found = _MESSAGE.search(line)
     return (found[1] if found else line)[:_TEXT_MAX]

@@ -1,8 +1,8 @@
-"""A dcgm-exporter that flopsd starts, as a source: what is read of it is what is read of any other.
+"""A dcgm-exporter that flopsd starts, as a source. It is read like any other exporter.
 
-It is started again when it dies or hangs, ever more rarely, and ended while a profiler runs, unless it was asked for.
-Refused for lack of privilege, or on GPUs without profiling fields, it is not started again: nothing changes as long as
-this process runs. Until it answers, its GPUs are bounded by NVML.
+It is started again when it dies or hangs, ever more rarely, and ended while a profiler runs, unless a setting asks for
+it. If it is refused for lack of privilege, or its GPUs have no profiling fields, it is not started again: neither
+changes while this process runs. Until it answers, NVML bounds its GPUs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from flopsd.sources.nvml.counter_servers import PROFILERS, SERVERS, running
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-SILENT_START_NS = 10 * NS_PER_S  # of one whose log does not say when it answers
+SILENT_START_NS = 10 * NS_PER_S  # for an exporter whose log does not say when it answers
 STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
 SILENT_NS = 15 * NS_PER_S  # longer than this without a page: it hangs
-LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which comes first
+LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which takes precedence
 LOOK_FOR_PROFILERS_NS = 10 * NS_PER_S  # milliseconds each, where a thousand processes run
 _BACKOFF_NS = {Ending.FAULT: (NS_PER_S, 64 * NS_PER_S), Ending.IN_USE: (60 * NS_PER_S, 600 * NS_PER_S)}
 _HINTS = {
@@ -42,9 +42,9 @@ class OwnDcgmSource:
         self, clock: Clock, devices: Sequence[Device], path: str, interval_ms: int, read: Callable[[str], DcgmSource],
         remedy: str, read_other: Callable[[], DcgmSource] | None,
     ) -> None:  # fmt: skip
-        """`devices` are those that it is started for, `read` reads a page by its address, `remedy` is for lack of
-        privilege. `read_other` reads another exporter, which takes its place where one comes; None: this one stays.
-        Raises SourceUnavailableError."""
+        """`devices`: those that the exporter is started for. `read` opens the page at an address. `remedy`: for lack of
+        privilege. `read_other` opens another exporter that takes the place of this one; None: this one stays. Raises
+        SourceUnavailableError."""
         why = "dcgm-exporter is starting"
         self._starting = [replace(one, evidence=Evidence.GAP, evidence_reason=why) for one in devices]
         self._clock, self._open, self._open_other = clock, read, read_other
@@ -53,9 +53,9 @@ class OwnDcgmSource:
         self._reader: DcgmSource | None = None
         self._sha256: str | None = None
         self._starts = 0
-        self._fault: SourceUnavailableError | None = None  # since it gave a page last
+        self._fault: SourceUnavailableError | None = None  # since it last gave a page
         self._retry_ns: int | None = None  # when it is started again; None: it runs, or never
-        self._backoff_ns: dict[Ending, int] = {}  # since it answered last: the next pause
+        self._backoff_ns: dict[Ending, int] = {}  # since it last answered: the next pause
         self._answered_ns = self._looked_ns = self._looked_for_profilers_ns = clock.boottime_ns()
         self._others: frozenset[int] = frozenset()
         self._is_over = self._has_ended = False  # another exporter is read; the program is not to be started again
@@ -88,7 +88,7 @@ class OwnDcgmSource:
         }
 
     def read(self) -> Sweep:
-        """What became known since the last read. Raises SourceUnavailableError while the exporter gives nothing."""
+        """Return what became known since the last read. Raises SourceUnavailableError while nothing can be read."""
         now_ns = self._clock.boottime_ns()
         if self._open_other is not None and not self._is_over and now_ns - self._looked_ns >= LOOK_NS:
             self._look_for_others(now_ns)
@@ -106,7 +106,7 @@ class OwnDcgmSource:
         ended = self._exporter.look()
         if ended is not None:
             ending, words = ending_of(list(self._exporter.lines))
-            # One that had the counters did not end because they were taken, whatever it has said of other things.
+            # An exporter that had the counters did not end because they were taken, whatever else its log says.
             self._fail(ending if self._is_first else Ending.FAULT, f"{ended}: {words}")
         sweep = self._read_page(now_ns)
         cost = self._exporter.cost
@@ -131,7 +131,7 @@ class OwnDcgmSource:
 
     def _read_page(self, now_ns: int) -> Sweep:
         if not self._exporter.is_serving and now_ns - self._answered_ns < SILENT_START_NS:
-            return self._nothing()  # a request would only wait, and the end of a run with it
+            return self._nothing()  # a request would only wait, and delay the end of a run
         try:
             if self._reader is None:
                 self._reader = self._open(f"http://{self._exporter.address}/metrics")
@@ -146,7 +146,7 @@ class OwnDcgmSource:
         return sweep
 
     def _nothing(self, fault: SourceError | None = None) -> Sweep:
-        """What a read gives while there is no page: none at the first start. Raises else: NVML has the devices then."""
+        """Return an empty sweep, at the first start without a page. Raises otherwise: NVML then has the devices."""
         if self._fault is not None:
             raise self._fault
         if fault is not None and self._reader is not None:
@@ -154,7 +154,7 @@ class OwnDcgmSource:
         return Sweep(())
 
     def _answers(self) -> None:
-        """It gave a first page since it was started. One without profiling fields is of no use."""
+        """Note the first page since a start. An exporter without profiling fields is of no use. Raises as `_fail`."""
         assert self._reader is not None
         if not self._reader.has_field(Field.TENSOR):
             self._exporter.look()  # what it has said until now
@@ -172,7 +172,7 @@ class OwnDcgmSource:
         )  # fmt: skip
 
     def _fail(self, ending: Ending, words: str) -> None:
-        """It gives nothing: end it, and start it again later, or not. Raises SourceUnavailableError."""
+        """End an exporter that gives nothing, and plan its next start, if any. Raises SourceUnavailableError."""
         self._exporter.stop()
         if self._reader is not None:
             self._reader.interrupt()
@@ -193,8 +193,8 @@ class OwnDcgmSource:
         raise self._fault
 
     def _give_way(self, now_ns: int, is_due: bool) -> None:
-        """End ours, or do not start it, while a profiler runs, which is refused the counters as long as ours has them.
-        Raises SourceUnavailableError then."""
+        """End our exporter, or do not start it, while a profiler runs: that is refused the counters as long as ours has
+        them. Raises SourceUnavailableError then."""
         if self._has_ended or not (is_due or now_ns - self._looked_for_profilers_ns >= LOOK_FOR_PROFILERS_NS):
             return
         self._looked_for_profilers_ns = now_ns
@@ -203,8 +203,8 @@ class OwnDcgmSource:
             self._fail(Ending.IN_USE, f"{name} runs here (process {pid}), and flopsd leaves them to it")
 
     def _look_for_others(self, now_ns: int) -> None:
-        """End ours where another server of the counters stays: it is refused them as long as ours has them. One that
-        is gone at the next look was an attempt, perhaps of another flopsd."""
+        """End our exporter if another server of the counters stays: it is refused them as long as ours has them. A
+        server that is gone at the next look was an attempt, perhaps of another flopsd."""
         self._looked_ns = now_ns
         seen = {pid: name for pid, name in running(SERVERS).items() if pid != self._exporter.pid}
         stay = self._others & seen.keys()

@@ -1,4 +1,4 @@
-"""One dcgm-exporter, scraped: its page to readings of each GPU. Only its text is read, no DCGM engine is asked."""
+"""Scrapes one dcgm-exporter and makes readings of each GPU on its page. No DCGM engine is asked."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ class DcgmSource:
         origins: Mapping[DeviceUid, str] | None = None, clocks: Callable[[int], SmClocks | None] = lambda _: None,
         users: Collection[int] | None = None,
     ) -> None:  # fmt: skip
-        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it, which
-        keep what is not older than its argument: the exporter has one sample a collection, they have one a second or
-        more. `users`: whose server is believed at this machine's port; None: whoever's. Raises
-        SourceUnavailableError."""
+        """`interval_seconds`: how often the exporter collects. `clocks` opens NVML's SM clocks, which keep samples for
+        as many ns as its argument: they have one a second or more, the exporter only one a collection. `users`: whose
+        server is believed at this machine's port; None: any user's. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
         self._users, self._gpus = users, dict[DeviceUid, FollowedGpu]()
         self._body: bytes | None = None
         self._pages: Mapping[DeviceUid, GpuPage] = {}
-        # A proxy of the environment is for the world outside; the exporter is on this machine or beside it.
+        # A proxy in the environment is for the outside world; the exporter is on this machine or next to it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             pages = self._scrape()
@@ -81,8 +80,8 @@ class DcgmSource:
         }
 
     def read(self) -> Sweep:
-        """What became known since the last read. Raises SourceError where the exporter has not answered for
-        longer than 5 s or half its collection interval."""
+        """Return what became known since the last read. Raises SourceError if the exporter has not answered for more
+        than 5 s, or half its collection interval if that is less."""
         before_ns, patience_ns = self._clock.boottime_ns(), 2 * self._interval_ns + 2 * NS_PER_S
         try:
             pages = self._scrape()
@@ -111,7 +110,7 @@ class DcgmSource:
         return Sweep(tuple(readings), gauges, patience_ns)
 
     def interrupt(self) -> None:
-        """The exporter is out of reach until the next page: the collection on that is of unknown age."""
+        """Note that the exporter is out of reach until the next page, whose collection is of unknown age."""
         self._is_interrupted, now_ns = True, self._clock.boottime_ns()
         for gpu in self._gpus.values():
             gpu.interrupt(now_ns)
@@ -121,7 +120,7 @@ class DcgmSource:
         return any(wanted in page.values for page in self._pages.values())
 
     def poll(self, until_ns: int) -> int | None:
-        """Read the SM clocks that are due before the next read, at `until_ns`; when the next are due."""
+        """Read the SM clocks that are due before the next read, at `until_ns`; return when the next clocks are due."""
         return None if self._clocks is None else self._clocks.poll(until_ns)
 
     def close(self) -> None:
@@ -132,17 +131,17 @@ class DcgmSource:
         return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, self._clocks)
 
     def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
-        """The page as it is now. Raises SourceError."""
+        """Return the page as it is now. Raises SourceError."""
         try:
             self._require_user()
             body = self._fetch()
-            self._require_user()  # who listened only for that moment
+            self._require_user()  # in case somebody listened only for that moment
         except urllib.error.HTTPError as fault:
             fault.close()
             raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
         except SourceError:
             raise
-        except Exception as fault:  # http.client has errors of its own beside OSError and ValueError
+        except Exception as fault:  # http.client has errors that are neither OSError nor ValueError
             raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
         if body is None:
             raise SourceError(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes", hint=_SEE_WHETHER)
@@ -154,7 +153,7 @@ class DcgmSource:
         return self._pages
 
     def _require_user(self) -> None:
-        """Raises SourceError, which no scrape after it is forgiven."""
+        """Raises SourceError if another user listens. Unlike other failures, that is not forgiven for a while."""
         try:
             if self._users is not None:
                 require_user(self._url, self._users)
@@ -163,7 +162,7 @@ class DcgmSource:
             raise
 
     def _fetch(self) -> bytes | None:
-        """The page, or None where it is too long. Raises TimeoutError also where it comes bit by bit without end."""
+        """Return the page, or None if it is too long. Raises TimeoutError also if it comes bit by bit without end."""
         until_ns, body = self._clock.boottime_ns() + round(_TIMEOUT_SECONDS * NS_PER_S), bytearray()
         with self._opener.open(self._url, timeout=_TIMEOUT_SECONDS) as answer:
             while part := answer.read1(_PART_BYTES):
@@ -176,6 +175,6 @@ class DcgmSource:
 
 
 def _root(fault: BaseException) -> BaseException:
-    """What is behind a chain of errors; urllib puts it into `reason`."""
+    """Return the first cause in a chain of errors; urllib puts it into `reason`."""
     inner = fault.__cause__ or getattr(fault, "reason", None)
     return _root(inner) if isinstance(inner, BaseException) else fault

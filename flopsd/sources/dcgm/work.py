@@ -14,7 +14,7 @@ from flopsd.sources.dcgm.exposition import NOT_PERMITTED, PREFIX, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import Calibration, Interval
 from flopsd.sources.nvml.plausibility import IDLE_POWER_RATIO
 
-RATIO_MAX = 1.005  # rounding of what is an average of averages
+RATIO_MAX = 1.005  # an average of averages may be rounded up to this
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
 SUB_PIPES = ((Field.HMMA, Pipe.TENSOR_HMMA), (Field.IMMA, Pipe.TENSOR_IMMA), (Field.DFMA, Pipe.TENSOR_DFMA))
 _RATIOS = (Field.GR_ENGINE, Field.SM_ACTIVE, Field.TENSOR, *(f for f, _ in (*VECTOR_PIPES, *SUB_PIPES)))
@@ -30,7 +30,7 @@ COUNTERS_NAME = "DCGM 1084-1096"
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The evidence that a page allows; `gap` where it allows none."""
+    """The evidence that a page allows; `gap`: it allows none."""
 
     evidence: Evidence
     reason: str = ""
@@ -41,7 +41,7 @@ class Expected:
 def expect(
     page: GpuPage, limits: Limits | None, calibration: Calibration | None, clock_known: bool, hopper: bool
 ) -> Expected:
-    """The best evidence for a GPU, why it is not better and what would make it so."""
+    """Return the best evidence for a GPU, why it is not better and what would make it so."""
     if page.slices:
         profiles = ", ".join(sorted(page.slices.values()))
         return _none(GapReason.NOT_SUPPORTED, f"MIG is on ({profiles}): no SM count of a slice is known here, "
@@ -135,8 +135,8 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
 
 
 def zero_at_full_load(page: GpuPage) -> bool:
-    """Whether every activity field there is reads exactly zero on a GPU that runs kernels by all other signs: by its
-    power too, which not every exporter can tell, unless a field is there that no kernel leaves at zero."""
+    """Whether every activity field on the page is exactly zero on a GPU that runs kernels by all other signs. Power is
+    one of them, which not every exporter shows, unless there is a field that no kernel leaves at zero."""
     percent, watts, limit = page.utilization_percent(), *map(page.values.get, (Field.POWER_USAGE, Field.POWER_LIMIT))
     read = [page.values[f] for f in _RATIOS if f in page.values]
     if Field.TENSOR not in page.values or any(read) or percent is None or percent < _IN_USE_PERCENT:
@@ -147,7 +147,7 @@ def zero_at_full_load(page: GpuPage) -> bool:
 
 
 def ratios(page: GpuPage) -> dict[Pipe, float]:
-    """Activity by pipe, of the fields that are there. What no sub-pipe accounts for is TENSOR."""
+    """Return the activity by pipe, of the fields that are there. What no sub-pipe accounts for is TENSOR."""
     found = {
         pipe: min(page.values[f], 1.0) for f, pipe in (*SUB_PIPES, *VECTOR_PIPES)
         if f in page.values and 0 <= page.values[f] <= RATIO_MAX
@@ -159,7 +159,7 @@ def ratios(page: GpuPage) -> dict[Pipe, float]:
 
 
 def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
-    """Activity over cycles of one SM, with the clock's doubt."""
+    """Return the activity over cycles of one SM, with the clock's doubt."""
     found = ratios(page)
     return activity(
         found,
@@ -170,41 +170,41 @@ def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
 
 
 def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
-    """SM-cycles at most in `duration_ns`, from one utilisation sample in it. The driver's sample stands for a 6th of a
-    second at least; all other time counts as fully busy, at the highest clock."""
+    """Return the most SM-cycles in `duration_ns`, from one utilisation sample in it. The driver's sample stands for a
+    sixth of a second at least; all other time counts as fully busy, at the highest clock."""
     sampled_ns = min(duration_ns, _UTILIZATION_STANDS_FOR_NS)
     at_most = min(int(percent) + 1, 100)
     return Busy(max_sm_cycles(limits, duration_ns - sampled_ns + ceil_div(sampled_ns * at_most, 100)))
 
 
 def has_counters(page: GpuPage) -> bool:
-    """Whether the counters are there that all others need."""
+    """Whether the page has the counters that all others need."""
     return Field.CYCLES_ELAPSED in page.values and Field.CYCLES_MMA in page.values
 
 
 def totals(page: GpuPage, calibration: Calibration) -> Totals:
-    """The counters in SM-cycles. Text gives them whole, the parser to 53 bits: differences are off by 1e-16 of
-    the total at most, and none of them falls by it."""
+    """Return the counters in SM-cycles. The text has all digits, the parser keeps 53 bits: differences are off by at
+    most 1e-16 of the total, and rounding makes no counter fall."""
     counted = {pipe: int(page.values[f]) for f, pipe in _COUNTERS if f in page.values}
     counted[Pipe.TENSOR] = int(page.values[Field.CYCLES_MMA])
-    # How DMMA and DFMA relate is documented nowhere: never both. What this leaves out stays under TENSOR.
+    # It is documented nowhere how DMMA and DFMA relate, so they are never added. The rest stays under TENSOR.
     double = [page.values[f] for f in (Field.CYCLES_DMMA, Field.CYCLES_DFMA) if f in page.values]
     if double:
         counted[Pipe.TENSOR_DFMA] = int(max(double))
     found = calibration.totals(int(page.values[Field.CYCLES_ELAPSED]), counted)
     missing = sorted(pipe.value for pipe in Pipe if pipe not in counted)
-    # A changed set of pipes is a new beginning, and not counters that fell.
+    # A changed set of pipes is a new origin: its counters have not fallen.
     return replace(found, origin=f"{found.origin}, without {' '.join(missing)}") if missing else found
 
 
 def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
-    """Pipes of which no counter is there. Tensor sub-pipes are in TENSOR then."""
+    """Return the vector pipes without a counter. Tensor sub-pipes without one are in TENSOR."""
     vector = {pipe for _, pipe in VECTOR_PIPES}
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
 
 
 def counted_between(earlier: GpuPage, later: GpuPage) -> Interval | None:
-    """What the counters grew by from one collection to the next; None: they are not there, or say nothing."""
+    """Return the growth of the counters from one collection to the next; None: they are missing, or show nothing."""
     if not (has_counters(earlier) and has_counters(later)):
         return None
     before, now = earlier.values, later.values

@@ -1,8 +1,8 @@
 """AWS Trainium and Inferentia2: FLOP as the Neuron runtime counts them, through neuron-monitor or sysfs.
 
 The figure is executions x the compiled graph's multiply-adds x 2, counted in software by libnrt: model FLOP of the
-Tensor Engine, blind to the number format. Whether every NKI kernel is in it is not known, so a core that is busy
-without FLOP is a gap. See `flopsd.sources.neuron.document` for the sources.
+Tensor Engine, regardless of the number format. It is not known whether every NKI kernel is counted, so a core that is
+busy without FLOP is a gap. See `flopsd.sources.neuron.document` for the sources.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _INSTALLED = "/opt/aws/neuron/bin/neuron-monitor"
 
 
 def open_source(settings: SourceSettings) -> NeuronSource:
-    """The Neuron chips of this machine; one without any does not import what reads them. Tests set the options `sysfs`
-    and `module`, the driver's sysfs folders, which are not settings. Raises SourceUnavailableError with the remedy; it
-    may wait some seconds for the first document."""
+    """Open the Neuron chips of this machine; without any, do not import the code that reads them. Tests set the options
+    `sysfs` and `module`, the driver's sysfs folders, which are not settings. Raises SourceUnavailableError with the
+    remedy. May wait some seconds for the first document."""
     from flopsd.sources.neuron.sysfs import Tree, has_device_node
 
     options = settings.options

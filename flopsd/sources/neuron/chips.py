@@ -1,4 +1,4 @@
-"""The chips as devices. A device is a chip: its cores share a peak, and the peak table knows chips."""
+"""The chips as devices. A device is a chip: its cores share a peak, and the peak table lists chips."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Chip:
     since_ns: int
     node: ChipNode | None
     flop_begin: int | None = None  # sysfs total of all cores when they were first read
-    totals: tuple[int, ...] | None = None  # of each core when they were last read
+    totals: tuple[int, ...] | None = None  # the sysfs total of each core when last read
     moved: int = 0  # documents with counted work during which the sysfs total moved
-    stood: int = 0  # and during which it did not
+    stood: int = 0  # documents with counted work during which it did not
 
     @property
     def flop_total(self) -> int | None:
@@ -31,7 +31,7 @@ class Chip:
 
     @property
     def sysfs_live(self) -> bool | None:
-        """Whether its sysfs total moves while work is done, or only when a process exits. None: not seen yet."""
+        """Whether the sysfs total moves while work is done, not only when a process exits. None: not seen yet."""
         return self.moved > self.stood if self.moved or self.stood else None
 
     def expect(self, evidence: Evidence, reason: str = "", fix: str = "") -> None:
@@ -39,8 +39,8 @@ class Chip:
             self.device = replace(self.device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
 
     def read_total(self, *, worked: bool = False) -> bool:
-        """Read the sysfs total; false where it cannot be read, and then what was read before stays. `worked`: work was
-        counted since the last time, so that a live total must have moved."""
+        """Read the sysfs total; return False, and keep the last one, if it cannot be read. `worked`: work was counted
+        since the last read, so that a live total must have moved."""
         before, earlier = self.totals, self.flop_total
         totals = self.node.flop_totals_after(before) if self.node is not None else None
         if totals is None:
@@ -55,16 +55,16 @@ class Chip:
 
     @property
     def counters(self) -> dict[str, int]:
-        """The sysfs total as last read and as first read by this process; empty where there is none. An auditor
-        compares its growth with the FLOP that the stream counted. `neuron_sysfs_live` states whether they can be
-        compared while a process runs (1) or only after it exited (0)."""
+        """The sysfs total as last read and as first read by this process; empty if there is none. An auditor compares
+        its growth with the FLOP that the stream counted. `neuron_sysfs_live` states whether they can be compared while
+        a process runs (1) or only after it exited (0)."""
         if self.flop_total is None or self.flop_begin is None:
             return {}
         totals = {"neuron_sysfs_flop_total": self.flop_total, "neuron_sysfs_flop_begin": self.flop_begin}
         return totals if self.sysfs_live is None else {**totals, "neuron_sysfs_live": int(self.sysfs_live)}
 
     def expect_growth(self, tree: Tree, why: str) -> None:
-        """Set what the totals can give, `why` being the reason for not going by neuron-monitor."""
+        """Set the evidence that the totals can give. `why`: the reason for not using neuron-monitor."""
         install = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
         driver = f"driver {tree.driver}" if tree.driver else "a driver of unknown version"
         if self.node is None or not self.node.totals:
@@ -79,7 +79,7 @@ class Chip:
         self.device = replace(self.device, shared=shared)
 
     def read_growth(self, now_ns: int) -> Reading:
-        """What the totals grew by. One that cannot be read is a gap whose FLOP the next total still holds."""
+        """Return the growth of the totals. If they cannot be read, that is a gap: the next totals hold its FLOP."""
         before, since_ns = self.totals, self.since_ns
         self.since_ns = now_ns
         if self.device.evidence is not Evidence.COUNT:
@@ -97,7 +97,7 @@ class Chip:
 
 
 def sysfs_facts(chips: Sequence[Chip], tree: Tree) -> dict[str, str | None]:
-    """What sysfs shows, for the ledger: text only."""
+    """Return what sysfs shows, for the ledger: text only."""
     seen = {chip.sysfs_live for chip in chips if chip.flop_total is not None}
     moves = None if not seen else "not seen" if None in seen else "live" if all(seen) else "at exit"
     nodes = [chip.node for chip in chips if chip.node is not None]
@@ -111,8 +111,8 @@ def sysfs_facts(chips: Sequence[Chip], tree: Tree) -> dict[str, str | None]:
 
 
 def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
-    """The chips that a document counts, or else sysfs; none where neither does. Where sysfs shows another number of
-    chips than neuron-monitor, which of them is which is not known."""
+    """Return the chips that a document, or else sysfs, counts; none if neither does. If sysfs shows another number of
+    chips than neuron-monitor, it is not known which chip is which."""
     count = document.device_count if document.device_count is not None else len(tree.chips)
     nodes: Sequence[ChipNode | None] = tree.chips if len(tree.chips) == count else [None] * count
     model = document.device_type or next((n.device_name for n in nodes if n is not None and n.device_name), None)
@@ -122,7 +122,7 @@ def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, n
 
 
 def chips_of_sysfs(tree: Tree, now_ns: int, known: Sequence[Chip] = ()) -> list[Chip]:
-    """The chips that sysfs shows, without the `known` ones."""
+    """Return the chips that sysfs shows, without the `known` ones."""
     name = next((node.device_name for node in tree.chips if node.device_name), None)
     nodes = [chip.node for chip in known]
     return [chip for chip in _chips(tree.chips, name, tree, now_ns) if chip.node not in nodes]
@@ -135,8 +135,8 @@ def _chips(nodes: Sequence[ChipNode | None], model: str | None, tree: Tree, now_
         index = at if node is None else node.index
         serial = node.serial if node is not None and serials[node.serial] == 1 else None
         device = Device(
-            # Without a serial number the index has to do: it is stable on one host, whose name is in the ledger
-            # too. An instance id would be unique, and would disclose whose machine it was.
+            # Without a serial number the index has to do: it is stable on one host, whose name is in the ledger too. An
+            # instance id would be unique, but would disclose whose machine it was.
             uid=f"NEURON-{serial}" if serial is not None else f"neuron{index}",
             index=index,
             vendor="aws",

@@ -1,4 +1,4 @@
-"""Which runtimes report time that was counted already: more than passed, or a report that is printed again. Pure."""
+"""Finds runtimes that report time that was counted already: more than passed, or a report printed again. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from flopsd.core.dataclass import dataclass
 from flopsd.sources.neuron.document import MonitorDocument, Runtime
 from flopsd.system.clock import NS_PER_S
 
-_AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
-_KEPT_NS = 60 * NS_PER_S  # of a runtime that is not listed any more: it may only have been left out
+_AHEAD_NS = 2 * NS_PER_S  # how late a first document may have come, so that later ones seem to come too early
+_KEPT_NS = 60 * NS_PER_S  # for a runtime that is no longer listed: it may only have been left out
 
 
 @dataclass(slots=True)
 class _Counted:
-    """Of one runtime: its last reports, when they came, and by how much its periods are longer than the time since."""
+    """One runtime: its last reports, when they came, and by how much its periods exceed the time that passed."""
 
     reports: list[object]
     at_ns: int
@@ -20,13 +20,13 @@ class _Counted:
 
 
 class CountedPeriods:
-    """Of the runtimes of the last documents."""
+    """The counted periods of the runtimes in the last documents."""
 
     def __init__(self) -> None:
         self._runtimes: dict[str, _Counted] = {}
 
     def ahead(self, document: MonitorDocument, at_ns: int) -> frozenset[str]:
-        """The runtimes whose work in a document, whose period ended at `at_ns`, is not to be counted."""
+        """Return the runtimes whose work in a document must not be counted. `at_ns`: when its period ended."""
         listed: dict[str, list[tuple[Runtime, object]]] = {}
         for runtime, report in zip(document.runtimes, document.report, strict=False):
             listed.setdefault(runtime.key, []).append((runtime, report))
@@ -37,7 +37,7 @@ class CountedPeriods:
             period_ns = round(max(worked, default=0) * NS_PER_S)
             before = self._runtimes.setdefault(key, _Counted([], at_ns - period_ns))
             ahead_ns = max(0, before.ahead_ns + period_ns - (at_ns - before.at_ns))
-            # Periods are printed to the nanosecond and rates to the FLOP/s: two of a runtime at work do not read alike.
+            # Periods are printed to the nanosecond and rates to the FLOP/s: no two reports of a busy runtime are alike.
             if worked and (ahead_ns > _AHEAD_NS or reports == before.reports):
                 found.add(key)
                 ahead_ns = max(0, ahead_ns - period_ns)

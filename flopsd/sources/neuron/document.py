@@ -1,6 +1,6 @@
 """One line of neuron-monitor as a `MonitorDocument`. Pure.
 
-Every metric group carries its own `period` and `error`, every runtime one too. What is absent stays absent:
+Every metric group has its own `period` and `error`, every runtime an `error` too. What is absent stays absent:
 tools of 2023 print no FLOP rate at all, later ones `effective_flops`, the guide has `flops`.
 Sources: AWS's neuron-monitor user guide (SDK 2.32); captures on trn1, inf1 and inf2 in tests/samples.
 """
@@ -29,7 +29,7 @@ _HARDWARE_FACTS = (
 )  # fmt: skip
 _ABSURD_EXPONENT = 30  # beyond 10^30, or below its inverse, an exact number would only cost memory
 _LONGEST_NUMBER = 64
-SAID_CHARACTERS = 200  # of what it says of a fault
+SAID_CHARACTERS = 200  # kept of its text on a fault
 _MOST_PARTS = 1000  # chips of a machine, cores of a chip: room is made for each
 _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")
 
@@ -49,7 +49,7 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """One process that has the Neuron runtime open. `error` is not empty where its report is unusable."""
+    """One process that has the Neuron runtime open. `error` is not empty if its report is unusable."""
 
     key: str
     error: str
@@ -59,7 +59,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class MonitorDocument:
-    """One line of output. `rate_field` is None where no core reports a FLOP rate."""
+    """One line of output. `rate_field` is None if no core reports a FLOP rate."""
 
     runtimes: tuple[Runtime, ...]
     rate_field: str | None
@@ -70,7 +70,7 @@ class MonitorDocument:
     instance_type: str | None
     hardware_error: str
     facts: Mapping[str, str | int] = field(default_factory=dict)
-    report: Sequence[object] = ()  # of its runtimes, as it was printed
+    report: Sequence[object] = ()  # the part on its runtimes, as printed
 
     @property
     def has_periods(self) -> bool:
@@ -78,12 +78,12 @@ class MonitorDocument:
 
 
 def scrub(text: str) -> str:
-    """`text` without ids of instances, images and networks: they do not belong in a ledger."""
+    """Return `text` without ids of instances, images and networks: they do not belong in a ledger."""
     return _IDENTIFIER.sub("(id)", text)
 
 
 def parse(line: bytes) -> MonitorDocument:
-    """The document in one line. Raises DocumentError: not JSON, or not the shape of a document."""
+    """Return the document in one line. Raises DocumentError: not JSON, or not the shape of a document."""
     try:
         data = json.loads(
             line, parse_float=partial(_short, Decimal), parse_int=partial(_short, int), parse_constant=Decimal
@@ -142,7 +142,7 @@ def _core(report: Mapping[str, Any]) -> Core:
 
 
 def _number(value: object) -> Fraction | GapReason | None:
-    """An exact number of at least zero, None for nothing, or what is wrong with it."""
+    """Return an exact number of at least zero, None for no value, or what is wrong with it."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | Decimal):

@@ -1,9 +1,9 @@
 """One document by chip: FLOP over its period, or why that is not known. Pure.
 
-Cores are logical ones (LNC): `index // cores per chip` is the chip. Every runtime lists every core with what
-it itself did there, so a core's FLOP are the sum over the runtimes, each rate times that runtime's own period.
-FLOP are credited when an execution completes: one that takes longer than a period is in a later document, and
-meanwhile its core is busy without FLOP, which is a gap and never zero work.
+Cores are logical ones (LNC): `index // cores per chip` is the chip. Every runtime lists every core with its own work
+there, so a core's FLOP are the sum over the runtimes, each rate times that runtime's own period. FLOP are credited when
+an execution completes: one that takes longer than a period is in a later document. Meanwhile its core is busy without
+FLOP, which is a gap and never zero work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flopsd.sources.validate import MOST
 from flopsd.system.clock import NS_PER_S
 
 PERIOD_SECONDS = 1
-BUSY_PERCENT = 50  # from here on a core without any FLOP did uncounted work
+BUSY_PERCENT = 50  # above it, a core without any FLOP did uncounted work
 
 # By runtime, the cores that it has been seen to use, and still lists.
 Runtimes = Mapping[str, frozenset[int]]
@@ -28,28 +28,28 @@ Runtimes = Mapping[str, frozenset[int]]
 
 @dataclass(frozen=True, slots=True)
 class ChipFlop:
-    """One document, by chip. `has_rate` is false where runtimes are open and no FLOP rate is printed."""
+    """One document, by chip. `has_rate` is false if runtimes are open and no FLOP rate is printed."""
 
     period_ns: int
     work: Sequence[Counted | Gap]
     utilization_ratio: Sequence[float | None]
     runtimes: Runtimes
     has_rate: bool
-    missing: Mapping[str, Missing]  # by runtime, what is listed no more
+    missing: Mapping[str, Missing]  # by runtime, what is no longer listed
 
 
 def account(
     document: MonitorDocument, chips: int, cores_per_chip: int, before: Runtimes, ahead: Collection[str] = ()
 ) -> ChipFlop:
-    """The work of each of `chips`, `before` being the runtimes of the document before this one, and `ahead` those whose
-    report is of time that was counted already: what they did in it is not known.
+    """Return the work of each of `chips`. `before`: the runtimes of the previous document. `ahead`: runtimes whose
+    report is of time that was counted already, so that their work in it is not known.
 
-    A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
-    gone takes with it what it did since its last report: a gap on the chips that it used. So does a core that it used
-    and lists no more. What others counted there is known to have been done all the same, and stays with the gap. No
-    runtime at all is a measured zero: neuron-monitor is alive and reports that no process has the runtime open, and
-    without one nothing is executed. Cores that no runtime lists are not in use, by the name of the list. A document of
-    fewer chips, such as of none where the monitor was started before the driver, says nothing of the others.
+    A runtime that cannot be read makes the period of all chips a gap: partly known is not known. A runtime that is gone
+    takes with it what it did since its last report: a gap on the chips that it used. So does a core that it used and no
+    longer lists. What others counted there was done all the same, and stays with the gap. No runtime at all is a
+    measured zero: neuron-monitor is alive and reports that no process has the runtime open, and without it nothing is
+    executed. Cores that no runtime lists are not in use, by the name of the list. A document with fewer chips, such as
+    none if the monitor was started before the driver, says nothing about the others.
     """
     flop = [Fraction(0)] * (chips * cores_per_chip)
     percent = [Fraction(0)] * (chips * cores_per_chip)
@@ -59,7 +59,7 @@ def account(
     missing: dict[str, Missing] = {}
     everywhere = frozenset(range(chips))
     if document.hardware_error and not document.runtimes:
-        _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there is none, it could not see
+        _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there are none: it could not see
     if document.device_count is not None:
         _all(why, frozenset(range(document.device_count, chips)), GapReason.DEVICE_MISSING)
     for runtime in document.runtimes:
@@ -119,13 +119,13 @@ def _work(why: GapReason | None, flop: Fraction) -> Counted | Gap:
         return Gap(GapReason.OUT_OF_RANGE)
     if why is None:
         return Counted(round(flop))
-    return Gap(why, 0 if why is GapReason.OUT_OF_RANGE else floor(flop))  # out of range: of which chip is not known
+    return Gap(why, 0 if why is GapReason.OUT_OF_RANGE else floor(flop))  # out of range: whose FLOP is not known
 
 
 def period_ns(document: MonitorDocument, before: Runtimes) -> int:
-    """The time that a document covers: the shortest period of the runtimes that were there before. A runtime that is
-    new has a short first period and did nothing before it. Without any runtime the system's group gives, else the
-    period that was asked for."""
+    """Return the time that a document covers: the shortest period of the runtimes that were there before. A new runtime
+    has a short first period and did nothing before it; if all are new, the longest period counts. Without any runtime
+    the period of the system's group counts, else the period that was asked for."""
     usable = [runtime for runtime in document.runtimes if not runtime.error]
     older = [runtime.period_seconds for runtime in usable if runtime.key in before]
     if older:
@@ -135,9 +135,9 @@ def period_ns(document: MonitorDocument, before: Runtimes) -> int:
 
 
 def period_ends(came: Sequence[tuple[int, MonitorDocument | None]], before: Runtimes) -> list[int]:
-    """When the period of each line ended, from when it came. None: a line that is not a document. Lines that lay in the
-    pipe while this process was held up are stamped too late, and all at once: a line cannot have come later than the
-    period of the next one began."""
+    """Return when the period of each line ended, from when the line came. None: a line that is no document. Lines that
+    lay in the pipe while this process was held up are stamped too late, all at once: a line cannot have come after the
+    period of the next line began."""
     ends: list[int] = []
     latest_ns = came[-1][0] if came else 0
     for at_ns, document in reversed(came):

@@ -1,4 +1,4 @@
-"""Readings of chips of which a process, or a core that it used, is listed no more: it ended, or was left out. Pure."""
+"""Holds readings of chips if a process, or a core it used, is no longer listed: it ended, or was left out. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from flopsd.core.model import Counted, Gap, GapReason, Reading
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.system.clock import NS_PER_S
 
-HELD_NS = 5 * NS_PER_S  # longer away has ended; less than a source's readings may be late
+HELD_NS = 5 * NS_PER_S  # what is missing for longer has ended; less than a source's readings may be late
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Cores that a runtime used and lists no more, or all that it used where it is not listed; on which chips."""
+    """Cores that a runtime used and no longer lists, or all that it used if it is not listed; and their chips."""
 
     cores: frozenset[int]
     chips: frozenset[int]
 
 
 class HeldReadings:
-    """They count once what is missing has stayed away. If it is listed again, its work meanwhile is in no report."""
+    """Readings count once what is missing stayed away. If it is listed again, its work meanwhile is in no report."""
 
     def __init__(self) -> None:
         self._missing: dict[str, tuple[int, Missing]] = {}  # by runtime, since when
@@ -30,14 +30,14 @@ class HeldReadings:
         self._held: dict[int, list[Reading]] = {}  # by chip
 
     def returned(self, document: MonitorDocument) -> dict[str, frozenset[int]]:
-        """The runtimes that `document` lists again, with the cores that they used."""
+        """Return the runtimes that `document` lists again, with the cores that they used."""
         return {one.key: self._missing[one.key][1].cores for one in document.runtimes if one.key in self._ended}
 
     def take(
         self, readings: Sequence[Reading], missing: Mapping[str, Missing], document: MonitorDocument, at_ns: int
     ) -> list[Reading]:
-        """What is known now, in its order. `readings`: one of each chip, of a `document` whose period ended at `at_ns`;
-        `missing`: what is missing since then."""
+        """Return the readings that are known now, in order. `readings`: one of each chip, of a `document` whose period
+        ended at `at_ns`. `missing`: what is missing since then."""
         listed: dict[str, set[int]] = {}
         for runtime in document.runtimes:
             listed.setdefault(runtime.key, set()).update(runtime.cores)
@@ -62,7 +62,7 @@ class HeldReadings:
         return known
 
     def release(self) -> list[Reading]:
-        """All of them, as gaps: what follows is not known either."""
+        """Return all held readings as gaps: what follows is not known either."""
         self._missing.clear()
         self._ended.clear()
         return self._released(self._held.keys(), is_known=False)

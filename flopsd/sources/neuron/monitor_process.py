@@ -1,6 +1,6 @@
-"""neuron-monitor as a child process: its documents, stamped as they come, in a buffer that is never waited for.
+"""neuron-monitor as a child process. Its documents are stamped as they come, and buffered, so that no read waits.
 
-It ends with us, however we end: see `flopsd.system.guarded_child`.
+The child ends with this process, however that ends: see `flopsd.system.guarded_child`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line that is not a document; or the child `ended`, and prints no other."""
+    """A line that is no document; or the child has `ended`, and prints no more lines."""
 
     fault: str
     ended: bool = False
@@ -51,7 +51,7 @@ class StreamItem:
 
 class MonitorProcess:
     def __init__(self, path: str, clock: Clock) -> None:
-        """Start it. Raises SourceUnavailableError when it cannot be started."""
+        """Start the child. Raises SourceUnavailableError if it cannot be started."""
         self._path, self._clock = path, clock
         self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
         self._arrived = threading.Event()
@@ -87,12 +87,12 @@ class MonitorProcess:
         return self._arrived.wait(seconds)
 
     def drain(self) -> list[StreamItem]:
-        """All that came since the last call, oldest first. Never waits."""
+        """Return all that came since the last call, oldest first. Never waits."""
         self._arrived.clear()
         return [self._items.popleft() for _ in range(len(self._items))]
 
     def close(self, *, wait: bool = True) -> None:
-        """End it and what it started. Harmless where it has ended."""
+        """End the child and what it started. Harmless if it has ended."""
         self._child.end()
         for thread in self._threads:
             thread.join(END_SECONDS if wait else 0)  # a child stuck in its driver is left to the kernel
@@ -105,9 +105,9 @@ class MonitorProcess:
                     continue
                 self._put(_read_on(line, stdout))
                 self._forget_config()
-        self._child.end()  # one that closed its output is of no use any more
+        self._child.end()  # a child that closed its output is of no use any more
         how = how_ended(self._child.process.wait())
-        self._said_all.wait(END_SECONDS)  # why it ended is what it said last
+        self._said_all.wait(END_SECONDS)  # its last words say why it ended
         self._put(Failure(f"neuron-monitor ended with {how}{self._said and f': {self._said}'}", ended=True))
 
     def _follow_stderr(self) -> None:
@@ -128,11 +128,11 @@ class MonitorProcess:
         try:
             os.unlink(self._config)
         except FileNotFoundError:
-            pass  # already: it is read before the first line is printed
+            pass  # deleted already: the child reads it before it prints the first line
 
 
 def _read_on(line: bytes, stdout: IO[bytes]) -> MonitorDocument | Failure:
-    """The document of a line, of which more may be unread: then it is too long, and is passed over."""
+    """Return the document of a line. If more of the line is unread, it is too long, and its rest is skipped."""
     if not line.endswith(b"\n"):
         length = len(line)
         while line and not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Which Neuron chips are a job's: their variables and container resources.
+"""Which Neuron chips are a job's, by variables and container resources.
 
 NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices and inclusive ranges. Indices are of
 logical cores. By AWS's page on the logical NeuronCore configuration, a Trainium2 has eight physical cores, and by
@@ -26,7 +26,7 @@ class NeuronDevices(VendorDevices):
     resources = ("aws.amazon.com/neuron", _CORE, "aws.amazon.com/neurondevice")
 
     def __init__(self, cores_per_chip: int | None, environment: Mapping[str, str]) -> None:
-        """`cores_per_chip`: physical ones; `environment`: where it is stated how many are one logical core."""
+        """`cores_per_chip`: physical cores. `environment` states how many of them are one logical core."""
         self._cores_per_chip = _logical(cores_per_chip, environment)
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:
@@ -53,7 +53,7 @@ class NeuronDevices(VendorDevices):
         }
 
     def allocated(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:
-        """Ids are indices of chips, or of cores where cores are requested one by one."""
+        """Return the chip of an id: the index of a chip, or of a core if cores are requested one by one."""
         if not (device_id.isascii() and device_id.isdigit()):
             return []
         index = int(device_id)
@@ -65,7 +65,7 @@ class NeuronDevices(VendorDevices):
 
 
 def _logical(cores_per_chip: int | None, environment: Mapping[str, str]) -> int | None:
-    """How many logical cores a chip has; None where that is not known."""
+    """Return how many logical cores a chip has; None: not known."""
     if cores_per_chip is None:
         return None
     stated = next((environment[name] for name in _GROUPS if environment.get(name)), None)
@@ -76,7 +76,7 @@ def _logical(cores_per_chip: int | None, environment: Mapping[str, str]) -> int 
 
 
 def neuron_cores(text: str) -> frozenset[int]:
-    """The core indices of NEURON_RT_VISIBLE_CORES=`text`, such as `0-3,5`. Raises OwnershipError."""
+    """Return the core indices of NEURON_RT_VISIBLE_CORES=`text`, such as `0-3,5`. Raises OwnershipError."""
     cores: set[int] = set()
     for part in text.split(","):
         match = _CORES.fullmatch(part.strip())
@@ -91,7 +91,7 @@ def neuron_cores(text: str) -> frozenset[int]:
 
 
 def chips_of(cores: frozenset[int], cores_per_chip: int) -> dict[int, int]:
-    """By chip index, how many of `cores` it holds."""
+    """Return, by chip index, how many of `cores` the chip holds."""
     return Counter(core // cores_per_chip for core in cores)
 
 

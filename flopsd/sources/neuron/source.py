@@ -1,4 +1,4 @@
-"""One neuron-monitor, or the sysfs tree alone, read as a source: documents to readings, its life and its faults."""
+"""One neuron-monitor, or the sysfs tree alone, as a source: makes readings of documents, and handles faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
-_KEPT_REPORTS = 8  # to recognise one that is printed again
+_KEPT_REPORTS = 8  # to recognise a report that is printed again
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 
 
@@ -36,7 +36,7 @@ class NeuronSource:
     def __init__(self, clock: Clock, peaks: PeakTable, tree: Tree, monitor: str | None) -> None:
         """Raises SourceUnavailableError: neuron-monitor does not run, or shows no device."""
         self._clock, self._peaks, self._tree, self._path = clock, peaks, tree, monitor
-        self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
+        self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, as neuron-monitor names them
         self._cores_per_chip: int | None = None
         self._runtimes: Runtimes = {}
         self._periods, self._held = CountedPeriods(), HeldReadings()
@@ -78,7 +78,7 @@ class NeuronSource:
         }
 
     def read(self) -> Sweep:
-        """What came since the last read. A monitor that died is started again, at growing intervals."""
+        """Return what came since the last read. A monitor that died is started again, at growing intervals."""
         now_ns = self._clock.boottime_ns()
         if self._begun_ns is None:
             self._begun_ns = now_ns
@@ -104,7 +104,7 @@ class NeuronSource:
             self._monitor = None
 
     def _open(self, path: str) -> None:
-        """Start it and take the first document: it lists the hardware, and begins the first period."""
+        """Start the monitor and take its first document, which lists the hardware and begins the first period."""
         self._chips = chips_of_sysfs(self._tree, self._opened_ns)
         self._monitor = MonitorProcess(path, self._clock)
         for _ in range(FIRST_DOCUMENTS):
@@ -124,7 +124,7 @@ class NeuronSource:
             )
 
     def _count_totals(self, why: str) -> None:
-        """Go by sysfs alone: its totals cover the chips of the host, also for a sidecar that is given none."""
+        """Use sysfs alone: its totals cover all chips of the host, even for a sidecar that is given none."""
         self._path, self._why_totals, self._chips = None, why, []
         self._opened_ns = self._clock.boottime_ns()
         self._add_chips()
@@ -137,7 +137,7 @@ class NeuronSource:
         self._chips += new
 
     def _drain(self) -> list[StreamItem]:
-        """What came, each item with the time at which its period ended."""
+        """Return what came, each item with the time at which its period ended."""
         drained = self._monitor.drain() if self._monitor is not None else []
         items = [item for item in drained if not self._is_repeated(item.what)]
         documents = [(item.at_ns, item.what if isinstance(item.what, MonitorDocument) else None) for item in items]
@@ -145,8 +145,8 @@ class NeuronSource:
         return [StreamItem(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
 
     def _is_repeated(self, what: MonitorDocument | Failure) -> bool:
-        """Whether it reports what was reported before: periods are printed to the nanosecond, so that no two
-        reports of a runtime read alike, not even of an idle one. It is as if it had not come."""
+        """Whether an item repeats an earlier report; then it is ignored. Periods are printed to the nanosecond, so no
+        two reports of a runtime are alike, not even of an idle one."""
         if isinstance(what, Failure) or not what.has_periods:
             return False
         if what.report in self._reports:
@@ -200,7 +200,7 @@ class NeuronSource:
         return self._held.take(readings, counted.missing, item.what, item.at_ns)
 
     def _learn(self, document: MonitorDocument) -> None:
-        """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
+        """Take over a document's facts about the hardware; facts that it lacks stay as in an earlier document."""
         self._cores_per_chip = document.cores_per_device or self._cores_per_chip
         self._rate_field = document.rate_field or self._rate_field
         if self._identified and (document.device_count or 0) <= len(self._chips):
@@ -214,7 +214,7 @@ class NeuronSource:
             since_ns = {chip.device.uid: chip.since_ns for chip in self._chips}
             for chip in found:
                 chip.since_ns = since_ns.get(chip.device.uid, chip.since_ns)
-            # Which is which is not known; they are alike, and none of the old ones is metered beside the new.
+            # It is not known which chip is which, but they are alike, and no old chip is metered besides the new ones.
             self._renamed = {
                 chip.device.uid: found[min(at, len(found) - 1)].device
                 for at, chip in enumerate(self._chips)
@@ -225,20 +225,20 @@ class NeuronSource:
         self._facts = {**document.facts, **instance}
 
     def _reading(self, chip: Chip, work: Counted | Gap, period_ns: int, at_ns: int) -> Reading:
-        """A chip's reading of one document, [end of the last, end of its period), without what that leaves out."""
+        """Return a chip's reading: the document's period, from the end of the last reading if that leaves no hole."""
         since_ns = chip.since_ns
         end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods
         begin_ns = end_ns - period_ns
         if self._begun_ns is None or max(begin_ns, since_ns) < self._begun_ns:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
-        # No period of a monitor that was just started covers the time before it, however short that is.
+        # No period of a monitor that was just started covers the time before its start, however short that is.
         if end_ns - since_ns <= period_ns + (0 if self._is_new else period_ns // _JITTER):
             begin_ns = since_ns
         chip.since_ns = end_ns
         return Reading(chip.device.uid, begin_ns, end_ns, work)
 
     def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
-        """The time of all chips from their last reading on, as a gap."""
+        """Return the time of all chips since their last reading, as a gap."""
         readings = self._held.release()
         for chip in self._chips:
             if until_ns > chip.since_ns:
@@ -247,7 +247,7 @@ class NeuronSource:
         return readings
 
     def _with_totals(self, readings: list[Reading]) -> list[Reading]:
-        """The readings, the last one of each chip with its sysfs totals."""
+        """Return the readings, the last one of each chip with its sysfs totals."""
         last = {reading.device: at for at, reading in enumerate(readings)}
         worked = {r.device for r in readings if isinstance(r.work, Counted) and r.work.flop}
         for chip in self._chips:

@@ -1,8 +1,8 @@
-"""The Neuron driver's sysfs tree: who a chip is, and the FLOP totals of its cores.
+"""The Neuron driver's sysfs tree: the identity of each chip, and the FLOP totals of its cores.
 
-Driver 2.31.7 moved nodes about, so `flop_count` is looked for by name under each chip, never at a fixed path.
-A total grows since the driver was loaded; root's write or a reset takes it back to zero. Up to driver 2.30.1
-it moves only when the process that did the work exits.
+Driver 2.31.7 moved nodes, so `flop_count` is found by name under each chip, never at a fixed path. A total grows from
+the time the driver is loaded; a write by root or a reset takes it back to zero. Up to driver 2.30.1 it moves only when
+the process that did the work exits.
 Sources: aws-neuron-driver 2.24.7.0 (neuron_sysfs_metrics.c); release notes of driver 2.30.2 and 2.31.7.
 """
 
@@ -31,13 +31,13 @@ class ChipNode:
         self.totals, self.why_none = _find_totals(path)
 
     def flop_totals(self) -> tuple[int, ...] | None:
-        """FLOP of each core since the driver was loaded; None where not every core can be read."""
+        """Return the FLOP of each core since the driver was loaded; None if not every core can be read."""
         read = [_count(path) for path in self.totals]
         known = tuple(value for value in read if value is not None)
         return known if known and len(known) == len(read) else None
 
     def flop_totals_after(self, before: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        """`flop_totals`, read twice where one seems to have fallen: a torn read is discarded, a reset stays."""
+        """Return `flop_totals`, read again if one failed or seems to have fallen: only a reset is still there then."""
         now = self.flop_totals()
         if before is not None and (now is None or has_fallen(before, now)):
             again = self.flop_totals()
@@ -45,8 +45,8 @@ class ChipNode:
         return now
 
     def power_percent(self) -> str | None:
-        """Board power of the last minute in percent of the chip's limit, `LOWEST/HIGHEST/MEAN` as printed, where
-        firmware reports it."""
+        """Return the board power of the last minute in percent of the chip's limit, `LOWEST/HIGHEST/MEAN` as printed;
+        None if firmware does not report it."""
         fields = (_text(self._path / "stats" / "power" / "utilization") or "").split(",")
         if len(fields) != 5 or fields[0] != "POWER_STATUS_VALID" or not fields[1].isdigit():
             return None
@@ -54,17 +54,17 @@ class ChipNode:
 
 
 def has_device_node() -> bool:
-    """Whether the driver has a chip, shown to this process."""
+    """Whether the driver shows a chip to this process."""
     return any(Path("/dev").glob("neuron[0-9]*"))
 
 
 def has_fallen(before: Sequence[int], now: Sequence[int]) -> bool:
-    """Whether a core's total was taken back to zero, whatever others grew by meanwhile."""
+    """Whether any core's total fell, as when it was reset, whatever the others grew by."""
     return any(later < earlier for earlier, later in zip(before, now, strict=True))
 
 
 class Tree:
-    """The tree of this machine: all chips of the host, whatever job uses them. Empty where the driver is not loaded."""
+    """The tree of this machine: all chips of the host, whichever job uses them. Empty if the driver is not loaded."""
 
     def __init__(self, root: str | None = None, module: str | None = None) -> None:
         self._root = Path(root or ROOT)
@@ -73,7 +73,7 @@ class Tree:
         self.look()
 
     def look(self) -> None:
-        """Add the chips that came since: a driver that is being loaded shows one after another."""
+        """Add the chips that appeared since: a driver that is being loaded shows one after another."""
         known = {chip.index for chip in self.chips}
         if new := [ChipNode(self._root / f"neuron{at}", at) for at in _indices(self._root) if at not in known]:
             self.chips = sorted([*self.chips, *new], key=lambda chip: chip.index)
@@ -97,9 +97,8 @@ def _indices(root: Path) -> list[int]:
 
 
 def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
-    """The files that hold FLOP totals below `chip`, or why there are none. Sums are made only of nodes of one shape:
-    where a tree showed totals of cores and of the chip, adding them up would count everything twice, and which one to
-    take is not ours to guess."""
+    """Return the files that hold FLOP totals below `chip`, or why there are none. Only nodes of one shape are summed:
+    the sum of totals of cores and of the chip would count everything twice, and to take either would be a guess."""
     found: list[Path] = []
     for folder, names, files in os.walk(chip):  # links are not followed: `subsystem` and `device` lead back
         if "flop_count" in files:
@@ -115,7 +114,7 @@ def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
 
 
 def _text(path: Path) -> str | None:
-    """A file's text without the line end; None where it cannot be read or is empty."""
+    """Return a file's text without the line end; None if it is empty or cannot be read."""
     try:
         return path.read_text("ascii", "replace").strip() or None
     except OSError:
@@ -128,5 +127,5 @@ def _count(path: Path) -> int | None:
 
 
 def _serial(text: str | None) -> str | None:
-    """A serial number that names one chip: not empty, not the driver's zeros."""
+    """Return a serial number that names one chip, in lower case; None if it is empty or the driver's zeros."""
     return text.lower() if text and _SERIAL.fullmatch(text) and int(text, 16) else None

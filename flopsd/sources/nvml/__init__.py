@@ -1,5 +1,5 @@
-"""NVIDIA GPUs through NVML: running cycle counters or percentages of GPM on Hopper and newer, MIG slices included; a
-ceiling from utilisation on everything else.
+"""NVIDIA GPUs through NVML: running cycle counters or percentages of GPM on Hopper and newer, including MIG slices; a
+ceiling from utilisation on all other GPUs.
 """
 
 from __future__ import annotations

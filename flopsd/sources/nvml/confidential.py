@@ -1,8 +1,8 @@
-"""Whether NVIDIA's confidential computing is on. With it performance counters are off, so that they are not a side
+"""Tells whether NVIDIA's confidential computing is on. It turns performance counters off, so that they are not a side
 channel; in its mode for developer tools they are on, and nothing is protected.
 
-Source: nvml.h 13.5.37; NVIDIA, "Confidential Computing on H100 GPUs for Secure and Trustworthy AI", 2023. Whether GPM
-counts as a performance counter there, no source says: never tried on a GPU in that mode.
+Source: nvml.h 13.5.37; NVIDIA, "Confidential Computing on H100 GPUs for Secure and Trustworthy AI", 2023. No source
+says whether GPM counts as a performance counter there. Never tried on a GPU in that mode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEVELOPER_TOOLS = (
 
 
 def confidential_computing(driver: Driver) -> str | None:
-    """The mode of this machine's GPUs, in words for ledger and doctor; None where the driver does not say."""
+    """Return the mode of this machine's GPUs, in words for ledger and doctor; None if the driver does not say."""
     call = getattr(driver.lib, "nvmlSystemGetConfComputeState", None)
     state = None if call is None else driver.optional(call)
     if state is None:
@@ -29,12 +29,12 @@ def confidential_computing(driver: Driver) -> str | None:
 
 
 def profiling_access_of(driver: Driver) -> ProfilingAccess:
-    """Whether the profiling counters of this machine's GPUs are open to this process."""
+    """Return whether the profiling counters of this machine's GPUs are open to this process, and why."""
     return profiling_access(confidential_computing(driver) == ON)
 
 
 def reasons(driver: Driver, why: str, fix: str) -> tuple[str, str]:
-    """Why a GPU gives no counters and what would help; with what is known to close its profiling counters."""
+    """Return why a GPU gives no counters and what would help, with what is known to close its profiling counters."""
     access = profiling_access_of(driver)
     if access is not ProfilingAccess.CONFIDENTIAL_COMPUTING:
         return f"{why}; its profiling counters are closed to this process" if access.is_open is False else why, fix

@@ -1,8 +1,8 @@
-"""What running cycle counters count: a self-test of their scale against percentages and clock. Pure.
+"""The scale of running cycle counters, found by a self-test against percentages and clock. Pure.
 
-NVIDIA documents the counters 248 to 260 as cycles since reboot, and not whether they are summed over the
-SMs or averaged, nor whether they are running totals at all. The device's own percentages of the same
-interval, which are documented, and the SM clock decide: the candidates lie a factor of four or more apart.
+NVIDIA documents the counters 248 to 260 as cycles since reboot, but not whether they are summed over the SMs or
+averaged, nor whether they are running totals at all. The documented percentages of the same interval and the SM clock
+decide: the candidate scales are a factor of four or more apart.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from flopsd.core.model import Limits, Pipe, Totals
 from flopsd.core.values import ceil_div
 
 ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to separate scales
-CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, its doubt included
+CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, including its doubt
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
-_REFRESH_NS = 100_000_000  # counters are up to so old (nvml.h)
+_REFRESH_NS = 100_000_000  # counters may be this old (nvml.h)
 CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
-_WIDTHS = (32, 48)  # bits at which counters that are not of 64 start over
+_WIDTHS = (32, 48)  # bits of counters that start over before 64
 
 
 class Scale(NamedTuple):
-    """SM-cycles = counter x times / per. As many times as there are SMs: the counter is averaged over them; once:
-    summed; a quarter: summed over their sub-partitions."""
+    """SM-cycles = counter x times / per. The number of SMs: the counter is averaged over them; 1: it is summed over
+    them; 1/4: it is summed over their sub-partitions."""
 
     times: int
     per: int = 1
@@ -50,16 +50,16 @@ class Calibration:
 
     @cached_property
     def origin(self) -> str:
-        """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
+        """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin may be subtracted."""
         return f"{self.counters} pipes x{self.pipes}, elapsed x{self.elapsed}"
 
     @cached_property
     def _wrap_at(self) -> dict[int, tuple[int, int]]:
-        """Where the counters start over, by their bits."""
+        """By bits, the SM-cycles at which the elapsed counter and the pipes' counters start over."""
         return {bits: (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)) for bits in _WIDTHS}
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
-        """Counters in SM-cycles. `bits`: what `width` gives, they start over at 2^`bits`; None: nowhere."""
+        """Return counters in SM-cycles. `bits`: their `width`, since they start over at 2^`bits`; None: nowhere."""
         times, per = self.pipes
         return Totals(
             self.origin,
@@ -70,7 +70,7 @@ class Calibration:
 
 
 class Interval(NamedTuple):
-    """One interval of two samples: what the counters grew by, and the percentages."""
+    """The interval between two samples: the growth of the counters, and the percentages."""
 
     elapsed: int
     active: Mapping[Pipe, int]
@@ -78,7 +78,7 @@ class Interval(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Intervals that follow each other: the growth of the elapsed counter, and what the clock of one SM ran."""
+    """Consecutive intervals: the growth of the elapsed counter, and the cycles of one SM by its clock."""
 
     elapsed: int = 0
     cycles: int = 0
@@ -96,7 +96,7 @@ class Window(NamedTuple):
         )
 
     def doubt(self, max_mhz: int) -> int:
-        """How far `cycles` may be from what the counter had to count: the clock is not known, the counter not new."""
+        """Return how far `cycles` may be from a right counter: the clock is inexact, and the counter may be old."""
         sampled = 0
         if self.square_sum:
             limits = Limits(1, max_mhz)
@@ -106,8 +106,8 @@ class Window(NamedTuple):
 
 
 class SelfTestFailedError(Exception):
-    """The counters contradict the device's own percentages or clock; the text states how. `blames_clock`: they may be
-    right, and the clock too low."""
+    """The counters contradict the device's own percentages or clock; the text states how. `blames_clock`: the counters
+    may be right, and the reported clock too low."""
 
     def __init__(self, text: str, *, blames_clock: bool = False) -> None:
         super().__init__(text)
@@ -119,7 +119,7 @@ def scales(sm_count: int) -> tuple[Scale, ...]:
 
 
 def width(elapsed: int) -> int | None:
-    """The fewest bits that a counter with such a value can have; None: as many as there are."""
+    """Return the fewest bits that a counter with such a value can have; None: all 64."""
     for bits in _WIDTHS:
         if elapsed >> bits == 0:
             return bits
@@ -127,7 +127,7 @@ def width(elapsed: int) -> int | None:
 
 
 def growth(before: int, now: int, bits: int | None) -> int:
-    """What a counter grew by, over the end of its `bits` where it fell from near it; below zero: it fell otherwise."""
+    """Return what a counter grew by, past 2^`bits` if it fell from near there; negative: it fell from elsewhere."""
     if now >= before or bits is None or before >> bits:
         return now - before
     over = now - before + (1 << bits)
@@ -135,14 +135,14 @@ def growth(before: int, now: int, bits: int | None) -> int:
 
 
 def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
-    """The calibration that an origin names, where it was journalled before on this boot."""
+    """Return the calibration that `origin` names, which was journalled earlier on this boot; None: it names none."""
     candidates = scales(sm_count)
     found = (Calibration(pipes, elapsed, counters) for pipes in candidates for elapsed in candidates)
     return next((one for one in found if origin == one.origin or (origin or "").startswith(one.origin + ",")), None)
 
 
 def judge(trial: Interval, window: Window, sm_count: int, max_mhz: int, counters: str = "GPM") -> Calibration | None:
-    """The scale that fits, or None while too little ran to decide. Raises SelfTestFailedError."""
+    """Return the scale that fits, or None while too little ran to decide. Raises SelfTestFailedError."""
     enough = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
     if not enough or not window.cycles:
         return None  # any scale would fit a clock that stood still
@@ -155,7 +155,7 @@ def judge(trial: Interval, window: Window, sm_count: int, max_mhz: int, counters
             blames_clock=may_be_faster,
         )
     if fits is None or not trial.elapsed:
-        return None  # counters that were not renewed between these two samples: any scale would fit zero
+        return None  # the counters were not renewed between these two samples: any scale would fit zero
     whole = elapsed.sm_cycles(trial.elapsed)
     found = {_fitting(ratio * whole, trial.active[pipe], sm_count) for pipe, ratio in enough.items()}
     scale = found.pop()
@@ -168,22 +168,22 @@ def judge(trial: Interval, window: Window, sm_count: int, max_mhz: int, counters
 
 
 def follows_clock(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool | None:
-    """Whether the elapsed cycles are those of the SM clock, to a tenth; None: its doubt leaves that open."""
+    """Whether the elapsed cycles match the SM clock to a tenth; None: the doubt of the clock leaves that open."""
     apart, doubt = abs(_distance(scale, window, sm_count)), window.doubt(max_mhz) * sm_count
     allowed = window.cycles * sm_count * CLOCK_TOLERANCE_PPM // 1_000_000
     return True if apart + doubt <= allowed else False if apart - doubt > allowed else None
 
 
 def is_faster(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool:
-    """Whether the elapsed cycles are those of a faster clock, which the part can run: then the one that is
-    reported may be wrong, and not they."""
+    """Whether the elapsed cycles match a faster clock that the part can run: then the reported clock may be wrong, and
+    not the counters."""
     possible = max_plausible_sm_cycles(Limits(sm_count, max_mhz), window.duration_ns + _REFRESH_NS)
     is_more = _distance(scale, window, sm_count) > 0 and follows_clock(scale, window, sm_count, max_mhz) is False
     return is_more and scale.sm_cycles(window.elapsed) <= possible
 
 
 def contradicts(calibration: Calibration, trial: Interval) -> bool:
-    """Whether counters that passed the self-test say another thing than the percentages in this interval."""
+    """Whether counters that passed the self-test disagree with the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
     for pipe, ratio in trial.ratios.items():  # noqa: SIM110 - at each reading, and `any` takes half as long again

@@ -1,4 +1,4 @@
-"""One device's running cycle counters from read to read: whether they may be counted, and what they count."""
+"""Checks one device's running cycle counters from read to read: whether they may be counted, and their scale."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from flopsd.sources.nvml.gpm import Metrics
 
 _STALL_NS = 500_000_000
 _STRIKES = 3
-FIRST_DRIVER = 595  # that has running cycle counters
+FIRST_DRIVER = 595  # the first with running cycle counters
 _REPORT = "please report it with the driver's version"
 _PROVEN = (Evidence.CYCLES, "", "")
 _PENDING = (
@@ -38,21 +38,21 @@ _PENDING = (
 
 
 class CounterCheck:
-    """Their scale is proven first, and held against percentages and clock for as long as they are counted."""
+    """Proves the scale of the counters, and then checks them against percentages and clock while they are counted."""
 
     def __init__(
         self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str, doubted_sms: int = 0
     ) -> None:
-        """`origin` is what the journal has of an earlier daemon start on this boot, `driver` the driver's version.
-        `doubted_sms`: how many of the SMs the device may not have; then no scale can be proven."""
+        """`origin` returns the origin that the journal has from an earlier daemon start on this boot. `driver`: the
+        driver's version. `doubted_sms`: how many of the SMs the device may lack; if any, no scale can be proven."""
         self._sm_count, self._max_mhz, self._origin, self._doubted_sms = sm_count, max_mhz, origin, doubted_sms
         self._last: Metrics | None = None
         self._last_ns = self._largest = 0
         self._window = Window()
         self._calibration: Calibration | None = None
         self._strikes = 0
-        self._doubt = ""  # how they fit a faster clock than the device reports: it is not known which is wrong
-        self._counters = f"GPM of driver {driver}"  # another driver's may be of another scale
+        self._doubt = ""  # how the counters fit a faster clock than is reported: either may be wrong
+        self._counters = f"GPM of driver {driver}"  # another driver's may have another scale
         self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
@@ -65,15 +65,15 @@ class CounterCheck:
         return self._doubt != ""
 
     def totals(self, metrics: Metrics) -> Totals | None:
-        """The counters in SM-cycles, once their scale is proven."""
+        """Return the counters in SM-cycles, once their scale is proven; None before that."""
         if self._calibration is None or metrics.elapsed is None or not metrics.counters:
             return None
         return self._calibration.totals(metrics.elapsed, metrics.counters, width(self._largest))
 
     def examine(self, metrics: Metrics, since_ns: int, now_ns: int, clock: Cycles | None) -> bool:
-        """Hold them against their last values, the percentages and the SM clock from `since_ns` to `now_ns`; whether
-        the work of this interval is what they grew by. Raises UnusableError for counters that cannot be right: counting
-        goes on from the new values."""
+        """Check the counters against their last values, the percentages and the SM clock from `since_ns` to `now_ns`.
+        Return whether their growth is the work of this interval. Raises UnusableError for counters that cannot be
+        right: counting goes on from the new values."""
         if self._doubted_sms:
             why = f"the driver and the peak table differ by {self._doubted_sms} SMs: the bounds hold both"
             fix = "where the driver is right, correct the row in a peak table of your own: see --peaks"
@@ -106,7 +106,7 @@ class CounterCheck:
         if not ratios.keys() <= grown.keys():
             ratios = {pipe: ratio for pipe, ratio in ratios.items() if pipe in grown}
         trial = Interval(elapsed, grown, ratios)
-        same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
+        same_interval = last_ns == since_ns  # not so after a fault: then the percentages cover only a part
         if elapsed < 0 or clock is None or not same_interval:
             self._window = Window()
         else:

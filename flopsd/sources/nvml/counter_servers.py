@@ -1,7 +1,7 @@
-"""Who else is at the profiling counters of this machine, by the names of the processes that this one can see.
+"""Finds other users of this machine's profiling counters, by the names of the processes that this process can see.
 
-The counters have one owner on a machine, whichever GPU it reads (DCGM#56). In a container without the host's processes
-nobody is seen, and DCGM's own refusal is what is left.
+The counters have one owner on a machine, whichever GPU it reads (DCGM#56). A container without the host's processes
+shows no other user; only DCGM's own refusal does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# As the kernel cuts names: after 15 characters.
+# The kernel cuts names after 15 characters.
 SERVERS = ("nv-hostengine", "dcgm-exporter")
 PROFILERS = ("ncu", "nsys", "nv-nsight-cu-cl")
 _NAME_BYTES = 64
 
 
 def running(names: tuple[str, ...], root: Path = Path("/")) -> Mapping[int, str]:
-    """Processes of these names, by id."""
+    """Return the processes with these names, by id."""
     found, proc, wanted = {}, str(root / "proc"), {name.encode(): name for name in names}
     try:
         entries = os.listdir(proc)

@@ -19,18 +19,18 @@ from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 
 
 class Discovery:
-    """Opens GPUs by index, and looks again at what MIG makes of them. Raises NVMLError unless stated otherwise."""
+    """Opens GPUs by index, and checks again how MIG divides them. Raises NVMLError unless stated otherwise."""
 
     def __init__(self, driver: Driver, settings: SourceSettings) -> None:
         self._lib, self._driver, self._settings = driver.lib, driver, settings
         self.renamed: dict[DeviceUid, Device] = {}  # GPUs that were identified later, by the uid that stood for them
 
     def unanswered(self, index: int) -> Gpu:
-        """What is listed of the GPU at `index` until the driver answers. Makes no call."""
+        """Return what is listed for the GPU at `index` until the driver answers. Makes no call."""
         return self._unidentified(index, GapReason.DRIVER_TIMEOUT, "the driver has not answered yet", "")
 
     def open(self, index: int, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
-        """The GPU at `index`, or its slices; one that cannot be identified is listed, and is not read. Never raises."""
+        """Return the GPU at `index`, or its slices. One that cannot be identified is listed, not read. Never raises."""
         try:
             found = self.reach(index, _placeholder(index), is_known)
         except self._lib.NVMLError as fault:
@@ -39,8 +39,8 @@ class Discovery:
         return found or [self._unidentified(index, GapReason.CONTRADICTORY, why, "")]
 
     def reach(self, index: int, stand_in: DeviceUid, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
-        """The GPU at `index`, or its slices, for which `stand_in` was listed; empty where that GPU `is_known`, since
-        indices have changed."""
+        """Return the GPU at `index`, or its slices, for which `stand_in` was listed; empty if that GPU `is_known`,
+        since indices have changed."""
         handle = self._lib.nvmlDeviceGetHandleByIndex(index)
         device = self._driver.identify(index, handle)
         if is_known(device.uid):
@@ -50,7 +50,7 @@ class Discovery:
         return found or [self._whole(device, handle)]
 
     def again(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
-        """What is to be metered of the GPU `uid` now; `known` is what was metered of it since `looked_ns`."""
+        """Return what to meter of the GPU `uid` now. `known`: what was metered of it since `looked_ns`."""
         first = next(iter(known.values()))
         handle = self._lib.nvmlDeviceGetHandleByUUID(uid) if first.handle is None else first.handle
         on, was_on = is_partitioned(self._driver, handle), first.is_partitioned
@@ -81,7 +81,7 @@ class Discovery:
         return Gpm(lib, sample_slice)
 
     def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
-        """The meter of a GPU that gives no more than utilisation."""
+        """Return the meter of a GPU that gives only utilisation."""
         fix = (
             "have a dcgm-exporter read its tensor activity, one that runs or that flopsd starts: see --dcgm-hostengine"
         )
@@ -100,7 +100,7 @@ class Discovery:
         return Gpu(device, handle, meter, may_have_gpm=may_have_gpm).updated()
 
     def _gives_gpm(self, handle: Any) -> bool:
-        """Whether there is now what a meter by GPM needs: a sample, and the clock."""
+        """Whether the GPU now gives what a meter by GPM needs: a sample, and the clock."""
         gpm = self.gpm(handle, None)
         try:
             if not self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
@@ -114,8 +114,8 @@ class Discovery:
         return True
 
     def _with_most_sms(self, device: Device) -> tuple[Device, int]:
-        """The GPU with the larger of the driver's number of SMs and the peak table's, since either may be wrong; and by
-        how many they differ."""
+        """Return the GPU with the larger of the driver's and the peak table's number of SMs, since either may be wrong,
+        and the difference."""
         try:
             expected = self._settings.peaks.resolve(device).sm_count
         except UnknownDeviceError:
@@ -125,7 +125,7 @@ class Discovery:
         return replace(device, sm_count=max(device.sm_count, expected)), abs(device.sm_count - expected)
 
     def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
-        """What is metered of a partitioned GPU; those that are `known` as they are."""
+        """Return what is metered of a partitioned GPU. Slices that are `known` and did not change are kept."""
         found = []
         for one in slices(self._driver, device, handle):
             before = known.get(one.device.uid)
@@ -170,5 +170,5 @@ class Discovery:
 
 
 def _placeholder(index: int) -> DeviceUid:
-    """The uid of a GPU that cannot be identified."""
+    """Return the uid of a GPU that cannot be identified."""
     return f"nvml-index-{index}"

@@ -1,4 +1,4 @@
-"""The calls of NVML that flopsd makes, with what their errors mean and what their values are in.
+"""The NVML calls that flopsd makes, with the meaning of their errors and the units of their values.
 
 Calls the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.5.37.
 """
@@ -22,11 +22,11 @@ PERCENT_MAX = 100.0
 _POLLED_TOGETHER = 4
 _CLOCK_SM = 1
 _SAMPLES_UTILIZATION = 1
-_SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
-# The wall clock may drift by so much, and by so much of the time that passed; what is more was set.
+_SAMPLE_AGE_MAX_NS = 60_000_000_000  # longer than any buffer reaches back
+# The wall clock may drift by this much, and by this share of the time that passed; if it moved more, it was set.
 _DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
-_AHEAD_NS = 1_000_000_000  # a stamp further in the future is of before the wall clock was set back
-_LIMIT_MAX_MW = 100_000_000  # a power limit beyond it is none
+_AHEAD_NS = 1_000_000_000  # a stamp further in the future was made before the wall clock was set back
+_LIMIT_MAX_MW = 100_000_000  # a power limit beyond this is no limit
 _AT_ONCE_NS = 1_000_000  # two clocks that are read further apart are read again
 
 _REASONS: Mapping[int, GapReason] = {
@@ -49,20 +49,20 @@ _HINTS: Mapping[int, str] = {
 
 
 class UnusableError(Exception):
-    """A driver answer that cannot be a reading. `totals` are running counters that lost something:
-    counting goes on from them, and what they missed stays a gap."""
+    """A driver answer that cannot be a reading. `totals`: running counters that lost something. Counting goes on from
+    them, and what they missed stays a gap."""
 
     def __init__(self, reason: GapReason, totals: Totals | None = None) -> None:
         self.reason, self.totals = reason, totals
 
 
 def reason_of(fault: Any) -> GapReason:
-    """Why an interval is not known, from an NVMLError."""
+    """Return the gap reason that an NVMLError stands for."""
     return _REASONS.get(fault.value, GapReason.DRIVER_ERROR)
 
 
 def hint_of(fault: Any) -> str:
-    """What to do about an NVMLError at start."""
+    """Return what to do about an NVMLError at start."""
     return _HINTS.get(fault.value, "")
 
 
@@ -78,22 +78,22 @@ class Driver:
         self.lib, self.clock, self.peaks = lib, clock, peaks
         self.version = ""
         self._moments: defaultdict[int, Moments] = defaultdict(Moments)
-        self._offset_ns: tuple[int, int] | None = None  # what the wall clock was ahead of the boot time, and when
-        self._unknown_until_ns = 0  # since the wall clock was set: of samples up to then it is not known when they were
+        self._offset_ns: tuple[int, int] | None = None  # how far the wall clock was ahead of boot time, and when
+        self._unknown_until_ns = 0  # the wall clock was set: samples up to then have no known time
 
     def moments_of(self, index: int) -> Moments:
-        """When the clock of a GPU is polled: that of four at a time, so that none waits for many calls of others."""
+        """Return when a GPU's clock is polled. Four GPUs share the moments, so that none waits for many other calls."""
         return self._moments[index // _POLLED_TOGETHER]
 
     def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A fact that some devices and drivers do not give: None then, and where pynvml cannot read its text."""
+        """Return a fact that some devices and drivers do not give: None then, and if pynvml cannot decode its text."""
         try:
             return call(*arguments)
         except (self.lib.NVMLError, UnicodeDecodeError):
             return None
 
     def identify(self, index: int, handle: Any) -> Device:
-        """The device behind a handle, its evidence not yet known."""
+        """Return the device behind a handle, without its evidence, which is not known yet."""
         lib = self.lib
         uid = str(lib.nvmlDeviceGetUUID(handle))
         try:
@@ -130,14 +130,14 @@ class Driver:
         return found if found is not None and is_clock(found, None) else None
 
     def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
-        """The SM clock now; None where the driver reports what cannot be one."""
+        """Return the SM clock now; None if the driver reports a value that cannot be one."""
         mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
         return mhz if is_clock(mhz, max_mhz) else None
 
     def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:
-        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first. Their CPU timestamps
-        are wall-clock microseconds; only the distance from now is used. Raises UnusableError where the wall clock was
-        set since the driver took some of them, so that their times are not known."""
+        """Return the samples (boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first.
+        Their CPU timestamps are wall-clock microseconds; only the distance from now is used. Raises UnusableError if
+        the wall clock was set after the driver took some of them, so that their times are not known."""
         now_ns, offset_ns = self._wall_offset()
         after_us = max(0, (after_ns + offset_ns) // 1000)
         samples: Sequence[Any] = ()
@@ -148,22 +148,22 @@ class Driver:
                 raise
         until_ns, _ = self._wall_offset()
         stamped = [(sample.timeStamp * 1000 - offset_ns, int(sample.sampleValue.uiVal)) for sample in samples]
-        # Set back, the wall clock repeats times, which samples in the buffer have already.
+        # A wall clock that was set back repeats times, which samples in the buffer have already.
         latest_ns = min(max([until_ns, *(at_ns for at_ns, _ in stamped)]), until_ns + _SAMPLE_AGE_MAX_NS)
         if latest_ns > until_ns + _AHEAD_NS:
             self._unknown_until_ns = max(self._unknown_until_ns, latest_ns)
-        if after_ns < self._unknown_until_ns:  # what was read at any moment since then is not known
+        if after_ns < self._unknown_until_ns:  # the times of samples since then are not known
             raise UnusableError(GapReason.MISSED_READING)
         kept = [one for one in stamped if max(after_ns, now_ns - _SAMPLE_AGE_MAX_NS) < one[0] <= now_ns]
         return sorted(kept, key=lambda one: one[0])
 
     def _wall_offset(self) -> tuple[int, int]:
-        """The time since boot, and what the wall clock is ahead of it. Called from several threads: a step that two of
-        them see is found twice, and not missed."""
+        """Return the time since boot, and how far the wall clock is ahead of it, in ns. Called from several threads: a
+        step that two of them see is noted twice, and not missed."""
         for _ in range(3):
             now_ns, wall_ns = self.clock.boottime_ns(), self.clock.wall_ns()
             apart_ns = self.clock.boottime_ns() - now_ns
-            if apart_ns <= _AT_ONCE_NS:  # else this thread was stopped between them
+            if apart_ns <= _AT_ONCE_NS:  # else this thread was stopped in between
                 break
         offset_ns = wall_ns - now_ns
         before, self._offset_ns = self._offset_ns, (offset_ns, now_ns)
@@ -174,32 +174,32 @@ class Driver:
         return now_ns, offset_ns
 
     def utilization_ratio(self, handle: Any) -> float | None:
-        """Share of time in which any kernel ran, lately; None where it is not reported or cannot be true."""
+        """Return the share of recent time in which any kernel ran; None if it is not reported or cannot be true."""
         rates = self.optional(self.lib.nvmlDeviceGetUtilizationRates, handle)
         percent = None if rates is None else rates.gpu
         return percent / 100 if percent is not None and percent <= PERCENT_MAX else None
 
     def power_ratio(self, handle: Any) -> float | None:
-        """Power drawn, as a share of the effective limit."""
+        """Return the power drawn, as a share of the effective limit; None: not known."""
         drawn_mw = self.optional(self.lib.nvmlDeviceGetPowerUsage, handle)
         limit_mw = self.optional(self.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
         return drawn_mw / limit_mw if drawn_mw is not None and limit_mw else None
 
     def counters(self, handle: Any) -> dict[str, int]:
-        """Absolute counters for the journal: energy in mJ since the driver was loaded, where it is counted."""
+        """Return absolute counters for the journal: energy in mJ since the driver was loaded, where it is counted."""
         energy_mj = self.optional(self.lib.nvmlDeviceGetTotalEnergyConsumption, handle)
         return {} if energy_mj is None else {"energy_mj": int(energy_mj)}
 
 
 class MeanPower:
-    """The power between two reads, from the energy counter, as a share of the limit as it was at the first."""
+    """The mean power between two reads, from the energy counter, as a share of the power limit at the first read."""
 
     def __init__(self) -> None:
         self._limit_mw: int | None = None
         self._before: tuple[int, int] | None = None  # energy in mJ, and when
 
     def ratio(self, driver: Driver, handle: Any, energy_mj: int | None, now_ns: int) -> float | None:
-        """None: there is no energy counter, no limit, or no earlier reading."""
+        """Return the share; None if there is no energy counter, no limit, or no earlier reading."""
         before, self._before = self._before, None if energy_mj is None else (energy_mj, now_ns)
         if energy_mj is None or before is None or now_ns <= before[1] or energy_mj < before[0]:
             return None
@@ -211,5 +211,5 @@ class MeanPower:
 
 
 def text(value: Any) -> str | None:
-    """What pynvml gives as bytes or text, as text."""
+    """Return as text what pynvml gives as bytes or text."""
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value

@@ -1,6 +1,6 @@
-"""GPM, the counters of Hopper and newer: percentages between two samples, and cycles that run on since boot.
+"""GPM, the counters of Hopper and newer: percentages between two samples, and running cycle counters since boot.
 
-One call gives all metrics of the two samples. Percentages are cycle-weighted averages over exactly that
+One call gives all metrics between two samples. Percentages are cycle-weighted averages over exactly that
 interval (NVIDIA/open-gpu-kernel-modules#1122). Sources: nvml.h 13.5.37; open-gpu-kernel-modules 595.45.04.
 """
 
@@ -23,7 +23,7 @@ _ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C 
 )  # fmt: skip
 _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
-# An enumeration's member takes several times as long to look up as a name of this module.
+# Looking up a member of an enumeration takes several times as long as looking up a name of this module.
 _TENSOR, _HMMA_PIPE, _IMMA_PIPE, _DFMA_PIPE = Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 _UNKNOWN_ID = (2, 25)  # invalid argument, argument version mismatch
@@ -51,7 +51,7 @@ class Gpm:
     def __init__(self, lib: Any, sample_into: Callable[[Any], Any]) -> None:
         """`sample_into` fills a sample buffer with the counters as they stand."""
         self._lib, self._sample_into = lib, sample_into
-        self._buffers: list[tuple[Any, Any]] = []  # with their addresses: the kept sample's, and the newest one's
+        self._buffers: list[tuple[Any, Any]] = []  # with addresses: the kept sample's, then the newest one's
         self._ask(_PERCENTAGES + _COUNTERS)
 
     def _ask(self, metrics: tuple[int, ...]) -> None:
@@ -63,24 +63,24 @@ class Gpm:
         self._answers = struct.Struct("=" + _METRIC * len(metrics))
 
     def sample(self) -> None:
-        """Take the newest sample; `metrics` is about it and the one that was kept before. Raises NVMLError."""
+        """Take the newest sample; `metrics` compares it with the sample that was kept before. Raises NVMLError."""
         if not self._buffers:
             buffers = (self._lib.nvmlGpmSampleAlloc(), self._lib.nvmlGpmSampleAlloc())
             self._buffers = [(buffer, ctypes.cast(buffer, ctypes.c_void_p).value) for buffer in buffers]
         self._sample_into(self._buffers[1][0])
 
     def keep(self) -> None:
-        """Let the newest sample be the one that the next is compared with."""
+        """Keep the newest sample, to compare the next one with it."""
         self._buffers.reverse()
 
     def release(self) -> None:
-        """Give the buffers back. Raises NVMLError."""
+        """Free the buffers. Raises NVMLError."""
         buffers, self._buffers = self._buffers, []
         for buffer, _ in buffers:
             self._lib.nvmlGpmSampleFree(buffer)
 
     def metrics(self) -> Metrics:
-        """The metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
+        """Return the metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
         (_, kept), (_, newest) = self._buffers
         request = self._request
         _SAMPLES.pack_into(request, _SAMPLES_AT, kept, newest)
@@ -99,13 +99,13 @@ class Gpm:
         ratios, unread = _ratios(read[: len(_PERCENTAGES)])
         counted = read[len(_PERCENTAGES) :]
         if counted and counted[0] is None:
-            self._ask(_PERCENTAGES)  # they will not come while this driver runs
+            self._ask(_PERCENTAGES)  # this driver has no counters
         if not counted or counted[0] is None:
             return Metrics(ratios, unread, None, {})
         return Metrics(ratios, unread, int(counted[0]), _counters(counted[1:]))
 
     def _value(self, code: int, value: float) -> float | None:
-        """One value; None where this chip or driver does not have it."""
+        """Return one value; None if this chip or driver does not have it. Raises NVMLError, UnusableError."""
         if code:
             if code in _NOT_HAD:
                 return None
@@ -118,7 +118,7 @@ class Gpm:
 
 
 def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tuple[Pipe, ...]]:
-    """Values in the order of _PERCENTAGES as ratios, and the pipes without a value."""
+    """Return values in the order of _PERCENTAGES as ratios, and the pipes without a value. Raises UnusableError."""
     highest = max(filter(None, percentages), default=PERCENT_MAX)
     if highest > PERCENT_MAX + _PERCENT_SLACK:
         raise UnusableError(GapReason.OUT_OF_RANGE)
@@ -127,8 +127,8 @@ def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tup
     any_tensor, dfma, hmma, dmma, imma, *vector = percentages
     if any_tensor is None:
         raise UnusableError(GapReason.NOT_SUPPORTED)
-    # A sub-pipe that this chip does not split off stays in "any tensor". How DFMA's two ids relate is documented
-    # nowhere: never both.
+    # A sub-pipe that this chip does not split off stays in "any tensor". It is documented nowhere how DFMA's two ids
+    # relate, so they are never added.
     hmma, imma, dfma = (hmma or 0.0) / 100, (imma or 0.0) / 100, max(dfma or 0.0, dmma or 0.0) / 100
     any_tensor /= 100
     if hmma + imma + dfma > any_tensor + SUB_PIPES_TOLERANCE_PPM / PPM:
@@ -144,13 +144,13 @@ def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tup
 
 
 def remainder(ratios: Mapping[Pipe, float]) -> dict[Pipe, float]:
-    """The same ratios, disjoint: TENSOR is what no sub-pipe accounts for."""
+    """Return the same ratios, made disjoint: TENSOR becomes what no sub-pipe accounts for."""
     parts = ratios[_HMMA_PIPE] + ratios[_IMMA_PIPE] + ratios[_DFMA_PIPE]
     return {**ratios, _TENSOR: max(0.0, ratios[_TENSOR] - parts)}
 
 
 def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
-    """Values in the order of _COUNTERS, without the elapsed cycles."""
+    """Return the counters by pipe from values in the order of _COUNTERS, without the elapsed cycles."""
     any_tensor, dmma, hmma, imma, dfma, *vector = values
     if any_tensor is None:
         return {}

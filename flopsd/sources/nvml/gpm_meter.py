@@ -27,14 +27,14 @@ class GpmMeter:
         self, driver: Driver, gpm: Gpm, device: Device, handle: Any, limits: Limits | None,
         origin: Callable[[], str | None], doubted_sms: int = 0,
     ) -> None:  # fmt: skip
-        """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has. Without
-        limits the daemon makes a gap of all. `doubted_sms`: how many of its SMs it may not have."""
+        """`handle`: of the whole device, like clock, energy and streaming. `origin` returns the origin in the journal.
+        Without limits the daemon turns every reading into a gap. `doubted_sms`: how many SMs the device may lack."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
         self._uid, self._sm_count = device.uid, 0 if limits is None else limits.sm_count
         self._plausibility, self._power = Plausibility(), MeanPower()
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
         self._polled = PolledClock(self._top_mhz, driver.moments_of(device.index))
-        self._took_ns: list[int] = []  # the calls of the last two samples
+        self._took_ns: list[int] = []  # how long the last two samples took
         self._max_mhz = self._top_mhz or device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
@@ -52,11 +52,11 @@ class GpmMeter:
         self._handle, self._gpm, self._kept = handle, gpm, False
 
     def release(self) -> None:
-        """Give the sample buffers back, after it failed. Raises NVMLError."""
+        """Free the sample buffers of a GPU that failed. Raises NVMLError."""
         self._gpm.release()
 
     def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
-        """The interval up to now as a gap. Without a sample, the next reading begins with a new one."""
+        """Return the interval up to now as a gap. The next reading begins with a new sample."""
         now_ns = self._driver.clock.boottime_ns()
         reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
         self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
@@ -64,16 +64,16 @@ class GpmMeter:
 
     @property
     def beyond_mhz(self) -> int:
-        """A clock above the maximum that is known; 0: there was none."""
+        """A clock that was read above the known maximum; 0: there was none."""
         return self._polled.beyond_mhz
 
     @property
     def polls(self) -> bool:
-        """Whether the clock is to be read before the next read."""
+        """Whether the clock is to be polled before the next read."""
         return self._kept and self._top_mhz > 0 and self.evidence[0] is not Evidence.CYCLES
 
     def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
+        """Return the next moment at which to poll the clock before the read at `until_ns`; None: there is none."""
         return self._polled.next_ns(now_ns, until_ns) if self.polls else None
 
     def poll(self) -> None:
@@ -82,7 +82,7 @@ class GpmMeter:
         self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
-        """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""
+        """Return the interval since the last read; None if it is too short. Raises NVMLError, UnusableError."""
         driver, clock, handle = self._driver, self._driver.clock, self._handle
         before_ns = clock.boottime_ns()
         if self._kept and before_ns - self._since_ns < MIN_INTERVAL_NS:
@@ -123,8 +123,8 @@ class GpmMeter:
     def _work(
         self, metrics: Metrics, ratios: Mapping[Pipe, float], since_ns: int, now_ns: int, cycles: Cycles | None
     ) -> tuple[Active | Growth, Totals | None]:
-        """What the interval held: what running counters grew by, else percentages x SM clock x SMs. `ratios`: the
-        metrics' own, disjoint."""
+        """Return the work of the interval: the growth of running counters, else percentages x SM clock x SMs. `ratios`:
+        those of `metrics`, made disjoint. Raises UnusableError."""
         try:
             by_counters = self._check.examine(metrics, since_ns, now_ns, cycles)
         finally:
@@ -139,7 +139,7 @@ class GpmMeter:
             return Active(Evidence.ACTIVITY, dict.fromkeys(ratios, 0), {}, metrics.unread), totals
         if self._check.clock_doubted:
             cycles = cycles.up_to(self._polled.max_mhz, now_ns - since_ns)
-        # Either sample is of any moment of its call: so are both edges of the interval.
+        # Each sample may have been taken at any moment of its call, so both edges of the interval are uncertain.
         doubt_cycles = cycles.doubt_cycles + ceil_div(sum(self._took_ns) * self._top_mhz, 2000)
         if self._doubted_sms:
             doubt_cycles += ceil_div((cycles.cycles + doubt_cycles) * self._doubted_sms, self._sm_count)
@@ -156,9 +156,9 @@ class GpmMeter:
             raise UnusableError(GapReason.CONTRADICTORY, self._check.totals(metrics))
 
     def _require_streaming(self) -> None:
-        """Any process that has the device node can switch the counters off, for all; each read looks. Raises
-        UnusableError while they are off; the next read finds them switched on again, if that is allowed. At the first
-        look that is not a fault: they are off until somebody switches them on."""
+        """Check that the counters are on, since any process that has the device node can switch them off for all.
+        Raises UnusableError while they are off, and switches them on for the next read, if that is allowed. At the
+        first check that is no fault: they are off until somebody switches them on."""
         lib = self._driver.lib
         is_first, self._looked = not self._looked, True
         try:
@@ -172,7 +172,7 @@ class GpmMeter:
             raise UnusableError(GapReason.STARTING if is_first else GapReason.COUNTERS_DISABLED)
 
     def _sample(self) -> tuple[int, int | None] | None:
-        """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment."""
+        """Return moment in ns and clock in MHz of a new sample; None: it took too long for its moment to be known."""
         clock = self._driver.clock
         began_ns = clock.boottime_ns()
         self._gpm.sample()
@@ -185,9 +185,9 @@ class GpmMeter:
         return now_ns, mhz
 
     def _cycles(self, since_ns: int, now_ns: int, before_mhz: int | None, mhz: int | None) -> Cycles | None:
-        """Cycles of one SM between two reads; None where either did not learn the clock."""
+        """Return the cycles of one SM between two reads; None if the clock is not known at either."""
         if before_mhz is None or mhz is None:
             return None
-        if self._check.are_proven:  # the clock is only what they are held against
+        if self._check.are_proven:  # the clock is only used to check the counters
             return integrate([(since_ns, before_mhz), (now_ns, mhz)], since_ns, now_ns)
         return self._polled.cycles(since_ns, now_ns, mhz)

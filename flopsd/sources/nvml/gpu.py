@@ -1,4 +1,4 @@
-"""What the NVML source meters: a GPU, a MIG slice, or one of which nothing can be read."""
+"""What the NVML source meters: a GPU, a MIG slice, or a device that cannot be read."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class Gpu:
     handle: Any
     meter: GpmMeter | UtilizationMeter | Unread
     part: Slice | None = None
-    refusals: int | None = 0  # of GPM samples since it was opened; None: it has sampled
-    # Whether it has GPM and refused it, or could not be asked: then it is tried again.
+    refusals: int | None = 0  # of GPM samples since it was opened; None: a sample succeeded
+    # Whether the GPU has GPM and refused it, or could not be asked: then GPM is tried again.
     may_have_gpm: bool = False
-    since_ns: int | None = None  # of its first reading, where it may have been there before it was found
+    since_ns: int | None = None  # when its first reading begins, if it may have been there earlier
 
     @property
     def whole(self) -> DeviceUid:
-        """The GPU that it is, or is a slice of."""
+        """The uid of the GPU that this device is, or is a slice of."""
         return self.device.parent or self.device.uid
 
     @property
     def is_partitioned(self) -> bool:
-        """Whether MIG is on: it is a slice, or stands for a GPU without a visible slice."""
+        """Whether MIG is on: this is a slice, or stands for a GPU without a visible slice."""
         return self.part is not None or isinstance(self.meter, Unread)
 
     def updated(self) -> Gpu:
-        """Itself, with the evidence that its meter can give now in its device, and the clock that it runs."""
+        """Update the device with the evidence that its meter gives now, and with a higher clock that it ran."""
         evidence, reason, fix = self.meter.evidence
         device, beyond_mhz = self.device, self.meter.beyond_mhz
         if (device.evidence, device.evidence_reason, device.evidence_fix) != (evidence, reason, fix):

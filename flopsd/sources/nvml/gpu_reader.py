@@ -1,4 +1,4 @@
-"""One GPU of the NVML source with its slices, from read to read. All its calls are made in one thread at a time."""
+"""Reads one GPU of the NVML source with its slices. All calls for one GPU are made in one thread at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched,
 
 @dataclass(slots=True)
 class Read:
-    """What one read of a GPU gave."""
+    """The result of one read of a GPU."""
 
     readings: list[Reading] = field(default_factory=list)
     gauges: dict[DeviceUid, Gauges] = field(default_factory=dict)
 
 
 class GpuReader:
-    """The GPU that was at `index` when it was found; its UUID decides from then on, since indices may change."""
+    """The GPU that was at `index` when it was found. From then on its UUID identifies it, since indices may change."""
 
     def __init__(self, index: int, driver: Driver, discovery: Discovery, is_known: Callable[[DeviceUid], bool]) -> None:
         """`is_known`: whether a GPU is another reader's."""
@@ -42,17 +42,17 @@ class GpuReader:
 
     @property
     def uid(self) -> DeviceUid | None:
-        """The whole GPU's; None: it could not be identified yet."""
+        """The uid of the whole GPU; None: it could not be identified yet."""
         first = self._gpus[0]
         return None if first.device.model == UNIDENTIFIED else first.whole
 
     @property
     def is_down(self) -> bool:
-        """Whether none of it could be read when it was tried last."""
+        """Whether nothing of the GPU could be read at the last try."""
         return all(gpu.handle is None for gpu in self._gpus)
 
     def open(self, since_ns: int | None = None) -> GpuReader:
-        """Find out what it is. `since_ns`: it may have been there and at work since then. Never raises NVMLError."""
+        """Find out what the GPU is. `since_ns`: when it may have begun to work. Never raises NVMLError."""
         found = self._discovery.open(self.index, self._is_known)
         for gpu in found:
             gpu.since_ns = since_ns
@@ -60,12 +60,12 @@ class GpuReader:
         return self
 
     def read(self) -> Read:
-        """One reading of each device that has one. Never raises NVMLError."""
+        """Return one reading of each device that has one. Never raises NVMLError."""
         self._look_again()
         found = Read()
         for at, gpu in enumerate(self._gpus):
             reading, shown = self._read(gpu)
-            gpu = self._gpus[at]  # one that was identified now
+            gpu = self._gpus[at]  # it may have been identified just now
             if reading is not None:
                 if gpu.since_ns is not None:
                     reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
@@ -76,7 +76,7 @@ class GpuReader:
         return found
 
     def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """When the next sample is due before a read at `until_ns`; None: none is. Makes no call."""
+        """Return when the next sample is due before a read at `until_ns`; None: none is. Makes no call."""
         due = [meter.next_poll_ns(now_ns, until_ns) for meter in self._open_meters()]
         return min((ns for ns in due if ns is not None), default=None)
 
@@ -89,11 +89,11 @@ class GpuReader:
         return [gpu.meter for gpu in self._gpus if not isinstance(gpu.meter, Unread) and gpu.handle is not None]
 
     def move_to(self, index: int) -> None:
-        """Look for the GPU that was not identified at another index."""
+        """Look at another index for the GPU that was not identified."""
         self.index, self.is_misplaced = index, False
 
     def release(self) -> None:
-        """Give the driver's memory back."""
+        """Free the sample buffers."""
         for gpu in self._gpus:
             if isinstance(gpu.meter, GpmMeter):
                 self._driver.optional(gpu.meter.release)
@@ -110,7 +110,7 @@ class GpuReader:
             if isinstance(gpu.meter, Unread):
                 return gpu.meter.reading(self._driver.clock.boottime_ns(), gpu.meter.reason), None
             if gpu.part is not None and gpu.part.has_changed(self._driver):
-                self._looked_ns -= LOOK_AGAIN_NS  # with the next read
+                self._looked_ns -= LOOK_AGAIN_NS  # look again with the next read
                 return gpu.meter.fail(GapReason.DEVICE_MISSING), None
             reading, gauges = gpu.meter.read()
             gpu.refusals = None
@@ -133,7 +133,7 @@ class GpuReader:
             if gpu.part is not None and fault.value == NO_PERMISSION:
                 gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
             elif gpu.part is None and gpu.refusals == 3 and fault.value in NOT_OFFERED:
-                # Seen on vGPU guests (dcgm-exporter#701): reported as supported, and never a sample.
+                # Seen on vGPU guests (dcgm-exporter#701): GPM is reported as supported, but never gives a sample.
                 why = f"GPM is reported as supported, and no sample with its SM clock is given ({fault})"
                 gpu.meter, gpu.may_have_gpm = self._discovery.ceiling(gpu.device, gpu.handle, why), True
                 gpu.updated()
@@ -143,7 +143,7 @@ class GpuReader:
         return reading
 
     def _again(self, gpu: Gpu) -> Gpu:
-        """A GPU that failed, with a new handle; one that was never identified is opened again. Raises NVMLError."""
+        """Give a GPU that failed a new handle; open one again that was never identified. Raises NVMLError."""
         lib = self._driver.lib
         if gpu.device.model == UNIDENTIFIED:
             found = self._discovery.reach(self.index, gpu.device.uid, self._is_known)
@@ -161,7 +161,7 @@ class GpuReader:
         return gpu
 
     def _look_again(self) -> None:
-        """MIG is switched, slices come and go, and GPM that was refused is given, while the daemon runs."""
+        """Look for changes while the daemon runs: MIG is switched, slices come and go, refused GPM is available."""
         now_ns, looked_ns = self._driver.clock.boottime_ns(), self._looked_ns
         if now_ns - looked_ns < LOOK_AGAIN_NS or self.uid is None:
             return

@@ -1,7 +1,7 @@
-"""Calls of the driver, one GPU after another in one thread, and past a call that hangs.
+"""Makes driver calls, one GPU after another in one thread, and goes past a call that hangs.
 
-A call that hangs keeps its thread, and what it gives comes with a later round; the GPUs behind it go on in a new
-thread. A GPU whose last call took long has a thread of its own, so that nobody waits for it again. On a machine where
+A call that hangs keeps its thread, and its result comes with a later round; the calls behind it go on in a new thread.
+A GPU whose last call took long gets a thread of its own, so that no other GPU waits for it again. On a machine where
 nothing hangs there is a single thread.
 """
 
@@ -18,8 +18,8 @@ from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
 PATIENCE_SECONDS = 0.25  # a healthy GPU answers all calls of one read in some ten milliseconds
-GRACE_SECONDS = 0.05  # for one that was slow before, where others have answered
-SAMPLING_MAX_NS = 50_000_000  # of a sample that took longer it is not known well enough what time it is of
+GRACE_SECONDS = 0.05  # for a GPU that was slow before, once the others have answered
+SAMPLING_MAX_NS = 50_000_000  # the time of a sample that took longer is not known well enough
 _Call: TypeAlias = Callable[[], Any]
 
 
@@ -29,7 +29,7 @@ class GpuThreads:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._done: deque[tuple[Hashable, object, float]] = deque()
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each round of calls that a thread ended
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each round of calls that ended
         self._thread: _CallThread | None = None
         self._running: set[Hashable] = set()
         self._slow: set[Hashable] = set()
@@ -44,9 +44,9 @@ class GpuThreads:
         return key in self._slow or key in self._running
 
     def run(self, calls: Mapping[Hashable, _Call], patience_seconds: float = 0.0) -> list[tuple[Hashable, Any]]:
-        """What the calls gave, and what earlier ones gave since the last round; where one raised, the exception. A key
-        whose last call hangs is left out. `patience_seconds`: how much longer than GRACE_SECONDS to wait for those that
-        are slow."""
+        """Make the calls. Return by key their results, and those of earlier calls that ended since the last round; the
+        exception, if a call raised one. A key whose last call hangs is left out. `patience_seconds`: how much longer
+        than GRACE_SECONDS to wait for slow keys."""
         while not self._ended.empty():
             self._ended.get()  # of earlier rounds
         results = self._taken()
@@ -59,7 +59,7 @@ class GpuThreads:
             has_ended, found = self._await(PATIENCE_SECONDS / 2), self._taken()
             results += found
             idle = 0 if has_ended or found else idle + 1
-            if idle == 2:  # so long no call has ended
+            if idle == 2:  # no call has ended for so long
                 waiting, idle = self._go_past(), 0
         end_ns = self._clock.boottime_ns() + round((GRACE_SECONDS + patience_seconds) * NS_PER_S)
         while calls.keys() & self._running and self._await((end_ns - self._clock.boottime_ns()) / NS_PER_S):
@@ -79,7 +79,7 @@ class GpuThreads:
     def _make(
         self, calls: list[tuple[Hashable, _Call]], thread: _CallThread | None, *, last: bool = False
     ) -> set[Hashable]:
-        """Have a thread make calls; their keys. None are made without one: the next round has them again."""
+        """Let a thread make calls; return their keys. Without a thread none are made: the next round has them again."""
         keys = set[Hashable]() if thread is None else {key for key, _ in calls}
         self._running.update(keys)
         if thread is not None:
@@ -94,7 +94,7 @@ class GpuThreads:
             return None
 
     def _go_past(self) -> set[Hashable]:
-        """Leave the thread to its call and give the calls behind it to another; their keys."""
+        """Leave the thread to its call and give the calls behind it to another thread; return their keys."""
         assert self._thread is not None
         behind = self._thread.leave()
         self._thread = None
@@ -102,7 +102,7 @@ class GpuThreads:
         return self._start(behind)
 
     def _await(self, seconds: float) -> bool:
-        """Wait at most `seconds` until a thread has made all its calls; false: none has."""
+        """Wait at most `seconds` until a thread has made all its calls; return whether one has."""
         try:
             self._ended.get(timeout=max(0.0, seconds))
         except queue.Empty:
@@ -110,7 +110,7 @@ class GpuThreads:
         return True
 
     def _taken(self) -> list[tuple[Hashable, Any]]:
-        """What calls gave since this was asked last."""
+        """Return the results of calls that ended since the last look."""
         results = []
         while self._done:
             key, given, took = self._done.popleft()
@@ -121,8 +121,8 @@ class GpuThreads:
 
 
 class _CallThread:
-    """A thread that makes rounds of calls in order. What each gave is put into `done`, with the seconds that it took,
-    and one into `ended` after each round: who waits for a round would otherwise be woken within it, at each call."""
+    """A thread that makes rounds of calls in order. It puts each result into `done`, with the seconds that it took, and
+    one item into `ended` after each round, so that a waiting thread is woken once a round and not at each call."""
 
     def __init__(
         self, clock: Clock, done: deque[tuple[Hashable, object, float]], ended: queue.SimpleQueue[None]
@@ -133,12 +133,12 @@ class _CallThread:
         threading.Thread(target=self._run, name="nvml", daemon=True).start()
 
     def make(self, calls: Iterable[tuple[Hashable, _Call]], *, last: bool = False) -> None:
-        """Make calls; `last`: and end after them. Not while an earlier round is being made."""
+        """Make calls; `last`: end after them. Not to be called while an earlier round is being made."""
         self._calls = deque(calls)
         self._rounds.put((self._calls, last))
 
     def leave(self) -> list[tuple[Hashable, _Call]]:
-        """End after the call that is being made; the calls behind it."""
+        """End after the call that is being made; return the calls behind it."""
         behind = []
         try:
             while True:

@@ -1,4 +1,4 @@
-"""Which file the driver's library in this process came from, and its digest."""
+"""The file that this process loaded the driver's library from, and its digest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ NAME = "libnvidia-ml.so"
 
 
 def loaded_library(maps: Path = Path("/proc/self/maps")) -> tuple[str | None, str | None]:
-    """Path of the loaded library, and SHA-256 of its file; None: not known. Of a file that was replaced since it was
-    loaded the digest is not known: the path leads to another one."""
+    """Return the path of the loaded library and the SHA-256 of its file; None: not known. The digest of a file that was
+    replaced after it was loaded is not known: the path leads to another file."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

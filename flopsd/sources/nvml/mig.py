@@ -1,7 +1,7 @@
 """MIG: the GPU instances of a partitioned GPU, each a device with SMs of its own.
 
-GPM counts by GPU instance. The instance is named by the UUID of its MIG device; one that is cut into
-several compute instances is metered once, under the UUID of the first. Source: nvml.h 13.5.37.
+GPM counts by GPU instance. An instance is named by the UUID of its MIG device; one that is cut into several compute
+instances is metered once, under the UUID of the first. Source: nvml.h 13.5.37.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver, text
 
-MIG_IS_ON = "MIG is on"  # how the reason of a GPU begins of which no slice is seen
+MIG_IS_ON = "MIG is on"  # how the reason of a GPU without visible slices begins
 PERMISSION_FIX = (
     "give the daemon the MIG monitor capability: /proc/driver/nvidia/capabilities/mig/monitor readable, "
     "in a container NVIDIA_MIG_MONITOR_DEVICES=all"
@@ -26,19 +26,19 @@ class Slice:
 
     device: Device
     handle: Any
-    partial: bool  # its compute instances do not cover it: what its percentages are of is not known
+    partial: bool  # its compute instances do not cover it: what is 100 % is not known
     # SMs of the MIG device, and slices of the GPU instance; None: the driver does not say.
     size: tuple[int, int] | None = None
 
     def is_as(self, other: Slice) -> bool:
-        """Whether it still is `other`: a UUID is made of the ids of GPU and instances, so that another instance of
-        another size can have it later."""
+        """Whether this still is `other`: a UUID is made of the ids of GPU and instances, so an instance of another size
+        can have it later."""
         mine, theirs = self.device, other.device
         sizes = mine.sm_count, mine.gpu_instance, self.size, self.partial
         return sizes == (theirs.sm_count, theirs.gpu_instance, other.size, other.partial)
 
     def has_changed(self, driver: Driver) -> bool:
-        """Whether the MIG device at its handle is of another size now. Raises NVMLError: it is gone, or not read."""
+        """Whether the MIG device at the handle has another size now. Raises NVMLError if it is gone or unreadable."""
         return self.size is not None and self.size != _size(driver.lib.nvmlDeviceGetAttributes_v2(self.handle))
 
 
@@ -47,7 +47,7 @@ def _size(attributes: Any) -> tuple[int, int]:
 
 
 def is_partitioned(driver: Driver, handle: Any) -> bool:
-    """Whether MIG is on. False where the GPU knows no MIG. Raises NVMLError: it may be either."""
+    """Whether MIG is on; False if the GPU has no MIG. Raises NVMLError if that is not known."""
     try:
         return bool(driver.lib.nvmlDeviceGetMigMode(handle)[0] == 1)
     except driver.lib.NVMLError as fault:
@@ -57,7 +57,7 @@ def is_partitioned(driver: Driver, handle: Any) -> bool:
 
 
 def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
-    """The GPU instances of a partitioned GPU that this process can see. Raises NVMLError."""
+    """Return the GPU instances of a partitioned GPU that this process can see. Raises NVMLError."""
     lib = driver.lib
     found: dict[int, Slice] = {}
     shares: dict[int, tuple[int, int]] = {}  # slices of compute and of the GPU instance

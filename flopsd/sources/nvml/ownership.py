@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs are a job's: their variables, container resources and processes. Of both sources, nvml and dcgm.
+"""Which NVIDIA GPUs are a job's, by variables, container resources and processes. For the sources nvml and dcgm.
 
 CUDA_VISIBLE_DEVICES by the CUDA programming guide ("Environment Variables", 13.4): unset is all, empty is
 none; indices or UUIDs, which may be abbreviated; the first entry that is not a device ends the list.
@@ -34,7 +34,7 @@ class NvidiaDevices(VendorDevices):
     in_job_mapping = True
 
     def __init__(self, processes: Processes | None = None) -> None:
-        """`processes`: those on a device, as NVML lists them."""
+        """`processes` returns the process ids on a device, as NVML lists them."""
         self._processes = NvmlProcesses().on if processes is None else processes
 
     def find(self, name: str, devices: Sequence[Device]) -> list[Device]:
@@ -57,8 +57,8 @@ class NvidiaDevices(VendorDevices):
         }
 
     def allocated(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:  # noqa: ARG002
-        """Ids are NVIDIA's device plugin's (`GPU-…`, `MIG-…`, `GPU-…::2` for a time-slicing replica) and GKE's
-        (`nvidia0`, `nvidia0/gi3`, `nvidia0/vgpu1`)."""
+        """Return the devices of an id of NVIDIA's device plugin (`GPU-…`, `MIG-…`, `GPU-…::2` for a time-slicing
+        replica) or of GKE's (`nvidia0`, `nvidia0/gi3`, `nvidia0/vgpu1`)."""
         for mark in _REPLICA_MARKS:
             device_id = device_id.partition(mark)[0]
         return self.find(device_id, devices)
@@ -71,9 +71,9 @@ class NvidiaDevices(VendorDevices):
 
 
 def cuda_visible(text: str, devices: Sequence[Device]) -> list[Device]:
-    """What CUDA_VISIBLE_DEVICES=`text` leaves of `devices`, in CUDA's order. Where the variable names several MIG
-    slices, all are this job's, though older drivers use only the first. Raises OwnershipError for the beginning of
-    several UUIDs, of which CUDA does not say what it does."""
+    """Return what CUDA_VISIBLE_DEVICES=`text` leaves of `devices`, in CUDA's order. If the variable names several MIG
+    slices, all are this job's, though older drivers use only the first. Raises OwnershipError for a text that several
+    UUIDs begin with: CUDA does not say what it does then."""
     seen: dict[str, Device] = {}
     lost = any(is_unidentified(device) for device in devices)
     for entry in (part.strip() for part in text.split(",")):
@@ -87,8 +87,8 @@ def cuda_visible(text: str, devices: Sequence[Device]) -> list[Device]:
 
 
 def nvidia_visible(text: str, devices: Sequence[Device]) -> list[Device] | None:
-    """The devices whose UUIDs NVIDIA_VISIBLE_DEVICES=`text` names; None where it holds anything but UUIDs:
-    its indices are those of the host, and what it keeps out is not visible anyway."""
+    """Return the devices whose UUIDs NVIDIA_VISIBLE_DEVICES=`text` names; None if it holds anything but UUIDs: its
+    indices are those of the host, and devices that it excludes are not visible anyway."""
     entries = [part.strip() for part in text.split(",")]
     if not all(entry.startswith(("GPU-", "MIG-")) for entry in entries):
         return None
@@ -97,7 +97,7 @@ def nvidia_visible(text: str, devices: Sequence[Device]) -> list[Device] | None:
 
 
 def _check_order(cuda: str, environment: Mapping[str, str], gpus: Sequence[Device]) -> None:
-    """Indices are CUDA's, fastest GPU first unless the job sets another order: unlike GPUs may be in another order."""
+    """Raises OwnershipError for indices of unlike GPUs: CUDA orders them by speed unless the job sets another order."""
     by_index = any(part.strip().isdigit() for part in cuda.split(","))
     order = environment.get("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     models = {device.model for device in gpus if device.parent is None and not is_unidentified(device)}
@@ -109,7 +109,7 @@ def _check_order(cuda: str, environment: Mapping[str, str], gpus: Sequence[Devic
 
 
 def find(name: str, devices: Sequence[Device]) -> list[Device]:
-    """The devices that schedulers, device plugins and people call `name`. Raises OwnershipError if it is ambiguous.
+    """Return the devices that schedulers, device plugins and people call `name`. Raises OwnershipError if ambiguous.
     Forms: an index `1`; a UUID `GPU-…` or the beginning of one, as CUDA allows; `MIG-…`; the older `MIG-GPU-…/GI/CI`;
     `nvidia1` and `nvidia1/gi3`, as GKE's device plugin names them. A GPU stands for all its slices."""
     if match := _OLD_MIG.fullmatch(name):
@@ -137,12 +137,12 @@ def _instance(identity: str | None, instance: int, devices: Sequence[Device]) ->
 
 
 def _at_index(index: int, devices: Sequence[Device]) -> str | None:
-    """A slice has the index of its GPU."""
+    """Return the UUID of the GPU at `index`; a slice has the index of its GPU."""
     return next((device.parent or device.uid for device in devices if device.index == index), None)
 
 
 def _identity(name: str, devices: Sequence[Device]) -> str | None:
-    """The UUID that `name` is, or that alone begins with it."""
+    """Return the UUID that `name` is, or the only one that begins with it. Raises OwnershipError if several do."""
     known = {device.uid for device in devices} | {device.parent for device in devices if device.parent is not None}
     folded = name.casefold()
     for identity in known:
@@ -157,8 +157,8 @@ def _identity(name: str, devices: Sequence[Device]) -> str | None:
 
 
 class NvmlProcesses:
-    """Asked of the pynvml module; None throughout where that is missing. NVML is shared with the source that reads it,
-    which starts and stops it; here it is started for one question only, where no source of this process uses it."""
+    """Asks the pynvml module; answers None if it is missing. The source that reads NVML starts and stops it. If no
+    source of this process uses it, it is started here for one question only."""
 
     def __init__(self) -> None:
         self._lib: Any = None
@@ -169,10 +169,10 @@ class NvmlProcesses:
         self._threads, self._asking = GpuThreads(SystemClock()), threading.Lock()
 
     def on(self, uid: DeviceUid) -> frozenset[int] | None:
-        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them, or that GPU
-        hangs, and the others are asked. Whose pid namespace they are in depends on the driver, see
+        """Return the process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them, or the
+        GPU hangs; other GPUs are asked all the same. The pid namespace of the ids depends on the driver: see
         `ownership/processes.py`."""
-        question = object()  # what a GPU that hung answers is of an earlier one
+        question = object()  # a GPU that hung may answer an earlier question
         with self._asking:
             given = self._threads.run({uid: lambda: (question, self._answer(uid))})
         for _, answer in given:
@@ -212,5 +212,5 @@ def _pids(lib: Any, uid: DeviceUid) -> frozenset[int]:
 
 
 def _running(lib: Any, kind: str, handle: Any) -> frozenset[int]:
-    """The versioned call: for the plain one pynvml raises what is not an NVMLError where the driver lacks it."""
+    """Make the versioned call: if the driver lacks the plain one, pynvml raises something other than an NVMLError."""
     return frozenset(int(process.pid) for process in getattr(lib, f"nvmlDeviceGet{kind}RunningProcesses_v3")(handle))

@@ -1,7 +1,7 @@
-"""Whether percentages can be true: held against power and utilisation. Pure.
+"""Checks whether percentages can be true, against power and utilisation. Pure.
 
-A counter that is stuck looks like work. What it says is not counted where the device drew too little for it, ran
-nothing, or changed what it did while the percentages stayed the same to the last digit.
+A counter that is stuck looks like work. Its percentages are not counted if the device drew too little power for them,
+ran nothing, or changed what it did while the percentages stayed the same to the last digit.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping
 from flopsd.core.model import Pipe
 
 # Assumed, and measured on no hardware yet: a pipe that is active in a third of all cycles, at half the maximum clock or
-# more, draws over a fifth of the power limit. Where that is wrong, work becomes a gap with a ceiling: wider, and true.
+# more, draws over a fifth of the power limit. If that is wrong, work becomes a gap with a ceiling: wider, but true.
 ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
 FULL_UTILIZATION_RATIO = 0.9
-READS_OF_ZERO = 3  # what draws little may wait in a kernel that computes nothing; not for long
+READS_OF_ZERO = 3  # a device that draws little may wait in a kernel that computes nothing, but not long
 READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
 STUCK_RATIO = 0.001  # less may be the noise of a device that does nothing
-# Assumed as well: no device draws so much where kernels run whose pipes all stand still.
+# Assumed as well: no device draws so much while kernels run and all pipes stand still.
 ZERO_UTILIZATION_RATIO, ZERO_POWER_RATIO = 0.1, 0.3
-POWER_STEP = 0.1  # of the limit; assumed too: a change that no noise makes
+POWER_STEP = 0.1  # of the limit; assumed too: noise does not change by so much
 
 
 class Plausibility:
-    """What one device's percentages are held against, from read to read."""
+    """Checks one device's percentages from read to read."""
 
     def __init__(self) -> None:
         self._before: tuple[Mapping[Pipe, float], float | None, float | None] = ({}, None, None)
@@ -33,8 +33,8 @@ class Plausibility:
     def is_zero_at_full_load(
         self, ratios: Mapping[Pipe, float], utilization: float | None, power: Callable[[], float | None]
     ) -> bool:
-        """Whether every pipe reads exactly zero on a device that is busy by its utilisation, and by its power or for
-        some readings. Seen in the field for weeks (DCGM#303)."""
+        """Whether every pipe reads exactly zero on a device that is busy by its utilisation, and either draws power or
+        reads so for READS_OF_ZERO readings. Seen in the field for weeks (DCGM#303)."""
         busy = utilization is not None and utilization >= FULL_UTILIZATION_RATIO
         self._zero = self._zero + 1 if busy and not any(ratios.values()) else 0
         if not self._zero or self._zero >= READS_OF_ZERO:
@@ -45,17 +45,17 @@ class Plausibility:
     def contradicts(
         self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None
     ) -> bool:
-        """Whether the percentages of one reading cannot be true. `power` is the mean of the interval as a share of the
-        limit, `clock` the SM clock as a share of its maximum; None is not known."""
+        """Whether the percentages of one reading cannot be true. `power`: the mean of the interval as a share of the
+        limit. `clock`: the SM clock as a share of its maximum. None: not known."""
         before, utilization_before, power_before = self._before
         self._before = ratios, utilization, power
         busiest = max(ratios.values(), default=0.0)
         same = busiest > 0 and ratios == before
-        if power is not None and power_before is not None:  # of the same interval, as utilisation is not
+        if power is not None and power_before is not None:  # of the same interval, unlike utilisation
             changed = abs(power - power_before) >= POWER_STEP
         else:
             changed = None not in (utilization, utilization_before) and utilization != utilization_before
-        # No work repeats itself to the last digit, is never seen, and draws nothing.
+        # No work repeats itself to the last digit, shows no utilisation, and draws little power.
         unused = busiest >= STUCK_RATIO and utilization == 0 == utilization_before
         unused = unused and (power is None or power < IDLE_POWER_RATIO)
         self._frozen = same and (self._frozen or changed or unused)

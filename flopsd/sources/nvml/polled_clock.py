@@ -1,6 +1,6 @@
 """An SM clock, read once at a random moment of each slot between two reads.
 
-docs/adr/0020 says why, and what is proven of the sum.
+docs/adr/0020 says why, and what is proven about the sum.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from flopsd.core.values import ceil_div
 from flopsd.system.clock import Clock
 from flopsd.system.randomness import random_below
 
-LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
+LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment missed the moment
 _MOMENTS_KEPT = 64
 _READS_BEYOND = 3
 
 
 class Moments:
-    """Draws a moment of each slot. Clocks that share them and have the same slots are read at the same moments, so that
-    a process wakes up once for all."""
+    """Draws a moment in each slot. Clocks that share a Moments and have the same slots are read at the same moments, so
+    that the process wakes up once for all of them."""
 
     def __init__(self, draw_below: Callable[[int], int] = random_below) -> None:
-        """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
+        """`draw_below` returns a uniformly random int from 0 to below its argument, which no load can predict."""
         self._draw_below = draw_below
         self._drawn: dict[tuple[int, int], int] = {}
 
     def of(self, begin_ns: int, end_ns: int) -> int:
-        """The one of this slot."""
+        """Return the moment of this slot."""
         slot = begin_ns, end_ns
         if slot not in self._drawn:
             if len(self._drawn) >= _MOMENTS_KEPT:
@@ -51,7 +51,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What one SM ran at most up to `until_ns`; `expected_mhz`: the clock as it was known before the first draw."""
+    """The most cycles that one SM ran up to `until_ns`. `expected_mhz`: the clock known before the first draw."""
 
     expected_mhz: int | None
     cycles: int
@@ -60,19 +60,19 @@ class Ceiling:
 
 
 class PolledClock:
-    """One clock between two reads. Its slots are planned when it is known when the next read is due."""
+    """One clock between two reads. Its slots are planned once it is known when the next read is due."""
 
     def __init__(self, max_mhz: int, moments: Moments) -> None:
         self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
         self._moments = moments
-        self._past: list[_Slot] = []  # their moments have passed, and they are in no sum yet
+        self._past: list[_Slot] = []  # slots whose moments have passed, and that are in no sum yet
         self._due: deque[_Slot] = deque()
         self._last_mhz: int | None = None
         self._planned_until_ns: int | None = None
         self.beyond_mhz, self._reads_beyond = 0, 0
 
     def read(self, mhz: int | None) -> None:
-        """Note the clock at a read. One that is above the maximum three times in a row is `beyond_mhz`: the device has
+        """Note the clock at a read. A clock above the maximum three times in a row becomes `beyond_mhz`: the device has
         another maximum than its driver and the peak table state."""
         is_beyond = mhz is not None and mhz > self.max_mhz > 0
         self._reads_beyond = self._reads_beyond + 1 if is_beyond else 0
@@ -93,8 +93,8 @@ class PolledClock:
         self._due = deque(_Slot(begin, end, self._moments.of(begin, end)) for begin, end in pairwise(edges))
 
     def polled(self, at_ns: int, mhz: int | None) -> None:
-        """The clock as the driver had answered by `at_ns`; None: it was not learnt. Of moments that passed before,
-        nothing is known."""
+        """Note the clock that the driver had returned by `at_ns`; None: not known. The clock at moments that passed
+        more than LATE_NS earlier is not known either."""
         while self._due and self._due[0].draw_ns <= at_ns:
             slot = self._due.popleft()
             if at_ns - slot.draw_ns <= LATE_NS and mhz is not None and mhz <= self.max_mhz:
@@ -102,7 +102,7 @@ class PolledClock:
             self._past.append(slot)
 
     def next_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """The moment of the next poll before the read at `until_ns`, as `due_ns`; it is drawn where it was not yet."""
+        """Return the moment of the next poll before the read at `until_ns`, as `due_ns`. Plan the polls if need be."""
         if self._planned_until_ns != until_ns:
             self.plan(now_ns, until_ns)
         return self.due_ns
@@ -115,13 +115,13 @@ class PolledClock:
         mhz = None
         try:
             mhz = read_mhz()
-        finally:  # an answer that took long is not of the moment of the call
+        finally:  # an answer that took long does not belong to the moment of the call
             self.polled(clock.boottime_ns(), mhz)
 
     def at_most(self, begin_ns: int, end_ns: int, now_ns: int) -> Ceiling:
-        """Cycles of one SM at most in [begin_ns, end_ns) and the rest of the slot that `end_ns` is in, but for the
-        deviation of the squares. What no poll covers is at the maximum clock. A slot whose poll was missed is at the
-        maximum too, with the widest square: whether it was missed may depend on the load."""
+        """Return the most cycles of one SM in [begin_ns, end_ns) and the rest of the slot that `end_ns` is in, without
+        the deviation by the squares. Time without a poll counts at the maximum clock. A slot whose poll was missed
+        does too, with the widest square: whether it was missed may depend on the load."""
         expected = self._last_mhz
         predicted = self.max_mhz // 2 if expected is None else expected
         slots = (*self._past, *self._due)
@@ -143,13 +143,13 @@ class PolledClock:
         return Ceiling(expected, ceil_div(khz_ns, 1000), squares, until_ns)
 
     def cycles(self, begin_ns: int, end_ns: int, mhz: int | None) -> Cycles:
-        """Cycles of one SM from one read to the next; `mhz` is the clock as the second read it. What no poll covers may
-        have been anything from zero to the maximum clock. A slot whose poll was missed keeps its place in the sum, with
-        the widest square: whether it was missed may depend on the load."""
+        """Return the cycles of one SM from one read to the next; `mhz`: the clock at the second read. In time without a
+        poll, the clock may have been anything from zero to the maximum. A slot whose poll was missed keeps its place in
+        the sum, with the widest square: whether it was missed may depend on the load."""
         predicted = self.max_mhz // 2 if self._last_mhz is None else self._last_mhz  # known before the first draw
         taken = predicted if self._last_mhz is not None or mhz is None else mhz
         sampled_ns = khz_ns = squares = 0
-        hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock that is taken for them
+        hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock assumed for them
         for slot in (*self._past, *self._due):
             length_ns = slot.end_ns - slot.begin_ns
             if slot.begin_ns < begin_ns or slot.end_ns > end_ns:

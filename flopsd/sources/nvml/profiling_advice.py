@@ -1,4 +1,4 @@
-"""The driver's profiling counters in words, and the one thing to do about them, by platform."""
+"""Access to the driver's profiling counters in words, and the one thing to do about it, by platform."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MIG_CLOSED = {
 
 
 def mig_advice(platform: str) -> str:
-    """What opens the MIG monitor capability."""
+    """Return what opens the MIG monitor capability."""
     return _MIG_CLOSED.get(platform, _MIG_CLOSED["host"])
 
 
@@ -56,8 +56,8 @@ def words_of(access: ProfilingAccess) -> str:
 
 
 def advice(access: ProfilingAccess, platform: str, servers: Collection[str] = (), program: str | None = None) -> str:
-    """The one thing to do, where a GPU here can be measured by nothing else. `servers` run here, `program` is what
-    flopsd would start."""
+    """Return the one thing to do if a GPU here can be measured by nothing else. `servers`: those that run here.
+    `program`: what flopsd would start."""
     if access is ProfilingAccess.CONFIDENTIAL_COMPUTING:
         return "none in this mode: counters and confidential computing exclude each other"
     if "dcgm-exporter" in servers:

@@ -1,4 +1,4 @@
-"""SM clocks by NVML, for a source that learns everything else elsewhere."""
+"""SM clocks from NVML, for a source that gets everything else elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flopsd.system.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one clock ran between two reads of it."""
+    """The cycles that one clock ran between two reads of it."""
 
     begin_ns: int
     end_ns: int
@@ -37,7 +37,7 @@ class _Gpu:
 
 
 class SmClocks:
-    """What the SM clocks of GPUs were, for a while back. A fault of the driver is a clock that is not known."""
+    """The recent SM clocks of GPUs. After a fault of the driver a clock is not known."""
 
     def __init__(self, lib: Any, clock: Clock, peaks: PeakTable, keep_ns: int) -> None:
         """`lib` is the pynvml module; what is older than `keep_ns` is forgotten."""
@@ -48,7 +48,7 @@ class SmClocks:
         self.is_open = False  # whether NVML answers
 
     def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
-        """Add what the polls since the last read say of the clocks of GPUs, which are given with their maximum."""
+        """Add what the polls since the last read say of the clocks of the GPUs in `max_mhz`, their maximum clocks."""
         try:
             if not self.is_open:
                 self._lib.nvmlInit()
@@ -58,7 +58,7 @@ class SmClocks:
         self._run({uid: partial(self._read, uid, mhz) for uid, mhz in max_mhz.items()})
 
     def poll(self, until_ns: int) -> int | None:
-        """Read the clocks that are due between two reads, the second of them at `until_ns`; when the next are due."""
+        """Read the clocks that are due before the next read, at `until_ns`; return when the next clocks are due."""
         gpus = {uid: gpu for uid, gpu in self._gpus.items() if not self._threads.is_slow(uid)}
         now_ns = self._clock.boottime_ns()
         due = {uid: gpu.polled.next_ns(now_ns, until_ns) for uid, gpu in gpus.items()}
@@ -66,7 +66,7 @@ class SmClocks:
         return min((gpu.polled.due_ns for gpu in gpus.values() if gpu.polled.due_ns is not None), default=None)
 
     def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles | None:
-        """What the clock of a GPU ran in an interval; None where too little is known of it."""
+        """Return the cycles that a GPU's clock ran in an interval; None if too little is known of it."""
         gpu = self._gpus.get(uid)
         if gpu is None:
             return None
@@ -74,7 +74,7 @@ class SmClocks:
         known_ns = sum(one.end_ns - one.begin_ns for one in parts)
         if 2 * known_ns < end_ns - begin_ns:
             return None
-        # Of what no part covers, or a part covers beyond the interval, nothing is known up to the maximum clock.
+        # Time that no part covers, or a part covers beyond the interval, may have any clock up to the maximum.
         covered_ns = sum(min(one.end_ns, end_ns) - max(one.begin_ns, begin_ns) for one in parts)
         unknown_ns = (end_ns - begin_ns - covered_ns) + (known_ns - covered_ns)
         ran = sum(one.cycles.cycles for one in parts)
@@ -96,7 +96,7 @@ class SmClocks:
             elif isinstance(fault, BaseException):
                 raise fault
         if has_failed and not self._gpus:
-            # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
+            # NVML counts its users: a new start sees a reloaded driver only once all of them have shut it down.
             self.close()
 
     def _read(self, uid: DeviceUid, max_mhz: int) -> None:
@@ -119,7 +119,7 @@ class SmClocks:
 
 
 def open_clocks(clock: Clock, peaks: PeakTable, keep_ns: int) -> SmClocks | None:
-    """The SM clocks of this machine, or None where NVML is not here."""
+    """Return the SM clocks of this machine, or None if NVML is not here."""
     try:
         import pynvml
     except ImportError:

@@ -1,4 +1,4 @@
-"""All GPUs that NVML shows to this process, read as one source. One GPU's fault or hang never reaches another."""
+"""All GPUs that NVML shows to this process, read as one source. One GPU's fault or hang never affects another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flopsd.sources.nvml.profiling_access import mig_capability
 
 log = logging.getLogger("flopsd")
 _OPEN_SECONDS = 5.0  # without persistence mode a GPU is initialised when it is opened
-_DRIVER = "driver"  # the key of calls that are of no GPU
+_DRIVER = "driver"  # the key of calls that concern no single GPU
 
 
 class NvmlSource:
@@ -92,7 +92,7 @@ class NvmlSource:
         return Sweep(readings, gauges, renamed=dict(self._discovery.renamed))
 
     def poll(self, until_ns: int) -> int | None:
-        """Take samples of what is due between two reads, the second of them at `until_ns`; when the next are due."""
+        """Take the samples that are due before the next read, at `until_ns`; return when the next samples are due."""
         readers = [reader for reader in self._readers if reader.polls and not self._threads.is_slow(reader)]
         now_ns = self._clock.boottime_ns()
         due = {reader: reader.next_poll_ns(now_ns, until_ns) for reader in readers}
@@ -116,8 +116,8 @@ class NvmlSource:
         return reader
 
     def _run(self, calls: Mapping[Any, Any], patience_seconds: float = 0.0) -> Mapping[Any, Any]:
-        """What the calls, and earlier ones that were late, gave: reads are kept for the next sweep, new GPUs listed.
-        What one raised is not a fault of the driver, and logged once."""
+        """Return the results of the calls, and of earlier ones that were late. Keep reads for the next sweep and list
+        new GPUs. An exception of a call is no fault of the driver, and is logged once."""
         results = self._threads.run(calls, patience_seconds)
         for key, given in results:
             fault = repr(given) if isinstance(given, BaseException) else ""
@@ -131,7 +131,7 @@ class NvmlSource:
         return dict(results)
 
     def _log_hangs(self) -> None:
-        """GPUs that have not answered since the read before this one."""
+        """Log which GPUs have not answered since the previous read, and which answer again."""
         calls = self._threads.hanging
         if not calls and not self._hanging:
             return
@@ -143,10 +143,10 @@ class NvmlSource:
         self._hanging = hanging
 
     def _look_for_new(self) -> None:
-        """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager. Each may have
-        worked for the job since this source was opened: so its first reading begins there. Indices may have changed, so
-        the UUID decides. A GPU that cannot be identified is listed where the driver has more GPUs than are known, and
-        opened again by its reading, at another index where its own is of a known GPU now, or of none."""
+        """Find GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager. Each may
+        have worked for the job since this source was opened, so its first reading begins then. Indices may have
+        changed, so the UUID decides. A GPU that cannot be identified is listed if the driver has more GPUs than are
+        known. Its reading opens it again, at another index if its own is now a known GPU's, or none's."""
         now_ns, lib = self._clock.boottime_ns(), self._lib
         if now_ns - self._looked_ns < LOOK_AGAIN_NS:
             return
@@ -159,7 +159,7 @@ class NvmlSource:
         misplaced = deque(r for r in self._readers if r.uid is None and (r.is_misplaced or r.index >= count))
 
         def look(index: int) -> GpuReader | bool:
-            """The reader of a new GPU; whether it answered where there is none."""
+            """Return the reader of a new GPU; if there is none, whether the GPU answered."""
             uid = self._driver.optional(lambda: str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index))))
             if uid is None or uid in known:
                 return uid is not None
@@ -172,13 +172,13 @@ class NvmlSource:
         names = {device.uid for device in self.devices()} | self._discovery.renamed.keys()
         refused = [self._reader(index) for index, given in found.items() if given is False]
         new = [reader for reader in refused if reader.devices[0].uid not in names]
-        more = max(0, count - len(self._readers))  # the others may be of GPUs that are known
+        more = max(0, count - len(self._readers))  # the others may be known GPUs
         self._run({reader.index: partial(reader.open, self._opened_ns) for reader in new[:more]})
 
     def _restart(self) -> None:
-        """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""
+        """Start NVML again, with new sample buffers: all GPUs failed, so perhaps the driver was reloaded."""
         for reader in self._readers:
             reader.release()
         self._driver.optional(self._lib.nvmlShutdown)
-        # While it is down each GPU's gap says so, and the next read tries again.
+        # While NVML is down each GPU's gap says so, and the next read tries again.
         self._driver.optional(self._lib.nvmlInit)

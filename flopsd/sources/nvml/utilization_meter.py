@@ -13,17 +13,17 @@ from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.system.clock import NS_PER_S
 
 _SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
-_JITTER = 4  # a sample may come later than the shortest period by a fourth of it
+_JITTER = 4  # a sample may come later than the shortest period by a quarter of it
 _STANDSTILL_NS = 3 * NS_PER_S
 
 
 class UtilizationMeter:
-    """One GPU between reads. A reading ends where the newest sample ends; what comes after it is the next one's."""
+    """One GPU between reads. A reading ends where the newest sample ends; later time belongs to the next reading."""
 
     def __init__(
         self, driver: Driver, device: Device, handle: Any, limits: Limits | None, why: tuple[str, str]
     ) -> None:
-        """`why` is the reason for no better evidence, and the fix. Without limits the daemon makes a gap of all."""
+        """`why`: the reason for no better evidence, and the fix. Without limits every reading becomes a gap."""
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
         self._max_mhz = device.sm_clock_max_mhz if limits is None else limits.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
@@ -44,7 +44,7 @@ class UtilizationMeter:
         return reading
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
-        """The interval up to the newest sample; none without a new one. Raises NVMLError, UnusableError."""
+        """Return the interval up to the newest sample; None without a new one. Raises NVMLError, UnusableError."""
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))
         mhz = self._clock_mhz()
@@ -72,16 +72,16 @@ class UtilizationMeter:
 
     @property
     def beyond_mhz(self) -> int:
-        """A clock above the maximum that is known; 0: there was none."""
+        """A clock that was read above the known maximum; 0: there was none."""
         return self._polled.beyond_mhz
 
     @property
     def polls(self) -> bool:
-        """Whether the clock is to be read before the next read."""
+        """Whether the clock is to be polled before the next read."""
         return self._limits is not None and self._begun
 
     def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
+        """Return the next moment at which to poll the clock before the read at `until_ns`; None: there is none."""
         return self._polled.next_ns(now_ns, until_ns) if self.polls else None
 
     def poll(self) -> None:
@@ -89,8 +89,8 @@ class UtilizationMeter:
         self._polled.poll(self._driver.clock, self._clock_mhz)
 
     def _clock_mhz(self) -> int | None:
-        """None also where the GPU has no clock to read, as in a guest with a part of it: the ceiling needs none. Raises
-        NVMLError."""
+        """Return the SM clock; None also if the GPU offers none, as in a guest with a part of it: the ceiling needs no
+        clock. Raises NVMLError."""
         try:
             return self._driver.sm_clock_mhz(self._handle, self._max_mhz)
         except self._driver.lib.NVMLError as fault:
@@ -99,8 +99,8 @@ class UtilizationMeter:
             raise
 
     def _by_clock(self, ceiling: int, since_ns: int, end_ns: int, now_ns: int) -> Busy:
-        """The ceiling, with that of all cycles that elapsed, by the polled clock, where the clock that was known before
-        its draws promised a lower one: a choice by the draws themselves would not leave their sum unbiased."""
+        """Return the ceiling. Add that of all elapsed cycles by the polled clock, if the clock known before its draws
+        promised a lower one: a choice by the draws themselves would bias their sum."""
         limits = self._limits
         if limits is None:
             return Busy(ceiling)
@@ -112,8 +112,8 @@ class UtilizationMeter:
         return Busy(ceiling, elapsed.cycles * limits.sm_count, elapsed.square_sum * limits.sm_count**2)
 
     def _ceiling(self, samples: Sequence[tuple[int, int]], since_ns: int, end_ns: int) -> int:
-        """SM-cycles at most: each sample stands for the period before it, whole percents rounded up, at the highest
-        clock; time that no sample covers, such as what the driver's buffer lost, counts as fully busy."""
+        """Return the most SM-cycles. Each sample stands for the period before it, whole percents rounded up, at the
+        highest clock. Time that no sample covers, such as what the driver's buffer lost, counts as fully busy."""
         if self._limits is None:
             return 0  # the meter makes it a gap: the device is not in the peak table
         apart_ns = [after - before for (before, _), (after, _) in pairwise(samples) if after > before]

@@ -1,4 +1,4 @@
-"""The GPUs that NVML cannot measure, and whether the counters that could are open to this process."""
+"""The GPUs that NVML cannot measure, and whether the counters that could measure them are open to this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flopsd.system.clock import Clock
 
 
 def gpus_without_gpm(clock: Clock, peaks: PeakTable) -> tuple[tuple[Device, ...], ProfilingAccess]:
-    """None where there is no NVML; none that is cut into MIG slices, and none that fails."""
+    """Return the GPUs without GPM, if NVML is here, and the access. GPUs with MIG, or that fail, are left out."""
     try:
         import pynvml as lib
 
@@ -31,7 +31,7 @@ def gpus_without_gpm(clock: Clock, peaks: PeakTable) -> tuple[tuple[Device, ...]
 
 
 def _without_gpm(driver: Driver, index: int) -> Device | None:
-    """The GPU at `index`; None where it has GPM. Raises NVMLError."""
+    """Return the GPU at `index`; None if it has GPM, or MIG is on. Raises NVMLError."""
     handle = driver.lib.nvmlDeviceGetHandleByIndex(index)
     if is_partitioned(driver, handle):
         return None

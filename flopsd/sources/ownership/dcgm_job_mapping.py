@@ -1,7 +1,7 @@
-"""A job's devices by dcgm-exporter's HPC job mapping: a folder with one file per GPU that holds the jobs on it.
+"""A job's devices by dcgm-exporter's HPC job mapping: a folder with one file per GPU that lists the jobs on it.
 
-A file is named `<gpu>`, or `<gpu>.<gpu instance>` for a MIG slice, and holds one job id a line; a scheduler's
-prolog writes them. Source: NVIDIA/dcgm-exporter README "How to include HPC jobs in metric labels",
+A file is named `<gpu>`, or `<gpu>.<gpu instance>` for a MIG slice, and holds one job id per line; a scheduler's
+prolog writes it. Source: NVIDIA/dcgm-exporter README "How to include HPC jobs in metric labels",
 internal/pkg/transformation/hpc.go.
 """
 
@@ -22,7 +22,7 @@ _FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
 
 
 def mapping_dir(environment: Mapping[str, str]) -> Path:
-    """Raises OwnershipError where the environment names none."""
+    """Return the folder of job mappings. Raises OwnershipError if the environment names none."""
     folder = environment.get(VARIABLE, "")
     if not folder:
         raise OwnershipError(
@@ -33,7 +33,7 @@ def mapping_dir(environment: Mapping[str, str]) -> Path:
 
 
 def this_job(environment: Mapping[str, str], job_name: str | None) -> str:
-    """The id of the job that this process belongs to. Raises OwnershipError."""
+    """Return the id of the job that this process belongs to. Raises OwnershipError."""
     found = environment.get("SLURM_JOB_ID") or job_name
     if not found:
         raise OwnershipError("this job has no id here", hint="name it in the setting: devices: job:ID")
@@ -42,7 +42,7 @@ def this_job(environment: Mapping[str, str], job_name: str | None) -> str:
 
 class JobRule:
     constant = False
-    lasting = False  # the next job on this node gets what this one leaves
+    lasting = False  # the next job on this node gets the devices that this one leaves
 
     def __init__(self, folder: Path, job: str, vendor: VendorDevices) -> None:
         self._folder, self._job, self._vendor = folder, job, vendor

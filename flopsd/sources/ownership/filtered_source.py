@@ -1,9 +1,9 @@
 """A source limited to this job's devices and readings.
 
-The rule is asked again after five to ten seconds, at a moment that no job can know before. Up to the last question that
-has its answer, the devices that are listed were this job's (`Sweep.ours_until_ns`); a later reading may be of another's
-work. One that stopped being this job's is no longer listed, and is named in `Sweep.not_ours`: its time up to the last
-question that found it another's is not part of this job, not even of the total's upper figure.
+The rule is asked again after five to ten seconds, at a moment that no job can predict. Up to the last question that was
+answered, the listed devices were this job's (`Sweep.ours_until_ns`); a later reading may be of another job's work. A
+device that stopped being this job's is no longer listed, but named in `Sweep.not_ours`: its time up to the last
+question that found it to be another job's is not part of this job, not even of the total's upper figure.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flopsd.system.randomness import random_below
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
-ASK_SECOND_NS = 2 * NS_PER_S  # the second time, so that the first figure comes early
-UNASKED_NS = 15 * NS_PER_S  # and three intervals: it is asked with a read
+ASK_SECOND_NS = 2 * NS_PER_S  # for the second question, so that the first figure comes early
+UNASKED_NS = 15 * NS_PER_S  # plus three intervals, since a question is asked with a read
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
@@ -34,7 +34,7 @@ _UNKNOWN = Ownership(None, why="the rule was not asked yet")
 
 class FilteredSource:
     """`source` without the devices that are not this job's by `rule`. A device whose verdict becomes indeterminate
-    keeps its last one; one that never had a verdict is listed, and its `shared` states that: leaving it out would
+    keeps its last verdict. A device that never had one is listed, and its `shared` states that: leaving it out would
     assert that it is not this job's."""
 
     def __init__(
@@ -48,9 +48,9 @@ class FilteredSource:
         grace_seconds: float = GRACE_SECONDS,
         draw_below: Callable[[int], int] = random_below,
     ) -> None:
-        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can.
-        `interval_ns`: between two reads. Raises
-        SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none."""
+        """Takes `source` over, and closes it on failure. `sharing`: a rule that counts who else uses a device, where
+        possible. `interval_ns`: the time between two reads. Raises SourceUnavailableError if the rule gives no verdict
+        on any device, or a constant rule selects none."""
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
         self._draw_below, self._unasked_ns = draw_below, UNASKED_NS + 3 * interval_ns
@@ -58,10 +58,10 @@ class FilteredSource:
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
-        # Another's whenever it was asked, and perhaps this job's in between, when nobody asked for long: listed once,
-        # so that this time is a gap.
+        # Devices that every question found to be another job's, but perhaps were this job's during a long time without
+        # a question: listed once, so that this time is a gap.
         self._unsure: set[DeviceUid] = set()
-        # When the question was asked that was answered last, and that was answered or given up last.
+        # When the last answered question was asked, and when the last that was answered or given up.
         self._known_ns = self._settled_ns = clock.boottime_ns()
         self._fault = ""
         try:
@@ -78,7 +78,7 @@ class FilteredSource:
         self._ask_if_due()
         sweep = self._source.read()
         self._take_answer()
-        given = tuple(sweep.readings)  # what a plug-in gives may be read once
+        given = tuple(sweep.readings)  # a plug-in's readings may be iterable only once
         for reading in given:
             if reading.device not in self._verdicts and not self._rule.constant:
                 self._rejoin.joined(reading.device, reading.end_ns)
@@ -92,7 +92,7 @@ class FilteredSource:
         )  # fmt: skip
 
     def before_last_read(self) -> None:
-        """Ask the rule with the next read, whether or not it is time to."""
+        """Ask the rule with the next read, even if that is not due."""
         self._again_ns = self._clock.boottime_ns()
 
     @property
@@ -173,7 +173,7 @@ class FilteredSource:
             self._fault, self._known_ns, self._settled_ns = "", self._asked_ns, self._asked_ns
 
     def _refuse(self, fault: OwnershipError, until_ns: int) -> None:
-        """The rule does not answer: up to then the last verdicts are kept, and every device states that."""
+        """Keep the last verdicts up to `until_ns`, since the rule does not answer; every device states that."""
         self._settled_ns = until_ns
         text = f"it is no longer known which devices are this job's ({fault}): the last known selection is kept"
         if text != self._fault:
@@ -182,7 +182,7 @@ class FilteredSource:
 
     def _accept(self, judgement: OwnershipResult) -> None:
         self._unmatched = judgement.unmatched
-        # Nobody asked for so long that others may have had a device meanwhile.
+        # No question was asked for so long that others may have had a device meanwhile.
         unasked = not self._rule.lasting and self._asked_ns - self._known_ns > self._unasked_ns
         for uid, verdict in judgement.verdicts.items():
             before = self._verdicts.get(uid)
@@ -210,23 +210,23 @@ class FilteredSource:
 
 
 class Rejoin:
-    """Corrects the readings of devices that come and go. An absence is a gap, and its energy is not counted."""
+    """Corrects readings of devices that leave the job and return. An absence is a gap, and its energy is left out."""
 
     def __init__(self) -> None:
-        self._since_ns: dict[DeviceUid, int] = {}  # from when a device is this job's, of those not read since
+        self._since_ns: dict[DeviceUid, int] = {}  # since when a device is this job's, until it is read
         self._energy_mj: dict[DeviceUid, int] = {}  # as last read while it was this job's
         self._not_ours_mj: dict[DeviceUid, int] = {}
 
     def joined(self, uid: DeviceUid, since_ns: int) -> None:
-        """The device is this job's from then on, and may not have been so before."""
+        """Note that a device is this job's from `since_ns` on, and may not have been before."""
         self._since_ns[uid] = since_ns
 
     def corrected(self, reading: Reading) -> Reading:
-        """What may be counted of `reading`."""
+        """Return what may be counted of `reading`."""
         uid, since_ns = reading.device, self._since_ns.get(reading.device)
         fresh = since_ns is not None
         if since_ns is not None and not isinstance(reading.work, Gap):
-            grew = isinstance(reading.work, Growth)  # others' work too: these totals are only where counting begins
+            grew = isinstance(reading.work, Growth)  # includes others' work: its totals only mark where counting begins
             if reading.end_ns >= since_ns if grew else reading.begin_ns >= since_ns:
                 del self._since_ns[uid]
             if grew or reading.begin_ns < since_ns:
@@ -239,7 +239,7 @@ class Rejoin:
         if before_mj is not None and energy_mj < before_mj:
             self._not_ours_mj.pop(uid, None)  # the counter started over
         elif before_mj is not None and fresh:
-            self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell does not cover the time before
+            self._not_ours_mj[uid] = energy_mj  # count from zero: a counter that fell does not cover the time before
         left_mj = energy_mj - self._not_ours_mj.get(uid, 0)
         return replace(reading, counters={**reading.counters, _ENERGY: left_mj})
 
@@ -264,14 +264,14 @@ class _Question:
             self.answered.set()
 
     def refuse(self, why: str) -> None:
-        """It cannot be asked now."""
+        """Answer that the rule cannot be asked now."""
         self.answer = OwnershipError(why)
         self.answered.set()
 
 
 class RuleThread:
-    """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading. One
-    question at a time; one that hangs keeps its thread, and no other is asked beside it."""
+    """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading. Only
+    one question is open at a time: one that hangs keeps its thread, and no other is asked meanwhile."""
 
     def __init__(self, rule: OwnershipRule) -> None:
         self._rule = rule
@@ -279,7 +279,7 @@ class RuleThread:
 
     @property
     def waiting(self) -> bool:
-        """Whether a question was asked whose answer was not taken yet."""
+        """Whether a question was asked whose answer has not been taken yet."""
         return self._open is not None
 
     def ask(self, devices: Sequence[Device]) -> None:
@@ -292,11 +292,11 @@ class RuleThread:
             return
         try:
             threading.Thread(target=question.run, name="ownership", daemon=True).start()
-        except RuntimeError as fault:  # no more threads; perhaps there are for the next question
+        except RuntimeError as fault:  # the limit of threads is reached; the next question may find room
             question.refuse(str(fault))
 
     def take(self, seconds: float) -> OwnershipResult | OwnershipError | None:
-        """The answer, waited for at most `seconds`, and that once a question; None while there is none."""
+        """Return the answer, or None while there is none. Wait at most `seconds`, and only once for each question."""
         question = self._open
         if question is None:
             return None

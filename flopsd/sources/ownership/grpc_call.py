@@ -1,4 +1,4 @@
-"""One unary gRPC call over a connected socket, on HTTP/2 by `h2`: grpcio takes 19 MB on disk and 17 in memory."""
+"""One unary gRPC call over a connected socket, on HTTP/2 by `h2`: grpcio takes 19 MB on disk and 17 MB in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CallError(Exception):
 
 
 def call(peer: socket.socket, method: str, request: bytes, *, within_seconds: float, most_bytes: int) -> bytes:
-    """The answer to `request`. Raises CallError, TimeoutError past the deadline, OSError of the socket, and
+    """Return the answer to `request`. Raises CallError, TimeoutError past the deadline, OSError of the socket, and
     ImportError without h2."""
     from h2.config import H2Configuration
     from h2.connection import H2Connection
@@ -52,11 +52,11 @@ def call(peer: socket.socket, method: str, request: bytes, *, within_seconds: fl
         if left_ns <= 0:
             raise TimeoutError
         peer.settimeout(left_ns / NS_PER_S)
-        with suppress(BrokenPipeError):  # what the server said before it closed is still there to be read
+        with suppress(BrokenPipeError):  # what the server sent before it closed can still be read
             peer.sendall(connection.data_to_send())
         try:
             received = peer.recv(_RECEIVE_BYTES)
-        except ConnectionResetError:  # it closed before it read all; what it said before that is still there
+        except ConnectionResetError:  # closed before the server had read everything; its answer can still be read
             received = peer.recv(_RECEIVE_BYTES)
         if not received:
             raise CallError("UNAVAILABLE", "the connection was closed before the answer was complete")
@@ -83,7 +83,7 @@ def _headers(method: str, within_seconds: float) -> list[tuple[str, str]]:
 
 
 class _Answer:
-    """What came of it so far."""
+    """The answer as far as it was received."""
 
     def __init__(self, most_bytes: int) -> None:
         self.status: str | None = None  # of the call, once it ended
@@ -107,7 +107,7 @@ class _Answer:
             self._end("UNAVAILABLE", f"the server ended the call with HTTP/2 error {event.error_code}")
 
     def message(self) -> bytes:
-        """The one message of the body. Raises CallError."""
+        """Return the one message of the body. Raises CallError."""
         if self.status != "OK":
             raise CallError(str(self.status), self._details)
         compressed, length = self._body[:1], int.from_bytes(self._body[1:_HEAD_BYTES], "big")

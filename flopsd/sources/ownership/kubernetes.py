@@ -1,4 +1,4 @@
-"""This pod's devices, as the kubelet gave them to any container of it: a sidecar measures its trainer."""
+"""This pod's devices: those that the kubelet gave to any container of it, so that a sidecar measures its trainer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pod:
 
 
 def this_pod(environment: Mapping[str, str], namespace_file: Path = NAMESPACE_FILE) -> Pod:
-    """The pod that this process runs in: POD_NAME, else its host name; POD_NAMESPACE, else the service account's.
+    """Return the pod that this process runs in: POD_NAME, else HOSTNAME; POD_NAMESPACE, else the service account's.
     Raises OwnershipError with the remedy."""
     name = environment.get("POD_NAME") or environment.get("HOSTNAME", "")
     namespace = environment.get("POD_NAMESPACE", "")
@@ -83,7 +83,7 @@ class PodRule:
         return OwnershipResult(found_verdicts, tuple(unmatched))
 
     def _given(self, pods: Sequence[PodDevices]) -> list[tuple[str, str]]:
-        """(resource, device id) of the devices of this vendor that the kubelet gave to `pods`."""
+        """Return (resource, device id) for each device of this vendor that the kubelet gave to `pods`."""
         return [given for pod in pods for given in pod.ids if self._vendor.is_resource(given[0])]
 
     def _check_given(self, own: Sequence[PodDevices]) -> None:
@@ -103,7 +103,7 @@ class PodRule:
         )
 
     def _others(self, pods: Sequence[PodDevices], devices: Sequence[Device]) -> dict[str, int]:
-        """By device, how many other pods the kubelet gave it to."""
+        """Return, by device, how many other pods the kubelet gave it to."""
         count = {device.uid: 0 for device in devices}
         for pod in pods:
             if (pod.namespace, pod.name) == (self._pod.namespace, self._pod.name):
@@ -113,7 +113,7 @@ class PodRule:
                 try:
                     theirs |= {device.uid for device in self._vendor.allocated(resource, device_id, devices)}
                 except OwnershipError:
-                    continue  # which of the devices it is cannot be known
+                    continue  # it may be any of the devices
             for uid in theirs:
                 count[uid] += 1
         return count

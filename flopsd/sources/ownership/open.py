@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def own_if_asked(
     source: Source, info: SourceInfo, setting: DevicesSetting, job: Job, clock: Clock, interval_seconds: float = 1.0
 ) -> Source:
-    """`source` as it is where all devices are metered and the job's processes are not known, else `own` of it."""
+    """Return `source` as it is if all devices are metered and the job's processes are not known, else `own(source)`."""
     if setting.whose is Whose.ALL and job.root_pid is None:
         return source
     vendor = VendorDevices() if info.ownership is None else info.ownership(job)
@@ -34,8 +34,8 @@ def own(
     clock: Clock,
     interval_seconds: float = 1.0,
 ) -> FilteredSource:
-    """`source` with this job's devices only. Takes it over, and closes it on failure. Raises SourceUnavailableError
-    with the remedy: what the rule needs is missing or does not answer."""
+    """Return `source` with this job's devices only. Takes it over, and closes it on failure. Raises
+    SourceUnavailableError, with the remedy, if what the rule needs is missing or does not answer."""
     try:
         rule = rule_of(setting, job, vendor)
     except OwnershipError as fault:
@@ -48,7 +48,7 @@ def own(
 
 
 def rule_of(setting: DevicesSetting, job: Job, vendor: VendorDevices) -> OwnershipRule:
-    """The rule that the setting chooses. Raises OwnershipError: something that it needs is not here."""
+    """Return the rule that the setting chooses. Raises OwnershipError if something that it needs is missing."""
     if setting.whose is Whose.VISIBLE:
         return VisibleRule(job.environment, vendor)
     if setting.whose is Whose.NAMED:
@@ -70,7 +70,7 @@ def rule_of(setting: DevicesSetting, job: Job, vendor: VendorDevices) -> Ownersh
 
 
 def _sharing(setting: DevicesSetting, job: Job, vendor: VendorDevices) -> OwnershipRule | None:
-    """Counts the processes of others, where the job's are known. It adds to a verdict and never decides it."""
+    """Return a rule that counts others' processes, if the job's are known. It adds to a verdict, never decides it."""
     if job.root_pid is None or setting.whose is Whose.PROCESSES:
         return None
     from flopsd.sources.ownership.processes import SharingRule

@@ -18,7 +18,7 @@ from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 METHOD = "/v1.PodResourcesLister/List"  # its request has no fields
 DEADLINE_SECONDS = 2.0
-MOST_BYTES = 16 << 20  # what the kubelet's own client takes
+MOST_BYTES = 16 << 20  # the limit of the kubelet's own client
 MESSAGES: Messages = {
     "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
     "PodResources": (
@@ -38,7 +38,7 @@ MESSAGES: Messages = {
 
 @dataclass(frozen=True, slots=True)
 class PodDevices:
-    """What the kubelet gave to one pod, over all its containers."""
+    """The devices that the kubelet gave to one pod, over all its containers."""
 
     namespace: str
     name: str
@@ -47,12 +47,12 @@ class PodDevices:
 
 
 class PodResources:
-    """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
+    """Asks one kubelet. Each call makes a new connection, so that it works again after the kubelet restarts."""
 
     def __init__(self, path: Path = SOCKET, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Raises OwnershipError without the packages of the extra."""
         try:
-            import h2.connection  # noqa: F401  missing packages are said at the start
+            import h2.connection  # noqa: F401  a missing package is reported at the start
 
             self._messages = message_classes("v1", MESSAGES)
         except ImportError as fault:
@@ -61,7 +61,7 @@ class PodResources:
         self.path, self._deadline_seconds = path, deadline_seconds
 
     def list(self) -> tuple[PodDevices, ...]:
-        """All pods of this node. Raises OwnershipError within the deadline, saying what is wrong with the socket."""
+        """Return all pods of this node. Raises OwnershipError within the deadline: what is wrong with the socket."""
         from google.protobuf.message import DecodeError
 
         with socket.socket(socket.AF_UNIX) as peer:

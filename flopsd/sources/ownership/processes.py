@@ -1,9 +1,9 @@
-"""The devices on which this job's processes run: NVML's process list against the tree below the job's root.
+"""The devices on which this job's processes run: NVML's process list compared with the tree below the job's root.
 
-Which pid namespace NVML's ids are in: open-gpu-kernel-modules (os_find_ns_pid) translates them to the
-caller's and leaves out processes that are not in it; older drivers give the host's ids, which mean nothing in
-a container. So ids are compared in the initial namespace, or through the host's /proc (HOST_PROC), or where
-every one of them exists here; otherwise it is not known whose they are. Of others only the number is kept.
+The pid namespace of NVML's ids depends on the driver: open-gpu-kernel-modules (os_find_ns_pid) translates them to the
+caller's and leaves out processes that are not in it; older drivers give the host's ids, which mean nothing in a
+container. So ids are compared in the initial namespace, or through the host's /proc (HOST_PROC), or if every one of
+them exists here; otherwise it is not known whose they are. Only the number of others' processes is kept.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ProcessCensus:
 
 
 class JobProcesses:
-    """The job's root process and all that descend from it."""
+    """The job's root process and all its descendants."""
 
     def __init__(self, root_pid: int, host_proc: Path | None = None, *, initial: bool | None = None) -> None:
-        """`host_proc` is the host's /proc where it is mounted; `initial` is whether this process is in the
-        initial pid namespace, None: asked of the kernel. Raises OwnershipError if the root is not there."""
+        """`host_proc`: where the host's /proc is mounted. `initial`: whether this process is in the initial pid
+        namespace; None: ask the kernel. Raises OwnershipError if there is no such root process."""
         self.root_pid = root_pid
         try:
             self._root = psutil.Process(root_pid)
@@ -50,7 +50,7 @@ class JobProcesses:
         self._initial = _in_initial_namespace() if initial is None else initial
 
     def pids(self) -> frozenset[int]:
-        """The job's processes now, in this pid namespace. Raises OwnershipError once the root has ended."""
+        """Return the job's processes now, in this pid namespace. Raises OwnershipError once the root has ended."""
         try:
             if not self._root.is_running():
                 raise OwnershipError(f"the job's process {self.root_pid} has ended")
@@ -59,11 +59,11 @@ class JobProcesses:
             raise OwnershipError(f"the job's processes cannot be listed: {fault}") from fault
 
     def census(self, listed: Collection[int] | None, job: frozenset[int]) -> ProcessCensus | None:
-        """Count `listed`, which NVML gave, by whether they are in `job`. None: the driver lists none."""
+        """Count the ids that NVML `listed` by whether they are in `job`. None: the driver does not list processes."""
         if listed is None:
             return None
         if self._initial:
-            return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # others have ended just now
+            return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # the rest have just ended
         if all(psutil.pid_exists(pid) for pid in listed):
             return _count(listed, job)
         if self._host_proc is None:
@@ -93,11 +93,11 @@ def _in_initial_namespace() -> bool:
 
 
 def translate(host_pid: int, host_proc: Path) -> int | None:
-    """The id here of a process that the host knows as `host_pid`; 0 if it is not in this pid namespace;
-    None where the host's /proc does not show it.
+    """Return the id in this pid namespace of the process that the host calls `host_pid`; 0 if it is not in this
+    namespace; None if the host's /proc does not show it.
 
-    NSpid lists a process's ids from the namespace of the mounted /proc inwards. A process of a sibling
-    container may have the same number there, so the two must be one process in all else that is readable.
+    NSpid lists a process's ids from the namespace of the mounted /proc inwards. A process of a sibling container may
+    have the same number there, so everything else that is readable must be the same, too.
     """
     try:
         depth = len(_ns_pids(host_proc / "self"))
@@ -122,7 +122,7 @@ def _ns_pids(process: Path) -> list[int]:
 
 
 def _identity(process: Path) -> tuple[int, str, str]:
-    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read."""
+    """Return start in clock ticks, cgroup as seen here, and pid namespace; "" where this user may not read that."""
     stat = stat_fields((process / "stat").read_bytes())
     try:
         namespace = str((process / "ns/pid").readlink())
@@ -133,8 +133,8 @@ def _identity(process: Path) -> tuple[int, str, str]:
 
 
 class ProcessRule:
-    """The devices on which a process of the job runs. One on which nothing runs stays what it was: a job
-    that restarts its workers keeps its devices, and a device goes when others run on it and the job does not."""
+    """Selects the devices on which a process of the job runs. A device on which nothing runs stays what it was: a job
+    that restarts its workers keeps its devices. It loses a device when only others run on it."""
 
     constant = False
     lasting = False
@@ -168,7 +168,7 @@ def others_text(census: ProcessCensus | None) -> str | None:
 
 
 class SharingRule:
-    """Every device, with the number of others' processes on it, beside the verdict of another rule."""
+    """Counts others' processes on every device, in addition to the verdict of another rule."""
 
     words = "all visible devices"
     constant = False

@@ -1,4 +1,4 @@
-"""Which of a source's devices are this job's: what a rule answers, and what rules ask of the devices' vendor."""
+"""Rules for which of a source's devices are this job's, and what rules need to know of a vendor's devices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Job(NamedTuple):
 
     environment: Mapping[str, str]
     name: str | None = None  # the platform's
-    root_pid: int | None = None  # the process that the job's others descend from
+    root_pid: int | None = None  # the process that all others of the job descend from
     cores_per_chip: int | None = None  # of the instance type's accelerators, where they have cores
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whether a device is this job's; `mine` None: indeterminate, and `why` is the reason. `shared` names who else uses
-    it; None: no other user is known."""
+    """Whether a device is this job's. `mine` None: indeterminate, and `why` is the reason. `shared` names who else uses
+    the device; None: no other user is known."""
 
     mine: bool | None
     shared: str | None = None
@@ -39,24 +39,24 @@ class OwnershipRule(Protocol):
     """Decides which devices are this job's."""
 
     words: str  # the rule as the ledger repeats it
-    constant: bool  # the same devices always get the same answer, so that it need not be asked for again
-    lasting: bool  # a device that is this job's now was so when it was last journalled
+    constant: bool  # the same devices always get the same answer, so the rule need not be asked again
+    lasting: bool  # a device that is this job's now already was when it was last journalled
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
-        """Raises OwnershipError when what it asks does not answer."""
+        """Judge each device. Raises OwnershipError if what the rule asks does not answer."""
 
 
 class VendorDevices:
-    """How the devices of a vendor are named, hidden and handed out. A source declares its own by
-    `SourceInfo.ownership`; this base knows no more than uids and indices."""
+    """How a vendor's devices are named, hidden and handed out. A source declares a subclass in `SourceInfo.ownership`;
+    this base class uses only uids and indices."""
 
-    variables: ClassVar[tuple[str, ...]] = ()  # of the environment, that hide devices from a process
-    resources: ClassVar[tuple[str, ...]] = ()  # of containers: by name, or all that begin with it where it ends in /
+    variables: ClassVar[tuple[str, ...]] = ()  # environment variables that hide devices from a process
+    resources: ClassVar[tuple[str, ...]] = ()  # of containers; one that ends in / is a prefix
     in_job_mapping: ClassVar[bool] = False  # whether dcgm-exporter's job mapping names these devices
 
     def find(self, name: str, devices: Sequence[Device]) -> list[Device]:
-        """The devices that a scheduler, a device plug-in or a person means by `name`; a device stands for its slices.
-        Raises OwnershipError if it is ambiguous."""
+        """Return the devices that a scheduler, a device plug-in or a person means by `name`; a device stands for its
+        slices. Raises OwnershipError if it is ambiguous."""
         if name.isascii() and name.isdigit():
             return [device for device in devices if device.parent is None and device.index == int(name)]
         return [
@@ -64,7 +64,7 @@ class VendorDevices:
         ]
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:  # noqa: ARG002
-        """Which devices the variables of `environment` leave visible. Raises OwnershipError."""
+        """Return which devices the variables in `environment` leave visible. Raises OwnershipError."""
         return {d.uid: Ownership(None, why=f"no variable is known that hides {d.vendor} devices") for d in devices}
 
     def is_resource(self, resource: str) -> bool:
@@ -72,7 +72,7 @@ class VendorDevices:
         return any(resource == one or (one.endswith("/") and resource.startswith(one)) for one in self.resources)
 
     def allocated(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:  # noqa: ARG002
-        """The devices that the kubelet handed out by `device_id`. Raises OwnershipError where that cannot be known."""
+        """Return the devices that the kubelet handed out as `device_id`. Raises OwnershipError if that is not known."""
         return self.find(device_id, devices)
 
     def is_replica(self, device_id: str) -> bool:  # noqa: ARG002
@@ -80,17 +80,17 @@ class VendorDevices:
         return False
 
     def processes(self, uid: DeviceUid) -> frozenset[int] | None:  # noqa: ARG002
-        """The process ids on a device; None: the driver does not list them."""
+        """Return the process ids on a device; None: the driver does not list them."""
         return None
 
 
 def is_unidentified(device: Device) -> bool:
-    """Such a device can be any of those that were not found."""
+    """Whether the model of a device is unknown: it can be any device that was not found."""
     return device.model == UNIDENTIFIED
 
 
 def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]) -> dict[str, Ownership]:
-    """Yes for `mine`, no for the others, except those that may be one of `unmatched`."""
+    """Return yes for `mine` and no for the other devices; indeterminate for those that may be one of `unmatched`."""
     why = f"it cannot be identified, and may be {', '.join(unmatched)}"
     return {
         device.uid: Ownership(None, why=why)

@@ -1,7 +1,7 @@
 """Readings from a recording.
 
-A recording is JSON Lines. The first line names devices and origin, the others hold readings with
-times relative to the beginning; at its end it starts over.
+A recording is JSON Lines. The first line names devices and origin. The others hold readings with times relative to the
+beginning of the recording. At its end it starts over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = "flopsd-recording/1"
 
 
 def open_source(settings: SourceSettings) -> ReplaySource:
-    """The recording named in the settings, or the bundled one. Raises SourceUnavailableError."""
+    """Open the recording named in the settings, or the bundled one. Raises SourceUnavailableError."""
     named = settings.options["file"]
     path = config_dir() / "recordings" / "h100x2.jsonl" if named is None else Path(str(named))
     try:
@@ -72,7 +72,7 @@ class ReplaySource:
         return {"replay": self._facts}
 
     def read(self) -> Sweep:
-        """All recorded readings that have come due."""
+        """Return all recorded readings that have come due."""
         if self._closed:
             raise SourceError("the replay is closed")
         now_ns = self._clock.boottime_ns()
@@ -93,7 +93,7 @@ class ReplaySource:
         self._closed = True
 
     def _reading(self, row: Sequence[Any], lap_ns: int) -> tuple[Reading, Gauges]:
-        """`[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`; counters are not replayed."""
+        """`row`: `[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`. Counters are not replayed."""
         index, begin_ns, end_ns, recorded = row
         shown = recorded.get("gauges", {})
         gauges = Gauges(
