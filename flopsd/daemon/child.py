@@ -32,7 +32,7 @@ class Ended(NamedTuple):
     said: str = ""
 
 
-class Child:
+class ChildProcess:
     """One process at a time, in a session of its own, killed with its children when it hangs. Its time is not limited
     while it works: sealing a journal of months takes long on a busy node. It hangs if it has neither read nor written
     for `idle_seconds`, or runs for a day. One thread calls it."""

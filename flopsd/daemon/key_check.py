@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from flopsd.attestation.signing.keys import check_key, default_key
-from flopsd.daemon.child import Child, Ended, says_new
+from flopsd.daemon.child import ChildProcess, Ended, says_new
 from flopsd.daemon.ledger_places import state_dir
 from flopsd.errors import KeyFault, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -32,7 +32,7 @@ class KeyCheck:
     ) -> None:  # fmt: skip
         """`recheck_seconds`: after that time, check again a key that signs. `due`: check at once; else when a seal
         fails. `files`: open file descriptors that the process inherits."""
-        self._child = Child(command, "the process that checks it", clock, output=True, files=files)
+        self._child = ChildProcess(command, "the process that checks it", clock, output=True, files=files)
         self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)

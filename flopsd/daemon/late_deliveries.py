@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flopsd.daemon.child import Child, Ended
+from flopsd.daemon.child import ChildProcess, Ended
 from flopsd.errors import StorageError
 from flopsd.journal.delivery_note import Delivery, read_deliveries
 from flopsd.system.clock import NS_PER_S, Clock
@@ -25,7 +25,7 @@ class LateDeliveries:
         self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None
     ) -> None:
         """`all_delivered` is called when nothing is pending any more."""
-        self._child = Child(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
+        self._child = ChildProcess(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
         self._note, self._clock, self._on_all = note, clock, all_delivered
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS

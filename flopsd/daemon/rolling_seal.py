@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from flopsd.daemon.child import Child, Ended, says_new
+from flopsd.daemon.child import ChildProcess, Ended, says_new
 from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import JournalState
@@ -36,7 +36,11 @@ class RollingSeals:
         earlier daemon start may never have been sealed. `head` returns what the journal contains now. `copies`: whether
         the child copies the ledger anywhere. `key`: the check that notes whether the key signed. `files`: open file
         descriptors that the child inherits."""
-        self._child, self._clock, self._head = Child(command, "the sealing process", clock, files=files), clock, head
+        self._child, self._clock, self._head = (
+            ChildProcess(command, "the sealing process", clock, files=files),
+            clock,
+            head,
+        )
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
         self._slack_ns = round(checkpoint_seconds * NS_PER_S)

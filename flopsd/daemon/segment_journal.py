@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flopsd.core.ledger.segments import Continued, Counted, SegmentFacts
+from flopsd.core.ledger.segments import Continued, RatedCount, SegmentFacts
 from flopsd.daemon.write_queue import WriteQueue
 from flopsd.errors import JournalError, UnreadableRecordError
 from flopsd.journal.codes import CodeKey
@@ -67,7 +67,7 @@ class SegmentJournal:
         self.journal.begin_next()
         self._queue_for(1, lambda: None)
 
-    def close(self, end: Mapping[str, Any], counted: Sequence[Counted]) -> SegmentFacts | None:
+    def close(self, end: Mapping[str, Any], counted: Sequence[RatedCount]) -> SegmentFacts | None:
         """End the journal for the next segment to continue, and return its facts; None if that cannot be done now.
         `counted`: what the next segment has to repeat."""
         try:  # once this journal has ended, the next must begin

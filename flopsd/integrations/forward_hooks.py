@@ -17,7 +17,7 @@ import torch
 
 from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.layer_watch import LayerWatch
-from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
+from flopsd.integrations.model_sessions import Deferred, ModelSessions, PassCount
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_hooks import AttachedHooks
 from flopsd.integrations.open_passes import OpenPass, OpenPasses, is_in_backward
@@ -271,7 +271,7 @@ class ForwardHooks:
             self._pairs_beyond += found.get("target_tokens", tokens) * longest - pairs
         padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
         unpadded = torch.count_nonzero(mask) if padded else None
-        one = Counted(tally, phase, found, functools.partial(tally.count, phase, found), padded)
+        one = PassCount(tally, phase, found, functools.partial(tally.count, phase, found), padded)
         by_shape = _BY_SHAPE if mask is None else _MASKED
         if key is not None and phase != UNSETTLED and by_shape.issuperset(named) and isinstance(ids, torch.Tensor):
             tally.remember(key, one)

@@ -30,14 +30,14 @@ Deferred = list[tuple[str, Any]]  # counters, and tensors of one element to add 
 _TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} times"
 
 
-class Tally:
+class SessionTally:
     """One session, and work that is not declared to it yet."""
 
     def __init__(self, client: Session) -> None:
         self.client = client
         self.on_device = DeviceSums()
         # A pass counts what another with the same names and shapes of arguments counted.
-        self.known: dict[tuple[object, ...], Counted] = {}
+        self.known: dict[tuple[object, ...], PassCount] = {}
         self._count_step: Callable[[], None] | None = None
         self.has_counted = False
         self._unsettled: dict[str, int] = defaultdict(int)
@@ -60,11 +60,13 @@ class Tally:
             self._count_step = self.client.counting("train", steps=1)
         self._count_step()
 
-    def remember(self, key: tuple[object, ...], one: Counted) -> None:
+    def remember(self, key: tuple[object, ...], one: PassCount) -> None:
         """Count as `one`, in one call from now on, where a pass with this key comes again."""
         if len(self.known) >= MAX_KNOWN:
             self.known.clear()
-        self.known[key] = Counted(self, one.phase, one.found, self.client.counting(one.phase, **one.found), one.padded)
+        self.known[key] = PassCount(
+            self, one.phase, one.found, self.client.counting(one.phase, **one.found), one.padded
+        )
 
     def add_tensors(self, phase: str, tokens: int, unpadded: Any, deferred: Deferred) -> None:
         """What depends on the content of tensors. `unpadded`: of how many of these tokens are no padding, if known."""
@@ -87,11 +89,11 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Counted:
+class PassCount:
     """What `tally` counts of a pass, and of all like it. `count` counts `found` in `phase`; `padded`: some tokens may
     be padding."""
 
-    tally: Tally
+    tally: SessionTally
     phase: str
     found: dict[str, int]
     count: Callable[[], None]
@@ -105,7 +107,7 @@ class Counted:
         if unpadded is not None:
             self.tally.add_tensors(self.phase, self.found.get("tokens", 0), unpadded, deferred)
 
-    def add_to(self, tally: Tally, phase: str, unpadded: Any, deferred: Deferred) -> None:
+    def add_to(self, tally: SessionTally, phase: str, unpadded: Any, deferred: Deferred) -> None:
         count = tally.hold if deferred else tally.count
         count(phase, self.found)
         tally.add_tensors(phase, self.found.get("tokens", 0), unpadded, deferred)
@@ -118,11 +120,11 @@ class ModelSessions:
         """`client`: a Session, which opens others where it shows its `facts`."""
         self._client = client
         # Of the model as it was described last, and as it was in the last pass with gradients.
-        self.now = self.trained = Tally(client)
+        self.now = self.trained = SessionTally(client)
         self.all = [self.now]
-        self._by_facts: dict[str, Tally] = {}
-        self._by_state: dict[object, Tally] = {}  # to describe a large model takes as long as some of its layers
-        self._perhaps: dict[Tally, Tally] = {}
+        self._by_facts: dict[str, SessionTally] = {}
+        self._by_state: dict[object, SessionTally] = {}  # to describe a large model takes as long as some of its layers
+        self._perhaps: dict[SessionTally, SessionTally] = {}
 
     def go_back(self, state: object, *, trains: bool) -> bool:
         """Whether the model was described in this `state` before: what passes it now belongs to that session."""
@@ -210,7 +212,7 @@ class ModelSessions:
         """Facts were corrected."""
         self._by_facts = {key and _key(_facts(one.client)): one for key, one in self._by_facts.items()}
 
-    def perhaps_trained(self, tally: Tally) -> Tally:
+    def perhaps_trained(self, tally: SessionTally) -> SessionTally:
         """Where a pass belongs of which no backward pass was seen, and that `tally` would count if it had one."""
         if (found := self._perhaps.get(tally)) is not None:
             return found
@@ -229,7 +231,7 @@ class ModelSessions:
         for one in self.all:
             one.settle()
 
-    def _opened(self, facts: Mapping[str, Any]) -> Tally:
+    def _opened(self, facts: Mapping[str, Any]) -> SessionTally:
         key = _key(facts)
         if key not in self._by_facts and len(self.all) >= MAX_SESSIONS:
             # One for all the rest, of which not much is certain.
@@ -237,7 +239,7 @@ class ModelSessions:
             facts = {name: value for name, value in facts.items() if name not in uncertain}
             facts |= {"method": Method.PARTIAL, "not_counted": {"train": [_TOO_MANY]}}
         if (found := self._by_facts.get(key)) is None:
-            found = self._by_facts[key] = Tally(self._client.another_session())
+            found = self._by_facts[key] = SessionTally(self._client.another_session())
             found.client.declare(**facts)
             self.all.append(found)
         return found

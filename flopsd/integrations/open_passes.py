@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from flopsd.integrations.model_sessions import Counted, Deferred
+from flopsd.integrations.model_sessions import Deferred, PassCount
 from flopsd.integrations.operator_backward import graph_task
 from flopsd.integrations.partial_backward import PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
 ELSEWHERE = "backward passes that begin elsewhere than at what a forward pass returned"
-OpenPass = tuple[Counted, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
+OpenPass = tuple[PassCount, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
 
 
 def is_in_backward() -> bool:

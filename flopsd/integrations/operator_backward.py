@@ -18,7 +18,7 @@ import torch
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.module_products import tensors_of
-from flopsd.integrations.operator_mode import Counted, CountingMode
+from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
 MAX_NODES, MAX_OUTPUTS, MAX_NEAR = 200_000, 16, 32
 # Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
@@ -39,7 +39,7 @@ class _Pass:
     """A backward pass that goes on."""
 
     number: int
-    counted: Counted | None
+    counted: OperatorFlop | None
     has_gradients: bool
     outputs: dict[int, bytes] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class _Pass:
 class BackwardPasses:
     """Those of one forward pass. `ended` takes what was counted, None where only its end is to be seen."""
 
-    ended: Callable[[Way, Counted | None], None]
+    ended: Callable[[Way, OperatorFlop | None], None]
     is_counted: bool
     tasks: dict[int, _Pass] = field(default_factory=dict)
 
@@ -93,7 +93,7 @@ class BackwardCounter:
         assert graph_task is not None
         if (one := passes.tasks.get(task := graph_task())) is None:
             self._tracked.append(task)
-            counted = Counted() if passes.is_counted else None
+            counted = OperatorFlop() if passes.is_counted else None
             one = passes.tasks[task] = _Pass(len(passes.tasks), counted, torch.is_grad_enabled())
             ended = functools.partial(self._leave_task, passes, one)
             torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))

@@ -35,11 +35,11 @@ from flopsd.integrations.operator_backward import (
     graph_task,
     sequence_number,
 )
-from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturing
+from flopsd.integrations.operator_mode import CountingMode, OperatorFlop, is_capturing
 from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature, UnseenError
 from flopsd.integrations.operator_steps import OptimizerSteps
-from flopsd.integrations.operator_totals import CAPTURED, Kept, Totals
+from flopsd.integrations.operator_totals import CAPTURED, Kept, OperatorTotals
 from flopsd.integrations.phase_of import PhaseOf, usual_phase
 
 log = logging.getLogger("flopsd.client")
@@ -74,7 +74,7 @@ class _Pass:
     kept: Kept
     phase: str
     arguments: Any
-    counted: Counted | None = None
+    counted: OperatorFlop | None = None
     mode: Any = None
     begin: int = 0  # the sequence number of its first node of autograd
 
@@ -97,7 +97,7 @@ class OperatorCounter:
         self._inside = _Inside()
         # Weak, so that models and optimizers are freed with their owners.
         self._handles: weakref.WeakKeyDictionary[Any, list[AttachedHook]] = weakref.WeakKeyDictionary()
-        self._totals = Totals(self.sessions)
+        self._totals = OperatorTotals(self.sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = self._was_compiled = False
 
@@ -234,7 +234,7 @@ class OperatorCounter:
         begin = 0 if root.has_threads else sequence_number()
         one = _Pass(root, kept, phase, (arguments, named), begin=begin)
         if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
-            one.counted = Counted()
+            one.counted = OperatorFlop()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
             one.mode.__enter__()
         self._inside.current = one
@@ -263,7 +263,7 @@ class OperatorCounter:
             if GRAPHED in graphs:
                 kept.words.add(CAPTURED)
 
-    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
+    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: OperatorFlop | None) -> None:
         if way[2]:
             self.sessions.say([_TWICE], phase)
         if not way[1]:  # of a pass that is not looked at it would not be seen

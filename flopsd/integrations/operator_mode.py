@@ -34,7 +34,7 @@ _FORMATS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"
 Device = Any  # a torch.device
 
 
-class Counted:
+class OperatorFlop:
     """What operators computed: FLOP by device and tensor-core format (None: of none), and those of recomputation."""
 
     def __init__(self) -> None:
@@ -54,9 +54,9 @@ class Counted:
             if spare:
                 self.spare.append((device, format_, spare, again))
 
-    def without_spare(self) -> Counted:
+    def without_spare(self) -> OperatorFlop:
         """What passes of these shapes count whether they have masks or not."""
-        found = Counted()
+        found = OperatorFlop()
         found.flop.update(self.flop)
         found.again.update(self.again)
         found.words, found.reads_content, found.captured = self.words, self.reads_content, self.captured
@@ -91,7 +91,7 @@ class CountingMode(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(
-        self, counted: Counted, failed: Callable[[], None], *, again: bool = False, backward: bool = False
+        self, counted: OperatorFlop, failed: Callable[[], None], *, again: bool = False, backward: bool = False
     ) -> None:
         super().__init__()
         self._counted, self._failed, self._again, self._backward = counted, failed, again, backward

@@ -14,7 +14,7 @@ from flopsd.core.declarations import DEVICE_VARIABLE, MAX_TEXT
 from flopsd.core.declared_facts import MAX_LEFT_OUT
 from flopsd.core.model import PPM
 from flopsd.core.values import added
-from flopsd.integrations.operator_mode import Counted, Device
+from flopsd.integrations.operator_mode import Device, OperatorFlop
 from flopsd.integrations.phase_of import UNSETTLED
 
 _STEP_PPM = 10_000
@@ -49,11 +49,11 @@ class DeviceSessions:
         """Whether work on `device` is counted."""
         return self._uuid(device) is not None
 
-    def add(self, counted: Counted, phase: str) -> None:
+    def add(self, counted: OperatorFlop, phase: str) -> None:
         for counters in self.adding(counted, phase):
             counters()
 
-    def adding(self, counted: Counted, phase: str) -> list[Callable[[], None]]:
+    def adding(self, counted: OperatorFlop, phase: str) -> list[Callable[[], None]]:
         """Functions that each add what one device computed."""
         by_uuid: dict[str, dict[str, int]] = {}
         for device, counters in counted.by_device().items():
@@ -85,7 +85,7 @@ class DeviceSessions:
         for session in self._sessions.values() or (self._client,):
             session.declare(**self._left_out())
 
-    def see_formats(self, counted: Counted) -> None:
+    def see_formats(self, counted: OperatorFlop) -> None:
         """Declare the shares of tensor-core formats, as the types of operators show them."""
         for (_, name), flop in counted.flop.items():
             if name is not None:

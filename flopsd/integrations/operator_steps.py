@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from flopsd.integrations.module_hooks import Hook
-from flopsd.integrations.operator_mode import Counted, CountingMode
-from flopsd.integrations.operator_totals import Kept, Totals
+from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
+from flopsd.integrations.operator_totals import Kept, OperatorTotals
 
 MAX_KINDS = 64
 _KINDS = f"steps of an optimizer with more than {MAX_KINDS} choices of parameters"
@@ -23,7 +23,7 @@ class _Current(threading.local):
     """The step that goes on in this thread."""
 
     kept: Kept | None = None
-    counted: Counted | None = None
+    counted: OperatorFlop | None = None
     mode: Any = None
 
 
@@ -50,7 +50,10 @@ class OptimizerSteps:
     """The steps that go on; they are training."""
 
     def __init__(
-        self, totals: Totals, guard: Callable[[Callable[..., None]], Callable[..., None]], failed: Callable[[], None]
+        self,
+        totals: OperatorTotals,
+        guard: Callable[[Callable[..., None]], Callable[..., None]],
+        failed: Callable[[], None],
     ) -> None:
         self._totals, self._guard, self._failed = totals, guard, failed
         self._add = guard(self._add_up)
@@ -82,7 +85,7 @@ class OptimizerSteps:
             return
         current.kept = kept
         if kept.next_is_counted():
-            current.counted = Counted()
+            current.counted = OperatorFlop()
             current.mode = CountingMode(current.counted, self._failed)
             current.mode.__enter__()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.operator_backward import Way
-from flopsd.integrations.operator_mode import Counted
+from flopsd.integrations.operator_mode import OperatorFlop
 from flopsd.integrations.operator_sessions import DeviceSessions
 
 MAX_WAYS = 16
@@ -23,8 +23,8 @@ LEAST = "passes of one shape ran different operators: the least that was seen is
 class Kept:
     """Of passes with one signature: their operators, and those of their backward passes."""
 
-    forward: Counted | None = None
-    backward: dict[Way, Counted] = field(default_factory=dict)
+    forward: OperatorFlop | None = None
+    backward: dict[Way, OperatorFlop] = field(default_factory=dict)
     passes: int = 0
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
     is_wanted: bool = False  # the next pass is to be counted in full
@@ -48,7 +48,7 @@ class Kept:
             return False
         return number == 2 or self.forward.reads_content or (number.bit_length() - 1) % 3 == 0  # 8, 64, 512
 
-    def to_add(self, way: Way | None = None) -> Counted | None:
+    def to_add(self, way: Way | None = None) -> OperatorFlop | None:
         """What a pass adds that is not looked at. Nothing, until what was too much in those before is made up for."""
         kept = self.forward if way is None else self.backward[way]
         if kept is not None and (owed := self._owed.get(way)):
@@ -63,24 +63,24 @@ class Kept:
         fewest, most = self._nodes
         return not self.is_fixed and 0 < nodes < fewest and fewest - nodes >= most - fewest
 
-    def keep_forward(self, counted: Counted, nodes: int = 0) -> None:
+    def keep_forward(self, counted: OperatorFlop, nodes: int = 0) -> None:
         if nodes:
             fewest, most = self._nodes
             self._nodes = min(fewest or nodes, nodes), max(most, nodes)
         before, self.forward = self.forward, self._less(self.forward, counted, counted.reads_content)
         self._settle(None, before, self.forward)
 
-    def keep_backward(self, way: Way, counted: Counted) -> None:
+    def keep_backward(self, way: Way, counted: OperatorFlop) -> None:
         reads = counted.reads_content or self.forward is None or self.forward.reads_content
         before, self.backward[way] = self.backward.get(way), self._less(self.backward.get(way), counted, reads)
         self._settle(way, before, self.backward[way])
 
-    def _settle(self, way: Way | None, before: Counted | None, now: Counted) -> None:
+    def _settle(self, way: Way | None, before: OperatorFlop | None, now: OperatorFlop) -> None:
         added = self._added.pop(way, 0)
         if before is not None and now.total < before.total:
             self._owed[way] = self._owed.get(way, 0) + added * (before.total - now.total)
 
-    def _less(self, before: Counted | None, now: Counted, reads_content: bool) -> Counted:
+    def _less(self, before: OperatorFlop | None, now: OperatorFlop, reads_content: bool) -> OperatorFlop:
         self.words |= now.words
         if reads_content:  # such as whether a mask masks anything, without which a kernel skips half of the pairs
             now = now.without_spare()
@@ -97,16 +97,16 @@ class Kept:
         return less
 
 
-class Totals:
+class OperatorTotals:
     """Adds up what was counted in full, and what was kept."""
 
     def __init__(self, sessions: DeviceSessions) -> None:
         self.sessions = sessions
         self._lock = threading.RLock()  # a backward pass has threads of its own
-        self._adding: dict[tuple[int, str], tuple[Counted, list[Callable[[], None]]]] = {}
+        self._adding: dict[tuple[int, str], tuple[OperatorFlop, list[Callable[[], None]]]] = {}
         self._templates_seen = 0
 
-    def add_counted(self, kept: Kept, counted: Counted | None, phase: str) -> None:
+    def add_counted(self, kept: Kept, counted: OperatorFlop | None, phase: str) -> None:
         if counted is None:
             return
         with self._lock:
@@ -117,7 +117,7 @@ class Totals:
             self.sessions.add(counted, phase)
             self.sessions.see_formats(counted)
 
-    def add_kept(self, counted: Counted | None, phase: str) -> None:
+    def add_kept(self, counted: OperatorFlop | None, phase: str) -> None:
         if counted is None or not counted.flop:
             return
         known = self._adding.get((id(counted), phase))

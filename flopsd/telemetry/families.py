@@ -1,5 +1,5 @@
 """Metric families as flopsd makes them, and their lines. prometheus-client is the model: `metric` makes its object of a
-family, and `Lines` writes byte for byte what its encoders write of that, in an eighth of the time."""
+family, and `PageWriter` writes byte for byte what its encoders write of that, in an eighth of the time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Line:
         self.prefix, self.value, self.text = prefix, nan, ""
 
 
-class Lines:
+class PageWriter:
     """Writes pages, and keeps what of a line does not change. Not thread-safe."""
 
     def __init__(self) -> None:

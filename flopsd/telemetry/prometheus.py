@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.device_metrics import Highest
-from flopsd.telemetry.families import Family, Lines
+from flopsd.telemetry.families import Family, PageWriter
 from flopsd.telemetry.snapshot import Snapshot
 
 # What prometheus-client calls the two formats, which a property test holds these to.
@@ -50,7 +50,7 @@ class Exposition:
 
     def __init__(self) -> None:
         self._highest = Highest()
-        self._lines, self._lines_of_now, self._lock = Lines(), Lines(), threading.Lock()
+        self._lines, self._lines_of_now, self._lock = PageWriter(), PageWriter(), threading.Lock()
         self._known: tuple[object, ...] = ()  # what the facts that are kept were made of
         self._facts: dict[bool, bytes] = {}  # by format
         self._rendered: Snapshot | None = None  # whose changing part is kept
@@ -67,7 +67,7 @@ class Exposition:
             if known != self._known:
                 self._known, self._facts = known, {}
             if is_openmetrics not in self._facts:
-                facts = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
+                facts = PageWriter().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
                 self._facts[is_openmetrics] = facts.encode()
             if self._rendered != snapshot:
                 self._rendered, self._changing = snapshot, {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import Figures, figures_from
-from flopsd.core.ledger.energy import Compared, Published
+from flopsd.core.ledger.energy import ComparedEnergy, Published
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
@@ -151,7 +151,7 @@ def with_architecture(statement: J) -> J:
     predicate["reconciliation"] = [
         _ratio("executed/architecture", ("353846", "1041666", "9187500"), None),
         _ratio("framework/architecture", (None, "2710000", None), "FRAMEWORK_COUNT_DIFFERS"),
-        Compared(800_000_000, 3600 * 10**9, 10**17, 9 * 10**15).for_ledger(Published("h100", "bf16", 1011, 1373)),
+        ComparedEnergy(800_000_000, 3600 * 10**9, 10**17, 9 * 10**15).for_ledger(Published("h100", "bf16", 1011, 1373)),
     ]
     return statement
 

@@ -94,11 +94,11 @@ def test_products_of_4_bit_weights() -> None:
 
 
 def test_products_of_8_bit_floats() -> None:
-    from flopsd.integrations.operator_mode import Counted, CountingMode
+    from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
     left, right = (torch.ones(rows_, 32).to(torch.float8_e4m3fn) for rows_ in (16, 48))
     one = torch.tensor(1.0)
-    with CountingMode(seen := Counted(), pytest.fail):
+    with CountingMode(seen := OperatorFlop(), pytest.fail):
         torch._scaled_mm(left, right.t(), one, one, out_dtype=torch.bfloat16)
     assert dict(seen.flop) == {(left.device, "fp8"): 2 * 16 * 32 * 48}
 
@@ -367,7 +367,7 @@ def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
 
 def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_of_both_ways() -> None:
     """Of batches of one shape transformers hands the kernel a mask for some, and for others "causal" and no mask."""
-    from flopsd.integrations.operator_mode import Counted, CountingMode
+    from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
     _, found = attached(model := llama("sdpa"))
     ids = torch.full((2, 8), 3)
@@ -375,7 +375,7 @@ def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_o
     pairs = 2 * 2 * 32 * 2 * (8 * 8 - 36) * (2 + 5)  # that a mask adds: width, layers, forward and backward products
     for number, mask in enumerate((padded, whole, padded, whole, padded, padded, whole), 1):
         before = found.flop
-        with CountingMode(seen := Counted(), pytest.fail):
+        with CountingMode(seen := OperatorFlop(), pytest.fail):
             model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
         least = seen.total - (pairs if mask is padded else 0)
         assert found.flop - before == (seen.total if number in (1, 2, 4) else least)

@@ -3,6 +3,7 @@ rely on: the core is pure, one module reads time, one exits."""
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -116,6 +117,16 @@ def test_the_root_stays_small() -> None:
     root = Path(flopsd.__file__).parent
     assert len(list(root.glob("*.py"))) <= 5
     assert len([path for path in root.iterdir() if (path / "__init__.py").is_file()]) <= 13
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    names = Counter(
+        statement.name
+        for path in Path(flopsd.__file__).parent.rglob("*.py")
+        for statement in ast.parse(path.read_bytes()).body
+        if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_")
+    )
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_the_page_has_the_same_drawing() -> None:

@@ -21,7 +21,7 @@ _BEGIN, _END = b'\n  "children": [\n', b"\n  ]"
 _AROUND = 3  # objects and lists that a child is in
 
 
-class Children:
+class ChildLines:
     """Children in the payload of a ledger, each on a line of its own from `begins` to one before the next."""
 
     def __init__(self, payload: bytes, begins: array[int]) -> None:
@@ -41,7 +41,7 @@ class Children:
 
 
 def parse_statement(payload: bytes, what: str, path: str = "") -> Any:
-    """As `parse_json`, with `Children` for the children of a large merged ledger."""
+    """As `parse_json`, with `ChildLines` for the children of a large merged ledger."""
     if len(payload) > MANY_BYTES:
         refuse_too_many_values(payload, what, path)
         try:
@@ -73,7 +73,7 @@ def _in_parts(payload: bytes) -> Any:
         begins.append(begin)
         begin = payload.find(b"\n", begin, end) + 1 or end + 1
     begins.append(end + 1)
-    children = Children(payload, begins)
+    children = ChildLines(payload, begins)
     if any(payload[after - 2 : after - 1] != b"," for after in begins[1:-1]):
         return None
     for line in children.lines():

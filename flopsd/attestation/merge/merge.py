@@ -19,8 +19,8 @@ from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.overwriting import refuse_another, refuse_overwriting
 from flopsd.attestation.merge.read_child import Child, ChildReader
-from flopsd.attestation.merge.readers import Reading, read_all
-from flopsd.attestation.merge.streamed_envelope import Lines, refuse_too_large, sign_statement
+from flopsd.attestation.merge.readers import ReadOptions, read_all
+from flopsd.attestation.merge.streamed_envelope import JsonLines, refuse_too_large, sign_statement
 from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.core import notes
@@ -88,7 +88,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     trusted = [load_public(file).pem for file in request.trust]
     tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
     policies, judged_by = load_policies(request.policy_files), set[str]()
-    reading = Reading(request.kind, trusted, request.peaks_files, request.policy_files, request.allow_replay)
+    reading = ReadOptions(request.kind, trusted, request.peaks_files, request.policy_files, request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, closing(Spool(Path(name))) as spool:
@@ -108,9 +108,9 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             _add_up(merging, spool, temporary / "nodes")
             completeness = merging.completeness()
             _refuse_incomplete(completeness, request)
-            children = Lines(lambda: (entry for entry, _ in spool.entries()))
-            subject = Lines(spool.subjects)
-            predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
+            children = JsonLines(lambda: (entry for entry, _ in spool.entries()))
+            subject = JsonLines(spool.subjects)
+            predicate = merging.predicate(JsonLines(lambda: _lines(temporary / "nodes")), children)
             companions = companions_of(predicate, tables)
             for file, data in companions.items():
                 replace_file(companion_beside(request.ledger, file), data, LEDGER_MODE)
@@ -135,7 +135,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
 
 
 def _read_children(
-    request: MergeRequest, reading: Reading, spool: Spool, temporary: Path, judged_by: set[str], note: Note,
+    request: MergeRequest, reading: ReadOptions, spool: Spool, temporary: Path, judged_by: set[str], note: Note,
     progress: Progress,
 ) -> Child:  # fmt: skip
     """Verify every child and store its entry; returns the first. `judged_by` gets the ids of their policies."""

@@ -42,7 +42,7 @@ _Found = tuple[FoundLedger, Child | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """How ledgers are read, for another process."""
 
     kind: str
@@ -57,7 +57,7 @@ class Reading:
         return ChildReader(self.kind, keys, tables, allow_replay=self.allow_replay)
 
 
-def read_all(found: Iterator[FoundLedger], reading: Reading, *, passing: Path) -> Generator[_Found, None, None]:
+def read_all(found: Iterator[FoundLedger], reading: ReadOptions, *, passing: Path) -> Generator[_Found, None, None]:
     """Each ledger with what it is read to. Those below the folder `passing` are there until the next is asked for.
     Raises what `ChildReader.read` and `found` raise, for the first ledger in order."""
     reader, count = reading.reader(), 0

@@ -21,7 +21,7 @@ _ROOM = 128  # before the payload, for the DSSE prefix, which contains the paylo
 _CHUNK = 3 * 65536
 
 
-class Lines:
+class JsonLines:
     """A list of items that are read one by one, each a line of JSON."""
 
     def __init__(self, lines: Callable[[], Iterable[str]]) -> None:
@@ -29,9 +29,9 @@ class Lines:
 
 
 def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
-    """JSON in the layout of `encode`, each item of `Lines` on a line."""
+    """JSON in the layout of `encode`, each item of `JsonLines` on a line."""
     pad = " " * depth
-    if isinstance(value, Lines):
+    if isinstance(value, JsonLines):
         between = "["
         for line in value.lines():
             out.write(f"{between}\n{pad} {line}".encode("ascii"))

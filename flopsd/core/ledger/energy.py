@@ -37,7 +37,7 @@ class Published(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedEnergy:
     """Energy and measured FLOP of some devices over the same time."""
 
     energy_mj: int
@@ -45,8 +45,8 @@ class Compared:
     measured_flop: int
     doubt_flop: int  # how far off `measured_flop` may be by margins and clock, either way
 
-    def __add__(self, other: Compared) -> Compared:
-        return Compared(
+    def __add__(self, other: ComparedEnergy) -> ComparedEnergy:
+        return ComparedEnergy(
             self.energy_mj + other.energy_mj,
             self.device_ns + other.device_ns,
             self.measured_flop + other.measured_flop,
@@ -77,16 +77,16 @@ class Compared:
         }
 
 
-Comparisons = Mapping[Published, Compared]
+Comparisons = Mapping[Published, ComparedEnergy]
 
 
-def compared(devices: Iterable[DeviceView]) -> dict[Published, Compared]:
+def compared(devices: Iterable[DeviceView]) -> dict[Published, ComparedEnergy]:
     """The comparable sums of the devices, by the published runs to compare with."""
     return added_up(found for device in devices if (found := _of_device(device)))
 
 
-def added_up(parts: Iterable[Comparisons]) -> dict[Published, Compared]:
-    found: dict[Published, Compared] = {}
+def added_up(parts: Iterable[Comparisons]) -> dict[Published, ComparedEnergy]:
+    found: dict[Published, ComparedEnergy] = {}
     for part in parts:
         for published, one in part.items():
             found[published] = found[published] + one if published in found else one
@@ -97,7 +97,7 @@ def energy_for_ledger(found: Comparisons) -> list[dict[str, Any]]:
     return [found[published].for_ledger(published) for published in sorted(found)]
 
 
-def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, Compared]:
+def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, ComparedEnergy]:
     """The inverse of `energy_for_ledger`; the list may have other comparisons too. Raises KeyError, TypeError or
     ValueError on anything else."""
     found = []
@@ -107,7 +107,7 @@ def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, 
             flop, doubt = whole_number(entry["measuredFlop"]), whole_number(entry["doubtFlop"])
             if not flop or not isinstance(entry["withinMargin"], bool):  # 1 would equal true
                 raise ValueError("energy is compared with no FLOP, or to no result")
-            one = Compared(millijoules(entry["energyJoules"]), nanoseconds(entry["deviceSeconds"]), flop, doubt)
+            one = ComparedEnergy(millijoules(entry["energyJoules"]), nanoseconds(entry["deviceSeconds"]), flop, doubt)
             found.append({Published(str(entry["part"]), str(entry["precision"]), low, high): one})
     return added_up(found)
 
@@ -133,7 +133,7 @@ def _of_device(device: DeviceView) -> Comparisons | None:
         for row in rows
     )
     published = Published(part.id, precision, known.low_fj, known.high_fj)
-    return {published: Compared(energy_mj, span_ns, measured, doubt)}
+    return {published: ComparedEnergy(energy_mj, span_ns, measured, doubt)}
 
 
 def _format(rows: Iterable[Row]) -> str:

@@ -12,7 +12,7 @@ from flopsd.core.figures import NO_FIGURES, Figures, sum_figures
 from flopsd.core.lazy import lazy
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.segments import Counted
+from flopsd.core.ledger.segments import RatedCount
 from flopsd.core.ledger.segments import added_up as added_up_counted
 from flopsd.core.model import PPM, UNDECLARED_PHASE, DeviceUid, Evidence, GapReason
 from flopsd.core.operator_count import ReadFigures
@@ -202,13 +202,13 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
     )
 
 
-def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
+def counted_in(rated: Iterable[RatedTally]) -> tuple[RatedCount, ...]:
     """The tallies that the next segment repeats."""
     return added_up_counted(map(_counted, rated))
 
 
-def _counted(rated: RatedTally) -> Counted:
-    return Counted(rated.start, rated.entry, rated.tally, rated.phase)
+def _counted(rated: RatedTally) -> RatedCount:
+    return RatedCount(rated.start, rated.entry, rated.tally, rated.phase)
 
 
 def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:

@@ -41,7 +41,7 @@ class SegmentFacts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class RatedCount:
     """What one daemon start counted of one device under one rating. `start` is numbered over all segments."""
 
     start: int
@@ -56,7 +56,7 @@ class Continued(NamedTuple):
     before: SegmentFacts
     records: int
     daemon_starts: int  # offset from an incarnation number to that of the daemon start in the run
-    counted: tuple[Counted, ...]
+    counted: tuple[RatedCount, ...]
 
     def for_journal(self) -> dict[str, Any]:
         before = self.before
@@ -92,12 +92,12 @@ def segment_text(number: int) -> str:
     return f"segment {number} of a rotated run; the run's compute is the sum of all its segments: merge them"
 
 
-def added_up(parts: Iterable[Counted]) -> tuple[Counted, ...]:
+def added_up(parts: Iterable[RatedCount]) -> tuple[RatedCount, ...]:
     """One sum per daemon start, device and rating, in order of first appearance and with the last description: as in a
     run that is not rotated. If there are many daemon starts the oldest are combined into one."""
     listed = list(parts)
     oldest = max((part.start for part in listed), default=0) - MOST_STARTS
-    found: dict[tuple[object, ...], Counted] = {}
+    found: dict[tuple[object, ...], RatedCount] = {}
     for part in listed:
         entry, start = part.entry, max(part.start, oldest)
         key = (start, entry.device.uid, entry.part_id, entry.precision, part.phase)
@@ -111,16 +111,16 @@ def _without_absolutes(tally: Tally) -> Tally:
     return replace(tally, begin_ns=0, watermark_ns=tally.span_ns, counters={}, energy_at_ns=0, totals=None, totals_ns=0)
 
 
-def _record(number: int, one: Counted) -> dict[str, Any]:
+def _record(number: int, one: RatedCount) -> dict[str, Any]:
     phase = None if one.phase is None else one.phase.value
     return {**device_record(one.start, number, one.entry, one.tally), "phase": phase}
 
 
-def _counted(record: Record) -> Counted:
+def _counted(record: Record) -> RatedCount:
     phase = None if record["phase"] is None else Phase(record["phase"])
     tally = _without_absolutes(tally_from_record(record, 0))
     remainder(tally)  # raises ValueError for phases that account for more than there is
-    return Counted(count(record["incarnation"]), device_entry(record), tally, phase)
+    return RatedCount(count(record["incarnation"]), device_entry(record), tally, phase)
 
 
 def work_since(

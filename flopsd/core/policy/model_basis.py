@@ -19,7 +19,7 @@ from flopsd.core.policy.other_models import (
     NO_FLOP,
     NO_MODEL,
     WITHOUT_GRADIENTS,
-    OtherModels,
+    OtherModelsFlop,
     other_models,
     required_without_gradients,
 )
@@ -82,7 +82,7 @@ def architecture_of(
     return (None, (_BEYOND_COUNTS,)) if basis.counted.most_flop >= MOST_FLOP else (basis, ())
 
 
-def _with_others(found: Architecture, others: OtherModels) -> Architecture:
+def _with_others(found: Architecture, others: OtherModelsFlop) -> Architecture:
     counted = found.counted
     if others.required.high != 0 or WITHOUT_GRADIENTS in found.assumptions:
         others = replace(others, notes=(*others.notes, WITHOUT_GRADIENTS))

@@ -30,7 +30,7 @@ _DIAGNOSTIC_OR_DATA = (Phase.EVALUATE.value, Phase.GENERATE.value)  # never requ
 
 
 @dataclass(frozen=True, slots=True)
-class OtherModels:
+class OtherModelsFlop:
     """These models' part of what training required and of what all phases executed, with notes about it."""
 
     required: OpenBounds
@@ -38,7 +38,7 @@ class OtherModels:
     notes: tuple[Note, ...] = ()
 
 
-def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
+def other_models(sessions: Sequence[DeclaredSession]) -> OtherModelsFlop:
     """The sum over all sessions with a role, with open ends for work that any session declares as not counted."""
     required, executed, notes = OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP), dict[Note, None]()
     for session in sessions:
@@ -51,7 +51,7 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
         for part in parts:
             required, executed = required + part.required, executed + part.executed
             notes |= dict.fromkeys(part.notes)
-    return OtherModels(required, executed, tuple(notes))
+    return OtherModelsFlop(required, executed, tuple(notes))
 
 
 def required_without_gradients(phase: str, passes: Bounds) -> Bounds:
@@ -63,16 +63,16 @@ def _uncounted(counters: Mapping[str, int]) -> bool:
     return bool(counters.get("forward_passes")) and not (has_passed(counters) or is_counted(counters))
 
 
-def _open_part(work: Mapping[str, Sequence[Note]]) -> OtherModels:
+def _open_part(work: Mapping[str, Sequence[Note]]) -> OtherModelsFlop:
     matters = any(phase not in _DIAGNOSTIC_OR_DATA for phase in work)
-    return OtherModels(
+    return OtherModelsFlop(
         OpenBounds.of(NO_FLOP, is_open=matters),
         OpenBounds.of(NO_FLOP, is_open=bool(work)),
         tuple(one for phase in sorted(work) for one in work[phase]),
     )
 
 
-def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> OtherModels:
+def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> OtherModelsFlop:
     role, way = facts["role"], _way(facts, work)
     if way is None or any(
         counters.get("forward_passes") and not way.has_passed(counters) for counters in work.values()
@@ -84,7 +84,9 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     except (ArchitectureError, *NO_MODEL) as fault:
         why = note_of(fault) if isinstance(fault, ArchitectureError) else note("model_of_other_types")
         return _open_part({Phase.OTHER.value: [with_reason("other_model_not_counted", why, role=role)]})
-    return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (note("executed_has_other_model", role=role),))
+    return OtherModelsFlop(
+        OpenBounds.of(required), OpenBounds.of(executed), (note("executed_has_other_model", role=role),)
+    )
 
 
 def _way(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Way | None:

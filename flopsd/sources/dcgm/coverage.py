@@ -18,7 +18,7 @@ _JITTER = 20  # a collection may be late by a 20th of its interval
 _RECENT = 3  # distances between collections: their interval is at most the least
 
 
-class Coverage:
+class CollectionCoverage:
     """The coverage of one GPU. A stretch is time that collections cover without a gap between them."""
 
     def __init__(self, interval_ns: int) -> None:

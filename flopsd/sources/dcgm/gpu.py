@@ -16,7 +16,7 @@ from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import added
-from flopsd.sources.dcgm.coverage import Coverage
+from flopsd.sources.dcgm.coverage import CollectionCoverage
 from flopsd.sources.dcgm.device import clock_of, device_of, driver_of, limits_of, shared_by
 from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
 from flopsd.sources.dcgm.work import (
@@ -82,7 +82,7 @@ class FollowedGpu:
         self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: SmClocks | None
     ) -> None:
         """`at`: the index of the GPU on the page. `interval_ns`: the collection interval of the exporter."""
-        self._interval_ns, self._more_clocks, self._coverage = interval_ns, more_clocks, Coverage(interval_ns)
+        self._interval_ns, self._more_clocks, self._coverage = interval_ns, more_clocks, CollectionCoverage(interval_ns)
         self._page, self._since_ns, self._changed_ns, self._seen_ns = page, now_ns, now_ns, now_ns
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
         self._pending: _Collection | None = None  # recognised, but perhaps not complete yet

@@ -11,7 +11,7 @@ from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pi
 from flopsd.core.running_counters import SUB_PIPES_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, PREFIX, Field, GpuPage
-from flopsd.sources.nvml.counter_calibration import Calibration, Interval
+from flopsd.sources.nvml.counter_calibration import Calibration, SampleInterval
 from flopsd.sources.nvml.plausibility import IDLE_POWER_RATIO
 
 RATIO_MAX = 1.005  # an average of averages may be rounded up to this
@@ -203,11 +203,15 @@ def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
 
 
-def counted_between(earlier: GpuPage, later: GpuPage) -> Interval | None:
+def counted_between(earlier: GpuPage, later: GpuPage) -> SampleInterval | None:
     """Return the growth of the counters from one collection to the next; None: they are missing, or show nothing."""
     if not (has_counters(earlier) and has_counters(later)):
         return None
     before, now = earlier.values, later.values
     elapsed = int(now[Field.CYCLES_ELAPSED]) - int(before[Field.CYCLES_ELAPSED])
     grown, ratio = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA]), now.get(Field.TENSOR, 0.0)
-    return None if elapsed <= 0 or ratio > RATIO_MAX else Interval(elapsed, {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio})
+    return (
+        None
+        if elapsed <= 0 or ratio > RATIO_MAX
+        else SampleInterval(elapsed, {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio})
+    )

@@ -69,7 +69,7 @@ class Calibration:
         )
 
 
-class Interval(NamedTuple):
+class SampleInterval(NamedTuple):
     """The interval between two samples: the growth of the counters, and the percentages."""
 
     elapsed: int
@@ -141,7 +141,9 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
     return next((one for one in found if origin == one.origin or (origin or "").startswith(one.origin + ",")), None)
 
 
-def judge(trial: Interval, window: Window, sm_count: int, max_mhz: int, counters: str = "GPM") -> Calibration | None:
+def judge(
+    trial: SampleInterval, window: Window, sm_count: int, max_mhz: int, counters: str = "GPM"
+) -> Calibration | None:
     """Return the scale that fits, or None while too little ran to decide. Raises SelfTestFailedError."""
     enough = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
     if not enough or not window.cycles:
@@ -182,7 +184,7 @@ def is_faster(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool
     return is_more and scale.sm_cycles(window.elapsed) <= possible
 
 
-def contradicts(calibration: Calibration, trial: Interval) -> bool:
+def contradicts(calibration: Calibration, trial: SampleInterval) -> bool:
     """Whether counters that passed the self-test disagree with the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole

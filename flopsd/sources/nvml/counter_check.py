@@ -10,7 +10,7 @@ from flopsd.sources.nvml.counter_calibration import (
     CHECK_NS,
     WINDOW_NS,
     Calibration,
-    Interval,
+    SampleInterval,
     SelfTestFailedError,
     Window,
     contradicts,
@@ -105,7 +105,7 @@ class CounterCheck:
         ratios = metrics.ratios
         if not ratios.keys() <= grown.keys():
             ratios = {pipe: ratio for pipe, ratio in ratios.items() if pipe in grown}
-        trial = Interval(elapsed, grown, ratios)
+        trial = SampleInterval(elapsed, grown, ratios)
         same_interval = last_ns == since_ns  # not so after a fault: then the percentages cover only a part
         if elapsed < 0 or clock is None or not same_interval:
             self._window = Window()
@@ -124,7 +124,7 @@ class CounterCheck:
         reason = f"the running cycle counters fit a faster clock than the device reports: {self._doubt}"
         return Evidence.ACTIVITY, reason, _REPORT
 
-    def _prove(self, trial: Interval) -> None:
+    def _prove(self, trial: SampleInterval) -> None:
         try:
             self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz, self._counters)
         except SelfTestFailedError as failed:
@@ -138,7 +138,13 @@ class CounterCheck:
             self._window, self._strikes, self.evidence, self._doubt = Window(), 0, _PROVEN, ""
 
     def _hold(
-        self, calibration: Calibration, trial: Interval, metrics: Metrics, duration_ns: int, *, same_interval: bool
+        self,
+        calibration: Calibration,
+        trial: SampleInterval,
+        metrics: Metrics,
+        duration_ns: int,
+        *,
+        same_interval: bool,
     ) -> None:
         if trial.elapsed < 0 or min(trial.active.values()) < 0:
             raise UnusableError(GapReason.COUNTER_RESET, self.totals(metrics))

@@ -20,7 +20,7 @@ LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched,
 
 
 @dataclass(slots=True)
-class Read:
+class GpuRead:
     """The result of one read of a GPU."""
 
     readings: list[Reading] = field(default_factory=list)
@@ -59,10 +59,10 @@ class GpuReader:
         self._use(found)
         return self
 
-    def read(self) -> Read:
+    def read(self) -> GpuRead:
         """Return one reading of each device that has one. Never raises NVMLError."""
         self._look_again()
-        found = Read()
+        found = GpuRead()
         for at, gpu in enumerate(self._gpus):
             reading, shown = self._read(gpu)
             gpu = self._gpus[at]  # it may have been identified just now

@@ -16,7 +16,7 @@ from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpe
 from flopsd.daemon.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.device_metrics import Highest
-from flopsd.telemetry.families import Family, Lines, counter, gauge, metric
+from flopsd.telemetry.families import Family, PageWriter, counter, gauge, metric
 from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families, families_of_now
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 from tests.support.extent import Extent, sampled
@@ -72,7 +72,7 @@ def pages(draw: st.DrawFn) -> list[list[Family]]:
 
 @given(pages())
 def test_the_lines_of_any_families(made: list[list[Family]]) -> None:
-    lines = Lines()
+    lines = PageWriter()
     for page in made:
         for accept in ACCEPT:
             text = lines.text(page, is_openmetrics=bool(accept)) + ("# EOF\n" if accept else "")

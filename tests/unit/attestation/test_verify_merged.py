@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.merge import large_statement, streamed_envelope
-from flopsd.attestation.merge.large_statement import Children, parse_statement
+from flopsd.attestation.merge.large_statement import ChildLines, parse_statement
 from flopsd.attestation.merge.ledger_folders import most_bytes
 from flopsd.attestation.merge.read_child import claimed_again
 from flopsd.attestation.merge.streamed_envelope import sign_statement
@@ -61,7 +61,7 @@ def test_a_large_job_is_verified_and_merged_in_parts(nodes: Nodes, monkeypatch: 
     monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
     assert lineage("other.json") == at_once
     opened = open_ledger(job, [load_public(str(nodes.public))], parse=parse_statement)
-    assert isinstance(opened.statement["predicate"]["children"], Children)
+    assert isinstance(opened.statement["predicate"]["children"], ChildLines)
     found = verify_merged(opened, children=[str(nodes.folder / "ledgers")])
     assert found.children is not None
     assert (found.children.given, found.children.recomputed) == (2, 2)

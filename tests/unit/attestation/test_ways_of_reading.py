@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flopsd.attestation.merge import large_statement
-from flopsd.attestation.merge.large_statement import Children, parse_statement
+from flopsd.attestation.merge.large_statement import ChildLines, parse_statement
 from flopsd.core import envelope
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.untrusted import MAX_DEPTH, parse_json
@@ -60,7 +60,7 @@ def listing(*children: Any) -> bytes:
 
 def whole(found: Any) -> Any:
     if isinstance(found, dict) and isinstance(predicate := found.get("predicate"), dict):
-        predicate = {name: list(one) if isinstance(one, Children) else one for name, one in predicate.items()}
+        predicate = {name: list(one) if isinstance(one, ChildLines) else one for name, one in predicate.items()}
         return json.dumps({**found, "predicate": predicate})
     return found if isinstance(found, tuple) else json.dumps(found)
 
@@ -83,7 +83,7 @@ def nested(depth: int) -> Any:
 def test_what_is_around_children_counts_for_their_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
     found = parse_statement(listing({}, nested(MAX_DEPTH - 3)), "it")
-    assert isinstance(found["predicate"]["children"], Children)
+    assert isinstance(found["predicate"]["children"], ChildLines)
     assert len(found["predicate"]["children"]) == 2
     with pytest.raises(NotVerifiedError, match="nested too deeply"):
         parse_statement(listing({}, nested(MAX_DEPTH - 2)), "it")

@@ -10,7 +10,7 @@ from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.energy import (
     ABOVE,
     BELOW,
-    Compared,
+    ComparedEnergy,
     Published,
     added_up,
     compared,
@@ -45,7 +45,7 @@ def tally(watts: int = 220, **changes: Any) -> Tally:
     return Tally(0, HOUR_NS, **{**known, **changes})
 
 
-def of(*tallies: Tally, precision: str | None = None, part: str = "h100-pcie") -> Mapping[Published, Compared]:
+def of(*tallies: Tally, precision: str | None = None, part: str = "h100-pcie") -> Mapping[Published, ComparedEnergy]:
     declared = None if precision is None else Precision(((precision, 1_000_000),), "config")
     entry = DeviceEntry(H100, "nvml", part, 0, declared)
     rated = [RatedTally(n, entry, one, rating_of(entry, TABLE)) for n, one in enumerate(tallies, 1)]

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from flopsd.daemon.child import NOT_STARTED, Child, Ended
+from flopsd.daemon.child import NOT_STARTED, ChildProcess, Ended
 from flopsd.system.clock import SystemClock
 from tests.support.process import wait_until
 
@@ -21,7 +21,7 @@ from tests.support.process import wait_until
     ],
 )
 def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, str]) -> None:
-    child, found = Child(["/bin/sh", "-c", script], "the process", SystemClock(), output=True), list[Ended]()
+    child, found = ChildProcess(["/bin/sh", "-c", script], "the process", SystemClock(), output=True), list[Ended]()
     child.start()
     group = child.pid
     assert group is not None
@@ -38,7 +38,7 @@ def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, st
 
 
 def test_what_cannot_be_started_has_ended() -> None:
-    child = Child(["/nowhere/flopsd"], "the process", SystemClock())
+    child = ChildProcess(["/nowhere/flopsd"], "the process", SystemClock())
     child.start()
     assert child.is_busy
     assert child.ended() == Ended(NOT_STARTED, "", "the process cannot be started: No such file or directory")

@@ -7,7 +7,7 @@ import pytest
 from flopsd.core.model import Pipe, Totals
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
-    Interval,
+    SampleInterval,
     Scale,
     SelfTestFailedError,
     Window,
@@ -20,12 +20,12 @@ from flopsd.sources.nvml.counter_calibration import (
 
 SMS, MHZ = 132, 1000
 SECOND = 10**9
-SOUND = Interval(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5})  # averaged over the SMs
+SOUND = SampleInterval(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5})  # averaged over the SMs
 RAN = 10**11  # cycles of one SM in the time that is judged
 WINDOW = Window(RAN, RAN, 0, 0, 100 * SECOND)
 
 
-def judged(trial: Interval, window: Window = WINDOW) -> Calibration | None:
+def judged(trial: SampleInterval, window: Window = WINDOW) -> Calibration | None:
     return judge(trial, window, SMS, MHZ)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from flopsd.core.model import Limits, Pipe
-from flopsd.sources.dcgm.coverage import Coverage
+from flopsd.sources.dcgm.coverage import CollectionCoverage
 
 S = 10**9
 LIMITS = Limits(1, 1000)  # a cycle each nanosecond
@@ -22,7 +22,7 @@ LIMITS = Limits(1, 1000)  # a cycle each nanosecond
     ],
 )
 def test_what_no_collection_covers(interval: int, readings: list[tuple[float, int]], uncovered: list[float]) -> None:
-    coverage = Coverage(interval * S)
+    coverage = CollectionCoverage(interval * S)
     found = []
     for seconds, lag in readings:
         ns, behind_ns = coverage.uncovered_ns(round(seconds * S), lag * S)
@@ -33,7 +33,7 @@ def test_what_no_collection_covers(interval: int, readings: list[tuple[float, in
 
 
 def test_an_interval_is_no_longer_than_collections_are_apart() -> None:
-    coverage = Coverage(30 * S)
+    coverage = CollectionCoverage(30 * S)
     for seconds, lag, apart, uncovered in ((10, 1, 11, 0), (10, 1, 11, 0), (120, 110, 121, 109), (2, 1, 3, 0),
                                            (10, 1, 11, 7), (10, 1, 11, 7), (10, 1, 11, 0)):  # fmt: skip
         coverage.followed(apart * S)
@@ -55,7 +55,7 @@ def test_an_interval_is_no_longer_than_collections_are_apart() -> None:
     ],
 )
 def test_what_the_moments_of_collections_shift(readings: list[tuple[float, int]], shifted: list[float]) -> None:
-    coverage = Coverage(5 * S)
+    coverage = CollectionCoverage(5 * S)
     found = [coverage.shifted({Pipe.TENSOR: ratio}, lag * S, LIMITS) for ratio, lag in readings]
     assert [one.get(Pipe.TENSOR, 0) / S for one in found] == shifted
     coverage.interrupt()

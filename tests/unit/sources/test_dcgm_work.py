@@ -11,7 +11,7 @@ from flopsd.sources.dcgm.device import device_of
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.gpu import _integral
 from flopsd.sources.dcgm.work import Expected, active, ceiling, counted_between, expect, ratios, totals, unread_counters
-from flopsd.sources.nvml.counter_calibration import Calibration, Interval, Scale
+from flopsd.sources.nvml.counter_calibration import Calibration, SampleInterval, Scale
 from flopsd.sources.validate import check_devices
 from flopsd.system.clock import NS_PER_S
 
@@ -82,11 +82,11 @@ def test_one_sample_of_utilisation_stands_for_a_sixth_of_a_second(
 @pytest.mark.parametrize(
     ("before", "now", "found"),
     [
-        ({ELAPSED: 5, MMA: 3}, {ELAPSED: 15, MMA: 7}, Interval(10, {Pipe.TENSOR: 4}, {Pipe.TENSOR: 0.0})),
+        ({ELAPSED: 5, MMA: 3}, {ELAPSED: 15, MMA: 7}, SampleInterval(10, {Pipe.TENSOR: 4}, {Pipe.TENSOR: 0.0})),
         (
             {ELAPSED: 5, MMA: 3},
             {ELAPSED: 6, MMA: 3, TENSOR: 1.005},
-            Interval(1, {Pipe.TENSOR: 0}, {Pipe.TENSOR: 1.005}),
+            SampleInterval(1, {Pipe.TENSOR: 0}, {Pipe.TENSOR: 1.005}),
         ),
         ({ELAPSED: 5, MMA: 3}, {ELAPSED: 6, MMA: 3, TENSOR: 1.006}, None),
         ({ELAPSED: 5, MMA: 3}, {ELAPSED: 5, MMA: 3}, None),
@@ -96,7 +96,7 @@ def test_one_sample_of_utilisation_stands_for_a_sixth_of_a_second(
     ],
 )
 def test_counters_are_compared_where_they_grew(
-    before: Mapping[Field, float], now: Mapping[Field, float], found: Interval | None
+    before: Mapping[Field, float], now: Mapping[Field, float], found: SampleInterval | None
 ) -> None:
     assert counted_between(page(before), page(now)) == found
 
