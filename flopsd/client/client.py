@@ -28,14 +28,14 @@ log = logging.getLogger("flopsd.client")
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS = 0.2, 5.0, 60.0
 SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time is sent at once
 WORK_SECONDS = 1.0
-# Phase changes kept between two sends: with one message of counters at most 45 a second, below what the daemon reads.
+# Phase changes kept between two sends: with one message of counters at most 45 a second, less than the daemon reads.
 MAX_TRANSITIONS = 8
 _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
-    """A client of the daemon whose socket is `path`, else $FLOPSD_SOCKET, else the default for this user. Never raises
-    and never waits; the connection is made in the background."""
+    """Return a client of the daemon whose socket is `path`, else $FLOPSD_SOCKET, else the default for this user. Never
+    raises and never waits; the connection is made in the background."""
     try:
         paths = client_socket_candidates(os.environ) if path is None else (Path(path),)
     except Exception:
@@ -47,16 +47,16 @@ def connect(path: str | os.PathLike[str] | None = None) -> Client:
 
 
 def silent() -> Client:
-    """A client that declares nothing."""
+    """Return a client that declares nothing."""
     return Client((), SystemClock())
 
 
 class Client:
-    """The session of one process. Thread-safe. In a forked child its calls have no effect, nor in a copy or what was
-    pickled: the child opens its own."""
+    """The session of one process. Thread-safe. Calls have no effect in a forked child, nor on a copied or unpickled
+    client: a child opens its own."""
 
     def __init__(self, paths: Sequence[Path], clock: Clock) -> None:
-        """`paths` of sockets are tried in this order. Use `connect` for the default ones."""
+        """`paths`: sockets to try, in this order. Use `connect` for the default ones."""
         self.session = os.urandom(16).hex()
         self._paths, self._clock, self._pid = paths, clock, os.getpid()
         self._lock = threading.RLock()  # reentrant: a signal handler may interrupt a call
@@ -65,12 +65,12 @@ class Client:
         self._phase: str | None = None  # while None, this process does not affect the phase of the run
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
-        self._behind_until_ns = 0  # a process at work when it meets a daemon counts until then what may have run before
+        self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
-        self._was_met = self._was_opened = False  # whether a daemon was met by this process, and by this session
-        self._is_served = False  # one knows this session now
+        self._was_met = self._was_opened = False  # whether this process, and this session, has connected to a daemon
+        self._is_served = False  # a daemon has this session open now
         self._closing, self._leaving = threading.Event(), False
         self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
@@ -78,7 +78,7 @@ class Client:
         self._thread = threading.Thread(target=self._run_to_the_end, name="flopsd-client", daemon=True)
         if not paths:
             return
-        # A forked child shares the connection: it must not keep it open after this process ended.
+        # A forked child shares the connection, and must not keep it open after this process has ended.
         drop = weakref.WeakMethod(self._close_connection)
         os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
         atexit.register(self.close)
@@ -112,22 +112,22 @@ class Client:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was declared."""
+        """The facts declared so far."""
         with self._lock:
             return dict(self._facts)
 
     @property
     def current_phase(self) -> str | None:
-        """The phase set last; None before the first."""
+        """The phase that was set last; None before the first."""
         return self._phase
 
     def now_ns(self) -> int:
-        """The time since boot."""
+        """Return the time since boot."""
         return self._clock.boottime_ns()
 
     @contextmanager
     def phase(self, phase: str | None) -> Iterator[None]:
-        """Set a phase for the duration of a `with` block, then the previous one again. Blocks nest."""
+        """Set a phase for the duration of a `with` block, then set the previous one again. Blocks nest."""
         before = self._phase
         self.set_phase(phase)
         try:
@@ -137,7 +137,7 @@ class Client:
 
     def declare(self, **facts: object) -> None:
         """Declare facts about the training, such as `method="lora"`. A value of None is ignored. The names and values
-        are listed in docs/training-process.md. A fact that is declared again replaces the earlier."""
+        are listed in docs/training-process.md. A fact that is declared again replaces the earlier one."""
         if os.getpid() != self._pid:
             return
         for name, value in facts.items():
@@ -167,7 +167,7 @@ class Client:
             self._log_once(f"count: ignored: {fault}")
 
     def counting(self, phase: str, **counters: int) -> Callable[[], None]:
-        """A function that counts this work each time it is called: as `count`, and faster for what comes again."""
+        """Return a function that counts this work each time it is called, faster than `count` for repeated work."""
         try:
             note = note_of(phase, counters)
         except (ValueError, TypeError) as fault:
@@ -182,7 +182,7 @@ class Client:
         return count
 
     def another_session(self) -> Client:
-        """A session of its own for another model of this process, with the same daemon. It ends with this one."""
+        """Return another session with the same daemon, for another model of this process. It ends with this one."""
         other = Client(self._paths, self._clock)
         other._was_met = self._is_served
         other._behind_until_ns = self._behind_until_ns
@@ -190,8 +190,8 @@ class Client:
         return other
 
     def close(self, seconds: float = 1.0) -> None:
-        """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits, and then
-        also waits for what an earlier call left to send."""
+        """Send the rest and close the session, within `seconds`. Called when the interpreter exits, too, and then also
+        waits for what an earlier call left to send."""
         if os.getpid() != self._pid:
             return
         if not self._leaving:
@@ -210,7 +210,7 @@ class Client:
             self._connection.close()
 
     def _wake_thread(self) -> None:
-        """Have the thread send what changed, if it waits for changes."""
+        """Make the thread send what changed, if it waits for changes."""
         if not self._awake:
             self._awake = True
             self._wake.put(None)
@@ -220,7 +220,7 @@ class Client:
             self._logged.add(what)
             log.warning("%s", what)
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _run_to_the_end(self) -> None:
         self._run()
@@ -258,7 +258,7 @@ class Client:
         daemon.open(self._paths)
         is_known = daemon.hello(self.session)
         is_new = not self._was_met or (self._was_opened and is_known is False)
-        if is_new and self._work.forget(_OF_DEVICES):  # what ran before is not in this daemon's run
+        if is_new and self._work.forget(_OF_DEVICES):  # earlier work is not in this daemon's run
             self._behind_until_ns = self.now_ns() + QUEUED_NS
         self._was_met = self._was_opened = self._is_served = True
         self._work.send_again()

@@ -45,9 +45,9 @@ class DaemonConnection:
         return str(self._socket.getpeername())
 
     def hello(self, session: str) -> bool | None:
-        """Open `session`: whether the daemon's run has it already; None: the daemon does not say. Raises
+        """Open `session`. Return whether the daemon's run has it already; None: the daemon does not say. Raises
         RefusedByDaemonError too."""
-        with suppress(BrokenPipeError):  # a refused connection still holds the reason
+        with suppress(BrokenPipeError):  # the reason for a refusal can still be read
             self.send("hello", session=session, client=__version__, pid=os.getpid())
         answer = self._answer()
         if answer.get("flopsd") != PROTOCOL or answer.get("ok") is not True:
@@ -65,7 +65,7 @@ class DaemonConnection:
             pass
 
     def error(self) -> str | None:
-        """The next error that the daemon sent, without waiting for one."""
+        """Return the next error that the daemon sent, without waiting for one."""
         self._socket.setblocking(False)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -95,13 +95,13 @@ class DaemonConnection:
 
 
 def line(kind: str, **fields: object) -> bytes:
-    """One message as the protocol has it."""
+    """Return one message in the form of the protocol."""
     message = {"flopsd": PROTOCOL, "kind": kind, **fields}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def checked_fact(name: str, value: object) -> Any:
-    """A fact as the daemon will read it. Raises ValueError."""
+    """Return a fact as the daemon will read it. Raises ValueError."""
     message = line("declare", facts=facts_from({name: value}))
     if len(message) > MAX_LINE_BYTES:
         raise ValueError(f"{name} has more than {MAX_LINE_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""The work that a training process counted: noted in its own thread, summed up in the one that sends."""
+"""The work that a training process counted: noted in the thread that counts, summed up in the thread that sends."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
 
 PHASES: Mapping[str, str] = {phase.value: phase.value for phase in Phase}
 _COUNTERS = frozenset(COUNTERS)
-# So many counts are summed up by the thread that counts, where the one that sends was not there in time.
+# The thread that counts sums up this many counts itself, if the sending thread did not do so in time.
 MAX_NOTED = 256
 
 
-Note = tuple[str, dict[str, int]]  # a phase, and counters that nobody changes any more
+Note = tuple[str, dict[str, int]]  # a phase, and counters that no longer change
 
 
 class CountedWork:
-    """Sums of counters by phase since the process began. Thread-safe, and reentrant: a signal handler may count while
-    its thread is inside."""
+    """Sums of counters by phase since the process began. Thread-safe and reentrant: a signal handler may count while
+    its thread is in one of these methods."""
 
     def __init__(self) -> None:
-        # No lock for a note: a deque's append and popleft are atomic, also in a Python without a GIL.
+        # A note needs no lock: append and popleft of a deque are atomic, even in a Python without a GIL.
         self._noted: deque[Note] = deque()
         self._lock = threading.RLock()
         self._summing = False
@@ -37,14 +37,14 @@ class CountedWork:
             self._sum_up()
 
     def changed(self) -> dict[str, dict[str, int]]:
-        """The sums; empty where nothing was added since the last call."""
+        """Return the sums; empty if nothing was added since the last call."""
         self._sum_up()
         with self._lock:
             has_unsent, self._has_unsent = self._has_unsent, False
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
 
     def forget(self, names: Set[str]) -> bool:
-        """Reset these counters; whether anything was counted of them."""
+        """Reset these counters; return whether any of them had counted anything."""
         self._sum_up()
         found = False
         with self._lock:
@@ -55,12 +55,12 @@ class CountedWork:
         return found
 
     def send_again(self) -> None:
-        """A new daemon knows nothing: the next `changed` returns the sums even if nothing is added until then."""
+        """Let the next `changed` return the sums even if nothing was added: a new daemon does not have them."""
         with self._lock:
             self._has_unsent = bool(self._sums)
 
     def _sum_up(self) -> None:
-        """A signal handler that counts meanwhile leaves its note to the call that it interrupted."""
+        """Sum up the notes. A signal handler that counts meanwhile leaves its note to the call that it interrupted."""
         with self._lock:
             if self._summing:
                 return
@@ -77,7 +77,7 @@ class CountedWork:
 
 
 def note_of(phase: str, counters: dict[str, int]) -> Note:
-    """Work of `phase`; the caller leaves `counters` alone from then on. Raises ValueError or TypeError."""
+    """Return work of `phase` as a note; the caller must not change `counters` later. Raises ValueError or TypeError."""
     if phase not in PHASES:
         raise ValueError(f"phases are {', '.join(sorted(PHASES))}")
     for name, value in counters.items():
@@ -87,7 +87,7 @@ def note_of(phase: str, counters: dict[str, int]) -> Note:
 
 
 def _checked(counters: Mapping[str, Any]) -> dict[str, int]:
-    """Counters of other types of whole numbers, such as NumPy's, as int. Raises ValueError or TypeError."""
+    """Return counters of other types of whole numbers, such as NumPy's, as int. Raises ValueError or TypeError."""
     return {name: _whole(name, value) for name, value in counters.items()}
 
 

@@ -1,1 +1,1 @@
-"""The append-only, hash-chained file and the state folder that it lies in."""
+"""The append-only, hash-chained journal file, and the state folder that holds it."""

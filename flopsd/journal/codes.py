@@ -3,9 +3,9 @@
     K(0)   = HMAC-SHA256(secret, "flopsd checkpoint key " || number of the daemon start, in decimal)
     K(n+1) = SHA-256("flopsd next key" || K(n))
     code of line n of the daemon start = the first 16 bytes of HMAC-SHA256(K(n), h of the line)
-    code of what is printed of line n = the first 16 bytes of HMAC-SHA256(SHA-256("flopsd print key" || K(n)), text)
+    code of the text printed for line n = the first 16 bytes of HMAC-SHA256(SHA-256("flopsd print key" || K(n)), text)
 
-Whoever takes over the daemon at line n has K(n), from which no earlier key follows. docs/adr/0025 has what that proves.
+Whoever takes over the daemon at line n has K(n), from which no earlier key follows. docs/adr/0025: what that proves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECRET_BYTES, CODE_BYTES = 32, 16
 
 
 def secret_sha256(secret: bytes | bytearray) -> str:
-    """What `begin` names a secret by."""
+    """Return the digest by which a `begin` record names a secret."""
     return hex_sha256(bytes(secret))
 
 
@@ -42,8 +42,8 @@ def code(key: bytes, message: bytes) -> bytes:
 
 
 def print_key(key: bytes) -> bytes:
-    """A key of its own for what is printed: the job can read the codes in the journal, and must not be able to print
-    one of them beside other figures."""
+    """Return the key for printed text. It differs from the line's key: the job can read the codes in the journal, and
+    must not be able to print one of them next to other figures."""
     return sha256(b"flopsd print key" + key).digest()
 
 
@@ -55,15 +55,15 @@ class CodeKey:
         self._key, self._print_key, self._lines = first_key(secret, start), b"", 0
 
     def code(self, head: bytes) -> bytes:
-        """The code of the next line, whose chain hash is `head`."""
+        """Return the code of the next line, whose chain hash is `head`."""
         return code(self._key, head)
 
     def advance(self) -> None:
-        """Forget the key of a line that is durable. Not before: a line that a full disk refuses leaves no hole."""
+        """Forget the key of a line, once the line is durable: one that a full disk refuses must leave no hole."""
         self._print_key, self._key, self._lines = print_key(self._key), next_key(self._key), self._lines + 1
 
     def of_print(self, text: str) -> str:
-        """The code of what is printed of the last line, once: `INDEX:CODE`."""
+        """Return the code of the text printed for the last line, `INDEX:CODE`. To be called once for a line."""
         key, self._print_key = self._print_key, b""
         return f"{self._lines - 1}:{code(key, text.encode('utf-8')).hex()}"
 
@@ -71,18 +71,18 @@ class CodeKey:
 class CodeChecker:
     """Checks the codes of a journal's lines from the first on, with the secrets that are known.
 
-    Where a daemon start has codes, each of its lines has one, whether its secret is known or not: with holes allowed,
-    lines could be removed and the code of another be no longer needed. One line is excepted, the checkpoint that
-    recovery took from the pending file after a kill: it is the last of its daemon start.
+    If a daemon start has codes, each of its lines has one, whether or not its secret is known: otherwise lines could be
+    removed together with the codes of later lines, which would show it. One line is exempt, the checkpoint that
+    recovery took from the pending file after a kill: it is the last line of its daemon start.
     """
 
     def __init__(self, secrets: Iterable[bytes | bytearray] = ()) -> None:
         self._secrets = {secret_sha256(secret): secret for secret in secrets}
         self._coded = self._recovered = False
-        self._key: bytes | None  # from the first record on, which begins a daemon start
+        self._key: bytes | None  # set from the first record on, which begins a daemon start
 
     def records(self, lines: Iterable[JournalLine]) -> Iterator[Mapping[str, Any]]:
-        """The records of lines whose codes are right. Raises JournalDamagedError at the first that is not."""
+        """Yield the records of lines whose codes are right. Raises JournalDamagedError at the first wrong one."""
         for line in lines:
             record = line.record()
             self.check(line, record)
@@ -94,7 +94,7 @@ class CodeChecker:
             digest = record.get("code_secret_sha256")
             self._coded, self._recovered = digest is not None, False
             secret, start = self._secrets.get(str(digest)), record.get("incarnation")
-            # What is not a number of a daemon start is refused with its record.
+            # A value that is no number of a daemon start is refused when its record is read.
             self._key = first_key(secret, start) if secret is not None and type(start) is int else None
         elif self._recovered:
             raise _wrong(line, "follows a line without a code in its daemon start")

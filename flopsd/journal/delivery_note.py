@@ -1,4 +1,4 @@
-"""The note of deliveries in a state folder: which sealed ledger still has to go where, whoever delivers it."""
+"""The note of deliveries in a state folder: which sealed ledgers still have to go where, whoever delivers them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flopsd.system.regular_files import read_at_most
 
 MAX_NOTE_BYTES = 64 << 20
 NOT_OURS = "it is not what flopsd wrote"
-COPIED_BYTES_PER_S = 3_000_000  # by a network that is slow and not broken
+COPIED_BYTES_PER_S = 3_000_000  # over a network that is slow, but not broken
 
 
 class Delivery(Enum):
@@ -31,7 +31,7 @@ class Delivery(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a ledger goes, as --ledger-copy gives it, options included. `reason`: why it is not there yet."""
+    """Where a ledger goes, as in --ledger-copy, with options. `reason`: why the ledger is not there yet."""
 
     address: str
     state: Delivery = Delivery.PENDING
@@ -39,13 +39,13 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """The address without its options: what is there does not depend on them."""
+        """The address without its options, on which the files there do not depend."""
         return self.address.partition("?")[0] if "://" in self.address else self.address
 
 
 @dataclass(frozen=True, slots=True)
 class NotedLedger:
-    """A sealed ledger, the SHA-256 of each of its files, and where it goes. The files by kind, companions by name."""
+    """A sealed ledger, the SHA-256 of its files by kind, and of companions by name, and where it goes."""
 
     ledger: Path
     sha256: Mapping[str, str]
@@ -57,7 +57,7 @@ class NotedLedger:
 
 
 def read_deliveries(path: Path) -> tuple[NotedLedger, ...]:
-    """Empty where there is no note. Raises StorageError where it cannot be read."""
+    """Read the note; empty if there is none. Raises StorageError if it cannot be read."""
     try:
         document = json.loads(read_at_most(path, MAX_NOTE_BYTES))  # paths need not be UTF-8
         return tuple(_noted(one) for one in document["ledgers"])
@@ -107,7 +107,7 @@ def _noted(record: Any) -> NotedLedger:
 
 
 def _text(found: Any) -> str:
-    """Raises TypeError, ValueError for what is no text, and none that a path can have."""
+    """Raises TypeError or ValueError for anything but text that a path can have."""
     if b"\0" in os.fsencode(found):
         raise ValueError
     return str(found)

@@ -1,8 +1,8 @@
 """The journal's lines: `{"h":"<64 hex>","m":"<32 hex>","r":<record>}`, each hash over the previous hash and the record.
 
-h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). m is the line's code (codes.py); a daemon
-start without a secret, and a line from the pending file, have none. Reading is strict: a line that is not byte for byte
-what a daemon writes is damage.
+h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). m is the line's code (codes.py); lines of
+a daemon start without a secret, and lines from the pending file, have none. Reading is strict: a line that is not byte
+for byte what a daemon writes is damage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GENESIS = bytes(32)
 MAX_LINE_BYTES, _USUAL_LINE_BYTES = 4 * 1024 * 1024, 64 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":(\{.*\})\}\n', re.DOTALL)
-# Marks of a record that may not be readable: a fraction, half a surrogate pair, a number of too many digits. One
+# Marks of a record that may not be readable: a fraction, half a surrogate pair, a number with too many digits. One
 # pattern for all would be far slower: each of these starts with a byte that can be searched for.
 _FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\u"
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
@@ -29,7 +29,7 @@ _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 class JournalLine(NamedTuple):
     """One valid line: the bytes of its record, its number from 1, its chain hash, the offset of its end, and its code
-    as hex digits, empty where it has none."""
+    as hex digits, empty if it has none."""
 
     body: bytes
     number: int
@@ -38,12 +38,12 @@ class JournalLine(NamedTuple):
     code: bytes = b""
 
     def framed(self) -> bytes:
-        """The line as it is in the file; a frame has only one form."""
+        """Return the line as it is in the file; a frame has only one form."""
         code = b'"m":"%s",' % self.code if self.code else b""
         return b'{"h":"%s",%s"r":%s}\n' % (self.head.hex().encode("ascii"), code, self.body)
 
     def record(self) -> Mapping[str, Any]:
-        """The record, parsed strictly. Raises JournalDamagedError."""
+        """Return the record, parsed strictly. Raises JournalDamagedError."""
         try:
             record = parse_json(self.body, f"journal line {self.number}", f"journal:{self.number}")
         except NotVerifiedError as fault:
@@ -56,7 +56,7 @@ class JournalLine(NamedTuple):
 def frame(
     previous: bytes, record: Mapping[str, Any], code: Callable[[bytes], bytes] | None = None
 ) -> tuple[bytes, bytes]:
-    """The line for `record` after the hash `previous`, and its own chain hash, of which `code` makes its code. Raises
+    """Return the line for `record` after the hash `previous`, and its chain hash. `code` makes its code of that. Raises
     UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse."""
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -68,7 +68,7 @@ def frame(
     framed = line.framed()
     if len(framed) > MAX_LINE_BYTES:
         raise _unreadable(record, f"it has {len(framed)} bytes, the limit of a line is {MAX_LINE_BYTES}")
-    # Reading every line back would cost more than writing it, and nearly all are clearly readable.
+    # Reading every line back would cost more than writing it, and nearly all lines are clearly readable.
     if _ESCAPE in body or _FRACTION.search(body) or _EXPONENT.search(body) or _MANY_DIGITS in body.translate(_ZEROS):
         try:
             line.record()
@@ -85,8 +85,8 @@ def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError
 
 
 def read_lines(file: IO[bytes], head: bytes = GENESIS, hashing: Hashing | None = None) -> Iterator[JournalLine]:
-    """Valid lines from the beginning of `file`, hashed by `hashing`, else by the fastest. Raises JournalDamagedError,
-    naming line and reason, at the first invalid one."""
+    """Yield valid lines from the beginning of `file`, hashed by `hashing` or else by the fastest hash. At the first
+    invalid line, raises a JournalDamagedError that names line and reason."""
     end, hashing = 0, hashing or fastest()
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
         body, head, code = _unframe(raw, head, number, hashing)
@@ -95,7 +95,7 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS, hashing: Hashing | None =
 
 
 def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
-    """Whether, in an open journal, a line with that chain hash ends at this offset. Raises OSError."""
+    """Whether a line with this chain hash ends at offset `end` of an open journal. Raises OSError."""
     if not 0 < end <= os.fstat(fd).st_size:
         return False
     for most in (_USUAL_LINE_BYTES, MAX_LINE_BYTES):
@@ -108,8 +108,8 @@ def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
 
 
 def looks_like_records(file: IO[bytes]) -> bool:
-    """Whether the rest of `file` contains a complete line that was once a record. A crash cuts the last line or leaves
-    blocks of NULs, also within that line. A complete line that is invalid was altered."""
+    """Whether the rest of `file` contains a complete line that was once a record. A crash cuts the last line, or leaves
+    blocks of NULs, possibly within that line. A complete line that is invalid was altered."""
     begins, before, is_holed = True, b"", False
     while piece := file.readline(MAX_LINE_BYTES):
         ends = piece.endswith(b"\n")

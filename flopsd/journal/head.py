@@ -1,4 +1,4 @@
-"""What a journal must contain to be the one that was written: a moment of its chain that is known from elsewhere."""
+"""What a journal must contain to be the one that was written: a point of its chain that is known from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
 
 
 class Head(NamedTuple):
-    """A moment of a journal: its records, and the chain hash of the last of them. As text `RECORDS:HASH`."""
+    """A point of a journal: the number of records, and the chain hash of the last of them. As text `RECORDS:HASH`."""
 
     records: int
     sha256: str
@@ -32,8 +32,8 @@ class Head(NamedTuple):
 
 
 class KnownJournal(NamedTuple):
-    """What the launcher knows of the journal of its daemon: its head, that of the pending file, and the run. As text
-    `HEAD PENDING RUN`, with `-` where nothing is pending."""
+    """What the launcher knows of its daemon's journal: its head, that of the pending file, and the run. As text
+    `HEAD PENDING RUN`, with `-` if nothing is pending."""
 
     head: Head
     pending_sha256: str | None
@@ -44,7 +44,7 @@ class KnownJournal(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> KnownJournal:
-        """Raises ValueError as `Head.parse` does."""
+        """Raises ValueError, as `Head.parse` does."""
         head, _, rest = text.partition(" ")
         pending, _, run = rest.partition(" ")
         if not (pending == "-" or is_digest(pending)) or not run:
@@ -52,30 +52,30 @@ class KnownJournal(NamedTuple):
         return cls(Head.parse(head), None if pending == "-" else pending, run)
 
 
-KNOWN_BYTES = 1024  # of such a text in the launcher's file
+KNOWN_BYTES = 1024  # the size of such a text in the launcher's file
 NOT_ANY = KnownJournal(Head(1, "0" * 64), None, "")  # no journal is this one
 
 
 class RequiredHead:
-    """Whether the lines of a journal, taken one by one, pass through a head; they do where none is required."""
+    """Whether the lines of a journal, taken one by one, pass through a head; they do if none is required."""
 
     def __init__(self, head: Head | None) -> None:
         self._head = None if head is None or head.records == 0 else head
         self._is_passed = False
 
     def take(self, line: JournalLine) -> None:
-        """The next line."""
+        """Take in the next line."""
         if self._head is not None and line.number == self._head.records:
             self._is_passed = line.head.hex() == self._head.sha256
 
     def require(self, path: Path) -> None:
-        """Raises JournalReplacedError unless the lines of `path` passed through it."""
+        """Raises JournalReplacedError unless the lines of `path` passed through the head."""
         if self._head is not None and not self._is_passed:
             raise replaced(path, self._head)
 
 
 def replaced(path: Path, head: Head) -> JournalReplacedError:
-    """The error for a journal that does not contain `head`."""
+    """Return the error for a journal that does not contain `head`."""
     return JournalReplacedError(
         f"{path} is not the journal that was written: it does not contain record {head.records} with chain hash "
         f"{head.sha256[:16]}…",

@@ -1,4 +1,4 @@
-"""The history of a journal whose lines are given one by one, by whoever reads them for another purpose too."""
+"""The history of a journal whose lines are given one by one, by code that reads them for another purpose, too."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flopsd.journal.framing import JournalLine
 
 
 class HistoryReader:
-    """Takes lines until the first fault in what they say, which `history` raises: whether they are of the right journal
-    at all is known only after the last one, and is the more important thing to say."""
+    """Takes lines until the first fault in their content, which only `history` raises: whether the lines are of the
+    right journal at all is known after the last line, and is the more important thing to report."""
 
     def __init__(
         self, secrets: Iterable[bytes | bytearray] = (), check_seal: Callable[[EarlierSeal], object] | None = None
     ) -> None:
-        """`check_seal` is given each seal that the journal lists, and may raise JournalDamagedError."""
+        """`check_seal` gets each seal that the journal lists, and may raise JournalDamagedError."""
         self._history, self._codes, self._check_seal = History(), CodeChecker(secrets), check_seal
         self._fault: JournalDamagedError | None = None
 
     def take(self, line: JournalLine) -> None:
-        """The next line."""
+        """Take in the next line."""
         if self._fault is not None:
             return
         try:
@@ -37,7 +37,7 @@ class HistoryReader:
             self._fault = fault
 
     def history(self) -> History:
-        """Of all lines. Raises JournalDamagedError, as `read_history` and for wrong codes."""
+        """Return the history of all lines. Raises JournalDamagedError, as `read_history` does and for wrong codes."""
         if self._fault is not None:
             raise self._fault
         return self._history

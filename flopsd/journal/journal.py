@@ -1,6 +1,6 @@
-"""The journal: an append-only, hash-chained file of JSON Lines, and the pending file beside it.
+"""The journal: an append-only, hash-chained file of JSON Lines, and the pending file next to it.
 
-`journal.jsonl` gets a record at every checkpoint and is synced to disk then. `pending.jsonl` continues the same chain
+`journal.jsonl` gets a record at every checkpoint and is then synced to disk. `pending.jsonl` continues the same chain
 with the totals after every reading, not synced, and is emptied at each checkpoint. A killed daemon loses at most one
 sampling interval, a power cut at most one checkpoint interval. Both files can be copied while they are written.
 """
@@ -44,14 +44,14 @@ class Journal:
         self._pending = PendingFile(state.pending)
         self._inode = self.put_back = 0
         self._head: bytes
-        self._owed: Mapping[str, Any] | None  # the newest pending record, where the disk was full at recovery
+        self._owed: Mapping[str, Any] | None  # the newest pending record, if the disk was full at recovery
         self._codes: CodeKey | None = None
         self._hashing = sha256
         self._is_taken = False  # another daemon holds the folder
         self._forget()
 
     def authenticate(self, key: CodeKey | None) -> None:
-        """Give every record from now on a code. A record from the pending file, still owed, gets none."""
+        """Give every record from now on a code. A record from the pending file that is still owed gets none."""
         self._codes = key
 
     @property
@@ -59,7 +59,7 @@ class Journal:
         return self._head.hex()
 
     def code_of_print(self, text: str) -> str | None:
-        """The code for `text`, which is printed of the last record; None where records have no codes."""
+        """Return the code for `text`, which is printed for the last record; None if records have no codes."""
         return None if self._codes is None else self._codes.of_print(text)
 
     @property
@@ -67,16 +67,16 @@ class Journal:
         return Head(self.records, self.head_sha256)
 
     def known(self, run: str) -> KnownJournal:
-        """What another process must find in the files to take them for this journal of `run`."""
+        """Return what another process must find in the files to take them for this journal of `run`."""
         return KnownJournal(self.head, self._pending.newest_sha256, run)
 
     def recover(self, put_aside_as: str, known: KnownJournal | None = None) -> Recovery | None:
         """Open for appending after the longest valid prefix and the newest pending record.
 
         An incomplete last line is cut off. If complete lines are invalid, the file was altered: everything from there
-        on is moved to the file `put_aside_as`, so that it is kept and not used. So is what lies beyond the head of a
-        journal that is `known`, since who wrote that is not. Raises JournalReplacedError where the known head is not in
-        it, JournalError if the file cannot be opened.
+        on is moved to the file `put_aside_as`, so that it is kept but not used. So is everything beyond the head of a
+        `known` journal, since its writer is unknown. Raises JournalReplacedError if the known head is not in the
+        journal, JournalError if the file cannot be opened.
         """
         recovery: Recovery | None = None
         cut: Note | None = None
@@ -105,7 +105,7 @@ class Journal:
             if self._owed is None:
                 self._pending.empty(self._head)
             else:
-                with suppress(JournalError):  # it stays in the pending file and is written before the next record
+                with suppress(JournalError):  # the record stays in the pending file and is written before the next one
                     self._append_owed()
         except OSError as fault:
             raise JournalError(
@@ -115,36 +115,36 @@ class Journal:
         return recovery
 
     def read(self, secrets: Iterable[bytes | bytearray] = ()) -> Iterator[Mapping[str, Any]]:
-        """All records from the first, including one that a full disk refused at recovery. Raises JournalDamagedError
-        for a wrong code of a daemon start with one of `secrets`, and for a missing one."""
+        """Yield all records, including one that a full disk refused at recovery. Raises JournalDamagedError for a
+        missing code, and for a wrong one in a daemon start that has one of `secrets`."""
         yield from CodeChecker(secrets).records(read_journal(self._path, self._hashing))
         if self._owed is not None:
             yield self._owed
 
     def newest_seal(self) -> EarlierSeal | None:
-        """The newest seal that was noted beside the journal, if it is one of this journal."""
+        """Return the newest seal that was noted next to the journal, if it is a seal of this journal."""
         return None if self._fd == _CLOSED else noted_seal(self.state.newest_seal, self._fd, self.size_bytes)
 
     @property
     def sha256(self) -> str:
-        """Of all that was written."""
+        """The SHA-256 of all that was written, in hex."""
         return self._digest.hexdigest()
 
     @property
     def is_next(self) -> bool:
-        """Whether what is written is not the journal yet, but that of the next segment."""
+        """Whether the file that is being written is the next segment's, and not the journal yet."""
         return self._path != self.state.journal
 
     def begin_next(self) -> None:
-        """From now on write the journal of the next segment, which becomes the journal with `take_over`."""
+        """From now on write the journal of the next segment, which `take_over` makes the journal."""
         self._let_go()
         self._path = self.state.next_journal
         self._forget()
 
     def take_over(self, closed_as: str | None) -> None:
-        """Let the next segment's journal be the journal. The one that ended is moved to the folder of closed segments
-        under the name `closed_as`; None: it is there already. Everything is on disk before, and each step is done at
-        once, so that a kill leaves the one or the other. Raises OSError, after which it can be called again."""
+        """Make the next segment's journal the journal. Move the one that ended to the folder of closed segments under
+        the name `closed_as`; None: it is there already. Everything is on disk before, and each step is atomic, so that
+        a kill leaves either one or the other. After OSError it can be called again."""
         self._open_again()
         os.fsync(self._fd)
         if not self._has_taken_over():
@@ -159,15 +159,15 @@ class Journal:
         sync_path(self.state.path)
 
     def _has_taken_over(self) -> bool:
-        """Whether the open file is the journal. A file server may report a rename as failed that it made; made again,
-        it would put this journal in the place of the closed segment."""
+        """Whether the open file is the journal. A file server may report as failed a rename that it made. Moving the
+        journal again would then put this one in the place of the closed segment."""
         try:
             return os.path.samestat(os.stat(self.state.journal), os.fstat(self._fd))
         except FileNotFoundError:
             return False
 
     def put_aside(self, name: str) -> str:
-        """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one. Returns
+        """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one. Return
         the new name."""
         path = self.state.rename_aside(self._path, name)
         self._let_go()
@@ -177,18 +177,18 @@ class Journal:
         return path.name
 
     def _forget(self) -> None:
-        """Know no record."""
+        """Reset the state to that of an empty file."""
         self._head, self.size_bytes, self.records, self._owed = GENESIS, 0, 0, None
-        self._digest = self._hashing(b"")  # of all that was written: the chain does not cover the codes
+        self._digest = self._hashing(b"")  # over all that was written, since the chain does not cover the codes
         self._cut_first = self._is_reopened = False
 
     def check_unchanged(self, *, whole: bool = False) -> None:
-        """Make sure that the file is the one that was written. One that another process put in its place, or appended
-        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change
+        """Make sure that the file is the one that was written. If another process put a file in its place, or appended
+        to it, keep that file under another name, and put the journal back. `whole`: read all of it, since a change
         within may keep its size.
 
-        Raises JournalReplacedError where what was written is lost, StateDirBusyError where another daemon holds the
-        folder, OSError.
+        Raises JournalReplacedError if what was written is lost, StateDirBusyError if another daemon holds the folder,
+        OSError.
         """
         self._is_taken = True
         self.state.keep()
@@ -217,8 +217,8 @@ class Journal:
         )
 
     def _read_own(self, copy: IO[bytes] | None = None) -> None:
-        """Read all that was written, from the open file, into `copy` if there is one. Raises JournalReplacedError where
-        it is not in it any more."""
+        """Read all that was written from the open file, into `copy` if there is one. Raises JournalReplacedError if the
+        file no longer has it."""
         digest, at = self._hashing(b""), 0
         while chunk := os.pread(self._fd, min(self.size_bytes - at, 1 << 20), at):
             digest.update(chunk)
@@ -229,7 +229,7 @@ class Journal:
             raise replaced(self._path, self.head)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record durably. Raises JournalError; then nothing of it is left in the file."""
+        """Write one record durably. Raises JournalError, after which nothing of the record is left in the file."""
         self._append_owed()
         self._append(record, self._codes)
 
@@ -247,7 +247,7 @@ class Journal:
             self._cut_first = False
             self.check_unchanged()
             write_at(self._fd, line, self.size_bytes)
-            if not self.is_next:  # that one is synced when it takes over
+            if not self.is_next:  # the next segment's is synced when it takes over
                 os.fsync(self._fd)
         except OSError as fault:
             self._take_back()
@@ -277,7 +277,7 @@ class Journal:
         self._fd = _CLOSED
 
     def _open_again(self) -> None:
-        """After a failed write, where the file was closed."""
+        """Open the file again if a failed write closed it."""
         if self._fd == _CLOSED:
             self._open()
             self._is_reopened = True
@@ -286,16 +286,16 @@ class Journal:
         new = not exists(self._path)
         self._fd = open_own(self._path)
         if self.is_next and not self.size_bytes:
-            os.ftruncate(self._fd, 0)  # it was begun before
+            os.ftruncate(self._fd, 0)  # an earlier start began it
         self._inode = os.fstat(self._fd).st_ino
         self._pending.open()
         if new:
             sync_path(self.state.path)
 
     def _take_back(self) -> None:
-        """After a failed write or sync the page cache may hold anything: cut the file, reopen at the next append."""
+        """Cut the file and close it: after a failed write or sync the page cache may hold anything."""
         try:
             os.ftruncate(self._fd, self.size_bytes)
         except OSError:
-            self._cut_first = True  # the file system became read-only: cut it once it can be written
+            self._cut_first = True  # the file system became read-only: cut the file once it can be written
         self._let_go()

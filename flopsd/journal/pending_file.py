@@ -16,21 +16,21 @@ from flopsd.journal.reading import newest_pending
 from flopsd.system.regular_files import open_own, write_at
 
 _CLOSED = -1  # in place of a descriptor
-BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # records after which the totals that are pending still hold
+BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # kinds of records after which pending totals still hold
 
 
 class PendingFile:
-    """Written by one process. Errors of its methods are OSError where they name no other."""
+    """The pending file, written by one process. Methods raise OSError unless they name another error."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._fd = path, _CLOSED
         self._head, self._size = GENESIS, 0
-        self._kept_sha256: str | None = None  # of the newest line, after records of the journal that keep it valid
-        self._is_repeated = False  # what is in it is in the journal, too
+        self._kept_sha256: str | None = None  # of the newest line, if later records of the journal keep it valid
+        self._is_repeated = False  # its content is in the journal, too
 
     @property
     def newest_sha256(self) -> str | None:
-        """Chain hash of the newest totals that the journal does not have; None without."""
+        """The chain hash of the newest totals that the journal does not have; None: there are none."""
         return self._head.hex() if self._size else self._kept_sha256
 
     def open(self) -> None:
@@ -40,21 +40,21 @@ class PendingFile:
     def newest(
         self, head: bytes, last: deque[tuple[bytes, JournalLine]], known: KnownJournal | None
     ) -> Mapping[str, Any] | None:
-        """The newest totals that continue the journal, which ends with `head`, or hold beside its `last` lines, each
-        with the head before it; where the journal is `known`, those that are."""
+        """Return the newest totals that continue the journal, which ends with `head`, or that its `last` lines keep
+        valid, each given with the head before it. If the journal is `known`, return only the known totals."""
         newest = newest_pending(self._path, head, known)
         while newest is None and last and _is_beside(last[-1][1]):
             newest = newest_pending(self._path, last.pop()[0], known)
         return newest
 
     def follow(self, head: bytes, record: Mapping[str, Any]) -> None:
-        """The journal has another record, and ends with `head`. Totals that still hold beside that record stay until
-        the next note: whoever is to know of it may not know it yet, and cuts it."""
+        """Note that the journal has another record, and ends with `head`. Totals that the record keeps valid stay until
+        the next note: the launcher may not know of the record yet, and recovery then cuts it."""
         self._kept_sha256 = self.newest_sha256 if record.get("kind") in BESIDE_TOTALS else None
         self._head, self._size, self._is_repeated = head, 0, self._kept_sha256 is None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Write totals after those that are here, in place of ones that the journal has. Raises JournalError."""
+        """Append totals. If the journal has the present content, replace that. Raises JournalError."""
         line, head = frame(self._head, record)
         try:
             if self._size == 0:
@@ -66,7 +66,7 @@ class PendingFile:
         self._kept_sha256, self._is_repeated = None, False
 
     def empty(self, head: bytes) -> None:
-        """Begin anew after the journal that ends with `head`."""
+        """Empty the file, to continue the journal that ends with `head`."""
         self._head, self._size = head, 0
         if self._fd != _CLOSED and not os.fstat(self._fd).st_nlink:  # removed by another process
             os.close(self._fd)

@@ -1,4 +1,4 @@
-"""Read a journal, and the pending file beside it, from files that nobody else need have written as they should."""
+"""Reads a journal and the pending file next to it, which any other process may have written or damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNREADABLE = "check that disk or file server, and that this user may read the fi
 
 
 def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[JournalLine]:
-    """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
+    """Yield valid lines of a journal. Raises JournalDamagedError at an invalid line, JournalError on I/O errors."""
     try:
         with open_regular(path) as file:
             yield from read_lines(file, hashing=hashing)
@@ -25,7 +25,7 @@ def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[Journal
 
 
 def read_live(path: Path) -> Iterator[JournalLine]:
-    """Valid lines of a journal that may be growing: those before the first incomplete one."""
+    """Yield the valid lines of a journal that may be growing: those before the first incomplete one."""
     try:
         yield from read_journal(path)
     except JournalDamagedError:
@@ -33,8 +33,8 @@ def read_live(path: Path) -> Iterator[JournalLine]:
 
 
 def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -> Mapping[str, Any] | None:
-    """The last good record of the pending file, if it continues the journal that ends with `head`; where the journal is
-    `known`, the last one that is."""
+    """Return the last good record of the pending file, if it continues the journal that ends with `head`. If the
+    journal is `known`, return only the known record."""
     newest: JournalLine | None = None
     try:
         with open_regular(path) as file:
@@ -42,8 +42,8 @@ def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -
                 if known is None or line.head.hex() == known.pending_sha256:
                     newest = line
     except (OSError, JournalDamagedError):
-        pass  # torn in its last line, or older than the journal: what is good before it counts
+        pass  # torn in its last line, or older than the journal: the good lines before that count
     try:
         return None if newest is None else newest.record()
     except JournalDamagedError:
-        return None  # chained, and no record all the same: no daemon wrote it
+        return None  # in the chain, but not a record: no daemon wrote it

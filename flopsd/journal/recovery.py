@@ -23,7 +23,7 @@ class Recovery:
     cut_bytes: int
     cut_sha256: str
     reasons: tuple[Note, ...]
-    kept_as: str | None  # the file that holds what was cut; None for a line that a crash cut short
+    kept_as: str | None  # the file that holds what was cut; None: a line that a crash cut short
 
     def for_journal(self) -> dict[str, Any]:
         return {
@@ -35,21 +35,21 @@ class Recovery:
 
 
 def also(recovery: Recovery | None, reason: Note) -> Recovery:
-    """`recovery` with one more reason; the only one if nothing was cut."""
+    """Return `recovery` with one more reason, which is the only one if nothing was cut."""
     if recovery is None:
         return Recovery(0, sha256(b"").hexdigest(), (reason,), None)
     return replace(recovery, reasons=(*recovery.reasons, reason))
 
 
 def journal_lost(size_bytes: int, head: Head, kept_as: str | None) -> Recovery:
-    """What the begin of a journal records that stands in place of a lost one, of which `head` is known."""
+    """Return what the first `begin` records in a journal that replaces a lost one, of which `head` is known."""
     reason = note("journal_replaced", records=str(head.records), head=head.sha256)
     return Recovery(size_bytes, head.sha256, (reason,), kept_as)
 
 
 def cut_rest(path: Path, fd: int, size: int, reason: Note, aside: Path) -> Recovery:
-    """Cut what follows the first `size` bytes off the journal at `path`, open as `fd`; what may be records of somebody
-    is first copied durably to the new file `aside`. Raises OSError."""
+    """Cut what follows the first `size` bytes off the journal at `path`, which is open as `fd`. If that may be records,
+    first copy it durably to the new file `aside`. Raises OSError."""
     with path.open("rb") as file:
         file.seek(size)
         kept = aside if looks_like_records(file) else None
@@ -61,7 +61,7 @@ def cut_rest(path: Path, fd: int, size: int, reason: Note, aside: Path) -> Recov
 
 
 def _copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:
-    """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
+    """Return SHA-256 and size of the rest of `file`, copied durably to the new file `to`, if given."""
     digest, count = sha256(b""), 0
     with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
         if to is not None:

@@ -1,4 +1,4 @@
-"""Whether a file system can hold a journal: object stores mounted as folders, and servers without locks, cannot."""
+"""Tests whether a file system can hold a journal. Object stores mounted as folders and servers without locks cannot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from flopsd.journal.state_dir import StateDir
 
 
 def rehearse(folder: Path) -> None:
-    """Do in `folder` what a daemon does in its state folder, in a folder that is removed at once. Raises JournalError
-    for the first that fails."""
+    """Do what a daemon does in its state folder, in a new folder in `folder`, which is then removed. Raises
+    JournalError for the first step that fails."""
     try:
         with TemporaryDirectory(prefix=".flopsd-doctor-", dir=folder) as scratch:
             state = StateDir(Path(scratch))

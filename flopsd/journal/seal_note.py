@@ -1,4 +1,4 @@
-"""The newest seal of a state folder's journal, noted by whoever sealed it for the daemon to journal."""
+"""A note of the newest seal of a state folder's journal, written by the sealing process for the daemon to journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_note(path: Path, seal: EarlierSeal) -> None:
 
 
 def read_note(path: Path) -> EarlierSeal | None:
-    """None where there is none, or what lies there is no note."""
+    """Read the note; None if there is none, or the file is no note."""
     try:
         record = parse_json(read_at_most(path, MAX_NOTE_BYTES), str(path))
         return EarlierSeal.from_record(record) if isinstance(record, dict) else None
@@ -32,20 +32,20 @@ def read_note(path: Path) -> EarlierSeal | None:
 
 
 def _may_be_stamped(seal: EarlierSeal) -> bool:
-    """Whether it has no stamp, or one with the digest of its head: what is none would make every later ledger invalid.
-    Who signed a stamp is not looked at, which takes packages that the daemon does not load."""
+    """Whether a seal has no stamp, or one with the digest of its head: a false stamp would make every later ledger
+    invalid. The signer of a stamp is not checked, since that takes packages that the daemon does not load."""
     if seal.token is None:
         return True
     try:
         stamp = base64.b64decode(seal.token.encode("ascii"), validate=True)
-    except ValueError:  # UnicodeError and binascii.Error are such
+    except ValueError:  # includes UnicodeError and binascii.Error
         return False
     return sha256(bytes.fromhex(seal.head_sha256)).digest() in stamp
 
 
 def noted_seal(path: Path, journal: int, size_bytes: int) -> EarlierSeal | None:
-    """The seal in a note, if it is one of the open `journal` of that size: a record ends there, with that chain hash,
-    and its stamp, if it has one, is of that. Any process of this user can write a note."""
+    """Return the seal in a note, if it is a seal of the open `journal` of this size: a record with its chain hash ends
+    at its size, and its stamp, if any, is of that hash. Any process of this user can write a note."""
     seal = read_note(path)
     if seal is None or not 0 < seal.size_bytes <= size_bytes or not _may_be_stamped(seal):
         return None

@@ -1,7 +1,7 @@
 """The part of a journal that a ledger seals: its first complete records, identified by their size in bytes.
 
-A journal may grow while it is sealed; what follows is not part of the seal. It is read once, a line at a time: a run of
-months has a journal that is larger than the memory of its meter.
+A journal may grow while it is sealed; later records are not part of the seal. It is read once, a line at a time: a run
+of months has a journal that is larger than the memory of its meter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Take = Callable[[JournalLine], object]
 
 
 class Prefix(NamedTuple):
-    """Complete records from the beginning of a journal. `left_out_bytes` after them are not one, for `reason`."""
+    """Complete records from the beginning of a journal. The `left_out_bytes` after them are no record, for `reason`."""
 
     facts: JournalFacts
     left_out_bytes: int = 0
@@ -33,8 +33,8 @@ class Prefix(NamedTuple):
 
 
 def durable_prefix(path: Path, take: Take) -> Prefix:
-    """The longest valid prefix of a file that may be growing, as it is now, synced to disk: a power cut must not remove
-    from the journal what is sealed. `take` is given its lines. Raises what `longest_prefix` raises, JournalError."""
+    """Return the longest valid prefix of a file that may be growing, as it is now, synced to disk: a power cut must not
+    remove sealed records. `take` gets its lines. Raises what `longest_prefix` raises, JournalError."""
     try:
         with open_regular(path) as file, FirstBytes.now_in(file) as now:
             found = longest_prefix(now, take)
@@ -48,14 +48,14 @@ def _sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as fault:
-        # A file system that answers this does not lose data in a power cut.
+        # A file system that gives one of these errors does not lose data in a power cut.
         if fault.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
             raise
 
 
 def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
-    """The longest valid prefix of a journal, each of whose lines `take` is given. Raises JournalDamagedError if records
-    follow the damage: then the file was altered, not cut by a crash."""
+    """Return the longest valid prefix of a journal; `take` gets its lines. Raises JournalDamagedError if records follow
+    the damage: then the file was altered, not cut by a crash."""
     head, count, size, reason, digest = GENESIS, 0, 0, "", fastest()(b"")
     lines = read_lines(file)
     while True:
@@ -77,9 +77,9 @@ def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
 
 
 def sealed_part(path: Path, size_bytes: int, take: Take, progress: Progress = no_progress) -> tuple[JournalFacts, int]:
-    """The identity of the whole records in the first `size_bytes` of a journal, which `take` is given, and the number
-    of records of the same chain that follow. The whole file is read. Raises JournalDamagedError if its chain breaks
-    anywhere, JournalError if it is unreadable."""
+    """Return the identity of the complete records in the first `size_bytes` of a journal, and the number of records of
+    the same chain that follow. `take` gets the former. The whole file is read. Raises JournalDamagedError if its chain
+    breaks anywhere, JournalError if it is unreadable."""
     head, count, size, further, digest = GENESIS, 0, 0, 0, fastest()(b"")
     for line in read_journal(path):
         progress("reading the journal", line.end, size_bytes)

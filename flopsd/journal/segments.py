@@ -1,7 +1,7 @@
 """Closed segments on disk: the journals of a rotated run that are not sealed, or not copied, yet.
 
-A kill in the middle of a rotation leaves one of these: the journal that ended; the same, or none, beside a begun one,
-which must be gone on with if it is whole: where a disk refuses the last step, the run goes on in it.
+A kill in the middle of a rotation leaves the journal that ended, or a begun journal with or without the ended one. The
+run must continue in the begun journal if that is complete, since the daemon does so if a disk refuses the last step.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ ENDING = ".journal.jsonl"
 
 
 def closed_name(segment: SegmentFacts) -> str:
-    """The file name of a closed segment: segments of several runs can lie in one folder."""
+    """Return the file name of a closed segment. Segments of several runs can lie in one folder."""
     return f"{segment.number:04d}-{segment.head_sha256[:16]}{ENDING}"
 
 
 class ClosedSegment(NamedTuple):
-    """A segment that ended. `is_moved`: it lies in the folder of closed segments already, or is not needed there."""
+    """A segment that ended. `is_moved`: it is in the folder of closed segments already, or is not needed there."""
 
     facts: SegmentFacts
     is_moved: bool
 
     @property
     def to_move(self) -> str | None:
-        """The name that it still has to get; None: it has it."""
+        """The file name that the segment still has to get; None: it has it."""
         return None if self.is_moved else closed_name(self.facts)
 
 
 def closed_segments(state: StateDir) -> list[Path]:
-    """In the order of their numbers, which have four digits or more. Raises JournalError where it cannot be known what
-    there is."""
+    """Return closed segments in the order of their numbers, which have four digits or more. Raises JournalError if the
+    folder cannot be listed."""
     names = names_in(state.segments, "the closed segments in")
     closed = (name for name in names if name[:4].isdigit() and name.endswith(ENDING))
     return [state.segments / name for name in sorted(closed, key=lambda name: (len(name), name))]
 
 
 def newest_closed(state: StateDir) -> Path | None:
-    """The closed segment that no other continues; of several runs, the one written last. Within a run the times of
-    files do not decide: a clock may be set back, and a restored folder has other times. Raises JournalError."""
+    """Return the closed segment that no other continues; of several runs, the one written last. Within a run the times
+    of files do not decide: a clock may be set back, and a restored folder has other times. Raises JournalError."""
     closed = closed_segments(state)
     before = {closed_name(one.before) for one in map(_continued_by, closed) if one is not None}
     ends = (path for path in closed if path.name not in before)
@@ -59,14 +59,14 @@ def newest_closed(state: StateDir) -> Path | None:
 
 
 def continued_by(journal: Path) -> Continued | None:
-    """What a journal continues, by its first record; None: nothing, or it has none. Raises KeyError, TypeError or
-    ValueError for a record that no daemon writes."""
+    """Return what a journal continues, by its first record; None: nothing, or there is no record. Raises KeyError,
+    TypeError or ValueError for a record that no daemon writes."""
     first = first_record(journal)
     return None if first is None or "continues" not in first else Continued.from_record(first["continues"])
 
 
 def _continued_by(journal: Path) -> Continued | None:
-    """The same; None also for a file that cannot be read, or that no daemon writes."""
+    """As `continued_by`; None also for a file that cannot be read, or that no daemon writes."""
     try:
         return continued_by(journal)
     except (JournalError, KeyError, TypeError, ValueError, AttributeError):
@@ -74,27 +74,27 @@ def _continued_by(journal: Path) -> Continued | None:
 
 
 def first_record(journal: Path) -> Record | None:
-    """Raises JournalError for a file that cannot be read."""
+    """Return the first record; None if there is none. Raises JournalError for a file that cannot be read."""
     return next((line.record() for line in read_live(journal)), None)
 
 
 def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:
-    """The file names of the segments that the journal goes on from, the last first, and what each must contain: the
-    journal names the one before it, and that the one before."""
+    """Yield the file names of the segments that the journal continues, the last first, and what each must contain. The
+    journal names the segment before it, and that names the one before."""
     journal, number = state.journal, None
     while True:
         continued = _continued_by(journal)
         if continued is None or (number is not None and continued.before.number != number - 1):
-            return  # the first one, or a file that is not the segment that its name says
+            return  # the first segment, or a file that is not the segment it is named after
         before, number = continued.before, continued.before.number
         yield closed_name(before), Head(before.records, before.head_sha256)
         journal = state.segments / closed_name(before)
 
 
 def settle_next(state: StateDir, known: KnownJournal | None) -> None:
-    """Finish a rotation that a kill interrupted, where the journal of the next segment has all that it begins with:
-    what is `known` of it, or a checkpoint. Remove one that has not: all that counts is in the journal that ended then.
-    Raises JournalError; nothing is lost then, and it can be called again."""
+    """Finish a rotation that a kill interrupted, if the journal of the next segment has all that it begins with: what
+    is `known` of it, or a checkpoint. Otherwise remove it: all that counts is in the journal that ended. After
+    JournalError nothing is lost, and it can be called again."""
     begun = state.next_journal
     try:
         if not exists(begun):
@@ -102,7 +102,7 @@ def settle_next(state: StateDir, known: KnownJournal | None) -> None:
         if not _is_whole(state, begun, known):
             begun.unlink()
             return
-        sync_path(begun)  # as long as it is begun it is not synced
+        sync_path(begun)  # the daemon does not sync it before it takes over
         if (continued := continued_by(begun)) is not None:
             state.move_to_segments(closed_name(continued.before))
         os.replace(begun, state.journal)
@@ -122,7 +122,7 @@ def _is_whole(state: StateDir, begun: Path, known: KnownJournal | None) -> bool:
 
 
 def _is_there(state: StateDir, ended: SegmentFacts) -> bool:
-    """Whether the segment is the journal, or a closed one."""
+    """Whether the segment `ended` is the journal, or a closed one."""
     if not state.has_journal():
         return exists(state.segments / closed_name(ended))
     return any(_head(line) == Head(ended.records, ended.head_sha256) for line in read_live(state.journal))

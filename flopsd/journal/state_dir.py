@@ -18,7 +18,7 @@ from flopsd.system.regular_files import open_own
 log = logging.getLogger("flopsd")
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, OPEN_RUN_NAME = "journal.jsonl", "pending.jsonl", "lock", "open-run"
-_HELD = (BlockingIOError, PermissionError)  # the second by a file server's locks
+_HELD = (BlockingIOError, PermissionError)  # the second from a file server's locks
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -27,18 +27,18 @@ class StateDir:
 
     def __init__(self, path: Path) -> None:
         self.path, self.journal, self.pending = path, path / JOURNAL_NAME, path / PENDING_NAME
-        self.next_journal = path / "next.journal.jsonl"  # that of the next segment, until it is the journal
-        self.segments = path / "segments"  # the closed ones that are not sealed, or not copied, yet
-        self.seal_lock = path / "seal.lock"  # of processes that seal this folder; the daemon has another one
-        # Notes: of the newest seal and of a PIN that the key's token refused, by whoever seals the journal; of sealed
-        # ledgers and where they still have to go; of which journal was restored from a copy, which whoever goes on with
-        # it has to say.
+        self.next_journal = path / "next.journal.jsonl"  # the next segment's, until it is the journal
+        self.segments = path / "segments"  # closed ones that are not sealed, or not copied, yet
+        self.seal_lock = path / "seal.lock"  # of processes that seal this folder; the daemon has another lock
+        # Notes: of the newest seal and of a PIN that the key's token refused, by the process that seals; of sealed
+        # ledgers and where they still have to go; of a journal that was restored from a copy, which the daemon start
+        # that continues it has to record.
         self.newest_seal, self.refused_pin = path / "newest-seal.json", path / "refused-pin.json"
         self.deliveries, self.restored = path / "deliveries.json", path / "restored.json"
         self._lock: int | None = None
 
     def has_journal(self) -> bool:
-        """Whether there is one that is not empty. Raises JournalError where that cannot be known."""
+        """Whether there is a journal that is not empty. Raises JournalError if that cannot be determined."""
         try:
             return self.journal.stat().st_size > 0
         except (FileNotFoundError, NotADirectoryError):
@@ -50,31 +50,31 @@ class StateDir:
             ) from fault
 
     def companion(self, kind: str, sha256: str) -> Path:
-        """Where the daemon keeps a peak table or policy that is not a packaged one."""
+        """Return where the daemon keeps a peak table or policy that is not a packaged one."""
         return self.path / companion_name(kind, sha256)
 
     def companions(self, kind: str) -> list[Path]:
-        """What daemon starts kept of a kind, of every journal that the folder had. Raises JournalError where that
-        cannot be known."""
+        """Return the files of a kind that daemon starts kept, for every journal that the folder had. Raises
+        JournalError if the folder cannot be listed."""
         names = names_in(self.path, "the state folder")
         return sorted(self.path / name for name in names if name.startswith(f"{kind}-") and is_companion_name(name))
 
     def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
-        """Where the peak tables or policies of this folder's journals may be: in the files `given`, and in what daemon
-        starts kept, which come first: a given file may be unreadable since. A given file that is gone is left out where
-        any was kept, else whoever reads it reports its name. Raises JournalError as `companions`."""
+        """Return the files that may hold the peak tables or policies of this folder's journals. Those that daemon
+        starts kept come first, since a file that is `given` may be unreadable now. A given file that is gone is left
+        out if any was kept; otherwise its reader reports the name. Raises JournalError as `companions`."""
         kept = [str(path) for path in self.companions(kind)]
         return [*kept, *(file for file in given if not kept or is_file(Path(file)))]
 
     def unused(self, name: str) -> Path:
-        """A path in the folder that does not exist yet, `name` or with a number before it: nothing is overwritten."""
+        """Return a path in the folder that does not exist yet, `name`, if need be with a number in front."""
         path, number = self.path / name, 1
         while exists(path):
             path, number = self.path / f"{number}-{name}", number + 1
         return path
 
     def rename_aside(self, path: Path, name: str) -> Path:
-        """Rename the file at `path`, if there is one, to an unused `name` in the folder, which is returned."""
+        """Rename the file at `path`, if there is one, to an unused `name` in the folder; return the new path."""
         aside = self.unused(name)
         try:
             os.rename(path, aside)
@@ -88,15 +88,15 @@ class StateDir:
         try:
             os.replace(self.journal, self.segments / name)
         except FileNotFoundError:
-            pass  # moved by the call before, which failed later
+            pass  # moved by an earlier call, which failed later
         sync_path(self.segments)
 
     def acquire(
         self, if_busy: str = "stop that one, or give this one another --state-dir",
         if_unusable: str = "give --state-dir a folder on a writable disk",
     ) -> None:  # fmt: skip
-        """Create the folder (0700) and take its lock. Raises StateDirBusyError, which names the holder and has the hint
-        `if_busy`, and JournalError with the hint `if_unusable` if the folder cannot be used."""
+        """Create the folder (0700) and take its lock. Raises StateDirBusyError, which names the holder, with the hint
+        `if_busy`; and JournalError with the hint `if_unusable` if the folder cannot be used."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_own(self.path / LOCK_NAME)
@@ -123,7 +123,7 @@ class StateDir:
             )
         name = f"{os.getpid()}\n".encode("ascii")
         try:
-            os.pwrite(lock, name.ljust(os.fstat(lock).st_size), 0)  # over another's, which takes no room on a full disk
+            os.pwrite(lock, name.ljust(os.fstat(lock).st_size), 0)  # over another's name: a full disk suffices
             os.ftruncate(lock, len(name))
         except OSError:
             pass  # the lock holds, without the name of its holder
@@ -135,7 +135,7 @@ class StateDir:
         return os.path.lexists(self.path / OPEN_RUN_NAME)
 
     def mark_open(self, *, is_open: bool) -> None:
-        """Note that a run begins here, or ends. Without room for it a journal that is removed later is not missed."""
+        """Note that a run begins here, or ends. If there is no room for the note, a removed journal is not missed."""
         try:
             if is_open:
                 os.close(open_own(self.path / OPEN_RUN_NAME))
@@ -147,7 +147,7 @@ class StateDir:
     def keep(self) -> None:
         """Make folder and lock file again if another process removed them, since the next daemon would find no lock.
 
-        Raises StateDirBusyError where a daemon holds the folder since, JournalError if it cannot be made.
+        Raises StateDirBusyError if a daemon has taken the folder since, JournalError if it cannot be made.
         """
         if self._lock is None:
             return
@@ -182,7 +182,7 @@ class StateDir:
 
 
 def names_in(folder: Path, what: str) -> list[str]:
-    """What a folder of the state has; nothing if it is not there. Raises JournalError where that cannot be known."""
+    """Return the names in a folder of the state; none without the folder. Raises JournalError if it is unreadable."""
     try:
         return os.listdir(folder)
     except FileNotFoundError:
@@ -195,8 +195,8 @@ def names_in(folder: Path, what: str) -> list[str]:
 
 
 def _locked(lock: int) -> bool:
-    """Take the lock; false if another process holds it. `is_held` of another process takes it for a moment only.
-    Raises OSError where the file system has no locks."""
+    """Take the lock; return False if another process holds it. Try a few times, since `is_held` of another process
+    takes it for a moment. Raises OSError if the file system has no locks."""
     for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -209,7 +209,7 @@ def _locked(lock: int) -> bool:
 def _describe(holder: str) -> str:
     if not holder.isdigit():
         return "unknown process"
-    import psutil  # only on this path: psutil costs a metering daemon a megabyte
+    import psutil  # only here: psutil takes a megabyte of a metering daemon
 
     try:
         return f"process {holder} ({' '.join(psutil.Process(int(holder)).cmdline()[:6])})"
