@@ -1,1 +1,1 @@
-"""The edges of the operating system: time, whole-file writes, standard streams, signals, process groups, sd_notify."""
+"""The interface to the operating system: time, atomic files, standard streams, signals, process groups, sd_notify."""

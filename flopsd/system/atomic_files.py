@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Writes files completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system that has 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
     """Replace the content of `path` by `data`, atomically and durably: a reader sees the old file or the new one.
-    `mode` holds whatever the umask is; None: as the umask leaves it."""
+    `mode` applies whatever the umask is; None: the mode that the umask leaves."""
     with replacing(path, mode) as file:
         file.write(data)
 
 
 def new_file(path: Path, data: bytes, mode: int) -> None:
-    """As `replace_file`; raises FileExistsError where `path` is there already. Until it is complete it has no name, so
-    that a kill leaves no private key behind; where the file system has only files with names, or nothing is mounted at
-    /proc, it has another one."""
+    """As `replace_file`, but raises FileExistsError if `path` is there already. The file has no name until it is
+    complete, so that a kill leaves no private key behind. If the file system has no nameless files, or nothing is
+    mounted at /proc, it has another name until then."""
     try:
         fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
@@ -38,7 +38,7 @@ def new_file(path: Path, data: bytes, mode: int) -> None:
             os.fsync(fd)
             folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                # With a folder it follows the link in /proc.
+                # With dst_dir_fd, os.link follows the link in /proc.
                 os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)
             finally:
                 os.close(folder)
@@ -53,7 +53,7 @@ def new_file(path: Path, data: bytes, mode: int) -> None:
 
 @contextmanager
 def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
-    """A file to write, which replaces `path` atomically and durably at the end of the block."""
+    """Yield a file to write, which replaces `path` atomically and durably at the end of the block."""
     if is_folder(path):  # os.replace would raise a less clear error
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _written(path, mode, os.replace) as file:
@@ -62,7 +62,7 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], None]) -> Iterator[IO[bytes]]:
-    # The folder may be open to other users: nobody can prepare the name, and a file or link that has it is not opened.
+    # Other users may write to the folder: they cannot guess the name, and an existing file or link is not opened.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else 0o600)
     try:
@@ -79,8 +79,8 @@ def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], Non
 
 
 def _name_new(temporary: Path, path: Path) -> None:
-    """Give a file a name that no other has. Where there are no links, as on FAT, the name is taken first. Raises
-    OSError."""
+    """Give a file a name that no other file has. On file systems without links, such as FAT, reserve the name first.
+    Raises OSError."""
     try:
         os.link(temporary, path)
     except OSError as fault:
@@ -91,15 +91,15 @@ def _name_new(temporary: Path, path: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what processes left that were killed while they replaced `path`; nobody else may be replacing it now."""
+    """Remove what killed processes left while they replaced `path`; no other process may be replacing it now."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if _UNFINISHED.fullmatch(found.name.removeprefix(f".{path.name}.")) and not is_folder(found):
             found.unlink(missing_ok=True)
 
 
 def sync_path(path: Path) -> None:
-    """Make durable what is in a file, or which files a folder has under which names, but for file systems that have no
-    way to do the latter, as SMB and 9p. Raises OSError."""
+    """Make the content of a file durable, or the names in a folder; the latter is skipped on file systems that cannot
+    do it, such as SMB and 9p. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,6 +1,6 @@
-"""Files of which no more may be read than there should be: gzip bombs, files of holes, and files that are growing.
+"""Limits what is read of a file: gzip bombs, files of holes, and growing files.
 
-What is refused is the length that cost its sender nothing, so that the work of reading grows with what was sent.
+Length that cost the sender nothing is refused, so that the work of reading is proportional to what was sent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MOST_TIMES = 100  # logs and journals are packed to a tenth or a thirtieth, zero
 
 
 class Unpacked(io.RawIOBase):
-    """The content of a gzip file. Reading raises BadGzipFile beyond `free` bytes where they are more than `MOST_TIMES`
-    those that were read of the file."""
+    """The content of a gzip file. Reading beyond `free` bytes raises BadGzipFile if that is more than `MOST_TIMES` the
+    bytes read from the file."""
 
     def __init__(self, packed: IO[bytes], free: int) -> None:
         self._packed, self._free, self._unpacked_bytes = _Counted(packed), free, 0
@@ -36,7 +36,7 @@ class Unpacked(io.RawIOBase):
 
 
 class WithoutHoles(io.RawIOBase):
-    """A plain file. Reading raises OSError where it has a hole, or zeros, of more than `free` bytes."""
+    """A plain file. Reading raises OSError at a hole, or zeros, of more than `free` bytes."""
 
     def __init__(self, plain: IO[bytes], free: int) -> None:
         self._plain: Any = plain
@@ -55,14 +55,14 @@ class WithoutHoles(io.RawIOBase):
 
 
 class FirstBytes(io.RawIOBase):
-    """The first `size` bytes of a file that others may be appending to. It is closed with this."""
+    """The first `size` bytes of a file that others may be appending to. Closing this closes the file."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._size, self._at = file, size, 0
 
     @classmethod
     def now_in(cls, file: IO[bytes]) -> io.BufferedReader:
-        """What the file has now. Raises OSError."""
+        """Return a reader of what the file has now. Raises OSError."""
         return cls(file, os.fstat(file.fileno()).st_size).buffered()
 
     def buffered(self) -> io.BufferedReader:
@@ -90,7 +90,7 @@ class FirstBytes(io.RawIOBase):
 
 
 class _Counted:
-    """A file, and how much was read of it; a pipe has no position."""
+    """A file that counts the bytes read from it, since a pipe has no position."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.count = file, 0

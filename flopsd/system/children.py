@@ -1,4 +1,4 @@
-"""The processes that a launcher has started: which of them ended, and how; which one was stopped."""
+"""The processes that a launcher started: which have ended, and how; which were stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KILL_SECONDS = 2.0  # a killed process ends at once, unless it hangs in the kern
 
 
 class Children:
-    """Of one process, which waits for the signals `awaited`, SIGCHLD among them; they are blocked."""
+    """The children of this process. It waits for the signals `awaited`, which include SIGCHLD and are blocked."""
 
     def __init__(self, clock: Clock, log: Callable[[str], None], awaited: Collection[int]) -> None:
         self._clock, self._log, self._awaited = clock, log, awaited
@@ -21,7 +21,7 @@ class Children:
         self._stopped: dict[int, int] = {}  # the signal that stopped each
 
     def reap(self) -> None:
-        """Collect all that ended or were stopped, and orphans that we adopted."""
+        """Collect all children that ended or were stopped, and orphans that we adopted."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -34,22 +34,22 @@ class Children:
             if os.WIFSTOPPED(status):
                 self._stopped[pid] = os.WSTOPSIG(status)
             else:
-                self.running.discard(pid)  # the next process with this number may be any
+                self.running.discard(pid)  # any process may get this number next
                 self._codes[pid] = os.waitstatus_to_exitcode(status)
 
     def has_ended(self, pid: int) -> bool:
         return pid in self._codes
 
     def take_code(self, pid: int) -> int:
-        """The exit code of one that ended, negative for a signal. It can be asked once."""
+        """Return the exit code of a child that ended, negative for a signal. To be called once for a child."""
         return self._codes.pop(pid)
 
     def take_stop(self, pid: int) -> int | None:
-        """The signal that stopped it since this was asked."""
+        """Return the signal that stopped a child since the last call; None: it was not stopped."""
         return self._stopped.pop(pid, None)
 
     def wait_for(self, pid: int, name: str, seconds: float) -> int:
-        """The exit code of a child. It is killed after `seconds`, and left behind if even that does not end it."""
+        """Return the exit code of a child. Kill it after `seconds`; leave it behind if even that does not end it."""
         if self._ends(pid, seconds):
             return self.take_code(pid)
         self._log(f"{name} did not end within {seconds:.0f} s and is killed")
@@ -59,8 +59,8 @@ class Children:
         return -signal.SIGKILL
 
     def _ends(self, pid: int, seconds: float) -> bool:
-        """Whether a child ends within `seconds`; one that a process of the job has stopped is continued for that.
-        Signals are dropped: the job that they were for has ended."""
+        """Whether a child ends within `seconds`. A child that a process of the job stopped is continued, so that it can
+        end. Signals are dropped: the job that they were for has ended."""
         deadline_ns = self._clock.boottime_ns() + round(seconds * NS_PER_S)
         self.reap()
         while pid not in self._codes and (left := deadline_ns - self._clock.boottime_ns()) > 0:

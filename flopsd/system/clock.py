@@ -1,7 +1,7 @@
 """The only reader of time in flopsd.
 
-Durations come from CLOCK_BOOTTIME, which never steps and runs on during suspend. Dates come from the wall clock, which
-may step and is therefore never subtracted.
+Durations come from CLOCK_BOOTTIME, which never steps and continues during suspend. Dates come from the wall clock,
+which may step and is therefore never subtracted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class Clock(Protocol):
     """The clock that flopsd uses; tests pass one that they step by hand."""
 
     def boottime_ns(self) -> int:
-        """Nanoseconds since boot, suspend included."""
+        """Return nanoseconds since boot, including suspend."""
 
     def wall_ns(self) -> int:
-        """Nanoseconds since the Unix epoch, UTC; may step."""
+        """Return nanoseconds since the Unix epoch, UTC; may step."""
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for `event` at most `seconds`; true if it is set."""
+        """Wait for `event` at most `seconds`; return whether it is set."""
 
 
 class SystemClock:
@@ -35,25 +35,25 @@ class SystemClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def wall_ns(self) -> int:
-        return max(0, time.time_ns())  # where a clock is before 1970, no journal has such a time
+        return max(0, time.time_ns())  # a clock may be before 1970, but no journal has such a time
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(max(0.0, seconds))
 
 
 def rfc3339(wall_ns: int) -> str:
-    """Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`."""
+    """Return Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`."""
     seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment.isoformat()[:19]}.{nanoseconds // 1000:06d}Z"
 
 
 def file_stamp(wall_ns: int) -> str:
-    """The same for a file's name."""
+    """Return Unix nanoseconds as in `rfc3339`, in a form for file names."""
     return re.sub("[-:.]", "", rfc3339(wall_ns))
 
 
 def wall_ns_of(text: str) -> int:
-    """The inverse of `rfc3339`, to the microsecond below. Raises ValueError."""
+    """Return Unix nanoseconds: the inverse of `rfc3339`, rounded down to microseconds. Raises ValueError."""
     moment = datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
     return (moment - datetime.fromtimestamp(0, tz=timezone.utc)) // timedelta(microseconds=1) * 1000

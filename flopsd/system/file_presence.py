@@ -1,5 +1,5 @@
-"""Whether a file is there, and of what kind it is. What cannot be looked at is an error here: for `pathlib` it is
-absent since Python 3.14, so that a folder on a failing disk, or of another user, would be one without a journal."""
+"""Tells whether a file is there, and of what kind. A path that cannot be examined is an error here. For `pathlib` it is
+absent since Python 3.14, so that a folder on a failing disk, or of another user, would seem to have no journal."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 def exists(path: Path) -> bool:
-    """Raises OSError where it cannot be looked at."""
+    """Whether a file is there. Raises OSError if that cannot be determined."""
     return _mode(path) is not None
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a regular file. Raises OSError as `exists`."""
+    """Whether the path is a regular file. Raises OSError as `exists`."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def is_folder(path: Path) -> bool:
-    """Raises OSError as `exists`."""
+    """Whether the path is a folder. Raises OSError as `exists`."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_link(path: Path) -> bool:
-    """Whether it is a symbolic link, wherever it leads. Raises OSError as `exists`."""
+    """Whether the path is a symbolic link, wherever it leads. Raises OSError as `exists`."""
     mode = _mode(path, follows=False)
     return mode is not None and stat.S_ISLNK(mode)
 

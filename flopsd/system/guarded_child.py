@@ -1,8 +1,8 @@
 """A program that we start and that never outlives us, however we end.
 
-Its process group holds a shell beside it that waits for the end of a pipe of which we alone have the other end, and
-then kills the group: also after a SIGKILL of ours, and also a program that hangs. PR_SET_PDEATHSIG would not do: it
-follows the thread that forked, and threads of sources come and go.
+Its process group also holds a shell, which waits until a pipe closes whose other end only we have open, and then kills
+the group. That works even after we got SIGKILL, and for a program that hangs. PR_SET_PDEATHSIG would not do: it fires
+when the thread that forked ends, and threads of sources come and go.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# A program run with $1 the pipe's descriptor. It is opened by its path, since some shells redirect single digits only.
+# Runs a program; $1 is the pipe's descriptor, opened by its path, since some shells redirect single digits only.
 _GUARDED = '(exec </dev/fd/"$1"; read -r _; kill -KILL 0) >/dev/null 2>&1 & shift; {before}exec "$@"'
 # systemd's socket activation: the listening socket that is standard input becomes descriptor 3.
 _WITH_SOCKET = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; "
@@ -22,14 +22,14 @@ _WITH_SOCKET = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a process has used so far, and the memory that it has now."""
+    """The CPU time that a process has used so far, and the memory that it has now."""
 
     cpu_ns: int = 0
     memory_bytes: int = 0
 
 
 class GuardedChild:
-    """One start of a program, its output in pipes that are this process's to read."""
+    """One start of a program, with its output in pipes for this process to read."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class GuardedChild:
         listener: int | None = None,
         one_output: bool = False,
     ) -> None:
-        """`listener`: a listening socket that it takes over by systemd's protocol. `one_output`: stderr is in stdout.
-        Raises OSError."""
+        """`listener`: a listening socket that the program takes over by systemd's protocol. `one_output`: stderr goes
+        to stdout. Raises OSError."""
         self._lifeline: int | None
         guard, self._lifeline = os.pipe()
         script = _GUARDED.format(before="" if listener is None else _WITH_SOCKET)
@@ -52,7 +52,7 @@ class GuardedChild:
                 stderr=subprocess.STDOUT if one_output else subprocess.PIPE,
                 env=env,
                 pass_fds=(guard,),
-                start_new_session=True,  # a Ctrl-C in the terminal is for us, and the group is the child's alone
+                start_new_session=True,  # Ctrl-C in the terminal is for us, and the group is only the child's
             )
         except OSError:
             os.close(self._lifeline)
@@ -66,7 +66,7 @@ class GuardedChild:
         return self.process.stdout
 
     def cost(self) -> Cost | None:
-        """None where it has ended, or /proc does not say."""
+        """Return the cost so far; None if the program has ended, or /proc does not say."""
         try:
             fields = stat_fields((Path("/proc") / str(self.process.pid) / "stat").read_bytes())
             ticks, pages = int(fields[UTIME]) + int(fields[STIME]), int(fields[RSS])
@@ -75,17 +75,17 @@ class GuardedChild:
         return Cost(ticks * (10**9 // os.sysconf("SC_CLK_TCK")), pages * os.sysconf("SC_PAGE_SIZE"))
 
     def end(self) -> None:
-        """Kill it and what it started. Harmless where that was done."""
+        """Kill the program and what it started. Harmless if that was done."""
         lifeline, self._lifeline = self._lifeline, None
         if lifeline is not None:
-            os.close(lifeline)  # the shell beside it kills the group
+            os.close(lifeline)  # the shell in the group then kills the group
         self.process.kill()
 
 
-# Of what `stat_fields` gives, by proc(5).
+# Indices into what `stat_fields` returns, by proc(5).
 UTIME, STIME, START, VSIZE, RSS = 11, 12, 19, 20, 21
 
 
 def stat_fields(stat: bytes) -> list[bytes]:
-    """The fields of /proc/PID/stat after the name in parentheses, which may hold anything."""
+    """Return the fields of /proc/PID/stat after the name in parentheses, which may contain anything."""
     return stat.rpartition(b")")[2].split()

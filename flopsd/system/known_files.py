@@ -1,4 +1,4 @@
-"""Files, or the first part of growing ones, that are known by their digest: copied and compared in bounded memory."""
+"""Files, or the first part of growing files, with a known digest: copied and compared in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 
 
 class KnownFile(NamedTuple):
-    """The first bytes of a file: all of it, or less than it has by now. Their SHA-256 is what they must have."""
+    """The first bytes of a file, which may have grown since, and the SHA-256 that they must have."""
 
     path: Path
     size_bytes: int
@@ -27,7 +27,7 @@ Content: TypeAlias = "bytes | KnownFile"
 
 
 def known_file(path: Path, most: int | None = None) -> KnownFile:
-    """The file at `path` as it is now, or its first `most` bytes. Raises OSError."""
+    """Return the file at `path` as it is now, or its first `most` bytes. Raises OSError."""
     digest, size = fastest()(b""), 0
     with open_regular(path) as file:
         while chunk := file.read(_CHUNK if most is None else min(_CHUNK, most - size)):

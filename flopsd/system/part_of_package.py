@@ -1,5 +1,5 @@
-"""One module of a package, without what the package itself imports: prometheus-client's brings an HTTP server and
-client, TLS and mail, 5 MB that a process keeps for good."""
+"""Imports one module of a package without what the package itself imports: prometheus-client imports an HTTP server and
+client, TLS and mail, 5 MB that a process keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _Unused(ModuleType):
-    """A package whose own code has not run. It runs when something is asked of it that is none of its modules."""
+    """A package whose own code has not run. It runs when an attribute is used that is not one of its modules."""
 
     __spec__: ModuleSpec
 
@@ -30,7 +30,7 @@ class _Unused(ModuleType):
 
 
 def part_of(package: str, name: str) -> Any:
-    """The module `name` of a top-level package, as `import` gives it. Raises ModuleNotFoundError."""
+    """Return the module `name` of a top-level package, as `import` does. Raises ModuleNotFoundError."""
     if package not in sys.modules:
         spec = find_spec(package)
         if spec is None:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
-TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: who sends that continues the job too
+TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: its sender continues the job too
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose parent ends, such as a process that detaches itself. The caller has
-    to wait for them. Only on Linux; elsewhere nothing changes."""
+    """Become the parent of every descendant whose parent ends, such as a process that detaches itself. The caller must
+    wait for them. Only on Linux; elsewhere nothing changes."""
     import ctypes
 
     with suppress(OSError, AttributeError):
@@ -22,11 +22,11 @@ def adopt_orphans() -> None:
 
 
 def signal_group(leader: int, number: int) -> bool:
-    """Send a signal; false where all of the group became another user's, as by sudo, and we may not."""
+    """Send a signal; return False if we may not, since the whole group runs as another user, as by sudo."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:
-        pass  # it ended meanwhile
+        pass  # the group ended meanwhile
     except PermissionError:
         return False
     return True
@@ -38,7 +38,7 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait(timeout=5)
     except (ProcessLookupError, subprocess.TimeoutExpired):
-        pass  # it hangs in the kernel, on a dead disk for instance, and ends when the kernel returns
+        pass  # it hangs in the kernel, for instance on a dead disk, and ends when the kernel returns
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()
@@ -55,7 +55,7 @@ def group_is_alive(leader: int) -> bool:
 
 
 def own_children() -> set[int]:
-    """Children of this process, and orphans that it adopted; none where the kernel does not list them."""
+    """Return the children of this process, and orphans that it adopted; none if the kernel does not list them."""
     try:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()}
     except OSError:
@@ -75,12 +75,12 @@ def pass_terminal(giver: int, taker: int) -> None:
 
 
 def stop_with(job: int, stopped_by: int) -> None:
-    """After the terminal stopped the group `job`, as by Ctrl-Z: take the terminal back and stop our own group too. The
-    shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT. Where no terminal
-    stopped it, whoever did continues the job alone, and our group, in which a caller may be, goes on."""
+    """After the terminal stopped the group `job`, as by Ctrl-Z, take the terminal back and stop our own group too. The
+    shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT. If something other
+    than a terminal stopped the job, it also continues it, and our group, which may include a caller, is not stopped."""
     has_terminal = _has_terminal(job)
     if stopped_by != signal.SIGTSTP and has_terminal:
-        signal_group(job, signal.SIGCONT)  # it asked for the terminal before it was given it
+        signal_group(job, signal.SIGCONT)  # the job used the terminal before it was given it
         return
     if not has_terminal and (stopped_by == signal.SIGTSTP or not _is_below_terminal()):
         return
@@ -92,7 +92,7 @@ def stop_with(job: int, stopped_by: int) -> None:
 
 
 def _is_below_terminal() -> bool:
-    """Whether there is a terminal that stops groups in the background, whatever our streams are."""
+    """Whether there is a terminal that stops background groups, whatever our streams are."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -108,5 +108,5 @@ def _has_terminal(group: int) -> bool:
 
 
 def how_ended(code: int) -> str:
-    """By the return code that `subprocess` and `os.waitstatus_to_exitcode` give."""
+    """Return how a process ended, by the return code from `subprocess` or `os.waitstatus_to_exitcode`."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

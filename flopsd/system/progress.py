@@ -1,4 +1,4 @@
-"""A line about what takes long, for the person who waits at a terminal."""
+"""A progress line for long work, for the person who waits at a terminal."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import IO, TypeAlias
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.streams import say
 
-Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much of it, of how much; 0: not known
+Progress: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much is done, of how much; 0: not known
 FIRST_SECONDS, NEXT_SECONDS = 1.0, 0.25
 _CLEAR = "\r\x1b[K"
 
 
 def no_progress(_what: str, _done: int, _total: int) -> None:
-    """For those who do not show it."""
+    """A `Progress` that shows nothing."""
 
 
 def is_screen(stream: IO[str]) -> bool:
-    """Whether a line can be rewritten there."""
+    """Whether a line can be rewritten on this stream."""
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 class ProgressLine:
-    """A context in which a line after `title` shows how far the work is: from the end of the first second on, rewritten
-    in place, and removed at the end. As a function it is the `Progress` that the work reports to. Log records appear
-    above the line. Other text for the same stream goes through `above`."""
+    """A context in which a line after `title` shows how far the work is: it appears after a second, is rewritten in
+    place, and removed at the end. As a function it is the `Progress` that the work reports to. Log records appear above
+    the line. Other text for the same stream goes through `above`."""
 
     def __init__(self, out: IO[str], clock: Clock, title: str, *, is_shown: bool) -> None:
         self._out, self._clock, self._title, self._is_shown = out, clock, title, is_shown
@@ -58,7 +58,7 @@ class ProgressLine:
             logging.getLogger("flopsd").removeFilter(self._make_room)
 
     def above(self, write: Callable[[str], object]) -> Callable[[str], None]:
-        """`write`, with the line out of its way."""
+        """Return `write`, which then removes the line first."""
 
         def written(text: str) -> None:
             self._clear()

@@ -1,4 +1,4 @@
-"""Protobuf messages from a table of their fields, without generated code."""
+"""Makes protobuf message classes from a table of their fields, without generated code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Messages = Mapping[str, tuple[tuple[str, int, int, int | str], ...]]
 
 
 def message_classes(package: str, messages: Messages) -> dict[str, Any]:
-    """The classes of `messages` by name, in a descriptor pool of their own. Fields that are left out are skipped when a
-    message is parsed. Raises ImportError without protobuf."""
+    """Return the classes of `messages` by name, in a descriptor pool of their own. Fields that are left out are skipped
+    when a message is parsed. Raises ImportError without protobuf."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")

@@ -1,6 +1,6 @@
-"""Read files that others handed over: nothing but regular files, and no more of one than its kind can have.
+"""Reads files from others: only regular files, and no more of a file than its kind can have.
 
-A FIFO would wait for ever for a writer, a device never ends, and a sparse file is larger than the memory that reads it.
+A FIFO would wait for ever for a writer, a device never ends, and a sparse file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import IO
 
 from flopsd.system.file_presence import is_link
 
-# Pipes that whoever runs flopsd opened for it: /dev/stdin, and `<(command)` of a shell.
+# Pipes that the caller of flopsd opened for it: /dev/stdin, and `<(command)` of a shell.
 _OWN_PIPE = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/self/fd/[0-9]+")
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A file to read. Raises OSError, also for whatever is not a regular file."""
-    # Without O_NONBLOCK the opening of a FIFO waits for its writer.
+    """Open a file to read. Raises OSError, also for anything but a regular file."""
+    # Without O_NONBLOCK, opening a FIFO waits for its writer.
     own_pipe = _OWN_PIPE.fullmatch(str(path)) is not None
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if own_pipe else os.O_NONBLOCK | os.O_NOCTTY))
     mode = os.fstat(fd).st_mode
@@ -32,7 +32,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def unfit(path: Path) -> str | None:
-    """Why a path is not one of a regular file; None: it is, whoever may read it."""
+    """Return why a path is not a regular file; None: it is one, whether or not it can be read."""
     try:
         mode = path.stat().st_mode
     except OSError as fault:
@@ -41,8 +41,8 @@ def unfit(path: Path) -> str | None:
 
 
 def open_own(path: Path) -> int:
-    """Open a file of a folder of our own for reading and writing, made for this user alone if it is not there. Raises
-    OSError for a link too: whoever can make one there would have us write to what it leads to."""
+    """Open a file in a folder of our own for reading and writing; make it, for this user alone, if it is not there.
+    Raises OSError for a link too: whoever can make one there could make us write to its target."""
     if is_link(path):
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -53,21 +53,21 @@ def open_own(path: Path) -> int:
 
 
 def write_at(fd: int, line: bytes, at: int) -> None:
-    """One write at a known offset. Of a partial line every reader takes what is before it; the next is written over it.
-    Raises OSError."""
+    """Write a line at a known offset, in one write. Readers stop before a partial line, and the next line is written
+    over it. Raises OSError."""
     if os.pwrite(fd, line, at) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def first_bytes(file: IO[bytes], most: int) -> bytes:
-    """The first `most` bytes of what a file has now, or of a pipe. To read so many would first reserve room for them,
-    which takes longer than to read a small file."""
+    """Return the first `most` bytes of what a file has now, or of a pipe. Asking for more bytes than a small file has
+    would reserve memory for them, which takes longer than reading the file."""
     found = os.fstat(file.fileno())
     return file.read(min(most, found.st_size) if stat.S_ISREG(found.st_mode) else most)
 
 
 def read_at_most(path: Path, most: int) -> bytes:
-    """The bytes of a regular file of at most `most` bytes. Raises OSError for a larger one too."""
+    """Return the bytes of a regular file of at most `most` bytes. Raises OSError for a larger one too."""
     with open_regular(path) as file:
         data = first_bytes(file, most + 1)
     if len(data) > most:

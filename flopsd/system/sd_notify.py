@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-# Sent at the latest then, even without a reading: a manager that times out would kill a daemon that is metering.
+# READY is sent by then, even without a reading: a manager that times out would kill a daemon that is metering.
 READY_SECONDS = 10
 STATUS_SECONDS = 30
 STOP_SECONDS = 3600
@@ -32,11 +32,11 @@ class Notifier:
 
     @property
     def ping_seconds(self) -> float | None:
-        """How often the manager expects a watchdog ping; None if it has no watchdog."""
+        """The seconds between two watchdog pings; None if the manager has no watchdog."""
         return None if self._ping_every_ns is None else self._ping_every_ns / NS_PER_S
 
     def each_tick(self, has_read: Callable[[], bool], status: Callable[[], str]) -> None:
-        """Send what is due. `has_read`: whether a device has been read; it and `status` are asked only when needed."""
+        """Send what is due. `has_read`: whether a device has been read. Both are only called when needed."""
         if self._address is None or self._stopping:
             return
         now_ns = self._clock.boottime_ns()
@@ -53,9 +53,9 @@ class Notifier:
             self._ping_ns = now_ns + self._ping_every_ns
 
     def stopping(self) -> None:
-        """Announce the end: the rest, the seal included, may take the manager's stop timeout."""
+        """Announce the end: the rest, including the seal, may take as long as the manager's stop timeout."""
         if self._address is not None and not self._stopping:
-            # systemd's watchdog goes on during a stop, which its stop timeout bounds: no ping may be due before that.
+            # systemd's watchdog stays on during a stop, which the stop timeout bounds: no ping may be due before that.
             watchdog = "" if self._ping_every_ns is None else f"\nWATCHDOG_USEC={STOP_SECONDS * 1_000_000}\nWATCHDOG=1"
             self._send(f"STOPPING=1\nSTATUS=final reading, then the seal{watchdog}")
         self._stopping = True
@@ -78,14 +78,14 @@ class Notifier:
 
 
 def _address(variable: str) -> str | None:
-    """The socket's address; None if it is neither a path nor an abstract name."""
+    """Return the socket's address; None if the variable is neither a path nor an abstract name."""
     if variable.startswith("@"):
         return "\0" + variable[1:]
     return variable if variable.startswith("/") else None
 
 
 def _watchdog_ns(environment: Mapping[str, str]) -> int | None:
-    """The watchdog timeout, if it applies to this process (sd_watchdog_enabled(3))."""
+    """Return the watchdog timeout in ns; None if none applies to this process (sd_watchdog_enabled(3))."""
     timeout_us, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not (timeout_us.isascii() and timeout_us.isdigit()) or int(timeout_us) == 0 or pid not in ("", str(os.getpid())):
         return None

@@ -1,5 +1,5 @@
-"""SHA-256 and its HMAC without OpenSSL, which `hashlib` and `hmac` load: 4 MB, for a daemon that hashes a few kilobytes
-a second. OpenSSL's is seven times as fast, and is for what reads many megabytes."""
+"""SHA-256 and its HMAC without OpenSSL, which `hashlib` and `hmac` load: 4 MB, too much for a daemon that hashes a few
+kilobytes a second. OpenSSL's SHA-256 is seven times as fast, and serves to hash many megabytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INNER, _OUTER = bytes(x ^ 0x36 for x in range(256)), bytes(x ^ 0x5C for x in ra
 
 
 def _pythons_own() -> Hashing:
-    for module in ("_sha2", "_sha256", "hashlib"):  # since Python 3.12, and before; a Python may be built without
+    for module in ("_sha2", "_sha256", "hashlib"):  # since Python 3.12; before; if Python was built without either
         try:
             found: Hashing = import_module(module).sha256
         except ImportError:
@@ -34,7 +34,7 @@ def hex_sha256(data: bytes) -> str:
 
 
 def file_sha256(path: str) -> str | None:
-    """In hex; None where the file cannot be read."""
+    """Return the digest of a file in hex; None if it cannot be read."""
     whole = sha256(b"")
     try:
         with open(path, "rb") as file:
@@ -46,19 +46,19 @@ def file_sha256(path: str) -> str | None:
 
 
 def sha256_for(size_bytes: int) -> Hashing:
-    """The one that is right for so many bytes."""
+    """Return the implementation to use for this many bytes."""
     return sha256 if size_bytes < MANY_BYTES else fastest()
 
 
 def fastest() -> Hashing:
-    """OpenSSL's, which stays loaded."""
+    """Return OpenSSL's implementation, which then stays loaded."""
     import hashlib
 
     return hashlib.sha256
 
 
 def same_digest(one: bytes, other: bytes) -> bool:
-    """Whether two are the same, in a time that does not depend on where they differ."""
+    """Whether two digests are the same, in a time that does not depend on where they differ."""
     try:
         from _operator import _compare_digest
     except ImportError:  # hmac takes it from there too
@@ -69,7 +69,7 @@ def same_digest(one: bytes, other: bytes) -> bool:
 
 
 def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:
-    """RFC 2104."""
+    """Return the HMAC-SHA256 of `message`, by RFC 2104."""
     padded = (bytes(key) if len(key) <= _BLOCK_BYTES else sha256(bytes(key)).digest()).ljust(_BLOCK_BYTES, b"\0")
     inner = sha256(padded.translate(_INNER) + message).digest()
     return sha256(padded.translate(_OUTER) + inner).digest()

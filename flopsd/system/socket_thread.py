@@ -16,22 +16,22 @@ log = logging.getLogger("flopsd")
 
 
 class Server(Protocol):
-    """Sockets in a selector of its own, which another selector can wait for, and deadlines."""
+    """Sockets in a selector of the server's own, which another selector can wait for, and deadlines."""
 
     name: str
 
     def fileno(self) -> int:
-        """Of its selector."""
+        """Return the descriptor of its selector."""
 
     def seconds_to_deadline(self) -> float | None:
-        """Until it has to be served even if its sockets are silent; None: there is no deadline."""
+        """Return the seconds until it must be served even if its sockets are silent; None: there is no deadline."""
 
     def serve_once(self) -> bool:
-        """Do what can be done now, without waiting. False: it has stopped."""
+        """Do what can be done now, without waiting. Return False if the server has stopped."""
 
 
 class SocketThread:
-    """Serves while it has a server. Safe from any thread."""
+    """A thread that runs while it has a server. Safe from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -40,7 +40,7 @@ class SocketThread:
         self._wake: socket.socket | None = None
 
     def serve(self, server: Server) -> None:
-        """From now on, until it stops. Raises OSError, RuntimeError: no descriptors or no threads are left."""
+        """Serve a server until it stops. Raises OSError or RuntimeError if no descriptors or no threads are left."""
         with self._lock:
             if self._wake is None:
                 woken, wake = socket.socketpair()

@@ -1,4 +1,4 @@
-"""The three standard streams. A text that cannot be written is lost and has no other effect."""
+"""The three standard streams. A text that cannot be written is lost, without any other effect."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _AT_ONCE = 1000  # characters: a pipe that can be written has room for 4096 byte
 
 
 def say(stream: IO[str] | None, text: str) -> bool:
-    """Write `text` now; false if that failed: the reader left or does not read, the terminal is stopped (Ctrl-S), the
-    disk is full, the stream is closed. A character that the stream's encoding lacks is written as an escape."""
+    """Write `text` now; return False if that failed: the reader left or does not read, the terminal is stopped
+    (Ctrl-S), the disk is full, the stream is closed. A character that its encoding lacks is written as an escape."""
     if stream is None:
         return False
     try:
@@ -40,7 +40,7 @@ def _write(stream: IO[str], text: str) -> None:
 
 
 def _is_taken(stream: IO[str]) -> bool:
-    """Whether a write would not wait for a reader, who may never read: metering would wait with it."""
+    """Whether a write would succeed without waiting for a reader, for whom metering would have to wait, too."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -51,8 +51,8 @@ def _is_taken(stream: IO[str]) -> bool:
 
 
 def with_priority(text: str, level: int, stream: IO[str] | None) -> str:
-    """`text` as it is written to `stream`: where that is systemd's journal, with the priority that corresponds to a log
-    level in front of each line (sd-daemon(3)); else unchanged."""
+    """Return `text` as it is written to `stream`: for systemd's journal with the priority of a log level in front of
+    each line (sd-daemon(3)), else unchanged."""
     if not _is_journal(stream):
         return text
     priority = next(number for lowest, number in _PRIORITIES if level >= lowest)
@@ -60,7 +60,7 @@ def with_priority(text: str, level: int, stream: IO[str] | None) -> str:
 
 
 def _is_journal(stream: IO[str] | None) -> bool:
-    """By $JOURNAL_STREAM, which processes inherit whose streams are others: systemd.exec(5)."""
+    """Whether `stream` is that of $JOURNAL_STREAM, which processes with other streams inherit, too: systemd.exec(5)."""
     if stream is None:
         return False
     try:
@@ -71,8 +71,8 @@ def _is_journal(stream: IO[str] | None) -> bool:
 
 
 def open_missing() -> None:
-    """Open /dev/null for each standard stream that our parent closed. Else the next file or pipe would get its number,
-    and we and our children would use it as that stream."""
+    """Open /dev/null for each standard stream that our parent closed. Otherwise the next file or pipe would get its
+    number, and we and our children would use it as that stream."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -83,14 +83,14 @@ def open_missing() -> None:
 
 
 def set_encoding(stream: IO[str] | None, encoding: str | None = None) -> None:
-    """From now on a character that the stream's encoding lacks is written as an escape, as `say` does. `encoding`: that
-    of a text which names its own, whatever the locale's is."""
+    """From now on write a character that the stream's encoding lacks as an escape, as `say` does. `encoding`: of a text
+    that states its own encoding, whatever the locale's is."""
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def flush(stream: IO[str] | None) -> bool:
-    """Write out what is buffered, however slow its reader is; false if that failed."""
+    """Write out what is buffered, however slow its reader is; return False if that failed."""
     try:
         if stream is not None:
             stream.flush()
@@ -100,7 +100,7 @@ def flush(stream: IO[str] | None) -> bool:
 
 
 def let_go(stream: IO[str] | None) -> bool:
-    """Flush a stream for the last time; false if that failed, and its buffer is dropped. Otherwise the interpreter
+    """Flush a stream for the last time. If that fails, drop its buffer and return False: otherwise the interpreter
     would flush it again at exit, and exit with an error."""
     if flush(stream):
         return True

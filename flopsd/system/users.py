@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class User(NamedTuple):
-    """A user, and what a process that becomes this user gets. `name` and `home` are empty where no account is known."""
+    """A user, and what a process that becomes this user gets. `name` and `home` are empty if no account is known."""
 
     uid: int
     gid: int
@@ -19,13 +19,13 @@ class User(NamedTuple):
     home: str = ""
 
     def environment(self) -> dict[str, str]:
-        """The variables that name the user."""
+        """Return the environment variables that name the user."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name} if self.name else {}
 
 
 def find_user(name: str) -> User:
-    """The user of a name or number. A number without an account has the group of the same number. Raises KeyError where
-    there is no such name."""
+    """Return the user with a name or number. A number without an account has the group of the same number. Raises
+    KeyError if there is no such name."""
     try:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except KeyError:
@@ -37,8 +37,8 @@ def find_user(name: str) -> User:
 
 
 def only_own_user_writes(*paths: Path) -> bool:
-    """Whether no other user, root aside, can write those of the paths that exist, or put others in their place. Who can
-    write a folder above can rename what lies in it, unless it is sticky as /tmp is."""
+    """Whether no other user except root can write the paths that exist, or put others in their place. A user who can
+    write a parent folder can rename what is in it, unless the folder is sticky, as /tmp is."""
     trusted = {0, os.geteuid()}
     for path in (path.absolute() for path in paths):
         for each in (path, *path.parents):
