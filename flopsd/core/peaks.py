@@ -139,7 +139,7 @@ class PeakTable:
             pci = "no PCI id" if device.pci_device_id is None else f"PCI id 0x{device.pci_device_id:04x}"
             what = "is not in the peak table" if not found else f"matches more than one row: {sorted(by_name | by_pci)}"
             if not found and by_pci:
-                what = f"has another chip's name than {', '.join(sorted(by_pci))}, whose id it is: neither is believed"
+                what = f"is ambiguous: the id is that of {', '.join(sorted(by_pci))}, the name another chip's"
             if device.model == UNIDENTIFIED:
                 raise UnknownDeviceError(
                     f"device {device.index} ({device.uid}): the driver does not identify it",
@@ -247,7 +247,7 @@ def _margin(entry: Mapping[str, Any]) -> Margin:
 def _energy(name: str, entry: Mapping[str, Any], tensor: Mapping[str, int]) -> Energy:
     low, high = entry["low_fj_per_flop"], entry["high_fj_per_flop"]
     if name not in tensor or name in INTEGER_FORMATS:
-        raise ValueError(f"energy is stated for {name!r}, not a floating-point format of the row's tensor cores")
+        raise ValueError(f"energy is stated for {name!r}, which is no floating-point format of the row's tensor cores")
     if not is_whole(low) or not is_whole(high) or not 0 < low <= high:
         raise ValueError(f"energy is stated as whole femtojoules for each FLOP, from low to high: {low!r}, {high!r}")
     return Energy(low, high, str(entry["source"]))

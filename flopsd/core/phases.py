@@ -93,7 +93,7 @@ def _difference(whole: Tally, part: Tally) -> Tally:
     amounts = {name: getattr(whole, name) - getattr(part, name) for name in TALLY_AMOUNTS}
     span_ns = whole.span_ns - part.span_ns
     if min(span_ns, energy_mj, *amounts.values()) < 0:
-        raise ValueError("a phase accounts for more than there is")
+        raise ValueError("a phase exceeds the device's totals")
     mappings: dict[str, Any] = {name: _less(getattr(whole, name), getattr(part, name)) for name in TALLY_MAPPINGS}
     return Tally(0, span_ns, energy_mj=None if whole.energy_mj is None else energy_mj, **amounts, **mappings)
 
@@ -108,6 +108,6 @@ def _sum(one: Tally, other: Tally) -> Tally:
 
 def _less(whole: Mapping[K, int], part: Mapping[K, int]) -> dict[K, int]:
     if any(amount > whole.get(key, 0) for key, amount in part.items()):
-        raise ValueError("a phase accounts for more than there is")
+        raise ValueError("a phase exceeds the device's totals")
     left = {key: amount - part.get(key, 0) for key, amount in whole.items()}
     return {key: amount for key, amount in left.items() if amount}

@@ -97,14 +97,14 @@ class CodeChecker:
             # A value that is no number of a daemon start is refused when its record is read.
             self._key = first_key(secret, start) if secret is not None and type(start) is int else None
         elif self._recovered:
-            raise _wrong(line, "follows a line without a code in its daemon start")
+            raise _wrong(line, "follows a line without a code, which must be the last of its daemon start")
         if not line.code:
             if self._coded and record.get("kind") != "checkpoint":
                 raise _wrong(line, "has no code: altered, or put in by another process")
             self._recovered = self._coded
             return
         if not self._coded:
-            raise _wrong(line, "has a code, and its daemon start has none")
+            raise _wrong(line, "has a code, but its daemon start declares no codes")
         if self._key is not None:
             if not same_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
                 raise _wrong(line, "has a wrong code: the daemon that had the key did not write it there")

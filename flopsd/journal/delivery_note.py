@@ -17,7 +17,7 @@ from flopsd.system.atomic_files import replace_file
 from flopsd.system.regular_files import read_at_most
 
 MAX_NOTE_BYTES = 64 << 20
-NOT_OURS = "it is not what flopsd wrote"
+NOT_OURS = "its content is not as flopsd writes it"
 COPIED_BYTES_PER_S = 3_000_000  # over a network that is slow, but not broken
 
 
@@ -69,8 +69,8 @@ def read_deliveries(path: Path) -> tuple[NotedLedger, ...]:
 
 def not_known(path: Path, why: object = NOT_OURS) -> StorageError:
     return StorageError(
-        f"which ledgers still have to be copied is not known: {path}: {why}",
-        hint="copy them with `flopsd copy LEDGER --to DESTINATION`, and move that file away",
+        f"cannot tell which ledgers still have to be copied: {path}: {why}",
+        hint="copy them with `flopsd copy LEDGER --to DESTINATION`, then move that file away",
     )
 
 

@@ -109,7 +109,7 @@ def settle_next(state: StateDir, known: KnownJournal | None) -> None:
         sync_path(state.path)
     except OSError as fault:
         raise JournalError(
-            f"the rotation of {state.journal} that was interrupted cannot be finished: {fault.strerror}",
+            f"cannot finish the interrupted rotation of {state.journal}: {fault.strerror}",
             hint="check that disk or file server, and start again: what was metered is in that folder",
         ) from fault
 

@@ -37,13 +37,13 @@ class EarlierSeal:
             record["witness"],
         )
         if not all(map(is_digest, digests)) or not is_timestamp(sealed_at):
-            raise ValueError("a seal without its digests or its time")
+            raise ValueError("a record of a seal has a malformed digest or time")
         if witness is not None and (
             not isinstance(witness, dict)
             or list(witness) not in (["token"], ["absent"])
             or not (isinstance(witness["token"], str) if "token" in witness else is_note(witness["absent"]))
         ):
-            raise ValueError("a witness that is neither a token nor absent")
+            raise ValueError("the witness of a seal must have either a token or the reason why it has none")
         return cls(count(record["bytes"]), *digests, sealed_at, witness)
 
     def for_journal(self, incarnation: int) -> dict[str, Any]:

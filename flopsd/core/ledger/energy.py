@@ -106,7 +106,7 @@ def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, 
             low, high = (whole_number(entry["publishedFjPerFlop"][end]) for end in ("low", "high"))
             flop, doubt = whole_number(entry["measuredFlop"]), whole_number(entry["doubtFlop"])
             if not flop or not isinstance(entry["withinMargin"], bool):  # 1 would equal true
-                raise ValueError("energy is compared with no FLOP, or to no result")
+                raise ValueError("a comparison of energy needs measuredFlop above 0 and withinMargin true or false")
             one = ComparedEnergy(millijoules(entry["energyJoules"]), nanoseconds(entry["deviceSeconds"]), flop, doubt)
             found.append({Published(str(entry["part"]), str(entry["precision"]), low, high): one})
     return added_up(found)

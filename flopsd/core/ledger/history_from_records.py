@@ -104,7 +104,7 @@ def _take(history: History, record: Record) -> None:
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "declaration":
         if not isinstance(record["sessions"], list) or not all("facts" in one for one in record["sessions"]):
-            raise JournalDamagedError("a declaration without its sessions and their facts", code=MALFORMED)
+            raise JournalDamagedError("a declaration needs a list of sessions, each with its facts", code=MALFORMED)
         take_sessions(history, record)
     elif kind == "sealed":
         history.seals.add(EarlierSeal.from_record(record))
@@ -153,20 +153,20 @@ def _refuse_place(history: History, begin: Record) -> None:
     """Raise JournalDamagedError if a `begin` may not come at this position."""
     if history.is_rotated:
         raise JournalDamagedError(
-            "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
+            "a 'begin' record after the journal was rotated: the run continues in another journal", code="law_1"
         )
     if begin["incarnation"] != len(history.incarnations) + 1:
         raise JournalDamagedError(
-            f"incarnation {begin['incarnation']} where {len(history.incarnations) + 1} comes next", code="law_1"
+            f"incarnation {begin['incarnation']}, expected {len(history.incarnations) + 1}", code="law_1"
         )
     if not history.incarnations:
         return
     if "continues" in begin:
-        raise JournalDamagedError("only the first 'begin' of a journal continues another one", code="law_1")
+        raise JournalDamagedError("only the first 'begin' of a journal may have 'continues'", code="law_1")
     first = history.incarnations[0].begin
     for name in _OF_ALL:
         if begin.get(name) != first[name]:
-            raise JournalDamagedError(f"{name} {begin.get(name)!r:.80} in a journal of {first[name]!r}", code="law_1")
+            raise JournalDamagedError(f"{name} is {begin.get(name)!r:.80}, not {first[name]!r}", code="law_1")
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
@@ -207,7 +207,7 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
                 remainder(after)
             except ValueError as fault:
                 raise JournalDamagedError(
-                    f"phases of device {seen.device.uid} have more than there is", code="law_9"
+                    f"the phases of device {seen.device.uid} exceed its totals", code="law_9"
                 ) from fault
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
             raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up", code="law_5")
@@ -219,7 +219,7 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
         uid = incarnation.devices[count(number)].device.uid
         since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
         if count(begin_ns, signed=True) < since or count(end_ns, signed=True) > tallies[uid].watermark_ns:
-            text = f"a gap of device {uid} overlaps another one, or lies outside of the device's time"
+            text = f"a gap of device {uid} overlaps another one or lies outside the device's time"
             raise JournalDamagedError(text, code="law_6")
         incarnation.gaps_until[number] = end_ns
         grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)

@@ -33,17 +33,17 @@ def refuse_counted(start: Tally, since_ns: int | None) -> None:
     if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
         raise JournalDamagedError("a device has counts before its first reading", code="law_12")
     if since_ns is not None and start.begin_ns < since_ns:
-        raise JournalDamagedError("a device is tracked from before the first incarnation began", code="law_12")
+        raise JournalDamagedError("a device's account begins before the first daemon start", code="law_12")
 
 
 def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
     """Raise JournalDamagedError if time runs back from `before_ns` to a record's `at_ns`, or a tally is beyond it."""
     if at_ns < before_ns:
         raise JournalDamagedError(
-            f"time runs backwards, by {before_ns - at_ns} ns since the record before", code="law_13"
+            f"time runs backwards: the record is {before_ns - at_ns} ns before the previous one", code="law_13"
         )
     if any(tally.watermark_ns > at_ns + LEAD_NS for tally in tallies):
-        raise JournalDamagedError("a device is accounted for beyond the time of its record", code="law_13")
+        raise JournalDamagedError("a device's account ends after the time of its record", code="law_13")
 
 
 def refuse_context(context: Mapping[str, Any]) -> None:
@@ -51,9 +51,9 @@ def refuse_context(context: Mapping[str, Any]) -> None:
     run, node = context["run"], context["node"]
     for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
         if whole.keys() != members:
-            raise ValueError("the context does not have its members")
+            raise ValueError("the context, its run or its node lacks a member or has an unknown one")
     if not isinstance(node["jobNodes"], list):
-        raise ValueError("the nodes of a job are a list")
+        raise ValueError("jobNodes must be a list")
     for value in (context["attempt"], run["platform"], *node["jobNodes"]):
         text(value)
     for value in (run["jobName"], run["jobArn"], node["instanceType"]):

@@ -17,9 +17,11 @@ def refuse_impossible(view: RunView) -> None:
     for one in view.devices:
         uid = one.device.uid
         if one.recovered_ns > one.gap_ns:
-            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was", code="law_11")
+            raise JournalDamagedError(f"device {uid}: more gap time was recovered than its gaps have", code="law_11")
         if sum(tally.energy_ns for tally in one.tallies) > one.job_ns:
-            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was", code="law_11")
+            raise JournalDamagedError(
+                f"device {uid}: energy covers more time than the device's job time", code="law_11"
+            )
 
 
 def refuse_double_counting(history: History) -> None:
@@ -54,8 +56,8 @@ def _refuse_tally(rated: RatedTally) -> None:
         )
     if entry.part_id is not None and entry.part_id not in rated.rating.table.rows_of(entry.device):
         raise JournalDamagedError(
-            f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have for "
-            f"{entry.device.model!r} by its name and PCI id",
+            f"the journal rates {rated.uid} by row {entry.part_id!r}, which in the peak table does not match its name "
+            f"{entry.device.model!r} and PCI id",
             code="peak_row_other",
         )
     most = max_counted_flop(limits, tally.job_ns)

@@ -54,7 +54,7 @@ def isolation_from(record: Record) -> Isolation:
     job_user, continues = record["job_user"], record["continues"]
     job_container, files_private = record["job_container"], record["files_private"]
     if not type(files_private) is type(job_container) is bool or len(record) != 6:
-        raise ValueError("the isolation does not have its members")
+        raise ValueError("the isolation lacks a member or has an unknown one")
     return Isolation(
         count(record["daemon_user"]),
         None if job_user is None else count(job_user),
@@ -120,10 +120,10 @@ def key_from(value: object) -> Mapping[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise TypeError("the key of a ledger is an object")
+        raise TypeError("isolation.key must be null or an object")
     if value["kind"] == "file":
         if value != key_file(int(value["ownerUser"]), int(value["mode"], 8)):
-            raise ValueError("the key of a ledger is not described as flopsd does")
+            raise ValueError("isolation.key is not as flopsd writes it")
     elif value != {"kind": text(value["kind"])}:
-        raise ValueError("a key that is not a file has no owner")
+        raise ValueError("isolation.key of a key that is not a file must have a kind only")
     return value

@@ -87,8 +87,8 @@ class NodeCheck:
         self._segments = SegmentCheck()
         if len(self._rank_of) < len(self._job_nodes):
             raise LedgerError(
-                "the list of the job's nodes has one name twice: it has no one rank",
-                hint="give each node a name of its own",
+                "the job's node list has a name twice, so the rank of that node is ambiguous",
+                hint="give each node a different name",
                 code="rank_differs",
             )
         if declared_nodes is not None and declared_nodes > MOST_NODES:
@@ -183,6 +183,6 @@ class NodeCheck:
 def _too_many(nodes: int) -> LedgerError:
     return LedgerError(
         f"a job of {nodes} nodes: at most {MOST_NODES} can be merged",
-        hint="merge its parts into several ledgers; nothing adds these up to one job",
+        hint="merge parts of the job into several ledgers; flopsd cannot add those up to one job",
         code="too_many_nodes",
     )

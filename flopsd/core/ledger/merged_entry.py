@@ -90,16 +90,18 @@ def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
     """Raise KeyError, TypeError, ValueError for an entry that neither function above makes; `sums` are its sums."""
     known, job = sums.for_ledger(), entry["kind"] == "job"
     if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):
-        raise ValueError("a child's entry does not have its members")
+        raise ValueError("the entry of a child lacks a member or has an unknown one")
     if any(entry[name] != value for name, value in known.items()):
         raise ValueError("the sums of a child are not written as flopsd writes them")
     keyids, digests = entry["keyids"], (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"])
     if not all(map(is_digest, digests)):
-        raise ValueError("the digest of a child, its keys or its peak table is not a SHA-256")
+        raise ValueError("the digest of a child, of a key or of a peak table is not a SHA-256")
     if not keyids or keyids != sorted(set(keyids)):
-        raise ValueError("a child names no key that signed it, or one twice")
+        raise ValueError("a child must list the keys that signed it, sorted and each once")
     if entry["name"] != f"{entry['run' if job else 'node']}/{entry['sha256'][:16]}":
-        raise ValueError(f"a child's name is {entry['name']!r:.80}, which does not follow from its digest")
+        raise ValueError(
+            f"a child's name is {entry['name']!r:.80}, which does not follow from its node or run and its digest"
+        )
 
 
 def _segment(predicate: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -169,7 +169,7 @@ def _reasons_from(said: Iterable[Mapping[str, Any]], architecture: object) -> fr
     notes = map(note_from, said)
     reasons = frozenset(Note(one.code, tuple(sorted(one.parameters))) for one in notes)
     if (architecture is None) != bool(reasons):
-        raise ValueError("an architecture basis, or a reason why there is none, and not both")
+        raise ValueError("a child needs either an architecture basis or a reason why it has none, not both")
     return reasons
 
 
@@ -194,7 +194,7 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
 def _methods_from(listed: Iterable[str]) -> frozenset[str]:
     methods = frozenset(listed)
     if not methods or not methods <= {*METHODS}:
-        raise ValueError("a measured figure comes from no known counter")
+        raise ValueError("the method of the executed figure is missing or unknown")
     return methods
 
 
@@ -206,7 +206,7 @@ def _claimed_from(entry: Mapping[str, Any]) -> Claimed:
     """Claims of any process: a sum does not distinguish between processes."""
     claims = {_claim_of(claim): figures_from(claim["flop"]) for claim in entry["claims"]}
     if not claims:
-        raise ValueError("asClaimed without a claim: it is null where no process claims anything")
+        raise ValueError("asClaimed has no claims: it must be null where no process claims anything")
     return Claimed(_guidelines_from(entry), claims)
 
 

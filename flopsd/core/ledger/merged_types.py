@@ -33,7 +33,7 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
     for name in ("name", "run"):
         entry.text(name)
     if not node and any(raw[name] is not None for name in ("node", "rank", "instanceType", "ended")):
-        raise ValueError("a job has no node, rank, instanceType and end")
+        raise ValueError("a job must have null for node, rank, instanceType and ended")
     if node:
         entry.text("node")
     entry.maybe_text("instanceType")
@@ -43,20 +43,20 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
         if not isinstance(raw[name], bool):
             entry.wrong(name, "true or false")
     if not node and raw["segment"] is not None:
-        raise ValueError("a job is not a segment")
+        raise ValueError("a job must have null for segment")
     _segment(entry)
     versions, tables = entry.texts("flopsdVersions"), entry.texts("peakTableSha256")
     if not versions or not tables or (node and (len(versions), len(tables)) != (1, 1)):
-        raise ValueError("a child has no version or peak table, or a node several")
+        raise ValueError("a child needs a flopsd version and a peak table, a node exactly one of each")
     _times(entry, node=node)
     executed, gaps = raw["totals"]["executed"], raw["coverage"]["gapSecondsByReason"]
     if not (executed["byEvidence"].keys() <= _EVIDENCE and executed["byPhase"].keys() <= _PHASES):
-        raise ValueError("a child has figures of an unknown evidence or phase")
+        raise ValueError("a child has figures for an unknown kind of evidence or phase")
     if not gaps.keys() <= _REASONS:
-        raise ValueError("a child has gaps of an unknown reason")
+        raise ValueError("a child has gaps with an unknown reason")
     _declared(entry.object("declared"), conflict=not node)
     if in_lineage != ("completeness" in raw):
-        raise ValueError("completeness is of the children of a lineage, and of no others")
+        raise ValueError("a child of a lineage must have completeness, a child of a job must not")
     if in_lineage:
         completeness = entry.object("completeness")
         _exactly(completeness, {"complete", "missing"})
@@ -82,7 +82,7 @@ def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
     else:
         predicate.object("lineage").text("name")
     if raw["lineage" if is_job else "run"] is not None or (nodes and not is_job):
-        raise ValueError("a job has no lineage, and a lineage neither run nor nodes")
+        raise ValueError("a job must have null for lineage; a lineage must have null for run and no job nodes")
 
 
 def _segment(entry: FieldReader) -> None:
@@ -98,26 +98,26 @@ def _segment(entry: FieldReader) -> None:
     _journal(journal)
     if before is None:
         if number != 1 or not segment.raw("isContinued"):
-            raise ValueError("a segment continues none and is not the first, or is the only one")
+            raise ValueError("a segment that continues no other must have number 1 and be continued by another")
         return
     _exactly(before, {"number", *IDENTITY})
     _journal(before)
     if before.whole("number", 1, MAX_SEGMENT) != number - 1:
-        raise ValueError("a segment continues another one than that before it")
+        raise ValueError("a segment must continue the one with the number before its own")
 
 
 def _journal(journal: FieldReader) -> None:
     if not is_digest(journal.raw("sha256")) or not is_digest(journal.raw("headSha256")):
-        raise ValueError("a segment's journal has no digests")
+        raise ValueError("the digests of a segment's journal are missing or malformed")
     if min(whole_number(journal.raw(name)) for name in ("bytes", "records")) < 1:
-        raise ValueError("a segment's journal has no records")
+        raise ValueError("a segment's journal must have at least one byte and one record")
 
 
 def _times(entry: FieldReader, *, node: bool) -> None:
     """Check periods and device times; a job has one period of time, without devices."""
     periods, times = list(entry.objects("periods")), list(entry.objects("deviceTimes"))
     if not isinstance(entry.raw("deviceTimes"), list) or not periods or (not node and (times or len(periods) > 1)):
-        raise ValueError("a child has no period or no list of device times, or a job has those of a node")
+        raise ValueError("a node needs periods and a list of device times; a job needs one period and no device times")
     for number, period in enumerate(periods, start=1):
         _exactly(period, _PERIOD)
         period.text("bootId")
@@ -126,7 +126,7 @@ def _times(entry: FieldReader, *, node: bool) -> None:
         if period.raw("incarnation") != (number if node else None) or isinstance(period.raw("incarnation"), bool):
             period.wrong("incarnation", f"{number}, or null in a job")
         if not node and (period.raw("attempt") is not None or period.raw("bootId")):
-            raise ValueError("a job has no attempt and no boot")
+            raise ValueError("the period of a job must have no attempt and no boot id")
         _span(period, "beginNs", "endNs", "wallOffsetNs")
     for one in times:
         _exactly(one, _DEVICE_TIMES)
@@ -139,7 +139,7 @@ def _times(entry: FieldReader, *, node: bool) -> None:
 def _span(times: FieldReader, *names: str) -> None:
     begin, end, *_ = (whole_number(times.raw(name), signed=True) for name in names)
     if begin > end:
-        raise ValueError("a time ends before it begins")
+        raise ValueError("a period or a device's time ends before it begins")
 
 
 def _declared(declared: FieldReader, *, conflict: bool) -> None:

@@ -78,10 +78,10 @@ class Continued(NamedTuple):
         """The inverse of `for_journal`. Raises KeyError, TypeError or ValueError."""
         run, sha256, head_sha256 = record["run"], record["sha256"], record["head_sha256"]
         if len(record) != 6 or len(run) != 3:
-            raise ValueError("what a journal continues does not have its members")
+            raise ValueError("'continues' lacks a member or has an unknown one")
         number, size, records = (count(record[name]) for name in ("segment", "bytes", "records"))
         if not (is_digest(sha256) and is_digest(head_sha256)) or min(number, size, records) < 1:
-            raise ValueError("a journal continues a segment without a number, records or their digests")
+            raise ValueError("'continues' needs a number, bytes and records, each at least 1, and two digests")
         counted = tuple(_counted(one) for one in run["devices"])
         before = SegmentFacts(number, size, records, sha256, head_sha256)
         return cls(before, count(run["records"]), count(run["daemon_starts"]), counted)

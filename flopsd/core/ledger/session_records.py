@@ -35,17 +35,17 @@ def _session(history: History, record: Record) -> None:
         refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(
-            f"session {name!r:.60} declares what cannot be read: {fault!r:.200}", code="law_10"
+            f"session {name!r:.60} has unreadable declarations or counters: {fault!r:.200}", code="law_10"
         ) from fault
     if session.facts.get("device", facts.get("device")) != facts.get("device"):
         raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
     if "facts" in record and facts.get("model_config") != record["facts"].get("model_config"):
-        raise JournalDamagedError(f"session {name!r:.60} declares longer texts than a model has", code="law_10")
+        raise JournalDamagedError(f"session {name!r:.60} has a model_config with too long texts", code="law_10")
     session.facts, session.refused = facts, refused
     history.has_counts = history.has_counts or refused is not None
     if "before" in record:
         if history.continues is None:
-            raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
+            raise JournalDamagedError("a session has counters of an earlier segment, but there is none", code="law_1")
         history.work_before[name] = before
         history.has_counts = history.has_counts or counted_flop(before) > 0
     history.has_counts = history.has_counts or counted_flop(work) > 0
@@ -54,7 +54,7 @@ def _session(history: History, record: Record) -> None:
             continue  # a phase without counters is left out
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
-            raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
+            raise JournalDamagedError(f"the counters of session {name!r:.60} decreased", code="law_10")
         known.update(counters)
         if is_impossible(known):
-            raise JournalDamagedError(f"session {name!r:.60} saw more kernels than a device runs", code="law_10")
+            raise JournalDamagedError(f"session {name!r:.60} reports more kernels than a device can run", code="law_10")

@@ -35,7 +35,7 @@ def refused_line(code: str, fault: JournalDamagedError) -> Note:
 
 def refuse_end(reason: object, exit_code: object) -> None:
     if not isinstance(reason, str) or reason not in END_REASONS:
-        raise JournalDamagedError(f"an end for the reason {reason!r:.60}", code=_MALFORMED)
+        raise JournalDamagedError(f"the end has an unknown reason: {reason!r:.60}", code=_MALFORMED)
     if exit_code is not None and type(exit_code) is not int:
         raise JournalDamagedError("the exit code of an end is not an integer", code=_MALFORMED)
 
@@ -49,7 +49,7 @@ def refuse_policies(found: Any) -> None:
 def refuse_replay(found: Any) -> None:
     """Raise JournalDamagedError for a fact that is not a recording."""
     if found is not None and not is_recording(found):
-        raise JournalDamagedError("its replay names no recording", code=_MALFORMED)
+        raise JournalDamagedError("'replay' must have the texts recording, sha256 and origin", code=_MALFORMED)
 
 
 def is_recording(found: object) -> bool:
@@ -67,4 +67,4 @@ def refuse_recovered(found: Any) -> None:
     whole_number(found["cutBytes"])
     cut = is_digest(found["cutSha256"]) and (kept is None or isinstance(kept, str))
     if not (reasons and known and cut):
-        raise JournalDamagedError("its `recovered` is not one that a daemon writes", code=_MALFORMED)
+        raise JournalDamagedError("its 'recovered' is not as flopsd writes it", code=_MALFORMED)

@@ -152,7 +152,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
 def _share_from(name: str, record: Record) -> Tally:
     split_bucket(name)
     if {"phases", "running", "counters", "energy_at_ns", "number"} & record.keys():
-        raise ValueError(f"the share of phase {name!r:.80} has what no share has")
+        raise ValueError(f"phase {name!r:.80} has members that only a device's totals may have")
     return tally_from_record(record, 0)
 
 

@@ -231,7 +231,7 @@ def _threshold(entry: FieldReader, quantities: Sequence[Quantity]) -> Threshold:
             part.wrong("of_base", "a fraction of whole numbers up to 1e9")
         if not WITH_BASE.isdisjoint(quantities):
             # That would need another formula: `own > (F - 1) x base`, and any base at all for F below 1.
-            part.problem("of_base", "cannot be of a base+ quantity: base+updates above 4/3 is updates above 1/3")
+            part.problem("of_base", "cannot use a base+ quantity: for base+updates above 4/3 write updates above 1/3")
         return Threshold(None, of_base, at_least)
     raw = entry.raw(name)
     flop = Fraction(raw) if is_whole(raw) and raw > 0 else entry.fraction(name)

@@ -76,7 +76,7 @@ def test_a_sum_is_written_and_read_back_exactly(a: LedgerSums) -> None:
     assert not a.absent or found.absent == {*first, *more}
     assert sums_of_ledger(a.for_ledger(whole=False)).executed.high_flop is None
     empty = replace(a, claimed=Claimed(a.guidelines, {})).for_ledger()  # the format has null where nothing is claimed
-    with pytest.raises(ValueError, match="asClaimed without a claim"):
+    with pytest.raises(ValueError, match="asClaimed has no claims"):
         sums_of_ledger(empty)
 
 

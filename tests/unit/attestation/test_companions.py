@@ -304,7 +304,7 @@ def test_a_note_of_deliveries_names_no_file_elsewhere(tmp_path: Path) -> None:
     Deliveries(run.state, run.clock).note(sealed.ledger, [tmp_path / "there.json"])
     note = run.state.deliveries
     note.write_text(note.read_text().replace('"journal":', '"../../etc/passwd":'))
-    with pytest.raises(Exception, match="it is not what flopsd wrote"):
+    with pytest.raises(Exception, match="its content is not as flopsd writes it"):
         read_deliveries(note)
 
 

@@ -351,7 +351,7 @@ def test_a_note_that_flopsd_did_not_write_costs_no_ledger_and_is_not_replaced(tm
     sealer.folder.deliveries.write_text(note)
     assert sealer.seal() == {tmp_path / "far.json": None}
     assert sealer.folder.deliveries.read_text() == note
-    with pytest.raises(StorageError, match="which ledgers still have to be copied is not known"):
+    with pytest.raises(StorageError, match="cannot tell which ledgers still have to be copied"):
         sealer.deliver()
 
 

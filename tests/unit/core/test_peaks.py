@@ -96,7 +96,7 @@ def test_the_pci_id_finds_a_row_and_a_contradiction_finds_none() -> None:
     assert table().resolve(device("NVIDIA H100 SXM5 64GB HBM3", 0x2330)).id == "h100-sxm5-80gb"
     with pytest.raises(UnknownDeviceError, match="matches more than one row"):
         table().resolve(device("NVIDIA H200", 0x2330))
-    with pytest.raises(UnknownDeviceError, match="than h100-sxm5-80gb, whose id it is: neither is believed"):
+    with pytest.raises(UnknownDeviceError, match="the id is that of h100-sxm5-80gb, the name another chip's"):
         table().resolve(device("NVIDIA GB300 NVL72", 0x2330))
 
 

@@ -87,7 +87,7 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
     path.write_text("no note")
     assert starts(late, clock, 60) == []
     assert shown(late) is None
-    assert caplog.text.count("which ledgers still have to be copied is not known") == 1
+    assert caplog.text.count("cannot tell which ledgers still have to be copied") == 1
     note(path, Delivery.PENDING)
     assert starts(late, clock, 60) == []
     assert shown(late) == 1

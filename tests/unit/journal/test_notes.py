@@ -63,7 +63,9 @@ def test_what_flopsd_did_not_write_is_no_note_of_deliveries(tmp_path: Path, data
     if is_taken:
         read_deliveries(note)
         return
-    with pytest.raises(StorageError, match="is not known: .*deliveries.json: it is not what flopsd wrote") as caught:
+    with pytest.raises(
+        StorageError, match="to be copied: .*deliveries.json: its content is not as flopsd writes it"
+    ) as caught:
         read_deliveries(note)
     assert "flopsd copy" in caught.value.hint
 

@@ -195,7 +195,7 @@ def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
     ended = state.journal.read_bytes()
     with monkeypatch.context() as sick:
         replace_call(sick, call, failing(errno.EIO))
-        with pytest.raises(JournalError, match=r"cannot be finished: Input/output error"):
+        with pytest.raises(JournalError, match=r"cannot finish the interrupted rotation of .*: Input/output error"):
             settle_next(state, None)
     assert (state.journal.read_bytes(), state.next_journal.read_bytes()) == (ended, whole)
     settle_next(state, None)

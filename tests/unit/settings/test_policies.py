@@ -134,10 +134,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"greater_than": "1/3"}, "greater_than: must be from 1 to below 1e40, divided by 1e9 at most, is '1/3'"),
     ({"greater_than": "1e25/1000000001"}, "divided by 1e9 at most"),
     ({"greater_than": {"of_base": "1/1000000001"}}, "of_base: must be a fraction of whole numbers up to 1e9"),
-    ({"greater_than": {"of_base": "4/3"}, "quantity": "base+updates"}, "of_base: cannot be of a base+ quantity"),
+    ({"greater_than": {"of_base": "4/3"}, "quantity": "base+updates"}, "of_base: cannot use a base+ quantity"),
     (
         {"quantity": {"ordinary_base": "updates", "systemic_base": "base+cumulative"}},
-        "greater_than.of_base: cannot be of a base+ quantity",
+        "greater_than.of_base: cannot use a base+ quantity",
     ),
     ({"when": {"base.flop": {"above": "1e40"}}}, "when.base.flop.above: must be a count of FLOP from 1 to below 1e40"),
     ({"when": {"base.flop": {"above": "9" * 5000}}}, f"when.base.flop.above: '{'9' * 59} is not a count like"),
