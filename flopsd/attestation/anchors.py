@@ -1,7 +1,7 @@
-"""Compare checkpoint lines that left the host with the journal: what a log service keeps cannot be edited here.
+"""Compare the journal with checkpoint lines that left the host: lines in a log service cannot be edited on the host.
 
 A line on the journal's chain proves that the journal up to that record existed when the log service received the line.
-A line off the chain proves that this is not the journal of that time, unless another process than the daemon printed
+A line off the chain proves that this is not the journal of that time, unless a process other than the daemon printed
 it.
 """
 
@@ -43,10 +43,10 @@ class AnchorComparison:
     first: Anchor
     last: Anchor
     anchors: int  # distinct checkpoints
-    behind: int  # records sealed after the last one
+    behind: int  # records sealed after the last checkpoint line
     skipped: SkippedLines
-    lag_ms: tuple[int, int] | None  # from the journal's time of a record to its ingestion: minimum and maximum
-    foreign: ForeignLines  # printed by another process than the daemon
+    lag_ms: tuple[int, int] | None  # minimum and maximum time from a record to the ingestion of its line
+    foreign: ForeignLines  # printed by a process other than the daemon
 
     def for_json(self) -> dict[str, Any]:
         return {
@@ -66,7 +66,7 @@ class AnchorComparison:
 
 @dataclass(slots=True)
 class _Chain:
-    """Head and end of every record of a journal, in 40 bytes each, and the records that begin a daemon start."""
+    """The head and end of every record of a journal, in 40 bytes each, and the records that begin a daemon start."""
 
     heads: bytearray = field(default_factory=bytearray)
     ends: array[int] = field(default_factory=lambda: array("Q"))
@@ -83,8 +83,8 @@ class _Chain:
 
 
 class _Found:
-    """The daemon's lines in logs, in 24 bytes for each record: what its line says, and when that was first received. A
-    run of months has more lines than memory."""
+    """The daemon's lines in logs, in 24 bytes a record: a digest of the line, and when the line was first received. The
+    lines of a run of months do not fit into memory."""
 
     def __init__(self, records: int) -> None:
         self._said, self._ingested_ms = bytearray(_SAID_BYTES * (records + 1)), array("q", bytes(8 * (records + 1)))
@@ -93,12 +93,12 @@ class _Found:
         self.last: Anchor | None = None
 
     def add(self, anchor: Anchor) -> bool:
-        """Note a line about a record of the journal; false if an earlier one says something else of it."""
+        """Add a line about a record of the journal; return False if an earlier line of that record contradicts it."""
         at, said = anchor.records, _said(anchor.incarnation, anchor.figures)
         is_new, ingested_ms = not self.has(at), anchor.ingested_ms or _NEVER
         if not is_new and self._said_of(at) != said:
             return False
-        is_earliest = is_new or ingested_ms < self._ingested_ms[at]  # repeated: the earliest ingestion counts
+        is_earliest = is_new or ingested_ms < self._ingested_ms[at]
         if is_new:
             self.anchors += 1
             self._said[_SAID_BYTES * at : _SAID_BYTES * (at + 1)] = said
@@ -112,7 +112,7 @@ class _Found:
         return self._ingested_ms[records] != 0
 
     def says(self, records: int, incarnation: int, figures: Figures) -> bool:
-        """Whether the line of a record has these figures in that daemon start."""
+        """Whether the line of the record states this daemon start and these figures."""
         return self._said_of(records) == _said(incarnation, figures)
 
     def ingested_ms(self, records: int) -> int | None:
@@ -132,9 +132,9 @@ def compare_anchors(
     files: Sequence[Path], journal: Path, facts: JournalFacts, history: History, table: PeakTable,
     secrets: Sequence[bytes],
 ) -> AnchorComparison:  # fmt: skip
-    """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`; those of
-    daemon starts whose secret is among `secrets` are first separated from lines that another process printed. Raises
-    NotVerifiedError if one is not on its chain or has other figures, or if there are none."""
+    """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`. Where the
+    secret of a daemon start is among `secrets`, lines that another process printed are first set apart. Raises
+    NotVerifiedError if a line is not on the journal's chain or has other figures, or if there is none."""
     chain = _Chain()
     for line in read_journal(journal):
         chain.add(line)
@@ -147,7 +147,7 @@ def compare_anchors(
         )
 
     def line_of(records: int) -> Anchor:
-        """The daemon's first line of a record, for a message: no line is kept."""
+        """The daemon's first line of a record, for a message; read again, since no line is kept."""
         return next(one for one in lines(SkippedLines()) if one.records == records and not judge.is_foreign(one))
 
     for anchor in lines(skipped):
@@ -201,7 +201,7 @@ def _check_figures(
     line_of: Callable[[int], Anchor],
 ) -> tuple[int, int] | None:  # fmt: skip
     """Recompute the figures of each line from the journal up to its record, and refuse `foreign` lines if the daemon's
-    own are missing. Returns the minimum and maximum time from writing a record to the ingestion of its line."""
+    own lines are missing. Return the minimum and maximum milliseconds from a record to the ingestion of its line."""
     history, run, head, least, most = History(), GrowingRun(table), "", _NEVER, -_NEVER
     for line in read_journal(journal):
         if line.number > facts.records:
@@ -235,7 +235,7 @@ def _text(figures: Figures) -> str:
 
 
 def _unix_ms(utc: str) -> int | None:
-    """Unix milliseconds of a time in a record; None for what is none."""
+    """Unix milliseconds of a time in a record; None if it is not a time."""
     try:
         return utc_ns(utc) // 1_000_000
     except ValueError:

@@ -1,4 +1,4 @@
-"""What comparing two ledgers of one run on one node found."""
+"""The result of comparing two ledgers of one run on one node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flopsd.core.rounding import format_flop
 
 
 class Relation(str, Enum):
-    """What the other ledger is to this one."""
+    """The relation of the other ledger to this one."""
 
     SAME = "same length"
     EARLIER = "earlier seal"
@@ -21,8 +21,8 @@ class Relation(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """`records`, `bytes` and `flop` are how much longer the longer one is; a figure that either lacks is None.
-    `common_records`: how far both chains are the same. `listed`: the longer one's journal names the shorter one."""
+    """`records`, `bytes` and `flop`: the longer ledger less the shorter; None for a figure that either lacks.
+    `common_records`: the length of the common chain. `listed`: whether the longer one's journal names the shorter."""
 
     ledger: str
     other: str

@@ -1,4 +1,4 @@
-"""Add a second party's signature to a ledger that it verified. The payload does not change."""
+"""Add the signature of a second party that has verified the ledger. The payload does not change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flopsd.system.atomic_files import replace_file
 
 @dataclass(frozen=True, slots=True)
 class Countersigned:
-    """The ledger, and whether a signature of this key was added or already present."""
+    """The ledger, whether a signature was added (False: the key's was present already), and how many it has now."""
 
     ledger: Path
     added: bool
@@ -29,9 +29,9 @@ class Countersigned:
 
 
 def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path | None = None) -> Countersigned:
-    """Add the signature of `key` to the verified `ledger`, and write it to `output`, by default in place. All other
-    fields of envelope and signatures are kept. Raises NotVerifiedError if the file is no longer the verified one,
-    SigningKeyError, LedgerError."""
+    """Add the signature of `key` to the verified `ledger`, and write the file to `output`, by default in place. All
+    other fields of the envelope and its signatures are kept. Raises NotVerifiedError if the file has changed since it
+    was verified, SigningKeyError, LedgerError."""
     data = before = read_ledger(ledger)
     envelope = parse_envelope(data)
     changed = NotVerifiedError(
@@ -52,7 +52,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
         verify_signatures(again, [key.public], 1)
         if again.payload != verified.payload:
             raise LedgerError(f"adding a signature would change the payload of {ledger}")
-        if is_same and read_ledger(ledger) != before:  # a key service takes seconds, in which a run may be sealed again
+        if is_same and read_ledger(ledger) != before:  # sealed again while a slow key service signed
             raise changed
     if not present or not is_same:
         try:
@@ -63,7 +63,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
 
 
 def _with_signature(data: bytes, keyid: str, signature: bytes) -> bytes:
-    """The envelope file with one more signature, in the layout of sealing; unknown fields are kept."""
+    """The envelope file with one more signature, in the layout that sealing writes; unknown fields are kept."""
     document: dict[str, Any] = parse_json(data, "the ledger")
     document["signatures"].append({"keyid": keyid, "sig": encode64(signature)})
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

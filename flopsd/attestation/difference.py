@@ -1,4 +1,4 @@
-"""The first difference between a document as it was computed again and as it was signed."""
+"""The first difference between a recomputed document and the signed one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flopsd.errors import NotVerifiedError
 def refuse_difference(
     again: Mapping[str, Any], signed: Mapping[str, Any], source: str, code: str = "statement_differs"
 ) -> None:
-    """Raises NotVerifiedError if the signed statement differs from `again`, which was computed from `source`."""
+    """Raises NotVerifiedError if the signed statement differs from `again`, which was recomputed from `source`."""
     if again == signed and _has_the_same_flags(again, signed):  # the usual case, and fast
         return
-    if json.dumps(again) == json.dumps(signed):  # tuples and lists, for one
+    if json.dumps(again) == json.dumps(signed):  # equal as JSON: tuples and lists, for instance
         return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
@@ -25,7 +25,7 @@ def refuse_difference(
 
 
 def _has_the_same_flags(again: Any, signed: Any) -> bool:
-    """Whether two equal documents have true and false in the same places: `==` takes true for 1."""
+    """Whether two equal documents have true and false in the same places: for `==`, true equals 1."""
     pairs = [(again, signed)]
     while pairs:
         one, other = pairs.pop()

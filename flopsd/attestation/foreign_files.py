@@ -1,4 +1,4 @@
-"""What a ledger's figures and findings follow from that is not flopsd's own: peak tables and policies of others."""
+"""Peak tables and policies that a ledger's figures and findings rest on and that flopsd does not ship."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class ForeignFile:
-    """A file that flopsd does not ship. `file`: the name of the one that the user gave by hand; empty: not given.
-    `beside`: the name of the file that came with the ledger as that; empty: none did."""
+    """A file that flopsd does not ship. `file`: its name if the user gave it, else empty. `beside`: its name if it lies
+    next to the ledger, else empty."""
 
     kind: str
     sha256: str
@@ -34,7 +34,7 @@ class ForeignFile:
 
     @property
     def word(self) -> str:
-        """What it stands under in a headline."""
+        """Its name in a headline."""
         return self.what.upper()
 
     @property
@@ -54,8 +54,8 @@ class ForeignFile:
 
 
 def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | None = None) -> tuple[ForeignFile, ...]:
-    """In the order of the predicate, peak tables first. `ledger`: beside which its companions lie. Raises LookupError
-    or TypeError for a malformed one."""
+    """The files that a predicate names and flopsd does not ship, in its order, peak tables first. `ledger`: its
+    companions lie next to it. Raises LookupError or TypeError for a malformed predicate."""
     method = predicate["method"]
     named = method["peakTableSha256"]
     found = [(PEAKS, str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
@@ -72,6 +72,6 @@ def _with_files(one: ForeignFile, tables: Tables, ledger: Path | None) -> Foreig
 
 
 def companions_of(predicate: Mapping[str, Any], tables: Tables) -> dict[str, bytes]:
-    """The companions of a ledger by name, from the files that `tables` was given."""
+    """The companions of a ledger by name, taken from the files given to `tables`."""
     found = ((one, tables.given(one.sha256)) for one in foreign_files(predicate, tables))
     return {companion_name(one.kind, one.sha256): given[1] for one, given in found if given is not None}

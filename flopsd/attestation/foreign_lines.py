@@ -1,8 +1,8 @@
-"""Checkpoint lines that another process printed: their codes are not the daemon's, where its secret is disclosed.
+"""Checkpoint lines that another process printed. Where the daemon's secret is disclosed, their codes give them away.
 
-A foreign line refutes nothing if the log shows that the daemon itself was printing: then the job, or whoever else can
-write there, added it. It refutes like any other line that is not on the chain where the daemon's own lines are missing,
-since a sender who rewrites the whole journal, with a secret of his own, makes every line of the true daemon foreign.
+If the log shows that the daemon was printing, a foreign line refutes nothing: the job, or another writer to the log,
+added it. If the daemon's own lines are missing, it refutes the journal as any line off the chain does: a sender who
+rewrites the whole journal with his own secret makes every line of the true daemon foreign.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from flopsd.core.ledger.statement import secrets_in
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.codes import by_sha256, code, first_key, next_key, print_key
 
-# A daemon's line may be about a record that the ledger lacks, but not many weeks of checkpoints later.
+# A daemon's line may be about a record after the end of the ledger, but not many weeks of checkpoints after it.
 FURTHER_LINES, FURTHER_LINES_IN_ALL = 100_000, 1_000_000
 LATE_MS = 600_000
 
 
 class _PrintKeys:
-    """The keys of what one daemon start printed, as far as they were asked for, in 32 bytes each."""
+    """The keys of the lines that one daemon start printed, 32 bytes each, computed as far as they are needed."""
 
     def __init__(self, secret: bytes, start: int, lines: int) -> None:
         self._next, self._keys, self.lines = first_key(secret, start), bytearray(), lines
@@ -40,7 +40,7 @@ class _PrintKeys:
 
 
 class LineJudge:
-    """Which lines the daemon printed. Those of a daemon start whose secret is not disclosed count as its own."""
+    """Decides which lines the daemon printed: all those of a daemon start whose secret is not disclosed."""
 
     def __init__(self, history: History, secrets: Sequence[bytes], begins: Sequence[int], records: int) -> None:
         """`begins`: the lines of the journal that begin a daemon start; `records`: how many lines it has."""
@@ -51,7 +51,7 @@ class LineJudge:
                 self._starts[incarnation.number] = _PrintKeys(secret, incarnation.number, end - begin)
 
     def is_foreign(self, anchor: Anchor) -> bool:
-        """Whether another process printed the line. Raises NotVerifiedError for more work than a daemon gives."""
+        """Whether another process printed the line. Raises NotVerifiedError for more work than a daemon can cause."""
         keys = self._starts.get(anchor.incarnation)
         if keys is None:
             return False
@@ -65,7 +65,7 @@ class LineJudge:
 
 @dataclass(slots=True)
 class _OfStart:
-    """Foreign lines of one daemon start, and what the log shows of the daemon's own lines."""
+    """Foreign lines of one daemon start, and which of the daemon's own lines the log holds."""
 
     first: Anchor
     last_ms: int | None  # the latest ingestion
@@ -90,8 +90,8 @@ class ForeignLines:
     def checkpoint(
         self, start: int, number: int, written_ms: int | None, received_ms: int | None, *, is_printed: bool
     ) -> None:
-        """Note a checkpoint with a code: record `number`, whether there is the daemon's line of it, and when that was
-        received. Raises NotVerifiedError."""
+        """Take a checkpoint with a code: record `number`, whether the log has the daemon's line of it, and when that
+        line was received. Raises NotVerifiedError."""
         if (of := self._starts.get(start)) is None:
             return
         if not is_printed:
@@ -104,7 +104,7 @@ class ForeignLines:
             _refuse(of.first, f"the line of record {number} was received {abs(lag_ms) // 60_000} minutes apart from it")
 
     def refuse_unexplained(self) -> None:
-        """Raises NotVerifiedError unless the daemon printed its lines for as long as foreign lines came."""
+        """Raises NotVerifiedError unless the daemon kept printing for as long as foreign lines were received."""
         for start, of in self._starts.items():
             if not of.printed:
                 _refuse(of.first, f"it has no line of the daemon for daemon start {start}")

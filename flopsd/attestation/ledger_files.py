@@ -1,4 +1,4 @@
-"""Write the files of a ledger so that a reader always finds files that match.
+"""Write the files of a ledger so that a reader finds matching files at any moment.
 
 Several files cannot be replaced at once. A ledger matches every journal that begins with its sealed part, so the longer
 journal is written first and the ledger last: in between, the older ledger lies next to a longer journal.
@@ -36,8 +36,8 @@ LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 
 class LedgerFiles(NamedTuple):
-    """The files of one ledger; no journal of a merged one. `companions`: the peak tables and policies that flopsd does
-    not ship, by name."""
+    """The files of one ledger; a merged ledger has no journal. `companions`: the peak tables and policies that flopsd
+    does not ship, by name."""
 
     ledger: Content
     journal: Content | None
@@ -45,7 +45,7 @@ class LedgerFiles(NamedTuple):
     companions: Mapping[str, Content] = MappingProxyType({})
 
     def beside(self, ledger: Path) -> dict[Path, Content]:
-        """Path and content of each if the ledger is called `ledger`, in the order of writing: the ledger is last."""
+        """Path and content of each file if the ledger is called `ledger`, in the order of writing: the ledger last."""
         found = {
             journal_beside(ledger): self.journal,
             **{companion_beside(ledger, name): content for name, content in self.companions.items()},
@@ -65,13 +65,13 @@ def public_key_beside(ledger: Path) -> Path:
 
 
 def all_beside(ledger: Path) -> tuple[Path, Path]:
-    """Where its journal and public key lie."""
+    """The paths of a ledger's journal and public key."""
     return journal_beside(ledger), public_key_beside(ledger)
 
 
 def companions_beside(ledger: Path) -> dict[str, KnownFile]:
-    """The companions of a ledger, by name. What has the name of one and is another file is none: no regular file, a
-    larger one, or one of another digest. Raises OSError."""
+    """The companions of a ledger, by name. A file that has such a name but is not regular, is too large or has another
+    digest is left out. Raises OSError."""
     before, found = f"{ledger.stem}.", {}
     for entry in sorted(os.listdir(ledger.parent)):
         name = entry.removeprefix(before)
@@ -87,15 +87,15 @@ def companions_beside(ledger: Path) -> dict[str, KnownFile]:
 
 
 def paths_of(ledger: Path, other: Path) -> dict[Path, Path]:
-    """The files of `ledger` that are there, and where each is if the ledger is called `other`; the ledger last."""
+    """The existing files of `ledger`, each with its path if the ledger is called `other`; the ledger last."""
     found = {journal_beside(ledger): journal_beside(other), public_key_beside(ledger): public_key_beside(other)}
     found |= {file.path: companion_beside(other, name) for name, file in companions_beside(ledger).items()}
     return {path: there for path, there in {**found, ledger: other}.items() if exists(path)}
 
 
 def disclosed_secrets(ledger: Path) -> list[bytes]:
-    """The secrets that a ledger discloses: who seals its journal again, or a continued one, knows them from here only.
-    They need no trust, since a journal names its own by their SHA-256."""
+    """The secrets that a ledger discloses; sealing its journal again, or a continued one, finds them only here. They
+    need no trust, since a journal names its secrets by their SHA-256."""
     try:
         envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
         secrets = parse_json(envelope.payload, "the payload")["predicate"]["method"]["codeSecrets"]
@@ -105,7 +105,7 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
 
 
 def is_countersigned(ledger: Path) -> bool:
-    """Whether it has more signatures than the one that seals it. They can be made again by those others alone."""
+    """Whether the ledger has signatures besides the seal's. Only the other signers can make those again."""
     try:
         return len(parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES)).signatures) > 1
     except (OSError, NotVerifiedError):
@@ -123,8 +123,8 @@ def read_ledger_files(ledger: Path) -> LedgerFiles:
 def write_ledger_files(
     ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False, keep: bool = False
 ) -> None:
-    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, and what others signed
-    too, with `keep` any, are kept under another name; where all are there already, nothing happens. Raises LedgerError
+    """Write the files of `ledger`, the ledger itself last, unless all are there already. Existing files are kept under
+    another name if they are of another run or key, if others signed the ledger too, or with `keep`. Raises LedgerError
     if the existing ledger covers more, or with `only_longer` as much; OSError, FileChangedError."""
     refuse_place(ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -158,8 +158,8 @@ def write_ledger_files(
 
 
 def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:
-    """Whether a key or journal lies there without its ledger, as a copy that broke off leaves it, and is none of
-    `new`'s: it may be all that is left of a run. Raises OSError."""
+    """Whether a key or journal without a ledger, as an interrupted copy leaves it, lies there and does not belong to
+    `new`: it may be all that is left of a run. Raises OSError."""
     key, journal = public_key_beside(ledger), journal_beside(ledger)
     return (is_file(key) and not _has(key, new.public_key)) or (
         new.journal is not None and is_file(journal) and not begin_alike(journal, new.journal)
@@ -167,7 +167,7 @@ def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:
 
 
 def remove_companions(ledger: Path, *, but: Container[str]) -> None:
-    """Remove those of a ledger that was replaced. Raises OSError."""
+    """Remove the companions of a replaced ledger, except the names in `but`. Raises OSError."""
     for name, file in companions_beside(ledger).items():
         if name not in but:
             file.path.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def remove_companions(ledger: Path, *, but: Container[str]) -> None:
 
 @contextmanager
 def ledger_files_lock(lock: Path | None, clock: Clock) -> Iterator[None]:
-    """Wait a few seconds at most for another process that writes ledger files: no ledger may be lost to a lock."""
+    """Wait up to LOCK_SECONDS for another process that writes ledger files, then go on: no lock may cost a ledger."""
     fd = -1
     try:
         if lock is not None:
@@ -206,8 +206,8 @@ def _has(path: Path, content: Content) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder; none where there is no folder. Raises OSError where it cannot be listed, which `Path.glob`
-    does not from Python 3.13 on."""
+    """The names in a folder; empty if there is no folder. Raises OSError if it cannot be listed; `Path.glob` of
+    Python 3.13 and later does not."""
     try:
         return os.listdir(folder)
     except FileNotFoundError:
@@ -215,14 +215,14 @@ def names_in(folder: Path) -> list[str]:
 
 
 def kept_aside(ledger: Path, names: Iterable[str]) -> list[Path]:
-    """The ledgers among `names` that were kept when another took their place at `ledger`."""
+    """The ledgers among `names` that were kept when another ledger was written to `ledger`."""
     begin, end = f"{ledger.stem}-until-", ledger.suffix
     return [ledger.with_name(name) for name in names if name.startswith(begin) and name.endswith(end)]
 
 
 def _keep_aside(ledger: Path, clock: Clock) -> Path:
-    """Give the files of a ledger a second name, with the time until which they had the first, and return it. They are
-    linked, where the file system has links, and take no space."""
+    """Give the files of a ledger a second name, with the time until which they had the first, and return its path.
+    They are hard links where the file system allows, which take no space."""
     kept = _unused(ledger, f"until-{file_stamp(clock.wall_ns())}")
     for path, there in paths_of(ledger, kept).items():
         try:
@@ -234,7 +234,7 @@ def _keep_aside(ledger: Path, clock: Clock) -> Path:
 
 
 def _unused(ledger: Path, word: str) -> Path:
-    """A name of which no file exists yet: the wall clock may step back to a time that a kept ledger has."""
+    """A name that no file has yet: the wall clock may step back to the time of a ledger kept before."""
     kept, number = ledger.with_name(f"{ledger.stem}-{word}{ledger.suffix}"), 1
     while any(os.path.lexists(path) for path in (kept, *all_beside(kept))):
         kept, number = ledger.with_name(f"{ledger.stem}-{word}-{number}{ledger.suffix}"), number + 1

@@ -1,7 +1,7 @@
 """Checkpoint lines in the export of a log service or container runtime: plain text or JSON, gzipped or not.
 
-Read as a stream, in bounded memory. Two clocks are kept apart: `ingestionTime` is the log service's own, every other
-time was set on the host that wrote the line.
+Read as a stream, in bounded memory. Two clocks are kept apart: `ingestionTime` is of the log service's clock, every
+other time is of the host that wrote the line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from flopsd.system.regular_files import open_regular
 
 MARK = "flopsd-checkpoint run="
 CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at most a mebibyte
-FREE_BYTES = 64 * 1024**2  # that a log may unpack to whatever its size, and a hole in it may have
-LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # characters of an event on average, once there are so many
+FREE_BYTES = 64 * 1024**2  # a log of any size may unpack to this, and a hole in it may have this size
+LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # least mean characters of an event, required above so many events
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
-MOST_NAMES, MAX_NAME = 5, 200  # of runs and nodes of other lines, for a message
+MOST_NAMES, MAX_NAME = 5, 200  # names of other runs and nodes in a message; characters of each
 LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -48,7 +48,7 @@ _TIME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One checkpoint line, and where and when it was found."""
+    """One checkpoint line, its place in the log and its times."""
 
     where: str
     incarnation: int
@@ -58,7 +58,7 @@ class Anchor:
     figures: Figures
     ingested_ms: int | None = None  # Unix milliseconds at which the log service received it, by its own clock
     line_time: str | None = None  # by the clock of the host that wrote the line
-    text: str = ""  # up to its code, which is over this text
+    text: str = ""  # up to the code, which authenticates this text
     code: str | None = None
     code_index: int = 0  # which line of its daemon start it is about
 
@@ -79,17 +79,17 @@ class Anchor:
 
 @dataclass(slots=True)
 class SkippedLines:
-    """Checkpoint lines that were skipped, for the report."""
+    """Skipped checkpoint lines, for the report."""
 
     unreadable: int = 0  # of this run and node, but damaged
     others: int = 0  # of other runs, nodes or segments
-    names: dict[str, None] = field(default_factory=dict)  # the first of those
+    names: dict[str, None] = field(default_factory=dict)  # the first few of those runs and nodes
 
 
 def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment: int = 1) -> Iterator[Anchor]:
-    """The checkpoint lines of `run` on `node` in a log file, in its order; of that segment, where the run is rotated.
+    """The checkpoint lines of `run` on `node` in a log file, in file order; of one `segment` of a rotated run.
     Raises NotVerifiedError."""
-    numbers = (f" segment={segment}", *([""] if segment == 1 else []))  # a run that is not rotated has one, unnumbered
+    numbers = (f" segment={segment}", *([""] if segment == 1 else []))  # a run without rotation has one, unnumbered
     begins = [f"flopsd-checkpoint run={run} node={node}{number} incarnation=" for number in numbers]
     search = _Search({form: begin for begin in begins for form in (begin, json.dumps(begin)[1:-1])}, path.name, skipped)
     try:
@@ -105,7 +105,7 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment
 
 def _opened(raw: IO[bytes], path: Path) -> io.TextIOWrapper:
     """The text of a log file; bytes that are not text become replacement characters, which match nothing.
-    Raises NotVerifiedError for what is packed in another way."""
+    Raises NotVerifiedError for a compression other than gzip."""
     file: Any = raw
     packed = file.peek(2)[:2] == b"\x1f\x8b"
     plain = io.BufferedReader(Unpacked(raw, FREE_BYTES) if packed else WithoutHoles(raw, FREE_BYTES), 1 << 16)
@@ -122,11 +122,11 @@ class _Search:
     """Finds checkpoint lines in pieces of text."""
 
     def __init__(self, wanted: Mapping[str, str], name: str, skipped: SkippedLines) -> None:
-        """`wanted`: how a line may begin, and how the daemon wrote that."""
+        """`wanted`: each form in which a log may contain the beginning of a line, with what the daemon wrote."""
         self._wanted, self._name, self._skipped = wanted, name, skipped
 
     def in_text(self, text: IO[str], first: str) -> Iterator[Anchor]:
-        """In plain text of any line length: pieces overlap by more than a checkpoint line."""
+        """The checkpoint lines in plain text of any line length: pieces overlap by more than a checkpoint line."""
         buffer, begin, line, more = first, 0, 1, True
         while more:
             chunk = text.read(CHUNK)
@@ -148,7 +148,7 @@ class _Search:
             buffer, begin = buffer[kept:], max(begin, end) - kept
 
     def in_export(self, export: _Json) -> Iterator[Anchor]:
-        """In events of a log service."""
+        """The checkpoint lines in the events of a log service."""
         for number, event in enumerate(export.objects(), start=1):
             texts = [value for value in event.values() if isinstance(value, str) and MARK in value]
             if not texts:
@@ -178,8 +178,8 @@ class _Search:
 
 
 def _anchor(begin: str, rest: str, where: str, ingested_ms: int | None, line_time: str | None) -> Anchor | None:
-    """What follows `begin`, which ends in `incarnation=`; None if it is truncated. The last value may be, so coverage
-    is not read."""
+    """The line made of `begin`, which ends in `incarnation=`, and `rest`; None if it is truncated. The last value may
+    be truncated, so coverage is not read."""
     incarnation, *pairs = rest.split(" ")
     values = dict(pair.split("=", 1) for pair in pairs)
     if len(values) != len(pairs) or list(values)[-1] in ("head", "low_flop", "measured_flop", "high_flop", "code"):
@@ -222,8 +222,8 @@ def _line_time(timestamp: object) -> str | None:
 
 
 class _Json:
-    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time. A member named in
-    LIST_KEYS is read element by element, any other as a whole."""
+    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time. A list named in
+    LIST_KEYS is read element by element, every other value whole."""
 
     def __init__(self, text: IO[str], first: str, name: str) -> None:
         self._text, self._buffer, self._at, self._name = text, first, 0, name
@@ -309,7 +309,7 @@ class _Json:
         return bool(chunk)
 
     def _counted(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Small objects take far longer to read than they take to send, packed."""
+        """Count an object. Refuse too many small ones: compressed, they cost the sender far less than the reader."""
         self._objects += 1
         if self._objects > max(UNJUDGED_EVENTS, (self._before + self._at) // LEAST_EVENT):
             self._refuse(f"its {self._objects} objects have less than {LEAST_EVENT} characters on average")

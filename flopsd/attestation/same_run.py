@@ -1,4 +1,4 @@
-"""Two ledgers of one run on one node: whether one is an earlier seal of the other's journal, or the journal forks."""
+"""Compare two ledgers of one run on one node: one is an earlier seal of the other's journal, or the journals fork."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SealedRun:
 
     @property
     def length(self) -> tuple[int, int, str]:
-        """Records, bytes and head of the sealed part."""
+        """Records, bytes and SHA-256 head of the sealed part."""
         facts = self.verified.statement["predicate"]["method"]["journal"]
         return int(facts["records"]), int(facts["bytes"]), str(facts["headSha256"])
 
@@ -38,7 +38,7 @@ class SealedRun:
         return (line.head for line in islice(read_journal(self.journal), self.length[0]))
 
     def lists(self, other: SealedRun) -> bool:
-        """Whether the sealed part of its journal names the other ledger."""
+        """Whether the sealed part of this journal names the other ledger."""
         digest, lines = sha256(other.verified.payload).hexdigest(), islice(read_journal(self.journal), self.length[0])
         named = (line.record() for line in lines if digest.encode("ascii") in line.body)
         return any(record["kind"] == "sealed" and record["payload_sha256"] == digest for record in named)
@@ -49,7 +49,7 @@ class SealedRun:
 
 
 def compare(one: SealedRun, other: SealedRun) -> Compared:
-    """Raises NotVerifiedError for a fork, and for ledgers of different runs or nodes."""
+    """Compare two ledgers. Raises NotVerifiedError for a fork, and for ledgers of different runs or nodes."""
     if one.name != other.name:
         raise NotVerifiedError(
             f"{other.label} is of another run or node than {one.label}: run {other.name[0]!r} on {other.name[1]!r}, "

@@ -1,4 +1,4 @@
-"""Seal a journal into a signed ledger, with journal and public key next to it. Needs the extra `seal`."""
+"""Seal a journal into a signed ledger, with the journal and the public key next to it. Needs the extra `seal`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from flopsd.system.known_files import KnownFile, known_file
 from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
-# What the arithmetic may raise on signed fields and chained records that flopsd does not write.
+# The errors that the arithmetic raises on signed fields or chained records that flopsd never writes.
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 
 
@@ -56,10 +56,10 @@ class Sealed:
     ledger: Path
     predicate: Mapping[str, Any]
     seal: EarlierSeal  # as later ledgers of the journal list it
-    companions: tuple[Path, ...]  # to be handed to the verifier
+    companions: tuple[Path, ...]  # the verifier needs them too
     timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
-    is_new: bool = True  # false: it was sealed before, and is as it was
-    segment: int | None = None  # its number in a rotated run
+    is_new: bool = True  # False: the journal was sealed before, and its ledger is unchanged
+    segment: int | None = None  # the number of the segment, if the run is rotated
 
     @property
     def journal(self) -> Path:
@@ -85,20 +85,20 @@ def seal_journal(
     refused_pin: RefusedPin | None = None, is_final: Callable[[bool], bool] | None = None,
     any_key: bool = False, keep: Callable[[], bool] | None = None,
 ) -> Sealed:  # fmt: skip
-    """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
+    """Seal `journal` into `ledger`, with the journal and the public key next to it; the ledger is written last, whole.
 
-    `peaks_files`, `policy_files`: among them are the peak table and the policies of the run that are not packaged ones;
-    these are then copied too.
-    `wanted` is the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
-    `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
+    `peaks_files`, `policy_files`: files that may hold the run's peak table and policies, as far as flopsd does not ship
+    them; those of the run are copied too.
+    `wanted`: the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
+    `live`: the journal may be growing or truncated; its longest valid prefix is sealed. `rolling`: replace only a
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
-    `head`: what the journal must contain, where the caller knows it of the process that wrote it.
-    `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
-    So are those that the ledger discloses that is there already.
-    `refused_pin`: notes a PIN that a token refused, which is then not given to it again.
-    `is_final`: whether a ledger that is there already, of the same journal and key, stays as it is, given whether the
-    journal has an end. `any_key`: also one of another key, which the caller knows by its digest. `keep`: whether a
-    ledger that is there keeps its bytes under another name.
+    `head`: a head that the journal must contain, if the caller has it from the process that wrote the journal.
+    `code_secrets`: the ledger discloses those of the journal's codes, and likewise those that an existing ledger
+    discloses. A journal with a wrong code is refused.
+    `refused_pin`: keeps a PIN that a token refused, so that it is not given to the token again.
+    `is_final`: takes whether the journal has an end, and returns whether an existing ledger of the same journal and key
+    stays as it is. `any_key`: one of another key stays too; the caller identifies it by its digest. `keep`: whether an
+    existing ledger is kept under another name.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri, refused_pin=refused_pin)
@@ -114,7 +114,7 @@ def seal_journal(
     sealed = durable_prefix(journal, take)
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
-    if sealed.reason and not rolling:  # of a running daemon the last line is often being written
+    if sealed.reason and not rolling:  # in a rolling seal, the daemon may be just writing the last line
         log.warning("%d bytes at the end of %s are left out: %s", sealed.left_out_bytes, journal, sealed.reason)
     log.debug("%s: %d records, %d bytes are sealed", journal, sealed.facts.records, sealed.facts.size_bytes)
     required.require(journal)
@@ -160,9 +160,9 @@ def seal_journal(
 def _sealed_before(
     ledger: Path, journal: JournalFacts, key: PublicKey | None, secrets: Mapping[str, bytes]
 ) -> tuple[Mapping[str, Any], EarlierSeal] | None:
-    """Whether the journal is sealed already: sealing it again would give other bytes, of another time. The predicate of
-    the ledger at `ledger` and its seal, if `key` signed it (None: whoever did), it seals just this journal, which lies
-    beside it, and it discloses all `secrets` of the journal's codes; else None."""
+    """The predicate and the seal of the existing ledger at `ledger`, if this journal need not be sealed again, which
+    would give other bytes with another time; else None. The ledger must be signed by `key` (None: by any), seal this
+    very journal, which lies next to it, and disclose all `secrets` of the journal's codes."""
     try:
         envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
         verify_signatures(envelope, [] if key is None else [key], 0 if key is None else 1)
@@ -179,7 +179,7 @@ def _sealed_before(
 
 
 def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the witness said, for the journal; None: it was not asked."""
+    """The answer of the witness, for the journal; None if no witness was asked."""
     if wanted is None or wanted.witness_url is None:
         return None
     item = next(item for item in evidence if item["type"] == WITNESS)
@@ -187,7 +187,7 @@ def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]
 
 
 def one_peak_table(history: History) -> str:
-    """The SHA-256 of the peak table that all daemon starts used. Raises LedgerError if they differ."""
+    """The SHA-256 of the peak table that all daemon starts used. Raises LedgerError if they used different ones."""
     tables = sorted({str(incarnation.begin["peak_table_sha256"]) for incarnation in history.incarnations})
     if len(tables) != 1:
         raise LedgerError(

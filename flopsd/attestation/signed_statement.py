@@ -1,4 +1,4 @@
-"""A ledger file, opened: its signatures checked and its statement read; no figure is verified yet."""
+"""Open a ledger file: check its signatures and read its statement. No figure is verified yet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Parse = Callable[[bytes, str, str], Any]
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """A statement with valid signatures, its figures not verified yet, and the file that it is in."""
+    """A statement with valid signatures and its file. Its figures are not verified yet."""
 
     path: Path
     statement: Mapping[str, Any]
@@ -41,7 +41,7 @@ class SignedStatement:
 
     @property
     def not_signed_by(self) -> tuple[str, ...]:
-        """Key ids of the given keys that have no valid signature on it."""
+        """Key ids of the given keys that have no valid signature on the envelope."""
         return tuple(dict.fromkeys(key.keyid for key in self.keys if key.keyid not in self.keyids))
 
     @property
@@ -61,7 +61,7 @@ def open_ledger(
 
 
 def read_ledger(ledger: Path) -> bytes:
-    """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
+    """The bytes of a ledger file, at most MAX_ENVELOPE_BYTES + 1. Raises NotVerifiedError."""
     try:
         with open_regular(ledger) as file:
             found = first_bytes(file, MAX_ENVELOPE_BYTES + 1)
@@ -78,7 +78,7 @@ def read_ledger(ledger: Path) -> bytes:
 
 
 def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
-    """What a file is that users take for a ledger, and what to do; None: nothing that is known."""
+    """For a file of a known kind that users take for a ledger: what it is, and what to do. Else None."""
     if ledger.name.endswith(ENDING):
         return "is a journal, not a ledger", f"name the ledger beside it, {ledger.name.removesuffix(ENDING)}.json"
     if data.startswith(ZIP_BEGINS):
@@ -98,7 +98,7 @@ def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
 
 
 def refuse_other_type(envelope: Envelope) -> None:
-    """Raises NotVerifiedError for an envelope that says of its payload that it is something else than a statement."""
+    """Raises NotVerifiedError if the payload type of the envelope is not that of a statement."""
     if envelope.payload_type != PAYLOAD_TYPE:
         raise NotVerifiedError(
             f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}",
@@ -108,13 +108,13 @@ def refuse_other_type(envelope: Envelope) -> None:
 
 
 def is_of_some_version(statement: object) -> bool:
-    """Whether it is a ledger's, of this version of the format or of one to come."""
+    """Whether a statement is a ledger's, of this or another version of the format."""
     named = statement.get("predicateType") if isinstance(statement, dict) else None
     return isinstance(named, str) and _OF_ANY_VERSION.search(named) is not None
 
 
 def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
-    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
+    """The statement in an envelope; signatures are not checked. Raises NotVerifiedError if it is not a ledger's."""
     refuse_other_type(envelope)
     signed = parse(envelope.payload, "the payload", "payload")
     if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:

@@ -1,4 +1,4 @@
-"""The times that a ledger states: that they are times at all, and which of them cannot all be true."""
+"""The times in a ledger: refuse malformed ones, and report those that contradict each other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from flopsd.core.values import utc_ns
 from flopsd.system.clock import NS_PER_S, rfc3339
 
-TOLERANCE_NS = 60 * NS_PER_S  # clocks that are kept by NTP differ by less
+TOLERANCE_NS = 60 * NS_PER_S  # clocks synchronized by NTP differ by less
 _NOT_TRUE = "or the time of the seal is not true"
 
 
 def refuse_malformed_times(predicate: Mapping[str, Any]) -> None:
-    """Raises ValueError, LookupError or TypeError if a time of the ledger is none. The statement repeats what the
-    journal's records say."""
+    """Raises ValueError, LookupError or TypeError if a time of the ledger cannot be read. The statement repeats the
+    times of the journal's records."""
     for time in _times(predicate):
         utc_ns(time)
 
@@ -36,9 +36,9 @@ def _times(predicate: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def seal_time_doubts(predicate: Mapping[str, Any], now_ns: int | None = None) -> list[str]:
-    """Why the time of the seal is not to be relied on; empty if nothing speaks against it. Wall clocks step and may be
-    wrong, here too, so that none of this makes a ledger invalid. `now_ns`: the verifier's time; None: do not compare.
-    Raises ValueError or LookupError for a malformed ledger."""
+    """The reasons to doubt the time of the seal. None of them makes a ledger invalid, since wall clocks step and may be
+    wrong, the verifier's too. `now_ns`: Unix nanoseconds of the verifier's clock; None: do not compare. Raises
+    ValueError or LookupError for a malformed ledger."""
     sealed_ns = utc_ns(predicate["method"]["sealedAt"])
     spans = predicate["incarnations"] if predicate["kind"] == "node" else [predicate]
     begin_ns = min((utc_ns(span["startedAt"]) for span in spans), default=sealed_ns)
@@ -56,5 +56,5 @@ def seal_time_doubts(predicate: Mapping[str, Any], now_ns: int | None = None) ->
 
 
 def short_utc(wall_ns: int) -> str:
-    """A time as RFC 3339, to the second below."""
+    """Unix nanoseconds as RFC 3339, rounded down to a second."""
     return f"{rfc3339(wall_ns)[:19]}Z"

@@ -1,4 +1,4 @@
-"""Verify a ledger: check its signatures, then recompute every figure from journal and peak table."""
+"""Verify a ledger whose signatures are valid: recompute every figure from the journal and the peak table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger("flopsd")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verified ledger, and what it was verified with."""
+    """A verified ledger, and the results of the checks."""
 
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
@@ -53,11 +53,11 @@ class Verified:
     payload: bytes  # the bytes that are signed
     history: History
     evidence: tuple[EvidenceResult, ...] = ()
-    unsealed_records: int = 0  # of the journal, after the sealed part: not covered by the ledger
+    unsealed_records: int = 0  # records after the sealed part of the journal: not covered by the ledger
     anchored: AnchorComparison | None = None  # None: no log was given
     foreign: tuple[ForeignFile, ...] = ()
     also: tuple[Compared, ...] = ()
-    not_signed_by: tuple[str, ...] = ()  # key ids of given keys
+    not_signed_by: tuple[str, ...] = ()  # key ids of the given keys without a valid signature
 
 
 def verify_ledger(
@@ -131,7 +131,7 @@ def verify_ledger(
 
 
 def _is_missing(path: Path) -> bool:
-    """False also where this user may not look: opening it says that."""
+    """Whether the file is missing. False also if this user may not look there: opening it reports that."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def _refuse_times(predicate: Mapping[str, Any]) -> None:
 
 
 def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
-    """The journal that the statement names. Checks by hand the fields that the recomputation relies on."""
+    """The journal that the statement names. Validates the fields that the recomputation relies on."""
     try:
         digest, sealed = signed["subject"][0]["digest"]["sha256"], signed["predicate"]["method"]["journal"]
         head, count, size = sealed["headSha256"], whole_number(sealed["records"]), whole_number(sealed["bytes"])
@@ -218,7 +218,7 @@ def _read(
 
 
 def _refuse_other_seal(journal: Path, fd: int, seal: EarlierSeal) -> None:
-    """Every seal that the journal lists is of its own chain."""
+    """Raises JournalDamagedError for a listed seal that is not on the journal's own chain."""
     if not line_ends_at(fd, seal.size_bytes, seal.head_sha256):
         raise JournalDamagedError(
             f"{journal} lists a seal of another journal: no record has hash {seal.head_sha256[:16]}…", code="law_15"
@@ -229,7 +229,7 @@ def _recompute(
     signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...],
     secrets: tuple[bytes, ...],
 ) -> None:  # fmt: skip
-    """Compute the statement again and compare it with the signed one, field by field."""
+    """Recompute the statement and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))

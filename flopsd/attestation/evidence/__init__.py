@@ -1,1 +1,1 @@
-"""Evidence that a ledger carries besides its figures to make false ones harder, and its checks."""
+"""Evidence that a ledger carries besides its figures, to make false figures harder, and the checks of it."""

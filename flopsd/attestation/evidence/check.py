@@ -43,7 +43,7 @@ def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple[EvidenceResult, ...]:
-    """One result for each item; a FAILED one states why the evidence is invalid."""
+    """One result for each item; a FAILED result states why the evidence is invalid."""
     modules = {module.KIND.name: module for module in MODULES}
     found = []
     for item in items:
@@ -65,7 +65,7 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
 def timestamp_findings(
     stamps: Sequence[tuple[bytes, bytes]], trust: Trust, sealed_at: str
 ) -> tuple[EvidenceResult, ...]:
-    """One result for each of `stamps`, a valid signature and a timestamp of it; one that says so if there are none."""
+    """One result for each of `stamps`, pairs of a valid signature and its timestamp; without any, one ABSENT result."""
     if len(stamps) > MAX_ITEMS:
         raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps", code=_MALFORMED)
     found = [_stamp(signature, token, trust, sealed_at) for signature, token in stamps]

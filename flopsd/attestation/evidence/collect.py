@@ -31,7 +31,7 @@ MODULES: Sequence[EvidenceModule] = (ec2_identity, nvidia_spdm, driver_library, 
 
 
 def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
-    """The items for the ledger, one of each kind. All are collected at once, each with its deadline. Never raises."""
+    """The items for the ledger, one of each kind, collected at the same time, each with its deadline. Never raises."""
     context = CollectContext(history, head_sha256, wanted.environment, witness_url=wanted.witness_url)
     modules = (witness,) if wanted.witness_alone else MODULES
     kinds = {*wanted.kinds, witness.KIND.name}
@@ -50,8 +50,8 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
 
 
 def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes, str]:
-    """The envelope with a timestamp for each signature that has none, and a text for the user. Never raises: without an
-    answer the envelope is unchanged, and the text states the reason."""
+    """Add a timestamp to each signature that has none; return the envelope and a text for the user. Never raises: a
+    signature without an answer is unchanged, and the text states the reason."""
     if wanted.timestamp_url is None:
         return envelope, ""
     url, document, texts = wanted.timestamp_url, json.loads(envelope), []
@@ -74,7 +74,7 @@ def _call(module: EvidenceModule, context: CollectContext, clock: Clock) -> Call
 
 
 class Call(Generic[T]):
-    """`function` on a daemon thread, so that a hanging driver or resolver does not keep the process alive."""
+    """A call on a daemon thread, so that a hanging driver or resolver does not keep the process alive."""
 
     def __init__(self, name: str, function: Callable[[], T], seconds: float, clock: Clock) -> None:
         self._function, self._seconds, self._clock = function, seconds, clock
@@ -89,7 +89,7 @@ class Call(Generic[T]):
             self._done.set()
 
     def result(self) -> T:
-        """The result. Raises the EvidenceError of the function, or one if the deadline has passed."""
+        """The result of the function. Raises its EvidenceError, or an EvidenceError if the deadline has passed."""
         left_ns = self._deadline_ns - self._clock.boottime_ns()
         if not self._clock.wait(self._done, left_ns / NS_PER_S):
             raise not_collected("no_answer", seconds=f"{self._seconds:g}")

@@ -1,4 +1,4 @@
-"""`driver-library`: which libnvidia-ml the metering daemon had loaded, from the journal's source records."""
+"""`driver-library`: the libnvidia-ml that the metering daemon had loaded, from the journal's source records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
-    """Must equal the journal's records."""
+    """Compare the item with the journal's records. Raises EvidenceError if they differ."""
     recorded = _libraries_in(context.history)
     if data.get("libraries") != recorded:
         raise EvidenceError("the journal records other libraries")
@@ -37,7 +37,7 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
 
 
 def _libraries_in(history: History) -> list[dict[str, str | None]]:
-    """Distinct libraries in the order of loading."""
+    """The distinct libraries in the order of loading."""
     found: list[dict[str, str | None]] = []
     for incarnation in history.incarnations:
         for facts in incarnation.sources.values():

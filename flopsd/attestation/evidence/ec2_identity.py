@@ -43,7 +43,7 @@ _ARMOR = re.compile(r"-----(BEGIN|END) (PKCS7|CMS)-----")
 
 
 def collect(context: CollectContext) -> dict[str, Any]:
-    """Document and RSA-2048 PKCS7. Raises EvidenceError outside of EC2, or if the service does not answer."""
+    """The document and its RSA-2048 PKCS7. Raises EvidenceError outside EC2, or if the service does not answer."""
     base = _endpoint(context)
     token = _ask(f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT").decode("ascii")
     where, headers = f"{base}/latest/dynamic/instance-identity", {"X-aws-ec2-metadata-token": token.strip()}
@@ -53,7 +53,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
-    """Checked with a certificate that the verifier trusts; without one nothing is checked."""
+    """Check the document with a certificate that the verifier trusts; without one nothing is checked."""
     fields = fields_of(data)
     document, message = bytes_of(fields, "document"), fields.text("rsa2048")
     region = str(_parse(document).get("region"))
@@ -112,7 +112,7 @@ def _endpoint(context: CollectContext) -> str:
 
 
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
-    from flopsd.attestation.evidence.http import request  # and with it an HTTP client: only for who seals
+    from flopsd.attestation.evidence.http import request  # imports an HTTP client: only when sealing
 
     return request(
         url, method=method, headers=headers, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_LIMIT_BYTES, proxies=False
@@ -130,10 +130,10 @@ def _parse(document: bytes) -> dict[str, Any]:
 
 
 def signed_content(message: str, certificate: Certificate) -> bytes:
-    """The content of a PKCS7 `message` (base64, PEM armour or none) if the key of `certificate` signed it.
+    """The content of a PKCS7 `message` (base64, with or without PEM armour), if the key of `certificate` signed it.
 
     `openssl smime -verify -certfile PINNED -noverify`, which AWS documents, takes the signer's certificate from
-    the message itself and so accepts a document with any signature; embedded certificates are ignored here.
+    the message itself and so accepts a document signed by anyone; here embedded certificates are ignored.
     Needs the extra `evidence`. Raises EvidenceError with the reason if it is invalid.
     """
     content, signature, attributes = _parts(message)
@@ -156,7 +156,7 @@ def signed_content(message: str, certificate: Certificate) -> bytes:
 
 
 def _parts(message: str) -> tuple[bytes, bytes, bytes]:
-    """Content, signature, and the signed attributes as the DER SET that the signature is over."""
+    """The content, the signature, and the signed attributes as the DER SET that the signature covers."""
     from asn1crypto import cms
 
     if len(message) > _MESSAGE_BYTES:

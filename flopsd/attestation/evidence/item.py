@@ -36,7 +36,7 @@ class EvidenceState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class EvidenceKind:
-    """A kind of evidence: its name, how long collecting may take, what it proves and what it does not."""
+    """A kind of evidence: its name, the time allowed for collecting it, what it proves and what it does not."""
 
     name: str
     deadline_seconds: float
@@ -60,7 +60,7 @@ class CollectContext:
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What items are checked against: the journal, and the certificates that the verifier trusts."""
+    """The input of checks: the journal, and the certificates that the verifier trusts."""
 
     history: History
     head_sha256: str
@@ -95,19 +95,19 @@ class EvidenceModule(Protocol):
 
 
 def not_collected(code: str, **parameters: str) -> EvidenceError:
-    """That evidence is absent for a reason of the table of words."""
+    """The error for absent evidence, with a reason from the table of words."""
     return EvidenceError(say(REASON, note(code, **parameters)), code=code, **parameters)
 
 
 def reason_of(fault: EvidenceError) -> Note:
-    """Why evidence is absent; what only a message says is copied from it, as driver, service and system put it."""
+    """The reason for absent evidence. A fault without a code is quoted, in the words of driver, service or system."""
     if fault.code:
         return note(fault.code, **fault.parameters)
     return note("failed", said=str(fault).encode(errors="replace").decode())
 
 
 def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason: Note | None) -> dict[str, Any]:
-    """The item of collected evidence, or of evidence that could not be collected for `reason`."""
+    """The item of collected `data`, or of evidence that is absent for `reason`."""
     return {
         "type": kind.name,
         "collectedAt": at,
@@ -118,12 +118,12 @@ def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason:
 
 
 def fields_of(data: Mapping[str, Any]) -> FieldReader:
-    """The data of an item, to be read by type; a wrong field raises EvidenceError."""
+    """A reader of an item's data, field by field with a type; a wrong field raises EvidenceError."""
     return FieldReader(data, "data", raising(EvidenceError))
 
 
 def bytes_of(data: FieldReader, key: str) -> bytes:
-    """A field that must be base64. Raises EvidenceError."""
+    """The decoded bytes of a base64 field. Raises EvidenceError if it is not base64."""
     try:
         return base64.b64decode(data.text(key).encode("ascii"), validate=True)
     except (UnicodeError, binascii.Error) as fault:
@@ -131,7 +131,7 @@ def bytes_of(data: FieldReader, key: str) -> bytes:
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """A whole file of at most `limit_bytes`. Raises EvidenceError naming it."""
+    """The content of a file of at most `limit_bytes`. Raises EvidenceError naming the file."""
     try:
         with open_regular(path) as file:
             data = file.read(limit_bytes + 1)

@@ -1,4 +1,4 @@
-"""`nvidia-spdm`: a GPU's own signature over the journal's head, where NVIDIA's confidential computing offers one.
+"""`nvidia-spdm`: a GPU's own signature over the journal's head, if NVIDIA's confidential computing offers one.
 
 The nonce is SHA-256 over the 32 bytes of the journal's head. The report is SPDM 1.1 GET_MEASUREMENTS, request and
 response in one: nonce in bytes 4 to 35, the last 96 bytes the raw P-384 signature. Source: nv-local-gpu-verifier 2.7.3.
@@ -43,12 +43,12 @@ _REQUEST_BYTES, _NONCE, _SIGNATURE_BYTES = 37, slice(4, 36), 96
 
 
 def nonce_of(head_sha256: str) -> bytes:
-    """The nonce that a GPU signs for a journal that ends in this chain hash."""
+    """The nonce that a GPU signs for a journal whose chain ends in this hash."""
     return hashlib.sha256(bytes.fromhex(head_sha256)).digest()
 
 
 def collect(context: CollectContext) -> dict[str, Any]:
-    """Certificates and report of every GPU. Raises EvidenceError if no GPU returns one."""
+    """The certificates and the report of every GPU. Raises EvidenceError if no GPU returns a report."""
     vendors = {entry.device.vendor for inc in context.history.incarnations for entry in inc.devices.values()}
     if "nvidia" not in vendors or context.history.replay is not None:
         raise not_collected("no_nvidia_gpu")
@@ -88,7 +88,7 @@ def _report(lib: Any, index: int, nonce: bytes) -> dict[str, str]:
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
-    """Every report against NVIDIA's pinned root and this journal's head."""
+    """Check every report against NVIDIA's pinned root and this journal's head."""
     fields = fields_of(data)
     (root,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
     reports = list(fields.objects("reports"))
@@ -99,7 +99,7 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
 
 
 def verify_reports(reports: Sequence[FieldReader], nonce: bytes, root: Certificate) -> list[str]:
-    """The distinct identities of the GPUs. Raises EvidenceError."""
+    """The identities of the GPUs. Raises EvidenceError if a report is invalid, or if one GPU signed two of them."""
     uuids: dict[str, str] = {}
     for one in reports:
         uuid = one.text("uuid")
@@ -134,7 +134,7 @@ def verify_report(chain_pem: bytes, report: bytes, nonce: bytes, root: Certifica
 
 
 def _chain(pem: bytes, root: Certificate) -> tuple[Certificate, ...]:
-    """Leaf first; each signed by the next, which must be an authority; the last is the pinned root."""
+    """The chain, leaf first: each is signed by the next, which must be an authority; the last is the pinned root."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.x509 import BasicConstraints, DuplicateExtension, ExtensionNotFound
 

@@ -1,6 +1,6 @@
-"""`flopsd-package`: a digest over the program that sealed.
+"""`flopsd-package`: a digest over the source files of the flopsd that sealed.
 
-The same as `cd PACKAGE && find . -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum` gives.
+It equals the output of `cd PACKAGE && find . -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ KIND = EvidenceKind(
 
 
 def collect(context: CollectContext) -> dict[str, Any]:  # noqa: ARG001, the interface of all kinds
-    """Version, digest and number of files. Raises EvidenceError where they cannot be read."""
+    """The version, digest and number of files. Raises EvidenceError if they cannot be read."""
     sha256, files = digest(_package())
     return {"version": __version__, "sha256": sha256, "files": str(files)}
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:  # noqa: ARG001
-    """Compared with the verifier's own flopsd if it has the same version."""
+    """Compare with the verifier's own flopsd if it has the same version."""
     fields = fields_of(data)
     version, sealed = fields.text("version"), fields.text("sha256")
     if version != __version__:

@@ -1,6 +1,6 @@
 """`rfc3161`: a timestamp authority's statement that a signature of the ledger existed at a time.
 
-It covers the signature's bytes, so it cannot be in the payload. It is in the signature's object of the envelope,
+It covers the signature's bytes, so it cannot be in the payload. It is in the signature's object in the envelope:
 `"timestamps": [{"type": "rfc3161", "token": BASE64 OF THE DER TimeStampResp}]`. Needs the extra `timestamp`.
 """
 
@@ -34,9 +34,9 @@ _LIMIT_BYTES = 256 * 1024
 
 
 def fetch(signature: bytes, url: str) -> bytes:
-    """The authority's TimeStampResp over `signature`, DER: granted, of this request and of these bytes. Raises
-    EvidenceError. Does not check whether the authority can be trusted; the verifier does."""
-    from flopsd.attestation.evidence.http import request  # and with it an HTTP client: only for who seals
+    """The authority's TimeStampResp over `signature`, in DER: granted, for this request and these bytes. Whether the
+    authority can be trusted is not checked here but by the verifier. Raises EvidenceError."""
+    from flopsd.attestation.evidence.http import request  # imports an HTTP client: only when sealing
 
     lib = _lib()
     builder = lib.TimestampRequestBuilder().data(signature).hash_algorithm(lib.HashAlgorithm.SHA256)
@@ -66,8 +66,8 @@ def time_of_token(token: bytes) -> str:
 
 
 def if_later(token: bytes, states: str, time: str) -> str:
-    """What to say of a thing that was stamped, where it `states` a `time` of its own after that of the stamp; else
-    nothing. Raises EvidenceError."""
+    """A text for a stamped object that `states` a `time` of its own later than the stamp's; empty if that time is not
+    later. Raises EvidenceError."""
     response = _decode(token)
     if utc_ns(time) <= utc_ns(_time(response)) + _accuracy_seconds(response) * NS_PER_S + TOLERANCE_NS:
         return ""
@@ -75,16 +75,16 @@ def if_later(token: bytes, states: str, time: str) -> str:
 
 
 def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[str, str]:
-    """The time, and the name of the root that certifies it. The chain must be valid at that time, not today. `chain` is
-    what the verifier trusts: a root, and the signer and intermediates that the token does not contain. Raises
-    EvidenceError with the reason if it is invalid."""
+    """The time, and the name of the root that certifies it. `chain` is what the verifier trusts: a root, and the signer
+    and intermediates that the token does not contain. It must be valid at the time of the stamp, not today. Raises
+    EvidenceError with the reason if the token is invalid."""
     lib = _lib()
     response = _decode(token)
     roots, faults = roots_of(chain), dict[str, None]()
     others = [one for one in chain if one not in roots]
     for root in roots:
         try:
-            # The library takes the signer's certificate from the token, and any other that is given as a forgery.
+            # The library takes the signer's certificate from the token, and treats a different given one as a forgery.
             signer = None if response.signed_data.certificates else _signer(response, chain)
             verifier = lib.VerifierBuilder(roots=[root], tsa_certificate=signer, intermediates=others).build()
             verifier.verify_message(response, message)
@@ -101,14 +101,14 @@ def roots_of(chain: Sequence[Certificate]) -> list[Certificate]:
 
 
 def _signer(response: Any, chain: Sequence[Certificate]) -> Certificate | None:
-    """The certificate in `chain` that a token without certificates says that it was signed with."""
+    """The certificate in `chain` that a token without certificates names as its signer's."""
     named = {(info.issuer, info.serial_number) for info in response.signed_data.signer_infos}
     return next((one for one in chain if (one.issuer, one.serial_number) in named), None)
 
 
 def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]]) -> tuple[EvidenceState, str]:
-    """Whether one of the trusted `chains` certifies the stamp of `message`: then when and by whom, else why not. A
-    stamp by an authority whose certificates were not given is not checked."""
+    """The state of a stamp of `message`, and a text: time and authority if one of the trusted `chains` certifies it,
+    else the reason. A stamp by an authority whose certificates were not given is not checked."""
     if not chains:
         return EvidenceState.NOT_CHECKED, "no certificate of a timestamp authority was given (--tsa-certificate)"
     try:
@@ -122,7 +122,7 @@ def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]])
         except EvidenceError as fault:
             faults.append(str(fault))
             continue
-        doubt = _accuracy_seconds(_decode(token))  # of up to a second it is as exact as its text
+        doubt = _accuracy_seconds(_decode(token))  # the text is of whole seconds anyway
         within = f", give or take {format_duration(Fraction(doubt))}," if doubt > 1 else ""
         return EvidenceState.HOLDS, f"{moment}{within} according to {root}"
     try:
@@ -136,7 +136,7 @@ def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]])
 
 
 def signers_of(token: bytes) -> set[Name]:
-    """The issuers of a token's signer, as far up as the token's own certificates reach. Not verified. Raises
+    """The names of a token's issuers, as far up as the token's own certificates reach; unverified. Raises
     EvidenceError."""
     from cryptography.x509 import load_der_x509_certificate
 
@@ -144,7 +144,7 @@ def signers_of(token: bytes) -> set[Name]:
     try:
         certificates = [load_der_x509_certificate(bytes(one)) for one in data.certificates]
         names = {info.issuer for info in data.signer_infos}
-        for _ in certificates:  # each round adds at least one issuer, or none are left
+        for _ in certificates:  # each round adds at least one issuer, or none is left
             names |= {one.issuer for one in certificates if one.subject in names}
     except Exception as fault:  # InvalidVersion is not a ValueError, and an unknown kind of text in a name a KeyError
         raise EvidenceError(f"its signer is not named as X.509 names one: {fault!r:.200}") from fault
@@ -177,6 +177,6 @@ def _time(response: Any) -> str:
 
 
 def _accuracy_seconds(response: Any) -> int:
-    """By how much the time of a stamp may be off, as the authority states it; 0 where it states nothing."""
+    """The accuracy of a stamp in seconds, rounded up, as the authority states it; 0 if it states none."""
     stated = response.tst_info.accuracy
     return 0 if stated is None else (stated.seconds or 0) + bool(stated.millis or stated.micros)

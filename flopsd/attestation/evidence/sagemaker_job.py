@@ -1,6 +1,6 @@
 """`sagemaker-job-description`: the job as SageMaker describes it to its own container.
 
-Never hyperparameters or input channels: they may hold secrets and the user's paths.
+Hyperparameters and input channels are never included: they may hold secrets and the user's paths.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
-    """There is no signature to check; only a contradiction with the journal is reported."""
+    """Report a contradiction with the journal; there is no signature to check."""
     arn, journal = data.get("trainingJobArn"), context.history.incarnations[0].begin["context"]["run"]["jobArn"]
     if arn != journal:
         return EvidenceState.NOT_CHECKED, f"unsigned, and NOT the job in the journal: {arn!r}, not {journal!r}"

@@ -19,14 +19,14 @@ _LIMIT_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Pinned certificates. Each of `tsa_chains` is one file: a root, and what else is needed of its chain."""
+    """Pinned certificates. Each of `tsa_chains` is from one file: a root, and the other certificates of its chain."""
 
     aws_certificates: tuple[Certificate, ...] = ()
     tsa_chains: tuple[tuple[Certificate, ...], ...] = ()
 
 
 def load_trust(aws_files: Sequence[str] = (), tsa_files: Sequence[str] = ()) -> Trust:
-    """Raises EvidenceError naming the file that contains no certificates, or of an authority no root."""
+    """Read the files. Raises EvidenceError naming a file without certificates, or without an authority's root."""
     return Trust(
         tuple(certificate for file in aws_files for certificate in load_certificates(Path(file))),
         tuple(_with_root(file) for file in tsa_files),
@@ -44,12 +44,12 @@ def _with_root(file: str) -> tuple[Certificate, ...]:
 
 
 def load_certificates(path: Path) -> tuple[Certificate, ...]:
-    """All certificates of a PEM file, or the one of a DER file. Raises EvidenceError."""
+    """All certificates of a PEM file, or the only one of a DER file. Raises EvidenceError."""
     return parse_certificates(read_bounded(path, _LIMIT_BYTES), str(path))
 
 
 def parse_certificates(data: bytes, what: str) -> tuple[Certificate, ...]:
-    """Raises EvidenceError."""
+    """The certificates in PEM or DER `data`; `what` names it in errors. Raises EvidenceError."""
     from cryptography.x509 import InvalidVersion, load_der_x509_certificate, load_pem_x509_certificates
 
     try:

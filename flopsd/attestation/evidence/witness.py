@@ -1,7 +1,7 @@
 """`witness`: a timestamp authority's statement that the head of the journal's chain existed at a time.
 
-Unlike `rfc3161`, which is of the signature and beside it, this is in what is signed, and of every rolling seal: the
-stamps of earlier seals stay in the journal. Needs the extra `timestamp`.
+`rfc3161` covers the signature and stands next to it. This stamp is part of the signed payload, and every rolling seal
+asks for one: the stamps of earlier seals stay in the journal. Needs the extra `timestamp`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
 
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
-    """The stamp of the sealed part's own head."""
+    """Check the stamp of the head of the sealed part."""
     token = bytes_of(fields_of(data), "token")
     state, text = rfc3161.judge(token, bytes.fromhex(context.head_sha256), context.tsa_chains)
     if state is EvidenceState.HOLDS:
@@ -54,8 +54,8 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
 
 
 def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[EvidenceResult, ...]:
-    """What the first and the newest stamp in the journal prove; nothing where no seal in it asked a witness. All others
-    lie between these two, and a journal may have many."""
+    """The result of checking the first and the newest stamp of the seals listed in the journal; empty if none of them
+    asked a witness. A journal may have many stamps; all others lie between these two."""
     newest = None if seals.newest_asked is None else seals.newest_asked.witness
     if newest is None:
         return ()

@@ -29,10 +29,10 @@ from flopsd.system.bounded_streams import Unpacked
 from flopsd.system.regular_files import open_regular
 
 MAX_UNPACKED_BYTES = 64 * 1024**3
-FREE_UNPACKED_BYTES = 1024**3  # of any ratio: a checkpoint may be full of zeros
-MAX_HEADER_BYTES = 4 * 1024**2  # of one member; they are kept in memory
+FREE_UNPACKED_BYTES = 1024**3  # allowed at any compression ratio: a checkpoint may be full of zeros
+MAX_HEADER_BYTES = 4 * 1024**2  # of one member; headers are kept in memory
 _CHUNK = 1 << 20
-# What tarfile may raise, since it does not validate headers.
+# Errors that tarfile may raise, since it does not validate headers.
 _INVALID_ARCHIVE = (
     tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, TypeError, LookupError, AttributeError,
     ArithmeticError, RecursionError,
@@ -40,7 +40,7 @@ _INVALID_ARCHIVE = (
 
 
 def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    """The ledgers in `archive`, unpacked below `temporary`. Raises LedgerError for one that is damaged or unsafe."""
+    """The ledgers in `archive`, unpacked below `temporary`. Raises LedgerError for a damaged or unsafe archive."""
     try:
         folders = _unpack(archive, shown, temporary, note)
     except _INVALID_ARCHIVE as fault:
@@ -57,7 +57,7 @@ def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterat
 
 
 def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str, Path]:
-    """The unpacked folders by their names in the archive."""
+    """Unpack the ledgers and their files; return the folders by their names in the archive."""
     folders: dict[str, Path] = {}
     left = MAX_UNPACKED_BYTES
     # Not mode "r|gz": it accepts a truncated file.
@@ -67,7 +67,7 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
         # Any: the stubs lack `members`. Only the stream needs closing.
         members: Any = tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r|")  # noqa: SIM115
         while (member := members.next()) is not None:
-            members.members.clear()  # tarfile keeps every member that it has read
+            members.members.clear()  # tarfile would keep every member that it has read
             members.pax_headers.clear()
             if member.size < 0:
                 raise tarfile.ReadError(f"{member.name!r:.200} has a negative size")
@@ -95,7 +95,7 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
             begin = source.read(_CHUNK)
             if inside not in folders:
                 if member.size <= _CHUNK and is_other_json(name.name, begin):
-                    continue  # of many folders, as of evaluations, each with such a file
+                    continue  # do not make a folder for each of many, such as evaluations, that hold only such a file
                 folders[inside] = temporary / f"{len(folders):06d}"
                 folders[inside].mkdir()
             try:
@@ -104,14 +104,14 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
                     shutil.copyfileobj(source, kept, _CHUNK)
             except FileExistsError:
                 raise LedgerError(f"{shown} contains {member.name!r} twice") from None
-        while stream.read(_CHUNK):  # up to the checksum at the end
+        while stream.read(_CHUNK):  # read to the checksum at the end
             pass
     return folders
 
 
 class _Bounded:
-    """The stream that tarfile reads. It trusts the sizes in headers and keeps headers in memory: `left` bounds what it
-    may read before the next member."""
+    """The stream that tarfile reads. tarfile trusts the sizes in headers and keeps headers in memory, so `left` bounds
+    the bytes that it may read before the next member."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._ended, self.left = stream, False, MAX_HEADER_BYTES

@@ -26,8 +26,8 @@ from flopsd.system.file_presence import is_folder
 def find_ledgers(
     arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None
 ) -> Generator[FoundLedger, None, None]:
-    """Every ledger that `arguments` name, except `but`. A fetched or unpacked one is in `temporary` until the next is
-    requested. Raises LedgerError for an argument without ledgers, and for unreadable files."""
+    """Every ledger that `arguments` name, except `but`. A fetched or unpacked ledger is in `temporary` until the next
+    is requested. Raises LedgerError for an argument without ledgers, and for unreadable files."""
     named = {Path(argument) for argument in arguments}
     for argument in arguments:
         if argument.startswith(SCHEME):
@@ -62,7 +62,7 @@ def _paths(argument: str) -> list[str]:
 
 
 def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
-    """Leave out earlier states of a ledger that is given too, as when a shell expands all files of a folder."""
+    """Leave out earlier states of a ledger that is given too, for instance because a shell expanded a glob."""
     for path in paths:
         final = final_of(Path(path).name)
         if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):

@@ -1,7 +1,7 @@
-"""The statement of a large merged ledger, whose children are parsed one by one, each time that they are asked for.
+"""Parse the statement of a large merged ledger; its children are parsed one by one, each time they are iterated.
 
-Parsed at once, the children of a job of 10,000 nodes take five times the memory of their text. What is not a layout of
-`flopsd merge`, or not right in any way, is parsed as a whole.
+Parsed at once, the children of a job of 10,000 nodes take five times the memory of their text. A statement that is not
+in the layout of `flopsd merge`, or has any fault, is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flopsd.errors import NotVerifiedError
 
 MANY_BYTES = 1 << 20
 _BEGIN, _END = b'\n  "children": [\n', b"\n  ]"
-_AROUND = 3  # objects and lists that a child is in
+_AROUND = 3  # nesting depth of a child: the objects and lists around it
 
 
 class ChildLines:
-    """Children in the payload of a ledger, each on a line of its own from `begins` to one before the next."""
+    """ChildLines in the payload of a ledger, one on a line. `begins`: where each line begins, and one past the end."""
 
     def __init__(self, payload: bytes, begins: array[int]) -> None:
         self._payload, self._begins = payload, begins
@@ -35,39 +35,39 @@ class ChildLines:
             yield json.loads(line)
 
     def lines(self) -> Iterator[bytes]:
-        """Each without the comma and the line end behind it."""
+        """Each child's JSON, without the comma and the line end after it."""
         for begin, after in pairwise(self._begins):
             yield self._payload[begin : after - (1 if after == self._begins[-1] else 2)]
 
 
 def parse_statement(payload: bytes, what: str, path: str = "") -> Any:
-    """As `parse_json`, with `ChildLines` for the children of a large merged ledger."""
+    """Like `parse_json`, but the children of a large merged ledger become `ChildLines`."""
     if len(payload) > MANY_BYTES:
         refuse_too_many_values(payload, what, path)
         try:
             found = _in_parts(payload)
         except NotVerifiedError:
-            found = None  # whose first fault is to be found in its order
+            found = None  # `parse_json` below reports the first fault in the order of the text
         if found is not None:
             return found
     return parse_json(payload, what, path)
 
 
 def _in_parts(payload: bytes) -> Any:
-    """None for another layout. Raises NotVerifiedError as `parse_json`."""
+    """The statement with its `Children`; None for another layout. Raises NotVerifiedError like `parse_json`."""
     begin = payload.find(_BEGIN) + len(_BEGIN)
     end = payload.find(_END, begin)
     if begin < len(_BEGIN) or end < 0:
         return None
-    # Whatever the rest means, the children are those of the predicate if the predicate has this in their place: no
-    # text contains its own digest.
+    # Put the payload's digest in the place of the children. No text contains its own digest, so if the predicate then
+    # has it as its children, these lines are the predicate's children, whatever the rest says.
     mark = sha256(payload).hexdigest()
     rest = b'%s"%s"%s' % (payload[: begin - 1], mark.encode("ascii"), payload[end:])
     found: Any = parse_json(rest, "")
     predicate = found.get("predicate") if isinstance(found, dict) else None
     if not isinstance(predicate, dict) or predicate.get("children") != [mark]:
         return None
-    # A text of JSON has no line end, so that each of these is between two values.
+    # A JSON string cannot contain a line end, so each line end here is between two values.
     begins = array("q")
     while begin <= end:
         begins.append(begin)

@@ -1,4 +1,4 @@
-"""Ledgers in folders: which files are ledgers, and how large the files of one may be."""
+"""Find ledgers in folders: which files are ledgers, and how large the files of a ledger may be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flopsd.system.regular_files import open_regular
 JOURNAL_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".json", ".ledger.json"
 _REPLACED = re.compile(
     r"(.+?)(?:\.rolling|-until-[0-9]{8}T[0-9]{12}Z(?:-[0-9]+)?)\.json"
-)  # a rolling ledger, or one that was kept
+)  # a rolling ledger, or one kept under another name
 MAX_JOURNAL_BYTES = 2 * 1024**3
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 1 << 20
@@ -28,8 +28,8 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FoundLedger:
-    """A file that is, or claims to be, a ledger. `folder` is what the user calls its folder. `explicit`: the user named
-    the file itself. Of other files, signed statements of another kind are skipped."""
+    """A file that is, or claims to be, a ledger. `folder`: the user's name of its folder. `explicit`: the user named
+    the file itself. A file that was not named is skipped if it is a signed statement of another kind."""
 
     path: Path
     folder: str
@@ -49,7 +49,7 @@ class FoundLedger:
 
 
 def most_bytes(name: str) -> int | None:
-    """The size limit of a file of a ledger by its name; None if it belongs to no ledger."""
+    """The size limit in bytes of a ledger's file with this name; None if no ledger has such a file."""
     if name.startswith("."):
         return None
     for ending, most in ((JOURNAL_ENDING, MAX_JOURNAL_BYTES), (LEDGER_ENDING, MAX_ENVELOPE_BYTES)):
@@ -59,7 +59,7 @@ def most_bytes(name: str) -> int | None:
 
 
 def is_same(path: Path, resolved: Path) -> bool:
-    """Whether a path leads to the file of a resolved one. A circular link leads nowhere."""
+    """Whether a path leads to the same file as the resolved one. False for a circular link."""
     try:
         return os.path.samefile(path, resolved)
     except OSError:
@@ -67,14 +67,14 @@ def is_same(path: Path, resolved: Path) -> bool:
 
 
 def final_of(name: str) -> str | None:
-    """The name of the ledger that took the place of another, by the other's name: that of a rolling ledger, or of one
-    that was kept (`…-until-TIME.json`)."""
+    """The name of the ledger that replaced the ledger of this name: a rolling ledger, or one kept under another name
+    (`…-until-TIME.json`). None for any other name."""
     found = _REPLACED.fullmatch(name)
     return None if found is None else found[1] + LEDGER_ENDING
 
 
 def is_earlier_state(ledger: Path) -> bool:
-    """Whether a ledger lies next to the one that took its place, whose journal continues its own."""
+    """Whether the ledger that replaced this one lies next to it, and its journal continues this one's."""
     final = final_of(ledger.name)
     if final is None or not is_file(ledger.with_name(final)):
         return False
@@ -86,7 +86,7 @@ def is_earlier_state(ledger: Path) -> bool:
 
 
 def begins_with(later: Path, earlier: Path) -> bool:
-    """Whether a journal begins with all of an earlier one. Raises OSError."""
+    """Whether a journal begins with the whole of an earlier one. Raises OSError."""
     with open_regular(later) as one, open_regular(earlier) as other:
         while chunk := other.read(_CHUNK):
             if one.read(len(chunk)) != chunk:
@@ -130,7 +130,7 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     try:
         yield from os.walk(folder, onerror=_unreadable)
-    except RecursionError as fault:  # before Python 3.12, which reports a path that is too long
+    except RecursionError as fault:  # Python before 3.12; later versions report a path that is too long
         raise LedgerError(f"{folder} has folders that are nested too deep", hint="give the ledgers by name") from fault
 
 
@@ -142,12 +142,12 @@ def lone_journal(journal: str) -> LedgerError:
 
 
 def is_other_json(name: str, data: bytes) -> bool:
-    """Whether a whole file is no ledger, by the tests of `looks_like_a_ledger`."""
+    """Whether a file with this content is a .json file but no ledger, by the criteria of `looks_like_a_ledger`."""
     return name.endswith(LEDGER_ENDING) and not name.endswith(OWN_ENDING) and _MARK not in data
 
 
 def looks_like_a_ledger(path: Path) -> bool:
-    """Whether a file has the name of a ledger or contains the key of a signed envelope; a damaged ledger still does."""
+    """Whether a file has a ledger's name or contains the key of a signed envelope; a damaged ledger still does."""
     if path.name.endswith(OWN_ENDING):
         return True
     tail = b""

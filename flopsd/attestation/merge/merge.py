@@ -50,7 +50,7 @@ _ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """What to merge, which keys to trust, and where to write. `nodes`: how many the job had, if no ledger states it."""
+    """The ledgers, trusted keys and output of a merge. `nodes`: the job's node count, if no ledger states it."""
 
     arguments: Sequence[str]
     trust: Sequence[str]
@@ -67,7 +67,7 @@ class MergeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The result of merging. `predicate` lacks its lists of nodes and children."""
+    """The result of merging. `predicate` is without its lists of nodes and children."""
 
     ledger: Path
     public_key: Path
@@ -80,7 +80,7 @@ class Merged:
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
-    """Merge into `request.ledger`, which is written last and at once. `note` receives remarks for the user. Memory
+    """Merge into `request.ledger`, which is written whole or not at all. `note` receives remarks for the user. Memory
     grows only with the names and attempts of nodes, and with the payload when it is signed. Raises LedgerError,
     NotVerifiedError, SigningKeyError."""
     key = load_signer(request.key_uri)
@@ -163,8 +163,8 @@ def _read_children(
 
 
 def _duplicate(fault: NodeGivenTwiceError, request: MergeRequest, reader: ChildReader, temporary: Path) -> LedgerError:
-    """The refusal of two ledgers of one node: which is the earlier one. Raises NotVerifiedError if the journal forks.
-    They are looked for again, since only one fetched or unpacked ledger is in the temporary folder at a time."""
+    """The error for two ledgers of one node, which says which is the earlier. Raises NotVerifiedError if the journals
+    fork. Finds both again, since the temporary folder holds only one fetched or unpacked ledger at a time."""
     found: list[SealedRun] = []
     for one in find_ledgers(request.arguments, temporary, lambda _: None, but=request.ledger.resolve()):
         if one.label in fault.labels and len(found) < 2:
@@ -224,14 +224,14 @@ def _refuse_incomplete(completeness: Completeness, request: MergeRequest) -> Non
 
 
 def missing_text(missing: Sequence[notes.Note]) -> str:
-    """What is missing, in a message of limited length."""
+    """The missing ledgers, in a text of limited length."""
     more = len(missing) - MAX_LISTED
     return say_all("completeness.missing", missing[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Spool:
-    """Child entries and their claims in a table on disk, so that memory stays bounded; they are read back sorted. The
-    table is deleted with its folder. Raises sqlite3.Error if the disk is full."""
+    """Child entries and their claims in tables on disk, so that memory stays bounded; they are read back sorted. The
+    tables are deleted with their folder. Raises sqlite3.Error if the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self._base = sqlite3.connect(folder / "children.sqlite", isolation_level=None)
@@ -245,7 +245,7 @@ class Spool:
         self._base.close()
 
     def add(self, child: Child, label: str) -> None:
-        """Store a child with its claims, and its name in messages."""
+        """Store a child with its claims, and with `label`, its name in messages."""
         shown = label.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
         row = (*child.order, shown, child.subject, child.entry)
         self.size_bytes += len(child.entry)
@@ -262,11 +262,11 @@ class Spool:
         yield from self._base.execute(f"SELECT entry, label FROM child ORDER BY {_ORDER}")
 
     def subjects(self) -> Iterator[str]:
-        """Every child as the statement's subject, as `entries`."""
+        """Every child as a subject of the statement, in the order of `entries`."""
         return (subject for (subject,) in self._base.execute(f"SELECT subject FROM child ORDER BY {_ORDER}"))
 
     def claimed(self) -> Iterator[DeviceClaims]:
-        """Every claim to what more than one child claims, sorted by what and key."""
+        """Every claim whose object more than one child claims, sorted by what and key."""
         several = "SELECT what, key FROM claim GROUP BY what, key HAVING min(child) < max(child)"
         rows = self._base.execute(
             "SELECT child.number, child.label, what, key, boot, begins, ends, offset FROM claim"

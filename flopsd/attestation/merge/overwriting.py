@@ -1,4 +1,4 @@
-"""Which file a merge may write over: an earlier ledger of the same job or lineage, with the same key."""
+"""Decide whether a merge may overwrite a file: only an earlier ledger of the same job or lineage, with the same key."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _UNCHANGED = "nothing was changed; give --ledger another name"
 
 
 def refuse_overwriting(ledger: Path, kind: str, public_pem: bytes) -> None:
-    """Replace only a merged ledger of the same key, and of the same job or lineage: any other, and another key, is
-    evidence, and what is replaced is not among what is merged."""
+    """Raises LedgerError unless `ledger` is free or a merged ledger of this kind and key: any other ledger, or another
+    key, is evidence, and the file to be replaced is not among the merged ones."""
     beside = public_key_beside(ledger)
     refuse_place(ledger, "job.json")
     if beside == ledger:
@@ -37,7 +37,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def refuse_another(ledger: Path, kind: str, name: str | None) -> None:
-    """Refuse to replace what is not the ledger of this job or lineage; `name`: of which, where that is known yet."""
+    """Raises LedgerError if `ledger` exists and is not that of this job or lineage. `name`: None if not known yet."""
     if not exists(ledger):
         return
     there = _merged_there(ledger)
@@ -53,7 +53,7 @@ def refuse_another(ledger: Path, kind: str, name: str | None) -> None:
 
 
 def _merged_there(ledger: Path) -> tuple[str, str] | None:
-    """Kind and name of the merged ledger there."""
+    """The kind and name of the existing merged ledger; None for any other file."""
     try:
         predicate = statement_in(parse_envelope(read_ledger(ledger)), parse_statement)["predicate"]
         kind = predicate["kind"]

@@ -1,4 +1,4 @@
-"""Read one child: verify it completely, a merged one as the sum of its own children, then reduce it to its entry."""
+"""Read one child: verify it completely (a merged child as the sum of its own children), then reduce it to its entry."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A verified child as it is stored, in JSON, its claims, and what all children of a job must agree on."""
+    """A verified child: its JSON texts for storage, its claims, and the facts that all children of a job must share."""
 
     order: tuple[str, int, str, str]  # its `sort_key`
     subject: str
     entry: str
-    claims: Iterable[Claim]  # to be taken once: those of a job are many
+    claims: Iterable[Claim]  # iterate once: a job has many
     run: Mapping[str, Any]
-    nodes: tuple[str, ...]  # of its job, as the platform listed them
-    policies: tuple[str, ...]  # ids of those that it was judged by
+    nodes: tuple[str, ...]  # the nodes of its job, as the platform listed them
+    policies: tuple[str, ...]  # ids of the policies that judged it
 
     @classmethod
     def of(
@@ -54,7 +54,7 @@ class Child:
 
 
 class ChildReader:
-    """Reads the children of a merged ledger of `kind`, which must be signed by one of `keys`."""
+    """Reads the children of a merged ledger of `kind`. One of `keys` must have signed each child."""
 
     def __init__(self, kind: str, keys: Sequence[PublicKey], tables: Tables, *, allow_replay: bool) -> None:
         self._kind, self._keys, self._tables, self._allow_replay = kind, keys, tables, allow_replay
@@ -115,14 +115,14 @@ def _refuse_part_of_job(entry: Entry, predicate: Mapping[str, Any]) -> None:
 
 
 def claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
-    """The ledgers and devices that a job counts, which no other job of the lineage may count."""
+    """The claims to the ledgers and devices that a job counts: no other job of the lineage may count them."""
     for child in predicate["children"]:
         yield ledger_claim(child["sha256"])
         yield from device_claims(child)
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file is a complete signed statement that is not a flopsd ledger, of whatever version."""
+    """Whether a file is a complete signed statement and not a flopsd ledger of any version."""
     try:
         statement = parse_json(parse_envelope(read_ledger(path)).payload, "the payload")
     except NotVerifiedError:
@@ -131,7 +131,7 @@ def _is_foreign(path: Path) -> bool:
 
 
 def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = False) -> None:
-    """Add up the children in a merged ledger again. Raises NotVerifiedError with the first failure."""
+    """Add up the children in a merged ledger again and compare. Raises NotVerifiedError with the first failure."""
     predicate = opened.statement["predicate"]
     try:
         if predicate["kind"] not in KINDS:
@@ -139,7 +139,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
                 f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one", code="statement_malformed"
             )
         entries = predicate["children"]
-        if entries is None or isinstance(entries, (str, int, dict)):  # those of a large ledger are not a `list` either
+        if entries is None or isinstance(entries, (str, int, dict)):  # a large ledger has `Children`, not a `list`
             raise TypeError("children is not a list")
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")
@@ -162,7 +162,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         raise NotVerifiedError(
             f"it contains fields that `flopsd merge` does not write: {fault!r:.200}", code="entry_malformed"
         ) from fault
-    # The children, nearly all of it, are on both sides what was read: only what follows from them can differ.
+    # Both sides hold the same children, which are nearly all of the statement: only the rest can differ.
     mine, signed = map(_without_children, (again, opened.statement))
     refuse_difference(mine, signed, "the entries of its children")
     try:
@@ -180,8 +180,8 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
 
 
 def claimed_again(entries: Iterable[Entry]) -> list[DeviceClaims]:
-    """The claims to what more than one entry claims, and few others."""
-    claimed = array("q")  # a hash for each: of a job of thousands of nodes all claims would take more than its text
+    """The claims whose object more than one entry claims, and a few others, by hash collision."""
+    claimed = array("q")  # hashes: all claims of a job of thousands of nodes would take more memory than its text
     for entry in entries:
         claimed.extend({hash((claim.what, claim.key)) for claim in claims_of(entry)})
     again = {one for one, other in pairwise(sorted(claimed)) if one == other}

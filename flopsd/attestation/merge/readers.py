@@ -1,7 +1,8 @@
-"""Reads ledgers in several processes, and gives what each is read to in the order in which they were found.
+"""Read ledgers in several processes, and yield the results in the order in which the ledgers were found.
 
-Each process gets a batch and is given the next when its answer was taken, so that what waits is bounded. The processes
-are not in the terminal's group: Ctrl-C reaches the one that leads them, which ends them. They end too when it is gone.
+A process gets its next batch after its last answer was taken, so the number of waiting results is bounded. The
+processes are not in the terminal's group: Ctrl-C reaches only the parent, which ends them. They also end if the parent
+is gone.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from flopsd.errors import FlopsdError, LedgerError
 from flopsd.settings.data_files import Tables
 
 log = logging.getLogger("flopsd")
-FEW, BATCH, MOST_PROCESSES = 200, 16, 16  # ledgers that one process reads faster than others start
-# The folder in which somebody merges may have a `pickle.py`: modules are looked for where this process found them, and
-# flopsd is this one.
+FEW, BATCH, MOST_PROCESSES = 200, 16, 16  # FEW: ledgers that one process reads before others have started
+# The current folder may contain a `pickle.py`: the processes import from this process's path, and the same flopsd.
 _START = """import sys
 sys.path[:] = {path!r}
 import flopsd
@@ -43,7 +43,7 @@ _Found = tuple[FoundLedger, Child | None]
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How ledgers are read, for another process."""
+    """The settings for reading ledgers, which another process can be sent."""
 
     kind: str
     trusted: Sequence[bytes]  # public keys, as PEM
@@ -58,8 +58,8 @@ class ReadOptions:
 
 
 def read_all(found: Iterator[FoundLedger], reading: ReadOptions, *, passing: Path) -> Generator[_Found, None, None]:
-    """Each ledger with what it is read to. Those below the folder `passing` are there until the next is asked for.
-    Raises what `ChildReader.read` and `found` raise, for the first ledger in order."""
+    """Each found ledger with its child. Ledgers below the folder `passing` exist only until the next is requested.
+    Raises the errors of `ChildReader.read` and `found`, for the first ledger in order."""
     reader, count = reading.reader(), 0
     with ExitStack() as ended:
         processes: list[_Process] = []
@@ -67,7 +67,7 @@ def read_all(found: Iterator[FoundLedger], reading: ReadOptions, *, passing: Pat
         batch: list[FoundLedger] = []
 
         def taken(most: int) -> Iterator[_Found]:
-            """What was read, until no more than `most` batches wait."""
+            """The results of the oldest batches, until no more than `most` batches wait."""
             while len(waiting) > most:
                 process, ledgers = waiting.popleft()
                 yield from _checked(ledgers, process.answer())
@@ -83,7 +83,7 @@ def read_all(found: Iterator[FoundLedger], reading: ReadOptions, *, passing: Pat
             fault: Exception | None = None
             try:
                 one = next(found, None)
-            except (FlopsdError, OSError) as raised:  # a fault of what was found before it comes first
+            except (FlopsdError, OSError) as raised:  # faults of ledgers found earlier come first
                 one, fault = None, raised
             count += 1
             if one is not None and count > FEW and not processes:
@@ -113,13 +113,13 @@ def _checked(ledgers: Iterable[FoundLedger], read: Iterable[_Read]) -> Iterator[
 
 
 def _processes() -> int:
-    """None where there is one core, or where what they log is to be read."""
+    """How many processes to start: 0 if there is one core, or if the debug log is on, which they would not write to."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores == 1 or log.isEnabledFor(logging.DEBUG) else min(cores, MOST_PROCESSES)
 
 
 class _Process:
-    """One that reads, as a context."""
+    """A process that reads ledgers, as a context manager that ends it."""
 
     def __enter__(self) -> _Process:
         self._process = subprocess.Popen(
@@ -142,7 +142,7 @@ class _Process:
         self._process.wait()
 
     def give(self, what: object) -> None:
-        """How it reads, and then batches, each when it has no other one. Raises LedgerError if it has ended."""
+        """Send the `Reading` first, then batches, one at a time. Raises LedgerError if the process has ended."""
         left = memoryview(pickle.dumps(what))
         try:
             while left:
@@ -151,7 +151,7 @@ class _Process:
             raise _ended(self._process) from fault
 
     def answer(self) -> list[_Read]:
-        """What the batch was read to. Raises LedgerError as `give`."""
+        """The results of the batch. Raises LedgerError if the process has ended."""
         try:
             found: list[_Read] = pickle.load(self._answers)
         except (EOFError, pickle.UnpicklingError) as fault:
@@ -167,9 +167,9 @@ def _ended(process: subprocess.Popen[bytes]) -> LedgerError:
 
 
 def serve() -> None:
-    """In the other process: read what stdin has, to its end."""
+    """The main function of a reading process: answer each batch on stdin, until stdin ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing else that is written is an answer
+    os.dup2(2, 1)  # other writes to stdout must not mix with the answers
     reading: Any = pickle.load(sys.stdin.buffer)
     reader = reading.reader()
     while True:
@@ -177,11 +177,11 @@ def serve() -> None:
             batch: list[FoundLedger] = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump([_listed(_read(reader, one)) for one in batch], answers)
+        pickle.dump([_for_pickle(_read(reader, one)) for one in batch], answers)
         answers.flush()
 
 
-def _listed(read: _Read) -> _Read:
+def _for_pickle(read: _Read) -> _Read:
     return replace(read, claims=list(read.claims)) if isinstance(read, Child) else read
 
 

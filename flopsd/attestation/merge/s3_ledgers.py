@@ -37,7 +37,7 @@ _CHUNK = 1 << 20
 
 
 def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    """The ledgers under `url`, or in the archive that it names. Each stays on disk until the next is requested. Raises
+    """The ledgers under `url`, or in the archive that it names. Each is on disk until the next is requested. Raises
     LedgerError."""
     bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
     if not bucket:
@@ -87,7 +87,7 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
 
 
 def _companions(ledger: Path, packaged: Tables) -> list[str]:
-    """The names of the companions that a ledger may have; none of what is not a ledger."""
+    """The names of the companions that a ledger may have; empty if the file is not a ledger."""
     try:
         foreign = foreign_files(statement_in(parse_envelope(read_ledger(ledger)))["predicate"], packaged)
     except (NotVerifiedError, LookupError, TypeError):
@@ -96,7 +96,7 @@ def _companions(ledger: Path, packaged: Tables) -> list[str]:
 
 
 def _is_superseded(store: _Store, folder: str, ledger: Path) -> bool:
-    """Whether a ledger is an earlier state of the one that took its place."""
+    """Whether a ledger is an earlier state of the ledger that replaced it. Fetches that ledger's files next to it."""
     final = final_of(ledger.name)
     if final is None:
         return False
@@ -127,14 +127,14 @@ class _Store:
             self._client: Any = get_session().create_client("s3", config=config)
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Names and sizes of the objects under a prefix, in S3's order."""
+        """The names and sizes in bytes of the objects under a prefix, in S3's order."""
         with self._errors(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for found in page.get("Contents", ()):
                     yield found["Key"], found["Size"]
 
     def fetch(self, key: str, path: Path, most: int | None, *, needed: bool = True) -> None:
-        """Write an object to `path`. A missing one is an error only if it is `needed`."""
+        """Write an object of at most `most` bytes to `path`. A missing object is an error only if `needed`."""
         with self._errors(key):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=key)
@@ -163,7 +163,7 @@ class _Store:
                 f"cannot write {self.name}/{key} to disk: {fault.strerror or fault}",
                 hint="set TMPDIR to a folder with free disk space",
             ) from fault
-        except Exception as fault:  # such as RecursionError, of a store that redirects to itself
+        except Exception as fault:  # for instance RecursionError, if a store redirects to itself
             raise self._unread(key, fault) from fault
 
     def _unread(self, key: str, fault: Exception) -> LedgerError:

@@ -17,19 +17,19 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.errors import LedgerError
 from flopsd.system.atomic_files import replacing
 
-_ROOM = 128  # before the payload, for the DSSE prefix, which contains the payload's length
+_ROOM = 128  # bytes kept free before the payload for the DSSE prefix, which contains the payload's length
 _CHUNK = 3 * 65536
 
 
 class JsonLines:
-    """A list of items that are read one by one, each a line of JSON."""
+    """A list whose items are read one by one, each as a line of JSON."""
 
     def __init__(self, lines: Callable[[], Iterable[str]]) -> None:
         self.lines = lines
 
 
 def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
-    """JSON in the layout of `encode`, each item of `JsonLines` on a line."""
+    """Write JSON in the layout of `encode`, but each item of `JsonLines` on one line."""
     pad = " " * depth
     if isinstance(value, JsonLines):
         between = "["
@@ -49,7 +49,7 @@ def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
 
 
 def refuse_too_large(payload_bytes: int) -> None:
-    """Raises LedgerError where a payload of so many bytes, or more, makes a larger envelope than a verifier reads."""
+    """Raises LedgerError if a payload of so many bytes makes a larger envelope than a verifier reads."""
     if payload_bytes * 4 // 3 + 4096 > MAX_ENVELOPE_BYTES:
         raise LedgerError(
             f"the merged ledger would have {payload_bytes * 4 // 3} bytes or more; at most {MAX_ENVELOPE_BYTES} are "
@@ -59,9 +59,9 @@ def refuse_too_large(payload_bytes: int) -> None:
 
 
 def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, folder: Path) -> str:
-    """Write the signed `statement` to `ledger`, completely or not at all. Returns the SHA-256 of its payload. Raises
-    LedgerError if it would be larger than a verifier reads. Memory: the payload, once, since Ed25519 cannot sign a
-    stream."""
+    """Write the signed `statement` to `ledger`, completely or not at all. Return the SHA-256 of its payload. Raises
+    LedgerError if the envelope would be larger than a verifier reads. Holds the payload in memory once, since Ed25519
+    cannot sign a stream."""
     with (folder / "payload").open("w+b") as file:
         file.seek(_ROOM)
         write_json(file, statement)
@@ -83,7 +83,7 @@ def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, 
 
 
 def _write_envelope(out: IO[bytes], payload: IO[bytes], keyid: str, signature: bytes) -> None:
-    """The same bytes as `encode_envelope`."""
+    """Write the same bytes as `encode_envelope`."""
     out.write(b'{\n "payload": "')
     while chunk := payload.read(_CHUNK):
         out.write(base64.b64encode(chunk))

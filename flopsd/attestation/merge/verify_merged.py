@@ -1,4 +1,4 @@
-"""Verify a merged ledger: its own arithmetic, and the children that are given."""
+"""Verify a merged ledger: its own arithmetic, and those of its children that are given."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from flopsd.system.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ChildrenChecked:
-    """How many children of a merged ledger were given, how many of those recomputed from their journals, and which were
-    missing. `added_up`: jobs of which their own entries alone were added up again. `others` are given ledgers that do
-    not belong to it."""
+    """How many children of a merged ledger were given, how many of those were recomputed from their journals, and which
+    were missing. `added_up`: jobs whose own entries were added up again, without their journals. `others`: given
+    ledgers that are not its children."""
 
     given: int
     recomputed: int
@@ -50,14 +50,14 @@ class VerifiedMerge:
     replay: bool
     children: ChildrenChecked | None
     foreign: tuple[ForeignFile, ...] = ()
-    not_signed_by: tuple[str, ...] = ()  # key ids of given keys
+    not_signed_by: tuple[str, ...] = ()  # key ids of the given keys without a valid signature
 
 
 def verify_merged(
     opened: SignedStatement, *, children: Sequence[str] = (), allow_replay: bool = False, tables: Tables | None = None,
     note: Note = lambda _: None, progress: Progress = no_progress,
 ) -> VerifiedMerge:  # fmt: skip
-    """Add up a merged ledger again, and compare it with those of its children that are among `children`. Raises
+    """Add up a merged ledger again, and compare it with those of its children that `children` name. Raises
     NotVerifiedError with the first failure."""
     tables = tables or Tables()
     progress("adding up", 0, 0)
@@ -84,7 +84,7 @@ def _check_children(
     seen: set[str] = set()
     recomputed: set[str] = set()  # a child may be given twice, once without its journal
     others: dict[tuple[str, str | None], tuple[str, str]] = {}
-    below: dict[str, list[Claim]] = {}  # of a lineage: what its jobs count, by the digest of each
+    below: dict[str, list[Claim]] = {}  # claims of the jobs of a lineage, by digest
     with TemporaryDirectory(prefix="flopsd-verify-") as temporary:
         for found in find_ledgers(arguments, Path(temporary), note):
             opened = _read(found)
@@ -95,7 +95,7 @@ def _check_children(
             seen.add(opened.payload_sha256)
             progress("checking its children", len(seen), len(entries))
             _refuse_other_job(predicate, opened, found)
-            if not _again(entry, opened, found, tables):
+            if not _recompute_child(entry, opened, found, tables):
                 continue
             if opened.kind == JOB:
                 below[opened.payload_sha256] = list(claims_below(opened.statement["predicate"]))
@@ -117,7 +117,7 @@ def _check_children(
 
 
 def _refuse_counted_twice(entries: Sequence[Entry], below: Mapping[str, Iterable[Claim]]) -> None:
-    """Two jobs of a lineage count no ledger and no device at one time, as far as they are given. Raises LedgerError."""
+    """Raises LedgerError if two given jobs of a lineage count the same ledger, or the same device at the same time."""
     claims = [
         DeviceClaims(claim, number, entry["name"])
         for number, entry in enumerate(entries)
@@ -141,8 +141,8 @@ def _read(found: FoundLedger) -> SignedStatement:
 
 
 def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, found: FoundLedger) -> None:
-    """A child says itself of which job it is, and which nodes that has: whoever merged cannot have dropped one of them
-    from the list. Raises NotVerifiedError."""
+    """Raises NotVerifiedError if a child names another job than the merged ledger, or other nodes of that job: so the
+    merger cannot have dropped a node from the list."""
     if opened.kind != NODE:
         return
     child = opened.statement["predicate"]
@@ -163,7 +163,7 @@ def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, fou
 
 
 def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Run and node of a ledger; empty for any other statement."""
+    """The run and node of a ledger; an empty run for any other statement."""
     predicate = statement.get("predicate")
     if not isinstance(predicate, dict):
         return "", None
@@ -172,9 +172,9 @@ def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(run.get("id")) if isinstance(run, dict) else "", None if name is None else str(name)
 
 
-def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Tables) -> bool:
-    """Recompute a child's entry: a node's if its journal is available, a job's from the entries in it. Raises
-    NotVerifiedError if it differs."""
+def _recompute_child(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Tables) -> bool:
+    """Recompute a child's entry: a job's from its own entries, a node's from its journal; return False if it has none.
+    Raises NotVerifiedError if the entry differs."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB or found.has_journal:

@@ -63,7 +63,7 @@ class KmsKey(SigningKey):
 
 
 def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
-    """The KMS key that follows `awskms:` in a key URI. Raises SigningKeyError."""
+    """The KMS key named by `rest`, the part of a key URI after `awskms:`. Raises SigningKeyError."""
     need_extra()
     need_package("botocore", NEEDS_EXTRA)
     key_id, given = key_and_public(rest)
@@ -107,7 +107,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
             hint="create it with key spec ECC_NIST_P256",
             reason="wrong_kind",
         ) from fault
-    # By the curve of the key itself: KMS lists the same signing algorithms for secp256k1.
+    # Judge by the curve of the key itself: KMS lists the same signing algorithms for secp256k1.
     found = usable(public, where, "create it with key spec ECC_NIST_P256")
     if found.type != "p256":
         raise SigningKeyError(
@@ -139,7 +139,7 @@ def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
                 hint="give the key's ARN, or set AWS_REGION",
                 reason="no_credentials",
             )
-        session.set_default_client_config(config)  # for STS too, where the credentials are those of a role
+        session.set_default_client_config(config)  # also applies to STS, if the credentials are a role's
         return session.create_client("kms", region_name=region), region
     except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is not a URL
         raise SigningKeyError(
@@ -160,7 +160,7 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
         if fault.operation_name != operation:  # the credentials are those of a role
             who, asked = "AWS", fault.operation_name
             hint, reason = "check the role, its trust policy, and the web identity token", "no_credentials"
-        if _is_for_now(code, fault.response):
+        if _is_temporary(code, fault.response):
             hint, reason = "try again: the key itself is fine", "no_answer"
         raise SigningKeyError(f"{who} refused {asked}: {code}: {message}", hint=hint, reason=reason) from fault
     except (faults.HTTPClientError, faults.ConnectionError) as fault:
@@ -179,7 +179,7 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
 
 
 def _remedy(operation: str, code: str) -> tuple[str, KeyFault]:
-    """What to do about an error code of KMS, and the reason that it stands for."""
+    """The hint for an error code of KMS, and the reason of the fault."""
     if "AccessDenied" in code or code == "403":
         return _DENIED[operation], "denied"
     if code == "NotFoundException":
@@ -196,15 +196,15 @@ def _remedy(operation: str, code: str) -> tuple[str, KeyFault]:
     return "the error says what AWS KMS, or a proxy before it, found; check the key's name and its key store", "other"
 
 
-def _is_for_now(code: str, answer: Mapping[str, Any]) -> bool:
-    """Whether the same request may succeed later: too many at a time, or a fault of the service."""
+def _is_temporary(code: str, answer: Mapping[str, Any]) -> bool:
+    """Whether the same request may succeed later: it was throttled, or the service failed."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     named = ("DependencyTimeoutException", "KeyUnavailableException", "LimitExceededException", "RequestLimitExceeded")
     return code.startswith("Throttl") or code in named or status == 429 or status >= 500
 
 
 def _bytes(answer: Mapping[str, Any], name: str, operation: str) -> bytes:
-    """Bytes that KMS always returns; what lies between, such as a proxy, may answer for it."""
+    """A bytes field of the answer. KMS always returns it; a proxy that answers in its place may not."""
     found = answer.get(name)
     if not isinstance(found, bytes):
         raise SigningKeyError(

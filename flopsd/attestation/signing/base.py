@@ -14,8 +14,8 @@ from flopsd.errors import FlopsdError, SigningKeyError
 
 @contextmanager
 def key_faults(what: str) -> Iterator[None]:
-    """Whatever else than an error of flopsd's own the libraries of a key raise becomes a SigningKeyError: who seals at
-    the end of a run must keep and copy a journal that cannot be signed."""
+    """Turn any error of a key's libraries into a SigningKeyError; flopsd's own errors pass. The end of a run must still
+    keep and copy a journal that cannot be signed."""
     try:
         yield
     except FlopsdError:
@@ -38,7 +38,7 @@ class SigningKey(ABC):
 
     @abstractmethod
     def readers(self) -> dict[str, Any]:
-        """Who could read or use it, as a ledger records it: the kind of key, of a file its owner and mode."""
+        """Who could read or use the key, as a ledger records it: the kind of key, and the owner and mode of a file."""
 
     @abstractmethod
     def describe(self) -> str:

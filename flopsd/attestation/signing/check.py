@@ -1,4 +1,4 @@
-"""Whether a key can sign: it signs, and the signature is verified with its public key."""
+"""Check that a key can sign: sign a message with it, and verify the signature with its public key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flopsd.attestation.signing.public_key import need_extra
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.errors import SigningKeyError
 
-# What a ledger's signature covers begins with "DSSEv1 ", so this one is of no ledger.
+# A ledger's signed bytes begin with "DSSEv1 ", so a signature of this message fits no ledger.
 CHECK_MESSAGE = b"flopsd: a check that this key can sign; it states nothing\n"
 
 
 def check_configured(
     uri: str | None, folder: Path, environment: Mapping[str, str], refused_pin: RefusedPin
 ) -> SigningKey | None:
-    """The private key that seals in the state folder, after it signed CHECK_MESSAGE; None: the first seal makes one. A
-    PIN that its token refused is not given to it again. Raises SigningKeyError."""
+    """The private key that seals in the state folder, after it has signed CHECK_MESSAGE; None if the first seal is yet
+    to create one. A PIN that its token refused is not given to the token again. Raises SigningKeyError."""
     need_extra()
     if uri is None:
         made = default_key(folder)

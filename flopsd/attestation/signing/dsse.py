@@ -1,4 +1,4 @@
-"""DSSE over the exact payload bytes: signing, and verifying with distinct public keys, whatever key ids are named."""
+"""DSSE over the exact payload bytes: sign, and verify with distinct public keys, regardless of the key ids named."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _TOO_FEW = "too_few_signatures"
 
 
 def sign(payload: bytes, key: SigningKey) -> bytes:
-    """The envelope file over `payload`, verified with the public key before it is returned. Raises SigningKeyError,
-    also where the signature does not verify."""
+    """The envelope file over `payload`, verified with the public key before it is returned. Raises SigningKeyError if
+    signing fails or the signature does not verify."""
     signature = sign_message(pae(Envelope(payload, PAYLOAD_TYPE, ())), key)
     data = encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
     verify_signatures(parse_envelope(data), [key.public], 1)
@@ -43,8 +43,8 @@ def pae(envelope: Envelope) -> bytes:
 
 
 def verify_signatures(envelope: Envelope, keys: Sequence[PublicKey], threshold: int) -> set[str]:
-    """Key ids of the distinct public keys with a good signature; keyids in the envelope are not trusted. Raises
-    NotVerifiedError when they are fewer than `threshold`."""
+    """The key ids of the distinct public keys with a good signature; key ids in the envelope are not trusted. Raises
+    NotVerifiedError if there are fewer than `threshold`."""
     signed = pae(envelope)
     distinct = {key.keyid: key for key in keys}  # the keyid here is the digest of the key itself
     good = {
@@ -58,7 +58,7 @@ def verify_signatures(envelope: Envelope, keys: Sequence[PublicKey], threshold: 
 
 
 def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], threshold: int) -> NotVerifiedError:
-    """Why the signatures do not suffice. The key ids in the envelope only help to find out which key is missing."""
+    """The error for too few good signatures. The key ids in the envelope only help to find the missing key."""
     named = [keyid for keyid, _ in envelope.signatures]
     invalid = [keyid for keyid in given if keyid in named and keyid not in good]
     if invalid and not good:
@@ -91,5 +91,5 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
 
 
 def short_id(keyid: str) -> str:
-    """A key id as messages show it."""
+    """A key id as shown in messages."""
     return f"{keyid[:16]}…"

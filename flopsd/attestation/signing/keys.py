@@ -30,8 +30,8 @@ DEFAULT_KEY_NAME = "flopsd-key.pem"
 def load_signer(
     uri: str, environment: Mapping[str, str] = os.environ, *, refused_pin: RefusedPin | None = None
 ) -> SigningKey:
-    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError. `refused_pin`: notes a
-    PIN that a token refused, which is then not given to it again."""
+    """The private key of a key URI, with its secrets from `environment`. `refused_pin`: keeps a PIN that a token
+    refused, so that it is not given to the token again. Raises SigningKeyError."""
     scheme, rest = scheme_of(uri)
     with key_faults(f"the {scheme} key"):
         if scheme == "file":
@@ -48,8 +48,8 @@ def load_signer(
 
 
 def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
-    """Check at the start of a run that its key will be able to sign at the end. Loads no cryptography, since a metering
-    process calls it, and contacts no network or token. None: the key that is created when it is needed. Raises
+    """Check at the start of a run that its key will be able to sign at the end. `uri` None: a key is created when it is
+    needed. Loads no cryptography, since a metering process calls this, and contacts no network or token. Raises
     SigningKeyError if the key does not exist, is malformed, or lacks its passphrase, PIN or packages."""
     need_extra()
     scheme, rest = scheme_of("file:" if uri is None else uri)
@@ -74,12 +74,12 @@ def _unknown(scheme: str) -> SigningKeyError:
 
 
 def default_key(state_dir: Path) -> Path:
-    """The key file that is made where no key is given."""
+    """The path of the key file that is created if no key is given."""
     return state_dir / DEFAULT_KEY_NAME
 
 
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
-    """The key URI to use, and whether a key file was created for it: Ed25519, mode 0600, in `state_dir`. Raises
+    """The key URI to use, and whether this call created its key file: Ed25519, mode 0600, in `state_dir`. Raises
     SigningKeyError."""
     if uri is not None:
         return uri, False

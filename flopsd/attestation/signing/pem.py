@@ -1,4 +1,4 @@
-"""Private keys in PEM files: read, decrypted, created."""
+"""Read, decrypt and create private keys in PEM files."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> 
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Create a file durably, whole or not at all; never overwrites one. Raises SigningKeyError."""
+    """Create a file durably, whole or not at all; never overwrite one. Raises SigningKeyError."""
     try:
         new_file(path, data, mode)
     except FileExistsError as fault:

@@ -2,7 +2,7 @@
 
     pkcs11:token=T;object=LABEL;id=%01?module-path=/usr/lib/.../lib.so&pin-source=file:PATH&public=PATH
 
-A URI by RFC 7512. The module is `module-path`, else $PYKCS11LIB; the PIN is in the file of `pin-source`, else in
+The URI follows RFC 7512. The module is `module-path`, else $PYKCS11LIB; the PIN is in the file of `pin-source`, else in
 $FLOPSD_PKCS11_PIN. The public key is read from the token, unless `public` names its PEM file.
 """
 
@@ -33,7 +33,7 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 @dataclass(frozen=True, slots=True)
 class _KeyLocation:
     """The module, token and object of a key. None: not given in the URI. `pin_from`: the file or variable of the PIN.
-    `refused_pin`: what is known of a PIN that its token refused."""
+    `refused_pin`: keeps a PIN that the token refused."""
 
     module: str
     token: dict[str, str]
@@ -78,8 +78,8 @@ class TokenKey(SigningKey):
 
 
 def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: RefusedPin | None = None) -> TokenKey:
-    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError. `refused_pin`: notes a PIN that the token
-    refused, which is then not given to it again."""
+    """The key named by `rest`, the part of a key URI after `pkcs11:`. `refused_pin`: keeps a PIN that the token
+    refused, so that it is not given to the token again. Raises SigningKeyError."""
     need_extra()
     need_package("pkcs11", NEEDS_EXTRA)
     location = replace(location_of(rest, environment), refused_pin=refused_pin)
@@ -93,7 +93,7 @@ def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: Refus
 
 
 def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
-    """The location in a key URI; the part after `pkcs11:`. Raises SigningKeyError."""
+    """The key location in `rest`, the part of a key URI after `pkcs11:`. Raises SigningKeyError."""
     path, _, query = rest.partition("?")
     if "pin-value" in query:
         raise SigningKeyError(
@@ -124,7 +124,7 @@ def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
 
 @contextmanager
 def _session(location: _KeyLocation) -> Iterator[Any]:
-    """A session on the token, logged in. Every error of module or token becomes a SigningKeyError."""
+    """A session on the token, logged in. Every error of the module or the token becomes a SigningKeyError."""
     import pkcs11
     from pkcs11 import exceptions as faults
 
@@ -167,14 +167,14 @@ def _refuse_again(token: Any, location: _KeyLocation) -> None:
 
 
 def _refused(token: Any, location: _KeyLocation, reason: str) -> SigningKeyError:
-    """The error for a PIN that the token refused just now, which is noted."""
+    """Note the PIN that the token refused just now, and return the error."""
     if location.refused_pin is not None and location.pin is not None:
         location.refused_pin.note(_identity(token), location.pin, reason)
     return _refusal(location, reason)
 
 
 def _refusal(location: _KeyLocation, reason: str) -> SigningKeyError:
-    """The same words for the refusal and for each later seal that does not log in, so that a log has them once."""
+    """The error for a refusal. A later seal that does not log in uses the same words, so that a log has them once."""
     what = f"the PIN is {reason} for {location.describe()}"
     remedy = "correct it" if reason == "wrong" else "unlock or renew it with the token's own tool"
     if location.refused_pin is None:
@@ -212,7 +212,7 @@ def _token(module: Any, location: _KeyLocation) -> Any:
 
 
 def _named(token: Any) -> dict[str, str]:
-    """A token's description by the attribute names of RFC 7512; PKCS#11 pads with blanks."""
+    """A token's description by the attribute names of RFC 7512, without the blanks that PKCS#11 pads with."""
     padded = {"token": token.label, "manufacturer": token.manufacturer_id, "model": token.model, "serial": token.serial}
     return {
         name: (value.decode("utf-8", "relocation") if isinstance(value, bytes) else value).strip(" \0")
@@ -245,7 +245,7 @@ def _private_key(session: Any, location: _KeyLocation) -> Any:
 
 
 def _public_key(session: Any, private: Any, location: _KeyLocation) -> PublicKey:
-    """The public key of `private` on the token: the public object with the same id, or label."""
+    """The public key of `private` on the token: the public object with its id, or with its label if it has no id."""
     import pkcs11
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 

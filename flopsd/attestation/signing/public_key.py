@@ -1,4 +1,4 @@
-"""Public keys: Ed25519 and P-256 only, which every verifier supports.
+"""Public keys: Ed25519 and P-256 only, since every verifier supports these.
 
 The keyid is the hex SHA-256 of the SPKI DER and only a hint: verification trusts public keys, never key ids.
 """
@@ -21,13 +21,13 @@ NEW_KEY = "create one: flopsd key new key.pem"
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
 _P = 2**255 - 19  # the prime of Ed25519's field, and its curve's constant d
 _D = -121665 * pow(121666, -1, _P) % _P
-_P256_DER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # what is before the point
+_P256_DER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # the DER before the point
 _OBTAIN = "obtain the public key from whoever signs with it"
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")  # also within a line, where cryptography finds one
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")  # also inside a line, since cryptography finds one there
 
 
 class PublicKey(NamedTuple):
-    """A public key of a kind that signs ledgers. `type` is `ed25519` or `p256`, `pem` its SubjectPublicKeyInfo."""
+    """A public key of a kind that may sign ledgers. `type` is `ed25519` or `p256`, `pem` its SubjectPublicKeyInfo."""
 
     keyid: str
     type: str
@@ -87,7 +87,7 @@ def parse_public(data: bytes, where: str) -> PublicKey:
 
 
 def _of_p256(pem: bytes) -> bool:
-    """Whether it is a SubjectPublicKeyInfo of P-256 in form."""
+    """Whether the PEM has the form of a P-256 SubjectPublicKeyInfo, on the curve or not."""
     found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
     with suppress(ValueError):
         return found is not None and base64.b64decode(found[1]).startswith(_P256_DER)
@@ -95,8 +95,8 @@ def _of_p256(pem: bytes) -> bool:
 
 
 def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
-    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError, with the hint `remedy`, for any
-    other kind or curve."""
+    """A key of pyca/cryptography as a PublicKey. Raises SigningKeyError for any other kind or curve, with the hint
+    `remedy`, and for an Ed25519 key of small order."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -116,14 +116,14 @@ def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
 
 
 def _is_of_small_order(point: bytes) -> bool:
-    """Whether eight times the point is the identity, however its y is written. y is 0 for order 4, 1 and -1 for orders
-    1 and 2; of order 8 are the points whose double has y = 0, which makes d y^4 + 2 y^2 = 1 of the curve's equation."""
+    """Whether eight times the point is the identity; y need not be reduced. y is 1 for order 1, -1 for order 2, 0 for
+    order 4. A point of order 8 has a double with y = 0, so that the curve's equation gives d y^4 + 2 y^2 = 1."""
     y = int.from_bytes(point, "little") % 2**255 % _P
     return y * (y * y - 1) * (_D * y**4 + 2 * y * y - 1) % _P == 0
 
 
 def read_pem(path: Path, what: str) -> bytes:
-    """The bytes of a file that is small enough to be a key. Raises SigningKeyError."""
+    """The bytes of a key file. Raises SigningKeyError if it is unreadable or larger than MAX_PEM_BYTES."""
     try:
         with open_regular(path) as file:
             data = file.read(MAX_PEM_BYTES + 1)
@@ -143,18 +143,18 @@ def pem_labels(data: bytes) -> list[str]:
 
 
 def is_public(data: bytes) -> bool:
-    """Whether PEM `data` has only blocks other than private keys."""
+    """Whether PEM `data` has blocks, and none of them is a private key."""
     labels = pem_labels(data)
     return bool(labels) and not any(label.endswith("PRIVATE KEY") for label in labels)
 
 
 def need_extra() -> None:
-    """Raises SigningKeyError where the package of the extra `seal` are missing."""
+    """Raises SigningKeyError if the packages of the extra `seal` are not installed."""
     need_package("cryptography", NEEDS_SEAL)
 
 
 def need_package(package: str, missing: tuple[str, str]) -> None:
-    """Raises SigningKeyError with the text and hint in `missing` where it is not installed. Imports nothing."""
+    """Raises SigningKeyError with the text and hint in `missing` if the package is not installed. Imports nothing."""
     if find_spec(package) is None:
         raise SigningKeyError(missing[0], hint=missing[1], reason="not_installed")
 

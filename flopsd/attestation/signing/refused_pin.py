@@ -1,8 +1,8 @@
-"""A PIN that a token refused, noted in the state folder, so that no later seal there gives it to the token again.
+"""Note a PIN that a token refused in the state folder, so that no later seal there gives it to the token again.
 
-A token locks after a few wrong PINs, and a run is sealed many times. The note holds no PIN: a salted, slow hash of the
-token's identity and the PIN. Whoever can read the note could still guess a short PIN from it; that is the user who can
-read the PIN itself. It is removed when the token accepts a PIN.
+A token locks after a few wrong PINs, and a run is sealed many times. The note does not hold the PIN but a salted, slow
+hash of the token's identity and the PIN. A short PIN could be guessed from it, but only by the user who can read the
+note, who can read the PIN too. The note is removed when the token accepts a PIN.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MAX_NOTE_BYTES = 4096
 
 
 class RefusedPin:
-    """What is known of a PIN that a token refused: by the note at `path`, or where that could not be written, in
-    `memory`, a file that a daemon and the processes that it starts have open."""
+    """A PIN that a token refused, noted at `path`, or if that cannot be written, in `memory`: a file descriptor that
+    the daemon shares with the processes that it starts."""
 
     def __init__(self, path: Path, memory: int | None = None) -> None:
         self.path, self._memory = path, memory
 
     def reason(self, token: Sequence[str], pin: str) -> str | None:
-        """Why `token`, given by its identity, refused this very PIN earlier; None if that is not known."""
+        """Why `token`, given by its identity, refused this PIN earlier; None if no refusal is noted."""
         try:
             noted = read_at_most(self.path, MAX_NOTE_BYTES)
         except OSError:
@@ -42,7 +42,7 @@ class RefusedPin:
         return _reason(noted, token, pin) or _reason(kept, token, pin)
 
     def note(self, token: Sequence[str], pin: str, reason: str) -> None:
-        """Note a refusal, mode 0600. A failure is logged."""
+        """Note a refusal in a file of mode 0600. A failure to write is logged."""
         salt = os.urandom(16)
         record = {"reason": reason, "salt": salt.hex(), "digest": _digest(token, pin, salt).hex()}
         text = json.dumps(record).encode("ascii") + b"\n"
@@ -57,7 +57,7 @@ class RefusedPin:
             )
 
     def forget(self) -> None:
-        """Forget it, since the token accepted a PIN."""
+        """Remove the note, since the token accepted a PIN. A failure is logged."""
         self._keep(b"")
         try:
             self.path.unlink(missing_ok=True)

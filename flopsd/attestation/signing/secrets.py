@@ -1,4 +1,4 @@
-"""Passphrases and PINs, from the environment or a file; never from flags, which every user of the host can read."""
+"""Passphrases and PINs from the environment or a file; never from flags, which every user of the host can read."""
 
 from __future__ import annotations
 

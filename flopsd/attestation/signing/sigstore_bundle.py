@@ -1,6 +1,6 @@
-"""The Sigstore bundle v0.3: one signature of an envelope in the form that cosign and other Sigstore tools read.
+"""The Sigstore bundle v0.3: an envelope with one signature, in the form that cosign and other Sigstore tools read.
 
-A bundle holds exactly one signature, and cosign refuses one whose signature has a keyid. Specification:
+A bundle holds exactly one signature; cosign refuses a bundle whose signature has a keyid. Specification:
 https://docs.sigstore.dev/about/bundle/
 """
 
@@ -29,7 +29,7 @@ def signature_by(envelope: Envelope, key: PublicKey) -> int | None:
 
 
 def sigstore_bundle(envelope: Envelope, key: PublicKey) -> bytes:
-    """The bundle of the signature that `key` made. Raises NotVerifiedError if it made none."""
+    """The bundle with the signature that `key` made. Raises NotVerifiedError if it made none."""
     index = signature_by(envelope, key)
     if index is None:
         raise NotVerifiedError(

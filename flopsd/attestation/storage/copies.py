@@ -26,8 +26,8 @@ from flopsd.system.known_files import begin_alike, known_file, put_file, sha256_
 
 @dataclass(slots=True)
 class CopyResult:
-    """The location of a copy, and why it failed; None if it succeeded. `refused`: another file is there, so that trying
-    again changes nothing. `unread`: why it could not be read back where that was asked for."""
+    """The location of a copy, and why it failed; None if it succeeded. `refused`: another file is there, so another
+    attempt cannot succeed. `unread`: why a requested check could not read the copy back."""
 
     location: Path | S3Location
     fault: str | None
@@ -38,8 +38,8 @@ class CopyResult:
 def copy_ledger(
     ledger: Path, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False
 ) -> list[CopyResult]:
-    """Copy `ledger` and its files to `locations` within `seconds`; a failed copy does not raise. A rolling ledger has a
-    separate name in S3, without a lock, and is not copied where rolling=off is set."""
+    """Copy `ledger` and its files to `locations` within `seconds`; a failed copy does not raise. In S3 a rolling ledger
+    has a separate name and no lock; it is not copied to a location with rolling=off."""
     wanted = [p for p in locations if not (rolling and isinstance(p, S3Location) and not p.rolling)]
     if not wanted:
         return []
@@ -54,8 +54,8 @@ def copy_files(
     files: LedgerFiles, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False,
     check: bool = False,
 ) -> list[CopyResult]:  # fmt: skip
-    """Copy the files of a ledger, with exactly the bytes that they are known by; a failed copy does not raise. `check`:
-    read back the digests of what is there."""
+    """Copy the files of a ledger, exactly the bytes whose digests `files` holds; a failed copy does not raise.
+    `check`: read the copies' digests back."""
 
     def put(copy: CopyResult) -> None:
         there = copy.location
@@ -76,11 +76,11 @@ def copy_files(
 def copy_journal(
     journal: Path, companions: Mapping[str, Path], locations: Sequence[Path | S3Location], clock: Clock, seconds: float
 ) -> list[CopyResult]:
-    """Copy a journal that could not be sealed, and its companions by name, to where they would lie next to the ledger;
-    a failed copy does not raise.
+    """Copy a journal that could not be sealed, and its companions by name, to their places next to the ledger's; a
+    failed copy does not raise.
 
     An existing file is kept unless it is an earlier state of this journal. In S3 the copy has the name of a rolling
-    journal, without a lock, so that a later seal can write another state. A result's `location` is that of the copy.
+    journal and no lock, so that a later seal can write another state. A result's `location` is that of the copy.
     """
     try:
         data = known_file(journal)
@@ -129,7 +129,7 @@ def _put_everywhere(
             threads.append(thread)
     for thread in threads:
         thread.join(max(0.0, (deadline_ns - clock.boottime_ns()) / NS_PER_S))
-    return [replace(copy) for copy in copies]  # a snapshot: late threads change nothing in it
+    return [replace(copy) for copy in copies]  # a snapshot, which late threads do not change
 
 
 def _try(copy: CopyResult, put: Callable[[CopyResult], None]) -> None:

@@ -1,7 +1,7 @@
 """Deliver sealed ledgers until every destination has them, with exactly the bytes that were sealed.
 
-The state folder has a note of each ledger and of where it still has to go. A ledger is in the note before it is copied,
-so that whatever ends the process in between loses no copy: the next daemon start, or `flopsd copy`, goes on.
+A note in the state folder lists each ledger and the destinations that still lack it. A ledger is noted before it is
+copied, so that no copy is lost if the process ends in between: the next daemon start, or `flopsd copy`, goes on.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ from flopsd.system.known_files import begin_alike, known_file
 log = logging.getLogger("flopsd")
 Location: TypeAlias = "Path | S3Location"
 WHERE = {"journal": journal_beside, "publicKey": public_key_beside, "ledger": Path}
-SLOW_SECONDS = 5.0  # a store that took longer to fail is tried once a round, not once for each ledger
+SLOW_SECONDS = 5.0  # a store that takes longer to fail is tried once a round, not once for each ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One attempt: which ledger went where, or why it did not."""
+    """One attempt to deliver a ledger, and its result."""
 
     ledger: Path
     copy: CopyResult
 
 
 class Deliveries:
-    """The ledgers that were sealed in one state folder. Several processes may use it at the same time."""
+    """The ledgers sealed in one state folder, and their destinations. Several processes may use it at the same time."""
 
     def __init__(self, folder: StateDir, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
 
     def note(self, ledger: Path, locations: Sequence[Location]) -> None:
-        """Note, durably, that the sealed `ledger` has to go to `locations`; where it is already it need not go again.
-        Raises StorageError where the note cannot be written, OSError where the ledger cannot be read."""
+        """Note durably that the sealed `ledger` has to go to those of `locations` that do not have it yet. Raises
+        StorageError if the note cannot be written, OSError if the ledger cannot be read."""
         ledger = ledger.absolute()
         paths = {kind: where(ledger) for kind, where in WHERE.items()}
         digests = {kind: known_file(path).sha256 for kind, path in paths.items() if exists(path)}
@@ -73,21 +73,21 @@ class Deliveries:
             before = {one.name: one for entry in noted if entry.sha256 == digests for one in entry.destinations}
             done = {name: one for name, one in before.items() if one.state is Delivery.DELIVERED}
             places = before | wanted | done
-            # One at the same path was put aside, or replaced by a ledger that goes on where it ended.
+            # An earlier ledger at the same path was put aside, or replaced by a ledger that continues its journal.
             others = [one if one.ledger != ledger else _put_aside(one) for one in noted if one.sha256 != digests]
-            earlier = [_given_way(one, ledger, wanted) for one in others if one is not None]
+            earlier = [_yielding_to(one, ledger, wanted) for one in others if one is not None]
             return [*earlier, NotedLedger(ledger, digests, tuple(places.values()))]
 
         self._change(change)
 
     def is_noted(self, ledger: Path) -> bool:
-        """Whether this very ledger was sealed as a final one: its bytes are never to be replaced by others.
-        Raises StorageError."""
+        """Whether these very bytes were sealed as a final ledger, which no other bytes may replace. Raises
+        StorageError."""
         return self._entry(ledger) is not None
 
     def is_delivered(self, ledger: Path) -> bool:
-        """Whether this very ledger, with its files, was delivered to at least one destination, and to each that it had.
-        Raises StorageError, also where a destination is the ledger's own place, and so holds no copy."""
+        """Whether this very ledger, with its files, was delivered to each of its destinations, of which there is at
+        least one. Raises StorageError, also if a destination is the ledger's own path, and so holds no copy."""
         entry = self._entry(ledger)
         if entry is None or not entry.destinations or entry.undelivered:
             return False
@@ -107,9 +107,9 @@ class Deliveries:
         return entry is not None and bool(entry.undelivered)
 
     def deliver(self, seconds: float, *, only: Path | None = None, by_hand: bool = False) -> list[Delivered]:
-        """Deliver what is pending, of ledger `only` or of all, the oldest first, within `seconds`; failures are in what
-        is returned and stay pending. `by_hand`: try those too that were refused, and read back what is there. Raises
-        StorageError where the note cannot be read, OSError."""
+        """Make the pending copies of ledger `only`, or of all ledgers, oldest first, within `seconds`. A failed copy
+        stays pending. `by_hand`: retry refused copies too, and read the copies back. Raises StorageError if the note
+        cannot be read, OSError."""
         deadline_ns = self._clock.boottime_ns() + round(seconds * NS_PER_S)
         slow, done = set[str](), list[Delivered]()
         only_sha256 = None if only is None else known_file(only).sha256
@@ -120,7 +120,7 @@ class Deliveries:
             if not places or left <= 0 or only_sha256 not in (None, entry.sha256["ledger"]):
                 continue
             began_ns = self._clock.boottime_ns()
-            # No ledger takes all the time, unless it needs that.
+            # A ledger gets half of the remaining time, or more if its size needs more.
             copies = self._deliver(entry, places, left if only else max(left / 2, _needs_seconds(entry)), by_hand)
             if self._clock.boottime_ns() - began_ns > SLOW_SECONDS * NS_PER_S:
                 slow.update(_store(one) for one, copy in zip(places, copies, strict=True) if copy.fault is not None)
@@ -132,14 +132,14 @@ class Deliveries:
         return done
 
     def mark_delivered(self, ledger: Path, locations: Sequence[Location]) -> None:
-        """Note that `ledger` is at `locations` by now, whoever brought it there. Raises StorageError."""
+        """Note that `ledger` is at `locations`, no matter how it got there. Raises StorageError."""
         entry = self._entry(ledger)
         if entry is not None and locations:
             places = [Destination(_address(location)) for location in locations]
             self._mark(entry.sha256, places, [CopyResult(location, None) for location in locations])
 
     def give_up(self, names: Sequence[str]) -> list[NotedLedger]:
-        """Take undelivered destinations out of the note, by address or name; the ledgers that had them.
+        """Remove undelivered destinations, given by address or name, from the note. Return the ledgers that had them.
         Raises StorageError."""
         had = list[NotedLedger]()
 
@@ -198,7 +198,7 @@ class Deliveries:
 
 
 def _read(path: Path) -> tuple[NotedLedger, ...]:
-    """The note, of which every address is one. Raises StorageError."""
+    """The entries of the note. Raises StorageError, also for a malformed address."""
     noted = read_deliveries(path)
     try:
         for place in (place for entry in noted for place in entry.destinations):
@@ -213,7 +213,7 @@ def _address(location: Location) -> str:
 
 
 def _store(place: Destination) -> str:
-    """What fails for all ledgers alike: a bucket, or a folder."""
+    """The bucket or folder of a destination: if it fails, it fails for all ledgers alike."""
     location = plain_location(place.address)
     return location.bucket if isinstance(location, S3Location) else str(location.parent)
 
@@ -232,7 +232,7 @@ def _state(copy: CopyResult) -> Delivery:
 
 
 def _as_sealed(entry: NotedLedger) -> LedgerFiles:
-    """The files of a ledger, which are what was sealed. Raises OSError, FileChangedError."""
+    """The files of a ledger, with the digests that were sealed. Raises OSError, FileChangedError."""
     found = {
         kind: known_file(WHERE[kind](entry.ledger) if kind in WHERE else companion_beside(entry.ledger, kind))
         for kind in entry.sha256
@@ -245,7 +245,7 @@ def _as_sealed(entry: NotedLedger) -> LedgerFiles:
 
 
 def _put_aside(entry: NotedLedger) -> NotedLedger | None:
-    """The entry of a ledger whose files were put aside for another's; None where they were not."""
+    """The entry with the new path of a ledger whose files were put aside for another ledger; None if they were not."""
     ledger = entry.ledger
     if exists(ledger) and known_file(ledger).sha256 == entry.sha256["ledger"]:
         return None
@@ -254,9 +254,9 @@ def _put_aside(entry: NotedLedger) -> NotedLedger | None:
     return next((replace(entry, ledger=path) for path in found), None)
 
 
-def _given_way(entry: NotedLedger, ledger: Path, names: Collection[str]) -> NotedLedger:
-    """An earlier entry when a later ledger goes to some of its destinations, which it must not take from that one.
-    It needs them no more where the later one contains it. Where nothing is overwritten, the earlier comes first."""
+def _yielding_to(entry: NotedLedger, ledger: Path, names: Collection[str]) -> NotedLedger:
+    """An earlier entry after a later `ledger` goes to some of its destinations, where it must not overwrite it: there
+    it is refused, or needs no copy if the later ledger contains it. Destinations that never overwrite stay."""
     mine = [one for one in entry.undelivered if one.name in names and _overwrites(one)]
     if not mine:
         return entry

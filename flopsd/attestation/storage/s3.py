@@ -19,8 +19,8 @@ from flopsd.system.known_files import Content, KnownFile, known_file, open_conte
 log = logging.getLogger("flopsd")
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
-CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check and answer for a journal of months
-_FOR_NOW = (429, 500, 502, 503, 504)
+CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check a journal of months before it answers
+_TEMPORARY = (429, 500, 502, 503, 504)
 NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install 'flopsd[s3]'"
 
 
@@ -30,7 +30,7 @@ def is_installed() -> bool:
 
 
 def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]:
-    """The files of a ledger by object; the ledger last, so that its files exist when it appears."""
+    """The files of a ledger by S3 object; the ledger last, so that its other files exist when it appears."""
     here = Path(ledger.key)
     return {
         ledger if path == here else ledger.beside(path.name): content for path, content in files.beside(here).items()
@@ -38,21 +38,21 @@ def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]
 
 
 def upload(ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
-    """Upload `objects`, files of `ledger`, in the given order; the store checks the SHA-256 of each. An object that is
-    there already, with the same bytes and locked as it should be, is not uploaded again where the store lets us look: a
-    repeated delivery may be another version of it, which nobody can remove before its lock ends. A ledger that is there
-    and is no earlier state of this one is copied to another name before it is replaced.
+    """Upload `objects`, the files of `ledger`, in the given order; the store checks the SHA-256 of each. An object that
+    exists with the same bytes and the required lock is not uploaded again, if we may read it: an upload would add a
+    version that nobody can remove before its lock ends. An existing ledger that is no earlier state of this one is
+    copied to another name before it is replaced.
 
     Raises StorageError, OtherFileThereError, and OSError for a file here that cannot be read.
     """
-    may_replace = ledger.overwrite and ledger.lock_mode is None  # a locked one remains as an older version
+    may_replace = ledger.overwrite and ledger.lock_mode is None  # a locked object remains as an older version
 
     def put(client: Any, location: S3Location, data: Content) -> None:
         nonlocal may_replace
         if _is_there(client, location, data):
             return
         if may_replace:
-            _keep_another(client, ledger, objects, clock)
+            _keep_existing(client, ledger, objects, clock)
             may_replace = False  # from here on it is ours
         try:
             with open_content(data) as body:
@@ -70,7 +70,8 @@ def upload(ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clo
 
 
 def compare(objects: Mapping[S3Location, Content]) -> str:
-    """Compare the SHA-256 of what is there; why it could not be looked at, or nothing. Raises StorageError."""
+    """Compare the SHA-256 of the stored objects. Return why one could not be compared, or an empty text. Raises
+    StorageError."""
     unread = ""
 
     def look(client: Any, location: S3Location, data: Content) -> None:
@@ -92,7 +93,7 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
 
 
 def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, Content], None]) -> None:
-    """Raises StorageError for whatever the library raises."""
+    """Call `do` for each object. Every error of the library becomes a StorageError."""
     try:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -115,7 +116,7 @@ def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, 
         raise StorageError(f"{location or 'S3'}: {fault}") from fault
     except (FlopsdError, OSError):
         raise
-    except Exception as fault:  # such as RecursionError, of a store that redirects to itself
+    except Exception as fault:  # for instance RecursionError, if a store redirects to itself
         raise StorageError(f"{location or 'S3'}: {type(fault).__name__}: {fault}") from fault
 
 
@@ -131,7 +132,7 @@ def _options(location: S3Location, data: Content, clock: Clock) -> dict[str, Any
 
 
 def _refuse_answer(stored: Any, location: S3Location, data: Content) -> None:
-    """What lies between, such as a proxy that wants a login, may answer for the store. Raises StorageError."""
+    """Raises StorageError if the answer is not the store's: a proxy that wants a login may answer in its place."""
     if not stored.get("ETag") or stored.get("ChecksumSHA256") not in (None, _sha256(data)):
         raise StorageError(
             f"{location}: the answer to the upload is not of a store",
@@ -140,7 +141,8 @@ def _refuse_answer(stored: Any, location: S3Location, data: Content) -> None:
 
 
 def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
-    """An object with the same bytes is from an earlier attempt whose answer was lost. Any other is kept."""
+    """Raises OtherFileThereError unless the existing object has the same bytes: an earlier attempt stored it and its
+    answer was lost."""
     there = _head(client, location)
     if there.get("ChecksumSHA256") != _sha256(data):
         raise OtherFileThereError(
@@ -149,14 +151,13 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
         )
 
 
-def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
-    """Copy the ledger that is there to another name, unless what is uploaded continues its journal, signed by the same
-    key. Nothing is kept where the store never lets us look, or has no SHA-256; one that does not let us now is an
-    error."""
+def _keep_existing(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
+    """Copy the existing ledger to another name, unless the upload continues its journal and has the same key. Nothing
+    is copied if we may never read the object, or the store has no SHA-256; a temporary failure to read raises."""
     key = Path(ledger.key)
     journal = ledger.beside(journal_beside(key).name)
     location = journal if journal in objects else ledger
-    there = _as_far_as_seen(client, location)
+    there = _head_if_allowed(client, location)
     found = there.get("ChecksumSHA256")
     if found is None:
         return
@@ -183,21 +184,20 @@ def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, 
 
 
 def _has_another_key(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content]) -> bool:
-    """Whether the ledger that is there was signed with another key, as far as the store ever lets us look."""
+    """Whether the existing ledger was signed with another key, as far as we may read its public key."""
     key = ledger.beside(public_key_beside(Path(ledger.key)).name)
     if key not in objects:
         return False
-    there = _as_far_as_seen(client, key).get("ChecksumSHA256")
+    there = _head_if_allowed(client, key).get("ChecksumSHA256")
     return there not in (None, _sha256(objects[key]))
 
 
-def _as_far_as_seen(client: Any, location: S3Location) -> Any:
-    """What the store says of an object; nothing where it never lets us look. One that does not let us now is an
-    error."""
+def _head_if_allowed(client: Any, location: S3Location) -> Any:
+    """The head of an object; empty if it does not exist or we may never read it. A temporary failure raises."""
     try:
         return _head(client, location)
     except client.exceptions.ClientError as fault:
-        if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
+        if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _TEMPORARY:
             raise
         return {}
 
@@ -207,8 +207,8 @@ def _first(content: Content, size_bytes: int) -> Content:
 
 
 def _is_there(client: Any, location: S3Location, data: Content) -> bool:
-    """Whether this very object is there, and locked as it should be from when it was stored; false where the store does
-    not let us look."""
+    """Whether the object exists with these bytes, locked for as long as required from when it was stored; False if we
+    may not read it."""
     try:
         there = _head(client, location)
     except client.exceptions.ClientError:
@@ -218,7 +218,7 @@ def _is_there(client: Any, location: S3Location, data: Content) -> bool:
     if location.lock_mode is None:
         return True
     until = there.get("ObjectLockRetainUntilDate")
-    stored = there["LastModified"] - timedelta(minutes=5)  # by the store's clock, and the lock was asked for by ours
+    stored = there["LastModified"] - timedelta(minutes=5)  # this is by the store's clock, the lock was set by ours
     is_held = until is not None and until >= stored + timedelta(days=location.lock_days)
     return is_held and there.get("ObjectLockMode") == location.lock_mode.upper()
 
