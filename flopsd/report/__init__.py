@@ -1,5 +1,5 @@
-"""A ledger for people: `build` makes pure data of a statement, `text` and `html` show it.
+"""Ledgers for people: `build` turns a statement into pure data, which `report_text` and `html` show.
 
-Nothing in a ledger is trusted here: it may not have been verified. `reading` takes it apart by type, and every text
-of it passes through `one_line`.
+Nothing in a ledger is trusted here: it may not have been verified. `ledger_json` reads its fields by type, and every
+text in it passes through `one_line`.
 """

@@ -1,4 +1,4 @@
-"""The answer to the whole: one headline, which every output shows word for word, and what it is open for."""
+"""The answer to all findings: one headline, the same in every output, and the conditions under which it changes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from flopsd.report.terminal import counted, sentence
 from flopsd.report.verdicts import WORDS, common_reasons, rules_of, words_of
 
 _REASONS = 3
-_NARROW = 10  # the lowest threshold is more than so many times what the exceptions of an answer leave open
-_LED = 2  # rules that the answer takes one by one
+_NARROW = 10  # exceptions are named only if the lowest threshold is more than this times the range they leave open
+_LED = 2  # rules that the answer explains one by one
 
 
 def answer_to(findings: Iterable[Mapping[str, Any]]) -> Answer:
-    """The answer to findings as a ledger or the status of a run has them."""
+    """The answer to findings in the form of a ledger or the status of a run."""
     rules, others, _ = rules_of(LedgerObject({"findings": list(findings)}, ""))
     return answer_of(rules, others)
 
 
 def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None = None) -> Answer:
-    """Of several policies each has an answer of its own, with its name, and the gravest comes first."""
+    """The answer. With several policies, each has its own, with its name; the state is the gravest of them."""
     policies = dict.fromkeys(rule.policy for rule in (*rules, *others))
     if len(policies) < 2:
         return _answer(rules, others, executed)
@@ -43,7 +43,7 @@ def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], execute
 
 
 def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None = None) -> Answer:
-    """Below comes first where only base models of a narrow kind would be above; else the gravest state decides it."""
+    """The answer for one policy: below if only base models of a narrow kind would be above, else the gravest state."""
     if not rules and not others:
         figures = () if executed is None else (f"Executed compute: {words_of(executed, NOTHING_MEASURED)}.",)
         says = "This ledger has no verdict: its figures were not compared with any threshold."
@@ -66,8 +66,8 @@ def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed:
 
 
 def _below(rules: Sequence[ReportRule]) -> str:
-    """The headline of a run that is below whatever is not declared; empty where it is not. A run that is far below may
-    be open for base models of few computes: a wider range of them is what it hangs on."""
+    """The headline of a run that is below whatever was not declared; else empty. A run far below may have exceptions
+    for base models in a narrow range of compute; with a wider range the answer depends on the base model."""
     all_below = [rule.distance for rule in rules if rule.state is ReportState.BELOW and rule.distance is not None]
     own = [one for one in all_below if not one.with_base] or all_below
     open_ones = [rule for rule in rules if rule.state is not ReportState.BELOW]
@@ -91,7 +91,7 @@ def _below(rules: Sequence[ReportRule]) -> str:
 
 
 def _only_if(rules: Sequence[ReportRule]) -> tuple[str, ...]:
-    """What would put the run above, each with the rules that hang on it."""
+    """The conditions under which the run is above, each with the rules that depend on it."""
     found: dict[str, list[str]] = {}
     for rule in rules:
         if rule.only_if is not None:
@@ -100,15 +100,15 @@ def _only_if(rules: Sequence[ReportRule]) -> tuple[str, ...]:
 
 
 def _with_base(rules: Sequence[ReportRule]) -> str:
-    """How far a run has come together with its base model, where that is not far below too: most of it may be the base
-    model's, and the rule is as near for that."""
+    """The share of a threshold that the run has reached together with its base model, unless that is far below too.
+    Even if most of it is the base model's, the rule is that near."""
     below = (rule.distance for rule in rules if rule.state is ReportState.BELOW and rule.distance is not None)
     most = max((one.at_most for one in below if one.with_base), default=Fraction(0))
     return "" if most * FACTOR < 1 else f"; together with its base model {share_at_most(most, Fraction(1), 'another')}"
 
 
 def _leads(rules: Sequence[ReportRule], state: ReportState) -> tuple[str, ...]:
-    """The first rules of that state, of those below the ones that apply, and what the others come to."""
+    """The first rules of that state (of rules below: those that apply), and a summary of the others."""
     led = [rule for rule in rules if rule.state is state and (rule.applies or state is not ReportState.BELOW)][:_LED]
     hidden = sum(rule.state is state for rule in rules) - len(led)
     return (*map(_lead, led), *_rest(rules, hidden, state))
@@ -120,19 +120,19 @@ def _lead(rule: ReportRule) -> str:
 
 
 def _what_it_hangs_on(rules: Sequence[ReportRule]) -> str:
-    """The last reason that they have in common."""
+    """The last reason that the rules have in common."""
     common = common_reasons(rules)
     return common[-1] if common else "see each"
 
 
 def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
-    """Why, each reason once."""
+    """The reasons as sentences, each once, at most _REASONS."""
     parts = (part for rule in rules for part in rule.why.split("; ") if part)
     return tuple(dict.fromkeys(map(sentence, parts)))[:_REASONS]
 
 
 def _rest(rules: Sequence[ReportRule], hidden: int, led: ReportState) -> tuple[str, ...]:
-    """What the other rules come to, so that the headline hides none: those of its own state, then the others."""
+    """A summary of the other rules, so that the headline hides none: first those of its own state, then the others."""
     counts = [(led, hidden)] + [
         (one, sum(rule.state is one and rule.only_if is None for rule in rules)) for one in WORDS if one is not led
     ]

@@ -1,4 +1,4 @@
-"""The three bases of counting, how they agree, and what the executed figure is made of."""
+"""The three bases of counting, whether they agree, and the parts of the executed figure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ PHASES = {
 
 
 def bases_of(predicate: LedgerObject) -> tuple[Basis, ...]:
-    """Executed, guidelines, architecture: side by side, always all three."""
+    """Executed, guidelines and architecture: always all three."""
     totals = predicate.object("totals")
     return _executed(totals), _guidelines(totals), _architecture(totals)
 
@@ -134,7 +134,7 @@ def _architecture(totals: LedgerObject) -> Basis:
 
 
 def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
-    """Pairs of bases, each with its ratio and the named warning where they do not agree."""
+    """Pairs of bases, each with its ratio, and a named warning if they do not agree."""
     return tuple(
         _energy_comparison(entry) if entry.text("name") == ENERGY else _comparison(entry)
         for entry in predicate.objects("reconciliation")
@@ -188,18 +188,18 @@ def _times(ppm: int, towards: Towards = Towards.NEAREST) -> str:
 
 
 def evidence_of(predicate: LedgerObject) -> tuple[Share, ...]:
-    """The executed figure by how it is known, strongest first."""
+    """The executed figure by evidence, strongest first."""
     found = dict(_shares(predicate, "byEvidence", EVIDENCE))
     return tuple(found[name] for name in (*EVIDENCE, *(n for n in found if n not in EVIDENCE)) if name in found)
 
 
 def phases_of(predicate: LedgerObject) -> tuple[Share, ...]:
-    """The executed figure by declared phase; empty in a ledger that knows no phases."""
+    """The executed figure by declared phase; empty if the ledger has no phases."""
     return tuple(share for _, share in _shares(predicate, "byPhase", PHASES))
 
 
 def _shares(predicate: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
     is_whole = is_complete(predicate)
     for key, entry in predicate.object("totals").object("executed").items(name):
-        figures = entry.figures()  # a ledger that is not here may have more of each
+        figures = entry.figures()  # a missing ledger may have more of each
         yield key, Share(key, meanings.get(key, ""), interval(figures if is_whole else figures.unbounded))

@@ -1,4 +1,4 @@
-"""A report of a ledger: pure data from the statement and from what verifying it found, its course from the journal."""
+"""Build the report of a ledger: pure data from the statement, its verification and the points of its journal."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ _ADVICE = (
     "report is not legal advice."
 )
 Course = Sequence[Mapping[str, Any]]
-MAX_POINTS = 200  # of a course
+MAX_POINTS = 200  # in a course
 
 
 def report_of(
     document: LedgerDocument, check: VerificationResult, made: str, found: Sequence[EvidenceResult] = (),
     policy: Policy | None = None, course: Course = (), now_ns: int | None = None,
 ) -> Report:  # fmt: skip
-    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
-    the points of the verified journal, `now_ns` the reader's time, before which it must have been sealed. Raises
-    LedgerError where the ledger is not as flopsd writes one."""
+    """The report of a ledger. `found`: the results of checking the attached evidence. `policy`: the policy whose form
+    is filled. `course`: the points of the verified journal. `now_ns`: the reader's time in Unix nanoseconds; a later
+    seal is flagged. Raises LedgerError if the ledger is not as flopsd writes one."""
     predicate = document.predicate
     kind = predicate.text("kind")
     if kind not in _KINDS:
@@ -116,7 +116,7 @@ def _content(
 
 
 def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
-    """What was metered, where and when."""
+    """The facts of what was metered, where and when."""
     facts = []
     if (run := predicate.maybe_object("run")) is not None:
         facts.append(Fact("Platform", run.text("platform")))
@@ -169,11 +169,11 @@ def _method(predicate: LedgerObject) -> ReportMethod:
 
 
 def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
-    """None without a policy that has a form. Raises LedgerError."""
+    """The form of the policy, filled from the predicate; None if the policy has no form. Raises LedgerError."""
     if policy is None or policy.form is None:
         return None
     for entry in predicate.objects("devices"):
-        entry.decimal("spanSeconds")  # so that no 1e999999999 is taken for a number
+        entry.decimal("spanSeconds")  # refuse texts such as 1e999999999
     try:
         found = form(predicate.mapping, policy)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as fault:
@@ -182,16 +182,16 @@ def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
     return replace(found, lines=lines, notification=tuple(map(line, found.notification)))
 
 
-_OPERATORS = b'"operator_flop"'  # in a checkpoint: its counters are in no later one until they change
+_OPERATORS = b'"operator_flop"'  # counters in a checkpoint; later checkpoints repeat them only when they change
 
 
 def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]]:
-    """How compute grew: figures so far at some checkpoints of the first `records` records, the last one among them;
-    times by the wall clock of each incarnation's beginning. The journal is verified. Raises JournalError."""
+    """The growth of compute: cumulative figures at some checkpoints of the first `records` records, including the last.
+    Times follow from the wall clock at each daemon start. The journal must be verified. Raises JournalError."""
     checkpoints = sum(_is_checkpoint(entry) for entry in islice(read_journal(journal), records))
     every = max(1, -(-checkpoints // MAX_POINTS))
     history, run, seen, points = History(), GrowingRun(table), 0, list[dict[str, Any]]()
-    last: JournalLine | None = None  # the newest checkpoint that was not read
+    last: JournalLine | None = None  # the newest checkpoint that was skipped
     for entry in islice(read_journal(journal), records):
         if _is_checkpoint(entry):
             seen, last = seen + 1, entry
@@ -210,7 +210,7 @@ def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, A
 
 
 def _is_checkpoint(entry: JournalLine) -> bool:
-    """By the first key of the record, in the alphabet's order: to parse all of them takes longest in a report."""
+    """Whether a line is a checkpoint, by the alphabetically first key of its record: parsing all lines takes long."""
     return entry.body.startswith(b'{"devices":')
 
 

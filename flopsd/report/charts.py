@@ -1,5 +1,5 @@
-"""Where things stand in the drawings: positions, no drawing. Across they are per cent of the width, so that a
-drawing is as wide as its page and its letters keep their size."""
+"""Positions in charts, without drawing. Horizontal positions are percentages of the width, so that a chart is as wide
+as its page and its letters keep their size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fractions import Fraction
 from flopsd.core.dataclass import dataclass
 from flopsd.core.rounding import flop_number
 
-_MARGIN = 3.0  # per cent left free at either side
+_MARGIN = 3.0  # percent left free on each side
 _MAX_TICKS = 6
 _MIN_WIDTH = 0.6
-WIDTH, HEIGHT = 1000, 300  # of the course's own coordinates
+WIDTH, HEIGHT = 1000, 300  # the coordinates of a growth chart
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line across a drawing, with its label."""
+    """A line across a chart, with its label."""
 
     at: float
     label: str
@@ -27,7 +27,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A scale of powers of ten that the rules of a report share."""
+    """A scale of powers of ten that the rules of a report share. `low`, `high`: exponents."""
 
     low: int
     high: int
@@ -39,19 +39,19 @@ class Axis:
         return tuple(Mark(self.at(Fraction(10) ** exponent), f"10^{exponent}") for exponent in exponents)
 
     def at(self, value: int | Fraction) -> float:
-        """Where `value` stands; what lies outside stands at the edge."""
+        """The position of `value` in percent of the width; a value outside the scale is at its edge."""
         share = (logarithm(value) - self.low) / (self.high - self.low) if value > 0 else 0.0
         return round(_MARGIN + (100 - 2 * _MARGIN) * min(1.0, max(0.0, share)), 2)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChart:
-    """One rule's drawing: a bar from low to high, a mark at measured, the threshold as a line or band."""
+    """One rule's chart: a bar from low to high, a mark at measured, the threshold as a line or band."""
 
     bar_from: float
     bar_width: float
     from_zero: bool
-    open_from: float | None  # from where on it has no upper bound
+    open_from: float | None  # where the solid bar ends if there is no upper bound
     measured: float | None
     threshold_from: float
     threshold_to: float
@@ -63,7 +63,7 @@ class RuleChart:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A stretch of time, in per cent of the width."""
+    """A period of time, in percent of the width."""
 
     at: float
     width: float
@@ -71,7 +71,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The time of one device: when it was there to be observed, and what is missing of it."""
+    """The time of one device: `spans` accounted for elsewhere, and `gaps` in its readings."""
 
     name: str
     spans: tuple[Band, ...]
@@ -89,18 +89,18 @@ class GrowthChart:
     gaps: tuple[Band, ...]
     ticks: tuple[Mark, ...]
     times: tuple[Mark, ...]
-    rows: tuple[tuple[str, str, str, str], ...]  # the same as a table: when, low, measured, high
+    rows: tuple[tuple[str, str, str, str], ...]  # the same as a table: time, low, measured, high
     description: str
 
 
 def logarithm(value: int | Fraction) -> float:
-    """log10 of a number of any size above zero."""
+    """log10 of a positive number of any size."""
     exact = Fraction(value)
     return math.log10(exact.numerator) - math.log10(exact.denominator)
 
 
 def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
-    """An axis that holds all `values` above zero; None where there is none."""
+    """An axis that holds all positive `values`; None if there are none."""
     logarithms = [logarithm(value) for value in values if value > 0]
     if not logarithms:
         return None
@@ -111,17 +111,17 @@ def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
 
 
 def width_of(begin: float, end: float) -> float:
-    """A width that can be seen."""
+    """The width from begin to end, at least wide enough to be visible."""
     return round(max(_MIN_WIDTH, end - begin), 2)
 
 
 def anchor_at(at: float) -> str:
-    """How a label at `at` stays within the drawing."""
+    """The text anchor that keeps a label at `at` within the chart."""
     return "start" if at < 40 else "end" if at > 60 else "middle"
 
 
 def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band, ...]:
-    """Stretches of time, those that touch taken together, cut to what lies between begin and end."""
+    """Periods of time, cut to begin and end, with overlapping or adjacent ones merged."""
     length, joined = end - begin, list[list[int]]()
     for first, last in sorted((max(begin, first), min(end, last)) for first, last in spans):
         if first >= last:
@@ -138,31 +138,31 @@ def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band,
 
 
 def linear_ticks(top: int) -> tuple[int, ...]:
-    """Zero and at most five round steps towards `top`."""
+    """Zero and at most five round steps up to `top`."""
     if top <= 0:
         return (0,)
-    raw = max(top // 4, -(-top // 5))  # the second is more for a handful only
+    raw = max(top // 4, -(-top // 5))  # the second is larger only for small numbers
     size = 10 ** (len(str(raw)) - 1)
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
     return tuple(range(0, top + 1, step))
 
 
 def height_of(value: int, top: int) -> float:
-    """How far from the upper edge `value` stands, in the course's coordinates."""
+    """The distance of `value` from the upper edge, in the coordinates of a growth chart."""
     return round(HEIGHT - HEIGHT * (value / top), 1) if top > 0 else float(HEIGHT)
 
 
 def round_number(value: int) -> str:
-    """A number of one or two digits and a power of ten, no digit more."""
+    """A number with its significant digits and a power of ten."""
     digits = len(str(value).rstrip("0")) or 1
     return flop_number(value, figures=digits)
 
 
 def height_marks(top: int) -> tuple[Mark, ...]:
-    """Lines across the course, in per cent of its height."""
+    """Horizontal lines of a growth chart, in percent of its height."""
     return tuple(Mark(round(100 * height_of(v, top) / HEIGHT, 2), f"{round_number(v)} FLOP") for v in linear_ticks(top))
 
 
 def path(points: Sequence[tuple[float, float]]) -> str:
-    """An SVG path through points; empty where there are none."""
+    """An SVG path through points; empty without points."""
     return "M" + " L".join(f"{x:g},{y:g}" for x, y in points) if points else ""

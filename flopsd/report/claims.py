@@ -1,4 +1,4 @@
-"""What training processes claim of a run, and what would follow if it were true: one sentence."""
+"""Texts on the claims of training processes about a run, and what follows if they are true."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PHASES = {
 
 
 def claims_text(guidelines: Mapping[str, Any]) -> str:
-    """`9.1x10^14 to 3.2x10^15 FLOP only if it was what process 4711 declared: 2.9x10^15 FLOP of evaluation`; empty
-    where no process claims anything."""
+    """`9.1x10^14 to 3.2x10^15 FLOP only if it was what process 4711 declared: 2.9x10^15 FLOP of evaluation`; empty if
+    no process claims anything."""
     entry = LedgerObject(guidelines, "guidelines").maybe_object("asClaimed")
     if entry is None:
         return ""
@@ -38,12 +38,12 @@ def claims_text(guidelines: Mapping[str, Any]) -> str:
 
 
 def holds_counts(*evidence: Collection[str]) -> str:
-    """A sentence where figures rest on what processes count; else empty. `evidence`: of each device, or of all."""
+    """A sentence if figures rest on counts by processes, else empty. `evidence`: of each device, or of all."""
     return HOLD_COUNTS if any("operator_count" in one for one in evidence) else ""
 
 
 def operators_text(guidelines: Mapping[str, Any]) -> str:
-    """`1.2x10^15 FLOP: software's count by the training process, which nobody checked`; empty where none counts."""
+    """`1.2x10^15 FLOP: software's count by the training process, which nobody checked`; empty if no process counts."""
     entry = LedgerObject(guidelines, "guidelines").maybe_object("operatorCount")
     if entry is None or not (low := entry.count("cumulativeLow")):
         return ""
@@ -51,7 +51,7 @@ def operators_text(guidelines: Mapping[str, Any]) -> str:
 
 
 def required_source(guidelines: Mapping[str, Any]) -> str:
-    """What the counted share of executed training work follows from."""
+    """The source of the share of executed training work that counts."""
     words = LedgerObject(guidelines, "predicate.totals.guidelines").all_words(
         "requiredPpmSource", "guidelines.requiredPpmSource"
     )
@@ -60,7 +60,7 @@ def required_source(guidelines: Mapping[str, Any]) -> str:
 
 def _claim(claim: LedgerObject) -> str:
     phase, precision = claim.maybe_text("phase"), claim.maybe_text("precision")
-    precision = precision and precision.replace(",", ", ")  # room to wrap shares of eight formats
+    precision = precision and precision.replace(",", ", ")  # lets the shares of eight formats wrap
     what = f"{precision} work" if phase is None else _PHASES.get(phase, phase)
     if phase is not None and precision is not None:
         what += f" in {precision}"

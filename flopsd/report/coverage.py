@@ -1,4 +1,4 @@
-"""How much of the devices' time was observed, and the course of the compute over it."""
+"""Coverage of the devices' time, and the growth of compute over it."""
 
 from __future__ import annotations
 
@@ -89,19 +89,19 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
 
 
 def _elsewhere(entry: LedgerObject) -> Fraction:
-    """Device time that was not this job's."""
+    """Device time in seconds that was not this job's."""
     times = entry.object("gapSecondsByReason")
     return sum((times.decimal(name) for name in _ELSEWHERE if name in times), Fraction(0))
 
 
 def timed(name: str, seconds: Fraction) -> Fact:
-    """A time as a fact, exact beside."""
+    """A duration as a fact, with its exact value."""
     shown = duration(seconds)
     return Fact(name, shown.text, exact=shown.exact)
 
 
 def is_complete(predicate: LedgerObject) -> bool:
-    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    """Whether the ledger is complete for certain. A node's ledger always is."""
     entry = predicate.maybe_object("completeness")
     return entry is None or entry.flag("complete") is True
 
@@ -119,7 +119,7 @@ def _text(share: int | None, ceilings: bool) -> str:
 
 
 def _ceiling_only(predicate: LedgerObject) -> Fraction:
-    """Device time of which only utilization was read, where the ledger lists its devices."""
+    """Device time in seconds for which only utilization was read, as far as the ledger lists devices."""
     rows = [row for device in predicate.objects("devices") for row in device.objects("work")]
     return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
 
@@ -144,7 +144,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
 
 
 def _begins(predicate: LedgerObject) -> dict[int, int]:
-    """When each incarnation began, in ns since the epoch."""
+    """The begin of each daemon start in Unix nanoseconds, by number."""
     return {entry.count("number"): entry.moment_ns("startedAt") for entry in predicate.objects("incarnations")}
 
 
@@ -157,7 +157,7 @@ def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | Non
 
 
 def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
-    """The first and the last moment of the run."""
+    """The begin and the end of the run in Unix nanoseconds."""
     times = [
         (entry.moment_ns("startedAt"), entry.moment_ns("lastRecordAt")) for entry in predicate.objects("incarnations")
     ]
@@ -169,7 +169,7 @@ def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
 def _strips(
     predicate: LedgerObject, gaps: Sequence[LedgerObject], begins: Mapping[int, int], limits: tuple[int, int] | None
 ) -> tuple[Strip, ...]:
-    """One for each of the first devices: what is missing of it. Time accounted elsewhere is not missing."""
+    """The gaps of each of the first MAX_STRIPS devices. Time accounted for elsewhere is not missing."""
     if limits is None or limits[0] >= limits[1]:
         return ()
     missing: dict[str, list[tuple[int, int]]] = {}
@@ -190,13 +190,13 @@ def _strips(
 
 
 def _together(strips: Sequence[Strip]) -> Strip:
-    """Neighbours that were observed alike, as one."""
+    """Neighbouring devices with equal strips, as one."""
     return replace(strips[0], name=ranges(int(strip.name) for strip in strips))
 
 
 def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -> GrowthChart | None:
-    """Cumulative compute over time; None without points, which only a journal gives, and where nothing is known of it
-    at any."""
+    """Cumulative compute over time; None without points, which only a journal gives, or if nothing is known at any
+    point."""
     entry = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
     points = [(point.moment_ns("at"), point.figures("executed")) for point in entry]
     if all(figures == Figures(0, None, None) for _, figures in points):
@@ -241,8 +241,8 @@ def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -
 
 
 def _origin(begins: Mapping[int, int], first: tuple[int, Figures]) -> Iterator[tuple[int, Figures]]:
-    """The beginning of the run, before which it had done nothing. An end that is not known at the first checkpoint is
-    not known on the way there."""
+    """The begin of the run, with nothing computed yet. A figure that is not known at the first checkpoint is not known
+    before it either."""
     begun, figures = min(begins.values(), default=first[0]), first[1]
     if begun < first[0]:
         measured, high = (None if end is None else 0 for end in (figures.measured_flop, figures.high_flop))
@@ -256,7 +256,7 @@ def _top(figures: Figures) -> int:
 
 
 def _some(points: Sequence[tuple[int, Figures]]) -> Sequence[tuple[int, Figures]]:
-    """At most MAX_ROWS of them, evenly, the last one always."""
+    """At most MAX_ROWS points, evenly spaced, always with the last."""
     if len(points) <= MAX_ROWS:
         return points
     last = len(points) - 1
@@ -274,5 +274,5 @@ def _row(at: int, figures: Figures) -> tuple[str, str, str, str]:
 
 
 def moment(at_ns: int) -> str:
-    """A time as it is shown: `2026-09-21 14:13:20 UTC` without the zone, which the page names once."""
+    """A time without its zone, which the page names once: `2026-09-21 14:13:20`."""
     return rfc3339(at_ns)[:19].replace("T", " ")

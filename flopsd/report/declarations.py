@@ -1,4 +1,4 @@
-"""What the operator and the training processes declared, and which of them. No declaration is a measurement."""
+"""The declarations of the operator and of the training processes, and who made each. None is a measurement."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _NAMES = {
     "world_size": "World size",
     "framework": "Framework",
 }
-# What differs between the processes of one job by design: shown as a count, not value by value.
+# Facts that differ between the processes of a job by design: shown as a count of values.
 _PER_PROCESS = ("rank", "local_rank", "device")
-# Counters that are the same work seen by every process: adding them up would multiply it.
+# Counters of work that every process counts alike: a sum would multiply it.
 _SHARED = ("steps",)
 _BY_JOB = "the settings"
 
@@ -50,10 +50,10 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
     known = [(name, entry.maybe_text(name)) for name in names]
-    if "method" in entry and (methods := _methods(predicate)):  # of a merged ledger, whose own is `full` if they differ
+    if "method" in entry and (methods := _methods(predicate)):  # a merged ledger's own is `full` if they differ
         known = [("method", methods)]
     job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
-    if conflict := entry.all_words("conflict", "declared.conflict"):  # of a merged ledger
+    if conflict := entry.all_words("conflict", "declared.conflict"):  # only in a merged ledger
         job.append(Fact("Conflict", "; ".join(conflict)))
     named = entry.objects("contradictions")
     job += [Fact("Contradiction", contradiction_text(one)) for one in named]
@@ -67,7 +67,7 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
 
 
 def _methods(predicate: LedgerObject) -> str:
-    """Of the nodes of a merged ledger that declare one, each once."""
+    """The methods that the nodes of a merged ledger declare, each once."""
     found = set[str]()
     for declared in (child.object("declared") for child in predicate.objects("children")):
         of_nodes = [one.texts("methods") for one in declared.objects("contradictions") if "methods" in one]
@@ -97,7 +97,7 @@ def _base(entry: LedgerObject) -> list[Fact]:
 
 
 def _processes(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
-    """Each fact once for each value, with the number of processes that declared it."""
+    """Each declared fact, once per value, with the number of processes that declared it."""
     said: dict[str, dict[str, tuple[str, int]]] = {}
     for session in sessions:
         for name, raw in session.object("facts").mapping.items():
@@ -122,7 +122,7 @@ def _by(times: int) -> str:
 
 
 def _value(name: str, raw: Any) -> tuple[str, str]:
-    """A declared value as it is shown, and in full."""
+    """A declared value in short, and in full."""
     full = line(raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True))
     if isinstance(raw, bool):
         return ("yes" if raw else "no"), full
@@ -143,7 +143,7 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
 
 
 def _work(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
-    """What the processes counted of their work, added up by phase."""
+    """The work that the processes counted, added up by phase."""
     totals: dict[str, dict[str, int]] = {}
     for session in sessions:
         for phase, counters in session.items("work"):

@@ -1,4 +1,4 @@
-"""Devices that share what is known of them, so that it stands once and not with each."""
+"""Group devices with the same facts, so that these are shown once and not for each device."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class DeviceGroup:
 
 
 def alike(devices: Iterable[ReportDevice]) -> tuple[DeviceGroup, ...]:
-    """Neighbours of one model that are known in the same way."""
+    """Groups of neighbours of one model with the same evidence and note."""
     return _grouped(devices, lambda one: (one.model, one.evidence, one.note))
 
 
 def equal(devices: Iterable[ReportDevice]) -> tuple[DeviceGroup, ...]:
-    """Neighbours that were, moreover, measured to be equal."""
+    """Groups of neighbours whose figures, coverage and energy are equal too."""
     return _grouped(devices, lambda one: (one.model, one.evidence, one.note, one.value, one.observed, one.energy))
 
 
 def shared_facts(devices: Sequence[ReportDevice]) -> tuple[Fact, ...]:
-    """The facts that hold for each of several devices."""
+    """The facts that all of several devices share."""
     if len(devices) < 2:
         return ()
     return tuple(fact for fact in devices[0].facts if all(fact in one.facts for one in devices))
 
 
 def shortened(identifier: str) -> str:
-    """A long identifier such as a UUID by its two ends."""
+    """The two ends of a long identifier, such as a UUID."""
     short = f"{identifier[:_HEAD]}…{identifier[-_TAIL:]}"
     return short if len(short) < len(identifier) else identifier
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as text, those that follow each other as one range: `0 to 3, 6`."""
+    """Numbers as text, with consecutive ones as a range: `0 to 3, 6`."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
         if spans and number == spans[-1][1] + 1:

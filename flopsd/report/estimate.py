@@ -1,4 +1,4 @@
-"""Before a run: what a training will cost in FLOP by the model's architecture, in hours, and of each threshold."""
+"""Estimate a planned training: FLOP by the model's architecture, hours, costs, and the share of each threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flopsd.core.rounding import format_usd
 from flopsd.core.values import ceil_div
 from flopsd.report.planned_hardware import Hardware, Mfu, Need, need_of
 
-_PRICE_FIGURES = 8  # as given
+_PRICE_FIGURES = 8  # enough to show a price as given
 ALONE = (
     "its lineage has no earlier training, no data is generated for it, and no further model, such as a reference or a "
     "teacher, passes its tokens: all that counts is this model's forward and backward passes"
@@ -27,7 +27,7 @@ ALONE = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A training that is planned. `training` leaves the method open: each of `methods` is estimated."""
+    """A planned training. `training` leaves the method open: each of `methods` is estimated."""
 
     model: Model
     work: Mapping[str, int]
@@ -37,12 +37,12 @@ class Plan:
     mfu: Mfu
     base: Base | None
     policies: tuple[Policy, ...]
-    assumed: tuple[str, ...] = (ALONE,)  # what the user left open and was filled in, in words
+    assumed: tuple[str, ...] = (ALONE,)  # assumptions made where the user left something open, in words
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One way to train. `needs` are of each hardware of the plan."""
+    """One way to train. `needs`: one for each hardware of the plan."""
 
     method: Method
     trainable: Bounds | None
@@ -53,7 +53,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`assumed` and `not_known` are sentences: what the figures rest on, and what would narrow them."""
+    """`assumed` and `not_known` are texts: the assumptions of the figures, and the facts that would narrow them."""
 
     plan: Plan
     parameters: Parameters
@@ -63,7 +63,7 @@ class Estimate:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Every method of the plan. Raises ArchitectureError where the model and the work do not go together."""
+    """Estimate every method of the plan. Raises ArchitectureError if the work does not fit the model."""
     options = tuple(_option(plan, method) for method in plan.methods)
     return Estimate(plan, parameters(plan.model), options, tuple(_assumed(plan)), tuple(_not_known(plan.model)))
 
@@ -79,7 +79,7 @@ def _assumed(plan: Plan) -> Iterator[str]:
 
 
 def _not_known(model: Model) -> Iterator[str]:
-    """Of a model of which only the size is known: what is missing, and how it is given."""
+    """For a model of which only the size is known: the missing facts, and the options that give them."""
     size = model.bare
     if size is None:
         return
@@ -95,7 +95,7 @@ def _not_known(model: Model) -> Iterator[str]:
 
 
 def work_from_lengths(tokens: int, length: int, target: int | None) -> dict[str, int]:
-    """Counters of a planned work: sequences of `length` tokens and one rest; with a target length for each."""
+    """The counters of planned work: sequences of `length` tokens and a rest, each with `target` target tokens."""
     whole, rest = divmod(tokens, length)
     sequences = whole + (rest > 0)
     work = {"tokens": tokens, "sequences": sequences, "square_pairs": whole * length**2 + rest**2}
@@ -118,7 +118,7 @@ def _option(plan: Plan, method: Method) -> Option:
 
 
 def _case(plan: Plan, method: Method, found: ArchitectureFlop, policy: Policy) -> Case:
-    """A planned run as the account of a lineage. By its own margin an estimate may be off; nothing is measured."""
+    """A planned run as the case of a policy: nothing is measured, and the policy's margin for estimates applies."""
     low, high = found.required.low, found.required.high
     margin = policy.margin_ppm
     figures = Figures(low * (PPM - margin) // PPM, None, ceil_div(high * (PPM + margin), PPM))
@@ -139,5 +139,5 @@ def _trainable(plan: Plan, training: Training) -> Bounds | None:
 
 
 def methods_of(names: Sequence[str] | None) -> tuple[Method, ...]:
-    """Those named, without repeats; else the three that are worth comparing before a fine-tuning."""
+    """The named methods without repeats; by default the three that are worth comparing before a fine-tuning."""
     return tuple(dict.fromkeys(map(Method, names))) if names else (Method.FULL, Method.LORA, Method.QLORA)

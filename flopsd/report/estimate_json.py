@@ -1,4 +1,4 @@
-"""An estimate as JSON without floats: counts, hours, prices and shares are decimal strings; null is not known."""
+"""An estimate as JSON without floats: counts, hours, prices and shares are decimal strings; null means not known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def as_dict(found: Estimate) -> dict[str, Any]:
 
 
 def _model(found: Estimate) -> dict[str, str | None]:
-    """Of a model of which only the size is known, what of it is known."""
+    """The sizes of the model; if only its size is known, those that were given."""
     model, sizes = found.plan.model, found.parameters
     counts: dict[str, int | None] = {
         "parameters": sizes.total, "active": sizes.active, "embedding": sizes.embedding,

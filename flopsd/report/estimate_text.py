@@ -1,4 +1,4 @@
-"""An estimate for a terminal: one table, a column for each way to train."""
+"""An estimate for a terminal: one table, with a column for each way to train."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HOUR_S = 3600
 
 
 def estimate_text(found: Estimate) -> str:
-    """The table, what was assumed, and what it is not."""
+    """The table, the assumptions, and the limits of the estimate."""
     plan = found.plan
     notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
     lines = [*_subject(found), "", *_answers(found.options), "", *_table(plan, found.options), "", "assumed:"]
@@ -71,7 +71,7 @@ def _name(hardware: Hardware) -> str:
 
 
 def _answers(options: Sequence[Option]) -> Iterator[str]:
-    """The answer for each way to train; once where it is the same."""
+    """The answer for each way to train; equal answers once."""
     by_words: dict[tuple[str, ...], list[str]] = {}
     for option in options:
         answer = answer_to([finding.for_ledger() for finding in option.findings])
@@ -119,7 +119,7 @@ def _table(plan: Plan, options: Sequence[Option]) -> list[str]:
 
 
 def _alike_once(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Ways to train that come to the same, as LoRA and QLoRA do, are one column with both names."""
+    """The rows with equal columns merged: ways to train with the same figures, as LoRA and QLoRA, share a column."""
     heads, *whole = [row for row in rows if len(row) > 1]
     by_cells: dict[tuple[str, ...], list[int]] = {}
     for at in range(1, len(heads)):
@@ -144,7 +144,7 @@ def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
 
 
 def _reasons(findings: Sequence[Finding]) -> list[str]:
-    """Of several policies, with the name of each."""
+    """The reasons of indeterminate findings, with the policy's name if there are several policies."""
     several = len({one.policy for one in findings}) > 1
     reasons = dict.fromkeys(
         one_line(f"{f'{one.policy} ' if several else ''}{one.rule.id}: {say_all('findings.reasons', one.why)}")
@@ -158,8 +158,7 @@ def _reasons(findings: Sequence[Finding]) -> list[str]:
 
 
 def _conditions(findings: Iterable[Finding]) -> list[str]:
-    """What the regimes ask beside compute, of the rules that compute alone does not rule out; and what those that are
-    above take to be so."""
+    """The other conditions of rules that compute alone does not rule out, and the assumptions of rules above."""
     findings = tuple(findings)
     assumed = dict.fromkeys(
         (f"{one.policy} {one.rule.id}", words)

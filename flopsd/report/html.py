@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no script."""
+"""A report as one self-contained HTML file, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def _head(report: Report) -> Html:
 
 
 def _style(report: Report) -> str:
-    """The style sheet, with the line of the printed pages. Its digest is all that the page may apply."""
+    """The style sheet, with the header of printed pages. The page's policy allows only this sheet, by its digest."""
     folder = files("flopsd") / "report"
     sheet = "".join((folder / name).read_text(encoding="utf-8") for name in ("report.css", "print.css"))
     return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
 
 
 def page_line(report: Report) -> str:
-    """The line on top of every printed page."""
+    """The header of every printed page."""
     words = [flag.word for flag in report.flags if flag.word == REPLAY]
     words.append(
         {VerificationState.VERIFIED: "verified", VerificationState.REFUSED: "REFUSED"}.get(
@@ -81,7 +81,7 @@ def page_line(report: Report) -> str:
 
 
 def css_string(characters: str) -> str:
-    """A CSS string of any text: what is not a plain letter or digit is written as its code point."""
+    """Any text as a CSS string: every character but ASCII letters and digits is written as its code point."""
     escaped = (char if char.isascii() and char.isalnum() else f"\\{ord(char):06x}" for char in characters)
     return '"' + "".join(escaped) + '"'
 
@@ -114,7 +114,7 @@ def _header(report: Report) -> Html:
 
 
 def _check(check: VerificationResult) -> Html:
-    """Whether the ledger was verified. Where it was not, a banner as wide as the window, under which nothing holds."""
+    """The result of verification; unless the ledger was verified, a banner as wide as the window."""
     state, kind, says = check.state.value, "check", text(check.text)
     if check.state is not VerificationState.VERIFIED:
         kind, word = "banner", state.upper()
@@ -130,7 +130,7 @@ def _contents(names: Iterable[str]) -> Html:
 
 
 def _sections(content: Content, caveat: str) -> Iterator[tuple[str, Html]]:
-    """In their order, those that the ledger has."""
+    """The sections that the ledger has, in order."""
     yield "answer", answer_section(content, caveat)
     yield "bases", bases_section(content)
     if content.comparisons:
@@ -194,7 +194,7 @@ def _code(shown: Html) -> Html:
 
 
 def _command(command: str) -> Html:
-    """A command to copy. An option does not break at its hyphens."""
+    """A command to copy. Options do not break at their hyphens."""
     words = (h("span", verbatim(w), cls="num") if w.startswith("--") else verbatim(w) for w in command.split(" "))
     return Html(" ".join(words))
 

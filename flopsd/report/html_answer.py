@@ -1,4 +1,4 @@
-"""The answer of a report in HTML: each rule against its threshold, the bases of counting, their reconciliation."""
+"""The answer of a report in HTML: each rule and its threshold, the bases of counting, and their reconciliation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOOKS = {"Agree": "below", "Do not agree": "above"}
 
 
 def answer_section(content: Content, caveat: str) -> Html:
-    """`caveat` labels every verdict of a ledger that was not verified, or of a recording; none is coloured then."""
+    """`caveat`: the label of every verdict on a recording or an unverified ledger; such verdicts have no colour."""
     answer, axis = content.answer, content.axis
     state = "none" if caveat else answer.state.value
     drawn, listed = drawn_and_listed(content.rules)
@@ -58,7 +58,7 @@ def answer_section(content: Content, caveat: str) -> Html:
 
 
 def _rules(rules: Sequence[ReportRule], axis: Axis | None, name: str, caveat: str) -> Html:
-    """One rule, or several that come to the same."""
+    """One rule, or several with the same result."""
     rule = rules[0]
     grounds = _grounds(rule)
     if len(rules) > 1:
@@ -136,7 +136,7 @@ def _reason(rule: ReportRule) -> Html | None:
 
 
 def _grounds(rule: ReportRule, said: Collection[str] = ()) -> Html:
-    """`said`: the reasons that stand elsewhere already."""
+    """The grounds of a rule. `said`: reasons that are shown elsewhere already."""
     why = "; ".join(part for part in rule.why.split("; ") if part not in said)
     beside = beside_source(rule.status)
     source = text(rule.citation, *((" ", h("span", beside, cls="by")) if beside else ()))
@@ -174,7 +174,7 @@ def bases_section(content: Content) -> Html:
 
 
 def _breakdown(by: str, caption: str, shares: Sequence[Share], whole: Interval | None) -> Html | None:
-    """The parts of the executed compute as a table; a part that is all of it takes no table."""
+    """The parts of the executed compute as a table; a sentence if one part is all of it."""
     if not shares:
         return None
     first = shares[0]

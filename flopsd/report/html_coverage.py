@@ -1,4 +1,4 @@
-"""The course of the compute over time and the gaps in it, in HTML."""
+"""The growth of compute over time and the gaps in it, in HTML."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _ticks(course: GrowthChart) -> Iterator[Html]:
         y = f"{tick.at}%"
         yield h("line", cls="grid", x1=0, x2="100%", y1=y, y2=y)
         if tick.at > 6:
-            below = tick.at > 99  # the label of zero, which no band crosses there
+            below = tick.at > 99  # the label of zero: no band is below the line
             yield h("text", tick.label, cls="tick tick-y", x=4, y=y, dy=13 if below else -4)
 
 

@@ -1,4 +1,4 @@
-"""The one way to make HTML, for the report and the live page. Text is escaped unless it was made here."""
+"""The only functions that make HTML, for the report and the live page. Text is escaped unless they made it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flopsd.report.terminal import one_line
 
 _VOID = ("meta", "link", "br")
 _EMPTY = ("rect", "line", "path", "circle")
-# Elements between which white space has no meaning: each ends its line, so that a page can be read and compared.
+# Elements between which white space has no meaning: each ends its line, so that pages can be read and compared.
 _BLOCKS = re.compile(
     "head|title|style|body|header|main|footer|aside|section|article|nav|div|p|ul|ol|li|dl|dt|dd|table|caption|thead|"
     "tbody|tr|th|td|details|summary|h[1-4]|blockquote|pre"
@@ -22,13 +22,13 @@ _TIMES, _NARROW, _KEPT = "\N{MULTIPLICATION SIGN}", "\N{NARROW NO-BREAK SPACE}",
 
 
 class Html(str):
-    """Markup, made here."""
+    """Markup made by this module."""
 
     __slots__ = ()
 
 
 def text(*children: object) -> Html:
-    """Children one after the other; None is nothing, what is not markup is text."""
+    """The children joined; None is skipped, and everything that is not markup is escaped text."""
     return Html(
         "".join(
             child if isinstance(child, Html) else escape(typeset(one_line(child)))
@@ -39,12 +39,12 @@ def text(*children: object) -> Html:
 
 
 def verbatim(characters: str) -> Html:
-    """Text as it is, such as a command to copy."""
+    """Unchanged text, such as a command to copy."""
     return Html(escape(characters))
 
 
 def typeset(words: str) -> str:
-    """Numbers as print has them, each on one line: `1.23x10^24 FLOP` with a multiplication sign and an exponent."""
+    """Typographic numbers, each kept on one line: `1.23x10^24 FLOP` gets a multiplication sign and an exponent."""
     words = _POWER.sub(_power, _GROUP.sub(_NARROW, words))
     return _UNIT.sub(_KEPT, words)
 
@@ -55,7 +55,7 @@ def _power(match: re.Match[str]) -> str:
 
 
 def h(tag: str, *children: object, **attributes: object) -> Html:
-    """An element. `cls` is its class; `_` in names stands for `-`; None leaves an attribute out, True makes it bare."""
+    """An element. `cls` is its class; `_` in names stands for `-`. None leaves an attribute out; True adds no value."""
     named = []
     for name, value in attributes.items():
         name = "class" if name == "cls" else name.strip("_").replace("_", "-")

@@ -47,7 +47,7 @@ def amount(shown: Amount | None, unit: str = "FLOP") -> Html | None:
 
 
 def triple(value: Interval, absent: str, middle: str = "measured") -> Html:
-    """The three figures, never one."""
+    """The three figures, always together."""
     return h(
         "dl",
         entry(middle.capitalize(), amount(value.measured) or none(absent), "main"),
@@ -64,20 +64,20 @@ def figure_cells(value: Interval, absent: str) -> tuple[Html | None, ...]:
 
 
 def row(heads: Heads, name: object, *cells: object, cls: str | None = None) -> Html:
-    """A row under `heads`: what it is of, in a cell of class `cls`, and a cell of its column's class for each other."""
+    """A row under `heads`: its name in a cell of class `cls`, then the cells with the classes of their columns."""
     columns = zip(cells, heads[1:], strict=True)
     return h("tr", h("th", name, scope="row", cls=cls), *(h("td", cell, cls=kind) for cell, (_, kind) in columns))
 
 
 def table(label: str, caption: str | None, heads: Heads, rows: Iterable[Html], cls: str | None = None) -> Html:
-    """A table that scrolls by itself."""
+    """A table in a box that scrolls."""
     head = h("thead", h("tr", *(h("th", title, scope="col", cls=kind) for title, kind in heads)))
     body = h("table", h("caption", caption) if caption else None, head, h("tbody", *rows), cls=cls)
     return h("div", body, cls="scroll", tabindex=0, role="region", aria_label=label)
 
 
 def icon(state: str) -> Html:
-    """A mark that differs in form too, not in colour alone."""
+    """An icon for a state. Icons differ in form, not only in colour."""
     if state in ("below", "up", "verified"):
         form, glyph = h("circle", cx=10, cy=10, r=9), _CHECK
     elif state in ("above", "down", "refused"):
@@ -105,7 +105,7 @@ def chip(state: str, word: str) -> Html:
 
 
 def patterns() -> Html:
-    """Fillings that the drawings share."""
+    """The fill patterns that the charts share."""
     hatch, open_end = _pattern("hatch", 7, 45), _pattern("open", 6, -45)
     return h("svg", h("defs", hatch, open_end), cls="defs", width=0, height=0, aria_hidden="true", focusable="false")
 
@@ -160,7 +160,7 @@ def rule_legend() -> Html:
 
 
 def legend(*items: tuple[int, Html, str], more: str = "") -> Html:
-    """Each item: the width of its sample, the sample, what it means."""
+    """A legend. Each item: the width of its sample, the sample, its meaning."""
     lines = [
         h("li", h("svg", drawn, width=width, height=16, aria_hidden="true", focusable="false"), words)
         for width, drawn, words in items
@@ -169,7 +169,7 @@ def legend(*items: tuple[int, Html, str], more: str = "") -> Html:
 
 
 def share_bar(ratio: float) -> Html:
-    """A share beside its figure, which states the same."""
+    """A bar for a share, hidden from screen readers since its figure stands next to it."""
     width = f"{max(0.0, min(1.0, ratio)) * 100:.1f}%"
     groove = h("rect", cls="groove", width="100%", height=8, rx=2)
     bar = h("rect", cls="bar", width=width, height=8, rx=2)

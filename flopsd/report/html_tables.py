@@ -1,4 +1,4 @@
-"""What was metered, declared and attached, in HTML: the tables behind a report's answer."""
+"""The tables behind a report's answer in HTML: ledgers, devices, declarations, the form, the method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flopsd.report.model import (
 from flopsd.report.numbers import NOTHING_MEASURED
 from flopsd.report.terminal import sentence
 
-_LONG = 120  # characters of a field of the form that takes both columns
+_LONG = 120  # a longer field of the form takes both columns
 _KEPT = (("Observed", "n"), ("Energy", "n"))
 _DEVICE_HEADS = (("Device", None), ("Model", None), *FIGURE_HEADS, *_KEPT)
 
@@ -91,7 +91,7 @@ def _known_by(group: DeviceGroup) -> Html:
 
 
 def _identities(devices: Sequence[ReportDevice]) -> Iterator[Html]:
-    """What identifies each device, whole; and the facts that all share, once."""
+    """The full identifiers of each device; and once the facts that all share."""
     shared = shared_facts(devices)
     names = tuple(dict.fromkeys(fact.name for one in devices for fact in one.facts if fact not in shared))
     rows = []

@@ -1,4 +1,4 @@
-"""What a ledger lists: devices, nodes, the ledgers that it was merged from, energy, attached evidence."""
+"""The lists in a ledger: devices, nodes, the ledgers that it was merged from, energy, attached evidence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENERGY_BOUNDARY = (
 
 
 def rows_of(predicate: LedgerObject, key: str, row: Callable[[LedgerObject], _Row]) -> tuple[tuple[_Row, ...], int]:
-    """The first rows of one of the ledger's lists, and how many are left out."""
+    """The first MAX_ROWS rows of one of the ledger's lists, and how many are left out."""
     entries = list(predicate.objects(key))
     return tuple(map(row, entries[:MAX_ROWS])), max(0, len(entries) - MAX_ROWS)
 
@@ -40,7 +40,7 @@ def device(entry: LedgerObject) -> ReportDevice:
         notes.append("its rates are unverified")
     read, expected = entry.maybe_count("smCount"), entry.maybe_count("smCountExpected")
     if read != expected and None not in (read, expected) and entry.maybe_text("parent") is None:
-        notes.append(f"streaming multiprocessors: {_processors(entry)}")  # which its ceilings follow from
+        notes.append(f"streaming multiprocessors: {_processors(entry)}")  # its ceilings follow from this
     facts = [
         Fact("Vendor", entry.text("vendor")),
         Fact("PCI bus", entry.maybe_text("pciBusId") or "not known"),
@@ -102,7 +102,7 @@ def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
 
 
 def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
-    """None for a node's ledger, which is made of no others."""
+    """The completeness of a merged ledger; None for a node's ledger."""
     entry = predicate.maybe_object("completeness")
     if entry is None:
         return None
@@ -142,7 +142,7 @@ def node(entry: LedgerObject) -> Member:
 
 
 def child(entry: LedgerObject) -> Member:
-    """A ledger that a merged one is made of."""
+    """A row for one of the ledgers that a merged ledger is made of."""
     share = entry.object("coverage").maybe_count("coveragePpm")
     whole = entry.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
@@ -171,7 +171,7 @@ def _minute(entry: LedgerObject, key: str) -> str:
 
 
 def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[EvidenceLine, ...]:
-    """The attached evidence: as it was checked where it was, else as the ledger claims it."""
+    """The attached evidence: the results of its check if it was checked, else as the ledger claims it."""
     if found:
         return tuple(
             EvidenceLine(line(f.type), f.verdict.value, line(f.text), line(f.proves), line(f.limits)) for f in found

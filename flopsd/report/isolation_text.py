@@ -1,4 +1,4 @@
-"""What the job could have done to its own meter, in one sentence or two."""
+"""State what the job could have done to its own meter, in one or two sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_FILE = {
 
 
 def isolation_text(predicate: LedgerObject) -> str:
-    """Of the ledger of a node; empty for a merged one."""
+    """The text for a node's ledger; empty for a merged one."""
     found = predicate.maybe_object("isolation")
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Kernels that training processes saw in sampled windows: a table of classes. Evidence, and no figure rests on it."""
+"""Kernels that training processes recorded in sampled windows, by class. They are evidence; no figure rests on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOBODY = "The training processes' own observation, which nobody checked; no fig
 
 
 def kernels_of(predicate: LedgerObject, sessions: Iterable[LedgerObject]) -> ReportKernels | None:
-    """What was seen on the ledger's devices; None where no process saw any kernel or was kept from it."""
+    """The kernels recorded on the ledger's devices; None if no process recorded any or was kept from it."""
     spans: dict[str, Fraction] = {}
     for device in predicate.objects("devices"):
         uuid = device.text("uuid")

@@ -1,4 +1,4 @@
-"""The fields of a ledger by type. A field that no ledger has like this is refused with its path, never guessed at."""
+"""Read the fields of a ledger by type. A malformed field is refused with its path, never guessed at."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
 
 
 class LedgerObject(FieldReader):
-    """One JSON object of a ledger. Getters raise LedgerError where a member is missing or of another type; those that
-    begin with `maybe_` give None where it is null, or not there in this kind of ledger."""
+    """One JSON object of a ledger. Getters raise LedgerError if a member is missing or has another type; `maybe_`
+    getters return None if it is null or not in this kind of ledger."""
 
     def __init__(self, value: Any, path: str, report: Report | None = None) -> None:
         super().__init__(value, path, report or raising(lambda problem: LedgerError(problem, hint=HINT)))
@@ -36,7 +36,7 @@ class LedgerObject(FieldReader):
         return tuple(map(line, super().texts(key)))
 
     def words(self, key: str, member: str) -> str:
-        """A code or a note in words, by the table's codes of `member`."""
+        """A code or a note in words, from the table of words for `member`."""
         entry = self.object(key).note() if isinstance(self.raw(key), Mapping) else super().text(key)
         return line(say(member, entry))
 
@@ -48,16 +48,16 @@ class LedgerObject(FieldReader):
         return tuple(line(say(member, code)) for code in super().texts(key))
 
     def note(self) -> dict[str, Any]:
-        """This object as a note: a code and parameters that are texts or lists of texts."""
+        """This object as a note: a code, and parameters that are texts or lists of texts."""
         named = {n: self.texts(n) if isinstance(self.raw(n), list) else self.text(n) for n in self.mapping}
         return {**named, "code": self.text("code")}
 
     def items(self, key: str) -> Iterator[tuple[str, LedgerObject]]:
-        """Name, printable, and value of each member of a map; none where there is no map."""
+        """The printable name and the value of each member of a map; none if there is no map."""
         return ((line(name), found) for name, found in super().items(key))
 
     def count(self, key: str) -> int:
-        """A count in a decimal string, or one of the few whole numbers that a ledger holds."""
+        """A count: a decimal string, or one of the few JSON integers in a ledger."""
         value = self.raw(key)
         if is_whole(value):
             return value
@@ -71,7 +71,7 @@ class LedgerObject(FieldReader):
         return self.count(key) if key in self else None
 
     def decimal(self, key: str) -> Fraction:
-        """A decimal text such as seconds or joules."""
+        """A number in a decimal string, such as seconds or joules."""
         match = _DECIMAL.fullmatch(self.matching(key, _DECIMAL, "a number with decimals in a text"))
         assert match is not None
         amount = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
@@ -81,7 +81,7 @@ class LedgerObject(FieldReader):
         return self.decimal(key) if key in self else None
 
     def moment_ns(self, key: str) -> int:
-        """A time in UTC, in nanoseconds since the Unix epoch."""
+        """A time in UTC, in Unix nanoseconds."""
         try:
             return utc_ns(self.raw(key))
         except ValueError:
@@ -106,6 +106,6 @@ HINT = "this is not what flopsd writes: ask whoever gave you the ledger, and ver
 
 
 def line(text: object) -> str:
-    """A text of a ledger as one printable line of bearable length."""
+    """A text of a ledger as one printable line of at most MAX_TEXT characters."""
     found = one_line(str(text)[: MAX_TEXT + 1])
     return found if len(found) <= MAX_TEXT else f"{found[:MAX_TEXT]}… (cut)"

@@ -1,4 +1,4 @@
-"""What a ledger states, in rows of a name and a text: figures, coverage, the other bases, the findings."""
+"""The statements of a ledger as rows of a name and a text: figures, coverage, the other bases, the findings."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def coverage_text(predicate: Mapping[str, Any]) -> str:
 
 
 def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
-    """The other bases and the findings, in short; `flopsd report` has them whole."""
+    """The other bases and the findings in short; `flopsd report` shows them in full."""
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""

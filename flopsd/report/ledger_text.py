@@ -1,4 +1,4 @@
-"""What `seal`, `merge` and `verify` print of a ledger."""
+"""The texts that `seal`, `merge` and `verify` print about a ledger."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 
 
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
-    """Where the ledger and its `copies` are, what it states, and how to verify it."""
+    """The paths of the ledger and its `copies`, its statements, and the command that verifies it."""
     predicate, is_replay = sealed.predicate, sealed.predicate["replay"] is not None
     executed, findings, is_segment = predicate["totals"]["executed"], predicate["findings"], predicate["segment"]
     rows = [
@@ -70,7 +70,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
 
 
 def merged_text(merged: Merged) -> str:
-    """What was merged, what it adds up to, what is missing, and how to verify it."""
+    """The merged ledger, its sums, what is missing, and the command that verifies it."""
     replay = merged.predicate["replay"] is not None
     command = verify_command(merged.ledger, merged.public_key, merged.companions, replay=replay)
     head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate)]
@@ -81,7 +81,7 @@ def merged_text(merged: Merged) -> str:
 
 
 def verified_text(verified: Verified, now_ns: int | None = None) -> str:
-    """What a verified ledger states, and what it does not. `now_ns`: the time at which it is verified."""
+    """What a verified ledger states, and what it does not. `now_ns`: the verifier's time in Unix nanoseconds."""
     predicate = verified.statement["predicate"]
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
     run, node = named(predicate["run"]["id"]), named(predicate["node"]["name"])
@@ -111,7 +111,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
 
 
 def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> str:
-    """What a verified merged ledger states, and what it does not. `now_ns`: the time at which it is verified."""
+    """What a verified merged ledger states, and what it does not. `now_ns`: the verifier's time in Unix nanoseconds."""
     predicate = verified.statement["predicate"]
     return shown(
         [
@@ -128,7 +128,7 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
 
 
 def verify_command(ledger: Path, public_key: Path, companions: Iterable[Path], *, replay: bool) -> str:
-    """The shell command that verifies a ledger where it was just written."""
+    """The shell command that verifies a ledger just written."""
     before = f"{ledger.stem}."
     more = [word for file in companions for word in (f"--{kind_of(file.name.removeprefix(before))}", str(file))]
     more += ["--allow-replay"] if replay else []
@@ -140,7 +140,7 @@ def _indented(rows: Iterable[Row]) -> list[str]:
 
 
 def _foreign(files: Iterable[ForeignFile]) -> list[str]:
-    """Whose tables and policies the figures and findings follow from, where they are not flopsd's own."""
+    """Name the tables and policies of others that the figures and findings follow from."""
     return [text for one in files for text in wrapped(f"{one.word}: {one_line(one.text)}")]
 
 
@@ -161,8 +161,8 @@ def _stopped(predicate: Mapping[str, Any]) -> str:
 
 
 def _rolling(verified: Verified) -> list[str]:
-    """What to know of a ledger that is a part of its run or job, was sealed before that ended, or whose journal goes
-    on."""
+    """Warnings for a ledger that covers only part of its run or job, was sealed before the end, or whose journal
+    continues."""
     predicate, lines = verified.statement["predicate"], []
     if words := _lone_node(predicate):
         lines += wrapped(f"NODE: {words}.")
@@ -182,7 +182,7 @@ def _rolling(verified: Verified) -> list[str]:
 
 
 def codes_text(incarnations: Sequence[Mapping[str, Any]]) -> str:
-    """Of how many daemon starts the codes were checked."""
+    """Whether the journal's codes were checked, and for how many daemon starts."""
     checked = sum(start["codes"] == "checked" for start in incarnations)
     of = f" in {checked} of {counted(len(incarnations), 'daemon start')}" if 0 < checked < len(incarnations) else ""
     return f"codes of the journal checked{of}" if checked else "codes of the journal not checkable"
@@ -193,7 +193,7 @@ def _clock(predicate: Mapping[str, Any], now_ns: int | None) -> list[str]:
 
 
 def _attached(found: Sequence[EvidenceResult]) -> list[str]:
-    """Each piece of attached evidence: what came of it, what it proves and what not."""
+    """Each piece of attached evidence: the result of its check, what it proves and what it does not."""
     lines = ["attached evidence:"] if found else []
     for one in found:
         lines += wrapped(f"{one_line(one.type)}: {one.verdict.value}: {one_line(one.text)}", "    ", "  ")
@@ -220,7 +220,7 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
 
 
 def _declared_nodes(predicate: Mapping[str, Any]) -> str:
-    """Whose word it is how many nodes a job had, where its ledgers do not say."""
+    """Who stated the number of a job's nodes, if its ledgers do not."""
     if predicate["lineage"] is not None and predicate["completeness"]["complete"] is True:
         return " How many nodes a job had is stated in its own ledger, by its nodes or by whoever merged them."
     count = predicate["completeness"]["declaredNodes"]

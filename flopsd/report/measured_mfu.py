@@ -1,4 +1,4 @@
-"""The MFU that a run had, from its ledger: what `flopsd estimate` takes in place of an assumption."""
+"""The MFU of a run, from its ledger, which `flopsd estimate` takes in place of an assumption."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _ELSEWHERE = tuple(reason.value for reason in ACCOUNTED_ELSEWHERE)
 
 
 def mfu_of(ledger: Path, tables: Tables, number_format: str) -> Mfu:
-    """FLOP that contributed to parameter updates over the devices' dense datasheet peak in the time that was the job's,
-    by the table that rated them. An interval, as the ledger has one. The ledger is read and not verified. Raises
+    """The FLOP that contributed to parameter updates, divided by the devices' dense datasheet peak, of the table that
+    rated them, over the job's device time: an interval, as in the ledger. The ledger is not verified. Raises
     LedgerError, NotVerifiedError, PeakTableError."""
     statement = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
     try:
@@ -56,8 +56,8 @@ def mfu_of(ledger: Path, tables: Tables, number_format: str) -> Mfu:
 
 
 def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str) -> tuple[Fraction, Fraction]:
-    """FLOP at the peak in the job's device time, at least and at most: a peak may be disputed, and of gaps that the
-    ledger does not list the device is unknown."""
+    """The FLOP at the peak in the job's device time, at least and at most: a peak may be disputed, and the device of
+    gaps that the ledger does not list is unknown."""
     peaks, seconds = {}, {}
     for device in predicate["devices"]:
         uid = device["uuid"]
@@ -76,7 +76,7 @@ def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str
 
 
 def _peak(table: PeakTable, device: Mapping[str, Any], number_format: str) -> tuple[int, int]:
-    """Of a MIG slice the peak of its own SMs."""
+    """The peak of a device, at least and at most, in FLOP/s; for a MIG slice, the peak of its own SMs."""
     row, slice_sm_count = device["peakRow"], None
     if device["parent"] is not None:
         slice_sm_count = device["smCount"]

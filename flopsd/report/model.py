@@ -1,4 +1,4 @@
-"""What a report holds: pure data, ready to be shown. Texts from the ledger in it are single printable lines."""
+"""The contents of a report: pure data, ready to be shown. Texts from the ledger are single printable lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLAY = "REPLAY"  # the flag of a ledger that was read from a recording
 
 
 class ReportState(str, Enum):
-    """What a rule comes to. INDETERMINATE hangs on the figures, or on whether the rule applies."""
+    """The result of a rule. INDETERMINATE: it depends on the figures, or on whether the rule applies."""
 
     ABOVE = "above"
     INDETERMINATE = "indeterminate"
@@ -22,7 +22,7 @@ class ReportState(str, Enum):
 
 
 class VerificationState(str, Enum):
-    """Whether this report's maker verified the ledger."""
+    """Whether the ledger was verified when this report was made."""
 
     VERIFIED = "verified"
     REFUSED = "refused"
@@ -31,7 +31,7 @@ class VerificationState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a list of facts. `by` is who declared it, if it is a declaration; `exact` the value in full."""
+    """One line of a list of facts. `by`: who declared it, if it is a declaration. `exact`: the value in full."""
 
     name: str
     value: str
@@ -41,7 +41,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """The result of verifying. It names keys, not people: a ledger does not know who holds a key."""
+    """The result of verification. It names keys, not people: a ledger does not show who holds a key."""
 
     state: VerificationState
     text: str
@@ -51,7 +51,7 @@ class VerificationResult:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What must be known before any figure: a word in capitals, and a sentence."""
+    """A warning that comes before any figure: a word in capitals, and a sentence."""
 
     word: str
     text: str
@@ -59,11 +59,11 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class ReportRule:
-    """One rule of a policy, and what it comes to."""
+    """One rule of a policy, and its result."""
 
     title: str
     policy: str
-    name: str  # with the policy's
+    name: str  # policy/rule
     state: ReportState
     applies: bool | None  # None: not known
     word: str
@@ -78,15 +78,15 @@ class ReportRule:
     since: str
     assumes: str
     status: str  # text, interpretation or secondary: see `rule_words`
-    other_conditions: tuple[str, ...]  # what is not decided here
+    other_conditions: tuple[str, ...]  # conditions that are not decided here
     chart: RuleChart | None
-    distance: Distance | None  # None: no upper bound is known, or none of the threshold but 0
+    distance: Distance | None  # None: no upper bound is known, or no lower end of the threshold but 0
     only_if: OnlyIf | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The whole in one headline, which is the same wherever it is shown, what it is open for, and more sentences."""
+    """One headline, which is the same in every output, the conditions under which the run is above, and details."""
 
     state: ReportState
     headline: str
@@ -96,11 +96,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """One basis of counting. `value` is None where the ledger does not have it; `absent` then gives the reason."""
+    """One basis of counting. `value`: None if the ledger does not have it; then `absent` gives the reason."""
 
     name: str
     meaning: str
-    middle: str = "measured"  # what its middle figure is called: measured, computed
+    middle: str = "measured"  # the name of its middle figure: measured or computed
     value: Interval | None = None
     absent: str = ""
     no_middle: str = "no single figure"  # text in place of a missing middle figure
@@ -111,7 +111,7 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two bases held against each other."""
+    """The comparison of two bases, or of energy and FLOP."""
 
     name: str
     between: str  # what is divided by what
@@ -124,7 +124,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What an evidence or a phase has of the executed compute."""
+    """The part of the executed compute with one kind of evidence, or in one phase."""
 
     name: str
     meaning: str
@@ -133,7 +133,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class GapTime:
-    """How long devices were not observed for one reason."""
+    """The device time that was not observed for one reason."""
 
     reason: str
     meaning: str
@@ -142,7 +142,7 @@ class GapTime:
 
 @dataclass(frozen=True, slots=True)
 class ReportGap:
-    """One stretch of time of a device of which nothing is known."""
+    """One gap in the readings of a device."""
 
     device: str
     reason: str
@@ -153,7 +153,7 @@ class ReportGap:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of the devices' time was observed."""
+    """The share of the devices' time that was observed, and the gaps."""
 
     observed: str
     text: str
@@ -162,7 +162,7 @@ class Coverage:
     gaps: tuple[ReportGap, ...]
     gaps_left_out: int
     strips: tuple[Strip, ...]
-    span: str  # from when to when the strips go
+    span: str  # begin and end of the strips
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class ReportDevice:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node of a job, or one ledger that a merged one is made of."""
+    """One node of a job, or one of the ledgers that a merged ledger is made of."""
 
     name: str
     where: str
@@ -198,7 +198,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ReportCompleteness:
-    """Whether all ledgers of a merged one are there. `complete` is None where it is not known."""
+    """Whether a merged ledger contains all its ledgers. `complete`: None if not known."""
 
     complete: bool | None
     text: str
@@ -220,7 +220,7 @@ class EvidenceLine:
 
 @dataclass(frozen=True, slots=True)
 class KernelClass:
-    """What sampled windows saw of a class of kernels."""
+    """The kernels of one class in sampled windows."""
 
     name: str
     share: str  # of the time of all kernels in windows
@@ -230,7 +230,7 @@ class KernelClass:
 
 @dataclass(frozen=True, slots=True)
 class ReportKernels:
-    """Kernels in sampled windows: how much was sampled, whose word it is, and the classes."""
+    """Kernels in sampled windows: how much was sampled, who states it, and the classes."""
 
     sampled: str
     whose: str
@@ -239,7 +239,7 @@ class ReportKernels:
 
 @dataclass(frozen=True, slots=True)
 class ReportDeclarations:
-    """What the operator and the training processes declared."""
+    """The declarations of the operator and of the training processes."""
 
     job: tuple[Fact, ...]
     processes: tuple[Fact, ...]
@@ -250,7 +250,7 @@ class ReportDeclarations:
 
 @dataclass(frozen=True, slots=True)
 class FormLine:
-    """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
+    """One field of the Form: the text for the AI Office, the text for national authorities on request, and a note."""
 
     field: str
     ai_office: str
@@ -260,24 +260,24 @@ class FormLine:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The Form's lines that a ledger can fill, and the lines of a notification, which only systemic risk asks for."""
+    """The Form's lines that a ledger can fill, and the lines of a notification, which only systemic risk requires."""
 
     lines: tuple[FormLine, ...]
-    notification: tuple[str, ...]  # none where no notification is due
+    notification: tuple[str, ...]  # none if no notification is due
     policy: str
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What identifies the ledger, and how to check it."""
+    """The facts that identify the ledger, and the commands that check it."""
 
     facts: tuple[Fact, ...]
-    commands: tuple[tuple[str, str], ...]  # what it does, the command
+    commands: tuple[tuple[str, str], ...]  # purpose and command
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMethod:
-    """How the figures were made."""
+    """The method by which the figures were made."""
 
     text: str
     facts: tuple[Fact, ...]
@@ -286,7 +286,7 @@ class ReportMethod:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that rests on the ledger being genuine. A refused ledger has none."""
+    """Everything that relies on a genuine ledger. A report on a refused ledger has no content."""
 
     facts: tuple[Fact, ...]
     answer: Answer
@@ -313,7 +313,7 @@ class Content:
     claims: str
     does_not_claim: str
     isolation: str  # what the job could have done; empty for a merged ledger
-    advice: str  # what a verdict is not; empty where there is none
+    advice: str  # the limits of a verdict; empty without verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +332,7 @@ class Report:
 
     @property
     def caveat(self) -> str:
-        """The label of every verdict that is not one of hardware and of a verified ledger; else empty."""
+        """The label of every verdict if the ledger is of a recording or was not verified; else empty."""
         of = "of a recording" if any(flag.word == REPLAY for flag in self.flags) else ""
         if self.check.state is VerificationState.VERIFIED:
             return of

@@ -1,8 +1,8 @@
 """The figures of the Model Documentation Form and of a notification, from a ledger's predicate. Pure.
 
-The Form belongs to the Transparency chapter of the Code of Practice (10 July 2025); how it rounds is in the policy.
-What was not measured is said in bounds, never as a figure. Names in it come from the ledger: whoever shows them
-treats them as a stranger's text.
+The Form belongs to the Transparency chapter of the Code of Practice (10 July 2025); its rounding is in the policy.
+Quantities that were not measured are given as bounds, never as figures. Names come from the ledger: whoever shows them
+must treat them as untrusted text.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MONTH_DAYS = Fraction(365, 12)
 JOULES_PER_MWH = 3_600_000_000
 NOT_KNOWN = "not known"
 NOT_APPLICABLE = "N/A"
-_OF_THESE = ", by the ledgers that are here"  # whoever is missing may have done more
+_OF_THESE = ", by the ledgers that are here"  # missing ledgers may add more
 
 
 def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
-    """What the ledger with this predicate says in the Form's words. Raises PolicyError if the policy has no form;
-    KeyError, TypeError, ValueError for what is not a predicate."""
+    """The Form, filled from a ledger's predicate. Raises PolicyError if the policy has no form; KeyError, TypeError,
+    ValueError for a malformed predicate."""
     if policy.form is None:
         raise PolicyError([f"policy {policy.id} has no form"], hint="use the packaged eu-ai-act policy")
     rules = policy.form
@@ -59,7 +59,7 @@ def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
 
 
 def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
-    """The figure for the Form, and its bounds beside it, rounded outward."""
+    """The figure for the Form, and its bounds, rounded outward."""
     low = scientific(figures.low_flop, digits, Towards.DOWN)
     bounds = f"at least {low} FLOP; no upper bound is known"
     if figures.high_flop is not None:
@@ -70,8 +70,8 @@ def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
 
 
 def order_of_magnitude(figures: Figures, digits: int) -> str:
-    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else. Without a
-    measured figure it is these alone."""
+    """The order of magnitude of the figure as rounded for the AI Office, such as `10^22`; in parentheses the orders
+    within its bounds. Without a measured figure, only these."""
     low = _power(figures.low_flop, digits, Towards.DOWN)
     if figures.high_flop is not None:
         high = _power(figures.high_flop, digits, Towards.UP)
@@ -114,13 +114,13 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
             name, f"{plain(days, figures)} days", band(days, rules.bands_months), "the time that the meter ran"
         )
     note = "from the first record to the last of all ledgers, pauses included"
-    days = Fraction(span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
+    days = Fraction(span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # fractions are dropped
     national = band(days, rules.bands_months)
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
     if _whole(predicate):
         return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
-    # Whoever is missing may have run for longer, so this is not a bound either way.
+    # A missing node may have run for longer, so this is no bound in either direction.
     return FormLine(name, f"{plain(days, figures)} days{_OF_THESE}", f"{national}{_OF_THESE}", note)
 
 
@@ -150,7 +150,7 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
 
 
 def _whole(predicate: Mapping[str, Any]) -> bool:
-    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    """Whether the ledger is complete for certain. A node's ledger always is."""
     return (predicate.get("completeness") or {"complete": True})["complete"] is True
 
 
@@ -171,7 +171,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
 
 
 def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    """A measured figure says nothing of time that was not measured, so the figure must not go without this."""
+    """The share of time that was not measured. A measured figure, which lacks that time, must not go without it."""
     if predicate["coverage"]["coveragePpm"] is None:
         return "; no device time was observed"
     missing = min(Fraction(1), sum(unmeasured(predicate)))
@@ -196,7 +196,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
     whole = not uncounted and _whole(predicate)
-    # What is missing makes it a lower bound, and a lower bound is rounded down.
+    # With missing energy this is a lower bound, which is rounded down.
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not included"
     if uncounted:
@@ -209,7 +209,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
 def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
     declared = predicate["declared"]
     base, method = declared["base"], declared["method"]
-    conflict = say_all("declared.conflict", declared.get("conflict", ()))  # which only a merged ledger has
+    conflict = say_all("declared.conflict", declared.get("conflict", ()))  # only in a merged ledger
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
         return FormLine("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")

@@ -1,4 +1,4 @@
-"""The free texts of the Form and of a notification, some hundred words each, built from a ledger's facts. Pure."""
+"""The free texts of the Form and of a notification, about a hundred words each, built from a ledger's facts. Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _QUANTITIES = {
     "base+updates": "compute directly contributing to parameter updates, with the base model's compute",
     "base+cumulative": "cumulative training compute, with the base model's compute",
 }
-_TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # their format follows from nothing but a declaration
+_TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # only a declaration shows their number format
 _DECLARED_BASE = "the base model's part of it is declared, not measured"
 
 
 def compute_methodology(predicate: Mapping[str, Any]) -> str:
-    """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
+    """How the compute was measured: evidence, coverage, deductions and uncertainty."""
     executed, guidelines = predicate["totals"]["executed"], predicate["totals"]["guidelines"]
     sentences = [
         _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed),
@@ -40,7 +40,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
         *_assumed_format(predicate),
         *_coverage(predicate, guidelines["high"]),
     ]
-    if "requiredPpmSource" in guidelines:  # a sum has several
+    if "requiredPpmSource" in guidelines:  # a merged ledger may have several sources
         sentences.append(sentence(f"Recomputation of activations: {required_source(guidelines)}"))
     sentences.append(sentence(say("guidelines.method", guidelines["method"])))
     sentences += [*_reservations(predicate), _uncertainty(guidelines, executed)]
@@ -48,7 +48,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
 
 
 def energy_methodology(predicate: Mapping[str, Any]) -> str:
-    """How the energy was measured and what its boundary is, or what is missing."""
+    """How the energy was measured and its boundary, or what is missing."""
     if predicate["energyJoules"] is None:
         return (
             "Missing: no energy counter of an accelerator could be read, and energy is not estimated. It takes an "
@@ -88,7 +88,7 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> t
 
 
 def without_base(predicate: Mapping[str, Any]) -> str:
-    """That a base model's compute is not in what was metered; empty where the model is trained from the start."""
+    """A note that a base model's compute was not metered; empty if the model is trained from the start."""
     declared = predicate["declared"]
     method, base = declared["method"], declared["base"]
     if method == Method.PRETRAINING.value and base is None and not declared.get("conflict"):
@@ -111,7 +111,7 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
 
 
 def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:
-    methods = [code for code in executed["method"] if code != NO_METHOD]  # a sum has those of all its ledgers
+    methods = [code for code in executed["method"] if code != NO_METHOD]  # a merged ledger has those of all its ledgers
     known = say_all("executed.method", methods)
     if not known:
         return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper bound is a ceiling."
@@ -120,7 +120,7 @@ def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:
 
 
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
-    """No counter distinguishes FP16, BF16 and FP8, so a figure of undeclared tensor work rests on an assumption."""
+    """State the assumption behind a figure of undeclared tensor work: no counter distinguishes FP16, BF16 and FP8."""
     assumed = (
         "the estimate takes dense BF16 (FP16 on a part without it), the lower bound the slowest and the upper bound "
         "the fastest format of the part."
@@ -136,13 +136,13 @@ def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
 
 
 def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
-    """Device time that was this job's."""
+    """Device time in seconds that was this job's."""
     elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
     return Fraction(coverage["spanSeconds"]) - sum(elsewhere)
 
 
 def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
-    """The shares of the job's device time that nothing was read of, and that only a ceiling was read of."""
+    """The shares of the job's device time for which nothing was read, and for which only a ceiling was read."""
     coverage = predicate["coverage"]
     if coverage["coveragePpm"] is None:
         return Fraction(0), Fraction(0)
@@ -151,7 +151,7 @@ def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
         bounded = [row["seconds"] for row in rows if row["evidence"] == Evidence.UTILIZATION.value]
     else:
         bounded = [coverage["boundedSeconds"]]
-    # Read strictly: to a Fraction a stranger's 1e999999999 is a number too, and a very long one.
+    # Read strictly: a Fraction would accept an untrusted 1e999999999, a very long number.
     bounded_s = Fraction(sum(map(nanoseconds, bounded)), NS_PER_S)
     return 1 - Fraction(int(coverage["coveragePpm"]), PPM), bounded_s / job_seconds(coverage)
 

@@ -1,4 +1,4 @@
-"""Numbers of a report, each with the exact one beside it. Lower bounds round down, upper bounds round up."""
+"""Numbers for a report, each with its exact value. Lower bounds are rounded down, upper bounds up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_OTHER_ROWS = "in the time of other rows"
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A number as it is shown, and exactly."""
+    """A number as shown, and its exact value."""
 
     text: str
     exact: str
@@ -27,12 +27,12 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Figures as they are shown. `measured` is None where nothing was, `high` where no upper bound is known."""
+    """Figures as shown. `measured`: None if nothing was measured. `high`: None if no upper bound is known."""
 
     low: Amount
     measured: Amount | None
     high: Amount | None
-    is_in_other_rows: bool = False  # a part whose upper bound is in other parts: a process counts it in their time
+    is_in_other_rows: bool = False  # a process counted it in the time of other rows, which hold its bound
 
     @property
     def ends(self) -> str:
@@ -47,7 +47,7 @@ class Interval:
         return f"{self.low.text} to {self.high.text} {unit}"
 
     def facts(self, absent: str, middle: str = "measured") -> list[tuple[str, str]]:
-        """The three figures, never one; `absent` stands for a middle one that does not exist."""
+        """The three figures, always together; `absent` replaces a middle figure that does not exist."""
         return [
             (middle, absent if self.measured is None else f"{self.measured.text} FLOP"),
             ("at least", f"{self.low.text} FLOP"),
@@ -57,7 +57,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class OnlyIf:
-    """The base models that would put a run above a rule that is open for those alone: `width` counts their computes."""
+    """The only base models that could put a run above a rule. `width`: the width of their range of compute, in FLOP."""
 
     words: str
     width: int
@@ -65,7 +65,7 @@ class OnlyIf:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far a run can have come at most, in parts of the lowest threshold that the rule can have."""
+    """The upper bound of a run as a fraction of the lowest possible threshold of a rule, which is `lowest` FLOP."""
 
     at_most: Fraction
     lowest: Fraction
@@ -87,7 +87,7 @@ def interval(figures: Figures) -> Interval:
 
 
 def beyond_margin(figures: Figures) -> str:
-    """That the interval is wider than an estimate's may be, where there is a point figure beside it; else empty."""
+    """A note if the interval is wider than an estimate's may be and there is a point figure; else empty."""
     point, high = figures.measured_flop, figures.high_flop
     if not point or (high is not None and max(high - point, point - figures.low_flop) * PPM <= MARGIN_PPM * point):
         return ""
@@ -95,7 +95,7 @@ def beyond_margin(figures: Figures) -> str:
 
 
 def left_out(executed: Figures, guidelines: Figures) -> str:
-    """What of the upper bound counts for no rule, since the settings declare it as evaluation; else empty."""
+    """A note on the part of the upper bound that no rule counts, as the settings declare it evaluation; else empty."""
     if executed.high_flop is None or guidelines.high_flop is None or executed.high_flop <= guidelines.high_flop:
         return ""
     most = flop(executed.high_flop - guidelines.high_flop, Towards.UP).text
@@ -112,7 +112,7 @@ def integers_text(figures: Figures) -> str:
 
 
 def integer_facts(may_be_integer: str, figures: Figures) -> list[tuple[str, str]]:
-    """Integer operations, and how much of the measured FLOP may be such."""
+    """Integer operations, and how much of the measured FLOP may be integer operations."""
     rows = [("integers", integers_text(figures))]
     if mixed := int(may_be_integer):
         shown = flop(mixed, Towards.UP).text
@@ -121,7 +121,7 @@ def integer_facts(may_be_integer: str, figures: Figures) -> list[tuple[str, str]
 
 
 def percent(ppm: int, towards: Towards = Towards.NEAREST) -> str:
-    """Parts per million as per cent."""
+    """Parts per million as percent."""
     return format_percent(Fraction(ppm, PPM), towards)
 
 
@@ -137,7 +137,7 @@ PJ_PER_FLOP = " pJ/FLOP"
 
 
 def fj_per_flop(low: int, high: int | None) -> str:
-    """Energy for each FLOP from low to high, in picojoules."""
+    """Energy per FLOP from `low` to `high` femtojoules, shown in picojoules."""
     least, *most = (f"{fj // 1000}.{fj % 1000:03d}" for fj in (low, high) if fj is not None)
     if not most:
         return f"at least {least}{PJ_PER_FLOP}"

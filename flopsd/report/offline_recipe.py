@@ -1,6 +1,6 @@
-"""How to check a ledger without flopsd, as a shell script for openssl, jq, sha256sum and python3.
+"""A shell script that checks a ledger without flopsd, with openssl, jq, sha256sum and python3.
 
-docs/you-received-a-ledger.md prints the same lines and explains them; a test holds the two together and runs both.
+docs/you-received-a-ledger.md prints the same lines and explains them; a test compares the two and runs both.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ jq -a '.predicate | {kind, replay, run: .run.id?, node: .node.name?,
 def recipe(
     ledger: Path, key_files: Sequence[str], journal: Path | None = None, trusted: Sequence[str | Path] = ()
 ) -> str:
-    """The script for one ledger. It is given for any file, one that flopsd refuses too: it is for doubters. `trusted`:
-    the peak tables and policies that the reader gave."""
+    """The script for one ledger. It is given for any file, even one that flopsd refuses: it is for readers who doubt
+    flopsd. `trusted`: the peak tables and policies that the reader gave."""
     beside = journal if journal is not None else journal_beside(ledger)
     lines = [
         f"# How to check {one_line(ledger.name)} without flopsd, in a folder of its own: "
@@ -113,7 +113,7 @@ def _quoted(path: Path) -> str:
 
 
 def _has_journal(ledger: Path) -> bool:
-    """Whether a journal belongs to it: to a node's ledger, so to any that cannot be read as something else."""
+    """Whether a journal belongs to a ledger: it is a node's, or cannot be read."""
     try:
         payload = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
         return bool(payload["predicate"]["kind"] == "node")

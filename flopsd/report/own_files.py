@@ -1,4 +1,4 @@
-"""A peak table or a policy that somebody keeps: that it is valid, its digest, and what differs from flopsd's own."""
+"""Describe a user's own peak table or policy: that it is valid, its digest, and its differences from flopsd's own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flopsd.report.numbers import fj_per_flop, percent
 from flopsd.settings.data_files import packaged_policies, parse_peaks, parse_policy, read_peaks, read_policy
 from flopsd.settings.strict_yaml import read_yaml
 
-# What names a member of a list in these files.
+# The fields that name a member of a list in these files.
 _NAMES = {"accelerators": ("id",), "rules": ("id",), "cores_per_sm": ("nvml_arch", "compute_capability")}
 
 
 def peaks_lines(file: str) -> list[str]:
-    """What is to be known of the peak table in `file`. Raises PeakTableError."""
+    """Lines about the peak table in `file`. Raises PeakTableError."""
     data, name = read_peaks(file)
     table = parse_peaks(data, name)
     return [
@@ -32,7 +32,7 @@ def peaks_lines(file: str) -> list[str]:
 
 
 def policy_lines(name: str) -> list[str]:
-    """What is to be known of a policy, a packaged one by its name or a file. Raises PolicyError."""
+    """Lines about a policy: the name of a packaged policy, or a file. Raises PolicyError."""
     path = packaged_policies().get(name, Path(name))
     data = read_policy(path)
     policy = parse_policy(data, str(path))
@@ -100,7 +100,7 @@ def changes(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _members(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Rows, rules and the other entries of each section, by section and name."""
+    """The rows, rules and other entries of each section, by section and name."""
     for section, value in document.items():
         names: Sequence[str] = _NAMES.get(section, ())
         if names and isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a training is planned on: instances or devices, their peak, how long they need and what that costs."""
+"""The hardware of a planned training: instances or devices, their peak, the time they need and its cost."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _HOUR_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """`instances` of a type, or of a part: `devices` of one part of the peak table in all, and their dense datasheet
-    peak in one number format, added up. `price` is of one instance in USD an hour."""
+    """`instances` of a type or a part, with `devices` of one part of the peak table in total. The peaks are sums of
+    their dense datasheet peaks in one number format. `price`: of one instance, in USD an hour."""
 
     name: str
     instances: int
@@ -26,14 +26,14 @@ class Hardware:
     devices: int
     number_format: str
     peak_flop_per_s: int
-    disputed_peak_flop_per_s: int  # what other sources say; else the same
+    disputed_peak_flop_per_s: int  # by other sources if they differ, else the same
     doubts: tuple[str, ...] = ()
     price: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mfu:
-    """The share of the datasheet peak that required FLOP are done at. `source` states whether it was measured."""
+    """The share of the datasheet peak that goes into required FLOP. `source` states whether it was measured."""
 
     low: Fraction
     high: Fraction
@@ -42,14 +42,14 @@ class Mfu:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Hours of wall clock, between all FLOP at the best MFU and at the worst, and what they cost in USD."""
+    """Wall-clock hours, from the least FLOP at the best MFU to the most FLOP at the worst, and their cost in USD."""
 
     hours: tuple[Fraction, Fraction]
     usd: tuple[Fraction, Fraction] | None
 
 
 def need_of(required: Bounds, hardware: Hardware, mfu: Mfu) -> Need:
-    """From `required.low` at the better end of the MFU to `required.high` at its worse end."""
+    """The need from `required.low` FLOP at the higher end of the MFU to `required.high` at its lower end."""
     hours = (
         required.low / (_HOUR_S * hardware.disputed_peak_flop_per_s * mfu.high),
         required.high / (_HOUR_S * hardware.peak_flop_per_s * mfu.low),
@@ -64,8 +64,8 @@ def hardware_from(
     table: PeakTable, name: str, count: int, devices: int | None, number_format: str, price: Fraction | None = None
 ) -> Hardware:
     """`count` instances of a SageMaker type with `devices` each, or `count` devices of a part of the table, by its id
-    or by the name that the driver has for it; `price` is of one in USD an hour. Raises UnknownDeviceError where the
-    table does not know the name, the number of devices or the format's peak."""
+    or its driver name. `price`: of one instance or device in USD an hour. Raises UnknownDeviceError if the table does
+    not have the name, the number of devices or the format's peak."""
     instance = table.instances.get(name)
     by_name = {name: part for part in table.parts.values() for name in (*part.names, part.id)}
     part = by_name.get(name if instance is None else instance.accelerator)
@@ -109,8 +109,8 @@ def _hint(table: PeakTable, name: str) -> str:
 
 
 def peak_flop_per_s(part: Part, number_format: str, slice_sm_count: int | None = None) -> tuple[int, int] | None:
-    """The dense datasheet peak of a device, or of a MIG slice of so many SMs: as the table has it, and the highest
-    that a disputed rate gives. None where the table has no peak in that format."""
+    """The dense datasheet peak of a device, or of a MIG slice of so many SMs: by the table, and the highest by a
+    disputed rate. None if the table has no peak in that format."""
     disputed = replace(
         part, tensor_flop_per_cycle={**part.tensor_flop_per_cycle, **part.disputed_tensor_flop_per_cycle}
     )

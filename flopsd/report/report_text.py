@@ -12,13 +12,13 @@ from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import COLUMNS, fact, folded, shown, table, title, wrapped
 from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
-MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
+MAX_SHOWN = 16  # rows of a table; the HTML report has more
 _LABEL = 24
 NO_FORM = "This ledger has no figures for the Form."
 
 
 def report_text(report: Report) -> str:
-    """All that a reader needs; the HTML report has the same and more."""
+    """The report for a terminal; the HTML report has the same and more."""
     lines = list(_head(report))
     if report.content is not None:
         lines += _content(report.content, report.caveat)
@@ -135,7 +135,7 @@ def _verdict(rule: ReportRule, caveat: str) -> list[str]:
 
 
 def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
-    """A rule that decides nothing beside graver or nearer ones."""
+    """A rule in short: graver or nearer rules decide."""
     yield from _verdict(rule, caveat)
     limit = "" if rule.threshold is None else f"{rule.threshold.text} FLOP"
     rows = (
@@ -154,7 +154,7 @@ def _source(rule: ReportRule) -> str:
 
 
 def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:
-    """One rule, or several that come to the same."""
+    """One rule, or several with the same result."""
     for rule in rules:
         yield from _verdict(rule, caveat)
     rule = rules[0]

@@ -1,4 +1,4 @@
-"""What a rule rests on and what it leaves open, in the same words wherever a finding is shown. Pure."""
+"""Texts on the source of a rule and the conditions that it leaves open, the same for all outputs. Pure."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ COMPUTE_ALONE = "other conditions are not decided here"
 
 
 def beside_source(status: str | None) -> str:
-    """To follow the citation of a rule that is not a plain reading of the text; empty for one that is."""
+    """A text to follow the citation of a rule that is not a plain reading of the law; else empty."""
     return _BESIDE_SOURCE.get(status or "", "")
 
 
 def doubt(status: str | None) -> str:
-    """The same as a sentence."""
+    """The text of `beside_source` as a sentence."""
     return _SENTENCES.get(status or "", "")
 
 
 def doubt_note(status: str | None) -> str:
-    """The same in a few words."""
+    """The text of `beside_source` in a few words."""
     return _NOTES.get(status or "", "")
 
 
 def from_when(since: str | None) -> str:
-    """From when the rule applies, which may be later than the run; empty where its policy does not say."""
+    """The date from which the rule applies, which may be after the run; empty if its policy does not state it."""
     return f"the rule applies from {since}" if since else ""
 
 
 def not_decided(conditions: Iterable[str]) -> str:
-    """`not decided here: …`, of the conditions that no meter sees; empty where there are none."""
+    """`not decided here: …`, with the conditions that no meter can see; empty if there are none."""
     listed = "; ".join(conditions)
     return f"not decided here: {listed}" if listed else ""
 
 
 def of_compute_alone(conditions: Iterable[str]) -> str:
-    """The same as a sentence, for a rule that compute alone does not rule out."""
+    """The text of `not_decided` as a sentence, for a rule that compute alone does not rule out."""
     listed = not_decided(conditions)
     return f"This is the criterion of compute alone; {listed}." if listed else ""

@@ -1,4 +1,4 @@
-"""Text for a terminal: ASCII, 80 columns, no colour. The renderers lay out; how a line looks is decided here."""
+"""Text for a terminal: ASCII, 80 columns, no colour. Other modules choose the contents; this one formats the lines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from itertools import zip_longest
 
 COLUMNS = 80
 TABLE_COLUMNS = 100
-LABEL = 12  # columns of the names of facts
-# What a line break must not part: groups of digits, and a number from its unit.
+LABEL = 12  # columns for the names of facts
+# No line break may separate groups of digits, or a number and its unit.
 _ONE_NUMBER = re.compile(r"(?<=\d) (?=\d{3}(?!\w)|%|(?:[kM]?Wh|[TP]?FLOP(?:/s)?|J|ms|s|min|h|days|years|times)\b)")
-_KEPT = "\N{NO-BREAK SPACE}"  # `one_line` lets none through
+_KEPT = "\N{NO-BREAK SPACE}"  # cannot be in a text: `one_line` escapes it
 
 
 def one_line(text: object) -> str:
-    """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
+    """Text from a ledger or a log as one printable line: it must not move the terminal's cursor or imitate our text."""
     whole = str(text)
     if whole.isprintable():
         return whole
@@ -26,7 +26,7 @@ def one_line(text: object) -> str:
 
 
 def named(text: object) -> str:
-    """A name in a sentence: in quotes where it has a space, so that none can go on as the sentence does."""
+    """A name in a sentence: in quotes if it contains a space, so that it cannot pass for part of the sentence."""
     shown = one_line(text)
     if shown and " " not in shown:
         return shown
@@ -35,12 +35,12 @@ def named(text: object) -> str:
 
 
 def shell_command(words: Iterable[str]) -> str:
-    """A command to be copied into a shell. Printable, and the same words still: names may come from an archive."""
+    """A command to copy into a shell: printable, but with exactly the same words. Names may come from an archive."""
     return " ".join(shlex.quote(word) if word.isprintable() else _spelled(word) for word in words)
 
 
 def folded(command: str) -> list[str]:
-    """A command of `shell_command`, indented, on several lines where it is too long for one."""
+    """A command of `shell_command`, indented, on several lines if it is too long for one."""
     if len(command) + 2 <= COLUMNS or "$(" in command:
         return [f"  {command}"]
     lines = [""]
@@ -52,7 +52,7 @@ def folded(command: str) -> list[str]:
 
 
 def _spelled(word: str) -> str:
-    """A word of a shell with escapes for what a terminal would act on, and for what is special to shell or printf."""
+    """A shell word with escapes for characters that a terminal acts on or that are special to the shell or printf."""
     spelled = "".join(
         char if char.isprintable() and char not in "\\'" else "".join(f"\\0{byte:03o}" for byte in os.fsencode(char))
         for char in word
@@ -61,17 +61,17 @@ def _spelled(word: str) -> str:
 
 
 def counted(count: int, noun: str, several: str = "") -> str:
-    """`1 device`, `2 devices`; `several` is the plural where it is not the noun with an s."""
+    """`1 device`, `2 devices`. `several`: the plural, if it is not the noun with an s."""
     return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def sentence(words: str) -> str:
-    """Words with a capital letter, and a full stop where they have no end; no words stay none."""
+    """The words with a capital letter, and a full stop unless they end in a punctuation mark; empty stays empty."""
     return words[:1].upper() + words[1:] + ("" if not words or words.endswith((".", "!", "?")) else ".")
 
 
 def wrapped(text: str, indent: str = "", first: str | None = None, columns: int = COLUMNS) -> list[str]:
-    """Lines of at most `columns`, if the words allow; `first` stands in place of the first line's indent."""
+    """Lines of at most `columns`, if the words allow. `first`: the indent of the first line."""
     first = indent if first is None else first
     whole = _ONE_NUMBER.sub(_KEPT, text)
     lines = textwrap.wrap(
@@ -81,13 +81,13 @@ def wrapped(text: str, indent: str = "", first: str | None = None, columns: int 
 
 
 def _within(line: str, columns: int) -> str:
-    """A line that one long word, such as a digest, makes too long: with less of its indent."""
+    """A line, with less indent if one long word, such as a digest, makes it too long."""
     words = line.lstrip()
     return line if len(line) <= columns else words.rjust(columns)
 
 
 def fact(name: str, value: str, label: int = LABEL, columns: int = COLUMNS) -> list[str]:
-    """Name and value side by side, or one below the other where the name or a word of the value is long."""
+    """Name and value on one line, or the value below the name if the name or a word of the value is long."""
     fits = max(map(len, value.split()), default=0) <= columns - label
     if len(name) > label - 2 or not fits:
         below = wrapped(value, " " * label if fits else "    ", columns=columns) if value else ()
@@ -96,7 +96,7 @@ def fact(name: str, value: str, label: int = LABEL, columns: int = COLUMNS) -> l
 
 
 def facts(rows: Iterable[tuple[str, str]], label: int = LABEL, columns: int = COLUMNS) -> Iterator[str]:
-    """A name that repeats stands once."""
+    """The lines of several facts; a repeated name is shown once."""
     before = None
     for name, value in rows:
         yield from fact("" if name == before else name, value, label, columns)
@@ -108,7 +108,7 @@ def title(text: str) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Columns as wide as their widest cell; those with the numbers in `right` align to the right."""
+    """Lines with columns as wide as their widest cell. `right`: the numbers of right-aligned columns."""
     widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
     return [
         "  ".join(
@@ -120,8 +120,8 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
 
 
 def tables(rows: Sequence[Sequence[str]], columns: int = TABLE_COLUMNS) -> list[str]:
-    """A table of names and columns, its first row the headings. Where it would be wider than `columns`, its columns
-    stand in several tables below each other; a name that leaves them no room has a line of its own."""
+    """A table of names and columns; the first row holds the headings. If it is wider than `columns`, it is split into
+    several tables below each other. A name too long to leave room for the columns has its own line."""
     widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows if len(row) > 1), strict=True)]
     room = columns - max(widths) - 2
     label = max((len(row[0]) for row in rows if len(row) > 1 and len(row[0]) <= room), default=0)
@@ -144,5 +144,5 @@ def tables(rows: Sequence[Sequence[str]], columns: int = TABLE_COLUMNS) -> list[
 
 
 def shown(lines: Iterable[str]) -> str:
-    """The lines as they are printed. What a ledger, a journal or a log says reaches no terminal by another way."""
+    """The text to print. Text of a ledger, a journal or a log must reach a terminal only through this function."""
     return "".join(f"{one_line(line)}\n" for line in lines)

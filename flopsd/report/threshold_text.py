@@ -1,4 +1,4 @@
-"""How a run stands against the thresholds, in a terminal: of a ledger's findings, and of a running daemon's."""
+"""A run and the thresholds in a terminal: for the findings of a ledger or of a running daemon."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _AT_RATE = "at the mean rate since the last start"
 
 
 def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The answer; then one fact a rule: its verdict, what the run can be of the threshold, when it would be
-    crossed. Rules of which the same is known are one fact, so are those below that may not apply, and those of the
-    answer's exceptions none."""
+    """The answer; then one fact per rule: its verdict, the share of the threshold, and the forecast of its crossing.
+    Rules with equal facts are one fact, and so are rules below that may not apply. Rules in the answer's exceptions
+    have none."""
     answer = answer_to(findings)
     rows = [("answer", words) for words in (answer.headline, *answer.only_if)]
     judged = [one for one in findings if one["state"] is not None and one.get("aboveOnlyIfBase") is None]
@@ -48,7 +48,7 @@ def _all_below(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _finding(finding: Mapping[str, Any], *, named: bool) -> tuple[str, str]:
-    """What stands before the rule's title and behind it. `named`: with its policy."""
+    """The texts before and after the rule's title. `named`: include the policy's name."""
     notes = [] if finding["applies"] else [_UNSURE]
     if finding["state"] == "above" and (note := doubt_note(finding["status"])):
         notes.append(note)
@@ -80,7 +80,7 @@ def _against(finding: Mapping[str, Any]) -> str:
 
 
 def crossing_text(crossing: Mapping[str, str | None]) -> str:
-    """When a threshold is crossed; an upper bound that is not known may be beyond it already."""
+    """The forecast of crossing a threshold. If no upper bound is known, it may be crossed already."""
     ends = (crossing["earliestSeconds"], crossing["latestSeconds"])
     earliest, latest = (None if end is None else int(end) for end in ends)
     if earliest is None:

@@ -1,4 +1,4 @@
-"""The findings of a ledger in words: what each rule comes to. `answer.py` makes the answer of them."""
+"""The findings of a ledger in words: the result of each rule. `answer.py` makes the answer from them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ WORDS = {
 }
 _ORDER = tuple(WORDS)  # the gravest first
 _FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
-_DRAWN = 2  # rules that are below and are shown in full
+_DRAWN = 2  # how many rules that are below are shown in full
 _NOTHING_KNOWN = interval(Figures(0, None, None))
 _COMPARED = ("below", "above", "indeterminate")
 
 
 def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[ReportRule, ...], Axis | None]:
-    """The rules that apply or may, the gravest first; those that do not; and the scale of the drawings."""
+    """The rules that apply or may apply, the gravest first; the rules that do not; and the scale of the charts."""
     findings = list(predicate.objects("findings"))
     axis = axis_of(
         number for finding in findings if finding.flag("applies") is not False for number in _numbers(finding)
@@ -51,8 +51,8 @@ def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[Rep
 
 
 def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule], Sequence[ReportRule]]:
-    """The rules that are shown in full, and those that a table has room for: rules that are below beside others that
-    are not, and more than two that are below, or of whose figures nothing is known."""
+    """The rules to show in full, and the rules for a table: rules below if others are not, and all but _DRAWN if all
+    are below, or if nothing is known of the figures."""
     open_rules = [rule for rule in rules if rule.state is not ReportState.BELOW]
     drawn = open_rules or rules[:_DRAWN]
     if all(rule.value == _NOTHING_KNOWN for rule in open_rules):
@@ -61,20 +61,20 @@ def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule],
 
 
 def shown_of(rule: ReportRule) -> object:
-    """What is shown of a rule. Open rules that agree in it are shown together; other verdicts stand by themselves."""
+    """A key of what is shown of a rule: indeterminate rules with the same key are shown together, others separately."""
     if rule.state is not ReportState.INDETERMINATE:
         return rule.name
     return rule.value, rule.threshold, rule.share, rule.text, rule.why
 
 
 def common_reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
-    """The reasons that all of some rules share, in their order."""
+    """The reasons that all the rules share, in order."""
     parts = rules[0].why.split("; ")
     return tuple(part for part in parts if part and all(part in rule.why.split("; ") for rule in rules))
 
 
 def _gravity(rule: ReportRule) -> tuple[int, bool]:
-    """The gravest first, and of those that are indeterminate the ones that apply."""
+    """A sort key: the gravest first, and within a state those that apply first."""
     return _ORDER.index(rule.state), rule.applies is None
 
 
@@ -134,12 +134,12 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
 
 
 def _unless_below(state: ReportState, other_conditions: tuple[str, ...]) -> str:
-    """What else would have to be so, unless compute alone decides that the rule is not met."""
+    """The other conditions of the rule, unless compute alone decides that it is not met."""
     return "" if state in (ReportState.BELOW, ReportState.NOT_APPLICABLE) else of_compute_alone(other_conditions)
 
 
 def _only_if(finding: LedgerObject) -> OnlyIf | None:
-    """`the base model's training took at most 10^23 FLOP, and less than 5.1x10^16 FLOP short of that`."""
+    """Such as `the base model's training took at most 10^23 FLOP, and less than 5.1x10^16 FLOP short of that`."""
     entry = finding.maybe_object("aboveOnlyIfBase")
     if entry is None:
         return None
@@ -159,14 +159,14 @@ def _only_if(finding: LedgerObject) -> OnlyIf | None:
 def _state(applies: bool | None, compared: str | None) -> ReportState:
     if applies is False:
         return ReportState.NOT_APPLICABLE
-    if compared is None or (applies is None and compared != "below"):  # below is below whether the rule applies or not
+    if compared is None or (applies is None and compared != "below"):  # below holds whether or not the rule applies
         return ReportState.INDETERMINATE
     return ReportState(compared)
 
 
 def _text(state: ReportState, applies: bool | None, value: Figures, limit: Limit | None) -> str:
-    """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
-    base model may be in them."""
+    """The result in words. The figures of a rule may lack a measured one although something was measured, since they
+    may include a base model's compute."""
     if state is ReportState.NOT_APPLICABLE:
         return "The rule does not apply."
     if state is ReportState.INDETERMINATE and applies is None:
@@ -186,7 +186,7 @@ def _text(state: ReportState, applies: bool | None, value: Figures, limit: Limit
 
 
 def _stand(value: Figures, limit: Limit | None) -> str:
-    """How figures and threshold stand to each other, whatever it means."""
+    """The relation of figures and threshold, whether or not the rule applies."""
     if limit is None:
         return "The threshold is not known either."
     verb = "reach" if limit.at_least else "exceed"
@@ -216,7 +216,7 @@ def _shown(limit: Limit) -> Amount:
 
 
 def _share(value: Figures, limit: Limit | None) -> str:
-    """What the figures are of the threshold; of a threshold that is an interval, outward. What is not known is said."""
+    """The share of the threshold, rounded outward; it says if no upper bound is known. Empty without a threshold."""
     if limit is None or not limit.low:
         return ""
     low, high = limit.low, limit.high
@@ -247,7 +247,7 @@ def chart_of(axis: Axis, value: Figures, limit: Limit, title: str, share: str) -
     """The chart of one rule, with a description for a screen reader."""
     threshold, wall = _shown(limit).text, axis.at(limit.low)
     begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
-    known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper bound
+    known = axis.at(value.measured_flop or value.low_flop)  # the end of the solid bar without an upper bound
     end = known if value.high_flop is None else axis.at(value.high_flop)
     words = words_of(interval(value), NO_MEASURED)
     return RuleChart(
@@ -258,7 +258,7 @@ def chart_of(axis: Axis, value: Figures, limit: Limit, title: str, share: str) -
         measured=None if not value.measured_flop else axis.at(value.measured_flop),
         threshold_from=wall,
         threshold_to=axis.at(limit.low if limit.high is None else limit.high),
-        # A longer one has no room for the word on a telephone.
+        # With an interval, there is no room for the word on a phone.
         threshold_label=f"threshold {threshold}" if limit.low == limit.high else threshold,
         threshold_anchor=anchor_at(wall),
         title=f"{title}: interval against threshold",

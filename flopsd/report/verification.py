@@ -1,4 +1,4 @@
-"""What identifies a ledger, whether it was verified, and how to verify it."""
+"""The identity of a ledger, the result of its verification, and the commands that verify it."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ from flopsd.report.verification_text import (
 )
 from flopsd.settings.data_files import Tables
 
-MAX_FOREIGN = 10  # tables and policies that are named; who verifies must give each by hand
+MAX_FOREIGN = 10  # foreign tables and policies that are named; a verifier must give each
 NO_FIGURES = "No figure is shown, since the ledger failed verification."
 UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerDocument:
-    """A ledger as it lies there, not verified yet."""
+    """A ledger as read from its file, not verified yet."""
 
     name: str
     journal: str
     statement: Any
     sha256: str  # of the payload
     payload_bytes: int
-    keyids: tuple[str, ...]  # hints: who is said to have signed
+    keyids: tuple[str, ...]  # claimed signers: only hints
     keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
-    tables: Tables = field(default_factory=Tables)  # the peak tables and policies that the reader gave, too
-    path: Path | None = None  # beside which its companions lie
+    tables: Tables = field(default_factory=Tables)  # with the peak tables and policies that the reader gave
+    path: Path | None = None  # its companions lie next to it
 
     @property
     def predicate(self) -> LedgerObject:
         return LedgerObject(self.statement["predicate"], "predicate")
 
     def foreign(self) -> tuple[ForeignFile, ...]:
-        """Raises LedgerError where the ledger does not name its tables and policies."""
+        """The tables and policies that are not flopsd's own. Raises LedgerError if the ledger is malformed."""
         try:
             return foreign_files(self.statement["predicate"], self.tables, self.path)
         except (LookupError, TypeError) as fault:
@@ -70,7 +70,7 @@ class LedgerDocument:
 def read_document(
     ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None, tables: Tables | None = None
 ) -> LedgerDocument:
-    """Raises NotVerifiedError where it is not a ledger."""
+    """Read a ledger file without verifying it. Raises NotVerifiedError if it is not a ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
     return LedgerDocument(
@@ -87,12 +87,12 @@ def read_document(
 
 
 def not_checked(document: LedgerDocument) -> VerificationResult:
-    """The reader gave no key."""
+    """The result if the reader gave no key."""
     return VerificationResult(VerificationState.NOT_VERIFIED, UNVERIFIED, f"Verify it with: {verify_command(document)}")
 
 
 def verify_command(document: LedgerDocument) -> str:
-    """`--allow-replay` stands in it only where the ledger says that it is one."""
+    """The command that verifies the ledger; with `--allow-replay` only if the ledger states that it is a replay."""
     words = ["flopsd", "verify", document.name]
     for key in document.keys or ("PUBLIC-KEY",):
         words += ["--key", key]
@@ -103,7 +103,7 @@ def verify_command(document: LedgerDocument) -> str:
 
 
 def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag, ...]:
-    """What must be known before any figure."""
+    """The warnings that come before any figure."""
     predicate, flags = document.predicate, []
     replay = predicate.maybe_object("replay")
     if replay is not None:
@@ -181,7 +181,7 @@ def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
 
 
 def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:
-    """The check, and what came of the attached evidence."""
+    """The result of verification, and the results for the attached evidence."""
     lines = [signed_by(found)]
     if isinstance(found, Verified):
         lines += [unsealed_text(found.unsealed_records)] if found.unsealed_records else []

@@ -1,4 +1,4 @@
-"""What verifying found, in the words of `flopsd verify` and of a report."""
+"""The results of verification, in the words of `flopsd verify` and of a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
 
-_STOPS = ("sigterm", "sigint", "sighup", "duration")  # ends that are not the job's
+_STOPS = ("sigterm", "sigint", "sighup", "duration")  # ends of the daemon that are not the job's end
 
 
 def recomputed(verified: Verified) -> str:
@@ -32,7 +32,7 @@ def added_up_again(verified: VerifiedMerge) -> str:
 
 
 def signed_by(verified: Verified | VerifiedMerge) -> str:
-    """Which of the keys that the reader gave signed it, and which did not: one is enough without a threshold."""
+    """Which of the given keys signed the ledger, and which did not: without a threshold, one is enough."""
     others = verified.not_signed_by
     text = f"Signed by key {', '.join(verified.keyids)}."
     return f"{text} NOT signed by key {', '.join(others)}, which was given too." if others else text
@@ -43,7 +43,7 @@ def unsealed_text(records: int) -> str:
 
 
 def stopped_text(predicate: LedgerObject) -> str:
-    """What to know of a run whose daemon was stopped, not with its job, and started again; else nothing."""
+    """A warning if the daemon was stopped before the end of its job and started again; else empty."""
     stops_ns = [
         after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
         for before, after in pairwise(predicate.objects("incarnations"))
@@ -51,14 +51,14 @@ def stopped_text(predicate: LedgerObject) -> str:
     ]
     if not any(stops_ns):
         return ""
-    is_known = min(stops_ns) >= 0  # else the wall clock was set back
+    is_known = min(stops_ns) >= 0  # if not, the wall clock was set back
     stopped = format_duration(Fraction(sum(stops_ns), NS_PER_S)) if is_known else "a time that is not known"
     return f"the daemon was stopped for {stopped} between its starts: what the devices did then is in no figure here"
 
 
 def lone_node_text(rank: int | None, job_nodes: int) -> str:
-    """What to know of the ledger of a node that has others beside it, or may have (rank 0), where it does not list
-    them; else nothing. Its findings take it for the whole job."""
+    """A warning for the ledger of a node whose job has other nodes, or may have (rank 0), that it does not list; else
+    empty. Its findings treat the node as the whole job."""
     if job_nodes or rank is None:
         return ""
     others = "the other nodes" if rank else "other nodes, if it has any,"
@@ -66,7 +66,7 @@ def lone_node_text(rank: int | None, job_nodes: int) -> str:
 
 
 def children_text(verified: VerifiedMerge) -> str:
-    """What was checked of the ledgers that a merged one is made of."""
+    """Which of the ledgers that a merged ledger is made of were checked, and how."""
     checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
     if checked is None:
         return "The ledgers that it is made of were not checked: name their location with --children."
@@ -79,7 +79,7 @@ def children_text(verified: VerifiedMerge) -> str:
 
 
 def anchor_texts(anchored: AnchorComparison) -> list[str]:
-    """What checkpoint lines that left the host prove of the journal, and what they leave open."""
+    """What checkpoint lines that left the host prove about the journal, and what they leave open."""
     first, last, skipped = anchored.first, anchored.last, anchored.skipped
     texts = [
         f"{counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all on the "
