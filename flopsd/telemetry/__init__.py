@@ -1,1 +1,1 @@
-"""Views of the running daemon: metrics, HTTP front, status, page, push."""
+"""Views of the running daemon: metrics, HTTP server, status, page, push."""

@@ -1,4 +1,4 @@
-"""HTTP requests that are bounded in time, whatever the server does.
+"""HTTP requests that end within a given time, whatever the server does.
 
 Redirects are not followed: they would carry the credentials to another host.
 """
@@ -15,11 +15,11 @@ from typing import Any
 
 
 class Bounded:
-    """Requests of a `with` block, whose connections are cut `seconds` after its beginning. A socket's own time limit
-    starts over with each byte, so that a server which drips would be read for ever."""
+    """The requests of a `with` block. Their connections are cut `seconds` after the block begins: a socket's own
+    timeout starts over with each byte, so a server that sends slowly could be read for ever."""
 
     def __init__(self, seconds: float, tls: ssl.SSLContext | None = None) -> None:
-        """`tls`: by default as the system trusts."""
+        """`tls`: by default, the system's trusted certificates apply."""
         self._seconds, self._sockets = seconds, Sockets()
         self._opener = urllib.request.OpenerDirector()
         for handler in (
@@ -34,11 +34,11 @@ class Bounded:
 
     @property
     def is_late(self) -> bool:
-        """Whether they were cut."""
+        """Whether the connections were cut."""
         return self._sockets.late.is_set()
 
     def open(self, request: urllib.request.Request) -> Any:
-        """The answer. Raises OSError (of which HTTPError, to be closed, is a kind) and HTTPException."""
+        """The response. Raises HTTPException and OSError, of which HTTPError is a subclass and must be closed."""
         return self._opener.open(request, timeout=self._seconds)
 
     def __enter__(self) -> Bounded:
@@ -51,8 +51,7 @@ class Bounded:
 
 
 def fetch(request: urllib.request.Request, seconds: float, most_bytes: int) -> bytes:
-    """What a server answers, at most so many bytes of it. Raises OSError, HTTPException, and ValueError for an address
-    that is none."""
+    """The first `most_bytes` of the response. Raises OSError, HTTPException, and ValueError for a malformed address."""
     with Bounded(seconds) as bounded:
         try:
             with bounded.open(request) as answer:
@@ -64,13 +63,13 @@ def fetch(request: urllib.request.Request, seconds: float, most_bytes: int) -> b
             if bounded.is_late or isinstance(why, TimeoutError):
                 raise TimeoutError(f"no whole answer within {seconds:g} s") from None
             raise
-        if bounded.is_late:  # a connection that is cut looks like the end of an answer without a length
+        if bounded.is_late:  # a cut connection looks like the end of a response without a length
             raise TimeoutError(f"no whole answer within {seconds:g} s")
         return found
 
 
 class Sockets:
-    """Those of one request, which can be cut from another thread, one that is made after that too."""
+    """The sockets of a block. Another thread can cut them; sockets opened after that are cut too."""
 
     def __init__(self) -> None:
         self.late = threading.Event()
@@ -100,7 +99,7 @@ class _CuttableHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 
 def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
-    """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
+    """A subclass of `kind` that adds its socket to `sockets`: a connection drops its own reference once answered."""
 
     class Kept(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
@@ -112,6 +111,6 @@ def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
 
 def _shut(one: socket.socket) -> None:
     try:
-        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
+        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not SSLSocket.shutdown, which ends TLS first
     except OSError:
         pass  # it is closed already

@@ -1,4 +1,4 @@
-"""The address of a daemon, as its user gives it."""
+"""Parse the address of a daemon as a user gives it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flopsd.errors import ConfigError
 
 
 def without_password(url: str) -> tuple[str, dict[str, str]]:
-    """The URL without user and password, which no message may show, and their header. Raises ConfigError."""
+    """The URL without user and password, which no message may show, and a header with them. Raises ConfigError."""
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and parts.hostname

@@ -1,7 +1,7 @@
-"""The metric families of devices, made of a snapshot. None raises where data is missing.
+"""The metric families of devices, made from a snapshot. Missing data never raises.
 
-Rows under one name are disjoint, so sum() over it is meaningful. Totals are ints until here and exported as the nearest
-float.
+Rows under one name are disjoint, so sum() over a name is meaningful. Totals are ints up to here and are exported as the
+nearest float.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ OfRun: TypeAlias = Sequence[tuple[tuple[str, str], DeviceView]]
 Labelled: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _COUNTED = ("all", UNDECLARED, Evidence.OPERATOR_COUNT.value)
-_REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
+_REFERENCE = "bf16"  # MFU is a share of this format's peak, whatever ran
 
 
 def labelled(snapshot: Snapshot) -> Labelled:
-    """Each device that this daemon start meters, with its values of the first two labels."""
+    """Each device that this daemon start meters, with the values of its labels `gpu` and `uuid`."""
     return [(_labels(state, snapshot), state) for state in snapshot.devices]
 
 
 def of_run(snapshot: Snapshot) -> OfRun:
-    """The same of all devices of the run, those that only earlier daemon starts metered too."""
+    """All devices of the run, with the same labels, including those that only earlier daemon starts metered."""
     return [(_labels(view, snapshot), view) for view in snapshot.view.devices]
 
 
@@ -40,14 +40,14 @@ def _labels(view: DeviceView, snapshot: Snapshot) -> tuple[str, str]:
 
 
 class Highest:
-    """The most that each device's processes counted so far. Their count is given up where a counter measures the same
-    work later, or where it turns out to be too much; a metric that counts must not fall."""
+    """The highest count of FLOP by each device's processes so far. Such a count is withdrawn if a counter measures the
+    same work later, or if the count proves too high; a counter metric must not fall."""
 
     def __init__(self) -> None:
         self._flop: dict[str, int] = {}
 
     def of(self, uid: DeviceUid, flop: int | None) -> int | None:
-        """None as long as its processes never counted."""
+        """The highest count including `flop`; None if the device's processes have never counted."""
         known = self._flop.get(uid)
         if flop is not None and (known is None or flop > known):
             known = self._flop[uid] = flop
@@ -201,9 +201,9 @@ def device_facts(gpus: Labelled) -> Iterator[Family]:
 
 
 def _zeros(state: DeviceView) -> dict[tuple[str, str, str], int]:
-    """Every pipe that the counters of now have covered, at a measured zero, so that increase() sees the first work. A
-    cumulative counter that was read once is at a measured zero already. Zeros of evidence that was given up are left
-    out: they would be a series for each pipe for the rest of the run."""
+    """A measured zero for every pipe that the current counters have covered, so that increase() sees the first work. A
+    cumulative counter gives a measured zero once it was read. Zeros of evidence that is no longer used are left out:
+    they would add a series for each pipe for the rest of the run."""
     one, newest = state.now, state.device.evidence
     if one.rating.part is None:
         return {}
@@ -220,7 +220,7 @@ def _zeros(state: DeviceView) -> dict[tuple[str, str, str], int]:
 
 
 def _integers(state: DeviceView, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
-    """Measured integer operations by evidence; none where the device's counters never distinguished integers."""
+    """Measured integer operations by evidence; empty if the device's counters never distinguished integers."""
     if state.integers.measured_flop is None:
         return {}
     found = {evidence: 0 for _, _, evidence in zeros}

@@ -1,5 +1,5 @@
-"""Metric families as flopsd makes them, and their lines. prometheus-client is the model: `metric` makes its object of a
-family, and `PageWriter` writes byte for byte what its encoders write of that, in an eighth of the time."""
+"""Metric families and their text. `PageWriter` writes byte for byte what prometheus-client's encoders write for the same
+family, in an eighth of the time; `metric` turns a family into prometheus-client's object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Family:
-    """One counter or gauge, its rows as label values and a value. A counter's name is without `_total`."""
+    """One counter or gauge; each row is label values and a value. A counter's name is without `_total`."""
 
     __slots__ = ("help", "is_counter", "labels", "name", "rows")
 
@@ -35,7 +35,7 @@ def gauge(name: str, text: str, value: float | None = None, *, labels: Sequence[
 
 
 def metric(family: Family) -> Metric:
-    """The same as prometheus-client has it."""
+    """The same family as prometheus-client's object."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     kind = CounterMetricFamily if family.is_counter else GaugeMetricFamily
@@ -49,7 +49,7 @@ _number: Callable[[float], str] = part_of("prometheus_client", "utils").floatToG
 
 
 class _Line:
-    """One line as it was written last."""
+    """One line as last written."""
 
     __slots__ = ("prefix", "text", "value")
 
@@ -58,14 +58,14 @@ class _Line:
 
 
 class PageWriter:
-    """Writes pages, and keeps what of a line does not change. Not thread-safe."""
+    """Writes pages, and caches the unchanging parts of lines. Not thread-safe."""
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, bool], str] = {}
         self._kept: dict[str, dict[tuple[str, ...], _Line]] = {}
 
     def text(self, families: Iterable[Family], *, is_openmetrics: bool) -> str:
-        """The families in Prometheus's text format, or in OpenMetrics without the end."""
+        """The families in Prometheus's text format, or in OpenMetrics without the end marker."""
         out: list[str] = []
         for family in families:
             name, rows = family.name, family.rows

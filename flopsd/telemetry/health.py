@@ -1,6 +1,6 @@
-"""Whether a run is metered now: one state of a closed set and one sentence, first on the page and in `flopsd status`.
+"""The health of a run: one state of a closed set and one sentence, first on the page and in `flopsd status`.
 
-Pure. One more state, that the daemon does not answer, is found by its reader: the page's script.
+Pure. One more state, a daemon that does not answer, can only be found by its reader: the page's script.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
 
 class HealthState(Enum):
-    """The first that holds is the state of a run. Only METERING is all well."""
+    """The state of a run is the first that applies. Only METERING means that nothing is wrong."""
 
-    NOT_RUNNING = "not-running"  # of a journal: no daemon writes it, and the run has no end
+    NOT_RUNNING = "not-running"  # from a journal: no daemon writes it, and the run has no end
     ENDED = "ended"
-    NOT_WRITTEN = "not-written"  # the journal cannot be written: a full disk
+    NOT_WRITTEN = "not-written"  # the journal cannot be written, for instance on a full disk
     ALL_LOST = "all-lost"
     NO_DEVICE = "no-device"
     SOME_LOST = "some-lost"
-    UNKNOWN_DEVICE = "unknown-device"  # read, but the peak table does not have it
-    SOURCE_DOWN = "source-down"  # while others read all devices
+    UNKNOWN_DEVICE = "unknown-device"  # read, but not in the peak table
+    SOURCE_DOWN = "source-down"  # while other sources read all devices
     STARTING = "starting"
     REPLAY = "replay"
     METERING = "metering"
@@ -38,8 +38,8 @@ REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is e
 
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
-    """What the health of a run needs of a device. `is_bounded`: its readings give an upper bound alone. `is_gpu`: false
-    for a Trainium."""
+    """The facts about a device that the health of a run depends on. `watermark_ns`: boot time of the last reading.
+    `is_bounded`: readings give only an upper bound. `is_gpu`: False for a Trainium."""
 
     watermark_ns: int
     gap: LastGap | None
@@ -57,7 +57,7 @@ class DeviceHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`since_ns`: wall-clock time from which it holds; None: not known."""
+    """The state and its sentence. `since_ns`: since when it applies, wall-clock time; None: not known."""
 
     state: HealthState
     sentence: str
@@ -74,13 +74,13 @@ def health_of(
 ) -> Health:  # fmt: skip
     """The health of a run.
 
-    `wall_offset_ns`: what to add to boot time for wall-clock time; None: not known. `last_record_ns`: wall-clock time
-    of the last record of the journal. `fault`: why the journal cannot be written. `down`: sources that failed.
-    `is_live`: false where a journal was read, which states its last record and not this moment.
+    `wall_offset_ns`: wall-clock time minus boot time; None: not known. `last_record_ns`: wall-clock time of the last
+    record of the journal. `fault`: why the journal cannot be written. `down`: sources that failed. `is_live`: False if
+    a journal was read, which describes the moment of its last record.
     """
     latest_ns = max((device.watermark_ns for device in devices), default=None)
     now_ns = last_record_ns if latest_ns is None or wall_offset_ns is None else latest_ns + wall_offset_ns
-    is_over = ended or not running  # it may be read at any later time
+    is_over = ended or not running  # the sentence may be read at any later time
     at = "" if last_record_ns is None else f" at {_moment(last_record_ns, None if is_over else now_ns)}"
     if ended:
         found = [Health(HealthState.ENDED, f"The run ended{at}: nothing is metered any more", last_record_ns)]
@@ -139,7 +139,7 @@ def _metering(ours: Sequence[DeviceHealth]) -> Health:
 
 
 def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | None) -> tuple[str, int | None]:
-    """` since 12:41 UTC`, or when the first began where they did not begin together."""
+    """` since 12:41 UTC`, or the begin of the first gap if they did not begin in the same minute."""
     if wall_offset_ns is None:
         return "", None
     first_ns, last_ns = (end(gap.since_ns for gap in gaps) + wall_offset_ns for end in (min, max))
@@ -149,7 +149,7 @@ def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | No
 
 
 def _moment(wall_ns: int, now_ns: int | None) -> str:
-    """To the minute; with the date where that is another one than now."""
+    """A time to the minute, with its date if that differs from the date of `now_ns`."""
     text = rfc3339(wall_ns)
     same_day = now_ns is not None and text[:10] == rfc3339(now_ns)[:10]
     return f"{'' if same_day else text[:10] + ' '}{text[11:16]} UTC"
@@ -165,5 +165,5 @@ def _counted(ours: Sequence[DeviceHealth]) -> str:
 
 
 def _inside(sentence: str) -> str:
-    """As it stands in the middle of another."""
+    """The sentence for the middle of another: without the capital."""
     return sentence[:1].lower() + sentence[1:]

@@ -1,4 +1,4 @@
-"""The newest gap of a device: since when it is lost, and what that says of it. Pure."""
+"""The newest gap of a device: since when, for which reason, and the state that this implies. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flopsd.core.tally import Tally
 
 
 class GapKind(Enum):
-    """What a gap says of its device."""
+    """The state of a device that a gap implies."""
 
     LOST, UNKNOWN, STARTING, ELSEWHERE = range(4)
 
@@ -29,7 +29,7 @@ def kind_of(reason: GapReason) -> GapKind:
 
 
 class LastGap(NamedTuple):
-    """The newest gap of a device, together with those right before it that say the same of it. Boot time."""
+    """The newest gap of a device, joined with the adjacent earlier gaps of the same kind. Times are boot time."""
 
     since_ns: int
     until_ns: int
@@ -46,12 +46,12 @@ def not_read_yet(tally: Tally) -> LastGap:
 
 
 def open_gap(gap: LastGap | None, watermark_ns: int) -> LastGap | None:
-    """The gap that the last reading of a device was, whose readings reach to `watermark_ns`; None: it was none."""
+    """The gap if it reaches to `watermark_ns`, the end of the device's last reading; None: that reading was no gap."""
     return gap if gap is not None and gap.until_ns == watermark_ns else None
 
 
 def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
-    """The newest gap after one more: it goes on from the one before where no reading lies between."""
+    """The newest gap after one more: it extends `before` if that is of the same kind and no reading lies between."""
     new = LastGap(begin_ns, end_ns, reason)
     if before is None or before.until_ns != begin_ns or before.kind is not new.kind:
         return new

@@ -1,4 +1,4 @@
-"""The `process_` metrics of this process, as prometheus-client's ProcessCollector has them, for a sixth of its time."""
+"""The `process_` metrics of this process, as in prometheus-client's ProcessCollector, in a sixth of the time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STAT_BYTES = 4096
 
 
 class ProcessMetrics:
-    """Keeps a descriptor and what does not change. Not thread-safe. Without /proc there are no such metrics."""
+    """Keeps a file descriptor and the constants. Not thread-safe. Without /proc there are no such metrics."""
 
     def __init__(self) -> None:
         self._ticks, self._page_bytes = float(os.sysconf("SC_CLK_TCK")), resource.getpagesize()

@@ -1,4 +1,4 @@
-"""A snapshot as a page for Prometheus. No collector touches a driver."""
+"""Render a snapshot as a page for Prometheus. Nothing here calls a driver."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, PageWriter
 from flopsd.telemetry.snapshot import Snapshot
 
-# What prometheus-client calls the two formats, which a property test holds these to.
+# prometheus-client's content types of the two formats; a property test compares them.
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
-    """What changes from reading to reading."""
+    """The families that change from reading to reading."""
     gpus, of_run = device_metrics.labelled(snapshot), device_metrics.of_run(snapshot)
     yield from device_metrics.flop(of_run, highest)
     yield from run_metrics.figures(snapshot)
@@ -32,33 +32,33 @@ def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
 
 
 def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
-    """What only the moment of the request has, and `more`."""
+    """The families that are computed at each request, and `more`."""
     if snapshot.journal_state is not None:
         yield from run_metrics.journal_state(snapshot.journal_state)
     yield from more
 
 
 def constant_families(snapshot: Snapshot) -> Iterator[Family]:
-    """What stays the same for a whole daemon start, as long as no device joins."""
+    """The families that stay the same for a whole daemon start, as long as no device is added."""
     yield from device_metrics.device_facts(device_metrics.labelled(snapshot))
     yield from run_metrics.run_facts(snapshot)
 
 
 class Exposition:
-    """Renders snapshots. The facts, a third of the page, are rendered once and kept; so is what one reading changed,
-    until the next, and the parts of other lines that do not change. Several threads may render at once."""
+    """Renders snapshots. The constant families, a third of the page, are rendered once, the changing ones once a
+    reading; the unchanging parts of all lines are cached. Several threads may render at once."""
 
     def __init__(self) -> None:
         self._highest = Highest()
         self._lines, self._lines_of_now, self._lock = PageWriter(), PageWriter(), threading.Lock()
-        self._known: tuple[object, ...] = ()  # what the facts that are kept were made of
+        self._known: tuple[object, ...] = ()  # the inputs of `_facts`
         self._facts: dict[bool, bytes] = {}  # by format
-        self._rendered: Snapshot | None = None  # whose changing part is kept
+        self._rendered: Snapshot | None = None  # the snapshot of `_changing`
         self._changing: dict[bool, bytes] = {}
-        self._accept, self._is_openmetrics = "", False  # a client asks in the same words each time
+        self._accept, self._is_openmetrics = "", False  # a client sends the same header each time
 
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
-        """The page, with `more` below, and its content type, as the client's Accept header asks."""
+        """The page with `more` at its end, and its content type, as the client's Accept header asks."""
         known = (snapshot.replay, snapshot.view.start, *(state.entry for state in snapshot.devices))
         with self._lock:
             if accept != self._accept:
@@ -80,7 +80,7 @@ class Exposition:
 
 
 def _takes_openmetrics(accept: str) -> bool:
-    """Whether OpenMetrics is wanted at least as much as Prometheus's text format, by the weights of RFC 9110."""
+    """Whether the client prefers OpenMetrics to Prometheus's text format, or equally, by the weights of RFC 9110."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *options = (piece.strip() for piece in part.split(";"))

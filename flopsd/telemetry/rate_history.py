@@ -1,4 +1,4 @@
-"""The measured rate over the whole run so far, in few points: for a drawing, not for a record."""
+"""The measured rate over the whole run so far, in few points: for a chart, not for the record."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence
 from flopsd.core.values import NS_PER_S
 
-POINTS = 32  # three numbers each, 768 bytes; beyond that every second one goes
+POINTS = 32  # three numbers each, 768 bytes; beyond that every second point is dropped
 _NOT_MEASURED = (Evidence.UTILIZATION, Evidence.GAP)
 _EACH = 3
 
 
 class RateHistory:
-    """Totals at moments that are always further apart, so that the whole run of this daemon start fits in. `points` is
-    replaced, never changed: seconds of boot time, measured FLOP, measured device seconds, and so on."""
+    """Totals at increasing intervals, so that the whole daemon start fits. `points` is replaced, never changed; each
+    point is three numbers: seconds of boot time, measured FLOP, measured device seconds."""
 
     def __init__(self, every_ns: int) -> None:
         self.points = array("d")
         self._every_s = every_ns / NS_PER_S
 
     def note(self, now_ns: int, view: RunView) -> None:
-        """Keep the totals of `view` if a point is due at `now_ns`, boot time."""
+        """Add the totals of `view` if a point is due at `now_ns`, boot time."""
         now_s, points = now_ns / NS_PER_S, self.points
         if points and now_s < points[-_EACH] + self._every_s:
             return
@@ -39,7 +39,7 @@ class RateHistory:
 
 
 def rates(points: array[float]) -> Iterator[tuple[float, float, float | None]]:
-    """Begin and end of each interval in seconds, and its mean measured FLOP/s; None where nothing was measured."""
+    """The begin and end of each interval in seconds, and its mean measured FLOP/s; None if nothing was measured."""
     for at in range(0, len(points) - _EACH, _EACH):
         begin_s, before, seen_before, end_s, after, seen = points[at : at + 2 * _EACH]
         yield begin_s, end_s, (after - before) / (end_s - begin_s) if seen > seen_before else None

@@ -1,7 +1,7 @@
-"""The metric families of a run and of its daemon, made of a snapshot. None raises where data is missing.
+"""The metric families of a run and of its daemon, made from a snapshot. Missing data never raises.
 
-Rows under one name are disjoint, so sum() over it is meaningful; the exceptions, flopsd_run_flop and
-flopsd_threshold_ratio, say so in their HELP. Totals are ints until here and exported as the nearest float.
+Rows under one name are disjoint, so sum() over a name is meaningful; the exceptions, flopsd_run_flop and
+flopsd_threshold_ratio, say so in their HELP. Totals are ints up to here and are exported as the nearest float.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _citation(rule: Rule) -> str:
 
 
 def _consequence(rule: Rule) -> str:
-    """With what every output says of a rule that is above: an alert has no more words than these."""
+    """The consequence of a rule, with its date, assumptions and other conditions: an alert shows no other text."""
     assumes = f"It assumes: {rule.assumes}." if rule.assumes else ""
     conditions = of_compute_alone(rule.other_conditions)
     return " ".join(filter(None, (rule.consequence, sentence(from_when(rule.since)), assumes, conditions)))

@@ -1,6 +1,6 @@
-"""The immutable state that the writer publishes after every reading: all that metrics, status and page read.
+"""The immutable state that the writer publishes after every reading; metrics, status and page read nothing else.
 
-FLOP are computed on first use, in the reader's thread: publishing costs the metering loop one reference.
+FLOP are computed on first use, in the thread of the reader: publishing costs the metering loop one reference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """One source at its last message. `reason`: why it is not up."""
+    """One source as of its last message. `reason`: why it is not up."""
 
     up: bool = False
     reason: str = "starting"
@@ -30,13 +30,13 @@ class SourceState:
     last_reading_wall_ns: int | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
-    absent: bool = False  # no such hardware on this machine: not a fault, and not shown as one
-    child: ChildCost | None = None  # of a program that it started, as at its last sweep
+    absent: bool = False  # this machine has no such hardware: not a fault, and not shown
+    child: ChildCost | None = None  # the cost of a program that the source started, as of its last sweep
 
 
 class KeyState(NamedTuple):
-    """Whether the signing key can sign, as last tried; None: not tried yet. `reason`: a KeyFault, `problem` in words
-    with what to do about it; both empty unless it cannot."""
+    """Whether the signing key could sign when last tried; None: not tried yet. `reason`: a KeyFault; `problem`: the
+    fault and its remedy in words; both empty unless signing failed."""
 
     usable: bool | None = None
     reason: str = ""
@@ -45,37 +45,37 @@ class KeyState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """The disk of the state folder, as last looked at. None: not known."""
+    """The disk of the state folder as of the last check. None: not known."""
 
-    journal_bytes: int | None = None  # closed segments that wait included
+    journal_bytes: int | None = None  # with the waiting closed segments
     free_bytes: int | None = None
-    waiting_segments: int | None = None  # closed, and not sealed and at every destination yet; None without rotation
+    waiting_segments: int | None = None  # closed segments not sealed or not everywhere yet; None without rotation
 
 
 @dataclass(frozen=True, slots=True)
 class JournalState:
-    """What only the moment of the request has: the host's wall clock, and the state of key, rolling seals and disk."""
+    """The state that is read at each request: the host's wall clock, the signing key, rolling seals and the disk."""
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals
-    last_seal_wall_ns: int | None = None  # sealed, by this daemon
+    last_seal_wall_ns: int | None = None  # of this daemon
     seal_failures: int = 0
     copies: bool = False  # whether rolling seals are copied anywhere
-    last_copy_wall_ns: int | None = None  # copied to every destination, by this daemon
+    last_copy_wall_ns: int | None = None  # of this daemon, to every destination
     copy_failures: int = 0
-    undelivered_ledgers: int | None = None  # sealed ones in the state folder that a destination still lacks
+    undelivered_ledgers: int | None = None  # sealed ledgers in the state folder that a destination still lacks
     key: KeyState = field(default_factory=KeyState)
     disk: DiskState = field(default_factory=DiskState)
-    seal_fault: str = ""  # why the last rolling seal or its copies failed; empty: they did not
+    seal_fault: str = ""  # why the last rolling seal or its copies failed; empty: no failure
 
 
 @dataclass(frozen=True)
 class DeviceState(DeviceView):
-    """A device as the daemon sees it now; the last of its tallies is that of this daemon start."""
+    """The current state of a device; the last of its tallies is that of this daemon start."""
 
     before: RatedTally  # the last tally one reading ago, for the rate
     gauges: Gauges | None = None
-    gap: LastGap | None = None  # the newest one of this daemon start
+    gap: LastGap | None = None  # the newest gap of this daemon start
 
     @property
     def tally(self) -> Tally:
@@ -83,19 +83,19 @@ class DeviceState(DeviceView):
 
     def counted(self, tally: Tally, gauges: Gauges | None, gap: LastGap | None) -> DeviceState:
         """The state after one more reading. `gap`: the newest gap now."""
-        before = self.now  # built, not replaced: this is done for each device at each reading
+        before = self.now  # constructed below, not `replace`d, for speed: this runs for each device and reading
         now = RatedTally(before.start, before.entry, tally, before.rating, before.phase)
         return DeviceState((*self.rated[:-1], now), before, gauges, gap)
 
     def described(self, now: RatedTally) -> DeviceState:
-        """The same totals of a device that is described or rated in another way now."""
+        """The same totals after the device's description or rating has changed."""
         before = replace(now, tally=self.before.tally)
         return replace(self, rated=(*self.rated[:-1], now), before=before)
 
     @property
     def is_up(self) -> bool | None:
-        """Whether the last reading was not a gap; None before the first, at the end, and while it is accounted for
-        elsewhere."""
+        """Whether the last reading was not a gap; None before the first reading, at the end, and while the device is
+        accounted for elsewhere."""
         gap = open_gap(self.gap, self.rated[-1].tally.watermark_ns)
         if gap is None:
             return True
@@ -103,7 +103,7 @@ class DeviceState(DeviceView):
 
     @property
     def rate_flop_per_s(self) -> int | None:
-        """Measured FLOP/s over the last reading; None where it measured nothing."""
+        """Measured FLOP/s over the last reading; None if it measured nothing."""
         now, before = self.tally, self.before.tally
         passed_ns = now.watermark_ns - before.watermark_ns
         if passed_ns <= 0 or now.gap_ns != before.gap_ns:
@@ -116,31 +116,31 @@ class DeviceState(DeviceView):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The run, and what only the running daemon knows, at one moment."""
+    """The run at one moment, with the state that only a running daemon has."""
 
     view: RunView
     platform: str
     table: PeakTable
-    devices: tuple[DeviceState, ...]  # those that this daemon start meters; `view` has all
+    devices: tuple[DeviceState, ...]  # those that this daemon start meters; `view` has all of the run
     sources: Mapping[str, SourceState]
     journal_records: int
     journal_last_append_wall_ns: int | None
     journal_fault: str
-    journal_state: JournalState | None = field(default=None, compare=False)  # not of the writer, but of the request
-    wall_offset_ns: int | None = None  # what to add to boot time for wall-clock time
+    journal_state: JournalState | None = field(default=None, compare=False)  # set at the request, not by the writer
+    wall_offset_ns: int | None = None  # wall-clock time minus boot time
     rates: array[float] = field(default_factory=lambda: array("d"))  # points of a RateHistory
     journal_put_back: int = 0
-    ended: bool = False  # by a signal or with its job, and not by a fault
+    ended: bool = False  # ended by a signal or with the job, not by a fault
     replayed: bool = False  # an earlier daemon start of the run read a recording
 
     @property
     def ready(self) -> bool:
-        """Whether a device has been read, and not all have a gap now."""
+        """Whether a device has been read, and not all devices have a gap now."""
         return any(device.tally.total_observed_ns for device in self.devices) and self.blind < len(self.devices)
 
     @property
     def blind(self) -> int:
-        """How many devices have a gap now: lost ones, and those that the peak table does not have."""
+        """How many devices have a gap now: lost devices, and those not in the peak table."""
         return sum(device.is_up is False for device in self.devices)
 
     @property

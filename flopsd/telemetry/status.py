@@ -1,7 +1,7 @@
-"""The status of a run: of a running daemon's snapshot, or of a journal. Counts are decimal strings.
+"""The status of a run, from a running daemon's snapshot or from a journal. Counts are decimal strings.
 
-`/api/status` serves it, the page at `/` shows it and `flopsd status` prints it. None: not known. What only a running
-daemon has (gauges, why a source is down) is absent from a journal's.
+`/api/status` serves it, the page at `/` shows it and `flopsd status` prints it. None: not known. A status from a
+journal lacks what only a running daemon has, such as gauges, or why a source is down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA = "flopsd-status/1"
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
-    """Of a running daemon."""
+    """The status from a running daemon's snapshot."""
     view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
     now = {state.device.uid: state for state in snapshot.devices}
     return {
@@ -54,11 +54,11 @@ def facts_of(snapshot: Snapshot) -> Facts:
 def facts_in(
     history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None = None
 ) -> Facts:
-    """Of a journal and its view. `before`: figures and time of its last but one reading; `held`: a daemon writes it;
-    `undelivered`: how many sealed ledgers a destination still lacks."""
+    """The status from a journal and its view. `before`: figures and boot time of its last but one reading; `held`: a
+    daemon writes it; `undelivered`: how many sealed ledgers a destination still lacks."""
     last = history.incarnations[-1]
     measured, passed_ns, goes_on = view.figures.measured_flop, last.last_ns - before[1], held and last.end is None
-    rate = None  # nor of a run that has ended or that nobody meters: that would be a rate of then
+    rate = None  # also if the run has ended or no daemon runs: the rate would be a past one
     if goes_on and measured is not None and passed_ns > 0:
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
@@ -102,7 +102,7 @@ def _health_in(history: History, *, held: bool) -> Health:
         if gap.incarnation == last.number:
             newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
     last_record_ns = wall_ns_of(last.last_utc)
-    # What a segment begins with may have begun in the one before.
+    # A gap at the begin of a segment may have begun in the segment before.
     goes_on = history.is_segment and last.number == 1
     is_since_known = not (goes_on and any(newest[uid].since_ns == one.begin_ns for uid, one in last.tallies.items()))
     return health_of(
@@ -125,7 +125,7 @@ def _device_health(device: Device, tally: Tally, gap: LastGap | None) -> DeviceH
 
 
 def _run(view: RunView, *, goes_on: bool) -> Facts:
-    """What follows from the view alone."""
+    """The facts that follow from the view alone."""
     mean, with_integers = _rates(view) if goes_on else (None, None)
     return {
         "schema": SCHEMA,
@@ -172,7 +172,7 @@ def _rate_history(snapshot: Snapshot) -> list[Facts]:
 
 
 def _signing_key(snapshot: Snapshot) -> Facts | None:
-    """None where it was not tried yet."""
+    """The state of the signing key; None if it was not tried yet."""
     key = None if snapshot.journal_state is None else snapshot.journal_state.key
     if key is None or key.usable is None:
         return None
@@ -180,7 +180,7 @@ def _signing_key(snapshot: Snapshot) -> Facts | None:
 
 
 def _device_now(state: DeviceState | None, view: DeviceView, snapshot: Snapshot) -> Facts:
-    """What the daemon knows of it now. `state` is None for one that only earlier daemon starts metered."""
+    """The facts of a device that only a running daemon has. `state`: None if only earlier daemon starts metered it."""
     gauges, rate = (None, None) if snapshot.ended or state is None else (state.gauges, state.rate_flop_per_s)
     gap = None if state is None else open_gap(state.gap, state.tally.watermark_ns)
     since = None if gap is None or (offset_ns := snapshot.wall_offset_ns) is None else rfc3339(gap.since_ns + offset_ns)
@@ -222,8 +222,8 @@ def _device(view: DeviceView) -> Facts:
 
 
 def _rates(view: RunView) -> tuple[Rates | None, Rates | None]:
-    """The mean rates of this daemon start, over the time that its tallies cover: the gap before it is in them. Of FLOP,
-    and of FLOP and integer operations together."""
+    """The mean rates of FLOP, and of FLOP and integer operations together, of this daemon start, over the time that its
+    tallies cover, which includes the gap before it."""
     earlier, now = view.before(view.start), [one.tally for one in view.rated if one.start == view.start]
     flop, integers = (
         (earlier.bases.guidelines, earlier.bases.integers) if earlier.rated else (NOTHING_COUNTED, NOTHING_COUNTED)

@@ -1,4 +1,4 @@
-"""Reads the status of a run: from a state folder, whether its daemon runs or not, or from a daemon's address."""
+"""Read the status of a run from a state folder, whether or not its daemon runs, or from a daemon's address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status of a run in a terminal of a given size: whole where it fits, else a line a fact and a line a GPU."""
+"""The status of a run for a terminal of a given size: whole if it fits, else one line per fact and per GPU."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from flopsd.telemetry.status_text import (
     status_text,
 )
 
-_LONGEST_TEXT = 170  # of a fact in words: three lines of 80 columns, and the longest headline of one policy
+_LONGEST_TEXT = 170  # characters of a fact: three lines of 80 columns, and the longest headline of one policy
 _LEAST_MODEL = 8
 _HEAD = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
 _MODEL, _WORDS = 1, (1, 2)
-_LESSER = (5, 4, 2, 6, 1)  # columns that a narrow terminal does without, the least first
+_LESSER = (5, 4, 2, 6, 1)  # columns that a narrow terminal leaves out, the least important first
 
 
 def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
-    """At most `rows` lines for any number of GPUs, where the facts leave room for two lines about them. What has no
-    room is named as such: no figure is cut."""
+    """At most `rows` lines for any number of GPUs, if the facts leave room for two lines about GPUs. The text says what
+    was left out; no figure is cut."""
     whole = status_text(status)
     lines = whole.splitlines()
     if len(lines) <= rows and max(map(len, lines)) <= columns:
@@ -68,7 +68,7 @@ def _short(words: str) -> str:
 
 
 def _devices(devices: Sequence[Mapping[str, Any]], columns: int, rows: int) -> list[str]:
-    """A heading and a line each; those that have no room are counted in the last line."""
+    """A heading and a line per device; the last line counts the devices that have no room."""
     fits = len(devices) if len(devices) < rows else max(0, rows - 2)
     lines = _table(devices[:fits], columns) if fits else []
     rest = devices[fits:]
@@ -79,8 +79,8 @@ def _devices(devices: Sequence[Mapping[str, Any]], columns: int, rows: int) -> l
 
 
 def _table(devices: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
-    """Without the columns that are empty, as those of a running daemon's gauges are in a journal. In a narrow terminal
-    models are cut first, then columns are left out."""
+    """The table of devices without empty columns, such as the gauges if a journal was read. In a narrow terminal the
+    model names are cut first, then columns are left out."""
     rows = [_HEAD, *(_cells(device) for device in devices)]
     kept = [at for at in range(len(_HEAD)) if any(row[at] for row in rows[1:])]
     for dropped in (None, *_LESSER):

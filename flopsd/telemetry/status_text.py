@@ -19,7 +19,7 @@ _MODEL_COLUMNS = 28
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """Every fact a line, long ones wrapped; then the devices."""
+    """One line per fact, long lines wrapped; then the devices."""
     executed, counts, fault = status["executed"], status["guidelines"], (status["journal"] or {}).get("fault")
     rate = status["measuredFlopPerSecond"]
     rows = [
@@ -47,12 +47,12 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 
 def lone_node(status: Mapping[str, Any]) -> str:
-    """What to know of a node whose job may have others that it does not list; else nothing."""
+    """A warning for a node whose job may have other nodes that it does not list; else empty."""
     return lone_node_text(status["nodeRank"], status["jobNodes"] or 0)
 
 
 def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A row for each known problem that keeps the ledger from being sealed, or a sealed one from being copied."""
+    """A row for each known problem that prevents the seal, or the copy of a sealed ledger."""
     problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
     ledgers = status.get("undeliveredLedgers")  # None: not known
     lack = "ledger is" if ledgers == 1 else "ledgers are"
@@ -73,7 +73,7 @@ def coverage_text(status: Mapping[str, Any]) -> str:
 
 
 def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
-    """Device time by reason, the longest first."""
+    """The gap time of all devices by reason, the longest first."""
     total: dict[str, Fraction] = {}
     for device in devices:
         for reason, seconds in device["gapSecondsByReason"].items():
@@ -83,7 +83,7 @@ def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
 
 
 def activity_text(device: Mapping[str, Any]) -> str:
-    """What the device does at this moment; empty where only a journal was read."""
+    """The current activity of a device; empty if a journal was read."""
     rate, busy, clock = (device.get(name) for name in ("measuredFlopPerSecond", "utilizationRatio", "smClockMhz"))
     active = sorted(device.get("pipeActivityRatio", {}).items(), key=lambda item: -item[1])
     parts = [
@@ -96,7 +96,7 @@ def activity_text(device: Mapping[str, Any]) -> str:
 
 
 def measured_text(device: Mapping[str, Any]) -> str:
-    """What was measured of a device; of one that was not, whether there is a bound."""
+    """The measured FLOP of a device; without any, whether there is an upper bound."""
     measured, high = (device["executed"][bound] for bound in ("measured", "high"))
     if measured is not None:
         return format_flop(int(measured))

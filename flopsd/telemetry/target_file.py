@@ -1,6 +1,6 @@
-"""The file by which Prometheus finds this daemon: file-based service discovery, a file for each run and node.
+"""The file by which Prometheus finds this daemon: file-based service discovery, one file per run and node.
 
-It is written and removed in a thread of its own, since the folder may be on a file system that hangs.
+A separate thread writes and removes it, since the folder may be on a file system that hangs.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MOST_BYTES = 65_536
 
 
 class TargetFile:
-    """`FOLDER/RUN.NODE.json` with one target, from `start` until `remove`. The folder is not created: what is missing
-    may be a mount. `more`: labels besides run and node, which are those of pushed series.
+    """`FOLDER/RUN.NODE.json` with one target, from `start` until `remove`. The folder is not created: it may be a mount
+    that is missing. `more`: labels besides run and node, which pushed series have too.
 
-    A daemon that was killed left its file. Once another one serves at that address, Prometheus would give what it
-    serves the labels of the dead one, and FlopsdDown would end: so the file is removed."""
+    A killed daemon leaves its file. Once another daemon serves at that address, Prometheus would scrape it under the
+    dead daemon's labels, and the alert FlopsdDown would end: so this daemon removes such files."""
 
     def __init__(self, folder: Path, run: str, node: str, more: Mapping[str, str], clock: Clock) -> None:
         self.path = folder / named("{run}.{node}.json", run, node)
@@ -43,12 +43,12 @@ class TargetFile:
         self._thread: threading.Thread | None = None
 
     def start(self, url: str) -> None:
-        """Write that /metrics is served at `url`; again and again until that succeeds."""
+        """Write that /metrics is served at `url`, and retry until that succeeds."""
         self._thread = threading.Thread(target=self._keep, args=(self._target(url),), name="target-file", daemon=True)
         self._thread.start()
 
     def remove(self) -> None:
-        """Remove the file; waits for that, but not for a file system that hangs."""
+        """Remove the file. Waits at most REMOVE_SECONDS: the file system may hang."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(REMOVE_SECONDS)
@@ -88,7 +88,7 @@ class TargetFile:
             log.error("cannot remove %s: %s; Prometheus keeps scraping this run", self.path, fault.strerror)
 
     def _remove_others(self, target: bytes) -> None:
-        """Remove the files of this node's other runs that name the address at which this daemon serves now."""
+        """Remove the files of this node's other runs that name this daemon's address."""
         mine = json.loads(target)
         try:
             names = os.listdir(self.path.parent)
@@ -112,6 +112,6 @@ class TargetFile:
 
 
 def _place(targets: Any) -> tuple[list[str], str]:
-    """Address and node of a file's only entry. Raises LookupError, TypeError or ValueError for another file."""
+    """The addresses and node of a file's only entry. Raises LookupError, TypeError or ValueError for other files."""
     (one,) = targets
     return one["targets"], one["labels"]["node"]

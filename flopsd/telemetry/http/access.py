@@ -1,6 +1,6 @@
-"""TLS and authentication by the web configuration file, which is read again for each handshake and request.
+"""TLS and authentication by the web configuration file, which is read at each handshake and request.
 
-So does exporter-toolkit: a renewed certificate or a removed password takes effect at once.
+As in exporter-toolkit, a renewed certificate or a removed password takes effect at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flopsd")
 _CACHED = 100
-_CHECKS_AT_ONCE = 4  # one running and three waiting: guesses on many connections must not occupy all of them
+_CHECKS_AT_ONCE = 4  # one running and three waiting: guesses on many connections must not occupy all threads
 _BCRYPT_BYTES = 72  # bcrypt ignores the rest, and some libraries raise an error for it
 
 
@@ -33,8 +33,8 @@ class BusyError(Exception):
 
 
 class Access:
-    """Access rules by the file. Whether there is TLS is fixed at the start; everything else follows the file. While the
-    file is unreadable or invalid, every request is refused."""
+    """The access rules in the file. TLS is on or off from the start; everything else follows the file. While the file
+    is unreadable or invalid, every request is refused."""
 
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError if the file, or a file that it names, cannot be used."""
@@ -52,7 +52,7 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether there are no rules: no TLS, no users, no file that could bring any."""
+        """Whether there is no file, and so never any TLS or users."""
         return self._path is None
 
     def config(self) -> WebConfig:
@@ -77,7 +77,7 @@ class Access:
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
-        # Both: a file that is read again may have other rules for them.
+        # Compare the settings too: with the same certificates, the file may set other TLS rules.
         found = (tls, tuple(_bytes_of(file) for file in files))
         with self._lock:
             if self._context is None or found != self._loaded:
@@ -98,7 +98,7 @@ class Access:
         return not config.users or self._checks.are_valid(config, authorization)
 
     def log_refusal(self, fault: ConfigError) -> None:
-        """Log why requests are refused, once."""
+        """Log why requests are refused, once per reason."""
         if str(fault) != self._logged:
             self._logged = str(fault)
             log.error(
@@ -109,7 +109,7 @@ class Access:
 
 class PasswordChecks:
     """Checks passwords with bcrypt, which is slow on purpose (50 ms at cost 10), and caches the results. The cache key
-    does not reveal the password. Valid and invalid results are cached apart, so that guesses do not push out a valid
+    does not reveal the password. Valid and invalid results have separate caches, so that guesses do not evict a valid
     one."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        if why := unfit(path):  # a FIFO would be waited for, and a pipe is empty for the next process
+        if why := unfit(path):  # reading a FIFO would block, and a pipe is empty for the next process
             raise ConfigError([f"{path}: cannot be read: {why}"], hint=HINT)
         return path.read_bytes()
     except OSError as fault:

@@ -24,25 +24,25 @@ _FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.
 
 
 class Connection:
-    """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
+    """One client. `since_ns`: boot time when it connected, or when its last response or the request after it began."""
 
     __slots__ = ("begun_ns", "buffer", "keeps", "served", "since_ns", "sock", "unsent", "waits_for_handshake")
 
     def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
         self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
         self.buffer, self.served, self.begun_ns = bytearray(), False, 0
-        self.unsent, self.keeps = b"", True  # what is left of an answer, and whether the connection stays open after it
+        self.unsent, self.keeps = b"", True  # the rest of a response; whether the connection stays open after it
 
     def ends_ns(self, *, waits: bool) -> int:
-        """The deadline of its wait, or of the request being served."""
+        """The deadline of the wait for the client, or of the request being served, in boot time."""
         is_kept = waits and self.served and not self.buffer
         return self.since_ns + (KEEP_SECONDS if is_kept else REQUEST_SECONDS) * NS_PER_S
 
 
 class Exchange:
     """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe. `local`: the listener
-    is on a loopback address, without TLS. Then only requests to this host by such an address or as localhost are
-    answered: a web page whose name its owner points at 127.0.0.1 must not read ours (DNS rebinding)."""
+    is on a loopback address without TLS. Then only requests for a loopback address or localhost are answered: a web
+    page whose owner points its name at 127.0.0.1 must not read ours (DNS rebinding)."""
 
     def __init__(
         self, access: Access, routes: Routes, *, local: bool = False, scraped: Callable[[], None] = lambda: None
@@ -52,8 +52,8 @@ class Exchange:
         self._asked: tuple[bytes, Request] | None = None
 
     def serve_at_once(self, connection: Connection) -> bool | None:
-        """As `serve`, for one whole scrape that nothing can delay: there is no TLS, no file to read, no password to
-        check. None: the connection needs a thread, be it for what the kernel did not take of the answer."""
+        """Like `serve`, for one complete scrape that nothing can delay: no TLS, no file to read, no password to check.
+        None: the connection needs a thread, perhaps only to send the rest of the response."""
         if not self._access.is_open or connection.buffer:
             return None
         data = connection.sock.recv(_CHUNK, socket.MSG_PEEK)
@@ -61,7 +61,7 @@ class Exchange:
             return False
         if not data.startswith(_SCRAPE) or data.find(END) != len(data) - len(END):
             return None
-        if self._asked is not None and self._asked[0] == data:  # a scraper asks in the same words each time
+        if self._asked is not None and self._asked[0] == data:  # a scraper sends the same bytes each time
             request: Request | None = self._asked[1]
         else:
             try:
@@ -82,7 +82,7 @@ class Exchange:
         return connection.keeps
 
     def serve(self, connection: Connection) -> bool:
-        """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
+        """Receive, and answer one request if it is complete. Return whether the connection stays open."""
         if connection.unsent:
             unsent, connection.unsent = connection.unsent, b""
             connection.sock.sendall(unsent)
@@ -134,7 +134,7 @@ class Exchange:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is a loopback address, as IPv4, IPv6 or the one in the other."""
+    """Whether the text is a loopback address: IPv4, IPv6 or IPv4-mapped IPv6."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -148,7 +148,7 @@ def _is_local(host: str) -> bool:
 
 
 def _discard(sock: socket.socket) -> None:
-    """Read the rest, so that the refusal arrives: a close with unread bytes resets the connection."""
+    """Read the rest of the request so that the refusal arrives: a close with unread bytes resets the connection."""
     sock.shutdown(socket.SHUT_WR)
     left = _MAX_DISCARDED
     while left > 0 and (data := sock.recv(_CHUNK)):
@@ -156,12 +156,12 @@ def _discard(sock: socket.socket) -> None:
 
 
 def _can_send(sock: socket.socket) -> bool:
-    """Whether the client has read most of what was sent; one that sends requests without reading is closed."""
+    """Whether the socket can take more. A client that sends requests without reading the responses is closed."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     return bool(poll.poll(0))
 
 
 def pending(sock: socket.socket) -> int:
-    """Bytes that TLS has decrypted and that were not read yet; the selector does not report them."""
+    """How many decrypted bytes of TLS are unread: the selector does not report them."""
     return int(sock.pending()) if hasattr(sock, "pending") else 0  # only an SSLSocket has it

@@ -1,4 +1,4 @@
-"""Parses one HTTP request: GET or HEAD without a body, with a head of limited size."""
+"""Parse one HTTP request: GET or HEAD without a body, with a head of limited size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TARGET = re.compile(r"/[!-~]*")
 _VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-_LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other readers of a head may take for a whole one
+_LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other parsers may accept as a whole one
 END = b"\r\n\r\n"
 
 
@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 class RefusedRequest(Exception):
-    """The request is not supported or invalid; the connection has to be closed."""
+    """The request is invalid or not supported; the connection has to be closed."""
 
     def __init__(self, status: HTTPStatus, *headers: tuple[str, str]) -> None:
         self.status, self.headers = status, headers

@@ -1,4 +1,4 @@
-"""A response and its bytes: head and body in one write (two writes cost 44 ms a scrape, by delayed ACK)."""
+"""A response and its bytes: head and body in one write (with delayed ACK, two writes cost 44 ms per scrape)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flopsd import __version__
 TEXT = "text/plain; charset=utf-8"
 _MIN_COMPRESSED_BYTES = 1024  # less fits into one packet anyway
 _LEVEL = 1  # higher levels cost more time than they save on the network
-_WINDOW_BITS, _MEMORY_LEVEL = 13, 6  # lines repeat those before them: more memory costs a third more time for nothing
+_WINDOW_BITS, _MEMORY_LEVEL = 13, 6  # lines repeat recent ones: more memory takes a third more time and gains nothing
 
 
 class Response(NamedTuple):

@@ -33,7 +33,7 @@ class Routes:
         *,
         compresses: bool = True,
     ) -> None:
-        """`extra`: metrics that are not in the snapshot. `compresses`: there is a network that this saves."""
+        """`extra`: metrics that are not in the snapshot. `compresses`: False on loopback, where it saves nothing."""
         self._compresses = compresses
         self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
@@ -47,7 +47,7 @@ class Routes:
         }
 
     def answer(self, request: Request) -> Response:
-        """The response to a request. Never raises: an error in one view is a 500 of that view."""
+        """The response to a request. Never raises: an error in a view becomes a response with status 500."""
         page = self._at.get(request.path)
         if page is None:
             return Response(HTTPStatus.NOT_FOUND, TEXT, b"not found; try /, /metrics, /-/healthy or /-/ready\n")

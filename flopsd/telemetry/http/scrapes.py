@@ -1,4 +1,4 @@
-"""When /metrics was asked for, so that at the end of a run the last scrape can show that it has ended."""
+"""The times of scrapes of /metrics, so that at its end the daemon can wait for one that shows the run as ended."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 
 from flopsd.system.clock import NS_PER_S, Clock
 
-LATE_NS = 3 * NS_PER_S  # a scrape that finds the machine busy with sealing may come so much later
+LATE_NS = 3 * NS_PER_S  # sealing may keep the machine so busy that a scrape is this late
 
 
 class Scrapes:
-    """Written by the threads that answer, waited on by the daemon's."""
+    """The threads that answer scrapes call `note`; the daemon's thread waits."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -19,7 +19,7 @@ class Scrapes:
         self._next = threading.Event()
 
     def note(self) -> None:
-        """A scrape was answered, and its answer is with the kernel."""
+        """Record that a scrape was answered: the kernel has the whole response."""
         now_ns = self._clock.boottime_ns()
         if self._last_ns is not None:
             self._apart_ns = now_ns - self._last_ns
@@ -27,13 +27,13 @@ class Scrapes:
         self._next.set()
 
     def wait_for_one_since(self, ns: int, at_most_seconds: float, *, is_discovered: bool = False) -> bool:
-        """Wait for a scrape since a moment, if two have come and the next is due within `at_most_seconds`; whether it
-        came. `is_discovered`: Prometheus finds this daemon by its --file-sd file, so one scrape may be all so far."""
+        """Wait for a scrape after boot time `ns`, if two came before and the next is due within `at_most_seconds`.
+        Return whether it came. `is_discovered`: Prometheus finds this daemon by its --file-sd file, so one suffices."""
         self._next.clear()
         last_ns, apart_ns = self._last_ns, self._apart_ns
         if last_ns is None:
             return False
-        if last_ns - (apart_ns or 0) // 4 > ns:  # one that is answered at the moment may have been rendered before
+        if last_ns - (apart_ns or 0) // 4 > ns:  # a response sent just after `ns` may have been rendered before it
             return True
         if apart_ns is None:
             return is_discovered and self._clock.wait(self._next, at_most_seconds)

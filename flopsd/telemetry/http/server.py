@@ -1,9 +1,9 @@
-"""The HTTP server's connections: a thread waits for all of them; one that sends gets a thread for that request.
+"""The HTTP server's connections: one thread waits for all of them; each request gets a thread of its own.
 
-A plain scrape, which nothing can delay, is answered by the thread that waits. A waiting connection (a silent client,
-one after its handshake, half a request, a kept connection) uses no thread.
-Every wait and every response has a deadline. Under overload the connection that took longest is closed, and the newest
-is served first: a scrape takes milliseconds, and one that waits behind a flood would be too late anyway.
+A plain scrape, which nothing can delay, is answered by the waiting thread. A waiting connection (a silent client, a
+client after its handshake, half a request, a kept connection) uses no thread.
+Every wait and every response has a deadline. Under overload the connection that takes longest is closed, and the newest
+is served first: a scrape takes milliseconds, and a scrape behind a flood would be too late anyway.
 See docs/adr/0005-own-http-front.md.
 """
 
@@ -31,8 +31,8 @@ from flopsd.telemetry.snapshot import Snapshot
 log = logging.getLogger("flopsd")
 MAX_CONNECTIONS = 128
 MAX_AT_WORK = 24
-FAIR_NS = 100_000_000  # a connection that takes longer is closed when others wait
-_SEND_BYTES = 131_072  # the kernel takes a whole response, so that a slow reader occupies no thread
+FAIR_NS = 100_000_000  # a connection that takes longer is closed if others wait
+_SEND_BYTES = 131_072  # so that the kernel buffers a whole response, and a slow reader occupies no thread
 
 
 class WebServer:
@@ -59,8 +59,8 @@ class WebServer:
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[socket.socket, Connection] = {}
         self._ready: list[Connection] = []
-        self._at_work: dict[Connection, None] = {}  # the longest first
-        self._cut_off: set[Connection] = set()  # shut down, and their threads are yet to see it
+        self._at_work: dict[Connection, None] = {}  # the longest-running first
+        self._cut_off: set[Connection] = set()  # shut down, but their threads have not returned yet
         self._done: deque[tuple[Connection, bool]] = deque()
         self._lock = threading.Lock()  # a connection is cut or closed under it, so that no descriptor is cut twice
         for sock in (self._listener, self._wake_read):
@@ -74,7 +74,7 @@ class WebServer:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def start(self, thread: SocketThread | None = None) -> None:
-        """Serve in this thread, else in one of its own; it wakes for clients and their deadlines only."""
+        """Serve in `thread`, or in a new one; it wakes only for clients and their deadlines."""
         (thread or SocketThread(self._clock)).serve(self)
 
     def stop(self) -> None:
@@ -86,7 +86,7 @@ class WebServer:
         return self._selector.fileno()
 
     def serve_once(self) -> bool:
-        """Start what clients have asked for. False: `stop` was called, and all connections are closed."""
+        """Start serving clients that have sent something. False: `stop` was called, and all connections are closed."""
         if self._stopping.is_set():
             self._close()
             return False
@@ -114,7 +114,7 @@ class WebServer:
         self._stopped.set()
 
     def seconds_to_deadline(self) -> float | None:
-        """None while no client is connected."""
+        """Seconds until the next deadline of a connection; None while no client is connected."""
         ends = [one.ends_ns(waits=True) for one in self._waiting.values()]
         ends += [one.ends_ns(waits=False) for one in self._at_work]
         if self._ready and self._at_work:
@@ -145,7 +145,7 @@ class WebServer:
             self._close_waiting(self._longest_waiting())
 
     def _longest_waiting(self) -> Connection:
-        """The one to close first: new clients before those that were served before."""
+        """The waiting connection to close first: new clients before clients that were served before."""
         return min(self._waiting.values(), key=lambda one: (one.served, one.since_ns))
 
     def _leave_wait(self, connection: Connection) -> None:
@@ -188,7 +188,7 @@ class WebServer:
         return False
 
     def _cut(self, connection: Connection) -> None:
-        """Shut the connection down; its thread then sees the end and returns it."""
+        """Shut the connection down; its thread then reads the end of the stream and returns it."""
         del self._at_work[connection]
         self._cut_off.add(connection)
         with self._lock:
@@ -223,7 +223,7 @@ class WebServer:
                 self._take_back(connection, goes_on)
 
     def _take_back(self, connection: Connection, goes_on: bool) -> None:
-        """Let a connection wait, be served again or end, after a request."""
+        """After a request, let a connection wait, be served again or end."""
         if not goes_on:
             connection.sock.close()
             return
@@ -268,12 +268,12 @@ class WebServer:
         if not self._access.admits_certificate(encrypted):
             log.debug("a client certificate has none of the allowed names")
             return False
-        # Its request may have arrived already; else it waits without a thread.
+        # Its request may have arrived already; otherwise the connection waits without a thread.
         return self._exchange.serve(connection) if pending(encrypted) else True
 
 
 def bound(host: str, ports: Sequence[int]) -> socket.socket:
-    """A listening socket at the first of the ports that is free. Raises OSError if none is."""
+    """A listening socket at the first free port. Raises OSError if no port is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in ports[:-1]:
         try:

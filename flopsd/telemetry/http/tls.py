@@ -1,4 +1,4 @@
-"""The TLS context of a web configuration. Imported where there is TLS: OpenSSL takes 5 MB."""
+"""The TLS context of a web configuration. Imported only if TLS is on: OpenSSL takes 5 MB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
 def context_of(tls: Tls, path: Path | None) -> ssl.SSLContext:
-    """`path` is the web configuration, for messages. Raises ConfigError."""
+    """The TLS context for a server. `path`: the web configuration, for messages. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
     if tls.ciphers:

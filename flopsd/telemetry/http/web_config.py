@@ -1,7 +1,7 @@
 """The web configuration file of the Prometheus ecosystem (exporter-toolkit): TLS, client certificates, users, headers.
 
-The same file serves every exporter of a host. An option that flopsd does not support is an error: ignoring it would
-leave a door open. Format: prometheus/exporter-toolkit, docs/web-configuration.md.
+The same file serves every exporter of a host. An option that flopsd does not support is an error: ignoring it could
+admit clients that it should keep out. Format: prometheus/exporter-toolkit, docs/web-configuration.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _BCRYPT = re.compile(r"\$2[abxy]?\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 
 class Tls(NamedTuple):
-    """How connections are encrypted. Relative paths are resolved against the folder of the configuration file."""
+    """The TLS settings. Relative paths are resolved against the folder of the configuration file."""
 
     cert_file: Path
     key_file: Path
@@ -70,7 +70,7 @@ class Tls(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """Which clients are admitted, and how. Without a file: all of them, unencrypted."""
+    """Which clients are admitted, and how. Without a file, all are, unencrypted."""
 
     tls: Tls | None = None
     users: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class WebConfig:
 
 
 def parse_web_config(data: bytes, path: Path) -> WebConfig:
-    """Raises ConfigError with every problem. Does not read the files that the configuration names."""
+    """Parse the file. Raises ConfigError with every problem. Does not read the files that the configuration names."""
     document, problems = read_yaml(data, str(path))
     top = FieldReader({} if document is None else document, "", collecting(problems, str(path)))
     for name in top.mapping:
@@ -160,7 +160,7 @@ def _ciphers(section: FieldReader) -> tuple[str, ...]:
     for name in section.texts("cipher_suites"):
         if name in _CIPHERS:
             found.append(_CIPHERS[name])
-        elif name not in _TLS13_CIPHERS:  # those are always on, in OpenSSL as in Go
+        elif name not in _TLS13_CIPHERS:  # TLS 1.3 suites are always on, in OpenSSL as in Go
             section.problem("cipher_suites", f"{name!r:.60} is not supported; known: {', '.join(_CIPHERS)}")
     return tuple(found)
 
@@ -181,7 +181,7 @@ def _headers(section: FieldReader) -> Mapping[str, str]:
 
 
 def _users(section: FieldReader) -> Mapping[str, str]:
-    for user, hashed in section.mapping.items():  # no message shows what may be a password
+    for user, hashed in section.mapping.items():  # no message shows a value, which may be a password
         if not isinstance(user, str) or not user or ":" in user:
             section.problem(user, "must be a name without a colon; a number goes in quotes")
         elif not isinstance(hashed, str) or not _BCRYPT.fullmatch(hashed):

@@ -1,1 +1,1 @@
-"""The page at `/`: the facts of a run for people."""
+"""The page at `/`: the status of a run for people."""

@@ -1,4 +1,4 @@
-"""The health of the run, in one colour and one sentence, and whose page it is."""
+"""The top of the page: the health of the run in one colour and one sentence, and the names of run and node."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import icon
 
-REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
-# Green is for one state alone.
+REFRESH_SECONDS = 10  # without a script; the script fetches the page every two seconds
+# Only one state is green.
 _TONES = {
     "metering": "good", "starting": "calm", "replay": "calm", "ended": "calm", "some-lost": "warn",
     "unknown-device": "warn", "source-down": "warn",
@@ -18,7 +18,7 @@ _ICONS = {"good": "up", "calm": "none", "warn": "down", "bad": "down"}
 
 
 def banner(health: Mapping[str, Any]) -> Html:
-    """The script turns it to `stale` when the daemon does not answer."""
+    """The banner. The script marks the page `stale` if the daemon does not answer."""
     tone = _TONES.get(health["state"], "bad")
     return h(
         "aside",

@@ -1,4 +1,4 @@
-"""Devices on the page: a line each, their details on demand, and what would make their figures better, each once."""
+"""Devices on the page: one line per device, details on demand, and each advice for better figures once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADS = (
 )  # fmt: skip
 _DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
 _MEASURING = {"cycles", "activity", "count"}
-_FORMATS = ("cycles", "activity", "count")  # evidence that does not distinguish the formats of tensor work
+_FORMATS = ("cycles", "activity", "count")  # evidence that does not distinguish the number formats of tensor work
 Facts = Mapping[str, Any]
 
 
@@ -96,7 +96,7 @@ def _detail(device: Facts) -> Html:
 
 
 def _advice(facts: Facts) -> Iterable[Html]:
-    """What holds for several devices stands once, with their numbers."""
+    """The advice, each item once with the numbers of all devices that it applies to."""
     found: dict[tuple[str, str], list[int]] = {}
     for device in (one for one in facts["devices"] if one["metered"]):
         said = [(device["evidenceReason"], device["evidenceFix"]), (device["sharedWith"] or "", "")]

@@ -1,4 +1,4 @@
-"""Gaps and sources on the page: what is missing, and why."""
+"""Gaps and sources on the page: which device time is missing, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measured rate of the run so far, drawn small."""
+"""A small chart of the measured rate of the run so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT = 200, 32
 
 
 def sparkline(history: Sequence[Mapping[str, Any]]) -> Html | None:
-    """Steps from zero to the highest mean; a break where nothing was measured. None where nothing was at all."""
+    """Steps on a scale from zero to the highest mean, with a break where nothing was measured. None if nothing was."""
     rates = [int(one["measuredFlopPerSecond"]) for one in history if one["measuredFlopPerSecond"] is not None]
     if not rates:
         return None

@@ -1,4 +1,4 @@
-"""The status page: health, total, rate, thresholds, devices, gaps, sources. One file, nothing from outside."""
+"""The status page: health, total, rate, thresholds, devices, gaps, sources. One file without external resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADVICE = "The thresholds are an indicative criterion, not legal advice. The led
 
 
 class Assets:
-    """Style and script, read once, and the policy that allows them and nothing else."""
+    """Style and script, read once, and the Content-Security-Policy that allows nothing but these."""
 
     def __init__(self) -> None:
         package = files("flopsd")
@@ -41,7 +41,7 @@ class Assets:
 
 
 def status_page(facts: Mapping[str, Any], assets: Assets) -> str:
-    """The whole page. All of its figures are in #live, which the script brings up to date."""
+    """The whole page. All its figures are in #live, which the script updates."""
     run = str(facts["run"])
     head = h(
         "head",

@@ -15,12 +15,12 @@ from flopsd.report.terminal import counted, sentence
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
 
-_SHOWN = 2  # consequences outside the details
+_SHOWN = 2  # consequences shown outside the details
 
 
 def thresholds_part(findings: Sequence[Mapping[str, Any]], of_node: str = "") -> Html:
-    """The answer, what it is open for, what follows from it; the rules on demand. `of_node`: what to know of the node
-    before all else."""
+    """The answer, the conditions that it depends on, its consequences, and the rules on demand. `of_node`: a warning
+    about the node, shown first."""
     rules, others, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
     answer = answer_of(rules, others)
     when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
@@ -44,7 +44,7 @@ def thresholds_part(findings: Sequence[Mapping[str, Any]], of_node: str = "") ->
 
 
 def _soonest(rules: Sequence[ReportRule], when: Mapping[str, Mapping[str, Any] | None]) -> Html | None:
-    """The forecast of the rule that applies and can be crossed first."""
+    """The forecast of the applicable rule whose threshold can be crossed first."""
     known = [
         (int(crossing["earliestSeconds"]), rule, crossing)
         for rule in rules

@@ -1,7 +1,7 @@
-"""The daemon's side of pushing: it starts the pusher, hands it pages through a pipe, and reads how it fares.
+"""The daemon's side of pushing: start the pusher, send it pages through a pipe, and read its state.
 
-Nothing here waits for the pusher before the run's end: a page that the pipe does not take is left out, since the next
-one holds all of it. The pusher ends with the pipe, so that none outlives its daemon.
+Before the run's end nothing here waits for the pusher: while the pipe is full, pages are skipped, since a later page
+has the same totals. The pusher ends with the pipe, so it does not outlive its daemon.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flopsd.telemetry.push.states import PushState, parse_state
 
 log = logging.getLogger("flopsd")
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 300.0
-LAST_PUSH_SECONDS = 12.0  # a little more than the pusher gives itself
+LAST_PUSH_SECONDS = 12.0  # a little more than the pusher's own limit
 
 
 class Feed:
-    """One pusher at a time. `render` gives the page as it is now. One thread calls it."""
+    """Keeps one pusher running. `render` returns the current page. To be called by one thread."""
 
     def __init__(
         self, command: Sequence[str], every_seconds: float, render: Callable[[], bytes], clock: Clock, *,
@@ -46,7 +46,7 @@ class Feed:
         return tuple(self._states.values())
 
     def each_tick(self) -> None:
-        """Look after the pusher, and hand it a page where one is due."""
+        """Start the pusher if it is not running, and send it a page if one is due."""
         now_ns = self._clock.boottime_ns()
         if self._child is None and now_ns >= self._start_ns:
             self._start(now_ns)
@@ -63,7 +63,7 @@ class Feed:
                 self._offer(self._child, last=False)
 
     def finish(self) -> None:
-        """Hand over the last page of the run. What comes after it is `end`, which waits."""
+        """Send the last page of the run. Call `end` afterwards to wait for it."""
         if self._child is not None and self._child.poll() is not None:
             self._kill(self._child)
         if self._child is None:
@@ -73,7 +73,7 @@ class Feed:
             self._offer(self._child, last=True)
 
     def end(self, seconds: float) -> None:
-        """Give the pusher up to `seconds` to get the last page through, then end it."""
+        """Give the pusher up to `seconds` to deliver the last page, then end it."""
         child, deadline_ns = self._child, self._clock.boottime_ns() + round(seconds * NS_PER_S)
         if child is None:
             return
@@ -104,12 +104,12 @@ class Feed:
         try:
             fcntl.fcntl(self._child.stdin.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
         except OSError:
-            pass  # over the user's allowance: a large page goes through in parts
+            pass  # over the user's limit: a large page goes through in parts
 
     def _offer(self, child: subprocess.Popen[bytes], *, last: bool) -> None:
         frame = encode_frame(Page(self._render(), self._clock.wall_ns(), last, self._first))
-        self._first = False  # also where this page gets lost: a later one cannot know whether it did
-        if last and self._unsent:  # the page before it is half through, and has to be whole
+        self._first = False  # even if this page is lost: nothing shows whether it was
+        if last and self._unsent:  # complete the page that is partly written
             frame = bytes(self._unsent) + frame
         self._unsent = memoryview(frame)
         self._write(child)
@@ -120,9 +120,9 @@ class Feed:
             while self._unsent:
                 self._unsent = self._unsent[os.write(child.stdin.fileno(), self._unsent) :]
         except BlockingIOError:
-            pass  # it reads no faster
+            pass  # the pipe is full
         except OSError:
-            self._unsent = memoryview(b"")  # it is gone; the next tick sees it
+            self._unsent = memoryview(b"")  # the pusher is gone; the next tick notices
 
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None

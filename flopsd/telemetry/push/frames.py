@@ -1,4 +1,4 @@
-"""What goes through the pipe from daemon to pusher: pages of metrics, each with its time; first and last are marked."""
+"""The format of the pipe from daemon to pusher: pages of metrics, each with its time; first and last are marked."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 MAX_PAGE_BYTES = 8 << 20
 _HEADER_BYTES = 64
-# By whether a page is the first of its run, and whether it is the last one.
+# Keys: whether a page is the first of its run, and whether it is the last.
 _KINDS = {(False, False): b"page", (True, False): b"first", (False, True): b"last", (True, True): b"only"}
 _MARKS = {kind: marks for marks, kind in _KINDS.items()}
 
 
 class FrameError(ValueError):
-    """What came through the pipe is not a page of ours."""
+    """The bytes from the pipe are not a page in this format."""
 
 
 class Page(NamedTuple):
-    """/metrics as text, and when it was true, in nanoseconds of Unix time. `last`: the run ended with it. `first`:
-    nothing of the run was pushed before it."""
+    """The text of /metrics and its time in Unix nanoseconds. `last`: the run ended with it. `first`: nothing of the run
+    was pushed before it."""
 
     text: bytes
     wall_ns: int
@@ -27,12 +27,12 @@ class Page(NamedTuple):
 
 
 def encode_frame(page: Page) -> bytes:
-    """The page behind a header line: `page|first|last|only WALL_NS LENGTH`."""
+    """A header line, `page|first|last|only WALL_NS LENGTH`, and the page."""
     return b"%s %d %d\n" % (_KINDS[page.first, page.last], page.wall_ns, len(page.text)) + page.text
 
 
 class FrameReader:
-    """Cuts a stream into pages, however it is chopped."""
+    """Cuts a stream into pages. The stream may arrive in pieces of any size."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -66,7 +66,7 @@ class FrameReader:
 
 
 def read_some(descriptor: int) -> bytes | None:
-    """What is there now; None: nothing yet. Empty at the end."""
+    """The bytes available now, at most 64 KiB; None if there are none yet, empty at the end."""
     try:
         return os.read(descriptor, 1 << 16)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""One request to a receiver: a failure has a reason."""
+"""One request to a receiver. A failure becomes a PushError with a reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Http:
     """Sends requests to one target, with its credentials and its certificates."""
 
     def __init__(self, target: Target, environment: Mapping[str, str], sign: Signer | None = None) -> None:
-        """Raises PushError where the certificates cannot be read."""
+        """`sign` returns headers to add. Raises PushError if the certificates cannot be read."""
         self._target, self._environment, self._sign = target, environment, sign
         try:
             self._tls = ssl.create_default_context(cafile=target.ca)
@@ -34,7 +34,7 @@ class Http:
             raise PushError(f"cannot use {target.ca}: {fault}", reason="not_possible", final=True) from fault
 
     def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> None:
-        """Raises PushError unless the receiver took it."""
+        """Send one request. Raises PushError unless the receiver accepted it."""
         given = {**headers, "User-Agent": f"flopsd/{__version__}", **self._authorization()}
         if self._target.tenant is not None:
             given["X-Scope-OrgID"] = self._target.tenant
@@ -51,7 +51,7 @@ class Http:
                 raise _unreachable(fault, seconds, bounded.is_late) from fault
 
     def _authorization(self) -> dict[str, str]:
-        """Read again each time: files with tokens are renewed by who put them there."""
+        """The Authorization header. The file is read at each request, since its owner may renew the token in it."""
         where = self._target.auth
         if where is None:
             return {}
@@ -87,7 +87,7 @@ def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:
     return PushError(
         f"HTTP {fault.code}: {answer or http.client.responses.get(fault.code, '')}",
         reason="server_error" if retry else "refused",
-        # Credentials and addresses get mended while we run, and nothing is wrong with the page.
+        # With any other code the page is good: somebody may correct the credentials or the address while we run.
         final=fault.code in (400, 413, 415, 422),
         hint=hint,
     )

@@ -1,6 +1,6 @@
-"""OTLP over HTTP: the OpenTelemetry project's own messages, filled from a page. Needs the extra `push`.
+"""OTLP over HTTP: the OpenTelemetry project's own messages, made from a page. Needs the extra `push`.
 
-Counters are cumulative monotonic sums with an unknown start, so that no start of the daemon looks like a reset.
+Counters are cumulative monotonic sums with an unknown start time, so that a daemon start does not look like a reset.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Otlp(TimedSender):
         scope = resource.scope_metrics.add()
         scope.scope.name, scope.scope.version = "flopsd", __version__
         for family in parsed.families:
-            # With its ending: Prometheus adds none to it, and who adds none at all has the same name.
+            # With `_total`: Prometheus then adds no ending, and receivers that never add one get the same name.
             name = f"{family.name}_total" if family.type == "counter" else family.name
             over = [dict(labels) for of, labels in ended if of == name]
             if not family.samples and not over:

@@ -1,4 +1,4 @@
-"""A page of metrics as families, with the labels that a scrape would have added."""
+"""Parse a page of metrics into families, with the labels that a scrape would have added."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]  # name and labels of a
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Collector):
-    """A page's families, the run and node that it is of, its time, and whether it is the first of the run."""
+    """A page's families, its run and node, its time in Unix nanoseconds, and whether it is the first of the run."""
 
     families: tuple[Metric, ...]
     run_id: str
@@ -32,7 +32,7 @@ class Parsed(Collector):
 
     @property
     def instance(self) -> str:
-        """Of one daemon's account, as `job` and `instance` have to be: the next run on a node is another."""
+        """A name for one run on one node: `job` and `instance` must not be the same for the node's next run."""
         return f"{self.node}/{self.run_id}"
 
     @property
@@ -44,7 +44,7 @@ class Parsed(Collector):
 
 
 def parse_page(page: Page) -> Parsed:
-    """Raises PushError for a page that is not flopsd's."""
+    """Parse a page. Raises PushError if it is not flopsd's."""
     try:
         families = text_string_to_metric_families(page.text.decode())
         found = [family for family in families if not family.name.startswith(PREFIX)]
@@ -61,7 +61,7 @@ def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
 
 
 class Series:
-    """Which series a page shows for the first time, and which it shows no more."""
+    """Finds the series that a page shows for the first time, and those that it no longer shows."""
 
     def __init__(self) -> None:
         self._instance = ""
@@ -69,13 +69,13 @@ class Series:
         self._shown: set[Key] = set()  # on the page before
 
     def changes(self, parsed: Parsed) -> tuple[set[Key], set[Key]]:
-        """The counters of this page that need a zero before it, and the series that ended with the page before;
-        remembers the page.
+        """The counters of this page that need a zero before it, and the series that ended with the page before. Keeps
+        the series of the page for the next call.
 
-        A counter that was not there a page ago counted nothing until then. Without that point the receiver's increase()
-        would miss what the first one holds. Before the first page of a pusher another one may have sent some, unless it
-        is the first of the run. What ended has to be said, or a receiver takes its last value for that of now for
-        minutes, such as an upper bound that is not known any more."""
+        A counter that was not on the page before was zero until then. Without a point that says so, the receiver's
+        increase() would miss its first value. Before the first page of this pusher an earlier pusher may have sent a
+        counter, unless the page is the first of the run. The end of a series has to be sent, or a receiver shows its
+        last value for minutes, for instance an upper bound that is no longer known."""
         keys = {
             kind: {
                 key_of(sample.name, sample.labels)
@@ -85,7 +85,7 @@ class Series:
             }
             for kind in ("counter", "gauge")
         }
-        if parsed.instance != self._instance:  # another run is at the address that is read
+        if parsed.instance != self._instance:  # the scraped address now serves another run
             self._instance, self._counters, self._shown = parsed.instance, None, set()
         now = keys["counter"]
         before = self._counters if self._counters is not None else set() if parsed.first else now

@@ -1,4 +1,4 @@
-"""The pushing process: pages from the daemon's pipe, or scraped from an address, to a lane for each receiver."""
+"""The pushing process: pages from the daemon's pipe, or scraped from an address, go to a queue for each receiver."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pusher:
     def __init__(
         self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, report: bool
     ) -> None:
-        """`report`: print the state of targets on stdout, as the daemon reads it."""
+        """`report`: print the state of the targets on stdout, for the daemon."""
         self._clock, self._report = clock, report
         self._lanes = [
             SendQueue(target.name, partial(_open_sender, target, environment), clock, self._print_state)
@@ -51,7 +51,7 @@ class Pusher:
             lane.offer(parsed, states)
 
     def finish(self) -> bool:
-        """Get through what waits, within ten seconds; false if something did not."""
+        """Send the waiting pages within ten seconds; return whether all went through."""
         deadline_ns = self._clock.boottime_ns() + 10 * NS_PER_S
         for lane in self._lanes:
             lane.finish(deadline_ns)
@@ -63,16 +63,16 @@ class Pusher:
         if not self._report:
             return
         try:
-            os.write(1, state.line())  # short enough to go whole or not at all
+            os.write(1, state.line())  # short enough for an atomic write
         except OSError:
             pass  # the daemon is busy, or gone
 
 
 def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Clock) -> bool:
-    """Push what comes through stdin until the last page is through. True if it is. Without a last page the daemon was
-    killed: nothing is pushed any more, since what its successor pushes is newer."""
+    """Push the pages from stdin until the last has gone through, and return whether it has. Without a last page the
+    daemon was killed: then pushing stops, since its successor pushes newer pages."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # who signals the whole group means the daemon, which then ends the pipe
+        signal.signal(number, signal.SIG_IGN)  # a signal to the group is for the daemon, which then closes the pipe
     os.set_blocking(1, False)
     pusher, reader = Pusher(targets, environment, clock, report=True), FrameReader()
     while data := os.read(0, 1 << 16):
@@ -91,8 +91,8 @@ def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Cl
 def run_scraping(
     url: str, every_seconds: float, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock
 ) -> bool:
-    """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through. The URL may
-    contain user and password. Raises ConfigError."""
+    """Push the page at `url` every `every_seconds` until SIGTERM or SIGINT. Return whether the last page went through.
+    The URL may contain user and password. Raises ConfigError."""
     address, headers = without_password(url.rstrip("/").removesuffix("/metrics") + "/metrics")
     request = urllib.request.Request(address, headers=headers)
     with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start

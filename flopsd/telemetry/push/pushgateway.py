@@ -1,4 +1,4 @@
-"""Prometheus Pushgateway, with prometheus-client's own push."""
+"""Push to a Prometheus Pushgateway, with prometheus-client's own function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flopsd.telemetry.push.pages import Parsed
 
 
 class Gateway:
-    """A gateway keeps one state a group, without a time: only the newest page is worth pushing."""
+    """A gateway keeps one state per group, without a time: only the newest page is worth pushing."""
 
     keeps = 1
 
@@ -23,7 +23,7 @@ class Gateway:
         return parsed
 
     def send(self, parsed: Parsed, seconds: float) -> None:
-        """Replace what the gateway holds of this run and node. Raises PushError."""
+        """Replace the gateway's state of this run and node. Raises PushError."""
 
         def handler(
             url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes

@@ -1,4 +1,4 @@
-"""One receiver: its queue, its thread, its retries. What becomes of one lane is nothing to the others."""
+"""One receiver: its queue, its thread and its retries, independent of other receivers."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from flopsd.telemetry.push.states import PushState
 log = logging.getLogger("flopsd")
 REQUEST_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 60.0
-KEPT_PAGES = 240  # an hour at the default interval: Prometheus takes nothing older
+KEPT_PAGES = 240  # an hour at the default interval: Prometheus accepts nothing older
 
 
 class Sender(Protocol):
-    """How one kind of receiver is spoken to. Only the newest `keeps` pages are worth sending."""
+    """The protocol of one kind of receiver. Only the newest `keeps` pages are worth sending."""
 
     keeps: int
 
     def encode(self, parsed: Parsed) -> Any:
-        """What `send` takes."""
+        """The page in the form that `send` takes."""
 
     def send(self, encoded: Any, seconds: float) -> None:
         """Raises PushError."""
 
 
 class TimedSender:
-    """One whose samples carry their time, so that what a receiver missed reaches it later."""
+    """A sender whose samples carry their time, so that a receiver can get missed pages later."""
 
     keeps = KEPT_PAGES
     headers: ClassVar[Mapping[str, str]]
@@ -49,7 +49,7 @@ class TimedSender:
 
 
 class SendQueue:
-    """Hands pages to one sender, oldest first, from a thread of its own."""
+    """Passes pages to one sender, oldest first, on its own thread."""
 
     def __init__(
         self, name: str, open_sender: Callable[[], Sender], clock: Clock, report: Callable[[PushState], None]
@@ -63,7 +63,7 @@ class SendQueue:
         self._successes, self._failures, self._dropped = 0, Counter[str](), 0
         self._last_success_wall_ns: int | None = None
         self._complaint = ""
-        self.done = threading.Event()  # the last page went through, or is given up
+        self.done = threading.Event()  # the last page went through or was given up
         try:
             self._sender: Sender | None = open_sender()
         except PushError as fault:
@@ -81,11 +81,11 @@ class SendQueue:
 
     @property
     def well(self) -> bool:
-        """Whether everything that was offered went through, once it is done."""
+        """Whether all is done and nothing was left in the queue."""
         return self._sender is not None and self.done.is_set() and not self._queue
 
     def offer(self, parsed: Parsed, states: Sequence[PushState]) -> None:
-        """Add a page; where there are too many, the oldest is dropped."""
+        """Add a page; if there are too many, drop the oldest."""
         if self._sender is None:
             return
         encoded = self._sender.encode(with_states(parsed, states))
@@ -93,11 +93,11 @@ class SendQueue:
             self._queue.append(encoded)
             while len(self._queue) > self._sender.keeps:
                 self._queue.popleft()
-                self._dropped += self._sender.keeps > 1  # a gateway has no past: nothing is lost
+                self._dropped += self._sender.keeps > 1  # a gateway has only a current state: nothing is lost
             self._changed.notify()
 
     def finish(self, deadline_ns: int) -> None:
-        """No page comes any more. What waits is tried without a pause, each once more."""
+        """No more pages follow. Try each waiting page once more, without pauses, until `deadline_ns` of boot time."""
         with self._changed:
             self._deadline_ns = deadline_ns
             self._hurry.set()
@@ -117,7 +117,7 @@ class SendQueue:
             failed = self._attempt(self._sender, encoded)
             if failed is None or failed.final:
                 with self._changed:
-                    # It may have been pushed out of a full queue meanwhile.
+                    # A full queue may have dropped it meanwhile.
                     if self._queue and self._queue[0] is encoded:
                         self._queue.popleft()
                 backoff_seconds = FIRST_BACKOFF_SECONDS
@@ -131,7 +131,7 @@ class SendQueue:
                 continue
             if hurried:
                 break
-            # Hundreds of nodes must not come back at the same moment.
+            # Hundreds of nodes must not retry at the same moment.
             self._clock.wait(self._hurry, backoff_seconds * random.uniform(0.5, 1.0))
             backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
         self.done.set()

@@ -1,6 +1,6 @@
 """Prometheus remote write 1.0: snappy around one protobuf message. Needs the extra `push`, and `kms` for SigV4.
 
-Source: prometheus/prompb types.proto and remote.proto. Only the fields that are needed are declared.
+Source: prometheus/prompb types.proto and remote.proto. Only the fields in use are declared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MESSAGES: Messages = {
 }
 
 
-(STALE,) = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))  # the NaN by which the protocol ends a series
+(STALE,) = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))  # the NaN that ends a series in this protocol
 
 
 class RemoteWrite(TimedSender):
@@ -59,15 +59,15 @@ class RemoteWrite(TimedSender):
 
 def _series(request: Any, labels: Mapping[str, str]) -> Any:
     series = request.timeseries.add()
-    for name in sorted(labels):  # the protocol asks for them in this order, and without empty ones
+    for name in sorted(labels):  # the protocol requires sorted labels, and no empty ones
         if labels[name]:
             series.labels.add(name=name, value=labels[name])
     return series
 
 
 def signer(target: Target) -> Signer | None:
-    """AWS Signature 4 for the service `aps`, with the credentials of botocore's own chain; None: not asked for. Raises
-    ImportError without botocore."""
+    """A signer by AWS Signature 4 for the service `aps`, with the credentials of botocore's own chain; None if the
+    target does not ask for it. Raises ImportError without botocore."""
     if target.sigv4 is None:
         return None
     from botocore.auth import SigV4Auth
@@ -77,7 +77,7 @@ def signer(target: Target) -> Signer | None:
     session, region = Session(), target.sigv4
 
     def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
-        credentials = session.get_credentials()  # kept by the session, and renewed before they end
+        credentials = session.get_credentials()  # the session caches them and renews them in time
         if credentials is None:
             raise PushError(
                 "no AWS credentials are here to sign with",

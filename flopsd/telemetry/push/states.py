@@ -1,4 +1,4 @@
-"""How pushing to each target stands: lines from the pusher, shown as metrics by both processes."""
+"""The state of pushing to each target: lines from the pusher, shown as metrics by both processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASONS = ("unreachable", "timeout", "refused", "server_error", "not_possible")
 
 @dataclass(frozen=True, slots=True)
 class PushState:
-    """One target, since the pusher started. `dropped`: pages that it never got, and will not get."""
+    """One target since the pusher started. `dropped`: pages that it did not get and never will."""
 
     target: str
     successes: int = 0
@@ -33,7 +33,7 @@ class PushState:
 
 
 def parse_state(line: bytes) -> PushState:
-    """What `line` made. Raises ValueError."""
+    """The state in a `line`. Raises ValueError."""
     try:
         return PushState(**json.loads(line))
     except TypeError as fault:
@@ -41,7 +41,7 @@ def parse_state(line: bytes) -> PushState:
 
 
 def metrics(states: Iterable[PushState]) -> Iterator[Family]:
-    """The states as families; none where nothing is pushed."""
+    """The states as metric families; none without targets."""
     states = tuple(states)
     if not states:
         return
