@@ -1,1 +1,1 @@
-"""flopsd in training frameworks. Each module here imports its framework; nothing else of flopsd imports them."""
+"""flopsd inside training frameworks. Each module here imports its framework; nothing else in flopsd imports it."""

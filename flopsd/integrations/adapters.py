@@ -1,7 +1,7 @@
-"""Adapters of PEFT: those of LoRA as facts, and which others there are, that flopsd does not compute.
+"""PEFT's adapters: LoRA adapters as facts, and the kinds of adapters whose work flopsd does not compute.
 
-Some of these multiply a new matrix for each pass, some have the model pass more tokens than it is given, so what a
-training needs with them at most does not follow from sizes.
+Some of these kinds multiply a new matrix in each pass, others add tokens to the model's input, so no upper bound for a
+training with them follows from sizes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 from flopsd.core.declared_facts import MAX_MODULES
 
 _COMPUTED = frozenset({"LORA", "ADALORA", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"})
-# Modules of PEFT with the matrices of LoRA that multiply these with each other in each pass.
+# PEFT modules that multiply LoRA's two matrices with each other in each pass.
 _MERGING = frozenset({"ParamWrapper", "MultiheadAttention"})
-# Variants of LoRA with all of its products, and more. Others may have fewer: that of aLoRA leaves tokens out.
+# Variants of LoRA with at least all of its products. Others may have fewer: aLoRA leaves tokens out.
 _WITH_ALL_PRODUCTS = ("Dora", "Monteclora", "Velora")
 
 
 def not_computed(model: Any) -> dict[str, list[str]] | None:
-    """For the fact `not_counted`; None where all adapters of the model are computed."""
+    """The fact `not_counted` for a model's adapters; None if the work of all of them is computed."""
     kinds = sorted({*_types(model), *_variants(model)})
     return {"train": [f"adapters of the kind {kind}" for kind in kinds]} if kinds else None
 
 
 def _has_lora_products(layer: Any) -> bool:
-    """Whether a layer of LoRA multiplies each token with both of its matrices at least."""
+    """Whether a LoRA layer multiplies each token at least with both of its matrices."""
     variants = getattr(layer, "lora_variant", None) or {}
     return all(type(one).__name__.startswith(_WITH_ALL_PRODUCTS) for one in variants.values())
 
@@ -40,28 +40,28 @@ def _types(model: Any) -> Iterator[str]:
 
 
 def _variants(model: Any) -> Iterator[str]:
-    """LoRA that is more than two matrices beside one, such as DoRA, and what makes the weights of a head."""
+    """LoRA with more products than two matrices next to a layer's own, such as DoRA, and trained tokens of a head."""
     for module in model.modules():
         if type(module).__name__ == "TrainableTokensLayer" and hasattr(module.base_layer, "out_features"):
-            yield "trained tokens of a head"  # of which the gradient of all its weights is computed
+            yield "trained tokens of a head"  # the gradients of all the head's weights are computed
         if not hasattr(module, "lora_A"):
             continue
         if type(module).__name__ in _MERGING:
             yield f"LoRA by {type(module).__name__}"
         if (variants := getattr(module, "lora_variant", None)) is not None:
             yield from (f"LoRA by {type(variant).__name__}" for variant in variants.values())
-        elif any((getattr(module, "use_dora", None) or {}).values()):  # of PEFT before it had variants
+        elif any((getattr(module, "use_dora", None) or {}).values()):  # PEFT before it had variants
             yield "LoRA by DoRA"
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may have
-    fewer products than their sizes. Those on weights of experts, which PEFT merges for each pass, are among what is not
-    counted: no module has a name for them."""
+    """The rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may
+    have fewer products than their sizes imply. Adapters on weights of experts, which PEFT merges in each pass, are left
+    out, since no module name covers them: `not_computed` reports them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
-    saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
+    saved: set[str] = set()  # existing modules only: PEFT's configuration also lists the heads of other models
     for name, module in model.named_modules():
         if _is_on_experts(module):
             continue
@@ -82,13 +82,13 @@ def lora(model: Any) -> dict[str, Any] | None:
 
 
 def _is_on_experts(module: Any) -> bool:
-    """Whether it adapts a parameter that holds the matrices of several experts."""
+    """Whether a module adapts a parameter that holds the matrices of several experts."""
     get_param = getattr(module, "get_param", None) if hasattr(module, "lora_A") else None
     return get_param is not None and len(getattr(get_param(), "ds_shape", get_param().shape)) > 2
 
 
 def _active_ranks(module: Any) -> set[int]:
-    """Of the adapters with products of their own: those that are merged, or switched off, have none."""
+    """The ranks of a layer's adapters with products of their own: merged or disabled adapters have none."""
     if getattr(module, "merged_adapters", None) or getattr(module, "disable_adapters", False):
         return set()
     if not isinstance(module.r, Mapping):
@@ -98,9 +98,9 @@ def _active_ranks(module: Any) -> set[int]:
 
 
 def _names(targets: set[str], others: set[str]) -> list[str]:
-    """The last parts of the targets' paths, as many as no other module ends with; the last one where that is too long
-    a list."""
-    # Within an adapter's own module are its base layer and its matrices.
+    """For each target the shortest end of its path that no module outside the targets shares; if there are too many,
+    the last part of each path."""
+    # Inside an adapter's own module are its base layer and its matrices.
     apart = {path for path in others if not any(path.startswith(f"{target}.") for target in targets)}
     taken = {suffix for path in apart for suffix in _suffixes(path)}
     found = {next((suffix for suffix in _suffixes(path) if suffix not in taken), path) for path in targets}
@@ -113,8 +113,8 @@ def _suffixes(path: str) -> list[str]:
 
 
 def weight_of(module: Any) -> Any:
-    """As the module holds it; None if it has none, or one that a parametrization makes of others. Reading that would
-    run it, and spectral normalization takes a step each time."""
+    """The weight that the module holds; None if it has none, or if a parametrization computes it. Reading a computed
+    weight would run the parametrization, and spectral normalization takes a step each time."""
     for held in (getattr(module, "_parameters", {}), getattr(module, "_buffers", {}), vars(module)):
         if (weight := held.get("weight")) is not None:
             return weight

@@ -1,4 +1,4 @@
-"""Facts about a Hugging Face model and its training, to declare to flopsd. Unknown ones are left out."""
+"""Facts about a Hugging Face model and its training, to declare to flopsd. Unknown facts are left out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.adapters import lora, not_computed
 
 log = logging.getLogger("flopsd.client")
-# Long, and not part of the architecture.
+# Long entries that are not part of the architecture.
 _LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version",
              "_use_default_values")  # fmt: skip
 
 
 def describe(model: Any, arguments: Any) -> dict[str, Any]:
-    """Facts by name, for `Client.declare`. `arguments` are TrainingArguments, or None."""
+    """Facts by name, for `Client.declare`; None for an unknown fact. `arguments`: TrainingArguments, or None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
     finders: dict[str, Callable[[], Any]] = {
@@ -59,8 +59,8 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
 
 
 def _adapters(model: Any, base: Any) -> dict[str, Any] | None:
-    """Those of LoRA. On what a training put beside the model of its configuration, such as a head of its own, they are
-    among the trained parameters, and no name of the configuration's."""
+    """The facts of LoRA, with the names of the configuration's modules alone: adapters on modules that the training
+    added, such as its own head, count among the trained parameters."""
     found = lora(model)
     if found is None or is_unread(base):
         return found
@@ -82,7 +82,7 @@ def frameworks() -> str:
 
 
 def attention(config: Any) -> str | None:
-    """The kernel of all parts. Where they have several, such as text and images, PyTorch's own: that may be any."""
+    """The attention kernel of the whole model. If parts such as text and images use several, `sdpa`: it may be any."""
     parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ())]
     kernels = {kernel for part in parts if (kernel := getattr(part, "_attn_implementation", None))}
     name = getattr(config, "_attn_implementation", None)
@@ -92,8 +92,8 @@ def attention(config: Any) -> str | None:
 
 
 def _head(base: Any, config: Any) -> dict[str, Any]:
-    """The model's class and labels, which may differ from those that its configuration was saved with. Of a model
-    within another that shows its configuration: what the other adds is in no class."""
+    """The model's class and labels, which may differ from those saved in its configuration. If another module wraps the
+    model and shows its configuration, the class is the inner model's: no class covers what the other module adds."""
     modules = base.modules() if hasattr(base, "modules") else (base,)
     for module in modules:
         if (found := class_of(module)) is not None and getattr(module, "config", None) is config:
@@ -104,8 +104,8 @@ def _head(base: Any, config: Any) -> dict[str, Any]:
 
 
 def class_of(module: Any) -> Any:
-    """The class of transformers that a model is of: FSDP makes a class of it when it shards the model, and a training
-    may have one. None of any other, also of one that a training made of what all models of a family share: that class
+    """The model's class in transformers; FSDP derives a class from it when it shards the model, and a training may do
+    so too. None for any other model, also for a class that a training derived from a family's common base class, which
     has no forward pass."""
     classes: tuple[Any, ...] = type(module).__mro__
     ours = (one for one in classes if one.__module__.startswith("transformers.models.") and hasattr(one, "forward"))
@@ -113,8 +113,8 @@ def class_of(module: Any) -> Any:
 
 
 def called_within(model: Any) -> Any:
-    """The model of transformers, with its adapters, whose configuration a module of another class shows as its own:
-    that may call it more than once, or with other tokens than its own. `model` itself where it is no such module."""
+    """The transformers model, with its adapters, inside a module of another class that shows its configuration as its
+    own: that module may call it more than once, or with other tokens than it gets. Otherwise `model` itself."""
     config = getattr(model, "config", None)
     for module in model.modules() if hasattr(config, "to_dict") else ():
         base = module.get_base_model() if hasattr(module, "get_base_model") else module
@@ -124,7 +124,7 @@ def called_within(model: Any) -> Any:
 
 
 def _has_other_head(base: Any) -> bool:
-    """Whether the head is of another size than the table, such as one that was put in its place."""
+    """Whether the head differs in size from the embedding table, for instance because it was replaced."""
     try:
         parts = base.get_input_embeddings(), base.get_output_embeddings()
     except (AttributeError, NotImplementedError):
@@ -137,9 +137,9 @@ def _has_other_head(base: Any) -> bool:
 
 
 def config_of(base: Any) -> dict[str, Any]:
-    """The configuration of a model as it is declared, with the class that it has here."""
+    """The configuration of a model to declare, with the model's actual class."""
     config = base.config
-    if isinstance(config, Mapping):  # of diffusers, which names the class when it saves a model
+    if isinstance(config, Mapping):  # diffusers' configuration, which names the class only when a model is saved
         return architecture_of({**config, "_class_name": type(base).__name__})
     return architecture_of({**config.to_dict(), **_head(base, config)})
 
@@ -165,8 +165,8 @@ def is_unread(base: Any) -> bool:
 
 
 def method(model: Any, base: Any) -> Method | None:
-    """How the weights are trained, as far as the model shows. None: all weights of a model that was not loaded from
-    anywhere, which may be pretraining."""
+    """The training method as far as the model shows it. None if all weights are trained and the model was not loaded
+    from anywhere, which may be pretraining."""
     if any(hasattr(module, "lora_A") for module in model.modules()):
         marks = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
         quantized = any(getattr(base, mark, False) for mark in marks)
@@ -181,9 +181,9 @@ def recomputation(model: Any, arguments: Any) -> Recomputation | None:
     if any(map(_is_wrapper, model.modules())):
         return _of_wrappers(model)
     if (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing"):
-        return None  # asked for, and not there, or not yet: without FSDP, such as on a CPU, nobody does it
+        return None  # requested, but not applied yet, or never: without FSDP, such as on a CPU, it has no effect
     switches = {name: m for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")}
-    # A model has the attribute too when its layers have it; the layers decide then.
+    # If a model's layers have the attribute, the model has it too; then the layers decide.
     within = {name: f"{name}." if name else "" for name in switches}
     layers = [m for n, m in switches.items() if not any(o != n and o.startswith(within[n]) for o in switches)]
     if not layers:
@@ -201,7 +201,7 @@ def _is_wrapper(module: Any) -> bool:
 
 
 def _of_wrappers(model: Any) -> Recomputation:
-    """By PyTorch's own wrappers, which may be around some of the layers, or around parts of them."""
+    """The recomputation by PyTorch's own wrappers, which may wrap some layers only, or parts of layers."""
     lists = [list(m.children()) for m in model.modules() if type(m).__name__ == "ModuleList"]
     lists = [layers for layers in lists if any(map(_is_wrapper, layers))]
     whole = bool(lists) and all(_is_wrapper(layer) for layers in lists for layer in layers)
@@ -211,7 +211,7 @@ def _of_wrappers(model: Any) -> Recomputation:
 
 
 def precision(base: Any, arguments: Any) -> str | None:
-    """The number format of matrix products: that of autocast, else of the weights."""
+    """The number format of matrix products: autocast's, else that of the weights."""
     import torch
 
     if getattr(arguments, "bf16", False):
@@ -225,12 +225,12 @@ def precision(base: Any, arguments: Any) -> str | None:
 
 
 def count_parameters(model: Any) -> tuple[int, int] | None:
-    """How many parameters a model has, and how many are trained, tied weights once, before packing and sharding; None
-    if they cannot be counted.
+    """How many parameters a model has and how many are trained, before packing and sharding, tied weights counted once;
+    None if they cannot be counted.
 
     Element counts are wrong in two common cases. bitsandbytes packs two 4-bit weights in a byte, and several bytes in
     an element (`bnb_4bit_quant_storage=bfloat16`: four weights per element). DeepSpeed ZeRO-3 leaves an empty tensor
-    on each rank. Both store the true size beside it. Reads no element, so nothing is transferred and no shard is
+    on each rank. Both store the true size with the tensor. Reads no element, so nothing is transferred and no shard is
     gathered. Does not import torch.
     """
     if not _countable(model):
@@ -246,13 +246,13 @@ def count_parameters(model: Any) -> tuple[int, int] | None:
 
 
 def size_of(parameter: Any) -> int | None:
-    """Elements of one parameter before it was packed or sharded; None if unknown."""
+    """The number of elements of a parameter before it was packed or sharded; None if unknown."""
     shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
     if shape is not None:
         return int(prod(shape))
     elements = int(parameter.numel())
     if elements == 0:
-        # A parameter that is really empty keeps its shape; the rest of a sharded one is flat.
+        # A parameter that is really empty keeps its shape; what is left of a sharded one is flat.
         whole = getattr(parameter, "ds_numel", None if len(parameter.shape) == 1 else 0)
         if whole is None:
             return None
@@ -273,7 +273,7 @@ def _countable(model: Any) -> bool:
 
 
 def sliding_window(config: Any) -> int | None:
-    """The causal window of those layers that have one, by the names that Hugging Face's configurations use."""
+    """The causal window in tokens of the layers that have one, by the names in Hugging Face's configurations."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     window = getattr(text, "sliding_window", None)
     if hasattr(text, "local_attention"):

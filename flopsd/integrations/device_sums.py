@@ -1,4 +1,4 @@
-"""Sums of counters that depend on the content of tensors: they stay on the device until they are read."""
+"""Sums of counters that depend on the content of tensors. They stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from flopsd.core.dataclass import dataclass
 
-MAX_KEPT = 64  # tensors of one element, before they are added up on their device
+MAX_KEPT = 64  # tensors of one element that are kept before they are added up on their device
 
 
 @dataclass(slots=True)
 class DeviceSum:
-    """`whole`, and tensors of one element: to add to it, and to take from it."""
+    """The sum of `whole` and the one-element tensors in `added`, less those in `taken`."""
 
     whole: int = 0
     added: list[Any] = field(default_factory=list)
@@ -36,7 +36,7 @@ class DeviceSum:
             self.taken = _added_up(self.taken)
 
     def read(self) -> int | None:
-        """Start over; what it was, None where nothing was added. Waits for the devices."""
+        """Return the sum, None if nothing was added, and reset it. Waits for the devices."""
         whole, added, taken = self.whole, self.added, self.taken
         self.whole, self.added, self.taken = 0, [], []
         return whole + _read(added) - _read(taken) if whole or added or taken else None
@@ -49,7 +49,7 @@ class DeviceSums:
         self._sums: dict[tuple[str, str], DeviceSum] = defaultdict(DeviceSum)
 
     def of(self, phase: str, counter: str) -> DeviceSum:
-        """The same each time, but of a phase that was moved."""
+        """The sum of a counter in a phase: the same object until the phase is moved."""
         return self._sums[phase, counter]
 
     def add(self, phase: str, counter: str, value: Any) -> None:
@@ -57,13 +57,13 @@ class DeviceSums:
         self._sums[phase, counter].add(value)
 
     def hold(self, phase: str, found: Mapping[str, int]) -> None:
-        """Add whole numbers, which are read with the tensors of the same pass: a part of its counters alone would
-        contradict the others."""
+        """Add whole numbers, so that they are read together with the tensors of the same pass: only some of a pass's
+        counters would contradict the others."""
         for counter, value in found.items():
             self._sums[phase, counter].whole += value
 
     def move(self, phase: str, to: str) -> None:
-        """Add the sums of `phase` to those of another one."""
+        """Add the sums of `phase` to those of phase `to`."""
         for key in [key for key in self._sums if key[0] == phase]:
             moved, one = self._sums.pop(key), self._sums[to, key[1]]
             one.whole += moved.whole
@@ -71,7 +71,7 @@ class DeviceSums:
             one.taken += moved.taken
 
     def take(self) -> dict[str, dict[str, int]]:
-        """Counters by phase since the last call. Waits for the devices."""
+        """The counters by phase since the last call. Waits for the devices."""
         found: dict[str, dict[str, int]] = defaultdict(dict)
         for (phase, counter), one in self._sums.items():
             if (value := one.read()) is not None:
@@ -84,10 +84,10 @@ def _read(values: list[Any]) -> int:
 
 
 def _added_up(values: list[Any]) -> list[Any]:
-    """One for each device."""
+    """The sums of the tensors, one per device."""
     by_device: dict[Any, list[Any]] = defaultdict(list)
     for value in values:
         by_device[value.device].append(value)
-    # Of a sum that was made in inference mode no later one could be made outside of it.
+    # A sum made in inference mode could not be added to outside of it.
     with torch.inference_mode(False), torch.no_grad():
         return [torch.stack(several).sum() for several in by_device.values()]

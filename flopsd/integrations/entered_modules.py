@@ -1,4 +1,4 @@
-"""Which modules with hooks a thread is within, also where an exception or the training took the hooks' calls away."""
+"""Track which hooked modules a thread is inside, even if an exception or the training prevented calls of the hooks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ ENDED = "forward passes that ended with an error"
 
 
 class EnteredModules(threading.local):
-    """`depth`: of how many modules' forward passes this thread has begun and not ended."""
+    """`depth`: how many forward passes of modules this thread has begun and not ended."""
 
     depth = 0
-    _outermost = 0  # its id
+    _outermost = 0  # id() of the outermost module
 
     def enter(self, module: Any) -> bool:
-        """Whether it was left before without a call of its hooks, as PyTorch does where a KeyboardInterrupt ends it."""
+        """Enter a module; return whether its last pass ended without a call of the hooks, as by a KeyboardInterrupt."""
         is_stale = bool(self.depth) and id(module) == self._outermost and not _runs_within_itself(module)
         if is_stale or not self.depth:
             self.depth, self._outermost = 0, id(module)
@@ -30,7 +30,7 @@ class EnteredModules(threading.local):
 
 
 def has_failed() -> bool:
-    """Within a hook that PyTorch always calls: whether the forward pass ended with an error."""
+    """Whether the forward pass ended with an error. To be called in a hook that PyTorch always calls."""
     return sys.exc_info()[0] is not None
 
 

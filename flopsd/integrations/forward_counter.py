@@ -1,4 +1,4 @@
-"""Counts tokens and sequences that pass through a Hugging Face PyTorch model, by hooks on its forward pass.
+"""Count the tokens and sequences that pass through a Hugging Face PyTorch model, by hooks on its forward pass.
 
 counter = ForwardCounter(client)
 counter.attach(model)
@@ -29,7 +29,7 @@ from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group
 
 MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)"
 TAKEN_OVER = "forward passes of a model a part of which another counter counts"
-# Packages whose forward passes in place of a model's own compute the head once, or say how else.
+# Packages whose replacements for a model's forward pass compute the head once, or show how often.
 _WITH_HEAD = ("transformers.", "trl.", "accelerate.", "peft.", "liger_kernel.")
 SPLIT = "attention between the parts of a sequence that several ranks share"
 
@@ -39,8 +39,8 @@ class ForwardCounter:
 
     def __init__(self, client: Session, phase_of: PhaseOf | None = None, *, guesses: bool = False) -> None:
         """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED. By default a pass
-        with gradients is training, and any other belongs to the client's current phase. `guesses`: `phase_of` does not
-        know either whether a pass outside of training mode that records gradients is training."""
+        with gradients is training, and any other belongs to the client's current phase. `guesses`: `phase_of` too
+        cannot tell whether a pass outside training mode that records gradients is training."""
         self.client, self.sessions = client, ModelSessions(client)
         self._left_out = WorkLeftOut(client)
         self._hooks = ForwardHooks(
@@ -48,8 +48,8 @@ class ForwardCounter:
         )
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
-        """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it. Of the
-        ranks of a tensor-parallel group the first one counts."""
+        """Count the passes of `model` from now on, and of no other model. `compiled`: torch.compile will compile it. In
+        a tensor-parallel group only the first rank counts."""
         self.detach()
         if not is_first_of_its_group(model):
             return
@@ -59,14 +59,14 @@ class ForwardCounter:
         if compiled:  # the graph breaks before each hook and continues after it
             enter, leave, see = (torch.compiler.disable(hook) for hook in (enter, leave, see))
         called = model if compiled or hasattr(model, "_orig_mod") else called_within(model)
-        # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
+        # PEFT's forward passes bypass the hooks of the inner model; its generation bypasses those of the outer one.
         inner = called.get_base_model() if hasattr(called, "get_base_model") else called
         counter = hooks.counter
         counter.read(model, inner)
         known = class_of(inner)
-        # Others' forward passes, such as those of fused losses, may compute the head again, or not for all tokens.
+        # Other replacements, such as fused losses, may compute the head twice, or not for all tokens.
         hooks.has_head = known is None or str(getattr(inner.forward, "__module__", None)).startswith(_WITH_HEAD)
-        # Some losses have the head outside, and call the rest alone.
+        # Some losses compute the head themselves and call only the rest of the model.
         backbone = None if compiled or counter.tokens.encodes else backbone_of(inner)
         if backbone is not None:
             hooks.backbone = weakref.ref(backbone)
@@ -86,10 +86,10 @@ class ForwardCounter:
             self._take_over(one, outer)
         by_us, attached = (self, hooks.model), hooks.attached
         if backbone is not None and not hooks.has_head and hooks.weights is None:
-            outer = [backbone]  # of which a forward pass of the training's own may make any number
+            outer = [backbone]  # the training's own forward pass may call it any number of times
         elif backbone is not None and (tower is not None or hooks.weights is not None):
             outer.append(backbone)
-        elif backbone is not None:  # a hook less in each pass
+        elif backbone is not None:  # saves a hook in each pass
             attached.before(backbone, hooks.enter_backbone, by_us)
         for one in outer:
             attached.before(one, enter, by_us)
@@ -102,14 +102,14 @@ class ForwardCounter:
             attached.before(encoder, hooks.see_encoder, by_us)
 
     def _take_over(self, module: Any, counted: list[Any]) -> None:
-        """Have no other counter count the passes of `module`, such as that of a Trainer before this one."""
+        """Detach other counters from `module`, such as that of an earlier Trainer."""
         for hook in list(getattr(module, "_forward_pre_hooks", {}).values()):
             other, attached = getattr(hook, "counted_by", None) or (None, lambda: None)
             if isinstance(other, ForwardCounter):
                 theirs = attached()
                 other.detach()
                 if theirs is not None and all(theirs is not one for one in counted):
-                    # It is around what is counted now, or beside it.
+                    # The other's model contains what is counted now, or shares parts with it.
                     other._hooks.attached.before(theirs, other._leave_out_pass, (other, other._hooks.model))
 
     def detach(self) -> None:
@@ -118,29 +118,29 @@ class ForwardCounter:
         self._hooks.forget()
 
     def leave_out(self, phase: str, words: str) -> None:
-        """Declare in words which work of `phase` is not counted."""
+        """Declare work of `phase` that is not counted, in words."""
         self._left_out.add(phase, words)
 
     @property
     def left_out(self) -> dict[str, list[str]]:
-        """For the fact `not_counted`."""
+        """The fact `not_counted`: texts by phase."""
         return self._left_out.by_phase
 
     @property
     def saw_documents(self) -> bool:
-        """The documents within a row were seen, not only its length."""
+        """Whether the documents within rows were seen, not only the length of rows."""
         return self._hooks.counter.tokens.saw_documents
 
     def counts(self, model: Any) -> bool:
         return self._hooks.model() is model
 
     def modules(self) -> Iterable[Any]:
-        """All modules of the counted model; none where it is gone."""
+        """All modules of the counted model; none if the model is gone."""
         model = self._hooks.model()
         return () if model is None else model.modules()
 
     def settle(self, phase: str = "other") -> None:
-        """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
+        """Declare the sums on the device, and unsettled work in `phase`. Waits for the device."""
         self._hooks.leave_out_unseen()
         self.settle_phase(phase)
         self.sessions.settle()
@@ -154,7 +154,7 @@ class ForwardCounter:
         self.sessions.settle_phase(phase)
 
     def declare(self, facts: Mapping[str, Any]) -> None:
-        """Declare what the model is from now on: to another session, if passes were counted of what it was before."""
+        """Declare the facts of the model from now on, in another session if passes were counted under other facts."""
         if self._hooks.state is not None:
             self._hooks.state.keep()
         self._hooks.watch.restart()
@@ -165,7 +165,7 @@ class ForwardCounter:
         self.sessions.trained.count_step()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, such as one that is pickled with what holds the counter, is attached to nothing."""
+        """A copy, for instance one pickled with its owner, is attached to nothing."""
         return ForwardCounter, (silent(),)
 
     def _leave_out_pass(self, *_: object) -> None:

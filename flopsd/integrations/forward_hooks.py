@@ -1,7 +1,7 @@
-"""What is counted of the forward passes of one model, as the hooks on its modules are called.
+"""Count the forward passes of one model in the hooks on its modules.
 
-Only shapes are read, which needs no synchronisation with the device. What depends on the content of tensors, such as
-padding, is summed on the device and read later.
+Only shapes are read, which needs no synchronisation with the device. Counters that depend on the content of tensors,
+such as padding, are summed on the device and read later.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _GIVEN = "passes with weights that are given for the pass (torch.func.functional
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
-# Arguments of which a pass without a cache depends by their shapes alone, or not at all, and beside a mask.
+# Arguments that affect a pass without a cache only by their shapes, or not at all; `_MASKED`: if there is a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
 _MASKED = _BY_SHAPE | {"position_ids"}
 
 
 class _Inside(EnteredModules):
-    """The forward pass that this thread is within: its phase, and what is counted of it when it has ended. `records`:
-    it may have a backward pass, whatever its phase is."""
+    """The forward pass that this thread is inside: its phase, and the counters to add when it has ended. `records`: it
+    may have a backward pass, in whatever phase."""
 
     phase = UNSETTLED
     open: OpenPass | None = None
@@ -52,39 +52,38 @@ class _Inside(EnteredModules):
 
 
 class ForwardHooks:
-    """Those of one model, and what a pass needs of it. Whoever attaches the hooks sets that."""
+    """The hooks of one model, and the facts about it that a pass needs; whoever attaches the hooks sets these."""
 
     def __init__(
         self, phase_of: PhaseOf, sessions: ModelSessions, leave_out: Callable[[str, str], None], *, guesses: bool
     ) -> None:
-        """`leave_out` takes a phase, and in words which of its work is not counted; the others as in
-        `ForwardCounter`."""
+        """`leave_out` takes a phase and a text on its uncounted work; the others are as in `ForwardCounter`."""
         self._phase_of, self._sessions, self._leave_out, self._guesses = phase_of, sessions, leave_out, guesses
         self.attached = AttachedHooks()
         self.counter = PassCounter()
-        self.model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
+        self.model: Callable[[], Any] = lambda: None  # weak, so that the model is freed with its owner
         self.backbone: Callable[[], Any] = lambda: None
-        self.state: ModelState | None = None  # what may change between passes, where a change can be declared
-        self.weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
-        self.has_head = True  # known to compute it in each pass as a whole
-        self.repeats = False  # a pass counts what another with the same names and shapes of arguments counted
-        self._was_compiled = False  # after it was attached
-        self.failed = False  # after an error nothing is counted any more
+        self.state: ModelState | None = None  # the changeable state of the model, if a change can be declared
+        self.weights: WeightPasses | None = None  # for a model whose architecture flopsd does not read
+        self.has_head = True  # each pass of the whole model computes the head once
+        self.repeats = False  # passes with the same names and shapes of arguments count the same
+        self._was_compiled = False  # the model was compiled after it was attached
+        self.failed = False  # nothing is counted after an error
         self._inside = _Inside()
         self._passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
         self.watch = RecomputationWatch(self._see_recomputation)
-        self.layers: LayerWatch | None = None  # of a model that is not compiled
-        self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
-        self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
-        self._of_device: tuple[Any, Deferred] = (None, [])  # and what depends on the content of tensors
-        self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
-        # Of a pass that passed the weights outside of training mode: it was training if a backward pass comes of it.
+        self.layers: LayerWatch | None = None  # for a model that is not compiled
+        self._pairs_beyond = 0  # uncounted pairs with empty places of caches of a fixed size
+        self._passing: dict[str, int] | None = None  # counters of the current pass
+        self._of_device: tuple[Any, Deferred] = (None, [])  # and its counters that depend on the content of tensors
+        self._phase = self._recorded = "other"  # phase of the last pass, and of the last that recorded gradients
+        # A pass outside training mode, counted by weights, was training if a backward pass follows it.
         self._perhaps_trains = False
         self._waiting: Callable[[str], None] | None = None
-        self._sees_backbone = False  # when it has passed alone
+        self._sees_backbone = False  # the backbone was called on its own
 
     def forget(self) -> None:
-        """Whoever attached the hooks removed them. What was counted is kept."""
+        """Remove the hooks. The counters are kept."""
         self.attached.remove()
         self.watch.end()
         self.watch.restart()
@@ -101,7 +100,7 @@ class ForwardHooks:
         self._sees_backbone = False
 
     def leave_out_unseen(self) -> None:
-        """Declare which work the hooks could not see."""
+        """Declare the work that the hooks could not see."""
         if self.attached.any_removed or (self.weights is not None and self.weights.hooks.any_removed):
             self._leave_out("train", HOOKS_GONE)
         if self._was_compiled:
@@ -109,7 +108,7 @@ class ForwardHooks:
         self._leave_out_pairs()
 
     def settle_phase(self, phase: str) -> None:
-        """Count what waits for more of its pass; `phase` is that of what has none yet."""
+        """Count the work that waits for the rest of its pass. `phase`: for work that has no phase yet."""
         self._take_weights()
         self._count_without_backward(all_of_them=True)
         if encoded := self.counter.encoded:
@@ -119,14 +118,14 @@ class ForwardHooks:
 
     def enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         if torch.compiler.is_compiling():  # `model` was compiled after it was attached
-            self._was_compiled = True  # torch.compile repeats this for each pass
+            self._was_compiled = True  # the compiled code repeats this in each pass
             return
         if arguments and isinstance(arguments[0], torch.nn.Module):
-            return  # no pass: TRL runs a method of its trainer within the wrappers' hooks, which calls the backbone
+            return  # not a pass: TRL runs a method of its trainer inside the wrapper's hooks; it calls the backbone
         inside = self._inside
         if inside.enter(model):
             self._drop(inside)
-        # Continuous batching has rows of many lengths in one.
+        # Continuous batching has sequences of many lengths in one row.
         if inside.depth > 1 or self.failed or "read_index" in named:
             return
         self._try(self._count, model, arguments, named)
@@ -167,18 +166,18 @@ class ForwardHooks:
         self._sessions.now.add_tensors(phase, found.get("tokens", 0), unpadded, deferred)
 
     def enter_backbone(self, backbone: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        """As `enter`, of a module within which nothing is counted and no phase needed."""
+        """Like `enter`, for a module inside which nothing is counted and no phase is needed."""
         inside = self._inside
         if torch.compiler.is_compiling() or inside.depth:
             return
         self.enter(backbone, arguments, named)
         inside.depth = 0
-        if inside.open is not None and not self._sees_backbone:  # a hook less, where a model is called as a whole
+        if inside.open is not None and not self._sees_backbone:  # saves a hook if only the whole model is called
             self._sees_backbone = True
             self.attached.after(backbone, self._leave_backbone)
 
     def _drop(self, inside: _Inside) -> None:
-        """The pass that goes on in this thread ended with an error: which part of it ran is not known."""
+        """Drop the pass of this thread, which ended with an error: it is not known which part of it ran."""
         one, inside.open = inside.open, None
         if one is not None:
             self._leave_out(one[0].phase or "other", ENDED)
@@ -188,7 +187,7 @@ class ForwardHooks:
             self.leave(backbone, arguments, output)
 
     def _take_weights(self) -> None:
-        """Declare what passed the weights, also outside of a forward pass of the model, such as in a backward pass."""
+        """Declare the products with weights, also those outside a forward pass of the model, as in a backward pass."""
         if self.weights is None:
             return
         forward, backward = self.weights.take()
@@ -201,9 +200,10 @@ class ForwardHooks:
                 self._declare(phase, found)
 
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
-        """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
+        """Count the passes that can no longer have a backward pass; `all_of_them`: also those that may still have
+        one."""
         for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
-            # A frozen model records gradients for something else: a backward pass may have begun at a hook's state.
+            # A frozen model may pass gradients to other modules: a backward pass may have begun at an inner state.
             passes = self.state is not None and not self.state.trains_any and one[0].phase in (UNSETTLED, "other")
             if one[0].phase != "train" and not can_have_one and not passes:
                 one[0].add(*one[1:])
@@ -211,7 +211,7 @@ class ForwardHooks:
                 self._count_perhaps(one)
 
     def _count_perhaps(self, one: OpenPass) -> None:
-        """Count a pass of which it is not known which gradients it has, if any."""
+        """Count a pass that has unknown gradients, or none."""
         counted, *tensors = one
         if self._sessions.has_facts:
             counted.add_to(self._sessions.perhaps_trained(counted.tally), "train", *tensors)
@@ -222,13 +222,13 @@ class ForwardHooks:
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         if arguments:
             named = {**dict(zip(names_of(model.__class__), arguments, strict=False)), **named}
-        cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now
+        cache = named.get("past_key_values", named.get("cache"))  # its names before transformers 5 and since
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
         mask, key = named.get("attention_mask"), None
         if self._passes.open:
             self._count_without_backward()
-        if self.model() is None:  # the wrapper of its adapters is gone, and what was in it still passes
+        if self.model() is None:  # the wrapper of its adapters is gone, and the inner model is still called
             self.model = weakref.ref(model)
             self.state = None if self.state is None else self.state.of(model)
         if self.state is not None:
@@ -237,7 +237,7 @@ class ForwardHooks:
             self._watch_recomputation(records=records)
             if self.layers is not None:
                 self._watch_layers(self.layers, self.state, records=records)
-            # Training without dropout, or an evaluation that records for nothing.
+            # Training without dropout, or an evaluation that records gradients needlessly.
             if self._guesses and phase in (UNSETTLED, "other") and records and self.state.trains_any:
                 phase = "train"
         tally = self._sessions.now
@@ -266,7 +266,7 @@ class ForwardHooks:
         tokens = found.get("tokens", 0)
         if past is not None and (longest := fixed_length(cache)) is not None:
             if not past:
-                self._leave_out_pairs()  # of the sequences before
+                self._leave_out_pairs()  # those of earlier sequences
             pairs = found.get("target_square_pairs", found.get("square_pairs", 0))
             self._pairs_beyond += found.get("target_tokens", tokens) * longest - pairs
         padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
@@ -275,7 +275,7 @@ class ForwardHooks:
         by_shape = _BY_SHAPE if mask is None else _MASKED
         if key is not None and phase != UNSETTLED and by_shape.issuperset(named) and isinstance(ids, torch.Tensor):
             tally.remember(key, one)
-        if self.weights is not None:  # together with what passes the weights, when the pass is over
+        if self.weights is not None:  # counted with the products of weights, when the pass is over
             self._passing, self._of_device = found, (unpadded, deferred)
             self._perhaps_trains = self._guesses and records and phase in (UNSETTLED, "other")
             self.weights.begin()
@@ -296,7 +296,7 @@ class ForwardHooks:
         self.repeats = self.repeats and self.counter.by_shape
 
     def _watch_layers(self, watch: LayerWatch, state: ModelState, *, records: bool) -> None:
-        if watch.hooks:  # left from a pass whose end was not seen
+        if watch.hooks:  # left by a pass whose end was not seen
             watch.end(failed=True)
         if watch.next_is_watched(records=records):
             watch.begin(state.lists())
@@ -304,12 +304,12 @@ class ForwardHooks:
                 self._leave_out("train", _GIVEN)
 
     def _see_layers_left_out(self) -> None:
-        self.layers = None  # it is known now
+        self.layers = None  # once found, the watch is over
         self._sessions.see_layers_left_out()
         self._leave_out("train", LAYERS)
 
     def _see_recomputation(self) -> bool:
-        """Part of the model passes in a backward pass: whether it is no pass of the whole, which is counted."""
+        """A module ran in a backward pass. Return False if it is inside a pass of the whole model, which is counted."""
         if self._inside.depth or self._inside.open is not None:
             return False
         self._try(self._sessions.see_recomputation)
@@ -343,7 +343,7 @@ class ForwardHooks:
             one[2].extend(deferred)
             return
         phase = self._inside.phase
-        if not self._inside.depth:  # generation has images pass before the rest
+        if not self._inside.depth:  # generation runs the tower before the rest
             phase = self._phase_of(model, False)
         tally = self._sessions.now
         count = tally.hold if deferred else tally.count
@@ -357,14 +357,14 @@ class ForwardHooks:
             self._fail()
 
     def _leave_out_pairs(self) -> None:
-        """Declare what the sequences in a cache of a fixed size left of it, once they have ended: with all of its
-        places taken, as many pairs are counted as were computed."""
+        """After the sequences in a cache of a fixed size have ended, declare that pairs with its empty places were not
+        counted. If the sequences filled the cache, as many pairs were counted as computed."""
         if self._pairs_beyond > 0:
             self._leave_out("generate", _FIXED)
         self._pairs_beyond = 0
 
     def _fail(self) -> None:
-        """After an exception."""
+        """Stop counting after an exception."""
         log.exception(_STOPS)
         self.failed = True
         with suppress(Exception):

@@ -1,4 +1,4 @@
-"""For how many tokens a forward pass computes the head: see `flopsd.core.architecture.head_work`."""
+"""Count the tokens for which a forward pass computes the head: see `flopsd.core.architecture.head_work`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 _IGNORED_LABEL = -100
-_COMPACTS = ("cuda", "xpu")  # where TRL's fused loss skips tokens without a label
+_COMPACTS = ("cuda", "xpu")  # devices on which TRL's fused loss skips tokens without a label
 Defer = Callable[[str, Any], None]
 
 
 def backbone_of(model: Any) -> Any:
-    """The part of a language model before its head, which some losses call on its own; None where it has no such."""
+    """The part of a language model before its head, which some losses call on its own; None if it has no such part."""
     backbone = getattr(model, "base_model", None)
     try:
         embeddings = model.get_output_embeddings()
@@ -25,8 +25,8 @@ def backbone_of(model: Any) -> Any:
 
 
 def head_work(tokens: int, rows: int, named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
-    """Counters of a pass of `tokens` in `rows` rows. `defer` takes what depends on the content of tensors: a counter
-    and a tensor of one element."""
+    """The counters of a pass of `tokens` in `rows` rows. `defer` takes a counter that depends on the content of
+    tensors, and its value as a tensor of one element."""
     if named.get("fused_lm_head"):
         return _fused(tokens, named, defer)
     keep = named.get("logits_to_keep", named.get("num_logits_to_keep"))
@@ -36,7 +36,7 @@ def head_work(tokens: int, rows: int, named: Mapping[str, Any], defer: Defer) ->
 
 
 def _fused(tokens: int, named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
-    """TRL's fused loss: no logits of the last token of a row, unless its labels are shifted already."""
+    """TRL's fused loss: it computes no logits for the last token of a row, unless the labels are shifted already."""
     shifted = named.get("shift_labels")
     labels = named["labels"][..., 1:] if shifted is None else shifted
     without = tokens - labels.numel()

@@ -1,5 +1,5 @@
-"""Counts what passes the image tower of a model: rows, and the pairs of its attention. By shapes; what is in the grids
-of images of any size is summed on their device.
+"""Count the rows that pass through the image tower of a model, and the pairs of its attention: by shapes; for images of
+any size, by their grids, which are summed on the device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flopsd.integrations.head_counter import Defer
 
 @dataclass(frozen=True, slots=True)
 class ImageCounter:
-    """How the images of one model are counted. `has_tower`: whether they pass a module within it, and text the rest."""
+    """Counts the images of one model. `has_tower`: images pass through a part of the model, text through the rest."""
 
     images: Images
     has_tower: bool
@@ -28,20 +28,20 @@ class ImageCounter:
 
     @classmethod
     def of(cls, base: Any) -> ImageCounter | None:
-        """None for a model that reads no images, or whose configuration flopsd does not read."""
+        """A counter for `base`; None if the model takes no images, or flopsd cannot read its configuration."""
         config = getattr(base, "config", None)
         if not hasattr(config, "to_dict"):
             return None
         try:
             model: Model = read_model(config_of(base))
-        except Exception:  # noqa: BLE001 (whatever is in it; why it is not read is stated where it is declared)
+        except Exception:  # noqa: BLE001 (any fault in it; the declaration states the reason)
             return None
         if model.images is None:
             return None
         return cls(model.images, tower_of(base) is not None, model.reads_text, model.compares)
 
     def of_model(self, arguments: tuple[Any, ...], named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
-        """Counters of a pass of the whole model, without what its tower counts. That no image passed is known too."""
+        """The counters of a pass of the whole model, without those of its tower: a pass without images counts zero."""
         found = {"images": 0, "patches": 0} if self.has_tower else self.of_tower(arguments, named, defer)
         if self.compares:
             texts, pixels = _tensor(arguments, named, 0, "input_ids"), _tensor(arguments, named, 1, "pixel_values")
@@ -50,7 +50,7 @@ class ImageCounter:
         return found
 
     def of_tower(self, arguments: tuple[Any, ...], named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
-        """Counters of a pass of the tower. Empty for inputs of a shape that flopsd does not know."""
+        """The counters of a pass of the tower; empty for inputs of an unknown shape."""
         pixels = _tensor(arguments, named, 0, "pixel_values", "hidden_states")
         grid = _tensor(arguments, named, 1, "grid_thw")
         if pixels is None:
@@ -64,22 +64,22 @@ class ImageCounter:
         return {"images": count, "patches": count * rows, "patch_square_pairs": count * rows * rows}
 
     def _of_grid(self, pixels: Any, grid: Any, defer: Defer) -> dict[str, int]:
-        """Patches of images and videos of any size one behind the other; `grid` has frames, height and width of each
-        in patches. Each frame attends to itself."""
+        """The counters of concatenated images and videos of any size. `grid`: the frames, height and width of each, in
+        patches. Each frame attends to itself."""
         images = self.images
         defer("images", grid[:, 0].sum())
         defer("patch_square_pairs", (grid[:, 0] * (grid[:, 1] * grid[:, 2]) ** 2).sum())
         if images.window_side is not None:
             merge = isqrt(images.merge)
             side = images.window_side // merge
-            cells = grid[:, 1:] // merge  # windows consist of what becomes one token
+            cells = grid[:, 1:] // merge  # windows consist of groups of patches that become one token
             squares = (cells // side) * side**2 + (cells % side) ** 2
             defer("patch_window_pairs", (grid[:, 0] * squares[:, 0] * squares[:, 1]).sum() * merge**4)
         return {"patches": int(pixels.shape[0])}
 
 
 def tower_of(base: Any) -> Any:
-    """The outermost module that was made of the configuration of images; None where the model has no such part."""
+    """The outermost module built from the configuration of images; None if the model has no such part."""
     inner = getattr(base.config, "vision_config", None)
     if inner is None:
         return None

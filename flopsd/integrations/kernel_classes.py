@@ -1,4 +1,4 @@
-"""The class of a kernel by its name, and what a window saw of each device by class."""
+"""The class of a kernel by its name, and the kernels of each device in a window, by class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.autograd import DeviceType
 from flopsd.core.kernel_windows import LAUNCHES_OF, NS_OF
 
 _RULES = Path(__file__).parent / "kernel_classes.json"
-_MAX_NAMES = 4096  # kept with their class; a process launches some hundred
+_MAX_NAMES = 4096  # names cached with their class; a process launches a few hundred
 
 
 class KernelClasses:
-    """The rules of kernel_classes.json. A name that none is found in is of the class `other`."""
+    """The rules of kernel_classes.json. A name that matches no rule has the class `other`."""
 
     def __init__(self) -> None:
         rules = json.loads(_RULES.read_text(encoding="ascii"))["rules"]
@@ -33,7 +33,7 @@ class KernelClasses:
         return found
 
     def seen(self, events: Iterable[Any], window_ns: int) -> Mapping[int, dict[str, int]]:
-        """Counters by number of the device, of Kineto's events. A record longer than the window is none of it."""
+        """The counters of Kineto's events by device number. A record longer than the window does not belong to it."""
         found: dict[int, dict[str, int]] = {}
         for event in events:
             if event.device_type() != DeviceType.CUDA or _is_range(event):
@@ -47,6 +47,6 @@ class KernelClasses:
 
 
 def _is_range(event: Any) -> bool:
-    """Whether it is a range that the training named, with kernels in it; PyTorch before 2.6 does not say."""
+    """Whether an event is a range that the training named, not a kernel; PyTorch before 2.6 does not show it."""
     asked = getattr(event, "is_user_annotation", None)
     return asked is not None and bool(asked())

@@ -1,12 +1,12 @@
-"""Sees which kernels a training runs, in short windows that PyTorch's own profiler opens, and declares them by class.
+"""Record the kernels of a training in short windows of PyTorch's own profiler, and declare them by class.
 
     windows = KernelWindows(client)
     for batch in batches:
         with windows.step():
             ...
 
-A window is one step, once in ten minutes at most, and seldomer where windows would take more than 0.5 % of the time.
-There is none while another profiler is at work. It never raises an error in the training.
+A window is one step, at most once in ten minutes, and less often if windows would take more than 0.5 % of the time.
+There is none while another profiler runs. Nothing here raises an error in the training.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from flopsd.integrations.operator_sessions import DeviceSessions
 log = logging.getLogger("flopsd.client")
 FIRST_SECONDS, EVERY_SECONDS = 120.0, 600.0
 MOST_OF_THE_TIME_PPM = 5_000
-PART_NS = 200_000_000  # after so long a window ends with a part of the step
+PART_NS = 200_000_000  # a window of at least this length may end with a part of a step
 OLDEST_CUDA = (12, 6)  # before it, PyTorch's profiler can crash a process that replays CUDA graphs
 _SECOND_NS = 1_000_000_000
-# Tools that trace through CUPTI themselves, which serves one at a time, or have PyTorch's profiler do so.
+# Variables of tools that trace through CUPTI, which serves one client at a time, or through PyTorch's profiler.
 _OTHER_TOOLS = ("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID", "KINETO_USE_DAEMON")
 _PHASES = frozenset(phase.value for phase in Phase)
 _ENTRANCES = ("_prepare_profiler", "_enable_profiler")
@@ -51,8 +51,8 @@ class _Window:
 
 
 class KernelWindows:
-    """Declares to `client` the kernels of sampled windows. `sessions`: those that an `OperatorCounter` of the same
-    client declares devices with. `profile` makes the profiler of a window: for tests, where there is no GPU."""
+    """Declares the kernels of sampled windows to `client`. `sessions`: the sessions of an `OperatorCounter` of the same
+    client. `profile` makes the profiler of a window: for tests without a GPU."""
 
     def __init__(
         self, client: Any, *, sessions: DeviceSessions | None = None, first_seconds: float = FIRST_SECONDS,
@@ -64,13 +64,13 @@ class KernelWindows:
         self._classes: KernelClasses | None = None
         self._window: _Window | None = None
         self._pid = os.getpid()
-        self.ended: str | None = None  # a code: why there are no more windows
+        self.ended: str | None = None  # the reason code if there are no more windows
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """One step of the training; a window where one is due."""
+        """One step of the training, in a window if one is due."""
         self.begin_step()
-        yield  # an error leaves the window to the next step: to end it waits for the device, which may hang
+        yield  # after an error the next step ends the window: ending it waits for the device, which may hang
         self.end_step()
 
     def begin_step(self) -> None:
@@ -79,30 +79,30 @@ class KernelWindows:
             return
         try:
             if os.getpid() == self._pid:
-                self._leave()  # of a step that an error ended
+                self._leave()  # the window of a step that an error ended
                 if self._window is None and self._now_ns() >= self._next_ns:
                     self._begin()
         except Exception:  # noqa: BLE001 (logged there)
             self._end("window_did_not_open")
 
     def end_part(self) -> None:
-        """A part of a step is over, as with accumulated gradients: end a window that is long enough."""
+        """After a part of a step, as with accumulated gradients: end the window if it is long enough."""
         if (window := self._window) is not None and self._now_ns() - window.began_ns >= PART_NS:
             self.end_step()
 
     def end_step(self) -> None:
-        """End the window and declare what it saw."""
+        """End the window and declare its kernels."""
         window = self._window
         if window is None or window.thread != threading.get_ident() or os.getpid() != self._pid:
             return
         try:
-            if not is_capturing():  # else waiting for the device would spoil the graph
+            if not is_capturing():  # waiting for the device would break the capture of the graph
                 self._close(window)
         except Exception:  # noqa: BLE001 (logged there)
             self._end("window_did_not_close")
 
     def close(self) -> None:
-        """End an open window, and declare nothing of it."""
+        """End an open window without declaring its kernels."""
         try:
             self._leave()
         except Exception:  # noqa: BLE001 (logged there)
@@ -139,7 +139,7 @@ class KernelWindows:
             self._sessions.count(torch.device("cuda", device), self._phase(), whole)
 
     def _watch(self, window: _Window) -> None:
-        """Have a profiler that the training starts meanwhile end the window first: two at a time are an error in it."""
+        """Make a profiler that the training starts end the window first: two profilers at a time raise an error."""
         for name in _ENTRANCES:
             original = window.entrances[name] = getattr(torch_profiler, name)
 
@@ -186,18 +186,18 @@ class KernelWindows:
         self.ended = code
         words = "flopsd sees no more kernels in windows: %s; the training goes on"
         log.warning(words, code, exc_info=because)
-        if (window := self._window) is not None:  # nothing may go on recording
+        if (window := self._window) is not None:  # stop recording
             with suppress(Exception):
                 self._stop(window)
 
 
 def _profile() -> Any:
-    # Below torch.profiler.profile, which marks the process as one that has a schedule of its own.
+    # Not torch.profiler.profile, which marks the process as having a profiler with a schedule.
     return torch.profiler._KinetoProfile(activities=[torch.profiler.ProfilerActivity.CUDA])
 
 
 def _another_profiler() -> bool:
-    """Whether a profiler of PyTorch is at work, or one with a schedule is waiting for its next step."""
+    """Whether a PyTorch profiler is running, or one with a schedule waits for its next step."""
     return bool(
         torch_profiler._is_profiler_enabled
         or torch.autograd._profiler_enabled()

@@ -1,4 +1,4 @@
-"""Counts the rows that pass a diffusion transformer of the package diffusers: see core/architecture/diffusion.py."""
+"""Count the rows that pass through a diffusion transformer of diffusers: see core/architecture/diffusion.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Rows = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, int]]
 
 
 def latent_rows(model: Any) -> Rows | None:
-    """What counts a forward pass of this model, from the arguments of the call; None for a model of another package. Of
-    classes that flopsd does not read it counts nothing: what their first argument means is not known."""
+    """A function from the arguments of a forward pass to its counters; None for a model of another package. For classes
+    that flopsd does not read it counts nothing: the meaning of their first argument is not known."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or not type(model).__module__.startswith("diffusers."):
         return None
@@ -24,7 +24,7 @@ def latent_rows(model: Any) -> Rows | None:
     def rows(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, int]:
         given = dict(zip(("hidden_states", "encoder_hidden_states"), arguments, strict=False))
         images, text = ({**given, **named}[one].shape for one in ("hidden_states", "encoder_hidden_states"))
-        # FLUX is given rows that the caller has cut, Stable Diffusion 3 the latents: count, channels, height, width.
+        # FLUX gets rows that the caller has cut; Stable Diffusion 3 gets latents: count, channels, height, width.
         patches = images[1] if name == FLUX else (images[-2] // patch) * (images[-1] // patch)
         sequences, length = images[0], patches + text[1]
         return {

@@ -1,5 +1,5 @@
-"""The sessions that count the passes of one model. The facts of a session hold for all of its work, so a model that is
-trained otherwise from now on, such as with other layers frozen, is counted in another session."""
+"""The sessions that count the passes of one model. The facts of a session hold for all its work, so if the model is
+trained in another way from now on, such as with other layers frozen, it is counted in another session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flopsd.integrations.phase_of import UNSETTLED, Session
 MAX_KNOWN = 1024
 MAX_STATES = 64
 MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
-# What of a model's facts may change within a run: `describe` says what it is now.
+# The facts of a model that may change within a run: `describe` returns the current ones.
 _COUNTS = ("parameters_total", "parameters_trainable")
 _CHANGING = (*_COUNTS, "method", "lora", "recomputation", "attention")
 _OF_MODEL = (*_CHANGING, "model_config", "window", "packing")
@@ -31,12 +31,12 @@ _TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} ti
 
 
 class SessionTally:
-    """One session, and work that is not declared to it yet."""
+    """One session, and the work that is not yet declared to it."""
 
     def __init__(self, client: Session) -> None:
         self.client = client
         self.on_device = DeviceSums()
-        # A pass counts what another with the same names and shapes of arguments counted.
+        # Passes by the names and shapes of their arguments: a pass with the same ones counts the same.
         self.known: dict[tuple[object, ...], PassCount] = {}
         self._count_step: Callable[[], None] | None = None
         self.has_counted = False
@@ -51,17 +51,17 @@ class SessionTally:
             self.client.count(phase, **found)
 
     def hold(self, phase: str, found: Mapping[str, int]) -> None:
-        """Count a pass when the tensors of it are read."""
+        """Add the counters of a pass when its tensors are read."""
         self.has_counted = True
         self.on_device.hold(phase, found)
 
     def count_step(self) -> None:
-        if self._count_step is None:  # asked for before, it would open the session of a model that may never pass
+        if self._count_step is None:  # made here, since it opens the session, and a model may never be called
             self._count_step = self.client.counting("train", steps=1)
         self._count_step()
 
     def remember(self, key: tuple[object, ...], one: PassCount) -> None:
-        """Count as `one`, in one call from now on, where a pass with this key comes again."""
+        """From now on, count a pass with this key like `one`, in one call."""
         if len(self.known) >= MAX_KNOWN:
             self.known.clear()
         self.known[key] = PassCount(
@@ -69,7 +69,7 @@ class SessionTally:
         )
 
     def add_tensors(self, phase: str, tokens: int, unpadded: Any, deferred: Deferred) -> None:
-        """What depends on the content of tensors. `unpadded`: of how many of these tokens are no padding, if known."""
+        """Add counters that depend on the content of tensors. `unpadded`: how many tokens are no padding."""
         if unpadded is not None:
             self.on_device.of(phase, "padding_tokens").add_rest(tokens, unpadded)
         for counter, value in deferred:
@@ -83,15 +83,15 @@ class SessionTally:
         self.on_device.move(UNSETTLED, phase)
 
     def settle(self) -> None:
-        """Declare the sums on the device. Waits for it."""
+        """Declare the sums on the device. Waits for the device."""
         for phase, counters in self.on_device.take().items():
             self.client.count(phase, **counters)
 
 
 @dataclass(slots=True)
 class PassCount:
-    """What `tally` counts of a pass, and of all like it. `count` counts `found` in `phase`; `padded`: some tokens may
-    be padding."""
+    """The counters `found` of a pass, and of all passes like it, in `tally`. `count` adds them in `phase`; `padded`:
+    some tokens may be padding."""
 
     tally: SessionTally
     phase: str
@@ -114,20 +114,20 @@ class PassCount:
 
 
 class ModelSessions:
-    """By the facts of the model that were declared to them."""
+    """The sessions of one model, by the facts declared to each."""
 
     def __init__(self, client: Any) -> None:
-        """`client`: a Session, which opens others where it shows its `facts`."""
+        """`client`: a Session; if it has `facts`, it can open other sessions."""
         self._client = client
-        # Of the model as it was described last, and as it was in the last pass with gradients.
+        # The sessions of the model as last described, and as of the last pass with gradients.
         self.now = self.trained = SessionTally(client)
         self.all = [self.now]
         self._by_facts: dict[str, SessionTally] = {}
-        self._by_state: dict[object, SessionTally] = {}  # to describe a large model takes as long as some of its layers
+        self._by_state: dict[object, SessionTally] = {}  # describing a large model takes as long as some of its layers
         self._perhaps: dict[SessionTally, SessionTally] = {}
 
     def go_back(self, state: object, *, trains: bool) -> bool:
-        """Whether the model was described in this `state` before: what passes it now belongs to that session."""
+        """Return to the session in which the model was described in this `state`; False if it never was."""
         if (known := self._by_state.get(state)) is None:
             return False
         self.now = known
@@ -135,8 +135,8 @@ class ModelSessions:
         return True
 
     def describe_again(self, model: Any, state: object, *, trains: bool, changed: Set[str]) -> None:
-        """What passes `model` from now on, in this `state`, belongs to the session of its facts now. `changed`: which
-        of `recomputation` and `attention` are others than before; else they are what was declared."""
+        """Describe `model` in its new `state`; from now on its passes belong to the session of these facts. `changed`:
+        which of `recomputation` and `attention` differ from before; the others stay as declared."""
         before = _facts(self.now.client)
         described = describe(model, None)
         found = {name: value for name, value in described.items() if name in (*_CHANGING, "not_counted")}
@@ -145,17 +145,17 @@ class ModelSessions:
         if "model_config" in kept:
             kept["model_config"] = _with_sizes(kept["model_config"], described.get("model_config") or {})
         first = _facts(self._client).get("method")
-        if found.get("method") is None:  # all weights: as it was declared, if that is what it was
+        if found.get("method") is None:  # all weights are trained: keep a declared method that trains all
             found["method"] = first if first in (None, *_ALL_WEIGHTS) else Method.FULL
         elif found["method"] is Method.PARTIAL and first == Method.PRETRAINING:
-            found["method"] = first  # that not all are trained follows from their number
+            found["method"] = first  # the number of trained parameters shows that not all are trained
         self._declare({**kept, **found}, trains=trains)
         if len(self._by_state) >= MAX_STATES:
             self._by_state.clear()
         self._by_state[state] = self.now
 
     def declare(self, facts: Mapping[str, Any]) -> None:
-        """What is true of the model from now on. Parameters that cannot be counted are as many as before."""
+        """Declare the facts of the model from now on. Parameter counts that are not known stay as before."""
         self._by_state.clear()
         self._declare(facts, trains=True)
 
@@ -169,7 +169,7 @@ class ModelSessions:
             self._by_facts.setdefault(_key(before), self.now)
             self.now = self._opened(given)
         else:
-            if is_other:  # it may have been that of another state
+            if is_other:  # the session may have been that of another state
                 self._by_state.clear()
             self.now.client.declare(**given)
             self._perhaps.clear()
@@ -177,21 +177,21 @@ class ModelSessions:
 
     @property
     def has_facts(self) -> bool:
-        """Whether what is declared can be seen, and other sessions be opened."""
+        """Whether the declared facts can be read, and other sessions opened."""
         return hasattr(self._client, "facts")
 
     @property
     def has_no_recomputation(self) -> bool:
-        """Whether the model is declared to compute nothing again."""
+        """Whether the model is declared not to recompute anything."""
         return _facts(self.now.client).get("recomputation") == Recomputation.NONE
 
     def see_recomputation(self) -> None:
-        """Some of it is computed again, though no session says so."""
+        """Correct sessions that declare no recomputation: part of the model is recomputed."""
         self._correct("recomputation", Recomputation.NONE, Recomputation.SELECTIVE)
 
     def see_layers_left_out(self) -> None:
-        """Some pass did not run all layers that the configuration has, each once: of none is it known any more which it
-        ran. A field that no reader models has no figure made of it."""
+        """Some pass did not run each layer of the configuration once, so it is no longer known of any pass which layers
+        it ran. Add a field to the configurations that no reader knows, so that no figure is made from them."""
         for one in self.all:
             config = _facts(one.client).get("model_config")
             if isinstance(config, Mapping):
@@ -199,7 +199,7 @@ class ModelSessions:
         self._know_again()
 
     def see_window_cache(self) -> None:
-        """A pass that records gradients goes on from a cache that keeps no more than the window."""
+        """Correct the kernel: a pass that records gradients continues from a cache that keeps only the window."""
         self._correct("attention", "eager", "eager_with_window_cache")
 
     def _correct(self, name: str, before: str, now: str) -> None:
@@ -209,11 +209,11 @@ class ModelSessions:
         self._know_again()
 
     def _know_again(self) -> None:
-        """Facts were corrected."""
+        """Rebuild the keys of the sessions after facts were corrected."""
         self._by_facts = {key and _key(_facts(one.client)): one for key, one in self._by_facts.items()}
 
     def perhaps_trained(self, tally: SessionTally) -> SessionTally:
-        """Where a pass belongs of which no backward pass was seen, and that `tally` would count if it had one."""
+        """The tally for a pass without a visible backward pass that `tally` would count if it had one."""
         if (found := self._perhaps.get(tally)) is not None:
             return found
         facts = _facts(tally.client)
@@ -234,7 +234,7 @@ class ModelSessions:
     def _opened(self, facts: Mapping[str, Any]) -> SessionTally:
         key = _key(facts)
         if key not in self._by_facts and len(self.all) >= MAX_SESSIONS:
-            # One for all the rest, of which not much is certain.
+            # One session for all other facts, which declares little.
             key, uncertain = "", (*_CHANGING, *_NOT_COPIED)
             facts = {name: value for name, value in facts.items() if name not in uncertain}
             facts |= {"method": Method.PARTIAL, "not_counted": {"train": [_TOO_MANY]}}
@@ -250,7 +250,7 @@ def _facts(client: Session) -> dict[str, Any]:
 
 
 def _with_sizes(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with as many layers as the model runs `now`, and its vocabulary."""
+    """`config` with the number of layers that the model runs `now`, and its current vocabulary."""
     found = dict(config)
     for name, value in config.items():
         if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
@@ -267,7 +267,7 @@ def _with_sizes(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def _key(facts: Mapping[str, Any]) -> str:
-    """The facts of the model as a daemon reads them."""
+    """A key of the model's facts, as a daemon reads them."""
     found: dict[str, Any] = {}
     for name in _OF_MODEL:
         with suppress(ValueError, TypeError):

@@ -1,6 +1,6 @@
-"""What decides which products a pass of a model has beside its arguments, and may change between two passes: which
-parameters are trained, which layers are computed again, which adapters are active, how many layers there are, how large
-the vocabulary is, which kernel computes attention, whether modules were replaced. Content is not read."""
+"""The state of a model that, with the arguments, determines the products of a pass, and that may change between passes:
+trained parameters, recomputed layers, active adapters, the number of layers, the size of the vocabulary, the attention
+kernel, replaced modules. Content is not read."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ State = tuple[bytes, bytes, object, tuple[object, ...], int]
 
 
 class ModelState:
-    """Of one model. Flags of parameters and layers, in their order."""
+    """The state of one model: flags of its parameters and layers, in their order."""
 
     def __init__(self, model: Any) -> None:
         self._model: Callable[[], Any] = weakref.ref(model)
-        # Weak, so that a parameter that was replaced, such as by a shard of it, is freed.
+        # Weak, so that a replaced parameter is freed, for instance after sharding.
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
-        # Modules in whose place others came: their parameters may live on, such as in the optimizer.
+        # Modules with parameters, to notice replaced ones: their parameters may live on, for instance in the optimizer.
         self._holders: list[Callable[[], Any]] = []
         self._gone: list[object] = []
         self._adapted: list[Callable[[], Any]] = []
-        self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds one, and its name
-        self._configs: list[dict[str, Any]] = []  # with a number of layers, of which some models run so many alone
-        self._elements = 0  # of all parameters: others than before may have come in the place of some that are gone
+        self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds a list, and its name
+        self._configs: list[dict[str, Any]] = []  # with a number of layers: some models run only so many of theirs
+        self._elements = 0  # of all parameters: parameters of another size may have replaced some
         self._kept: State = (b"", b"", (), (), 0)
         self._kept_names: object = None
         self.keep()
 
     @property
     def key(self) -> tuple[State, object]:
-        """All that is compared, to know it again."""
+        """Everything that is compared, as a key."""
         return self.now(), self._names()
 
     def now(self) -> State:
-        """Parameters that are trained, layers that are computed again in the backward pass, and adapters."""
+        """The current state: trained parameters, recomputed layers, adapters, layers and number of elements."""
         if self._gone:
             self._find()
         for _ in range(2):
-            with suppress(AttributeError):  # one is gone
+            with suppress(AttributeError):  # a module or parameter is gone
                 return (
                     bytes([one().requires_grad for one in self._parameters]),
                     bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
@@ -56,12 +56,11 @@ class ModelState:
         return b"", b"", (), (), 0
 
     def adapters(self) -> object:
-        """Which adapters the first layer of PEFT uses: PEFT switches all of them together."""
+        """The adapters that the first PEFT layer uses: PEFT switches all layers together."""
         return tuple([_adapters(one()) for one in self._adapted])
 
     def layers(self) -> tuple[object, ...]:
-        """How many layers there are, how many of them the model runs, the size of its vocabulary, and by which kernel
-        attention is computed."""
+        """The number of layers, how many of them the model runs, its vocabulary size and its attention kernel."""
         return (
             tuple([len(getattr(one(), "_modules", {}).get(name) or ()) for one, name in self._lists]),
             tuple([(str(one.get(_LAYERS)), str(one.get(_VOCABULARY))) for one in self._configs]),
@@ -69,26 +68,26 @@ class ModelState:
         )
 
     def lists(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Those of layers: the module that holds one, and of its layers those that the model runs for certain."""
+        """The lists of layers: the module that holds each, and those of its layers that the model must run."""
         for one, name in self._lists:
             if (holder := one()) is not None and (layers := getattr(holder, name, None)):
                 sizes = getattr(getattr(holder, "config", None), "__dict__", {})
                 yield holder, list(layers)[: sizes.get(_LAYERS)]
 
     def of(self, model: Any) -> ModelState:
-        """The same of `model`, of which it was so far that of a wrapper."""
+        """The same state for `model`, after it was that of a wrapper around `model`."""
         found = ModelState(model)
         found._kept, found._kept_names = self._kept, self._kept_names
         return found
 
     def has_changed(self, *, trains: bool) -> bool:
-        """Whether it is other than what was kept. A pass without gradients differs by the names of the adapters alone,
-        which may be switched off meanwhile."""
+        """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters and
+        the layers count: adapters may be switched off for it."""
         return bool(self._gone) or (self.now() != self._kept if trains else self._names() != self._kept_names)
 
     def keep(self, *, is_known: bool = False) -> frozenset[str]:
-        """Keep what it is now. The model may have other modules now, such as adapters, unless it `is_known`. Which
-        facts have changed, of those that a training may have declared otherwise than the model shows them."""
+        """Keep the current state. Unless it `is_known`, the model may have new modules, such as adapters. Return
+        which of `recomputation` and `attention` changed: a training may have declared other facts than it shows."""
         if not is_known:
             self._find()
         _, checkpointed, _, layers, _ = self._kept
@@ -98,12 +97,12 @@ class ModelState:
 
     @property
     def trains_any(self) -> bool:
-        """Whether any parameter was trained when it was kept."""
+        """Whether any parameter was trained in the kept state."""
         return any(self._kept[0])
 
     @property
     def is_given_weights(self) -> bool:
-        """Whether a pass has others in the place of parameters, as `torch.func.functional_call` puts them there."""
+        """Whether other tensors stand in place of parameters now, as in `torch.func.functional_call`."""
         held = (one for module in self._holders for one in getattr(module(), "_parameters", {}).values())
         return any(one is not None and not isinstance(one, Parameter) for one in held)
 
@@ -121,7 +120,7 @@ class ModelState:
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
         self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
-        within: set[int] = set()  # lists in these are of parts of a layer, such as of experts
+        within: set[int] = set()  # modules inside layers: their lists hold parts of a layer, such as experts
         self._lists, configs = [], {}
         for one in model.modules():
             config = getattr(one, "config", None)

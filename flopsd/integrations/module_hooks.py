@@ -1,4 +1,4 @@
-"""Hooks on modules of PyTorch, which are without work in a copy of their model, and which others may remove."""
+"""Hooks on PyTorch modules. They do nothing in a copy of their model, and the training may remove them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 class Hook(functools.partial[None]):
-    """A hook that stays behind when its model is copied or pickled: the copy is not counted. `counted_by`: the counter
-    that it belongs to, with a weak reference to what that was attached to; the one that is attached last takes over."""
+    """A hook that does nothing in a copy or pickle of its model: the copy is not counted. `counted_by`: its counter,
+    and a weak reference to the object that the counter was attached to; the counter attached last takes over."""
 
     counted_by: tuple[Any, Callable[[], Any]] | None = None
 
@@ -19,7 +19,7 @@ class Hook(functools.partial[None]):
 
 
 class AttachedHook:
-    """A hook on a module or an optimizer, which others may remove. Without it no end of a pass is seen, or no pass."""
+    """A hook on a module or an optimizer. If the training removes it, passes or their ends are not seen."""
 
     __slots__ = ("_handle", "_on")
 
@@ -36,7 +36,7 @@ class AttachedHook:
 
 
 class AttachedHooks:
-    """Those that one counter has attached to modules."""
+    """The hooks that one counter has attached to modules."""
 
     def __init__(self) -> None:
         self._all: list[AttachedHook] = []
@@ -46,7 +46,7 @@ class AttachedHooks:
 
     @property
     def any_removed(self) -> bool:
-        """Whether the training removed some."""
+        """Whether the training removed any of them."""
         return any(one.was_removed for one in self._all)
 
     def before(
@@ -58,7 +58,7 @@ class AttachedHooks:
         self._all.append(AttachedHook(module, module.register_forward_pre_hook(hook, with_kwargs=True)))
 
     def after(self, module: Any, call: Callable[..., None], *, with_named: bool = False) -> None:
-        """Call `call` after each of its forward passes, also those that fail, with the output last."""
+        """Call `call` after each forward pass of the module, even one that fails, with the output as last argument."""
         handle = module.register_forward_hook(Hook(call), with_kwargs=with_named, always_call=True)
         self._all.append(AttachedHook(module, handle))
 

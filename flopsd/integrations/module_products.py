@@ -1,4 +1,4 @@
-"""How many multiply-adds of rows with weights a module of PyTorch makes in one call, by its kind and by shapes."""
+"""Count the multiply-adds of rows with weights in one call of a PyTorch module, by its kind and by shapes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-PARAMETRIZATIONS = "parametrizations"  # the name of PyTorch's part of a module that makes its weights
-Products = tuple[int, int, int]  # multiply-adds, rows, and the width of what attention may make of them
+PARAMETRIZATIONS = "parametrizations"  # the name of the submodule by which PyTorch computes a module's weights
+Products = tuple[int, int, int]  # multiply-adds, rows, and the width of attention products of the rows
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 _TRANSPOSED = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
 
 
 def counted_as(module: Any) -> Callable[[Any, Any, Any, Any], Products] | None:
-    """How the products of a known kind of module are counted; None: it is of no known kind."""
+    """The function that counts the products of a module; None for an unknown kind of module."""
     if isinstance(module, torch.nn.MultiheadAttention):
         return _of_multihead_attention
     if isinstance(module, torch.nn.RNNBase):
@@ -28,13 +28,13 @@ def counted_as(module: Any) -> Callable[[Any, Any, Any, Any], Products] | None:
         return _of_conv1d
     sizes = [getattr(module, name, None) for name in ("in_features", "out_features")]
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
-    # Quantized ones keep weights in buffers. One that holds modules, such as PEFT's, leaves the product to them.
+    # Quantized modules keep weights in buffers. A module that holds others, such as PEFT's, leaves the product to them.
     parts = any(name != PARAMETRIZATIONS for name, _ in module.named_children())
     return _of_linear if whole and not parts else None
 
 
 def makes_weights(module: Any) -> bool:
-    """Whether its weights are made of others for each pass, with products that nothing here counts."""
+    """Whether a module's weights are computed from others in each pass, with products that are not counted here."""
     parametrized = getattr(module, PARAMETRIZATIONS, {})
     made = {type(one).__name__ for of in parametrized.values() for one in of}
     by_hooks = any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
@@ -42,8 +42,8 @@ def makes_weights(module: Any) -> bool:
 
 
 def ungraded_of_recurrent(module: Any, arguments: Any, named: Any) -> tuple[int, int]:
-    """Products of an RNN without a gradient for their rows, where its input has none: those of the first layer with the
-    input. And those with the first state, for which only some kernels compute one."""
+    """Products of an RNN whose rows get no gradient: those of the first layer with the input, if the input needs none;
+    and those with the initial state, for which only some kernels compute a gradient."""
     source, rows = _input_of_recurrent(module, arguments, named)
     batch = int(source.batch_sizes[0]) if hasattr(source, "batch_sizes") else 1 if source.dim() < 3 else None
     if batch is None:
@@ -77,7 +77,7 @@ def _of_transposed(module: Any, arguments: Any, named: Any, output: Any) -> Prod
 
 
 def _of_multihead_attention(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    """Queries, keys, values and the output: `torch.nn.MultiheadAttention` uses its parameters without their modules."""
+    """Queries, keys, values and output: `torch.nn.MultiheadAttention` does not call the modules of its parameters."""
     given = [named.get(name) for name in ("query", "key", "value")]
     query, key, value = list(arguments[:3]) + given[len(arguments[:3]) :]
     width = module.embed_dim
@@ -91,19 +91,19 @@ def _of_recurrent(module: Any, arguments: Any, named: Any, output: Any) -> Produ
 
 
 def _input_of_recurrent(module: Any, arguments: Any, named: Any) -> tuple[Any, int]:
-    """Its input, a tensor or rows of several lengths, and how many rows it has."""
+    """The input of an RNN, a tensor or a packed sequence, and its number of rows."""
     given = arguments[0] if arguments else named["input"]
     source = given if isinstance(given, torch.Tensor) else given.data
     return given, source.numel() // module.input_size
 
 
 def tensors_in(arguments: Sequence[Any], named: Mapping[str, Any]) -> Iterator[Any]:
-    """Those among the arguments of a call."""
+    """The tensors among the arguments of a call."""
     return (one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor))
 
 
 def tensors_of(value: Any, depth: int = 3) -> Iterator[Any]:
-    """Those in containers too."""
+    """The tensors in a value, including those in containers up to `depth`."""
     if isinstance(value, torch.Tensor):
         yield value
     elif depth and isinstance(value, Mapping | list | tuple):

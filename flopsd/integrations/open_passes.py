@@ -1,9 +1,9 @@
-"""Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the nodes of
-autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more.
-With one a pass is training, also of a frozen model that a gradient passes on its way to something else.
+"""Keep forward passes that record gradients until it is known whether they have a backward pass: a hook on the autograd
+nodes of their logits and loss is called when one begins, and is freed with the nodes when none can begin any more.
+A pass with a backward pass is training, even that of a frozen model through which gradients pass to other modules.
 
-A backward pass may also begin elsewhere, such as at a state that a hook of the training took from within the model. A
-hook on the parameter that is furthest from the model's outputs notices a backward pass that passed none of these nodes.
+A backward pass may also begin elsewhere, for instance at an inner state that a hook of the training took. A hook on the
+parameter furthest from the model's outputs detects a backward pass that ran none of these nodes.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from flopsd.integrations.partial_backward import PartialBackward
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
 ELSEWHERE = "backward passes that begin elsewhere than at what a forward pass returned"
-OpenPass = tuple[PassCount, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
+OpenPass = tuple[PassCount, Any, Deferred]  # second: a tensor with the number of tokens that are not padding, or None
 
 
 def is_in_backward() -> bool:
-    """Whether this thread works on a backward pass."""
+    """Whether this thread is running a backward pass."""
     return graph_task is not None and graph_task() != -1
 
 
 class OpenPasses:
-    """Those of one model. `leave_out` takes in words what is not counted of their backward passes, `failed` is called
-    after an error, and `within` with a pass whose backward pass began at an inner state, or is for some gradients
-    alone: which layers have gradients is not known then."""
+    """The open passes of one model. `leave_out` takes a text on uncounted work of their backward passes. `failed` is
+    called after an error, and `within` with a pass whose backward pass began at an inner state, or is for some
+    gradients only: then it is not known which layers have gradients."""
 
     def __init__(
         self, leave_out: Callable[[str], None], failed: Callable[[], None], within: Callable[[OpenPass], None]
     ) -> None:
         self._leave_out, self._failed, self._within = leave_out, failed, within
-        # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
+        # A pass and the task of its first backward pass, if that has begun; and the hook, which only the graph keeps.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
-        self.has_begun = False  # a backward pass
+        self.has_begun = False  # whether a backward pass has
         self._partial = PartialBackward()
-        self._tasks: deque[int] = deque(maxlen=64)  # backward passes that were seen, by autograd's number
+        self._tasks: deque[int] = deque(maxlen=64)  # backward passes seen so far, by autograd's number
         self._watched: Callable[[], Any] = lambda: None  # a parameter
-        self._watch: Any = None  # the handle of the hook on it
+        self._watch: Any = None  # the handle of the hook on that parameter
 
     def follow(self, one: OpenPass, output: Any) -> bool:
-        """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
-        have none."""
+        """Wait for a backward pass from `output`, which the forward pass returned. Return False if the pass is not in
+        phase `train` and can have none."""
         ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
@@ -64,8 +64,8 @@ class OpenPasses:
         return True
 
     def take_without_backward(self, *, all_of_them: bool) -> Iterator[tuple[OpenPass, bool]]:
-        """Those that can have no backward pass any more; `all_of_them`: those too that still can, and whether each
-        can."""
+        """Remove the passes that can no longer have a backward pass, with `all_of_them` all passes; yield each, and
+        whether it can still have one."""
         for key, (state, hook) in list(self.open.items()):
             can_have_one = hook() is not None
             if all_of_them or not can_have_one:
@@ -74,14 +74,14 @@ class OpenPasses:
                 yield one, can_have_one
 
     def forget(self) -> None:
-        """Hook nothing any more outside of the graphs of passes."""
+        """Remove the hook on the watched parameter; hooks in the graphs of passes stay."""
         if self._watch is not None:
             self._watch.remove()
         self._watched, self._watch = lambda: None, None
 
     def _watch_furthest(self) -> None:
-        """Hook the furthest parameter in the graph of a pass. Layers that are computed again in the backward pass are
-        not in that graph: they have backward passes of their own."""
+        """Hook the furthest parameter in the graph of a pass. Recomputed layers are not in that graph: they have
+        backward passes of their own."""
         parameter = self._partial.furthest
         usable = parameter is not None and parameter.requires_grad and graph_task is not None
         if usable and parameter is not self._watched():
@@ -90,7 +90,7 @@ class OpenPasses:
             self._watch = parameter.register_hook(_Reached(self._reach))
 
     def _reach(self, *_: object) -> None:
-        """A backward pass reached the watched parameter. All nodes that it begins at have run by then."""
+        """A backward pass reached the watched parameter. By then all nodes where it begins have run."""
         try:
             assert graph_task is not None
             if (task := graph_task()) in self._tasks:
@@ -107,7 +107,7 @@ class OpenPasses:
             self._failed()
 
     def _begin(self, state: list[Any], *_: object, is_within: bool = False) -> None:
-        """A node of a pass has its turn in a backward pass."""
+        """A backward pass runs a hooked node of a pass."""
         try:
             one, task = state
             self.has_begun = True
@@ -134,9 +134,9 @@ class OpenPasses:
 
 
 class _Reached(functools.partial[None]):
-    """A hook on a parameter that is not copied or saved with it."""
+    """A hook on a parameter that is not copied or saved with the parameter."""
 
-    __torch_unserializable__ = True  # else PyTorch warns of each that is saved
+    __torch_unserializable__ = True  # or PyTorch would warn at each save
 
 
 def _begin_within(begin: Callable[..., None], *_: object) -> None:
@@ -144,8 +144,8 @@ def _begin_within(begin: Callable[..., None], *_: object) -> None:
 
 
 def _results(output: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Tensors that a backward pass through the whole model begins at, and inner states: of these there are lists. The
-    loss is not made of the logits that are returned where mixed precision converts these after it."""
+    """The tensors at which a backward pass through the whole model begins, and the inner states, which come in lists.
+    The loss is included: mixed precision converts the logits after it, so it is not computed from the returned ones."""
     if isinstance(output, torch.Tensor):
         return (output,), ()
     values = output.values() if isinstance(output, Mapping) else output

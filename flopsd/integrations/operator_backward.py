@@ -1,7 +1,7 @@
-"""Counts the operators of backward passes, by hooks on the nodes of the graph that autograd kept of a forward pass.
+"""Count the operators of backward passes, by hooks on the nodes of the graph that autograd kept of a forward pass.
 
-A mode that is entered before `backward` would have to be left by someone after it. Each node enters and leaves its own
-instead, so that nothing stays behind, also after an error: autograd restores the state of its thread.
+Nothing here runs after `backward` to leave a mode that was entered before it. So each node enters and leaves its own
+mode, and none is left behind, even after an error: autograd restores the state of its thread.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from flopsd.integrations.module_products import tensors_of
 from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
 MAX_NODES, MAX_OUTPUTS, MAX_NEAR = 200_000, 16, 32
-# Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
+# Nodes whose operators are not dispatched one by one: those of torch.compile and torch.cuda.make_graphed_callables.
 COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
 _MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
-# The task of autograd that this thread works on: -1 outside of a backward pass.
+# The autograd task that this thread runs: -1 outside a backward pass.
 graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
-# Which backward pass of a forward pass: the first, second, …, the outputs that it came by, each with the nodes that it
-# runs if these are not all, and whether it has gradients of its own.
+# A kind of backward pass of a forward pass: its number (first, second, …); the outputs where it begins, each with the
+# nodes that it runs, unless it runs all; and whether it records gradients itself.
 Way = tuple[int, tuple[tuple[int, bytes], ...], bool]
 _NO_OUTPUT = -1
 _sequence_number: Callable[[], int] | None = getattr(torch._C._autograd, "_get_sequence_nr", None)
@@ -36,7 +36,7 @@ _will_run: Callable[[Any], bool] | None = getattr(torch._C, "_will_engine_execut
 
 @dataclass(slots=True)
 class _Pass:
-    """A backward pass that goes on."""
+    """A running backward pass."""
 
     number: int
     counted: OperatorFlop | None
@@ -50,7 +50,7 @@ class _Pass:
 
 @dataclass(slots=True)
 class BackwardPasses:
-    """Those of one forward pass. `ended` takes what was counted, None where only its end is to be seen."""
+    """The backward passes of one forward pass. `ended` is called after each, with its counts if it was counted."""
 
     ended: Callable[[Way, OperatorFlop | None], None]
     is_counted: bool
@@ -58,25 +58,25 @@ class BackwardPasses:
 
 
 class BackwardCounter:
-    """The hooks of all passes."""
+    """Hooks the backward passes of all attached models."""
 
     def __init__(self, guard: Callable[[Callable[..., None]], Callable[..., None]], failed: Callable[[], None]) -> None:
         self._guard, self._failed = guard, failed
-        self._tracked: deque[int] = deque(maxlen=64)  # tasks that are counted, or were
+        self._tracked: deque[int] = deque(maxlen=64)  # current and recent tasks
 
     def is_tracked(self, task: int) -> bool:
         return task in self._tracked
 
     def watch(self, passes: BackwardPasses, output: Any, inputs: Any, begin: int) -> frozenset[str]:
-        """Hook what `output` was computed by from `inputs` since `begin`, a `sequence_number`: nodes from before, such
-        as of a cache that an earlier pass filled, are that pass's own. Which of `GRAPHS` are among it, where the
-        backward pass is counted."""
+        """Hook the nodes that computed `output` from `inputs` since `begin`, a `sequence_number`: earlier nodes, such
+        as those of a cache that an earlier pass filled, belong to that pass. Return which of `GRAPHS` are among them,
+        if the backward pass is counted."""
         graphs: set[str] = set()
         roots = _nodes_of(output)
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:
-            # The same two for all nodes: a thousand objects more would have Python's garbage collector look at all.
+            # All nodes share two hooks: a thousand more objects would trigger a full garbage collection in Python.
             modes: dict[int, list[CountingMode]] = {}
             enter = self._guard(functools.partial(self._enter_node, passes, modes))
             leave = functools.partial(_leave_node, modes)
@@ -105,23 +105,23 @@ class BackwardCounter:
 
     def _enter_node(self, passes: BackwardPasses, modes: dict[int, list[CountingMode]], _: Any) -> None:
         assert graph_task is not None
-        if (task := graph_task()) not in passes.tasks:  # it came by what was not an output
+        if (task := graph_task()) not in passes.tasks:  # it began at a tensor that is not an output
             self._enter_task(passes, _NO_OUTPUT)
         counted = passes.tasks[task].counted
         assert counted is not None
-        # With gradients of gradients they are enabled everywhere, and recomputation cannot be distinguished.
+        # In a backward pass with gradients of gradients they are always enabled: recomputation cannot be distinguished.
         mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
         mode.__enter__()
-        modes.setdefault(threading.get_ident(), []).append(mode)  # nodes of one thread run one within another
+        modes.setdefault(threading.get_ident(), []).append(mode)  # the nodes of a thread may run inside one another
 
 
 def _leave_node(modes: dict[int, list[CountingMode]], *_: Any) -> None:
-    if own := modes.get(threading.get_ident()):  # none where counting ended before
+    if own := modes.get(threading.get_ident()):  # none if counting has ended
         own.pop().__exit__(None, None, None)
 
 
 def _nodes_of(value: Any) -> Sequence[Any]:
-    """The nodes that made these tensors, each once, in their order."""
+    """The nodes that made the tensors in a value, each once, in order, at most MAX_OUTPUTS."""
     found: dict[Any, None] = {}
     for tensor in tensors_of(value):
         if (node := tensor.grad_fn) is not None:
@@ -132,12 +132,12 @@ def _nodes_of(value: Any) -> Sequence[Any]:
 
 
 def sequence_number() -> int:
-    """That of the next node of autograd in this thread; 0 with a PyTorch that does not show it."""
+    """The sequence number of this thread's next autograd node; 0 if PyTorch does not show it."""
     return 0 if _sequence_number is None else _sequence_number()
 
 
 def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> Iterator[Any]:
-    """The nodes that these lead to, near ones first, of those since `begin`."""
+    """The nodes that `roots` lead to, nearest first, up to `ends`, and only those made since `begin`."""
     seen, following = set(ends), deque(roots)
     while following and len(seen) < MAX_NODES:
         node = following.popleft()
@@ -149,8 +149,8 @@ def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> It
 
 
 def _chosen() -> bytes:
-    """Which nodes behind the one that begins run, where not all of the near ones do: in a pass for some gradients
-    alone, such as that of autograd.grad, which runs no leaf."""
+    """Which nodes behind the first one run, if not all of the near ones do; empty if they do. In a pass for some
+    gradients only, such as that of autograd.grad, which runs no leaf, some do not."""
     if _will_run is None:
         return b""
     node = torch._C._current_autograd_node()
@@ -160,8 +160,8 @@ def _chosen() -> bytes:
 
 
 def leaves_behind(most: int) -> Iterator[Any]:
-    """Within a hook on a node: the parameters of the leaves behind it, near ones first, of at most so many nodes. None,
-    and no more, where one of these does not run in this backward pass, which then is one for some gradients alone."""
+    """In a hook on a node: the parameters of the leaves behind it, nearest first, among at most `most` nodes. Yields
+    None and ends if one of the nodes does not run: then the backward pass is for some gradients only."""
     if _will_run is None:
         return
     for one in itertools.islice(_graph([torch._C._current_autograd_node()]), 1, most):
@@ -173,7 +173,7 @@ def leaves_behind(most: int) -> Iterator[Any]:
 
 
 def reaches(parameter: Any) -> bool:
-    """Whether the backward pass that goes on adds to the gradient of `parameter`, which is a leaf."""
+    """Whether the running backward pass adds to the gradient of `parameter`, which is a leaf."""
     assert _will_run is not None
     return _runs(torch.autograd.graph.get_gradient_edge(parameter).node) == 1
 
@@ -182,5 +182,5 @@ def _runs(node: Any) -> int:
     assert _will_run is not None
     try:
         return int(_will_run(node))
-    except RuntimeError:  # of a leaf whose gradient is handed out instead
+    except RuntimeError:  # a leaf whose gradient is returned instead
         return 2

@@ -1,10 +1,10 @@
-"""Counts the floating-point operations of the operators that a training process runs, and declares them.
+"""Count the floating-point operations of the operators that a training process runs, and declare them.
 
     counter = OperatorCounter(client)
     counter.attach(model, optimizer)
 
-The operators of a pass are seen once for each signature of its arguments; later passes of the same signature add what
-was kept, and are looked at again ever more seldom. It is software's count: a claim of the process.
+The operators of a pass are counted once for each signature of its arguments; later passes with the same signature add
+the kept counts, and are counted in full ever less often. It is software's count: a claim of the process.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
 
 @dataclass(slots=True)
 class _Root:
-    """A model that is attached."""
+    """An attached model."""
 
     signature: Signature
     phase_of: PhaseOf
-    has_threads: bool  # of its own, in which it makes nodes of autograd
+    has_threads: bool  # it makes autograd nodes in threads of its own
     kept: dict[object, Kept] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Pass:
-    """A forward pass that goes on."""
+    """A running forward pass."""
 
     root: _Root
     kept: Kept
@@ -76,7 +76,7 @@ class _Pass:
     arguments: Any
     counted: OperatorFlop | None = None
     mode: Any = None
-    begin: int = 0  # the sequence number of its first node of autograd
+    begin: int = 0  # the sequence number of its first autograd node
 
 
 class _Inside(EnteredModules):
@@ -84,8 +84,8 @@ class _Inside(EnteredModules):
 
 
 class OperatorCounter:
-    """Declares to `client` what the models that are attached to it compute, and their optimizer. `device`: the UUID of
-    the accelerator, where PyTorch does not know it; else $FLOPSD_DEVICE_UUID. `phase_of` as for `ForwardCounter`."""
+    """Declares to `client` the FLOP of attached models and optimizers. `device`: the UUID of the accelerator if PyTorch
+    does not know it, by default $FLOPSD_DEVICE_UUID. `phase_of` as for `ForwardCounter`."""
 
     def __init__(
         self, client: Any, *, device: str | None = None, phase_of: PhaseOf | None = None,
@@ -104,13 +104,13 @@ class OperatorCounter:
     def attach(
         self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
     ) -> None:
-        """Count the passes of `model` and the steps of `optimizer` from now on, beside what was attached before. The
-        model is on its device. `compiled`: torch.compile will compile it after this."""
+        """Also count the passes of `model` and the steps of `optimizer` from now on. The model must be on its device
+        already. `compiled`: torch.compile will compile it afterwards."""
         self._guarded(self._attach)(model, compiled, phase_of or self._phase_of)
         self._guarded(self._attach_optimizer)(optimizer)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, such as one that is pickled with what holds the counter, is attached to nothing."""
+        """A copy, for instance one pickled with its owner, is attached to nothing."""
         return OperatorCounter, (silent(),)
 
     def leave_out(self, words: str, phase: str = "train") -> None:
@@ -122,12 +122,12 @@ class OperatorCounter:
             self.release(one)
 
     def release(self, one: Any) -> None:
-        """Count a model or an optimizer no more."""
+        """Stop counting a model or an optimizer."""
         for handle in self._handles.pop(one, ()):
             handle.remove()
 
     def settle(self, phase: str = "other") -> None:
-        """Declare in `phase` what had none."""
+        """Declare the work without a phase in `phase`, and work that the hooks could not see."""
         self.sessions.settle(phase)
         if any(handle.was_removed for handles in self._handles.values() for handle in handles):
             self.leave_out(HOOKS_GONE)
@@ -154,7 +154,7 @@ class OperatorCounter:
             leave = torch.compiler.disable(leave)
         outer = [model]
         if not wrapped:
-            # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
+            # PEFT's forward passes bypass the hooks of the inner model; its generation bypasses those of the outer one.
             inner = model.get_base_model() if hasattr(model, "get_base_model") else model
             backbone = None if compiled else backbone_of(inner)
             outer += [one for one in (inner, backbone) if one is not None and one is not model]
@@ -168,7 +168,7 @@ class OperatorCounter:
             handles += [AttachedHook(one, one.register_forward_pre_hook(before, with_kwargs=True)), after]
 
     def _attach_optimizer(self, optimizer: Any) -> None:
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's
         if optimizer is not None and optimizer not in self._handles:
             _take_over(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(), [optimizer], self)
             handles = self._steps.attach(optimizer, (self, weakref.ref(optimizer)))
@@ -178,7 +178,7 @@ class OperatorCounter:
         self, root: _Root, after: AttachedHook, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
     ) -> None:
         if torch.compiler.is_compiling():  # `model` was compiled after it was attached
-            self._was_compiled = True  # torch.compile repeats this for each pass
+            self._was_compiled = True  # the compiled code repeats this in each pass
             return
         if after.was_removed:  # the end of the pass would not be seen
             self.sessions.say([HOOKS_GONE], "train")
@@ -202,7 +202,7 @@ class OperatorCounter:
         self._guarded(self._end)(one, output)
 
     def _drop(self, inside: _Inside) -> None:
-        """The pass that had begun in this thread ended without its hook."""
+        """Drop the pass that this thread had begun, which ended without a call of its hook."""
         one, inside.current = inside.current, None
         if one is None:
             return
@@ -215,7 +215,7 @@ class OperatorCounter:
         self._steps.leave()
         task = graph_task()
         if task != -1 and self._backward.is_tracked(task):
-            return  # computed again, in a backward pass that is counted as a whole
+            return  # recomputation in a backward pass, which is counted as a whole
         phase = root.phase_of(model, named.get("past_key_values", named.get("cache")) is not None)
         if is_capturing():
             self.sessions.say([CAPTURED], phase)
@@ -251,7 +251,7 @@ class OperatorCounter:
                 return
             self._totals.add_kept(None if is_broken else kept.to_add(), phase)
         else:
-            if output is not None:  # else it ended with an error
+            if output is not None:  # None after an error
                 kept.keep_forward(one.counted, nodes)
             self._totals.add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
@@ -266,7 +266,7 @@ class OperatorCounter:
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: OperatorFlop | None) -> None:
         if way[2]:
             self.sessions.say([_TWICE], phase)
-        if not way[1]:  # of a pass that is not looked at it would not be seen
+        if not way[1]:  # for a forward pass that is not counted in full, such a backward pass would not be seen
             self.sessions.say([_WITHIN], phase)
         if counted is not None:
             kept.keep_backward(way, counted)
@@ -289,7 +289,7 @@ class OperatorCounter:
         return guarded
 
     def _fail(self) -> None:
-        """Count nothing from now on."""
+        """Stop counting after an error."""
         if self.failed:
             return
         self.failed = True
@@ -301,11 +301,11 @@ class OperatorCounter:
 
 
 def _take_over(hooks: Iterable[Any], now: Sequence[Any], by: OperatorCounter) -> None:
-    """Have no other counter count models or optimizers with these hooks, such as that of a Trainer before this one.
-    `now`: what is counted by `by` from now on."""
+    """Make other counters, such as that of an earlier Trainer, release the models or optimizers with these hooks.
+    `now`: the objects that `by` counts from now on."""
     for hook in list(hooks):
         other, attached = getattr(hook, "counted_by", None) or (by, lambda: None)
         if other is not by and isinstance(other, OperatorCounter) and (one := attached()) is not None:
-            if all(one is not known for known in now):  # around what is counted now, or beside it
+            if all(one is not known for known in now):  # it contains what is counted now, or shares parts
                 other.leave_out(HOOKS_GONE)
             other.release(one)

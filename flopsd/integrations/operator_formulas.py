@@ -1,8 +1,8 @@
-"""Floating-point operations of one operator of PyTorch, by its schema and the shapes of its arguments.
+"""The floating-point operations of one PyTorch operator, by its schema and the shapes of its arguments.
 
-Products of matrices, convolutions and attention, a multiply-add being 2, as `torch.utils.flop_counter` counts them.
-Everything else, such as sums, norms and activations, counts nothing: it is a low end. Where a kernel may skip work,
-only what it cannot skip counts.
+Matrix products, convolutions and attention count, with 2 for a multiply-add, as in `torch.utils.flop_counter`.
+Everything else, such as sums, norms and activations, counts nothing, so the result is a lower bound. If a kernel may
+skip work, only the work that it cannot skip counts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from flopsd.integrations.module_products import tensors_in
 Named = Mapping[str, Any]  # the arguments of a call by the names of its schema
 Product = Callable[[Named, Any], int]
 _Call = Callable[[Sequence[Any], Named, Any], "Formula"]
-# Namespaces whose operators make no products, or such as are seen by themselves.
+# Namespaces whose operators have no products, or call other operators that are seen on their own.
 _WITHOUT_PRODUCTS = frozenset(
     {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functional", "c10d_functional", "_dtensor", "fsdp", "inductor",
      "rngprims", "debugprims", "streams", "bitsandbytes"}
 )  # fmt: skip
-# Operators of aten and others that make products, and have no formula here.
+# Beginnings of names in aten: operators that have products, but no formula here.
 _UNKNOWN = (
     "linalg_", "_linalg_", "fft_", "_fft_", "cholesky", "lu_", "triangular_solve", "_trilinear", "_cdist_", "_sparse_",
     "sparse_", "_transformer_encoder", "_native_multi_head", "mkldnn_rnn", "_cudnn_rnn", "miopen_", "_thnn_conv",
@@ -40,16 +40,16 @@ _CONVOLUTIONS = frozenset(
 )
 _SPARSE = frozenset(
     {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
-)  # their shape says nothing of how many elements are multiplied
+)  # the shape does not show how many elements are multiplied
 _VARLEN = "attention between documents of several lengths is counted at one pair a token"
-# Arguments of kernels of attention that say in a tensor where documents end, or how much of a cache is filled.
+# Tensor arguments of attention kernels that hold the ends of documents, or the filled length of a cache.
 _LENGTHS = re.compile("seqlen|seq_len|seqstart|seqused|cum_seq|leftpad|block_table|page_table")
 _FAST = "convolutions are not counted, since cuDNN may compute them with fewer operations"
 
 
 class Formula:
-    """What one call counts: `flop`, in words what it leaves out, and `spare`, the part of `flop` that a call of these
-    shapes without its mask would not count."""
+    """The count of one call: its `flop`, a text on uncounted work, and `spare`, the part of `flop` that a call with the
+    same shapes but without a mask would not count."""
 
     __slots__ = ("flop", "spare", "words")
 
@@ -61,14 +61,14 @@ NOTHING = Formula(0)
 
 
 def formula_of(operator: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
-    """What this call of `operator`, an OpOverload, computes."""
+    """The count of a call of `operator`, an OpOverload."""
     found = _formula(operator)
     return found if isinstance(found, Formula) else found(arguments, named, output)
 
 
-@functools.cache  # asked of every operator of a pass, some hundred different ones
+@functools.cache  # called for every operator of a pass, a few hundred different ones
 def _formula(operator: Any) -> Formula | _Call:
-    """What a call of `operator` computes, or how that follows from its arguments."""
+    """The count of any call of `operator`, or a function that computes it from the arguments of a call."""
     schema = operator._schema
     space, _, name = schema.name.partition("::")
     name = name.rstrip("_")  # in place
@@ -84,7 +84,7 @@ def _formula(operator: Any) -> Formula | _Call:
         of = [next((one for one in (word, word[0]) if one in names), "") for word in ("query", "key", "value")]
         if all(of):
             return functools.partial(_attention_of, name, schema, of)
-    if (registered := flop_registry.get(operator._overloadpacket)) is not None:  # what a newer PyTorch knows
+    if (registered := flop_registry.get(operator._overloadpacket)) is not None:  # newer PyTorch registers more
         return lambda arguments, named, output: Formula(int(registered(*arguments, **named, out_val=output)))
     return NOTHING if space in _WITHOUT_PRODUCTS else unknown
 
@@ -120,8 +120,7 @@ def _two(first: str, second: str) -> Product:
 
 
 def _grouped(of: Named, _: Any) -> int:
-    """Rows of several matrices, one behind the other: `offs` has where each ends, and behind the last nothing is
-    computed."""
+    """Concatenated rows of several matrices: `offs` has the end of each; rows after the last end are not computed."""
     ends = of["offs"]
     left, right = ([int(size) for size in of[name].shape] for name in ("self", "mat2"))
     if ends is None:
@@ -129,13 +128,13 @@ def _grouped(of: Named, _: Any) -> int:
     rows = int(ends[-1].item()) if ends.numel() else 0
     if len(left) == 2 and len(right) == 3:  # tokens by experts
         return 2 * min(rows, left[0]) * left[1] * right[2]
-    if len(left) == 2:  # the gradient of the experts: the tokens are what is summed over
+    if len(left) == 2:  # the gradient of the experts: the sum is over tokens
         return 2 * left[0] * min(rows, left[1]) * right[1]
     return 2 * left[1] * left[2] * min(rows, right[-1])
 
 
 def _of_output(of: Named, output: Any) -> int:
-    """A matrix whose packed shape does not show its size."""
+    """A product with a packed matrix, whose shape does not show its size."""
     return 2 * int(output.numel()) * int(next(iter(of.values())).shape[-1])
 
 
@@ -162,8 +161,8 @@ _PRODUCTS: Mapping[str, Product] = {
     "_weight_int4pack_mm_for_cpu": _of_output,
     "_weight_int4pack_mm_with_scales_and_zeros": _of_output,
     "_weight_int8pack_mm": _of_output,
-    "_linear_pointwise": _of_output,  # of mkldnn
-    "gemv_4bit": _four_bits,  # of bitsandbytes, as its other products of 4-bit weights: these are products of floats
+    "_linear_pointwise": _of_output,  # mkldnn
+    "gemv_4bit": _four_bits,  # bitsandbytes: its products with 4-bit weights are products of floats
     "gemm_4bit": _four_bits,
 }
 
@@ -172,17 +171,17 @@ def _convolution(name: str, of: Named, output: Any) -> Formula:
     source, weight, transposed = of.get("input", of.get("self")), of["weight"], bool(of.get("transposed"))
     filters, steps = weight.shape[2:], of.get("stride") or (1,)
     if source.device.type != "cpu" and prod(filters) > 1 and all(step == 1 for step in steps):
-        return Formula(0, _FAST)  # Winograd's and Fourier's ways need steps of 1
+        return Formula(0, _FAST)  # Winograd's and Fourier's algorithms need a stride of 1
     if name != "convolution_backward":
         return Formula(conv_flop_count(source.shape, weight.shape, output.shape, transposed))
-    # Both products have as many as the forward pass: each element of a filter, at each place of it.
+    # Each of the two gradients has as many products as the forward pass: each element of a filter at each position.
     forward = conv_flop_count(source.shape, weight.shape, of["grad_output"].shape, transposed)
     return Formula(forward * sum(of["output_mask"][:2]))
 
 
 def _attention(name: str, of: Named, query: Any, key: Any, value: Any) -> Formula:
-    """Attention by one kernel: queries with keys, and weights with values; its backward pass computes the first again,
-    and two products of gradients for each."""
+    """Attention in one kernel: queries with keys, and weights with values. Its backward pass computes the first product
+    again, and two products of gradients for each of the two."""
     first_heads = name.startswith("_scaled_dot_product")
     words: str | None = None
     lengths = [value for name_, value in of.items() if _LENGTHS.search(name_) and isinstance(value, torch.Tensor)]
@@ -204,12 +203,12 @@ def _attention(name: str, of: Named, query: Any, key: Any, value: Any) -> Formul
 
 
 def _pairs(of: Named, length: int, others: int) -> int:
-    """Pairs of a query and a key that no kernel can skip. Where they differ in number, causal masks are aligned at
-    either end: the fewer of both."""
+    """The pairs of a query and a key that no kernel can skip. If there are more keys than queries or fewer, causal
+    masks may be aligned at either end: the fewer pairs of both count."""
     causal = bool(of.get("is_causal") or of.get("causal") or of.get("custom_mask_type"))
     sides = [of.get("window_size_left"), None if causal else of.get("window_size_right")]
     reach = [side + 1 for side in sides if side is not None and side >= 0]
-    reach += [of["window_size"]] if of.get("window_size") else []  # here with the query's own place
+    reach += [of["window_size"]] if of.get("window_size") else []  # this one includes the query's own position
     if not causal and not reach:
         return length * others
     rows = min(length, others)

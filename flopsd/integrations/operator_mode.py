@@ -1,6 +1,6 @@
-"""Sees each operator that PyTorch dispatches, and adds up what it computes. Tensors pass through unchanged.
+"""A dispatch mode that adds up the FLOP of each operator that PyTorch dispatches. Tensors pass through unchanged.
 
-Within regions of torch.compile it sees what the compiled code calls, and the compilation does not see it.
+In regions of torch.compile it sees the calls of the compiled code, and does not affect the compilation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flopsd.integrations.module_products import tensors_of
 from flopsd.integrations.operator_formulas import formula_of
 
 MAX_WORDS = 16
-# Results on which Python may decide what runs next, and products of as many rows as a tensor says.
+# Operators whose results Python may use to decide what runs next, and products whose row count is in a tensor.
 _READS = frozenset(
     {"_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "unique_dim", "_unique", "_unique2",
      "unique_consecutive", "unique_dim_consecutive", "_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"}
@@ -35,15 +35,15 @@ Device = Any  # a torch.device
 
 
 class OperatorFlop:
-    """What operators computed: FLOP by device and tensor-core format (None: of none), and those of recomputation."""
+    """The FLOP of operators, by device and tensor-core format (None: not on tensor cores), and those recomputed."""
 
     def __init__(self) -> None:
         self.flop: dict[tuple[Device, str | None], int] = defaultdict(int)
         self.again: dict[Device, int] = defaultdict(int)
         self.spare: list[tuple[Device, str | None, int, bool]] = []  # of `flop`: see `Formula`
         self.words: set[str] = set()
-        self.reads_content = False  # so that another pass of these shapes may run other operators
-        self.captured = False  # into a CUDA graph, not all that ran was seen
+        self.reads_content = False  # so another pass with these shapes may run other operators
+        self.captured = False  # some operators were captured into a CUDA graph: the counts are incomplete
         self._lock = threading.Lock()  # a backward pass has a thread for each device
 
     def add(self, device: Device, format_: str | None, flop: int, spare: int, *, again: bool) -> None:
@@ -55,7 +55,7 @@ class OperatorFlop:
                 self.spare.append((device, format_, spare, again))
 
     def without_spare(self) -> OperatorFlop:
-        """What passes of these shapes count whether they have masks or not."""
+        """The counts that passes with these shapes have whether or not they have masks."""
         found = OperatorFlop()
         found.flop.update(self.flop)
         found.again.update(self.again)
@@ -74,7 +74,7 @@ class OperatorFlop:
         return sum(self.flop.values())
 
     def by_device(self) -> dict[Device, dict[str, int]]:
-        """Counters as a training process declares them."""
+        """The counters that a training process declares."""
         found: dict[Device, dict[str, int]] = {}
         for (device, _), flop in self.flop.items():
             counters = found.setdefault(device, {"operator_flop": 0})
@@ -85,8 +85,8 @@ class OperatorFlop:
 
 
 class CountingMode(TorchDispatchMode):
-    """Adds to `counted` until it is left. `again`: all of it is recomputation; `backward`: what runs with gradients
-    enabled is. `failed` is called for an error in counting, which the operator is not affected by."""
+    """Adds to `counted` until the mode is left. `again`: all of it is recomputation; `backward`: operators that run
+    with gradients enabled are. `failed` is called after an error in counting, which does not affect the operator."""
 
     supports_higher_order_operators = True
 
@@ -98,7 +98,7 @@ class CountingMode(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        return True  # else torch.compile would run eagerly what it is to compile
+        return True  # otherwise torch.compile would run everything eagerly
 
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         named = named or {}
@@ -106,7 +106,7 @@ class CountingMode(TorchDispatchMode):
         if kind is _Kind.HIGHER_ORDER:
             return self._of_higher_order(operator, arguments, named)
         if types and any(hasattr(one, "__tensor_flatten__") for one in types):
-            return NotImplemented  # a distributed or quantized tensor calls operators on its parts, which come here
+            return NotImplemented  # a distributed or quantized tensor calls operators on its parts: these are counted
         if types and any(issubclass(one, FakeTensor) for one in types):
             return operator(*arguments, **named)  # computes shapes only
         if kind is _Kind.QUESTION:
@@ -126,7 +126,7 @@ class CountingMode(TorchDispatchMode):
     def _count(self, operator: Any, kind: _Kind, arguments: Any, named: Mapping[str, Any], output: Any) -> None:
         if kind is _Kind.READ or (kind is _Kind.INDEX and any(_is_mask(one) for one in arguments[1])):
             self._counted.reads_content = True
-        if is_capturing():  # nothing is computed yet, and nothing may be read of the device
+        if is_capturing():  # nothing is computed yet, and the device must not be read
             self._counted.captured = True
             return
         found = formula_of(operator, arguments, named, output)
@@ -163,7 +163,7 @@ class _Kind(Enum):
     OTHER = "any other"
 
 
-@functools.cache  # asked of every operator of a pass, some hundred different ones
+@functools.cache  # called for every operator of a pass, a few hundred different ones
 def _kind(operator: Any) -> _Kind:
     if isinstance(operator, torch._ops.HigherOrderOperator):
         return _Kind.HIGHER_ORDER
@@ -171,7 +171,7 @@ def _kind(operator: Any) -> _Kind:
     if name.startswith("sym_") or name in _QUESTIONS:
         return _Kind.QUESTION
     has_kernel = functools.partial(torch._C._dispatch_has_kernel_for_dispatch_key, operator.name())
-    # Of some there is a kernel beside, such as of silu_backward, with other results in the last bits. None multiplies.
+    # Some, such as silu_backward, also have a kernel, whose results differ in the last bits. None of these multiplies.
     if has_kernel("CompositeImplicitAutograd") and not any(map(has_kernel, _BACKENDS)):
         return _Kind.MADE_OF_OTHERS
     if name in _READS:
@@ -180,7 +180,7 @@ def _kind(operator: Any) -> _Kind:
 
 
 def _format(tensor: Any) -> str | None:
-    """The format in which tensor cores multiply, by the type of an operator's first argument."""
+    """The format in which tensor cores multiply, by the type of an operator's first tensor; None for others."""
     dtype = tensor.dtype
     if dtype is torch.float32:
         reduced = tensor.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"

@@ -1,4 +1,4 @@
-"""Declares what operators computed, one session for each device, in the names that NVML has for devices."""
+"""Declare the FLOP of operators, in one session per device, with NVML's names of devices."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _STEP_PPM = 10_000
 
 
 def device_uuid(device: Device) -> str | None:
-    """As NVML names the accelerator; None of any other device, and where it is not known."""
+    """NVML's UUID of an accelerator; None for other devices, and if it is not known."""
     if device.type != "cuda" or torch.version.hip is not None:
         return None
     properties = torch.cuda.get_device_properties(device)
     uuid = getattr(properties, "uuid", None)
     name = None if uuid is None else ("MIG-" if " MIG " in properties.name else "GPU-") + str(uuid)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    # CUDA gives a process one instance, which may be named in short. Of one, older drivers give the GPU's UUID.
+    # CUDA gives a process one MIG instance. Its name may be abbreviated, and older drivers report the GPU's UUID.
     return visible if visible.startswith("MIG-") and not (name or "").startswith(visible) else name
 
 
 class DeviceSessions:
-    """The session of `client` is the first device's. `device`: the UUID of the one that all work is of, whatever
-    PyTorch says: for stand-ins and tests on a CPU."""
+    """The sessions by device; that of `client` is the first device's. `device`: the UUID to declare for all work,
+    whatever PyTorch reports: for stand-ins and tests on a CPU."""
 
     def __init__(self, client: Any, device: str | None = None, *, declares_precision: bool = True) -> None:
         self._client, self._device = client, device or os.environ.get(DEVICE_VARIABLE) or None
@@ -54,7 +54,7 @@ class DeviceSessions:
             counters()
 
     def adding(self, counted: OperatorFlop, phase: str) -> list[Callable[[], None]]:
-        """Functions that each add what one device computed."""
+        """Functions that each add the counts of one device."""
         by_uuid: dict[str, dict[str, int]] = {}
         for device, counters in counted.by_device().items():
             if (uuid := self._uuid(device)) is not None:
@@ -64,12 +64,12 @@ class DeviceSessions:
         return [self._session(uuid).counting(phase, **counters) for uuid, counters in by_uuid.items()]
 
     def count(self, device: Device, phase: str, counters: Mapping[str, int]) -> None:
-        """Count in the session of `device`, if its name is known."""
+        """Count in the session of `device`, if its UUID is known."""
         if (uuid := self._uuid(device)) is not None:
             self._session(uuid).count(phase, **counters)
 
     def settle(self, phase: str) -> None:
-        """Declare in `phase` what had none."""
+        """Declare the work without a phase in `phase`."""
         unsettled, self._unsettled = self._unsettled, {}
         for uuid, counters in unsettled.items():
             self._session(uuid).count(phase, **counters)
@@ -77,7 +77,7 @@ class DeviceSessions:
             self.say(words, phase)
 
     def say(self, words: Iterable[str], phase: str) -> None:
-        """Declare what is not counted in `phase`."""
+        """Declare work of `phase` that is not counted, in words."""
         known = self._words[phase]
         if known.issuperset(words) or len(known) >= MAX_LEFT_OUT:
             return
@@ -86,7 +86,7 @@ class DeviceSessions:
             session.declare(**self._left_out())
 
     def see_formats(self, counted: OperatorFlop) -> None:
-        """Declare the shares of tensor-core formats, as the types of operators show them."""
+        """Declare the shares of tensor-core formats, by the types of the operators' tensors."""
         for (_, name), flop in counted.flop.items():
             if name is not None:
                 self._formats[name] += flop

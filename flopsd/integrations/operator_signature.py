@@ -1,5 +1,5 @@
-"""What determines which operators a forward pass runs: the shapes and types of its arguments, and the state of model
-and PyTorch. Content is not read."""
+"""The facts that determine which operators a forward pass runs: the shapes and types of its arguments, and the state of
+the model and of PyTorch. Content is not read."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.token_counter import past_length
 
 MAX_ITEMS, MAX_DEPTH = 1024, 6
-_IGNORED = frozenset({"num_items_in_batch"})  # another number in each step, which divides the loss
-# Not looked into: their types say enough. What PyTorch makes of a float has the same shapes.
+_IGNORED = frozenset({"num_items_in_batch"})  # a divisor of the loss, different in each step
+# Only the type counts: the value of a float, for instance, does not change the shapes in PyTorch.
 _OPAQUE = (float, complex, bytes, torch.dtype, torch.device, torch.Generator)
 
 
 class UnseenError(Exception):
-    """An argument may hold tensors that are not found."""
+    """An argument may hold tensors that cannot be found."""
 
 
 class Signature:
-    """Of the passes of one model."""
+    """Makes the signatures of one model's passes."""
 
     def __init__(self, model: Any) -> None:
         self._state = ModelState(model)
 
     def of_pass(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[object, ...]:
-        """Raises UnseenError."""
+        """The signature of a pass. Raises UnseenError."""
         grads = torch.is_grad_enabled()
         found = _Arguments()
         return (
@@ -41,12 +41,12 @@ class Signature:
         )  # fmt: skip
 
     def checkpoints(self) -> bool:
-        """Whether any layer is computed again."""
+        """Whether any layer is recomputed in the backward pass."""
         return any(self._state.now()[1])
 
 
 class _Arguments:
-    """Those of one pass. Objects are looked into, such as a batch that is a dataclass, and the graph of a library."""
+    """The arguments of one pass. The attributes of objects count, such as those of a dataclass or a library's graph."""
 
     def __init__(self) -> None:
         self._left = MAX_ITEMS

@@ -1,4 +1,4 @@
-"""Counts the operators of an optimizer's steps, such as the products of Muon or Shampoo."""
+"""Count the operators of an optimizer's steps, such as the products of Muon or Shampoo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLOSURE = "steps of an optimizer with a closure"
 
 
 class _Current(threading.local):
-    """The step that goes on in this thread."""
+    """The running step of this thread."""
 
     kept: Kept | None = None
     counted: OperatorFlop | None = None
@@ -28,15 +28,15 @@ class _Current(threading.local):
 
 
 class _Seen:
-    """What the steps of one optimizer computed, by which of its parameters had a gradient; the latter only where steps
-    have products at all."""
+    """The counts of one optimizer's steps. If its steps have products at all, they are kept by the set of parameters
+    with a gradient."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, Kept] = {}
         self._has_products = False
 
     def of_step(self, optimizer: Any) -> Kept | None:
-        """None: of too many kinds."""
+        """The counts for a step like this; None if there are too many kinds of steps."""
         self._has_products = self._has_products or any(one.forward and one.forward.flop for one in self._kept.values())
         key = b""
         if self._has_products:
@@ -47,7 +47,7 @@ class _Seen:
 
 
 class OptimizerSteps:
-    """The steps that go on; they are training."""
+    """Counts the steps of optimizers, in the phase `train`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class OptimizerSteps:
         self._current = _Current()
 
     def attach(self, optimizer: Any, counted_by: tuple[Any, Any]) -> list[Any]:
-        """Handles of the hooks on a torch.optim.Optimizer; none on any other. `counted_by`: see `Hook`."""
+        """Hook a torch.optim.Optimizer and return the handles; none for any other object. `counted_by`: see `Hook`."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             return []
         begin = Hook(self._guard(functools.partial(self._begin, _Seen())))
@@ -68,7 +68,7 @@ class OptimizerSteps:
         return [optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(Hook(self._end))]
 
     def leave(self) -> None:
-        """Leave a step's mode, also where the step raised an error that was caught."""
+        """Leave a step's mode, even if the step raised an error that was caught."""
         mode, self._current.mode = self._current.mode, None
         if mode is not None and _get_current_dispatch_mode() is mode:
             mode.__exit__(None, None, None)
@@ -90,7 +90,7 @@ class OptimizerSteps:
             current.mode.__enter__()
 
     def _end(self, *_: Any) -> None:
-        self.leave()  # also after an error in counting
+        self.leave()  # even after an error in counting
         kept, self._current.kept = self._current.kept, None
         if kept is not None:
             self._add(kept)
@@ -99,7 +99,7 @@ class OptimizerSteps:
         if (counted := self._current.counted) is None:
             self._totals.add_kept(kept.to_add(), "train")
             return
-        # An optimizer may compute some products in some steps only, by a number that nothing shows.
+        # An optimizer may compute some products only in some steps, by a counter that is not visible.
         counted.reads_content = counted.reads_content or bool(counted.flop)
         kept.keep_forward(counted)
         self._totals.add_counted(kept, counted, "train")

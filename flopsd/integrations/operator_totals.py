@@ -1,4 +1,4 @@
-"""What each pass of a kind computed, kept for the passes of the same kind that follow."""
+"""Keep the counts of one pass of a kind for the passes of the same kind that follow."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ LEAST = "passes of one shape ran different operators: the least that was seen is
 
 @dataclass(slots=True)
 class Kept:
-    """Of passes with one signature: their operators, and those of their backward passes."""
+    """The counts of passes with one signature, and of their backward passes."""
 
     forward: OperatorFlop | None = None
     backward: dict[Way, OperatorFlop] = field(default_factory=dict)
     passes: int = 0
-    is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
-    is_wanted: bool = False  # the next pass is to be counted in full
+    is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more can be seen
+    is_wanted: bool = False  # count the next pass in full
     words: set[str] = field(default_factory=set)
-    # Nodes of autograd that passes had which were looked at: the fewest and the most. 0: not known, or none.
+    # The fewest and the most autograd nodes of passes that were counted in full. 0: not known, or none.
     _nodes: tuple[int, int] = (0, 0)
-    # By backward pass, None for the forward pass: how often what was kept was added since a pass was looked at last,
-    # and what may have been too much of that.
+    # By kind of backward pass, None for the forward pass: how often the kept counts were added since a pass was last
+    # counted in full, and the FLOP that may have been added too much.
     _added: dict[Way | None, int] = field(default_factory=dict)
     _owed: dict[Way | None, int] = field(default_factory=dict)
 
     def next_is_counted(self) -> bool:
-        """Whether the pass that begins is counted in full: the first, the second, and ever more seldom others, to see
-        that nothing changed. More of them where Python reads results, and may decide by them."""
+        """Whether to count the beginning pass in full: the first, the second, and others ever less often, to see
+        changes; more of them if Python reads results, on which it may decide."""
         self.passes += 1
         number = self.passes
         wanted, self.is_wanted = self.is_wanted, False
@@ -49,7 +49,7 @@ class Kept:
         return number == 2 or self.forward.reads_content or (number.bit_length() - 1) % 3 == 0  # 8, 64, 512
 
     def to_add(self, way: Way | None = None) -> OperatorFlop | None:
-        """What a pass adds that is not looked at. Nothing, until what was too much in those before is made up for."""
+        """The counts to add for a pass that is not counted in full; None until earlier excess is made up for."""
         kept = self.forward if way is None else self.backward[way]
         if kept is not None and (owed := self._owed.get(way)):
             self._owed[way] = max(0, owed - kept.total)
@@ -58,8 +58,8 @@ class Kept:
         return kept
 
     def may_be_more_than(self, nodes: int) -> bool:
-        """Whether a pass with so many nodes of autograd, which is not looked at, may compute less than those that were:
-        it left layers out. Where experts are chosen by content, passes differ by some nodes."""
+        """Whether a pass with so many autograd nodes, which is not counted in full, may compute less than the kept
+        counts: it skipped layers. If experts are chosen by content, passes differ by a few nodes."""
         fewest, most = self._nodes
         return not self.is_fixed and 0 < nodes < fewest and fewest - nodes >= most - fewest
 
@@ -82,7 +82,7 @@ class Kept:
 
     def _less(self, before: OperatorFlop | None, now: OperatorFlop, reads_content: bool) -> OperatorFlop:
         self.words |= now.words
-        if reads_content:  # such as whether a mask masks anything, without which a kernel skips half of the pairs
+        if reads_content:  # for instance whether a mask masks anything; if not, a kernel skips half of the pairs
             now = now.without_spare()
         if now.captured:
             self.is_fixed = True
@@ -98,11 +98,11 @@ class Kept:
 
 
 class OperatorTotals:
-    """Adds up what was counted in full, and what was kept."""
+    """Adds up the counts of passes that were counted in full, and kept counts for the others."""
 
     def __init__(self, sessions: DeviceSessions) -> None:
         self.sessions = sessions
-        self._lock = threading.RLock()  # a backward pass has threads of its own
+        self._lock = threading.RLock()  # backward passes have threads of their own
         self._adding: dict[tuple[int, str], tuple[OperatorFlop, list[Callable[[], None]]]] = {}
         self._templates_seen = 0
 
@@ -128,7 +128,7 @@ class OperatorTotals:
             add()
 
     def _has_templates(self) -> bool:
-        """Whether torch.compile generated products itself, which no operator shows."""
+        """Whether torch.compile has generated kernels for products since the last call, which no operator shows."""
         cache = getattr(sys.modules.get("torch._inductor.codecache"), "PyCodeCache", None)
         modules = list(getattr(cache, "modules", ()))
         new, self._templates_seen = modules[self._templates_seen :], len(modules)

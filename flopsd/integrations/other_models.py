@@ -1,12 +1,12 @@
-"""Counts the models that work beside the trained one: a reference, a reward model, a teacher, a critic.
+"""Count the models that run alongside the trained one: a reference, a reward model, a teacher, a critic.
 
-Each has a session of its own, with its role, which is opened at its first forward pass:
+Each has its own session, with its role, which is opened at the model's first forward pass:
 
     counter = count_other_model(client, teacher, "teacher")
     ...
     counter.settle()
 
-`OtherModels` finds those of a Trainer, whose callbacks are not handed them.
+`OtherModels` finds those of a Trainer, which does not pass them to its callbacks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _ROLES = (
 
 
 class _ModelSession:
-    """The session of another model. It opens and declares at the first pass, as the model is then."""
+    """The session of another model. At the first pass it opens, and declares the model as it is then."""
 
     def __init__(self, client: Client, model: Any, role: Role) -> None:
         self._beside, self._role = client, role
         self._model: Callable[[], Any] = weakref.ref(model)
         self._client: Client | None = None
-        self._unsent: dict[str, object] = {}  # what was declared before
+        self._unsent: dict[str, object] = {}  # facts declared before the session opened
 
     @property
     def current_phase(self) -> str | None:
@@ -65,24 +65,24 @@ class _ModelSession:
 
 
 def count_other_model(client: Client, model: Any, role: str, phase_of: PhaseOf | None = None) -> ForwardCounter:
-    """Count the forward passes of `model`, which has the role `role` beside the model that `client` is for. `role` is
-    one of `flopsd.core.declarations.Role`; ValueError for any other. `phase_of` as for `ForwardCounter`."""
+    """Count the forward passes of `model`, which runs alongside the trained model of `client`. `role`: one of
+    `flopsd.core.declarations.Role`. `phase_of` as for `ForwardCounter`. Raises ValueError for an unknown role."""
     counter = ForwardCounter(_ModelSession(client, model, Role(role)), phase_of)
-    # A graph that torch.compile makes of a model calls the outer module's hooks only.
+    # In a model that torch.compile has compiled, only the hooks of the outer module are called.
     counter.attach(model, compiled=hasattr(model, "_orig_mod"))
     return counter
 
 
 class OtherModels:
-    """Those that a Trainer holds, found among its attributes and among the arguments of its constructor."""
+    """The other models of a Trainer, found among its attributes and the arguments of its constructor."""
 
     def __init__(self, client: Client, phase_of: PhaseOf, operators: OperatorCounter | None = None) -> None:
         self._client, self._phase_of, self._operators = client, phase_of, operators
         self._counters: list[ForwardCounter] = []
-        self.not_counted: list[str] = []  # those that could not be attached to
+        self.not_counted: list[str] = []  # texts about models that cannot be counted
 
     def find(self, trained: Any) -> None:
-        """Count all models that the calling Trainer holds by now, but for `trained` and its parts."""
+        """Count all models that the calling Trainer holds now, except `trained` and its parts."""
         known = {id(module) for module in trained.modules()} if isinstance(trained, torch.nn.Module) else set()
         known |= {id(part) for counter in self._counters for part in counter.modules()}
         for name, found in _models_in(_held_by_trainer()):
@@ -110,7 +110,7 @@ class OtherModels:
 
 
 def _facts(model: Any, role: Role) -> dict[str, Any]:
-    """What describes a model beside the trained one; how it is trained only where it is."""
+    """The facts of another model; those about its training only if it is trained, as a critic is."""
     facts = describe(model, None)
     trained = ("method", "parameters_trainable", "recomputation", "framework")
     return {name: value for name, value in facts.items() if role is Role.CRITIC or name not in trained}
@@ -121,9 +121,9 @@ def _role_of(name: str) -> Role:
 
 
 def _held_by_trainer() -> Iterator[tuple[str, Any]]:
-    """Attributes of the Trainer that called its callbacks, and local names of its methods that run now. A Trainer hands
-    its callbacks neither itself nor its other models. Its constructor calls them before it has set those as attributes,
-    and may use them before it calls them again."""
+    """The attributes of the Trainer that called its callbacks, and the local variables of its running methods. A
+    Trainer passes its callbacks neither itself nor its other models. Its constructor calls the callbacks before it has
+    set the models as attributes, and may use the models before the next callback."""
     frame, trainer = sys._getframe(1), None
     while frame is not None:
         names = frame.f_locals
@@ -145,7 +145,7 @@ def _models_in(names: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _apart(model: Any, known: set[int]) -> Iterator[Any]:
-    """The model, or what it holds beside `known` modules, such as a loss with a decoder of its own."""
+    """The model; if it contains `known` modules, its other parts, such as a decoder of its own in a loss."""
     if id(model) in known or not any(True for _ in model.parameters()):
         return
     if known.isdisjoint(id(module) for module in model.modules()):
@@ -156,7 +156,7 @@ def _apart(model: Any, known: set[int]) -> Iterator[Any]:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model within the wrappers of DeepSpeed and DDP, which call it as a module."""
+    """The model inside the wrappers of DeepSpeed and DDP, which call it as a module."""
     while isinstance(inner := getattr(model, "module", None), torch.nn.Module):
         model = inner
     return model

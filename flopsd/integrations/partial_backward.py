@@ -1,5 +1,5 @@
-"""Whether a backward pass is for some gradients alone, such as `backward(inputs=…)` of some layers: it leaves nodes of
-the graph out, and with them products that a whole backward pass has."""
+"""Detect backward passes for some gradients only, such as `backward(inputs=…)` with some layers: they skip nodes of the
+graph, and with them products that a whole backward pass has."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Leaf = Callable[[], Any]  # weak
 
 
 class PartialBackward:
-    """Of one model's backward passes. To look at all nodes of a large graph takes milliseconds: that is done in the
-    passes 1, 2, 4, 8, …, and in all once one left nodes out which the others do not show. Those look whether the
-    parameter nearest to their begin is reached, and one of those furthest from it."""
+    """Checks one model's backward passes. Checking all nodes of a large graph takes milliseconds: this is done in
+    passes 1, 2, 4, 8, …, and in all passes once one skipped nodes that the short check had missed. The short check is
+    whether the pass reaches the parameter nearest to its begin, and one of those furthest from it."""
 
     def __init__(self) -> None:
         self._passes = 0
         self._looks_at_all = False
         self._near: Leaf = lambda: None
-        # None: not known. A pass may have some of them alone in its graph, such as one without images.
+        # None: not known. The graph of a pass, such as one without images, may contain only some of them.
         self._far: tuple[Leaf, ...] | None = None
 
     @property
     def furthest(self) -> Any:
-        """Of the parameters of the graph that was looked at last, the furthest from its begin; None if not known."""
+        """The parameter furthest from the begin of the last graph that was checked whole; None if not known."""
         return self._far[0]() if self._far else None
 
     def is_partial(self) -> bool:
-        """Whether the backward pass that begins is partial; asked once for each, in a hook on its first node."""
+        """Whether the beginning backward pass is partial. To be called once per pass, in a hook on its first node."""
         self._passes += 1
         if not _is_reached(self._near):
             leaf = next(leaves_behind(_NEAR), self)
@@ -57,5 +57,5 @@ def _is_reached(leaf: Leaf) -> bool:
 
 
 def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
-    """Without distributed tensors: to ask for one of these takes longer than to look."""
+    """Weak references to parameters. Distributed tensors are left out: checking one is slower than a full check."""
     return tuple(weakref.ref(one) for one in leaves if type(one) is torch.nn.Parameter)

@@ -1,5 +1,5 @@
-"""What one forward pass of a model counts: by the shapes of its arguments, and by sums on the device where it depends
-on the content of tensors."""
+"""Count one forward pass of a model, by the shapes of its arguments, and by sums on the device if counters depend on
+the content of tensors."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from flopsd.integrations.token_counter import TokenCounter, first_tensor
 
 
 class PassCounter:
-    """How the passes of one model are counted, from `read` on."""
+    """Counts the passes of one model, after `read`."""
 
     def __init__(self) -> None:
         self.tokens = TokenCounter()
         self.images: ImageCounter | None = None
         self._latents: Rows | None = None
-        self.encoded: dict[str, int] = defaultdict(int)  # by an encoder that passed before the model whose part it is
+        self.encoded: dict[str, int] = defaultdict(int)  # counters of the model's encoder, if called before the model
 
     def read(self, model: Any, inner: Any) -> None:
-        """`inner`: `model` without the wrapper of its adapters."""
+        """Read the configuration of `model`. `inner`: `model` without the wrapper of its adapters."""
         self.tokens = TokenCounter(getattr(model, "config", None))
         self.images, self._latents = ImageCounter.of(inner), latent_rows(inner)
 
     @property
     def by_shape(self) -> bool:
-        """Whether the names and shapes of its arguments determine what a pass without a cache counts."""
+        """Whether the names and shapes of the arguments determine the counters of a pass without a cache."""
         return self.tokens.by_shape and self.images is None and self._latents is None
 
     @property
@@ -43,8 +43,8 @@ class PassCounter:
     def of_pass(
         self, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int, deferred: Deferred, *, has_head: bool
     ) -> dict[str, int]:
-        """Counters of a pass. What depends on the content of tensors goes into `deferred`. `has_head`: the model passes
-        as a whole, and not the part before its head alone."""
+        """The counters of a pass. Those that depend on the content of tensors go into `deferred`. `has_head`: the pass
+        is of the whole model, not only of the part before its head."""
 
         def defer(counter: str, value: Any) -> None:
             deferred.append((counter, value))
@@ -69,8 +69,8 @@ class PassCounter:
         return found
 
     def add_encoder(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        """The encoder passed before the rest: generation encodes once, and hands what it got to all passes of as many
-        beams as it has."""
+        """Count a pass of the encoder on its own: generation encodes once, and uses the result in all passes, for each
+        of its beams."""
         ids = arguments[0] if arguments else first_tensor(named, "input_ids", "inputs_embeds")
         for name, value in self.tokens.of_encoder(ids, named).items():
             self.encoded[name] += value

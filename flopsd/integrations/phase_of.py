@@ -1,4 +1,4 @@
-"""The phase that a forward pass belongs to, and where it is declared."""
+"""The phase that a forward pass belongs to, and the session to which it is declared."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import torch
 
-UNSETTLED = ""  # a phase that becomes known later
-PhaseOf = Callable[[Any, bool], str]  # of a model, and whether it generates
+UNSETTLED = ""  # the phase becomes known later
+PhaseOf = Callable[[Any, bool], str]  # takes a model, and whether it generates
 
 
 class Session(Protocol):
-    """Where work is declared: a `flopsd.client.Client`, or something like it."""
+    """A receiver of declared work: a `flopsd.client.Client`, or an object with these methods."""
 
     @property
     def current_phase(self) -> str | None: ...
@@ -34,7 +34,7 @@ def usual_phase(client: Session) -> PhaseOf:
 
 
 def is_transformed() -> bool:
-    """Whether what runs now is transformed by torch.func, such as by vmap, or has gradients in forward mode: of such a
-    pass more is computed than the shapes of its arguments show."""
+    """Whether the running code is transformed by torch.func, such as by vmap, or has forward-mode gradients: such a
+    pass computes more than the shapes of its arguments show."""
     level = getattr(torch._C._functorch, "maybe_current_level", None)
     return (level is not None and level() is not None) or torch.autograd.forward_ad._current_level >= 0

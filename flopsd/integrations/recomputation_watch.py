@@ -1,7 +1,7 @@
-"""Notices that modules run again in a backward pass although no switch of the model says so: the training calls
-`torch.utils.checkpoint` itself, or put wrappers around layers after the model was described.
+"""Detect modules that run again in a backward pass though no switch of the model shows it: the training calls
+`torch.utils.checkpoint` itself, or wrapped layers after the model was described.
 
-Hooks on all modules cost more than all other counting, so passes 1, 2, 4, 8, … that record gradients have them.
+Hooks on all modules cost more than all other counting, so only passes 1, 2, 4, 8, … of those with gradients have them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flopsd.integrations.open_passes import is_in_backward
 
 
 class RecomputationWatch:
-    """Of one model. `seen` is called, in a backward pass, where a module passes in it, until it returns True."""
+    """Watches one model. `seen` is called when a module runs in a backward pass, until it returns True."""
 
     def __init__(self, seen: Callable[[], bool]) -> None:
         self._seen = seen
@@ -25,7 +25,7 @@ class RecomputationWatch:
         self.hooks = AttachedHooks()
 
     def next_is_watched(self) -> bool:
-        """Count a pass that records gradients; whether to watch it."""
+        """Count a pass that records gradients, and return whether to watch it."""
         self._passes += 1
         return self._passes & (self._passes - 1) == 0 and not self._has_seen
 
@@ -35,7 +35,7 @@ class RecomputationWatch:
         modules = list(model.modules())
         compiled = {id(part) for one in modules if is_compiled(one) for part in one.modules()}
         for one in modules:
-            # Those that hold no others: FSDP takes their parameters away.
+            # Only modules without submodules: FSDP removes their parameters.
             if not one._modules and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
                 self.hooks.before(one, self._pass)
 
@@ -43,7 +43,7 @@ class RecomputationWatch:
         self.hooks.remove()
 
     def restart(self) -> None:
-        """The model is described anew, by its switches."""
+        """Start over after the model's switches were read again."""
         self._passes, self._has_seen = 0, False
 
     def _pass(self, *_: object) -> None:
@@ -52,5 +52,5 @@ class RecomputationWatch:
 
 
 def is_compiled(module: Any) -> bool:
-    """Whether torch.compile made a graph of it: hooks would have it made again."""
+    """Whether torch.compile compiled the module: hooks would make it compile again."""
     return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

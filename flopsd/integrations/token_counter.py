@@ -1,4 +1,4 @@
-"""Counts the tokens, sequences and pairs of a forward pass by the shapes of its arguments."""
+"""Count the tokens, sequences and pairs of a forward pass by the shapes of its arguments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flopsd.integrations.head_counter import Defer
 
 
 class TokenCounter:
-    """How the tokens of one model are counted."""
+    """Counts the tokens of one model."""
 
     def __init__(self, config: Any = None) -> None:
-        """`config`: the model's own; None for one without."""
-        self.saw_documents = False  # the documents within a row were seen, not only its length
-        self.sees_encoder = False  # its own passes are counted, which may be before the model's
+        """`config`: the model's configuration; None if it has none."""
+        self.saw_documents = False  # documents within rows were seen, not only the length of rows
+        self.sees_encoder = False  # the encoder's passes are counted on their own, and may precede the model's
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        # With a cache of latents, keys and values are made anew of all that it holds.
+        # From a cache of latents, the keys and values of all its positions are computed in each pass.
         self.caches_latents = bool(getattr(text, "kv_lora_rank", None))
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._window = sliding_window(config)
@@ -34,20 +34,20 @@ class TokenCounter:
         self.see_kernel()
 
     def see_kernel(self) -> None:
-        """Note by which kernel the model computes attention now."""
+        """Read the attention kernel that the model uses now."""
         kernel = getattr(self._config, "_attn_implementation", None) or ""
         self._flash = kernel.startswith(("flash", "flex"))
-        # Of what a cache does not keep, not even a kernel that skips nothing computes pairs.
+        # Even a kernel that skips nothing computes no pairs with positions that the cache does not keep.
         self.keeps_window = kernel == "eager" and self._window is not None
 
     @property
     def by_shape(self) -> bool:
-        """Whether the shape of `ids` determines a pass without a cache."""
+        """Whether the shape of `ids` determines the counters of a pass without a cache."""
         return not self.encodes and not self._flash
 
     def of_pass(self, ids: Any, named: Mapping[str, Any], past: int, defer: Defer) -> dict[str, int]:
-        """Counters of a pass. `ids` has the tokens or their embeddings, None where neither is given; `past` of their
-        positions are in a cache already; `defer` takes what depends on the content of tensors."""
+        """The counters of a pass. `ids`: the tokens or their embeddings; None if neither is given. `past`: the number
+        of positions in a cache already. `defer` takes counters that depend on the content of tensors."""
         if self.encodes:
             return self._encoder_decoder(ids, named, past)
         shape: Sequence[int] = () if ids is None else ids.shape
@@ -58,7 +58,7 @@ class TokenCounter:
         if positions is not None and tuple(positions.shape) != (rows, length):
             positions = None
         if self._flash and rows == 1 and not past:
-            # Documents one behind the other, each attending to itself only.
+            # Concatenated documents, each attending only to itself.
             ends = first_tensor(named, "cu_seq_lens_q")
             if ends is not None and ends.dim() == 1:
                 return self._by_ends(length, ends, defer)
@@ -75,17 +75,17 @@ class TokenCounter:
         return found
 
     def saw_restarts(self) -> bool:
-        """Whether positions began anew within a row since the last call: it holds several documents, which transformers
-        masks from each other. Waits for the device."""
+        """Whether positions restarted within a row since the last call: the row holds several documents, which
+        transformers masks from each other. Waits for the device."""
         return bool(self._restarts.read())
 
     def of_encoder(self, ids: Any, named: Mapping[str, Any]) -> dict[str, int]:
-        """Counters of a pass of the encoder."""
+        """The counters of a pass of the encoder."""
         source = self._source(ids, named)
         return {} if source is None else _encoded(*source)
 
     def _by_ends(self, length: int, ends: Any, defer: Defer) -> dict[str, int]:
-        """Of documents by where each begins and the last one ends."""
+        """The counters of documents. `ends`: where each begins and the last one ends."""
         self.saw_documents = True
         lengths = ends.diff().long()
         defer("square_pairs", lengths.square().sum())
@@ -95,7 +95,7 @@ class TokenCounter:
         return {"tokens": length, "sequences": lengths.numel()}
 
     def _by_positions(self, length: int, positions: Any, defer: Defer) -> dict[str, int]:
-        """Of documents that begin where `positions` has its least, as transformers tells them apart. A position need
+        """The counters of documents, which begin where `positions` has its minimum, as in transformers. A position need
         not be a token's number within its document."""
         self.saw_documents = True
         begins = positions == positions.min()
@@ -127,12 +127,12 @@ class TokenCounter:
         return found
 
     def _source(self, ids: Any, named: Mapping[str, Any]) -> tuple[int, int] | None:
-        """How many sequences the encoder reads, and their rows; None where that is not known."""
+        """The number of sequences that the encoder reads, and the rows of each; None if not known."""
         features = first_tensor(named, "input_features")
         if features is None and self._hears:
             features, ids = ids, None
         if features is not None:
-            # Whisper's second convolution makes one row of two frames; of other models of sound it is not known.
+            # Whisper's second convolution makes one row of two frames; for other audio models it is not known.
             return (int(features.shape[0]), int(features.shape[-1]) // 2) if self._hears else None
         return None if ids is None else (int(ids.shape[0]), int(ids.shape[1]))
 
@@ -142,9 +142,9 @@ def _encoded(rows: int, length: int) -> dict[str, int]:
 
 
 def _square_pairs(past: int, length: int) -> int:
-    """Pairs of a sequence of which `past` positions are in a cache. Passes of generation add up to the square of the
-    whole. One that records gradients may be one of chunks, and is a sequence of its own with what its mask leaves:
-    kernels that do not skip it compute no more."""
+    """The pairs of a sequence of which `past` positions are in a cache. The passes of a generation add up to the square
+    of the whole. A pass that records gradients may be one of several chunks: it counts as a sequence of its own, with
+    the pairs of its positions and the whole, the most that a kernel which skips no masked pairs computes."""
     whole = past + length
     return length * whole if is_grad_enabled() else whole * whole - past * past
 
@@ -155,36 +155,36 @@ def _window_pairs(length: int, window: int) -> int:
 
 
 def past_length(cache: Any) -> int | None:
-    """Positions that a key-value cache holds already; None without one."""
+    """The number of positions that a key-value cache holds; None without a cache."""
     if cache is None:
         return None
     if hasattr(cache, "get_seq_length"):
         try:
             return int(cache.get_seq_length())
-        except ValueError:  # one of states alone, which hold no positions
+        except ValueError:  # a cache of states only, which has no positions
             return 0
     return int(cache[0][0].shape[-2])
 
 
 def fixed_length(cache: Any) -> int | None:
-    """Positions that each pass attends to with a cache of a fixed size, however many it holds; None for any other."""
+    """The number of positions that each pass attends to with a cache of a fixed size, full or not; else None."""
     if not getattr(cache, "is_compileable", False):
         return None
-    longest = getattr(cache, "get_max_length", None) or cache.get_max_cache_shape  # its name in earlier versions
+    longest = getattr(cache, "get_max_length", None) or cache.get_max_cache_shape  # the earlier name
     return int(longest() or 0)
 
 
 @functools.cache
 def names_of(kind: Any) -> tuple[str, ...]:
-    """Names of the arguments that the forward pass of this class of modules may be given by their places."""
+    """The names of the positional arguments of a module class's forward pass."""
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    with suppress(TypeError, ValueError):  # of no function that shows them
+    with suppress(TypeError, ValueError):  # the function does not show them
         return tuple(name for name, one in inspect.signature(kind.forward).parameters.items() if one.kind in places)[1:]
     return ()
 
 
 def first_tensor(named: Mapping[str, Any], *names: str) -> Any:
-    """Of the arguments with these names the first that is a tensor; None if none is."""
+    """The first of the arguments with these names that is a tensor; None if none is."""
     for name in names:
         if isinstance(value := named.get(name), Tensor):
             return value

@@ -1,8 +1,8 @@
-"""One line in a script with Hugging Face's Trainer, or one of TRL's:
+"""One line in a script with Hugging Face's Trainer or a TRL trainer:
 
     trainer = Trainer(..., callbacks=[FlopsdCallback()])
 
-It declares to flopsd's daemon the phase of the process, what is trained and how, and how many tokens passed through the
+It declares to flopsd's daemon the phase of the process, what is trained and how, and how many tokens pass through the
 model. It never raises an error in the training, and without a daemon it has no effect.
 """
 
@@ -32,15 +32,15 @@ from flopsd.integrations.phase_of import UNSETTLED
 from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
-SETTLE_NS = 60 * 10**9  # after which a step's end waits for the sums on the device, also where the Trainer logs seldom
+SETTLE_NS = 60 * 10**9  # then the end of a step waits for sums on the device, even if the Trainer logs rarely
 Event = Callable[..., None]
 _METHODS = frozenset({"train", "evaluate", "predict"})
 _BEFORE = "passes of another Trainer's model before the callback was attached to it"
 
 
 def _guarded(event: Event) -> Event:
-    """Make an event of the Trainer of a method that takes its arguments, state and model. An error in it is logged once
-    and never ends the training."""
+    """Turn a method that takes the Trainer's arguments, state and model into an event of the Trainer. An error in the
+    method is logged once and never ends the training."""
 
     @functools.wraps(event)
     def guarded(
@@ -56,12 +56,12 @@ def _guarded(event: Event) -> Event:
 
 
 class FlopsdCallback(TrainerCallback):
-    """Declares what the Trainer does.
+    """Declares the work of a Trainer.
 
     `method`: needed for pretraining, which the model does not show. `packing`: needed if rows hold several documents
-    and the Trainer's arguments do not say so. `operator_count`: count the operators that run, unless
-    FLOPSD_OPERATOR_COUNT=off. `kernel_windows`: see in sampled windows which kernels run; so does
-    FLOPSD_KERNEL_WINDOWS=on. `facts`: any others of docs/training-process.md.
+    and the Trainer's arguments do not show it. `operator_count`: count the operators that run, unless
+    FLOPSD_OPERATOR_COUNT=off. `kernel_windows`: record the kernels in sampled windows; FLOPSD_KERNEL_WINDOWS=on does
+    the same. `facts`: any other facts of docs/training-process.md.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class FlopsdCallback(TrainerCallback):
         atexit.register(self._end)
 
     def __del__(self) -> None:
-        """Declare what has no phase yet, and leave no thread behind: a process may make hundreds of Trainers."""
-        with suppress(Exception):  # of the interpreter that ends
+        """Declare work without a phase, and leave no thread behind: a process may make hundreds of Trainers."""
+        with suppress(Exception):  # errors while the interpreter ends
             atexit.unregister(self._end)
             self._at_exit()
             if self._is_own:
                 self.client.close(0)
 
     def __reduce__(self) -> tuple[Callable[[], FlopsdCallback], tuple[()]]:
-        """A copy, such as one that is pickled with its Trainer for another process, opens a session of its own."""
+        """A copy, such as one pickled with its Trainer for another process, opens its own session."""
         return functools.partial(FlopsdCallback, **self._given), ()
 
     @_guarded
@@ -135,7 +135,7 @@ class FlopsdCallback(TrainerCallback):
             )
         self.client.set_phase("train")
 
-    # These two are called in each step, and the wrapper would take longer than they do.
+    # These two are called in each step, and `_guarded` would take longer than they do.
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         try:
@@ -203,7 +203,7 @@ class FlopsdCallback(TrainerCallback):
             log.exception("flopsd's callback failed in %s; the training goes on", event)
 
     def _declare_model(self, arguments: Any, model: Any, *, again: bool = False) -> None:
-        """Declare and count the Trainer's model when it is a new one or was prepared for training."""
+        """Declare and count the Trainer's model if it is new or was prepared for training."""
         self._others.find(model)
         if model is None or (self._model_ref() is model and not again):
             self._declare_left_out(arguments)
@@ -245,16 +245,16 @@ class FlopsdCallback(TrainerCallback):
         phase = UNSETTLED
         trains, predicts = self._goes_on()
         if trains and self._in_step:
-            # Without gradients within a training step: generation of data, or a reference for the loss.
+            # Without gradients in a training step: generation of data, or a reference for the loss.
             phase = "generate" if generating else "other"
         elif predicts or (trains and not model.training):
             phase = "evaluate"
-        # Its passes without gradients are part of the step that they are for, and end no phase.
+        # Passes without gradients in a step are part of that step and do not end its phase.
         self.client.set_phase("train" if phase == "other" else phase or "other")
         return phase
 
     def _phase_of_other(self, model: Any, generating: bool) -> str:
-        """Of a pass of another model: only the trained one changes the phase of the process."""
+        """The phase of a pass of another model. Only the trained model changes the phase of the process."""
         if torch.is_grad_enabled() and model.training and any(p.requires_grad for p in model.parameters()):
             return "train"
         trains, predicts = self._goes_on()
@@ -265,7 +265,7 @@ class FlopsdCallback(TrainerCallback):
         return "evaluate" if predicts or evaluates else UNSETTLED
 
     def _goes_on(self) -> tuple[bool, bool]:
-        """Whether a training goes on, and an evaluation. An interrupt ends both without an event."""
+        """Whether a training is running, and an evaluation. An interrupt ends both without an event."""
         if not (self._training or self._predicting):
             return False, False
         running = _running()
@@ -297,7 +297,7 @@ class FlopsdCallback(TrainerCallback):
             for tally in self._counter.sessions.all:
                 tally.client.declare(packing=False)
         flop = int(state.total_flos)
-        # The sum of all ranks, so only one rank declares it.
+        # This is the sum of all ranks, so only one rank declares it.
         if flop > self._flop_declared and getattr(arguments, "process_index", 0) == 0:
             self.client.count("train", framework_flop=flop - self._flop_declared)
             self._flop_declared = flop
@@ -309,7 +309,7 @@ class FlopsdCallback(TrainerCallback):
 
 
 def _running() -> set[str]:
-    """Which of a Trainer's methods that train or evaluate this thread is within."""
+    """The methods of a Trainer that train or evaluate and that this thread is inside."""
     frame: Any = sys._getframe(1)
     found = set[str]()
     while frame is not None:

@@ -1,12 +1,12 @@
-"""Counts what passes the weights of a PyTorch model whose architecture flopsd does not read, by hooks on its modules.
+"""Count the products with weights in a PyTorch model whose architecture flopsd does not read, by hooks on its modules.
 
     passes = weight_passes_of(model)
     passes.begin(); model(...); passes.end(tokens); forward, backward = passes.take()
 
-A product of n rows with a matrix of weights is n x in x out multiply-adds. The shapes of what a module returns give n;
-autograd's own flags show whether the gradients of the weights and of the rows are needed, and a hook on the node that
-made it that the backward pass gets there. Only shapes and flags are read: no element, no synchronisation with the
-device.
+A product of n rows with a matrix of weights is n x in x out multiply-adds. The shape of a module's output gives n;
+autograd's flags show whether the gradients of the weights and of the rows are needed; a hook on the node that made the
+output shows whether the backward pass reaches it. Only shapes and flags are read: no element, no synchronisation with
+the device.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from flopsd.integrations.operator_backward import graph_task
 
 log = logging.getLogger("flopsd.client")
 _CHUNKS = ("chunk_size", "mamba_chunk_size", "attention_window", "block_size")
-# Of transformers' gated delta rule, which no configuration has: 64 positions, and some products of each pair more than
-# those that "at most" has.
+# The chunk of transformers' gated delta rule, which is in no configuration: it has 64 positions, and for each pair some
+# products more than "at most" counts.
 _DELTA_CHUNK = 512
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
 def weight_passes_of(model: Any) -> WeightPasses | None:
-    """Hooks on the modules of `model`; None where they would see nothing, or not all that passes, or break a compiled
-    graph."""
+    """Hook the modules of `model`. None if hooks would see nothing, or not all products, or break a compiled graph."""
     if graph_task is None or _is_compiled(model) or int(getattr(model, "tp_size", None) or 1) > 1:
         return None
     passes = WeightPasses(model)
@@ -47,21 +46,21 @@ def weight_passes_of(model: Any) -> WeightPasses | None:
 
 
 class WeightPasses:
-    """Sums of one model's products with weights since `take` was last called. Thread-safe: a backward pass has threads
-    of its own."""
+    """Sums of one model's products with weights since the last call of `take`. Thread-safe: a backward pass has its own
+    threads."""
 
     def __init__(self, model: Any) -> None:
         self.failed = False
-        self._model = weakref.ref(model)  # weak, so that it is freed with its owner
+        self._model = weakref.ref(model)  # weak, so that the model is freed with its owner
         self._lock = threading.Lock()
         self._sums: dict[str, int] = defaultdict(int)
         self._backward: dict[str, int] = defaultdict(int)  # sums of backward passes
         self._chunk = _chunk_of(model)
-        self._in_training = False  # the pass of the whole model has gradients
-        self._rows = self._length = self._pairs = 0  # the most of one product in this pass
-        self._unplaced = 0  # elements of weights that no module which is called holds
-        self._head = 0  # weights of the head
-        self._head_passed = True  # by its own module; a fused loss uses its weights without it
+        self._in_training = False  # the pass of the whole model records gradients
+        self._rows = self._length = self._pairs = 0  # the maxima over the products of this pass
+        self._unplaced = 0  # elements of weights that no called module holds
+        self._head = 0  # elements of the head's weights
+        self._head_passed = True  # the head's module was called; a fused loss uses its weights without calling it
         self.hooks = AttachedHooks()
         self._attach(model)
 
@@ -72,7 +71,7 @@ class WeightPasses:
         self._head_passed = False
 
     def end(self, tokens: int) -> None:
-        """It ended; `tokens` passed, where that is known."""
+        """The pass ended. `tokens`: how many passed; 0 if not known."""
         trains, self._in_training = self._in_training, False
         if self.failed or _is_compiled(self._model()):
             return
@@ -82,18 +81,18 @@ class WeightPasses:
             self._sums["weight_passes"] += 1
             self._sums["weight_square_pairs"] += self._pairs
             self._sums["other_weight_products"] += head if trains else 0
-            self._sums["other_weight_products_max"] += self._unplaced * rows + 2 * head  # a fused loss has it twice
+            self._sums["other_weight_products_max"] += self._unplaced * rows + 2 * head  # twice in a fused loss
 
     def take(self) -> tuple[dict[str, int], dict[str, int]]:
-        """The counters since the last call, of forward and of backward passes."""
+        """The counters of forward and of backward passes since the last call."""
         with self._lock:
             forward, self._sums = self._sums, defaultdict(int)
             backward, self._backward = self._backward, defaultdict(int)
         return dict(forward), dict(backward)
 
     def _attach(self, model: Any) -> None:
-        held: set[int] = set()  # weights that a hooked module accounts for
-        inside: set[int] = set()  # modules whose weights the one around them uses itself
+        held: set[int] = set()  # ids of weights whose products a hooked module counts
+        inside: set[int] = set()  # ids of modules whose weights the enclosing module uses itself
         outputs: set[int] = set()
         for module in model.modules():
             if id(module) in inside:
@@ -110,7 +109,7 @@ class WeightPasses:
             if not weights:
                 continue
             if isinstance(module, _TABLES):
-                # A table is looked up. It may be the head's matrix too, unless a module has that.
+                # An embedding is a lookup. Its matrix may also be the head's, unless a module has that.
                 head = int(getattr(module, "num_embeddings", 0)) in outputs
                 self._unplaced += 0 if head else sum(sizes.values())
             elif isinstance(module, torch.nn.ParameterList | torch.nn.ParameterDict):
@@ -146,10 +145,10 @@ class WeightPasses:
 
     def _matrix(self, count: Callable[[Any, Any, Any, Any], Products]) -> Callable[..., None]:
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:
-            if output is None:  # an error, such as ends a recomputation early
+            if output is None:  # an error, such as the one that ends a recomputation early
                 return
             if not isinstance(output, torch.Tensor) and not isinstance(module, torch.nn.RNNBase):
-                output = next(tensors_of(output))  # beside it a bias that is added later, or a scale
+                output = next(tensors_of(output))  # the others are a bias that is added later, or a scale
             products, rows, width = count(module, arguments, named, output)
             source = arguments[0] if arguments else None
             if not isinstance(source, torch.Tensor):
@@ -169,17 +168,17 @@ class WeightPasses:
                 graded = products - perhaps - (0 if grades else without)
                 with self._lock:
                     self._sums["other_weight_products_max"] += perhaps
-            # Of the states of an RNN a loss may use any.
+            # A loss may use any of an RNN's states.
             self._follow(output, products if trains else 0, graded, any_result=isinstance(module, torch.nn.RNNBase))
 
         return counted
 
     def _others(self, weights: list[Any], sizes: Mapping[int, int]) -> Callable[..., None]:
-        """Weights that a module of an unknown kind holds: experts by the rows that the router sends, of others what the
-        rows of its arguments may pass."""
+        """Count the weights of a module of an unknown kind: experts by the rows that the router sends to them, other
+        weights by the rows of the module's arguments that may be multiplied with them."""
 
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:  # noqa: ARG001
-            # A recomputation may end early within the module: its last product is then not computed again.
+            # A recomputation may end early inside the module: then its last product is not recomputed.
             passed = weights if output is not None else weights[:-1]
             rows = [t for t in tensors_in(arguments, named) if t.is_floating_point() and t.dim() > 1]
             routed = next((t for t in tensors_in(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
@@ -216,8 +215,8 @@ class WeightPasses:
                 self._sums["weight_pair_products"] += pair_products
 
     def _follow(self, output: Any, trained: int, graded: int, *, any_result: bool = False) -> None:
-        """Count the gradients of these products, if it has any, when the backward pass gets to what made `output`: the
-        first tensor of it, or any. That there is one shows that the pass was training."""
+        """Count the gradients of these products when the backward pass reaches the node of `output`: of its first
+        tensor, or of any. A backward pass shows that the forward pass was training."""
         if output is None:
             return
         nodes = list(dict.fromkeys(_made_by(one.grad_fn) for one in tensors_of(output) if one.grad_fn is not None))
@@ -237,18 +236,18 @@ class WeightPasses:
             self._backward["graded_weight_products"] += graded
 
     def _longest(self, rows: int, of: Any) -> int:
-        """Note the pairs of positions that attention may make of these rows."""
+        """The pairs of positions that attention may make of these rows; updates the maxima of this pass."""
         shape: Sequence[int] = () if of is None else of.shape
-        if len(shape) < 3:  # no batch: of rows that were one before, the longest there
+        if len(shape) < 3:  # no batch dimension: the greatest length seen in this pass
             length = self._length or rows
         else:
             batch = shape[0] or 1
-            length = max(batch, rows // batch)  # some have the sequence before the batch
+            length = max(batch, rows // batch)  # in some models the sequence dimension comes first
             if length > self._length:
                 self._length = length
         whole = length
-        if length > 1 or self._in_training:  # else it may be a new token, beside a cache of the state
-            whole = ceil_div(length, self._chunk) * self._chunk  # layers with a state fill each row up to whole chunks
+        if length > 1 or self._in_training:  # otherwise it may be a new token with a cached state
+            whole = ceil_div(length, self._chunk) * self._chunk  # layers with a state pad each row to whole chunks
         pairs = rows * length if whole == length else ceil_div(rows, length) * whole**2
         if rows > self._rows:
             self._rows = rows
@@ -258,26 +257,26 @@ class WeightPasses:
 
 
 def _made_by(node: Any) -> Any:
-    """What made the tensor that a view is of: a change in its place, such as a mask, puts another node behind it."""
+    """The node that made the base of a view: an in-place operation, such as a mask, gives the view another node."""
     while "View" in type(node).__name__ and (before := node.next_functions[0][0]) is not None:
         node = before
     return node
 
 
 def _chunk_of(model: Any) -> int:
-    """How many positions a layer with a state takes at once, or one that attends to blocks, which fill up rows too."""
+    """The number of positions that layers with a state, or with attention to blocks, process at once: they pad rows."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     values = [getattr(text, name, None) for name in _CHUNKS]
     found = [size for of in values for size in (of if isinstance(of, list | tuple) else (of,)) if isinstance(size, int)]
     if isinstance(radius := getattr(text, "local_radius", None), int):
-        found.append(3 * (radius + 1))  # a block and those beside it
+        found.append(3 * (radius + 1))  # a block and its neighbours
     found += [_DELTA_CHUNK for one in model.modules() if "Delta" in type(one).__name__]
     return max(found, default=1) or 1
 
 
 def _is_matrix(parameter: Any) -> bool:
-    """Whether a parameter may be the matrix of a product: vectors, and such with leading ones, are not."""
+    """Whether a parameter may be the matrix of a product: vectors, even with extra dimensions of 1, are not."""
     return len([size for size in getattr(parameter, "ds_shape", parameter.shape) if size > 1]) > 1
 
 

@@ -1,4 +1,4 @@
-"""Work that no hook on a model's forward pass counts, in words by phase, for the fact `not_counted`."""
+"""Work that no hook on a model's forward pass counts: texts by phase, for the fact `not_counted`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from flopsd.integrations.phase_of import Session
 
-# Arguments of trainers that name such work when they are set.
+# Arguments of trainers that imply such work when they are set.
 _BY_ARGUMENT = {
     "use_vllm": ("generate", "generation by vLLM, which runs the model outside of the training framework"),
     "use_transformers_continuous_batching": ("generate", "generation with continuous batching"),
@@ -19,14 +19,14 @@ _BY_ARGUMENT = {
 
 
 class WorkLeftOut:
-    """Of one model's passes."""
+    """The uncounted work of one model's passes."""
 
     def __init__(self, client: Session) -> None:
         self._client = client
         self.by_phase: dict[str, list[str]] = {}
 
     def add(self, phase: str, words: str) -> None:
-        """Declare it, beside what is declared of that already."""
+        """Declare uncounted work, in addition to that declared already."""
         if words not in self.by_phase.get(phase, ()):
             self.by_phase.setdefault(phase, []).append(words)
             known = getattr(self._client, "facts", {}).get("not_counted") or {}
@@ -36,7 +36,7 @@ class WorkLeftOut:
 
 
 def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
-    """By the arguments of a Trainer of TRL. `models` are others that could not be attached to."""
+    """The uncounted work that a TRL trainer's arguments imply. `models`: texts on other models that are not counted."""
     found: dict[str, list[str]] = {}
     for name, (phase, words) in _BY_ARGUMENT.items():
         if getattr(arguments, name, None):
@@ -46,16 +46,16 @@ def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
 
 
 def splits_sequences() -> bool:
-    """Whether Accelerate gives each rank a part of each sequence (context or sequence parallelism): ranks see their own
-    tokens, and their attention those of all others."""
+    """Whether Accelerate gives each rank a part of each sequence (context or sequence parallelism): a rank sees only
+    its own tokens, but its attention covers those of all ranks."""
     state = getattr(sys.modules.get("accelerate.state"), "AcceleratorState", None)
     parallelism = getattr(state, "_shared_state", {}).get("parallelism_config")
     return any((getattr(parallelism, name, None) or 1) > 1 for name in ("cp_size", "sp_size"))
 
 
 def is_first_of_its_group(model: Any) -> bool:
-    """Whether this process is the first of those that `model` is split over by tensor parallelism: all of them see the
-    same tokens. True of a model that is not."""
+    """Whether this process is the first of the ranks over which tensor parallelism splits `model`: all of them see the
+    same tokens. True if the model is not split."""
     size = int(getattr(model, "tp_size", None) or 1)
     has_ranks = size > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
     return not has_ranks or torch.distributed.get_rank() % size == 0
