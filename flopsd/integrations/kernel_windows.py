@@ -184,7 +184,7 @@ class KernelWindows:
     def _end(self, code: str, *, because: bool = True) -> None:
         """No more windows in this process."""
         self.ended = code
-        words = "flopsd sees no more kernels in windows: %s; the training goes on"
+        words = "flopsd records no more kernels: %s; the training goes on"
         log.warning(words, code, exc_info=because)
         if (window := self._window) is not None:  # stop recording
             with suppress(Exception):

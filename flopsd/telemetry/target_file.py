@@ -71,7 +71,7 @@ class TargetFile:
             except OSError as fault:
                 if not has_logged:
                     log.error(
-                        "cannot write %s: %s; Prometheus cannot find this run by it; metering goes on and flopsd "
+                        "cannot write %s: %s; Prometheus cannot discover this run; metering goes on and flopsd "
                         "tries again every %d s",
                         self.path,
                         fault.strerror,
@@ -103,8 +103,8 @@ class TargetFile:
             except (OSError, NotVerifiedError, ValueError, LookupError, TypeError) as fault:
                 if isinstance(fault, PermissionError):
                     log.warning(
-                        "cannot remove or read %s: %s; if it has the address %s, Prometheus gives this run's figures "
-                        "to the run that it names, too: remove it",
+                        "cannot remove or read %s: %s; if it names the address %s, Prometheus scrapes this run under "
+                        "that file's labels too: remove it",
                         path, fault.strerror, *_place(mine)[0],
                     )  # fmt: skip
                 continue

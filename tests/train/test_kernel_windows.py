@@ -222,7 +222,7 @@ def test_a_fault_ends_the_windows_and_not_the_training(
     setting.step()
     assert (setting.windows.ended, len(setting.made)) == (code, 1)
     assert [one.message for one in caplog.records if one.name == "flopsd.client"] == [
-        f"flopsd sees no more kernels in windows: {code}; the training goes on"
+        f"flopsd records no more kernels: {code}; the training goes on"
     ]
     if fault == "stop":  # that stand-in of a fault left it on
         torch.autograd._disable_profiler()

@@ -127,7 +127,7 @@ class Deliveries:
             try:
                 self._mark(entry.sha256, places, copies)
             except StorageError as fault:
-                log.warning("%s; what was copied is copied again, with the same bytes", fault)
+                log.warning("%s; the same files will be copied again", fault)
             done += [Delivered(entry.ledger, copy) for copy in copies]
         return done
 
