@@ -137,7 +137,7 @@ def sequence_number() -> int:
 
 
 def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> Iterator[Any]:
-    """The nodes that `roots` lead to, nearest first, up to `ends`, and only those made since `begin`."""
+    """The nodes that `roots` lead to, nearest first, without `ends`, and only those made since `begin`."""
     seen, following = set(ends), deque(roots)
     while following and len(seen) < MAX_NODES:
         node = following.popleft()

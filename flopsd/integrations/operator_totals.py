@@ -37,7 +37,7 @@ class Kept:
     _owed: dict[Way | None, int] = field(default_factory=dict)
 
     def next_is_counted(self) -> bool:
-        """Whether to count the beginning pass in full: the first, the second, and others ever less often, to see
+        """Whether to count the beginning pass in full: the first, the second, and others ever less often, to detect
         changes; more of them if Python reads results, on which it may decide."""
         self.passes += 1
         number = self.passes

@@ -18,7 +18,7 @@ Leaf = Callable[[], Any]  # weak
 class PartialBackward:
     """Checks one model's backward passes. Checking all nodes of a large graph takes milliseconds: this is done in
     passes 1, 2, 4, 8, …, and in all passes once one skipped nodes that the short check had missed. The short check is
-    whether the pass reaches the parameter nearest to its begin, and one of those furthest from it."""
+    whether the pass reaches the parameter nearest to its start, and one of those furthest from it."""
 
     def __init__(self) -> None:
         self._passes = 0
@@ -29,7 +29,7 @@ class PartialBackward:
 
     @property
     def furthest(self) -> Any:
-        """The parameter furthest from the begin of the last graph that was checked whole; None if not known."""
+        """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
         return self._far[0]() if self._far else None
 
     def is_partial(self) -> bool:

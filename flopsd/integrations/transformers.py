@@ -32,7 +32,7 @@ from flopsd.integrations.phase_of import UNSETTLED
 from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
-SETTLE_NS = 60 * 10**9  # then the end of a step waits for sums on the device, even if the Trainer logs rarely
+SETTLE_NS = 60 * 10**9  # after so long, a step's end waits for sums on the device, even if the Trainer logs rarely
 Event = Callable[..., None]
 _METHODS = frozenset({"train", "evaluate", "predict"})
 _BEFORE = "passes of another Trainer's model before the callback was attached to it"

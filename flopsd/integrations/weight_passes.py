@@ -31,8 +31,8 @@ from flopsd.integrations.operator_backward import graph_task
 
 log = logging.getLogger("flopsd.client")
 _CHUNKS = ("chunk_size", "mamba_chunk_size", "attention_window", "block_size")
-# The chunk of transformers' gated delta rule, which is in no configuration: it has 64 positions, and for each pair some
-# products more than "at most" counts.
+# The chunk of transformers' gated delta rule, which is in no configuration: 64 positions, enlarged for the products of
+# each pair that "at most" does not count.
 _DELTA_CHUNK = 512
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 

@@ -121,7 +121,7 @@ def anchor_at(at: float) -> str:
 
 
 def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band, ...]:
-    """Periods of time, cut to begin and end, with overlapping or adjacent ones merged."""
+    """Periods of time, cut to `begin` and `end`, with overlapping or adjacent ones merged."""
     length, joined = end - begin, list[list[int]]()
     for first, last in sorted((max(begin, first), min(end, last)) for first, last in spans):
         if first >= last:

@@ -144,7 +144,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
 
 
 def _begins(predicate: LedgerObject) -> dict[int, int]:
-    """The begin of each daemon start in Unix nanoseconds, by number."""
+    """The time of each daemon start in Unix nanoseconds, by number."""
     return {entry.count("number"): entry.moment_ns("startedAt") for entry in predicate.objects("incarnations")}
 
 
@@ -157,7 +157,7 @@ def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | Non
 
 
 def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
-    """The begin and the end of the run in Unix nanoseconds."""
+    """The start and the end of the run in Unix nanoseconds."""
     times = [
         (entry.moment_ns("startedAt"), entry.moment_ns("lastRecordAt")) for entry in predicate.objects("incarnations")
     ]
@@ -241,7 +241,7 @@ def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -
 
 
 def _origin(begins: Mapping[int, int], first: tuple[int, Figures]) -> Iterator[tuple[int, Figures]]:
-    """The begin of the run, with nothing computed yet. A figure that is not known at the first checkpoint is not known
+    """The start of the run, with nothing computed yet. A figure that is not known at the first checkpoint is not known
     before it either."""
     begun, figures = min(begins.values(), default=first[0]), first[1]
     if begun < first[0]:

@@ -162,7 +162,7 @@ class Coverage:
     gaps: tuple[ReportGap, ...]
     gaps_left_out: int
     strips: tuple[Strip, ...]
-    span: str  # begin and end of the strips
+    span: str  # start and end of the strips
 
 
 @dataclass(frozen=True, slots=True)

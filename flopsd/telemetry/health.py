@@ -139,7 +139,7 @@ def _metering(ours: Sequence[DeviceHealth]) -> Health:
 
 
 def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | None) -> tuple[str, int | None]:
-    """` since 12:41 UTC`, or the begin of the first gap if they did not begin in the same minute."""
+    """` since 12:41 UTC`, or the start of the first gap if they did not begin in the same minute."""
     if wall_offset_ns is None:
         return "", None
     first_ns, last_ns = (end(gap.since_ns for gap in gaps) + wall_offset_ns for end in (min, max))

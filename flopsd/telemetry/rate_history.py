@@ -39,7 +39,7 @@ class RateHistory:
 
 
 def rates(points: array[float]) -> Iterator[tuple[float, float, float | None]]:
-    """The begin and end of each interval in seconds, and its mean measured FLOP/s; None if nothing was measured."""
+    """The start and end of each interval in seconds, and its mean measured FLOP/s; None if nothing was measured."""
     for at in range(0, len(points) - _EACH, _EACH):
         begin_s, before, seen_before, end_s, after, seen = points[at : at + 2 * _EACH]
         yield begin_s, end_s, (after - before) / (end_s - begin_s) if seen > seen_before else None

@@ -102,7 +102,7 @@ def _health_in(history: History, *, held: bool) -> Health:
         if gap.incarnation == last.number:
             newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
     last_record_ns = wall_ns_of(last.last_utc)
-    # A gap at the begin of a segment may have begun in the segment before.
+    # A gap at the start of a segment may have begun in the segment before.
     goes_on = history.is_segment and last.number == 1
     is_since_known = not (goes_on and any(newest[uid].since_ns == one.begin_ns for uid, one in last.tallies.items()))
     return health_of(
