@@ -1,5 +1,5 @@
-"""Metric families and their text. `PageWriter` writes byte for byte what prometheus-client's encoders write for the same
-family, in an eighth of the time; `metric` turns a family into prometheus-client's object."""
+"""Metric families and their text. `PageWriter` writes byte for byte what prometheus-client's encoders write for a family,
+in an eighth of the time; `metric` turns a family into prometheus-client's object."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def parse_statement(payload: bytes, what: str, path: str = "") -> Any:
 
 
 def _in_parts(payload: bytes) -> Any:
-    """The statement with its `Children`; None for another layout. Raises NotVerifiedError like `parse_json`."""
+    """The statement with its `ChildLines`; None for another layout. Raises NotVerifiedError like `parse_json`."""
     begin = payload.find(_BEGIN) + len(_BEGIN)
     end = payload.find(_END, begin)
     if begin < len(_BEGIN) or end < 0:

@@ -139,7 +139,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
                 f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one", code="statement_malformed"
             )
         entries = predicate["children"]
-        if entries is None or isinstance(entries, (str, int, dict)):  # a large ledger has `Children`, not a `list`
+        if entries is None or isinstance(entries, (str, int, dict)):  # a large ledger has `ChildLines`
             raise TypeError("children is not a list")
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")

@@ -142,7 +142,7 @@ class _Process:
         self._process.wait()
 
     def give(self, what: object) -> None:
-        """Send the `Reading` first, then batches, one at a time. Raises LedgerError if the process has ended."""
+        """Send the `ReadOptions` first, then batches, one at a time. Raises LedgerError if the process has ended."""
         left = memoryview(pickle.dumps(what))
         try:
             while left:
