@@ -19,8 +19,8 @@ class AgreedPhase:
     def __init__(
         self, unnamed: Phase | None, sessions: Mapping[str, DeclaredSession], now_ns: Callable[[], int]
     ) -> None:
-        """`unnamed`: the phase while no process names one. `sessions`: all sessions of this run, as they change. The
-        processes of those already in it may still be at work in the phase that they named."""
+        """`unnamed`: the phase while no process names one. `sessions`: all sessions of this run, as they change;
+        processes of sessions that are there already may still be at work in the phase that they named."""
         self._unnamed, self._sessions, self._now_ns = unnamed, sessions, now_ns
         self._connected: dict[str, str | None] = {}  # the phase of each process, once it named one
         # Until when a process that lost its connection may return.

@@ -40,7 +40,7 @@ class Custody:
     ) -> None:  # fmt: skip
         """`head` returns what the journal contains now. `resumed`: an earlier daemon start wrote to it, too."""
         self._settings, self._clock = settings, clock
-        # Holds a PIN that the key's token refused if the state folder cannot be written. Every signing process gets it.
+        # Notes a PIN that the key's token refused if the state folder cannot be written; every signing process gets it.
         self.refused_pin = nameless_file("flopsd-refused-pin")
         self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
@@ -66,7 +66,7 @@ class Custody:
         settings, every = self._settings, self._settings.seal_every_seconds
         if not settings.seal or not commands.seal or (every is None and settings.rotate_every is None):
             return None
-        # A checkpoint is written with a reading, which may come up to an interval later.
+        # A checkpoint waits for a reading, which may come up to an interval after it is due.
         between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed

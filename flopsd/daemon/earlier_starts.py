@@ -32,7 +32,7 @@ class EarlierStarts:
         self.rated = rated_of_run(history, table)
         self.in_other_journal = history.is_rotated
         self.has_unseen_loss = not history.is_rotated and _begins_with_loss(history) and not _has_lost_time(history)
-        self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
+        self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the continued journal
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
         self._last_gap, self._open = last_gaps(history), left_open(history)
@@ -140,7 +140,7 @@ class EarlierStarts:
         except ValueError:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
         passed_ns = self._begin_ns + self._offset_ns - then_ns
-        was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # no namespace, no snapshot
+        was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # not `on_own_boot`
         is_same = here is not None and lasting_name(here, "") == here.uid
         return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns
 
@@ -176,7 +176,7 @@ def _has_lost_time(history: History) -> bool:
 
 
 def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:
-    """Return when the first of the daemon starts began that were killed on this boot right before `begin_ns`."""
+    """Return when the series of daemon starts began that were killed on this boot right before `begin_ns`."""
     for start in reversed(history.incarnations):
         if has_ended(start) or start.boot_id != boot_id:
             return begin_ns

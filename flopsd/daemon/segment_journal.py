@@ -70,7 +70,7 @@ class SegmentJournal:
     def close(self, end: Mapping[str, Any], counted: Sequence[RatedCount]) -> SegmentFacts | None:
         """End the journal for the next segment to continue, and return its facts; None if that cannot be done now.
         `counted`: what the next segment has to repeat."""
-        try:  # once this journal has ended, the next must begin
+        try:  # first, since once this journal has ended the next must begin
             frame(GENESIS, Continued(SegmentFacts(1, 1, 1, "", ""), 0, 0, tuple(counted)).for_journal())
         except UnreadableRecordError as fault:
             log.error("the journal cannot be rotated, and goes on as it is: %s", fault)

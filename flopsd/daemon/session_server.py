@@ -60,7 +60,7 @@ class _Allowance:
         self._units, self._left, self._since_ns = units, units, now_ns
 
     def spend(self, units: int, now_ns: int) -> bool:
-        """Use up `units`; true if any are left."""
+        """Use up `units`; return whether any are left."""
         if now_ns - self._since_ns >= NS_PER_S:
             self._left, self._since_ns = self._units, now_ns
         self._left -= units

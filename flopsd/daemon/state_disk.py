@@ -28,7 +28,7 @@ MB = 1_000_000
 
 
 class StateDisk:
-    """Looks at the disk now and then, in the thread that writes the journal there."""
+    """Looks at the disk every LOOK_SECONDS, in the thread that writes the journal there."""
 
     def __init__(self, settings: Settings, folder: StateDir, clock: Clock) -> None:
         self._settings, self._folder, self._clock = settings, folder, clock

@@ -23,7 +23,7 @@ from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
 ENERGY = "energy_mj"
-# How long a reading is held; add three intervals, since the job of a device is asked for with a read.
+# How long a reading is held, plus three intervals: which job has a device is asked only with a read.
 HOLD_NS = 15 * NS_PER_S
 
 

@@ -268,7 +268,7 @@ class Writer:
             self.checkpoint(whole=True)
 
     def _compute_declarations(self) -> None:
-        """Compute what follows from declarations, which may block for seconds: wait 20 times that before the next."""
+        """Compute what follows from declarations. It may block for seconds: wait 20 times as long before the next."""
         began_ns = self._clock.boottime_ns()
         if began_ns < self._computed_again_ns:
             return

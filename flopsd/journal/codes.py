@@ -5,7 +5,7 @@
     code of line n of the daemon start = the first 16 bytes of HMAC-SHA256(K(n), h of the line)
     code of the text printed for line n = the first 16 bytes of HMAC-SHA256(SHA-256("flopsd print key" || K(n)), text)
 
-Whoever takes over the daemon at line n has K(n), from which no earlier key follows. docs/adr/0025: what that proves.
+Whoever takes over a daemon at line n has K(n), from which no earlier key follows. docs/adr/0025 says what that proves.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class JournalLine(NamedTuple):
 def frame(
     previous: bytes, record: Mapping[str, Any], code: Callable[[bytes], bytes] | None = None
 ) -> tuple[bytes, bytes]:
-    """Return the line for `record` after the hash `previous`, and its chain hash. `code` makes its code of that. Raises
-    UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse."""
+    """Return the line for `record` after the hash `previous`, and its chain hash, from which `code` makes the line's
+    code. Raises UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse."""
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as fault:

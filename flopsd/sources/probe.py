@@ -15,7 +15,7 @@ from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.system.clock import Clock
 
-# To find the scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
+# Finding the scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
 ANSWER_SECONDS, CLOSE_SECONDS = 30.0, 2.0
 _HANGS = "no answer within {:g} s: a call of its driver or server has not returned"

@@ -107,7 +107,7 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
             parents[uid] = device.parent
     if len(uids) != len(devices):
         raise ValueError("devices() lists two devices of one uid")
-    for uid, parent in parents.items():  # a device with slices is not read: of a ring of parents, none would be
+    for uid, parent in parents.items():  # a device with slices is not read: of nested slices, some never would be
         if parent in parents:
             raise _refusal(uid, "parent", parent, "the uid of a whole device")
 

@@ -12,7 +12,7 @@ KILL_SECONDS = 2.0  # a killed process ends at once, unless it hangs in the kern
 
 
 class Children:
-    """The children of this process. It waits for the signals `awaited`, which include SIGCHLD and are blocked."""
+    """The children of this process, which waits for the signals `awaited`. They include SIGCHLD, and are blocked."""
 
     def __init__(self, clock: Clock, log: Callable[[str], None], awaited: Collection[int]) -> None:
         self._clock, self._log, self._awaited = clock, log, awaited

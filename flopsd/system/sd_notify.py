@@ -36,7 +36,7 @@ class Notifier:
         return None if self._ping_every_ns is None else self._ping_every_ns / NS_PER_S
 
     def each_tick(self, has_read: Callable[[], bool], status: Callable[[], str]) -> None:
-        """Send what is due. `has_read`: whether a device has been read. Both are only called when needed."""
+        """Send what is due. `has_read`: whether a device has been read. Both functions are called only when needed."""
         if self._address is None or self._stopping:
             return
         now_ns = self._clock.boottime_ns()

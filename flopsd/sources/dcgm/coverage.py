@@ -1,8 +1,8 @@
 """The time that a collection's averages cover, if only the read that found it says when it was made. Pure.
 
 The averages cover one collection interval, which ends between that read and the previous read. A reading goes from one
-such moment to the next. It follows how much of it no collection can cover, and how much work the unknown moments may
-move into or out of it: at a boundary between two readings the difference of their activity, at the last one all.
+such moment to the next. From this follows how much of a reading no collection can cover, and how much work the unknown
+moments may move in or out: at a boundary between two readings the difference of their activity, at the last one all.
 """
 
 from __future__ import annotations

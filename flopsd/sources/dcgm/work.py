@@ -135,8 +135,8 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
 
 
 def zero_at_full_load(page: GpuPage) -> bool:
-    """Whether every activity field on the page is exactly zero on a GPU that runs kernels by all other signs. Power is
-    one of them, which not every exporter shows, unless there is a field that no kernel leaves at zero."""
+    """Whether every activity field on the page is exactly zero on a GPU that runs kernels by its utilisation. Unless a
+    field is there that no kernel leaves at zero, power must show that too, which not every exporter reports."""
     percent, watts, limit = page.utilization_percent(), *map(page.values.get, (Field.POWER_USAGE, Field.POWER_LIMIT))
     read = [page.values[f] for f in _RATIOS if f in page.values]
     if Field.TENSOR not in page.values or any(read) or percent is None or percent < _IN_USE_PERCENT:

@@ -10,7 +10,7 @@ from flopsd.core.model import Counted, Gap, GapReason, Reading
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.system.clock import NS_PER_S
 
-HELD_NS = 5 * NS_PER_S  # what is missing for longer has ended; less than a source's readings may be late
+HELD_NS = 5 * NS_PER_S  # what is missing for longer has ended; shorter than readings may be late
 
 
 @dataclass(frozen=True, slots=True)

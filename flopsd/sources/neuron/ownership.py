@@ -1,4 +1,4 @@
-"""Which Neuron chips are a job's, by variables and container resources.
+"""Which Neuron chips are a job's, by environment variables and container resources.
 
 NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices and inclusive ranges. Indices are of
 logical cores. By AWS's page on the logical NeuronCore configuration, a Trainium2 has eight physical cores, and by

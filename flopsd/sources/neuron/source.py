@@ -225,7 +225,7 @@ class NeuronSource:
         self._facts = {**document.facts, **instance}
 
     def _reading(self, chip: Chip, work: Counted | Gap, period_ns: int, at_ns: int) -> Reading:
-        """Return a chip's reading: the document's period, from the end of the last reading if that leaves no hole."""
+        """Return a chip's reading of one document. It begins where the last one ended, unless a hole lies between."""
         since_ns = chip.since_ns
         end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods
         begin_ns = end_ns - period_ns

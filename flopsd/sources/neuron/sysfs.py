@@ -37,7 +37,7 @@ class ChipNode:
         return known if known and len(known) == len(read) else None
 
     def flop_totals_after(self, before: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        """Return `flop_totals`, read again if one failed or seems to have fallen: only a reset is still there then."""
+        """Return `flop_totals`, read again if one failed or seems to have fallen, to tell a torn read from a reset."""
         now = self.flop_totals()
         if before is not None and (now is None or has_fallen(before, now)):
             again = self.flop_totals()

@@ -96,7 +96,7 @@ class Window(NamedTuple):
         )
 
     def doubt(self, max_mhz: int) -> int:
-        """Return how far `cycles` may be from a right counter: the clock is inexact, and the counter may be old."""
+        """Return how far `cycles` may be from a correct counter: the clock is inexact, and the counter may be old."""
         sampled = 0
         if self.square_sum:
             limits = Limits(1, max_mhz)

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs are a job's, by variables, container resources and processes. For the sources nvml and dcgm.
+"""Which NVIDIA GPUs are a job's, by environment variables, container resources and processes, for nvml and dcgm.
 
 CUDA_VISIBLE_DEVICES by the CUDA programming guide ("Environment Variables", 13.4): unset is all, empty is
 none; indices or UUIDs, which may be abbreviated; the first entry that is not a device ends the list.

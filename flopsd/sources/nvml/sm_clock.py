@@ -48,7 +48,7 @@ class SmClocks:
         self.is_open = False  # whether NVML answers
 
     def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
-        """Add what the polls since the last read say of the clocks of the GPUs in `max_mhz`, their maximum clocks."""
+        """Read the clocks, and add them with those polled since the last read. `max_mhz`: the maximum, by GPU."""
         try:
             if not self.is_open:
                 self._lib.nvmlInit()
