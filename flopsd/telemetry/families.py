@@ -1,4 +1,4 @@
-"""Metric families and their text. `PageWriter` writes byte for byte what prometheus-client's encoders write for a family,
+"""Metric families and their text. `PageWriter` writes byte for byte what prometheus-client's encoders write,
 in an eighth of the time; `metric` turns a family into prometheus-client's object."""
 
 from __future__ import annotations
