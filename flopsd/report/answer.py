@@ -57,7 +57,7 @@ def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed:
     gravest = [rule for rule in rules if rule.state is state]
     headline = f"{WORDS[state]} {'for ' * (state is ReportState.INDETERMINATE)}{_number(len(gravest), len(rules))}"
     if state is ReportState.INDETERMINATE:
-        headline += f": {_what_it_hangs_on(gravest)}"
+        headline += f": {_last_common_reason(gravest)}"
     if state is ReportState.ABOVE and any(rule.other_conditions for rule in gravest):
         headline += f" ({COMPUTE_ALONE})"
     if state is ReportState.INDETERMINATE and gravest[0].applies is None:
@@ -119,7 +119,7 @@ def _lead(rule: ReportRule) -> str:
     return f"{rule.title}: {rule.text}{share}"
 
 
-def _what_it_hangs_on(rules: Sequence[ReportRule]) -> str:
+def _last_common_reason(rules: Sequence[ReportRule]) -> str:
     """The last reason that the rules have in common."""
     common = common_reasons(rules)
     return common[-1] if common else "see each"

@@ -111,7 +111,7 @@ def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
 
 
 def width_of(begin: float, end: float) -> float:
-    """The width from begin to end, at least wide enough to be visible."""
+    """The width from `begin` to `end`, at least wide enough to be visible."""
     return round(max(_MIN_WIDTH, end - begin), 2)
 
 

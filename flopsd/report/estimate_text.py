@@ -112,13 +112,13 @@ def _table(plan: Plan, options: Sequence[Option]) -> list[str]:
             if [one_line(policy)] not in rows:
                 rows.append([one_line(policy)])
             rows.append([f"  {one_line(rule)}{_MARKS.get(status, '')}", *map(_verdict, found)])
-    lines = tables(_alike_once(rows))
+    lines = tables(_equal_columns_merged(rows))
     lines += [f"{mark.strip()} {beside_source(status)}" for status, mark in _MARKS.items() if status in statuses]
     every = [one for found in by_rule.values() for one in found]
     return [*lines, *_reasons(every), *_conditions(every)]
 
 
-def _alike_once(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+def _equal_columns_merged(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """The rows with equal columns merged: ways to train with the same figures, as LoRA and QLoRA, share a column."""
     heads, *whole = [row for row in rows if len(row) > 1]
     by_cells: dict[tuple[str, ...], list[int]] = {}

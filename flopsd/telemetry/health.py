@@ -38,8 +38,8 @@ REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is e
 
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
-    """The facts about a device that the health of a run depends on. `watermark_ns`: boot time of the last reading.
-    `is_bounded`: readings give only an upper bound. `is_gpu`: False for a Trainium."""
+    """The facts about a device that the health of a run depends on. `watermark_ns`: boot time of the last reading's
+    end. `is_bounded`: readings give only an upper bound. `is_gpu`: False for a Trainium."""
 
     watermark_ns: int
     gap: LastGap | None

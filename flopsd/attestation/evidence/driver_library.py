@@ -20,7 +20,7 @@ KIND = EvidenceKind(
 
 
 def collect(context: CollectContext) -> dict[str, Any]:
-    """Raises EvidenceError if no source recorded its library."""
+    """The libraries that the sources recorded. Raises EvidenceError if there are none."""
     found = _libraries_in(context.history)
     if not found:
         raise not_collected("no_nvidia_library")

@@ -22,7 +22,7 @@ _AROUND = 3  # nesting depth of a child: the objects and lists around it
 
 
 class ChildLines:
-    """ChildLines in the payload of a ledger, one on a line. `begins`: where each line begins, and one past the end."""
+    """Children in the payload of a ledger, one on a line. `begins`: where each line begins, and one past the end."""
 
     def __init__(self, payload: bytes, begins: array[int]) -> None:
         self._payload, self._begins = payload, begins

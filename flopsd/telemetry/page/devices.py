@@ -1,4 +1,4 @@
-"""Devices on the page: one line per device, details on demand, and each advice for better figures once."""
+"""Devices on the page: one line per device, details on demand, and advice for better figures, each piece once."""
 
 from __future__ import annotations
 
