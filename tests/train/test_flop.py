@@ -37,7 +37,7 @@ def test_every_product_is_counted_once(name: str, method: str, recomputation: st
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_adapter_on_any_one_matrix_makes_gradients_of_what_stands_above_it(name: str) -> None:
+def test_an_adapter_on_any_matrix_makes_the_layers_above_compute_gradients(name: str) -> None:
     model, work = read_model(config_of(build(name))), step(name, "full", "none").work
     for path, counted in alone(name).items():
         facts = {"method": "lora", "recomputation": "none", "attention": "eager",

@@ -1,4 +1,4 @@
-"""FLOP by architecture, without torch: closed forms, laws of the bounds, and work that is refused."""
+"""FLOP by architecture, without torch: closed forms, relations that the bounds must keep, and refused work."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 
 
 def model_of(config: Mapping[str, Any]) -> Any:
-    """The family has only some of the fields."""
+    """Drop the fields that the family does not have."""
     mixture = config["model_type"] in ("mixtral", "gpt_oss")
     windowed = config["model_type"] != "llama"
     dropped = (() if mixture else ("num_local_experts", "num_experts_per_tok")) + (
@@ -71,7 +71,7 @@ def model_of(config: Mapping[str, Any]) -> Any:
 
 
 def work_of(lengths: list[int], padding: int = 0, window: int | None = None) -> dict[str, int]:
-    """The counters of sequences of these lengths, each padded."""
+    """Return the counters for sequences of these lengths, each padded by `padding` tokens."""
     padded = [length + padding for length in lengths]
     work = {
         "tokens": sum(padded), "sequences": len(padded), "padding_tokens": padding * len(padded),
@@ -103,7 +103,7 @@ def test_bounds_are_in_order_and_terms_add_up(
 
 
 @given(DECODERS, LENGTHS, st.integers(0, 5), st.sampled_from(["full", "lora"]))
-def test_what_is_not_counted_is_within_the_bounds_of_what_is_left(
+def test_bounds_with_fewer_counters_contain_the_exact_count(
     config: dict[str, Any], lengths: list[int], padding: int, method: str
 ) -> None:
     facts: dict[str, Any] = {"method": method, "recomputation": "none", "attention": "flash_attention_2"}
@@ -123,7 +123,9 @@ def test_what_is_not_counted_is_within_the_bounds_of_what_is_left(
 
 
 @given(DECODERS, TRAININGS, LENGTHS, LENGTHS)
-def test_work_adds_up(config: dict[str, Any], facts: dict[str, Any], one: list[int], other: list[int]) -> None:
+def test_flop_of_two_pieces_of_work_add_up(
+    config: dict[str, Any], facts: dict[str, Any], one: list[int], other: list[int]
+) -> None:
     facts = {name: value for name, value in facts.items() if not name.startswith("parameters")}
     model, training = model_of(config), training_from(facts_from(facts))
     first, second = (work_of(lengths, 0, facts.get("window")) for lengths in (one, other))
@@ -132,8 +134,8 @@ def test_work_adds_up(config: dict[str, Any], facts: dict[str, Any], one: list[i
     assert flop(model, both, training).executed.high == sum(parts)
 
 
-def test_the_closed_form_of_a_dense_decoder() -> None:
-    """6 x weights x tokens, and 12 x layers x width x pairs, written down independently."""
+def test_dense_decoder_matches_its_closed_form() -> None:
+    """6 x weights x tokens, and 12 x layers x width x pairs, written out independently of the code under test."""
     work = {"tokens": 4096, "sequences": 2, "square_pairs": 2 * 2048**2}
     found = computed(LLAMA_8B, work, method="full", recomputation="none", attention="eager")
     weights = 32 * (4096 * (4096 + 1024 + 1024 + 4096) + 3 * 4096 * 14336) + 4096 * 128256
@@ -141,7 +143,7 @@ def test_the_closed_form_of_a_dense_decoder() -> None:
     causal = 6 * weights * 4096 + 12 * 32 * 4096 * 2 * (2048 * 2049 // 2)
     assert found.required == Bounds(causal, square, square)
     assert found.executed == Bounds(square, square, square)
-    # Each layer again; its last product's result is kept, or not.
+    # Each layer is computed again. The result of its last product may be kept or not.
     layers = 2 * (weights - 4096 * 128256) * 4096 + 4 * 32 * 4096 * 2 * 2048**2
     spare = 2 * 32 * 4096 * 14336 * 4096
     again = computed(LLAMA_8B, work, method="full", recomputation="full", attention="eager").executed
@@ -164,8 +166,9 @@ def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:
     assert found.required.computed < 0.6 * everywhere.required.computed
 
 
-def test_a_product_of_another_one_passes_its_gradient_on_where_the_layer_has_none() -> None:
-    """In the first layer of a frozen model queries are made in two steps: of those the first alone is adapted."""
+def test_q_b_proj_passes_gradients_on_to_an_adapter_on_q_a_proj() -> None:
+    """In the first layer of a frozen model, which makes queries in two steps: an adapter on the second step needs
+    none."""
     latent, heads, rank, tokens = 24, 4 * (12 + 8), 2, 1000
     config = {
         "model_type": "deepseek_v3", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32,
@@ -183,7 +186,8 @@ def test_a_product_of_another_one_passes_its_gradient_on_where_the_layer_has_non
 
 
 def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
-    """PEFT's layers_to_transform: the process declares the modules' names and how many parameters it trains."""
+    """With PEFT's layers_to_transform, the process declares module names and the number of parameters that it
+    trains."""
     work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
     facts: dict[str, Any] = {
         "method": "lora", "recomputation": "none", "attention": "eager",
@@ -197,7 +201,7 @@ def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
     assert "the named adapters have" in assumed(some)
 
 
-def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_process_counts() -> None:
+def test_an_adapter_on_experts_is_bounded_until_the_process_counts_parameters() -> None:
     config = {**PUBLISHED["Qwen3 30B A3B"][0]}
     model, lora = read_model(config), Lora(8, ("q_proj", "down_proj"))
     plain, more = (adapters(model, lora, ambiguous=some) for some in (False, True))
@@ -215,7 +219,7 @@ def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_p
     assert "version of transformers" in assumed(unknown)
 
 
-def test_a_model_of_which_only_the_size_is_known() -> None:
+def test_a_model_with_only_a_size_is_counted_with_wider_bounds() -> None:
     model = read_model({"parameters_total": 7 * 10**9})
     work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
     full = flop(model, work, training_from({"method": "full", "recomputation": "none"}))
@@ -230,8 +234,8 @@ def test_a_model_of_which_only_the_size_is_known() -> None:
     assert parameters(model).total == 7 * 10**9
 
 
-def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
-    """100 tokens, then 20 more one at a time, as 20 passes over the cache count them."""
+def test_cached_generation_counts_pairs_with_earlier_positions() -> None:
+    """A prompt of 100 tokens, then 20 tokens one at a time over the cache, cost as much as one pass over 120 tokens."""
     model = read_model(LLAMA_8B)
     training = training_from({"attention": "flash_attention_2"})
     whole = forward_flop(model, work_of([120]), training).computed
@@ -240,13 +244,13 @@ def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
     assert sum(parts) == whole
 
 
-def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> None:
+def test_the_head_is_counted_for_tokens_that_a_fused_loss_may_need() -> None:
     facts = {"method": "full", "recomputation": "none", "attention": "eager"}
     plain = computed(LLAMA_8B, work_of([10]), **facts)
     some = computed(
         LLAMA_8B, {**work_of([10]), "headless_tokens": 2, "unlabelled_tokens": 3, "fused_head_tokens": 4}, **facts
     )
-    head = 2 * 4096 * 128256  # of a token, forward
+    head = 2 * 4096 * 128256  # per token, forward
     assert plain.required.computed - some.required.low == 3 * 5 * head + (plain.required.computed - plain.required.low)
     assert plain.required.computed - some.required.computed == 3 * 5 * head
     assert plain.required.high - some.required.high == 3 * 2 * head
@@ -265,7 +269,7 @@ def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> Non
     computed(LLAMA_8B, {**work_of([10]), **dict(zip(names, (4, 3, 3), strict=True))}, **facts)
 
 
-def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
+def test_lengths_bounded_only_by_max_positions_are_listed_as_an_assumption() -> None:
     counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
     said = "at most 131072 tokens, the model's positions"
     assert said not in assumed(computed(LLAMA_8B, counted, method="full"))
@@ -273,7 +277,7 @@ def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
     assert said not in assumed(computed(LLAMA_8B, {"tokens": 1000}, method="full"))
 
 
-def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
+def test_a_declared_parameter_count_that_differs_widens_the_bounds() -> None:
     work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
     facts: dict[str, Any] = {"method": "full", "recomputation": "none"}
     ours = computed(LLAMA_8B, work, **facts)
@@ -281,19 +285,19 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     same = computed(LLAMA_8B, work, **facts, parameters_total=total)
     assert (same.required, same.assumptions) == (ours.required, ours.assumptions)
     low, high = ours.required.low, ours.required.high
-    products = 3 * 2 * 1000  # of each further parameter with the tokens
-    assert products * total > high  # a table is looked up
+    products = 3 * 2 * 1000  # FLOP of each additional parameter for all tokens
+    assert products * total > high  # the embedding table is looked up, not multiplied
     for theirs, bounds in ((2 * total, (low, high + products * total)), (total // 3, (low * (total // 3) // total, high)),
                            (total + 1, (low, high + products))):  # fmt: skip
         other = computed(LLAMA_8B, work, **facts, parameters_total=theirs)
         assert (other.required.low, other.required.high) == bounds
         assert other.required.computed == ours.required.computed
-        # What is executed may have one more pass of each, which computes layers again.
+        # The executed work may have one more pass over each parameter, because layers may be computed again.
         assert other.executed.high == ours.executed.high + 4 * 2 * 1000 * max(0, theirs - total)
         assert f"counts {theirs} parameters" in assumed(other)
 
 
-def test_a_process_may_count_its_adapters_among_the_parameters() -> None:
+def test_declared_parameters_may_include_the_adapters() -> None:
     facts: dict[str, Any] = {"method": "lora", "lora": {"r": 8, "target_modules": ["q_proj"]}}
     base, adapters = 8_030_261_248, 32 * 8 * (4096 + 4096)
     expected = computed(LLAMA_8B, work_of([3]), **facts)
@@ -303,8 +307,8 @@ def test_a_process_may_count_its_adapters_among_the_parameters() -> None:
     assert other.required.low < expected.required.low
 
 
-def test_a_module_that_is_saved_whole_is_trained_whole() -> None:
-    """Here the embedding and the head, of 4096 columns for each of 128256 words, beside adapters on one matrix."""
+def test_a_module_in_modules_to_save_is_fully_trained() -> None:
+    """The embedding and the head, 4096 columns for each of 128256 words, in addition to adapters on one matrix."""
     saved = ("embed_tokens", "lm_head")
     assert adapters(read_model(LLAMA_8B), Lora(8, ("q_proj",), saved)) == 32 * 8 * 2 * 4096 + 2 * 4096 * 128256
     work, facts = work_of([3]), {"method": "lora", "recomputation": "none", "attention": "eager"}
@@ -313,12 +317,13 @@ def test_a_module_that_is_saved_whole_is_trained_whole() -> None:
         for names in ((), saved)
     )
     assert beside.terms["weight_gradients"] - alone.terms["weight_gradients"] == 2 * 3 * 4096 * 128256
-    # What a trained embedding feeds passes gradients on: the first layer's three projections, and its keys and values.
+    # A trained embedding needs gradients of its consumers: the first layer's three projections, and its keys and
+    # values.
     more = beside.terms["activation_gradients"] - alone.terms["activation_gradients"]
     assert more == 2 * 3 * 4096 * (4096 + 1024 + 1024 + 8) + 2 * 2 * 9 * 4096
 
 
-def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_encoder_decoder_too() -> None:
+def test_an_unknown_module_and_missing_target_tokens_are_refused() -> None:
     with refused(match="c_attn") as caught:
         computed(LLAMA_8B, work_of([3]), method="lora", lora={"r": 4, "target_modules": ["c_attn"]})
     assert "q_proj" in caught.value.hint
@@ -327,16 +332,14 @@ def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_e
         computed({"model_type": "t5"}, work_of([3]), method="full")
 
 
-def test_no_tokens_are_no_flop_also_across_the_stacks() -> None:
+def test_zero_tokens_are_zero_flop_in_an_encoder_decoder() -> None:
     none = forward_flop(read_model({"model_type": "t5"}), {"tokens": 0, "target_tokens": 0, "cross_pairs": 0},
                         training_from({}))  # fmt: skip
     assert (none.low, none.computed, none.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("cross", "expected"), [(None, (100, 70)), (80, (80, 50)), (20, (20, 0))])
-def test_only_the_lower_end_leaves_out_what_may_be_padding_of_the_memory(
-    cross: int | None, expected: tuple[int, int]
-) -> None:
+def test_possible_padding_of_the_memory_lowers_only_the_low_end(cross: int | None, expected: tuple[int, int]) -> None:
     work = {"tokens": 100, "padding_tokens": 30, "target_tokens": 10, "cross_pairs": 1000}
     work |= {} if cross is None else {"cross_tokens": cross}
     _, _, rows, _ = resolve(read_model({"model_type": "t5"}), work, training_from({}), cached=False)
@@ -344,7 +347,7 @@ def test_only_the_lower_end_leaves_out_what_may_be_padding_of_the_memory(
     assert (found.pop("LOW"), set(found.values())) == (expected[1], {expected[0]})
 
 
-def test_across_the_stacks_keys_and_values_are_of_the_encoder() -> None:
+def test_cross_attention_takes_keys_and_values_from_the_encoder() -> None:
     streams: dict[str, set[tuple[str, Stream]]] = {}
     for linear in read_model({"model_type": "t5"}).linears():
         stack, *_, part, name = linear.path.split(".") if "Attention" in linear.path else ("", "", "")

@@ -1,4 +1,4 @@
-"""Bounds from a size alone hold what the whole architecture has, of published models and of drawn ones."""
+"""Bounds from a size alone contain the bounds from the whole architecture, for published and for generated models."""
 
 from itertools import pairwise
 from typing import Any
@@ -25,13 +25,13 @@ from tests.support.architectures import PUBLISHED, refused
 from tests.support.published_decoders import PUBLISHED_DECODERS
 
 EXPERTS = {"mixtral": "num_local_experts", "gpt_oss": "num_local_experts", "qwen3_moe": "num_experts"}
-COMPUTES_ALL_EXPERTS = {"llama4_text"}  # as transformers has it
+COMPUTES_ALL_EXPERTS = {"llama4_text"}  # as transformers implements it
 LORA = Lora(16, ("all-linear",))
 FULL = {"method": "full", "recomputation": "none"}
 
 
 def bare_ones(model: Model) -> list[Model]:
-    """The same model by its size: parameters alone; the active ones; and all that can be known of a size."""
+    """The same model known by its total size; by its active size too; and by everything that a size can include."""
     sizes = parameters(model)
     tied = sum(linear.weights for linear in model.linears() if linear.tied)
     parts = [part for block in model.blocks for part in block.parts if isinstance(part, Attention)]
@@ -59,7 +59,7 @@ def holds(outer: Bounds, inner: Bounds) -> bool:
 
 
 def agree(model: Model, work: dict[str, int]) -> None:
-    """At every method, within every way of being known, the more is known the narrower."""
+    """For every training method and each set of known sizes, knowing more must narrow the bounds."""
     partial: dict[str, Any] = {"method": "partial", "parameters_trainable": parameters(model).total // 2}
     adapted: dict[str, Any] = {
         "method": "lora",
@@ -85,7 +85,7 @@ CONFIGS = {**PUBLISHED, **PUBLISHED_DECODERS}
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
-def test_they_hold_for_published_models(name: str) -> None:
+def test_bounds_from_a_size_contain_published_models(name: str) -> None:
     model = read_model(CONFIGS[name][0])
     for length in (64, 8192):
         agree(model, work_of(model, 500, length))
@@ -93,7 +93,7 @@ def test_they_hold_for_published_models(name: str) -> None:
 
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    """Language models of usual proportions: a layer has 12 d^2 parameters and more."""
+    """Language models of usual proportions: each layer has at least 12 d^2 parameters."""
     heads, each = draw(st.sampled_from([4, 8, 16])), draw(st.sampled_from([64, 128]))
     width = heads * each
     family = draw(st.sampled_from(["llama", "mistral", "mixtral", "gemma2", "qwen2", "qwen3", "qwen3_moe", "gpt_oss"]))
@@ -113,7 +113,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(configurations(), st.integers(1, 1000), st.integers(32, 8192))
-def test_they_hold_for_models_of_several_families(config: dict[str, Any], rows: int, length: int) -> None:
+def test_bounds_from_a_size_contain_models_of_several_families(config: dict[str, Any], rows: int, length: int) -> None:
     model = read_model(config)
     agree(model, work_of(model, rows, length))
 
@@ -128,15 +128,17 @@ def test_they_hold_for_models_of_several_families(config: dict[str, Any], rows: 
           "attention_width": 12288}, 2048, 1.03),
     ],
 )  # fmt: skip
-def test_they_are_no_wider_than_what_is_not_known(size: dict[str, int], length: int, narrow: float) -> None:
+def test_bounds_from_a_size_are_narrow_when_active_parameters_are_known(
+    size: dict[str, int], length: int, narrow: float
+) -> None:
     model = bare_model(**size)
     found = flop(model, work_of(model, 1000, length), training_from(FULL)).required
     assert found.low <= found.computed == 6 * size["active"] * 1000 * length <= found.high
     assert found.high <= narrow * found.low
 
 
-def test_of_two_sides_the_fewer_tokens_pass_each_weight_at_least_and_the_more_at_most() -> None:
-    """Which of its weights are the encoder's is not known; padding need not pass any."""
+def test_a_two_sided_model_is_bounded_by_its_shorter_and_longer_side() -> None:
+    """It is unknown which weights are the encoder's. Padding need not pass through any weight."""
 
     def required(**work: int) -> Bounds:
         return flop(bare_model(10**6), work, training_from({"method": "full", "recomputation": "none"})).required
@@ -146,8 +148,8 @@ def test_of_two_sides_the_fewer_tokens_pass_each_weight_at_least_and_the_more_at
     assert padded.computed == 6 * 10**6 * 9
 
 
-def test_of_a_part_of_a_mixture_that_is_trained_a_token_is_taken_to_use_its_share() -> None:
-    """A tenth of 1,000 parameters is trained, and a token uses half of all."""
+def test_a_token_uses_its_share_of_a_partially_trained_mixture() -> None:
+    """A tenth of 1,000 parameters is trained, and a token uses half of all parameters."""
     partial = training_from({"method": "partial", "parameters_trainable": 100, "recomputation": "none"})
     found = flop(bare_model(1000, active=500), {"tokens": 7, "sequences": 1, "square_pairs": 49}, partial)
     assert found.terms["weight_gradients"] == 2 * 7 * 50

@@ -1,4 +1,4 @@
-"""FLOP by the weights that rows passed: by hand, and what the counters must not contradict."""
+"""FLOP from the weights that rows passed: values by hand, and contradictions between counters."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from flopsd.errors import ArchitectureError
 from flopsd.settings.words import say
 from tests.support.architectures import refused
 
-# 8 tokens of one sequence, a quarter padding; 125 multiply-adds of each token with weights.
+# 8 tokens of one sequence, a quarter of them padding; 125 multiply-adds with weights per token.
 WORK = {
     "forward_passes": 1, "weight_passes": 1, "tokens": 8, "padding_tokens": 2, "sequences": 1, "square_pairs": 64,
     "weight_products": 1000, "trained_weight_products": 600, "graded_weight_products": 400,
 }  # fmt: skip
 SHAPE = {"hidden_size": 4, "num_hidden_layers": 3}
-ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of width 4
+ATTENTION = 2 * 2 * 64 * 4 * 3  # two products for each pair, in three layers of width 4
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,18 @@ ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of 
     [
         (SHAPE, {}, {"recomputation": "none"}, (3000, 4000, 4000 + 3 * ATTENTION), (4000, 4000, 4000 + 4 * ATTENTION)),
         (SHAPE, {}, {}, (3000, 4000, 4000 + 3 * ATTENTION), (4000, 4000, 4000 + 5 * ATTENTION)),
-        # What is computed again is seen; where it ended within a module the rest of that may have been too.
+        # Recomputation is visible. Where it ended within a module, the rest of that module may have been recomputed
+        # too.
         (
             SHAPE, {"recomputed_weight_products": 700}, {"recomputation": "full"},
             (3000, 4000, 4000 + 3 * ATTENTION), (5400, 5400, 6000 + 5 * ATTENTION),
         ),
-        # Of weights that no known module holds: none at least, gradients as of the others, at most all of them.
+        # Weights of unknown modules: at least none; gradients as for the other weights; at most all of them.
         (
             SHAPE, {"other_weight_products": 100, "other_weight_products_max": 300}, {"recomputation": "none"},
             (3000, 4000 + 200 + 200, 4000 + 1800 + 3 * ATTENTION), (4000, 4400, 4000 + 1800 + 4 * ATTENTION),
         ),
-        # Without a width: as many pairs at each product's narrower side; with relative positions twice the products.
+        # Without a width: as many pairs as at each product's narrower side; relative positions double the products.
         (
             {}, {"weight_square_pairs": 32, "weight_pair_products": 50}, {"recomputation": "none"},
             (3000, 4000, 4000 + 3 * 400), (4000, 4000, 4000 + 4 * 400),
@@ -46,7 +47,7 @@ ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of 
             {**SHAPE, "relative_attention": False}, {}, {"recomputation": "none"},
             (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
         ),
-        # Beside the others a token is compared with 2 x 5 states, and there are more of them than tokens were counted.
+        # In addition, each token is compared with 2 x 5 states, which are more than the tokens counted.
         (
             {**SHAPE, "state_size": 5}, {"target_tokens": 4}, {"recomputation": "none"},
             (3000, 4000, 4000 + 3 * 4 * (64 + 12 * 10) * 12), (4000, 4000, 4000 + 4 * 4 * (64 + 12 * 10) * 12),
@@ -55,12 +56,12 @@ ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of 
             {**SHAPE, "state_size": 5}, {"weight_square_pairs": 400}, {"recomputation": "none"},
             (3000, 4000, 4000 + 3 * 4 * (400 + 20 * 10) * 12), (4000, 4000, 4000 + 4 * 4 * (400 + 20 * 10) * 12),
         ),
-        # Differential attention multiplies two kinds of values, and queries with keys for each.
+        # Differential attention multiplies two kinds of values, and has queries and keys for each.
         (
             {**SHAPE, "lambda_std_dev": "0.1"}, {}, {"recomputation": "none"},
             (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
         ),
-        # Two towers of widths and layers of their own.
+        # Two towers, each with its own widths and layers.
         (
             {"text_config": SHAPE, "vision_config": SHAPE}, {}, {"recomputation": "none"},
             (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
@@ -116,13 +117,13 @@ def test_flop_by_hand(
         ({**SHAPE, "position_buckets": 5, "state_size": 5, "chunk_size": 2}, (4, 3, 24)),
     ],
 )
-def test_a_configuration_of_any_kind_gives_its_widest_layers_or_none(
+def test_a_configuration_gives_the_shape_of_its_widest_layers_or_none(
     config: dict[str, Any], shape: tuple[int, int, int] | None
 ) -> None:
     assert _shape(config) == shape
 
 
-def test_without_tokens_no_share_is_padding_and_weights_of_no_known_module_are_named() -> None:
+def test_zero_tokens_have_no_padding_share_and_unknown_weights_are_named() -> None:
     def low(**more: int) -> int:
         return weights_flop(SHAPE, {**WORK, **more}, training_from({})).required.low
 
@@ -133,12 +134,12 @@ def test_without_tokens_no_share_is_padding_and_weights_of_no_known_module_are_n
     assert len(weights_flop({}, WORK, training_from({})).assumptions) == len(some.assumptions) - 1
 
 
-def test_what_was_not_counted_of_gradients_is_none() -> None:
+def test_uncounted_gradients_are_zero_at_the_low_end() -> None:
     bare = {name: value for name, value in WORK.items() if "weight_products" not in name}
     assert weights_flop(SHAPE, bare, training_from({"recomputation": "none"})).executed.low == 0
 
 
-def test_a_forward_pass_alone() -> None:
+def test_a_forward_pass_alone_has_bounds() -> None:
     assert weights_forward(SHAPE, WORK) == Bounds(2000, 2000, 2000 + ATTENTION)
 
 
@@ -169,7 +170,7 @@ def test_counters_that_contradict_each_other_give_no_figure(change: dict[str, in
         ({"model_config": {"model_type": "own"}, "parameters_total": 500}, {"tokens": 8}, "family_not_modelled"),
     ],
 )
-def test_a_model_of_unknown_shape_is_counted_by_its_weights_and_needs_its_size(
+def test_a_model_of_unknown_shape_needs_its_size_to_be_counted_by_weights(
     facts: dict[str, Any], work: dict[str, int], code: str | None
 ) -> None:
     if code is not None:

@@ -1,4 +1,4 @@
-"""Each way to read a field of a config.json: left out, null, at its edges, and of another kind."""
+"""Each way to read a field of a config.json: absent, null, at its limits, and of a wrong type."""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +58,7 @@ CASES: list[tuple[str, Read, dict[str, Any], list[tuple[Any, Any]]]] = [
 
 
 @pytest.mark.parametrize(("read", "defaults", "answers"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_field_is_read_or_refused_by_its_name(
+def test_a_field_is_read_or_refused_by_name(
     read: Read, defaults: dict[str, Any], answers: list[tuple[Any, Any]]
 ) -> None:
     for value, answer in answers:
@@ -75,7 +75,7 @@ def test_a_field_is_read_or_refused_by_its_name(
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_field_that_nobody_reads_is_taken_only_where_it_changes_nothing(name: str) -> None:
+def test_an_unread_field_is_accepted_only_with_a_harmless_value(name: str) -> None:
     for value in HARMLESS[name]:
         Fields("family", {name: value}).finish()
     for irrelevant in ((), (name,)):
@@ -87,7 +87,7 @@ def test_a_field_that_nobody_reads_is_taken_only_where_it_changes_nothing(name: 
             fields.finish()
 
 
-def test_of_unknown_fields_the_first_eight_are_named_and_all_are_reported() -> None:
+def test_the_first_eight_unknown_fields_are_named_and_all_are_reported() -> None:
     for count in (8, 9):
         unknown = {f"x{at}": 1 for at in range(count)}
         with pytest.raises(ArchitectureError) as caught:

@@ -1,4 +1,4 @@
-"""flopsd's dataclasses beside those of the standard library."""
+"""flopsd's dataclasses compared with those of the standard library."""
 
 import copy
 import dataclasses
@@ -51,19 +51,19 @@ def of_the_library(ours: Any) -> Any:
     return dataclasses.make_dataclass(ours.__name__, kinds, frozen=ours is not Changing)
 
 
-# No NaN: whether it equals itself depends on the Python, from 3.13 on it does not.
+# No NaN: whether a NaN member equals itself depends on the Python version (not from 3.13 on).
 VALUES = st.sampled_from((0, 0.0, 1, float("inf"), "x", "", None, (), (1,)))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("ours", OURS)
 @given(data=st.data())
-def test_they_compare_hash_and_show_as_the_librarys_do(ours: Any, data: st.DataObject) -> None:
+def test_dataclasses_compare_hash_and_repr_like_the_standard_librarys(ours: Any, data: st.DataObject) -> None:
     theirs = of_the_library(ours)
     names = [field.name for field in dataclasses.fields(ours)]
     first, second = ({name: data.draw(VALUES) for name in names} for _ in range(2))
     assert (ours(**first) == ours(**second)) is (theirs(**first) == theirs(**second))
-    assert ours(**first) == ours(**first)  # NaN too: a member that is the same is equal
+    assert ours(**first) == ours(**first)  # NaN too: the identical member is equal
     assert repr(ours(**first)) == repr(theirs(**first))
     if ours is Changing:
         with pytest.raises(TypeError, match="unhashable"):
@@ -75,7 +75,7 @@ def test_they_compare_hash_and_show_as_the_librarys_do(ours: Any, data: st.DataO
     assert copy.deepcopy(ours(**first)) == ours(**first)
 
 
-def test_those_of_two_classes_are_not_equal_and_members_that_do_not_count_do_not() -> None:
+def test_instances_of_different_classes_differ_and_compare_false_members_are_ignored() -> None:
     assert Pair(1) != Longer(1)
     assert Pair(1, secret="a") == Pair(1, secret="b")
     assert "hidden" not in repr(Pair(1, secret="hidden"))

@@ -1,4 +1,4 @@
-"""Diffusion transformers by the fields of their published config.json, and their work."""
+"""Diffusion transformers by the fields of their published config.json, and the work that they declare."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SD3: dict[str, Any] = {
     "num_layers": 24, "out_channels": 16, "patch_size": 2, "pooled_projection_dim": 2048, "pos_embed_max_size": 192,
     "sample_size": 128,
 }  # fmt: skip
-# The sizes are those of diffusers' classes with these fields; the cards round them: 12 B, 2 B, 2.5 B, 8.1 B.
+# The sizes are those of diffusers' classes with these fields; the model cards round them: 12 B, 2 B, 2.5 B, 8.1 B.
 FILES: dict[str, tuple[dict[str, Any], int]] = {
     "FLUX.1-dev": (FLUX_DEV, 11_901_408_320),
     "FLUX.1-schnell": ({**FLUX_DEV, "guidance_embeds": False}, 11_891_178_560),
@@ -44,19 +44,19 @@ def test_published_files_are_read(name: str) -> None:
     assert parameters(read_model(config)).total == total
 
 
-def test_a_field_that_is_left_out_has_the_default_of_the_class_of_diffusers() -> None:
+def test_an_absent_field_has_the_default_of_the_diffusers_class() -> None:
     flux, sd3 = ({"_class_name": one["_class_name"]} for one in (FLUX_DEV, SD3))
     assert read_model(flux) == read_model({**FLUX_DEV, "guidance_embeds": False})
     sizes = {"num_layers": 18, "num_attention_heads": 18, "caption_projection_dim": 18 * 64}
     assert read_model(sd3) == read_model({**SD3, **sizes})
     assert read_model({**FLUX_DEV, "patch_size": 2}).heads[0].outputs == 2 * 2 * 64
-    for one in (FLUX_DEV, SD3):  # what is null or 0 is as many as go in
+    for one in (FLUX_DEV, SD3):  # null or 0 output channels mean as many as input channels
         assert read_model({**one, "out_channels": 0}) == read_model({**one, "out_channels": one["in_channels"]})
 
 
-def test_an_image_of_a_megapixel_through_flux() -> None:
-    """By hand: 4096 rows of the image and 512 of the text, each through half of a double layer and all of a single one,
-    1 vector through what modulates them, and 4608 x 4608 pairs in 57 layers of 3072."""
+def test_a_megapixel_image_through_flux_matches_a_count_by_hand() -> None:
+    """By hand: 4096 image rows and 512 text rows, each through half of a double layer and all of a single layer, one
+    vector through the modulation, and 4608 x 4608 pairs in 57 layers of width 3072."""
     width = 3072
     double, single = 12 * width**2 * 4608 * 19, (3 + 4 + 5) * width**2 * 4608 * 38
     modulation = (2 * 6 * 19 + 3 * 38 + 2) * width**2
@@ -81,7 +81,7 @@ def test_an_image_of_a_megapixel_through_flux() -> None:
         ({"_class_name": "UNet2DConditionModel"}, {}, "UNet2DConditionModel"),
     ],
 )
-def test_what_is_missing_or_contradicts_itself_is_named(
+def test_missing_or_contradictory_work_is_refused_by_name(
     config: dict[str, Any], work: dict[str, int | None], names: str
 ) -> None:
     declared = {name: value for name, value in {**WORK, **work}.items() if value is not None}
@@ -90,7 +90,7 @@ def test_what_is_missing_or_contradicts_itself_is_named(
     assert caught.value.hint
 
 
-def test_without_the_pairs_of_an_image_its_own_attention_is_an_interval() -> None:
+def test_image_attention_is_an_interval_without_patch_square_pairs() -> None:
     model, work = read_model(FILES["stable-diffusion-3.5-medium"][0]), {**WORK, "sequences": 4}
     less = {name: value for name, value in work.items() if name != "patch_square_pairs"}
     counted, bounded = (flop(model, one, FULL).required for one in (work, less))
@@ -98,8 +98,8 @@ def test_without_the_pairs_of_an_image_its_own_attention_is_an_interval() -> Non
     assert bounded.low < counted.computed <= bounded.high
 
 
-def test_recomputation_may_end_before_a_stream_that_has_no_gradient_yet() -> None:
-    """An adapter on the image's feed-forward: in the first layer nothing of the text behind the attention has one."""
+def test_recomputation_may_end_before_a_stream_without_gradients() -> None:
+    """With an adapter on the image's feed-forward, no text behind the first layer's attention has a gradient."""
     width, text = 128, 16
     sizes = {"num_attention_heads": 2, "num_layers": 2, "caption_projection_dim": width}
     model = read_model({**SD3, **sizes})

@@ -1,4 +1,4 @@
-"""Values at the edge of what a function decides."""
+"""Values at the boundary of a decision."""
 
 import json
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from flopsd.settings.parsers import precision
 
 @pytest.mark.parametrize(("off_ppm", "within"), [(MARGIN_PPM, True), (MARGIN_PPM + 1, False)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_margin_is_in_the_margin(sign: int, off_ppm: int, within: bool) -> None:
+def test_a_ratio_at_the_margin_is_within_it(sign: int, off_ppm: int, within: bool) -> None:
     ratio = Ratio("a ratio", None, PPM + sign * off_ppm, None)
     assert ratio.within is within
     assert (ratio.warning is None) is within
@@ -52,33 +52,32 @@ def test_a_share_of_one_in_a_million_is_a_share() -> None:
     assert dict(found.shares_ppm) == {"bf16": 999_999, "fp8": 1}
 
 
-def test_padding_takes_its_rows_and_columns_from_a_full_square() -> None:
-    """At least as many pairs as with sequences that are alike, and no fewer than each padding position takes away."""
+def test_padding_removes_rows_and_columns_from_a_full_square() -> None:
+    """At least as many pairs as with equal sequences, and at least as many as remain when each padding position is
+    removed."""
     assert Side(16, 1, 2, 136, 136).least_square() == 136 - 2 * 11
     assert Side(16, 1, 1, 256, 256).least_square() == 256 - 2 * 16 + 1
 
 
 @pytest.mark.parametrize(("one", "other", "both"), [(1, 2, 3), (None, 2, None), (1, None, None)])
-def test_a_ceiling_that_is_not_known_leaves_none_of_the_sum(
-    one: int | None, other: int | None, both: int | None
-) -> None:
+def test_an_unknown_ceiling_makes_the_sum_unknown(one: int | None, other: int | None, both: int | None) -> None:
     assert (ReadFigures(unmeasured_high=one) + ReadFigures(unmeasured_high=other)).unmeasured_high == both
 
 
 @pytest.mark.parametrize(
     "said", [None, "code", [], {}, {"more": "x"}, {"code": 1}, {"code": "x", "more": 1}, {"code": None}]
 )
-def test_a_note_has_a_code_and_texts(said: object) -> None:
+def test_a_note_needs_a_code_and_text_values(said: object) -> None:
     assert not is_note(said)
     assert is_note({"code": "x", "more": "y"})
 
 
-def test_the_sum_of_two_nodes_without_a_model_has_none() -> None:
+def test_the_sum_of_two_nodes_without_a_model_has_no_count() -> None:
     assert (LedgerSums() + LedgerSums()).counted is None
 
 
 @pytest.mark.parametrize("labels", [{"num_labels": 3}, {"id2label": {"0": "a", "1": "b", "2": "c"}}])
-def test_every_token_is_classified(labels: dict[str, object]) -> None:
+def test_a_token_classification_head_has_one_output_per_label(labels: dict[str, object]) -> None:
     fields = {
         "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 16, "vocab_size": 32, "max_position_embeddings": 16, **labels,
@@ -89,19 +88,19 @@ def test_every_token_is_classified(labels: dict[str, object]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("more", "fault"), [(0, "is not JSON"), (1, "more than 67108864 bytes")])
-def test_a_ledger_has_64_mib_at_most(more: int, fault: str) -> None:
+def test_a_ledger_is_limited_to_64_mib(more: int, fault: str) -> None:
     with pytest.raises(NotVerifiedError, match=fault):
         parse_envelope(b"x" * ((64 << 20) + more))
 
 
 @pytest.mark.parametrize("signature", [1, {}, {"sig": 1}])
-def test_a_signature_has_text(signature: object) -> None:
+def test_a_signature_without_text_is_refused(signature: object) -> None:
     envelope = {"payloadType": "x", "payload": "", "signatures": [signature]}
     with pytest.raises(NotVerifiedError, match="a signature without the text 'sig'"):
         parse_envelope(json.dumps(envelope).encode())
 
 
 @pytest.mark.parametrize(("highs", "whole"), [((3, 4), 7), ((3, None), None), ((), 0)])
-def test_ceilings_of_which_one_is_not_known_have_no_sum(highs: tuple[int | None, ...], whole: int | None) -> None:
+def test_the_sum_of_ceilings_is_unknown_when_one_is(highs: tuple[int | None, ...], whole: int | None) -> None:
     rows: Any = [SimpleNamespace(evidence=Evidence.UTILIZATION, figures=Figures(0, None, high)) for high in highs]
     assert ReadFigures.of(NO_FIGURES, {}, rows).unmeasured_high == whole

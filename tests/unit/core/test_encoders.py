@@ -34,7 +34,7 @@ ELECTRA_SMALL: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 1024, "max_position_embeddings": 512, "num_attention_heads": 4,
     "pad_token_id": 0, "type_vocab_size": 2, "vocab_size": 30522,
 }  # fmt: skip
-# The sizes are those that transformers' classes have with these fields; the cards round them: 149 M, 1550 M.
+# The sizes are those of transformers' classes with these fields; the model cards round them: 149 M, 1550 M.
 FILES: dict[str, tuple[dict[str, Any], int]] = {
     "distilbert-base-uncased": (
         {"activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 768,
@@ -96,12 +96,13 @@ def test_published_files_are_read(name: str) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_local_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
+def test_local_pairs_match_a_count_over_the_mask(s: int, w: int) -> None:
     assert local_pairs(s, w) == sum(1 for q in range(s) for k in range(s) if abs(q - k) <= w)
 
 
-def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
-    """Two sequences of 200 tokens, 50 of padding in all. A pair costs 4 FLOP a width, forward and twice back."""
+def test_pairs_of_a_local_layer_depend_on_the_attention_kernel() -> None:
+    """Two sequences of 200 tokens, 50 of them padding. A pair costs 4 FLOP per unit of width forward, and twice that
+    backward."""
     work = {"tokens": 400, "sequences": 2, "square_pairs": 2 * 200**2, "padding_tokens": 0}
     pair, local, square = 3 * 4 * 768, 2 * local_pairs(200, 64), 2 * 200**2
 
@@ -127,13 +128,13 @@ def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
         ({"classifier_pooling": "max"}, "classifier_pooling"),
     ],
 )
-def test_what_would_change_the_counts_is_refused(fields: dict[str, Any], names: str) -> None:
+def test_fields_that_would_change_the_counts_are_refused(fields: dict[str, Any], names: str) -> None:
     with refused(match=names):
         read_model({**MODERNBERT, **fields})
 
 
 @given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 4))
-def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_at_half_a_chunk(
+def test_the_least_chunked_pairs_are_a_close_lower_bound_up_to_half_a_chunk(
     length: int, half_chunk: int, sequences: int
 ) -> None:
     chunk, tokens = 2 * half_chunk, length * sequences
@@ -145,7 +146,7 @@ def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_a
 
 
 @pytest.mark.parametrize("family", ["bart", "t5", "whisper"])
-def test_a_decoder_sees_what_came_before_and_all_that_its_encoder_read(family: str) -> None:
+def test_a_decoder_attends_to_earlier_tokens_and_the_whole_encoder_output(family: str) -> None:
     model = read_model({"model_type": family})
     seen = {
         ("encoder" if "encoder" in block.path else "decoder", part.mask)

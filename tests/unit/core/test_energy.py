@@ -1,4 +1,4 @@
-"""Energy for each FLOP beside published runs: what is compared, what is not, and what is named."""
+"""Energy per FLOP compared with published runs: when it is compared, when it is not, and which results are flagged."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,13 +29,13 @@ H100 = replace(SXM, model="NVIDIA H100 PCIe", pci_device_id=0x2331, sm_count=114
 TABLE = load_peaks()
 PUBLISHED = Published("h100-pcie", "bf16", 1011, 1373)
 HOUR_NS = 3600 * 10**9
-# 30 % of the cycles at 1300 MHz are 1.82 x 10^14 FLOP/s; the published runs had 2.5 to 3.4 x 10^14.
+# 30 % of the cycles at 1300 MHz are 1.82 x 10^14 FLOP/s; the published runs reached 2.5 to 3.4 x 10^14.
 CYCLES = {(Evidence.ACTIVITY, Pipe.TENSOR): 114 * 1300 * HOUR_NS // 1000 * 3 // 10}
 FLOP = CYCLES[Evidence.ACTIVITY, Pipe.TENSOR] * 4096
 
 
 def tally(watts: int = 220, **changes: Any) -> Tally:
-    """An hour of one GPU of which the first second has no energy."""
+    """One hour of one GPU, without energy for the first second."""
     known: dict[str, Any] = {
         "active_sm_cycles": CYCLES,
         "observed_ns": {Evidence.ACTIVITY: HOUR_NS},
@@ -57,7 +57,7 @@ def said(*tallies: Tally) -> dict[str, Any]:
     return entry
 
 
-def test_a_run_is_held_against_the_published_runs_of_its_part() -> None:
+def test_a_run_is_compared_with_the_published_runs_of_its_part() -> None:
     entry = said(tally())
     assert (entry["energyJoules"], entry["deviceSeconds"]) == ("792000.000", "3600.000000000")
     assert entry["measuredFlop"] == str(FLOP)
@@ -72,7 +72,7 @@ def test_a_run_is_held_against_the_published_runs_of_its_part() -> None:
 
 
 @pytest.mark.parametrize(("watts", "warning"), [(150, BELOW), (250, None), (350, ABOVE)])
-def test_outside_even_with_the_margin_of_the_counters_is_named(watts: int, warning: str | None) -> None:
+def test_energy_outside_the_published_range_and_counter_margin_is_flagged(watts: int, warning: str | None) -> None:
     assert said(tally(watts))["warning"] == warning
     assert said(tally(watts))["withinMargin"] is (warning is None)
 
@@ -97,25 +97,25 @@ def test_outside_even_with_the_margin_of_the_counters_is_named(watts: int, warni
         ),
     ],
 )
-def test_what_does_not_cover_the_same_time_or_work_is_not_compared(changes: dict[str, Any]) -> None:
+def test_energy_and_work_that_do_not_cover_the_same_time_are_not_compared(changes: dict[str, Any]) -> None:
     assert of(tally(watts=1))
     assert of(tally(watts=1, **changes)) == {}
 
 
-def test_only_the_published_format_of_the_part_that_has_runs() -> None:
+def test_only_the_published_format_and_part_are_compared() -> None:
     assert of(tally(), precision="bf16").keys() == {PUBLISHED}
     assert of(tally(), precision="fp8") == {}
     assert of(tally(), part="h100-sxm5-80gb") == {}
 
 
-def test_daemon_starts_of_a_device_are_one() -> None:
-    """Energy that a later start counted of the time before it covers what the first left open."""
+def test_daemon_starts_of_one_device_are_compared_as_one() -> None:
+    """Energy that a later start counted for the time before it fills the gap that the first start left."""
     first, second = tally(energy_ns=HOUR_NS * 9 // 10), tally(energy_ns=HOUR_NS * 11 // 10)
     assert of(first) == {}
     assert of(first, second)[PUBLISHED].energy_mj == 2 * 792_000_000
 
 
-def test_it_adds_up_and_is_read_back() -> None:
+def test_compared_energy_adds_up_and_survives_a_round_trip() -> None:
     one, other = of(tally()), of(tally(350))
     both = added_up([one, other])
     assert both[PUBLISHED].measured_flop == 2 * FLOP
@@ -129,7 +129,7 @@ def test_it_adds_up_and_is_read_back() -> None:
 @pytest.mark.parametrize(
     "change", [{"measuredFlop": "0"}, {"measuredFlop": "-1"}, {"doubtFlop": None}, {"energyJoules": "1"}]
 )
-def test_what_is_no_comparison_is_refused(change: dict[str, Any]) -> None:
+def test_a_malformed_comparison_is_refused(change: dict[str, Any]) -> None:
     (entry,) = energy_for_ledger(of(tally()))
     with pytest.raises((TypeError, ValueError)):
         energy_from([{**entry, **change}])
@@ -146,7 +146,7 @@ def test_what_is_no_comparison_is_refused(change: dict[str, Any]) -> None:
         ("      bf16:\n        low_fj", "      fp4:\n        low_fj"),
     ],
 )
-def test_a_table_with_another_range_is_refused(before: str, after: str) -> None:
+def test_a_peak_table_with_an_invalid_energy_range_is_refused(before: str, after: str) -> None:
     text = (config_dir() / "peaks.yaml").read_text()
     assert text.count(before) == 1
     with pytest.raises(PeakTableError):

@@ -1,12 +1,12 @@
-"""Other people's figures: every worked example of the Commission's Guidelines, computed exactly by our formulae and rounded
-as it is printed; and the published example of the tool that this one answers, reproduced, and why it is wrong.
+"""Figures of others: every worked example of the Commission's Guidelines, computed exactly by our formulae and rounded
+as printed; and the published example of the tool that flopsd answers, reproduced, and why it is wrong.
 
-Guidelines: every format counts alike and the peak is a dense one: annex A.3 takes 300 TFLOP/s for A100 and 989 for H100,
-both BF16. They do not define the utilisation U. The share of time that a driver reports is not it: that reads 2.4 to 5.8
-times too high (Vilanakis 2026); the examples fit model FLOP utilisation.
+Guidelines: every format counts alike and the peak is a dense one: annex A.3 takes 300 TFLOP/s for A100 and 989 for
+H100, both BF16. They do not define the utilisation U. The share of time that a driver reports is not U: it reads 2.4
+to 5.8 times too high (Vilanakis 2026); the examples fit model FLOP utilisation.
 
-The tool: the example `flops_meter.json` in the blog post "Navigating EU AI Act requirements for LLM fine-tuning on Amazon
-SageMaker AI" (12 May 2026) and in the README of aws-samples/amazon-sagemaker-generativeai.
+The tool: the example `flops_meter.json` in the blog post "Navigating EU AI Act requirements for LLM fine-tuning on
+Amazon SageMaker AI" (12 May 2026) and in the README of aws-samples/amazon-sagemaker-generativeai.
 """
 
 import json
@@ -44,7 +44,7 @@ def figures(text: str) -> int:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e['version']}: {e['label']}")
-def test_a_printed_figure_is_met(example: dict[str, Any]) -> None:
+def test_each_printed_figure_is_reproduced(example: dict[str, Any]) -> None:
     digits, exponent = significant(computed(example), figures(example["printed"]), Towards(example["rounding"]))
     assert digits * Fraction(10) ** exponent == value(example["printed"])
     if "flopcheck" in example:
@@ -52,7 +52,7 @@ def test_a_printed_figure_is_met(example: dict[str, Any]) -> None:
         assert digits * Fraction(10) ** exponent == value(example["flopcheck"])
 
 
-def test_all_eight_final_examples_are_here() -> None:
+def test_all_eight_final_examples_are_included() -> None:
     assert {e["label"][0] for e in EXAMPLES if e["version"].startswith("final")} == set("ABCDEFGH")
 
 
@@ -72,12 +72,12 @@ def hardware_flop(periods: Iterable[Period]) -> Fraction:
 
 
 def dense_transformer_flop(parameters: int, tokens: int) -> int:
-    """C = 6 x P x D (annex A.2.2): all parameters, and tokens as often as they were trained on. For large dense
-    transformers only: parameters far more than a twelfth of the context's tokens (footnote 13)."""
+    """C = 6 x P x D (annex A.2.2): all parameters, and each token as often as it was trained on. Only for large
+    dense transformers: parameters must far exceed a twelfth of the context's tokens (footnote 13)."""
     return 6 * parameters * tokens
 
 
-def test_its_parameters_are_packed_elements_of_another_model_and_its_figures_do_not_follow_from_each_other() -> None:
+def test_the_published_example_counts_packed_elements_and_contradicts_itself() -> None:
     gemma = read_model(GEMMA_4B)
     found = packed(gemma)
     assert (found.elements, found.trainable) == (N_TOTAL, N_TRAINABLE)
@@ -93,14 +93,14 @@ def test_its_parameters_are_packed_elements_of_another_model_and_its_figures_do_
     assert round(FLOPS_HARDWARE / SECONDS / PEAK_FLOP_PER_S, 4) == Fraction(496, 10_000)
 
 
-def test_the_table_is_that_of_the_page() -> None:
+def test_the_table_matches_the_docs_page() -> None:
     page = (ROOT / "docs" / "model-flop.md").read_text()
     assert "\n".join(table()) in page
 
 
 N_TOTAL, N_TRAINABLE, TOKENS = 1_585_294_704, 680_094_720, 2_150
 FLOPS_ARCHITECTURE, FLOPS_HARDWARE, PERCENT = 14_500_000_000_000, 1_520_000_000_000_000, Fraction(439, 10**9)
-SECONDS, PEAK_FLOP_PER_S = Fraction(24530, 100), 125 * 10**12  # of an A10G, as the tool's own table has it
+SECONDS, PEAK_FLOP_PER_S = Fraction(24530, 100), 125 * 10**12  # of an A10G, from the tool's own table
 PER_ELEMENT = 4  # 4-bit weights in one element of bfloat16, as the recipes store them
 
 LLAMA_3B = {
@@ -121,8 +121,8 @@ LORA = Lora(8, ("q_proj", "v_proj"))
 
 @dataclass(frozen=True)
 class Packed:
-    """What an element count says of a 4-bit model: modules that bitsandbytes replaced hold `weights` / 4 elements, and
-    neither their weights nor their biases are trainable any more."""
+    """The element count of a 4-bit model: modules that bitsandbytes replaced hold `weights` / 4 elements, and
+    neither their weights nor their biases remain trainable."""
 
     weights: int
     elements: int
@@ -143,7 +143,7 @@ def their_formula(total: int, trainable: int, tokens: int) -> int:
 
 
 def table() -> Iterator[str]:
-    """The example's figures, what they come to, and what flopsd makes of the same inputs."""
+    """The example's figures, what they refer to, and flopsd's figures for the same inputs."""
     gemma, llama = read_model(GEMMA_4B), read_model(LLAMA_3B)
     found = packed(gemma)
     rows: list[tuple[str, str, str]] = [

@@ -1,4 +1,4 @@
-"""Layers with a state: bounds of their chunks' products, and what kernels compute of them."""
+"""Layers with a state: bounds of the products of their chunks, and the part of them that kernels compute."""
 
 import pytest
 from hypothesis import given
@@ -33,9 +33,9 @@ def chunks(lengths: list[int], size: int) -> int:
 
 
 def ssd_kernel(lengths: list[int]) -> tuple[int, int]:
-    """Forward and backward pass of mamba_ssm 2.3 (ops/triton/ssd_combined.py), tl.dot by tl.dot. Forward: C with B (of
-    a group), scores with x, the states and their output. Backward: the first and the third again, then dstates, dx
-    (twice), dB, dC, dCB, dB and dC of dCB, and the decays' gradient."""
+    """Forward and backward pass of mamba_ssm 2.3 (ops/triton/ssd_combined.py), tl.dot by tl.dot. Forward: C with B
+    (per group), scores with x, the states and their output. Backward: the first and the third again, then dstates,
+    dx (twice), dB, dC, dCB, dB and dC of dCB, and the gradient of the decays."""
     count, heads, groups, p, n, q = chunks(lengths, 256), 80, 1, 64, 128, 256
     scores, values, state = groups * q * q * n, heads * q * q * p, heads * q * p * n
     return 2 * count * (scores + values + 2 * state), 2 * count * (3 * scores + 3 * values + 5 * state)
@@ -44,9 +44,9 @@ def ssd_kernel(lengths: list[int]) -> tuple[int, int]:
 def delta_kernel(lengths: list[int], tiles: int) -> tuple[int, int]:
     """Forward and backward pass of flash-linear-attention 0.5 (ops/gated_delta_rule/chunk.py), tl.dot by tl.dot.
 
-    Forward: keys with keys, the inverse of 64 x 64 in blocks of 16, w and u, the states' two, and in each of the
-    `tiles` of the values' columns the scores again. Backward: w, u and states again, dv (2), dh (3), dq, dk and dw (5)
-    with do x v in each of the tiles, and of the WY form 5 with keys, 2 with values and 2 of 64 x 64.
+    Forward: keys with keys, the inverse of 64 x 64 in blocks of 16, w and u, the two products of the states, and the
+    scores again in each of the `tiles` of the values' columns. Backward: w, u and states again, dv (2), dh (3), dq, dk
+    and dw (5) with do x v in each tile, and for the WY form 5 with keys, 2 with values and 2 of 64 x 64.
     """
     count, heads, k, v, q = chunks(lengths, 64), 32, 128, 128, 64
     forward = q * q * ((2 + tiles) * k + 2 * v) + 3 * q * k * v + 16 * 16**3
@@ -56,21 +56,21 @@ def delta_kernel(lengths: list[int], tiles: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("tiles", [1, 2, 4])  # of 128, 64 and 32 columns
 @given(LENGTHS)
-def test_what_a_kernel_computes_is_within_the_bounds(tiles: int, lengths: list[int]) -> None:
+def test_the_flop_of_a_kernel_are_within_the_bounds(tiles: int, lengths: list[int]) -> None:
     for state, (forward, backward) in ((SSD, ssd_kernel(lengths)), (DELTA, delta_kernel(lengths, tiles))):
         low, high = of(state, lengths, Level.LOW), of(state, lengths, Level.HIGH)
         alone = StateWork(side(lengths), Level.HIGH, False).products(state, dict.fromkeys(GRADED, False))
         assert low.forward <= forward <= alone.forward + alone.again
         one = StateWork(side(lengths), Level.HIGH, False).products(state, {**dict.fromkeys(GRADED, False), "b": True})
         assert low.forward + low.gradients <= forward + backward <= high.forward + high.gradients + high.again
-        assert one == high  # a kernel gives each of its operands a gradient
-        # Packed rows: each document has chunks of its own, and what is counted is the row.
+        assert one == high  # a kernel computes the gradient of every operand
+        # In packed rows each document has its own chunks, but only the row is counted.
         packed = of(state, [sum(lengths)], Level.HIGH, packing=True)
         assert forward + backward <= packed.forward + packed.gradients + packed.again
 
 
 @given(LENGTHS, st.booleans())
-def test_levels_are_in_order_and_no_recurrence_is_below_the_low_end(lengths: list[int], counted: bool) -> None:
+def test_levels_are_in_order_and_low_is_at_most_the_recurrence(lengths: list[int], counted: bool) -> None:
     for state in (SSD, DELTA):
         low, computed, high = (of(state, lengths, level, counted=counted) for level in Level)
         assert low.forward <= computed.forward <= high.forward
@@ -80,8 +80,8 @@ def test_levels_are_in_order_and_no_recurrence_is_below_the_low_end(lengths: lis
         assert low.forward <= min(read, pairs)
 
 
-def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -> None:
-    """A pair costs a product of keys for each of their heads, and scales the values of each of theirs."""
+def test_low_counts_pairs_for_a_short_sequence_and_state_reads_for_a_long_one() -> None:
+    """A pair costs one product of keys for each key head, and scales the values of each value head."""
     assert of(DELTA, [10], Level.LOW).forward == 2 * (16 * 128 + 32 * 128) * 55
     assert of(SSD, [10], Level.LOW).forward == 2 * (1 * 128 + 80 * 64) * 55
     for state, read in ((DELTA, 32 * 128 * 128), (SSD, 80 * 64 * 128)):
@@ -89,7 +89,7 @@ def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -
 
 
 @given(st.integers(1, 600), st.integers(1, 4), st.integers(0, 4))
-def test_what_transformers_computes_of_sequences_that_are_alike_is_exact(length: int, some: int, longer: int) -> None:
+def test_computed_is_exact_for_sequences_of_nearly_equal_length(length: int, some: int, longer: int) -> None:
     lengths = [length] * some + [length + 1] * longer
     for state in (DELTA, SSD):
         alone = [of(state, [one], Level.COMPUTED) for one in lengths]
@@ -98,21 +98,21 @@ def test_what_transformers_computes_of_sequences_that_are_alike_is_exact(length:
         assert together.gradients == sum(one.gradients for one in alone)
 
 
-def test_adapters_need_not_have_gradients_of_the_products_without_weights() -> None:
+def test_products_without_weights_may_have_no_gradients_under_adapters() -> None:
     for state in (DELTA, SSD):
         some = StateWork(side([100]), Level.LOW, False).products(state, {**GRADED, "v": False, "x": False})
         assert (some.forward, some.gradients) == (of(state, [100], Level.LOW).forward, 0)
 
 
-def test_what_is_computed_of_one_chunk_is_a_kernel_s_products_and_a_whole_inverse() -> None:
+def test_one_chunk_costs_the_kernels_products_and_a_full_inverse() -> None:
     whole = 2 * 32 * (64**3 - 16 * 16**3)  # kernels invert in blocks of 16
     assert of(DELTA, [64], Level.HIGH).forward == delta_kernel([64], 1)[0] + whole
     each_heads_scores, passed_on = 2 * 79 * 256**2 * 128, 2 * (1 + 1) ** 2 * 80 * 64 * 128
     assert of(SSD, [256], Level.COMPUTED).forward == ssd_kernel([256])[0] + each_heads_scores + passed_on
 
 
-def test_the_gradients_of_one_chunk_are_two_products_for_each_forward() -> None:
-    """Of the high end, with the inverse of its triangular system; nothing is left out for a state of zeros."""
+def test_gradients_of_one_chunk_cost_two_products_per_forward_product() -> None:
+    """At the high end, with the inverse of the triangular system; products with a zero state are included."""
     for state in (DELTA, SSD):
         high = of(state, [state.chunk], Level.HIGH)
         assert (high.gradients, high.again) == (2 * high.forward, 2 * high.forward)
@@ -161,13 +161,13 @@ def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[st
         read_model({**PUBLISHED_HYBRIDS[name][0], **fields})
 
 
-def test_nemotron_h_has_as_many_layers_as_are_named() -> None:
+def test_nemotron_h_layers_are_counted_from_either_field() -> None:
     config = {**PUBLISHED_HYBRIDS["Nemotron-H 8B"][0], "num_hidden_layers": 52}
     named = {**config, "hybrid_override_pattern": None, "layers_block_type": ["mamba", "attention", "mlp"]}
     assert [len(read_model(one).blocks) for one in (config, named)] == [52, 3]
 
 
-def test_gemma_4_says_the_width_of_full_layers_for_all_or_for_each() -> None:
+def test_gemma_4_full_layer_width_is_read_globally_or_per_layer() -> None:
     config = PUBLISHED_HYBRIDS["Gemma 4 E2B, text"][0]
     each = {str(index): {"head_dim": 512} for index, kind in enumerate(config["layer_types"]) if kind[0] == "f"}
     written = {name: value for name, value in config.items() if name != "global_head_dim"}
@@ -175,8 +175,8 @@ def test_gemma_4_says_the_width_of_full_layers_for_all_or_for_each() -> None:
     assert read_model({**config, "use_bidirectional_attention": "vision"}) == read_model(config)
 
 
-def test_a_shared_mlp_beside_trained_experts_has_no_gradient_of_its_input() -> None:
-    """Nothing before it is trained, and it does not read what the experts make."""
+def test_a_shared_mlp_below_trained_experts_needs_no_input_gradient() -> None:
+    """Nothing below it is trained, and it does not read the output of the experts."""
     one = {
         "model_type": "granitemoehybrid", "architectures": ["GraniteMoeHybridForCausalLM"], "num_hidden_layers": 1,
         "hidden_size": 64, "vocab_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,

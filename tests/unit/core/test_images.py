@@ -23,7 +23,7 @@ _TEXT = {"tokens": 48, "sequences": 2, "square_pairs": 2 * 24**2}
 
 
 def _changed(name: str, **fields: Any) -> dict[str, Any]:
-    """A published configuration with other fields; those of a configuration within are put into it."""
+    """A published configuration with other fields; a dict value updates the nested configuration of that name."""
     config = PUBLISHED_IMAGES[name][0]
     inner = {key: {**config[key], **value} for key, value in fields.items() if isinstance(value, dict)}
     return {**config, **fields, **inner}
@@ -41,7 +41,7 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
 
 @pytest.mark.long
 @given(st.integers(0, 5), st.sampled_from([_VIT, _CLIP, _GEMMA3]), st.sampled_from(["full", "lora"]))
-def test_what_is_counted_lies_within_the_bounds_of_what_is_not(
+def test_bounds_without_image_counters_contain_the_counted_work(
     count: int, config: dict[str, object], method: str
 ) -> None:
     each = 16 if config is _GEMMA3 else 17
@@ -55,10 +55,10 @@ def test_what_is_counted_lies_within_the_bounds_of_what_is_not(
         for ours, theirs in ((exact.required, wide.required), (exact.executed, wide.executed)):
             assert theirs.low <= ours.low <= ours.computed <= ours.high <= theirs.high
             assert theirs.low <= theirs.computed <= theirs.high
-            assert theirs.computed == ours.computed  # of images that all have the size of the configuration
+            assert theirs.computed == ours.computed  # if all images have the configuration's size
 
 
-def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
+def test_uncounted_images_raise_only_the_upper_bound() -> None:
     """48 tokens can stand for 12 images of 4 tokens each."""
     unknown = trained(_GEMMA3, dict(_TEXT))
     none, most = (
@@ -74,7 +74,7 @@ def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
 @pytest.mark.long
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
 @example([(2, 4, 8), (1, 4, 4)])
-def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
+def test_uncounted_image_windows_are_bounded_by_full_windows(
     grids: list[tuple[int, int, int]],
 ) -> None:
     """Qwen2.5-VL: frames of height x width tokens of 2 x 2 patches, in windows of 4 x 4 tokens."""
@@ -121,7 +121,7 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
         (_changed("Qwen3-VL 8B", vision_config={"deepstack_visual_indexes": [27]}), {}, "deepstack_visual_indexes"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_computed_is_refused_with_its_reason(
+def test_work_that_cannot_be_computed_is_refused_with_a_reason(
     config: dict[str, object], work: dict[str, int], words: str
 ) -> None:
     with refused(match=words) as fault:
@@ -129,7 +129,7 @@ def test_what_cannot_be_computed_is_refused_with_its_reason(
     assert fault.value.hint
 
 
-def test_a_square_of_patches_that_is_not_shuffled_is_a_token_each() -> None:
+def test_without_pixel_shuffle_each_patch_is_a_token() -> None:
     half, whole = (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": one}) for one in (0.5, 1))
     merges = [read_model(config).images for config in (half, whole)]
     assert [images and images.merge for images in merges] == [4, 1]

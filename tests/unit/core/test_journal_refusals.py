@@ -1,6 +1,6 @@
-"""Journals that no daemon writes: each thing that is wrong by itself is refused, with what is wrong about it.
+"""Journals that no daemon writes: each single fault is refused, and the message names it.
 
-Beside the published vectors, which have the laws of the format.
+The published vectors cover the rules of the format.
 """
 
 import copy
@@ -27,7 +27,7 @@ SESSION = "5e55" * 8
 
 @cache
 def _journal() -> tuple[J, ...]:
-    """Two starts of a daemon: a GPU with running counters that works, one that has gaps, a process that declares."""
+    """Two daemon starts: a GPU with running counters that works, one that has gaps, and a process that declares."""
 
     def story(folder: Path) -> bytes:
         run = Story(folder, (CYCLES_H100, A100), declared=NOTHING_DECLARED)
@@ -65,7 +65,7 @@ def reads(records: list[J]) -> History:
     return read_history(records)
 
 
-def test_the_journal_itself_is_read() -> None:
+def test_the_unedited_journal_is_read() -> None:
     history = reads(list(_journal()))
     assert len(history.incarnations) == 2
     assert history.ended
@@ -166,7 +166,7 @@ COLUMNS: list[tuple[str, Callable[[J], object], str]] = [
 
 @pytest.mark.parametrize("at", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize(("name", "edit", "reason"), COLUMNS, ids=[name for name, _, _ in COLUMNS])
-def test_columns_that_no_daemon_writes_are_refused(
+def test_malformed_columns_are_refused(
     name: str,  # noqa: ARG001
     edit: Callable[[J], object],
     reason: str,
@@ -179,13 +179,13 @@ def test_columns_that_no_daemon_writes_are_refused(
 
 
 @pytest.mark.parametrize(("name", "edit", "reason"), WRONG, ids=[name for name, _, _ in WRONG])
-def test_what_no_daemon_writes_is_refused(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
+def test_bad_records_are_refused(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
     with pytest.raises(JournalDamagedError, match=reason) as fault:
         reads(edited(edit))
     assert str(fault.value).startswith("journal line ")
 
 
-def test_a_device_is_tracked_from_the_begin_on() -> None:
+def test_a_device_is_tracked_from_the_begin_record_on() -> None:
     reads(edited(lambda r: of(r, "device").update(to_ns=of(r, "begin")["ns"])))
 
 
@@ -202,6 +202,6 @@ UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "edit", "reason"), UNSEALABLE, ids=[name for name, _, _ in UNSEALABLE])
-def test_what_no_device_can_do_is_not_sealed(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
+def test_impossible_amounts_are_not_sealed(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
     with pytest.raises(JournalDamagedError, match=reason):
         statement_of(chain(edited(edit)))

@@ -1,4 +1,4 @@
-"""What processes saw of kernels is in the ledger, and nothing else of it is another for that."""
+"""Kernel counters that processes report are in the ledger, and change no other part of it."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def without_kernels(records: list[J]) -> list[J]:
 
 
 def judged(records: list[J]) -> J:
-    """The statement, but for what is of the journal's bytes and for the counters themselves."""
+    """The statement without the digest of the journal and without the kernel counters."""
     found: J = copy.deepcopy(statement_of(chain(records))["predicate"])
     found["method"].pop("journal")
     for session in found["declared"]["sessions"]:
@@ -39,9 +39,9 @@ def judged(records: list[J]) -> J:
 
 
 @pytest.mark.parametrize("kind", ["works", "only sees"])
-def test_no_figure_finding_or_note_depends_on_what_was_seen(kind: str) -> None:
+def test_no_figure_finding_or_note_depends_on_kernel_counters(kind: str) -> None:
     records = [dict(line.record()) for line in parsed(tell(runs.windows))]
-    if kind == "only sees":  # a process that declares its model, and counts no work
+    if kind == "only sees":  # a process that declares its model and counts no work
         for session in (one for record in records for one in record.get("sessions", ()) if "work" in one):
             seen = {name: count for name, count in session["work"]["train"].items() if name in KERNEL_COUNTERS}
             session["work"] = {"train": seen}
@@ -49,7 +49,7 @@ def test_no_figure_finding_or_note_depends_on_what_was_seen(kind: str) -> None:
     assert judged(records) == judged(without_kernels(records))
 
 
-def test_the_report_has_a_table_that_says_sampled_and_whose_word_it_is() -> None:
+def test_the_report_labels_kernel_counters_as_sampled_and_self_reported() -> None:
     given = [str(VECTOR / "ledger.json"), "--key", str(VECTOR / "ledger.pub")]
     given += ["--peaks", str(VECTOR.parents[1] / "peaks.yaml"), "--policy", str(VECTOR.parents[1] / "policy.yaml")]
     words = " ".join(in_process("report", *given).stdout.split())

@@ -1,5 +1,5 @@
-"""Models read from a config.json, without torch: published sizes, what a file that says little means in each family
-(windows by layer, heads, biases, tied heads), and what is refused."""
+"""Models read from a config.json, without torch: published sizes, the defaults of absent fields in each family
+(windows by layer, heads, biases, tied heads), and refusals."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["mistral", "llama"])
-def test_grouped_heads_that_are_null_are_all_heads(family: str) -> None:
+def test_null_key_value_heads_mean_all_heads(family: str) -> None:
     whole = {**LLAMA_8B, "model_type": family}
     assert read_model({**whole, "num_key_value_heads": None}) == read_model({**whole, "num_key_value_heads": 32})
 
@@ -45,7 +45,7 @@ GEMMA3 = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2,
 
 
 @given(st.integers(0, 80), st.integers(1, 80))
-def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
+def test_pairs_match_a_count_over_the_mask(s: int, w: int) -> None:
     assert causal_pairs(s) == sum(1 for q in range(s) for k in range(s) if k <= q)
     assert window_pairs(s, w) == sum(1 for q in range(s) for k in range(s) if q - w < k <= q)
 
@@ -81,21 +81,21 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}, "num_experts_per_tok is 3"),
     ],
 )  # fmt: skip
-def test_what_could_change_the_counts_is_refused_by_name(config: dict[str, Any], names: str) -> None:
+def test_fields_that_could_change_the_counts_are_refused_by_name(config: dict[str, Any], names: str) -> None:
     with refused(match=names) as caught:
         read_model(config)
     assert caught.value.hint
 
 
-def test_that_a_model_has_code_of_its_own_is_said() -> None:
+def test_a_model_with_its_own_code_gets_a_note() -> None:
     own = note("code_of_its_own")
     assert own in read_model({**LLAMA_8B, "auto_map": {"AutoModel": "modeling.Own"}}).notes
     assert own not in read_model({**LLAMA_8B, "auto_map": {}}).notes
 
 
-def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
+def test_an_unknown_field_that_is_off_is_named_and_ignored() -> None:
     plain = read_model(LLAMA_8B)
-    assert read_model({**LLAMA_8B, "use_mrope": False}) == plain  # known: not named
+    assert read_model({**LLAMA_8B, "use_mrope": False}) == plain  # a known field: not named
     found = read_model({**LLAMA_8B, "new_switch": False, "new_list": [], "other": None})
     assert found.blocks == plain.blocks
     assert [one.for_ledger()["name"] for one in found.notes] == ["new_list", "new_switch", "other"]
@@ -105,7 +105,7 @@ def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
     assert read_model(nested).notes[-1] == note("field_taken_as_off", name="new")
     twice = {**nested, "vision_config": {**tower, "new": False}}
     with refused(match="does not know new"):
-        read_model(twice)  # which of the two is meant is not clear
+        read_model(twice)  # it is unclear which of the two is meant
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
         ({"model_type": "gemma3", "text_config": {**LLAMA_8B}, "vision_config": {}, "new": 1}, "patches"),
     ],
 )
-def test_no_hint_leads_to_6pd_where_a_weight_is_used_more_than_once_a_token(config: dict[str, Any], why: str) -> None:
-    """ALBERT of 12 layers executes 4.2 times what the size alone allows at most."""
+def test_no_hint_suggests_6pd_where_a_weight_is_used_more_than_once_per_token(config: dict[str, Any], why: str) -> None:
+    """ALBERT with 12 layers executes 4.2 times the upper bound from its size alone."""
     with pytest.raises(ArchitectureError) as caught:
         read_model({**config, "text_config": {"model_type": "gemma3_text"}} if "text_config" in config else config)
     assert why in caught.value.hint
@@ -134,7 +134,7 @@ def test_no_hint_leads_to_6pd_where_a_weight_is_used_more_than_once_a_token(conf
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bitnet"}, {**LLAMA_8B, "kv_lora_rank": 512}])
-def test_a_hint_to_6pd_says_on_what_condition(config: dict[str, Any]) -> None:
+def test_a_hint_to_use_6pd_states_its_condition(config: dict[str, Any]) -> None:
     with pytest.raises(ArchitectureError) as caught:
         read_model(config)
     assert "each weight at most once a token" in caught.value.hint
@@ -203,7 +203,7 @@ DEFAULTS: list[tuple[str, int, int, bool, bool, bool, list[int | None]]] = [
 @pytest.mark.parametrize(
     ("family", "kv", "width", "qkv", "out", "tied", "windows"), DEFAULTS, ids=[d[0] for d in DEFAULTS]
 )
-def test_what_a_family_means_by_a_field_that_is_left_out(
+def test_an_absent_field_has_the_familys_default(
     family: str, kv: int, width: int, qkv: bool, out: bool, tied: bool, windows: list[int | None]
 ) -> None:
     found = model(family)
@@ -243,7 +243,9 @@ def test_what_a_family_means_by_a_field_that_is_left_out(
         ("llama4_text", {"layer_types": ["full_attention"] * 6 + ["chunked_attention"]}, [None] * 6 + [8192]),
     ],
 )
-def test_which_layers_have_a_window(family: str, fields: dict[str, Any], windows: list[int | None]) -> None:
+def test_windows_are_assigned_to_the_right_layers(
+    family: str, fields: dict[str, Any], windows: list[int | None]
+) -> None:
     assert [part.window for part in attentions(model(family, **fields))] == windows
 
 
@@ -259,7 +261,7 @@ def test_which_layers_have_a_window(family: str, fields: dict[str, Any], windows
         ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [3]}, [1, 5]),
     ],
 )
-def test_which_layers_have_experts(family: str, fields: dict[str, Any], routed: list[int]) -> None:
+def test_experts_are_assigned_to_the_right_layers(family: str, fields: dict[str, Any], routed: list[int]) -> None:
     blocks = model(family, **fields).blocks
     assert [index for index, block in enumerate(blocks) if any(one.held > 1 for one in products(block))] == routed
 
@@ -268,7 +270,7 @@ def products(block: Block) -> list[Linear]:
     return [linear for part in block.parts for linear in linears_of(part)]
 
 
-def test_layers_with_a_window_that_versions_disagree_about_are_refused() -> None:
+def test_layers_whose_window_differs_between_versions_are_refused() -> None:
     with refused(match="differs between versions"):
         model("qwen2_moe", use_sliding_window=True)
     with refused(match="for each of 7 layers"):
@@ -285,8 +287,9 @@ def test_layers_with_a_window_that_versions_disagree_about_are_refused() -> None
         model("deepseek_v3", moe_layer_freq=2)
 
 
-def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:
-    """One sequence of 10 tokens: 55 causal pairs, of a window of 4 only 10 + 6 x 4 = 34. A pair costs 4 FLOP a width."""
+def test_a_window_reduces_pairs_and_a_window_counter_is_used() -> None:
+    """One sequence of 10 tokens: 55 causal pairs, but 10 + 6 x 4 = 34 with a window of 4. A pair costs 4 FLOP per
+    unit of width."""
     work = {"tokens": 10, "sequences": 1, "square_pairs": 100}
     facts = {"method": "full", "recomputation": "none", "attention": "flash_attention_2"}
     everything = flop(model("mistral", sliding_window=None), work, training_from(facts))
@@ -297,7 +300,7 @@ def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:
     other = flop(
         model("mistral", sliding_window=4), {**work, "window_pairs": 33}, training_from({**facts, "window": 5})
     )
-    pair = 3 * 7 * 4 * 64  # forward and twice back, in 7 layers of 32 heads of 2
+    pair = 3 * 7 * 4 * 64  # forward, and twice that backward, in 7 layers of 32 heads of width 2
     assert everything.required.computed - windowed.required.computed == (55 - 40) * pair
     assert everything.required.computed - counted.required.computed == (55 - 33) * pair
     assert other == windowed
@@ -306,8 +309,8 @@ def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:
     assert isinstance(counted.required, Bounds)
 
 
-def test_chunks_of_sequences_that_are_alike_are_exact() -> None:
-    """Two sequences of 10 tokens in chunks of 4: 10 + 10 + 3 pairs each, of 55."""
+def test_chunks_of_equal_sequences_are_exact() -> None:
+    """Two sequences of 10 tokens in chunks of 4: 10 + 10 + 3 pairs each, instead of 55."""
     work = {"tokens": 20, "sequences": 2, "square_pairs": 200}
     facts = {"method": "full", "recomputation": "none", "attention": "flash_attention_2"}
     whole, chunked = (
@@ -318,8 +321,8 @@ def test_chunks_of_sequences_that_are_alike_are_exact() -> None:
     assert whole.computed - chunked.computed == whole.low - chunked.low == 2 * (55 - 23) * pair
 
 
-def test_each_familys_parameters_are_counted_with_its_norms_and_biases() -> None:
-    """By hand, of one layer: hidden 4, feed 3, 2 heads of 2, vocabulary 5."""
+def test_parameters_include_each_familys_norms_and_biases() -> None:
+    """By hand, for one layer: hidden size 4, intermediate size 3, 2 heads of 2, vocabulary 5."""
     small = {"hidden_size": 4, "intermediate_size": 3, "num_hidden_layers": 1, "num_attention_heads": 2,
              "num_key_value_heads": 2, "vocab_size": 5}  # fmt: skip
     llama = 4 * 16 + 3 * 12 + 2 * 4 + 4 + 2 * 20
@@ -334,7 +337,7 @@ def test_each_familys_parameters_are_counted_with_its_norms_and_biases() -> None
     assert parameters(read_model(gemma2)).total == llama - 20 + 2 * 4
 
 
-def test_phi3_fuses_its_matrices_and_its_adapters_are_named_by_them() -> None:
+def test_phi3_adapters_are_named_by_its_fused_matrices() -> None:
     """Rank 1 on one layer's gate_up_proj: 64 inputs and twice 32 outputs; on its qkv_proj: 64 and three times 64."""
     found = model("phi3")
     assert adapters(found, Lora(1, ("gate_up_proj",))) == 7 * (64 + 2 * 32)
@@ -343,11 +346,11 @@ def test_phi3_fuses_its_matrices_and_its_adapters_are_named_by_them() -> None:
     assert adapters(model("llama"), Lora(1, ("q_proj", "gate_proj"))) == 7 * (64 + 64 + 64 + 32)
 
 
-def test_what_a_tower_leaves_out_is_siglips_default() -> None:
+def test_absent_fields_of_a_tower_have_siglips_defaults() -> None:
     given = {"vision_use_head": False}
     whole = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "num_attention_heads": 12,
              "image_size": 224, "patch_size": 16, "num_channels": 3}  # fmt: skip
     kind = {"model_type": "siglip_vision_model"}
     assert read_model({**kind, **given}) == read_model({**kind, **given, **whole})
-    odd = {"patch_size": 15}  # of which one more fits in 225
+    odd = {"patch_size": 15}  # one more patch of this size fits in 225
     assert read_model({**kind, **given, **odd}) == read_model({**kind, **given, **whole, **odd})

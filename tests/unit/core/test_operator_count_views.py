@@ -1,4 +1,5 @@
-"""What training processes count, in everything that is made of a journal: each record's figures, course, merge, metrics."""
+"""FLOP counted by training processes, in everything derived from a journal: figures per record, course, merge,
+metrics."""
 
 import json
 import re
@@ -33,7 +34,7 @@ JOURNAL = VECTOR / "ledger.journal.jsonl"
 PROCESS = "ab" * 16
 
 
-def test_the_figures_at_each_record_are_those_of_the_records_up_to_it() -> None:
+def test_figures_after_each_record_match_a_view_of_the_records_so_far() -> None:
     growing, history, seen = GrowingRun(table()), History(), set()
     for line in read_journal(JOURNAL):
         extend(history, line.record())
@@ -45,14 +46,14 @@ def test_the_figures_at_each_record_are_those_of_the_records_up_to_it() -> None:
     assert len(seen) > 2, "the vector's counts grow"
 
 
-def test_a_course_of_few_points_has_what_was_counted_at_points_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_course_of_few_points_includes_counts_of_omitted_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "MAX_POINTS", 1)
     whole = payload_of(VECTOR / "ledger.json")["predicate"]["totals"]["executed"]
     (point,) = course_of(JOURNAL, 10**6, table())
     assert point["executed"] == {name: whole[name] for name in ("low", "measured", "high")}
 
 
-def test_a_merged_ledger_says_how_much_of_it_and_which_finding_rest_on_the_count() -> None:
+def test_a_merged_ledger_states_which_figures_and_findings_rest_on_the_count() -> None:
     node, merged = payload_of(VECTOR / "ledger.json")["predicate"], of_one_node("operator-count")["predicate"]
     assert merged["totals"]["guidelines"]["operatorCount"] == node["totals"]["guidelines"]["operatorCount"]
     assert merged["totals"]["guidelines"]["operatorCount"]["low"] != "0"
@@ -63,7 +64,7 @@ def test_a_merged_ledger_says_how_much_of_it_and_which_finding_rest_on_the_count
     )
 
 
-def test_the_metric_does_not_fall_where_counters_measure_what_was_counted_before(tmp_path: Path) -> None:
+def test_the_metric_does_not_fall_when_counters_take_over_from_the_count(tmp_path: Path) -> None:
     story, exposition = Story(tmp_path, (A100,)), Exposition()
     story.says(SessionOpened(PROCESS, 1, 1, "0"), FactsDeclared(PROCESS, {"device": A100.uid}))
 
@@ -92,7 +93,7 @@ def test_the_metric_does_not_fall_where_counters_measure_what_was_counted_before
     assert value("activity") > 0
 
 
-def test_what_counters_measured_and_what_was_counted_are_compared_by_name() -> None:
+def test_measured_and_counted_flop_are_compared_by_name() -> None:
     (pair,) = payload_of(VECTOR / "ledger.json")["predicate"]["reconciliation"]
     assert (pair["name"], pair["withinMargin"], pair["warning"]) == ("executed/operator_count", True, None)
     only_bounded = payload_of(VECTORS / "valid" / "operator-count-exceeding" / "ledger.json")["predicate"]
@@ -103,7 +104,7 @@ def test_what_counters_measured_and_what_was_counted_are_compared_by_name() -> N
     ]  # fmt: skip
 
 
-def test_a_gpu_whose_slices_are_metered_in_its_place_has_no_count_of_its_own(tmp_path: Path) -> None:
+def test_a_gpu_metered_as_mig_slices_has_no_count_of_its_own(tmp_path: Path) -> None:
     story = Story(tmp_path, (A100,))
     story.says(SessionOpened(PROCESS, 1, 1, "0"), FactsDeclared(PROCESS, {"device": A100.uid}))
     story.during(2, {A100: gap(GapReason.METERED_AS_MIG)})
@@ -115,7 +116,7 @@ def test_a_gpu_whose_slices_are_metered_in_its_place_has_no_count_of_its_own(tmp
     assert [one.reason.value for one in view.unused] == ["count_exceeds_ceiling"]
 
 
-def test_a_report_says_whose_word_figures_and_a_finding_rest_on() -> None:
+def test_a_report_states_whose_claim_figures_and_findings_rest_on() -> None:
     shown = report(payload_of(VECTOR / "ledger.json"))
     for text in (" ".join(report_text(shown).split()), report_html(shown).replace("&#39;", "'").replace("&#x27;", "'")):
         assert "This rests on the count of operators by its training processes, which nobody checked." in text

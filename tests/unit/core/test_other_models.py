@@ -1,4 +1,4 @@
-"""Models beside the trained one, and work that was not counted: what they add to which end of the architecture basis."""
+"""Models in addition to the trained one, and uncounted work: which bounds of the architecture basis they change."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ FULL = flop(read_model(LLAMA_8B), WORK, training_from({**BESIDE, "method": "full
         ({"role": "reference", "not_counted": {"other": ["a judge"]}}, {}, (0, None, None), (0, None, None)),
     ],
 )  # fmt: skip
-def test_what_another_model_adds(
+def test_work_of_another_model_adds_to_the_bounds(
     facts: dict[str, Any], work: dict[str, Any], required: tuple[Any, ...], executed: tuple[Any, ...]
 ) -> None:
     whole = found((TRAINED, {"train": WORK}), ({**BESIDE, **facts}, work))
@@ -69,7 +69,7 @@ def test_what_another_model_adds(
         assert whole.required.stated_ppm == 666_667, "no share by terms that are not all known"
 
 
-def test_passes_of_the_trained_model_without_their_tokens_leave_no_point() -> None:
+def test_passes_of_the_trained_model_without_tokens_leave_no_computed_value() -> None:
     passed = {"train": {"forward_passes": 3, "steps": 3}, "evaluate": WORK}
     whole = found((TRAINED, passed)).architecture
     assert whole is not None
@@ -77,7 +77,7 @@ def test_passes_of_the_trained_model_without_their_tokens_leave_no_point() -> No
     assert note("trained_tokens_not_counted") in whole.assumptions
 
 
-def test_a_model_that_is_not_read_counts_by_its_size() -> None:
+def test_an_unreadable_model_is_counted_by_its_size() -> None:
     sized = {"role": "teacher", "model_config": {"model_type": "new"}, "parameters_total": 10**6}
     whole = found((TRAINED, {"train": WORK}), (sized, {"other": WORK}))
     assert whole.architecture is not None
@@ -87,12 +87,12 @@ def test_a_model_that_is_not_read_counts_by_its_size() -> None:
 
 
 @pytest.mark.parametrize(("trainable", "stated_ppm"), [(9, 750_000), (3, None)])
-def test_who_trains_all_weights_trains_fully(trainable: int, stated_ppm: int | None) -> None:
+def test_a_process_that_trains_all_weights_has_the_full_method(trainable: int, stated_ppm: int | None) -> None:
     sizes = {"parameters_total": 9, "parameters_trainable": trainable, "recomputation": "full"}
     assert found((sizes, {"train": {"steps": 1}})).required.stated_ppm == stated_ppm
 
 
-def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those_of_others() -> None:
+def test_own_passes_count_like_passes_of_other_models_and_need_a_trained_model() -> None:
     assert found(({**BESIDE, "role": "reference"}, {"other": WORK})).architecture is None
     own, other = found((TRAINED, {"train": WORK, "other": WORK})), found((TRAINED, {"train": WORK}))
     assert own.architecture is not None
@@ -103,7 +103,7 @@ def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those
         (other.architecture.counted.required.computed or 0) + adapted.computed
     )
     assert own.architecture.counted.executed.low == other.architecture.counted.executed.low + adapted.low
-    # A pass that is computed once makes what is computed a second time a smaller share.
+    # A pass that is computed once lowers the share of the work that is recomputed.
     assert (own.required.stated_ppm or 0) > (other.required.stated_ppm or 0)
 
 
@@ -117,7 +117,7 @@ def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those
         ({"model_config": {"model_type": "new"}}, note_of(REFUSED)),
     ],
 )
-def test_before_any_work_the_reason_is_the_first_that_is_missing(facts: dict[str, Any], absent: Note) -> None:
+def test_the_first_missing_declaration_is_the_reason_before_any_work(facts: dict[str, Any], absent: Note) -> None:
     assert found((facts, {})).absent == (absent,)
 
 
@@ -131,7 +131,7 @@ def test_before_any_work_the_reason_is_the_first_that_is_missing(facts: dict[str
         ({"not_counted": ["x"]}, "not_counted"),
     ],
 )
-def test_a_role_and_what_is_left_out_are_of_few_words(facts: dict[str, Any], problem: str) -> None:
+def test_roles_and_uncounted_work_accept_only_known_words(facts: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         facts_from(facts)
     assert facts_from({"not_counted": {"other": ["b", "a", "b"], "train": []}}) == {

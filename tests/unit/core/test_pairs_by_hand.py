@@ -1,4 +1,4 @@
-"""Pairs, rows and bounds by hand, of work small enough to count."""
+"""Pairs, rows and bounds by hand, for work small enough to count."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from flopsd.core.architecture.image_work import ImageWork, image_work
 from flopsd.core.architecture.model import Block, Images, Mask, Model, Stream
 from flopsd.core.architecture.parameters_only import most_looked_up
 
-# Of 2 and 10 tokens, and of 6 and 6; `padded`: one token of the first is padding, so 5 and 6 at the least.
+# Sequences of 2 and 10 tokens, and of 6 and 6. PADDED: one token of the first is padding, so 5 and 6 give the least.
 UNEVEN, EVEN, PADDED = Side(12, 0, 2, 104, 104), Side(12, 0, 2, 72, 72), Side(12, 1, 2, 104, 104)
 UNKNOWN, NOTHING = Side(12, 0, None, 12, 144), Side(0, 0, 2, 0, 0)
 
@@ -20,16 +20,16 @@ UNKNOWN, NOTHING = Side(12, 0, None, 12, 144), Side(0, 0, 2, 0, 0)
     [
         (UNEVEN, 3 + 55, 2 * 15, 2 * 13, 104, 2 * 16),
         (EVEN, 2 * 21, 2 * 15, 2 * 13, 72, 2 * 16),
-        # A padding position takes at most its row of 10 with it, and of a square its column too.
+        # A padding position removes at most its row of 10, and from a square its column too.
         (PADDED, 58 - 10, 12 + 15, 10 + 13, 104 - 20, 13 + 16),
         (UNKNOWN, 12, 12, 12, 12, 12),
         (NOTHING, 0, 0, 0, 0, 0),
     ],
 )
-def test_the_least_pairs_of_what_is_known(
+def test_the_least_pairs_match_a_count_by_hand(
     side: Side, causal: int, window_3: int, chunk_4: int, square: int, local_1: int
 ) -> None:
-    """Within a window, a chunk or a distance sequences are taken to be alike, which has the fewest."""
+    """Within a window, a chunk or a distance the bound assumes equal sequences, which have the fewest pairs."""
     assert side.least(None) == causal
     assert side.least(3) == window_3
     assert side.least_chunked(4) == chunk_4
@@ -40,7 +40,7 @@ def test_the_least_pairs_of_what_is_known(
     assert low == {side.tokens - side.padding}, "each token of a packed row sees itself"
 
 
-def test_at_most_each_token_has_a_whole_window_unless_all_sequences_are_alike() -> None:
+def test_each_token_has_at_most_a_whole_window_unless_sequences_are_equal() -> None:
     assert (EVEN.most_local(1), UNEVEN.most_local(1), UNKNOWN.most_local(1)) == (2 * 16, 12 * 3, 12 * 3)
     assert (EVEN.length(), UNEVEN.length(), PADDED.length(), UNKNOWN.length()) == (6, None, None, None)
     assert Side(12, 1, 2, 72, 72).length() is None
@@ -60,7 +60,7 @@ def test_at_most_each_token_has_a_whole_window_unless_all_sequences_are_alike() 
         ({"tokens": 12, "sequences": 2, "square_pairs": 500}, None, True, Side(12, 0, None, 500, 500)),
     ],
 )
-def test_what_the_counters_leave_open_is_bounded_by_the_models_positions(
+def test_work_left_open_by_counters_is_bounded_by_max_positions(
     work: dict[str, int], most: int | None, cached: bool, side: Side
 ) -> None:
     assert side_from(work, "", most, cached=cached) == side
@@ -69,7 +69,7 @@ def test_what_the_counters_leave_open_is_bounded_by_the_models_positions(
 SIZE = {"active": 500, "embedding": 100, "layers": 2, "attention_width": 8}
 WORK = {"tokens": 10, "padding_tokens": 2, "sequences": 1, "square_pairs": 100}
 ATTENTION = 4 * 100 * 2 * 8  # scores and their product with values, in two layers of width 8
-# 8 tokens that are no padding pass 400 weights, less one in a hundred for norms; 10 pass 500 at most.
+# 8 non-padding tokens pass 400 weights, less one in a hundred for norms; 10 pass at most 500.
 LOW, COMPUTED, HIGH = 2 * 8 * 396, 2 * 10 * 500, 2 * 10 * 500 + ATTENTION
 
 
@@ -86,7 +86,7 @@ LOW, COMPUTED, HIGH = 2 * 8 * 396, 2 * 10 * 500, 2 * 10 * 500 + ATTENTION
         ({"method": "qlora", "parameters_trainable": 30}, 0, (0, 2 * 10 * 30, 2 * 10 * 30), 2 * 10 * 30),
     ],
 )
-def test_the_bounds_of_a_size_by_hand(
+def test_bounds_from_a_size_match_a_count_by_hand(
     facts: dict[str, Any], back: int, weights: tuple[int, int, int], adapters: int
 ) -> None:
     model, high = bare_model(1000, **SIZE), HIGH + adapters
@@ -100,9 +100,9 @@ def test_the_bounds_of_a_size_by_hand(
         assert forward_flop(model, WORK, training) == Bounds(LOW, COMPUTED, high)
 
 
-def test_of_parameters_alone_the_bounds_allow_for_experts_tables_and_attention() -> None:
+def test_bounds_from_parameters_alone_allow_for_experts_tables_and_attention() -> None:
     forward = forward_flop(bare_model(24 * 10**6), WORK, training_from({}))
-    # At least a 64th of the parameters; at most 200 layers, of which 12 x 100^2 are the fewest parameters of one.
+    # At least a 64th of the parameters; at most 200 layers, each with at least 12 x 100^2 parameters.
     attention = 4 * 100 * (24 * 10**6 // (12 * 100))
     assert forward == Bounds(2 * 8 * 375_000, 2 * 10 * 24 * 10**6, 2 * 10 * 24 * 10**6 + attention)
     assert forward_flop(bare_model(1000), WORK, training_from({})).low == 250  # of 15.6 weights
@@ -120,17 +120,17 @@ def images_of(images: Images, tokens: int, work: dict[str, int]) -> tuple[ImageW
     return tuple(found[level] for level in Level)
 
 
-SEVENTEEN = Images(4, 17, 1, merge=2)  # squares of 4 x 4 patches and a class token; 2 patches are a token of the text
+SEVENTEEN = Images(4, 17, 1, merge=2)  # squares of 4 x 4 patches and a class token; 2 patches make one text token
 ANY_SIZE = Images(4, merge=4)
 
 
 @pytest.mark.parametrize(
     ("images", "tokens", "work", "low", "computed", "high"),
     [
-        # 41 tokens can stand for 5 images of 8 tokens; of any size, each is four patches of one image.
+        # 41 tokens can stand for 5 images of 8 tokens; with any image size, each is four patches of one image.
         (SEVENTEEN, 41, {}, ImageWork(), ImageWork(), ImageWork(85, 80, 5, 40, 5 * 17**2)),
         (ANY_SIZE, 10, {}, ImageWork(), ImageWork(), ImageWork(40, 40, 10, 10, 4**2 * 10**2)),
-        # 51 rows are 3 images; or between 1 and 51, which leaves none for patches.
+        # 51 rows are 3 images; or 1 to 51 images, which leaves no rows for patches.
         (
             SEVENTEEN, 99, {"patches": 51}, ImageWork(51, 0, 1, 0, 51), ImageWork(51, 48, 3, 24, 51 * 17),
             ImageWork(51, 50, 51, 25, 51**2),
@@ -154,13 +154,13 @@ ANY_SIZE = Images(4, merge=4)
         (ANY_SIZE, 99, {"patches": 0}, *[ImageWork()] * 3),
     ],
 )  # fmt: skip
-def test_rows_of_images_by_hand(
+def test_image_rows_match_a_count_by_hand(
     images: Images, tokens: int, work: dict[str, int], low: ImageWork, computed: ImageWork, high: ImageWork
 ) -> None:
     assert images_of(images, tokens, work) == (low, computed, high)
 
 
-def test_of_a_model_without_images_none_pass() -> None:
+def test_a_model_without_images_has_no_image_work() -> None:
     found = image_work(Model("reading"), {"patches": 9}, EVEN)
     assert list(found.values()) == [ImageWork()] * 3
     assert ImageWork(9, 8, 1, 4).rows() == {

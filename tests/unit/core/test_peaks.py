@@ -1,4 +1,4 @@
-"""The packaged peak table: consistent with its own datasheets, exact in its names, silent on strangers."""
+"""The packaged peak table: consistent with its datasheets, exact in its names, without guesses for unknown devices."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def device(model: str, pci: int | None = None) -> Device:
     return Device("GPU-0", 0, "nvidia", model, pci_device_id=pci)
 
 
-def test_rates_times_clocks_give_every_datasheet_figure() -> None:
+def test_rates_times_clocks_match_every_datasheet_figure() -> None:
     checked = 0
     for row in raw()["accelerators"]:
         if row["vendor"] != "nvidia" or row["sm_count"] is None:
@@ -51,7 +51,7 @@ def test_rates_times_clocks_give_every_datasheet_figure() -> None:
     assert checked == 135
 
 
-def test_every_row_says_how_it_is_known() -> None:
+def test_every_row_states_its_status_and_sources() -> None:
     for row in raw()["accelerators"]:
         assert row["status"] in ("published", "derived", "disputed", "unverified"), row["id"]
         assert row["sources"], row["id"]
@@ -78,20 +78,20 @@ def test_every_row_says_how_it_is_known() -> None:
         ("Trainium3", "trainium3"),
     ],
 )
-def test_each_name_finds_its_own_row(model: str, row: str) -> None:
+def test_each_device_name_resolves_to_its_own_row(model: str, row: str) -> None:
     assert table().resolve(device(model)).id == row
 
 
 @pytest.mark.parametrize(
     "model", ["NVIDIA H20", "NVIDIA H2000", "H200", "NVIDIA L40", "NVIDIA A10", "NVIDIA X9000", ""]
 )
-def test_strangers_are_named_not_guessed(model: str) -> None:
+def test_unknown_devices_are_refused_not_guessed(model: str) -> None:
     with pytest.raises(UnknownDeviceError, match=r"device 0 \(GPU-0\)") as caught:
         table().resolve(device(model))
     assert "--peaks" in caught.value.hint
 
 
-def test_the_pci_id_finds_a_row_and_a_contradiction_finds_none() -> None:
+def test_the_pci_id_resolves_a_row_and_a_contradiction_resolves_none() -> None:
     assert table().resolve(device("Graphics Device", 0x2330)).id == "h100-sxm5-80gb"
     assert table().resolve(device("NVIDIA H100 SXM5 64GB HBM3", 0x2330)).id == "h100-sxm5-80gb"
     with pytest.raises(UnknownDeviceError, match="matches more than one row"):
@@ -116,7 +116,7 @@ def test_hopper_has_two_reference_clocks() -> None:
     assert table().parts["trainium2"].datasheet_peaks()[0] == (None, "bf16", 667 * 10**12)
 
 
-def test_rates_of_an_undeclared_format_are_a_range() -> None:
+def test_the_rate_of_an_undeclared_format_is_a_range() -> None:
     h100 = table().parts["h100-sxm5-80gb"]
     rates = h100.rates(Pipe.TENSOR_HMMA, None)
     assert (rates.low, rates.measured, rates.high) == (2048, 4096, 8192)
@@ -134,7 +134,7 @@ def test_a_disputed_rate_raises_only_the_upper_figure() -> None:
     assert (a10g.low, a10g.measured, a10g.high) == (512, 512, 1024)
 
 
-def test_an_unrated_pipe_is_bounded_not_zero() -> None:
+def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
     b200 = table().parts["b200"]
     assert b200.rates(Pipe.FP16, None).measured is None
     assert table().bound(b200, Pipe.FP16, None) == 1024
@@ -172,7 +172,7 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], fault: s
 @pytest.mark.parametrize(
     ("ppm", "is_margin"), [(0, True), (10**6, True), (10**6 + 1, False), ("1", False), (0.5, False)]
 )
-def test_a_margin_is_at_most_the_whole(ppm: object, is_margin: bool) -> None:
+def test_a_margin_is_at_most_a_million_ppm(ppm: object, is_margin: bool) -> None:
     changed = raw()
     row = next(row for row in changed["accelerators"] if "activity" in row.get("margins", {}))
     next(iter(row["margins"]["activity"].values()))["ppm"] = ppm
@@ -190,14 +190,16 @@ def test_a_margin_is_at_most_the_whole(ppm: object, is_margin: bool) -> None:
         ({"int8": 1_000_000}, (2048, 4096, 8192), "undeclared"),
     ],
 )
-def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
+def test_a_counter_is_rated_by_the_declared_formats_it_counts(
     shares: dict[str, int], hmma: tuple[int, int, int], label: str
 ) -> None:
     part, mix = table().parts["h100-sxm5-80gb"], precision_from(shares, "config")
     assert astuple(part.rates(Pipe.TENSOR_HMMA, mix)) == hmma
     assert precision_label(Pipe.TENSOR_HMMA, Rating(part, None, mix, table())) == label
     whole = Rating(part, None, mix, table())
-    assert precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label  # any format is in these
+    assert (
+        precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label
+    )  # these counters count every format
     tensor = part.rates(Pipe.TENSOR, mix)
     for integers, found in ((False, tensor), (True, part.integer_rates(Pipe.TENSOR, mix))):
         rates = [part.tensor_flop_per_cycle[n] * p for n, p in mix.shares_ppm if (n == "int8") is integers]
@@ -206,7 +208,7 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
 
 @pytest.mark.long
 def test_each_margin_follows_its_rule() -> None:
-    """docs/adr/0021. The runs themselves are in test_published."""
+    """The rule is in docs/adr/0021, and the runs themselves are in test_published."""
     own: dict[str, list[int]] = {}
     for row in raw()["accelerators"]:
         for evidence, formats in row.get("margins", {}).items():
@@ -221,7 +223,7 @@ def test_each_margin_follows_its_rule() -> None:
         assert margin["ppm"] == max(LEAST_WITHOUT_RUNS_PPM, *runs, 0), evidence
 
 
-def test_a_margin_is_that_of_every_format_that_the_work_may_be_in() -> None:
+def test_a_margin_is_the_widest_of_the_formats_that_the_work_may_use() -> None:
     plain = table().margins[Evidence.ACTIVITY].ppm
     part = replace(
         table().parts["h100-pcie"],
@@ -241,8 +243,8 @@ def test_a_margin_is_that_of_every_format_that_the_work_may_be_in() -> None:
     assert margin(Pipe.TENSOR_HMMA, "bf16", evidence=Evidence.CYCLES) == table().margins[Evidence.CYCLES].ppm
 
 
-# Per SM-cycle: the fastest floating-point tensor format with FP64, FP32 and FP16 beside it, the most of undeclared
-# tensor work, the fastest integer format. docs/accelerators.md has the same table, and test_pages compares them.
+# Per SM-cycle: the fastest floating-point tensor format plus FP64, FP32 and FP16; the most undeclared tensor work; the
+# fastest integer format. docs/accelerators.md has the same table, and test_pages compares them.
 UNDECLARED = {
     "v100-sxm2": (1024 + 64 + 128 + 256, 1024, 0), "t4": (1024 + 4 + 128 + 256, 1024, 4096),
     "a100-sxm4-80gb": (2048 + 64 + 128 + 512, 2048, 8192), "a10g": (1024 + 4 + 256 + 256, 1024, 4096),
@@ -252,7 +254,7 @@ UNDECLARED = {
 
 
 @pytest.mark.parametrize("row", UNDECLARED)
-def test_integers_are_a_quantity_of_their_own_with_a_ceiling_of_their_own(row: str) -> None:
+def test_integer_operations_have_their_own_ceiling(row: str) -> None:
     ceiling, tensor, integers = UNDECLARED[row]
     part = table().parts[row]
     assert (table().ceiling_flop_per_cycle(part, None), part.rates(Pipe.TENSOR, None).high) == (ceiling, tensor)
@@ -262,7 +264,7 @@ def test_integers_are_a_quantity_of_their_own_with_a_ceiling_of_their_own(row: s
     assert part.rates(Pipe.TENSOR, None).low == (0 if integers else 1024), "tensor work of no kind may be integers"
 
 
-def test_a_chip_has_a_ceiling_for_each_of_both() -> None:
+def test_a_chip_has_a_floating_point_and_an_integer_ceiling() -> None:
     limits = {row: table().limits(device("chip", None), table().parts[row]) for row in ("trainium1", "trainium2")}
     assert limits["trainium1"] == ChipLimits(191 * 10**12, 380 * 10**12)
     assert limits["trainium2"] == ChipLimits(2563 * 10**12, None), "no source states an integer rate"

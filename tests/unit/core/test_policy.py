@@ -1,4 +1,4 @@
-"""Thresholds against accounts: each row on both sides and straddling, and what must hold of all of them."""
+"""Thresholds applied to counted FLOP: each rule below, above and across its threshold, and properties of all rules."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from flopsd.errors import PolicyError
 from flopsd.settings.data_files import config_dir, load_policies, packaged_policies
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
-# Every packaged policy, and one that differs from the Act's in what is above and in integers alone.
+# Every packaged policy, and a variant of the Act's that uses at_least and counts integers.
 REACHED = replace(
     ACT,
     counts_integers=True,
@@ -62,7 +62,7 @@ def alike(value: Figures) -> Guidelines:
     return Guidelines(value, value)
 
 
-# rule, citation, what is declared beside the figures, the highest count that is not above the threshold
+# rule, citation, base model, method, the highest count that is not above the threshold
 ROWS = [
     ("gpai-indicative", "paragraphs 17", None, Method.PRETRAINING, 10**23),
     ("systemic-presumption", "Article 51(2)", None, Method.PRETRAINING, 10**25),
@@ -80,7 +80,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("rule", "cited", "base", "method", "highest"), ROWS)
-def test_a_row_on_both_sides_and_straddling(
+def test_a_rule_below_above_and_across_its_threshold(
     rule: str, cited: str, base: Base | None, method: Method, highest: int
 ) -> None:
     assert_on_both_sides(ACT, rule, cited, base, method, highest)
@@ -111,7 +111,7 @@ def assert_on_both_sides(
     assert Note("account_not_whole") in missing.why
 
 
-def test_an_estimate_of_the_base_model_is_an_interval() -> None:
+def test_an_estimated_base_model_is_an_interval() -> None:
     """E stands for a true value in [0.7 E, 1.3 E]: a third of 9e23 is then 2.1e23 to 3.9e23."""
     base = replace(KNOWN, kind="estimated", method="6PD of the model card")
     states = {n: finding("modification-third", fine_tune(figures(n * 10**22), base)).state for n in (21, 22, 39)}
@@ -127,8 +127,8 @@ def test_an_estimate_of_the_base_model_is_an_interval() -> None:
     assert tiny.value == Figures(8, None, 16), "7.7 to 14.3, outward"
 
 
-def test_whether_an_estimated_base_is_one_can_be_open() -> None:
-    """0.7 and 1.3 x 1.2e23 lie on both sides of 10^23: row 3 or row 7. What is below either way is below."""
+def test_an_estimated_base_model_can_leave_open_which_rule_applies() -> None:
+    """0.7 and 1.3 x 1.2e23 lie on both sides of 10^23: row 3 or row 7. A count below both thresholds is below."""
     base = replace(KNOWN, kind="estimated", flop=12 * 10**22)
     low = finding("modification-third", fine_tune(figures(10**18), base))
     assert (low.applies, low.state) == (None, BELOW)
@@ -138,7 +138,7 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
     assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
 
 
-def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compute() -> None:
+def test_a_base_with_systemic_risk_is_a_general_purpose_model_at_any_compute() -> None:
     small = replace(SMALL, flop=9 * 10**22, systemic=True)
     case = fine_tune(figures(4 * 10**24), small)
     for rule in ("modification-third-small", "modification-systemic"):
@@ -149,7 +149,7 @@ def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compu
 
 
 THIRD, TINY = 10**23 // 3, 5 * 10**16
-# rule, citation, what is declared, the upper bound, the state, and the base models for which it would be above
+# rule, citation, base model, method, the upper bound, the state, and the base models for which it would be above
 UNKNOWN = [
     ("gpai-indicative", "paragraphs 17", None, None, 10**23, BELOW, None),
     ("gpai-indicative", "paragraphs 17", None, None, 10**23 + 1, OPEN, None),
@@ -188,7 +188,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("rule", "cited", "base", "method", "high", "state", "only_if"), UNKNOWN)
-def test_what_is_known_is_said_whatever_is_not_declared(
+def test_undeclared_facts_leave_certain_verdicts_in_place(
     rule: str, cited: str, base: Base | None, method: Method | None, high: int, state: Verdict, only_if: object
 ) -> None:
     found = finding(rule, fine_tune(figures(high), base, method))
@@ -205,14 +205,14 @@ def test_what_is_known_is_said_whatever_is_not_declared(
         )
 
 
-def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
+def test_a_base_at_exactly_the_threshold_is_not_above_it() -> None:
     case = fine_tune(figures(1), replace(KNOWN, flop=10**23))
     assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (False, True)
     case = fine_tune(figures(1), replace(KNOWN, flop=10**23 + 1))
     assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (True, False)
 
 
-def test_pretraining_leaves_out_what_is_about_modifications() -> None:
+def test_pretraining_excludes_rules_for_modifications() -> None:
     for found in findings(ACT, Case(alike(figures(10**24)), Method.PRETRAINING)):
         about = found.rule.when.modification
         assert found.applies is (about is False), found.rule.id
@@ -225,7 +225,7 @@ def test_pretraining_leaves_out_what_is_about_modifications() -> None:
     assert contradiction.why[0] == Note("pretraining_with_base")
 
 
-def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
+def test_different_base_models_leave_open_what_applies_and_add_a_note() -> None:
     differ = ("bases_differ",)
     for method in (Method.FULL, Method.PRETRAINING):
         case = Case(Guidelines(figures(1), figures(2)), method, None, conflict=differ)
@@ -236,7 +236,7 @@ def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
     assert finding("gpai-indicative", Case(alike(figures(1)), Method.PRETRAINING, conflict=differ)).applies is None
 
 
-def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
+def test_an_undeclared_method_keeps_the_threshold_of_a_fallback_rule() -> None:
     found = finding("unknown-base-systemic", fine_tune(figures(1), replace(LOST, systemic=True), None))
     assert (found.applies, found.state) == (None, BELOW)
     assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3", "comparison": GREATER}
@@ -246,8 +246,8 @@ def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
             assert finding(rule, fine_tune(figures(10**24), base)).applies is False
 
 
-def test_generated_data_counts_only_where_the_text_says_so() -> None:
-    """Updates for an ordinary model, the cumulative amount for systemic risk (paragraph 115)."""
+def test_generated_data_counts_only_in_the_cumulative_amount() -> None:
+    """Generated data is in the cumulative amount for systemic risk, not in the updates (paragraph 115)."""
     updates, cumulative = figures(10**22), figures(4 * 10**25)
     case = Case(Guidelines(updates, cumulative), Method.PRETRAINING)
     assert finding("gpai-indicative", case).state is BELOW
@@ -262,7 +262,7 @@ def test_generated_data_counts_only_where_the_text_says_so() -> None:
 
 
 def test_a_small_tune_of_a_base_above_the_threshold_is_below() -> None:
-    """The base model alone is above 10^25: no rule takes that for its modifier's."""
+    """The base model alone is above 10^25, and no rule attributes its compute to the modifier."""
     states = {f.rule.id: f.state for f in findings(ACT, fine_tune(figures(10**20), SYSTEMIC)) if f.applies}
     assert states == {"modification-third": BELOW, "modification-systemic": BELOW}
     case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
@@ -311,7 +311,7 @@ def wider(value: Figures, down: int, up: int | None) -> Figures:
 
 
 @given(st.sampled_from(POLICIES), cases, counts, st.none() | counts)
-def test_a_wider_interval_never_gives_a_verdict(policy: Policy, case: Case, down: int, up: int | None) -> None:
+def test_a_wider_interval_never_adds_a_verdict(policy: Policy, case: Case, down: int, up: int | None) -> None:
     blurred = replace(case, counted=changed(case.counted, lambda one: wider(one, down, up)))
     for sharp, blunt in zip(findings(policy, case), findings(policy, blurred), strict=True):
         assert sharp.applies is blunt.applies
@@ -325,7 +325,9 @@ def more(value: Figures, flop: int) -> Figures:
 
 
 @given(st.sampled_from(POLICIES), cases, counts, st.booleans())
-def test_more_compute_never_lifts_a_finding(policy: Policy, case: Case, flop: int, of_integers: bool) -> None:
+def test_more_compute_never_turns_a_verdict_from_above_to_below(
+    policy: Policy, case: Case, flop: int, of_integers: bool
+) -> None:
     if of_integers:
         grown = replace(case, integers=changed(case.integers, lambda one: more(one, flop)))
     else:
@@ -338,7 +340,7 @@ def test_more_compute_never_lifts_a_finding(policy: Policy, case: Case, flop: in
 
 
 @given(st.sampled_from(POLICIES), cases)
-def test_a_verdict_is_what_every_point_of_the_interval_says(policy: Policy, case: Case) -> None:
+def test_a_verdict_holds_at_every_point_of_the_interval(policy: Policy, case: Case) -> None:
     for found in findings(policy, case):
         if found.state not in (BELOW, ABOVE):
             continue
@@ -355,9 +357,10 @@ def test_a_verdict_is_what_every_point_of_the_interval_says(policy: Policy, case
 
 
 @given(cases, st.sampled_from(list(Method)), bases, st.booleans())
-def test_what_is_declared_later_changes_no_verdict(case: Case, method: Method, base: Base, systemic: bool) -> None:
-    """A rule that is below stays below or turns out not to apply; above stays above, where two fallbacks stood for each
-    other that of the two which applies. Where it is open for some base models alone, no other is above."""
+def test_later_declarations_change_no_verdict(case: Case, method: Method, base: Base, systemic: bool) -> None:
+    """ "Below" stays below unless the rule turns out not to apply. "Above" stays above; where two fallbacks stood for
+    each other, the one that applies stays above. A rule that is open only for some base models is above for no
+    others."""
     known = base if case.base is None else case.base
     if known.systemic is None:
         known = replace(known, systemic=systemic)
@@ -384,7 +387,7 @@ SMALLEST = Finding(
 )
 
 
-def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop_has_one() -> None:
+def test_a_share_of_the_threshold_is_rounded_outward() -> None:
     smallest = SMALLEST
     assert smallest.share_ppm == (1_000_000, 2_000_000, 3_000_000)
     assert replace(smallest, value=Figures(1, None, None)).share_ppm == (1_000_000, None, None)
@@ -400,15 +403,15 @@ def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop
     st.integers(0, 3),
     st.fractions(1, 10**27, max_denominator=10**6) | st.integers(1, 4 * 10**6),
 )
-def test_shares_are_those_of_exact_fractions(flop: int, more: int, end: Fraction | int) -> None:
-    """Halves among them: a measured share is rounded to the even side, low down and high up."""
+def test_shares_match_exact_fractions(flop: int, more: int, end: Fraction | int) -> None:
+    """Halves are included: low is rounded down, the measured share half to even, high up."""
     limit = Fraction(end)
     of = replace(SMALLEST, value=Figures(flop, flop + more, flop + 2 * more), limit=Limit(limit, limit))
     low, measured, high = (Fraction(figure * 10**6) / limit for figure in (flop, flop + more, flop + 2 * more))
     assert of.share_ppm == (floor(low), round(measured), ceil(high))
 
 
-def test_figures_of_a_derived_rule_are_around_those_of_all_rules_that_it_may_be_of() -> None:
+def test_a_derived_rule_covers_the_figures_of_all_rules_it_may_stand_for() -> None:
     base = Base("x", "estimated", 11 * 10**22, "6PD", True)  # between 0.77 and 1.43 times 10^23: either rule may apply
     case = Case(alike(Figures(10**22, None, 2 * 10**22)), Method.FULL, base)
     either, large, small = (finding(f"modification-{rule}", case) for rule in ("systemic", "third", "third-small"))
@@ -421,7 +424,7 @@ def test_figures_of_a_derived_rule_are_around_those_of_all_rules_that_it_may_be_
     assert either.limit == Limit(small.limit.low, large.limit.high)
 
 
-def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> None:
+def test_a_ledger_has_figures_as_text_and_null_for_unknown_ones() -> None:
     rule = ACT.rule("gpai-indicative")
     found = Finding(
         "p", rule, True, (Note("every_account"),), "updates", Figures(1, 2, 3), Limit(Fraction(7, 3), Fraction(8)), OPEN
@@ -443,7 +446,7 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
     assert unknown["sharePpm"] == {"low": None, "measured": None, "high": None}
 
 
-def test_integer_operations_count_where_the_policy_says_so_and_nowhere_else() -> None:
+def test_integer_operations_count_only_where_the_policy_says_so() -> None:
     integers = Guidelines(figures(3 * 10**22, 4 * 10**22), figures(3 * 10**22, 4 * 10**22))
     case = Case(alike(figures(8 * 10**22)), Method.PRETRAINING, integers=integers)
     counting = replace(ACT, counts_integers=True)
@@ -459,7 +462,7 @@ def test_integer_operations_count_where_the_policy_says_so_and_nowhere_else() ->
         policy_from({**text, "integer_operations": True}, "")
 
 
-def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:
+def test_an_estimated_base_model_is_named_as_the_reason_for_an_open_finding() -> None:
     estimated = Base("base", "estimated", 10**24, "6ND", False)
     third = 10**24 // 3
     open_by_base = finding("modification-third", fine_tune(figures(third), estimated))
@@ -472,7 +475,7 @@ def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:
     assert Note("threshold_between") in open_by_figures.why
 
 
-def test_what_is_remembered_of_declarations_is_bounded_and_never_taken_for_another() -> None:
+def test_cached_declarations_are_bounded_and_never_mixed_up() -> None:
     policy, most = replace(ACT, rules=ACT.rules[:1]), 0
     for flop in range(10**23, 10**23 + 1100):
         base = Base("base", "known", flop, None, False)

@@ -1,6 +1,6 @@
-"""Published measurements, computed again by flopsd's own arithmetic: DCGM fields -> meter -> figures.
+"""Published measurements, recomputed by flopsd's own arithmetic: DCGM fields -> meter -> figures.
 
-`pytest -s` prints both beside each other. The inputs are activity ratios and clocks that others read.
+`pytest -s` prints both side by side. The inputs are activity ratios and clocks that others measured.
 """
 
 import json
@@ -34,9 +34,9 @@ RUNS: list[dict[str, Any]] = json.loads(SAMPLE.read_text())["rows"]
 
 
 def computed(part: Part, sm_count: int, activity: float, mhz: float, seconds: float, precision: Precision) -> Figures:
-    """What flopsd would say of `seconds` at this tensor activity and SM clock."""
+    """flopsd's figures for `seconds` at this tensor activity and SM clock."""
     end_ns, clock_khz = round(seconds * NS_PER_S), round(mhz * 1000)
-    # The published clocks are means with decimals: samples of whole MHz, a thousand times as long.
+    # The published clocks are means with decimals: use samples of whole MHz over a thousand times the duration.
     cycles = integrate([(0, clock_khz)], 0, end_ns // 1000)
     assert cycles is not None
     assert part.tensor_ref_mhz is not None
@@ -53,10 +53,10 @@ def tflops(figures: Figures, seconds: float = 1.0) -> float:
     return figures.measured_flop / seconds / TERA
 
 
-def test_the_a100_of_the_dcgm_guide() -> None:
+def test_the_a100_example_of_the_dcgm_guide() -> None:
     """dcgmproftester 1004: 252.5 to 254 TFLOP/s computed, tensor activity 0.927 to 0.932, 108 SMs. The guide gives
-    ranges, whose ends are paired here. Its clock is not printed; 1230 MHz is what these figures need, a usual one under
-    the power cap: the test shows that one clock fits all of them."""
+    ranges, whose ends are paired here. It does not print the clock; these figures need 1230 MHz, a usual clock under
+    the power cap. The test shows that one clock fits all of them."""
     print("\nDCGM user guide, A100, dcgmproftester -t 1004")
     for activity, published in ((0.927, 252.5), (0.930, 253.0), (0.932, 254.0)):
         ours = tflops(computed(A100, 108, activity, 1230, 1.0, FP16))
@@ -91,8 +91,8 @@ PRINTED = {
 }
 
 
-def test_the_table_of_vilanakis_2026() -> None:
-    """MFU, HFU and OFU of one H100 PCIe; OFU is what flopsd measures, over the datasheet's dense peak."""
+def test_the_table_of_vilanakis_2026_is_reproduced() -> None:
+    """MFU, HFU and OFU of one H100 PCIe. OFU is flopsd's measured figure over the datasheet's dense peak."""
     peak = next(flop for _, name, flop in H100_PCIE.datasheet_peaks() if name == "bf16")
     print(f"\nVilanakis 2026, H100 PCIe, TinyLlama 1.1B bf16, peak {peak / TERA:.1f} TFLOP/s, percent (ours / printed)")
     compared = 0
@@ -115,8 +115,8 @@ def test_the_table_of_vilanakis_2026() -> None:
 @pytest.mark.parametrize(
     "run", RUNS, ids=lambda run: f"{run['sequence_length']}x{run['batch']}{'c' * run['activation_checkpointing']}"
 )
-def test_measured_against_the_flop_that_the_model_executed(run: dict[str, Any]) -> None:
-    """Executed FLOP by the paper's own count lie within what flopsd says: low to high, by the margin of these runs."""
+def test_executed_flop_of_published_runs_lie_within_the_measured_interval(run: dict[str, Any]) -> None:
+    """Executed FLOP by the paper's own count lie between flopsd's low and high, with the margin of these runs."""
     figures = of_run(run)
     assert figures.measured_flop is not None
     assert figures.high_flop is not None
@@ -129,8 +129,8 @@ def test_measured_against_the_flop_that_the_model_executed(run: dict[str, Any]) 
     assert figures.low_flop <= executed <= figures.high_flop
 
 
-def test_the_margin_of_this_part_follows_from_these_runs() -> None:
-    """docs/adr/0021: the widest of all runs, times the factor, in whole percents upwards."""
+def test_the_margin_of_the_h100_pcie_follows_from_these_runs() -> None:
+    """docs/adr/0021: the widest deviation of all runs, times the factor, rounded up to whole percents."""
     off = []
     for run in RUNS:
         measured = of_run(run).measured_flop

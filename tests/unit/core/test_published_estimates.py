@@ -1,8 +1,8 @@
-"""Estimates beside what is published of ten models' training compute: `python -m tests.unit.core.test_published_estimates`
-prints the table of docs/estimate.md.
+"""Estimates compared with the published training compute of ten models: `python -m
+tests.unit.core.test_published_estimates` prints the table of docs/estimate.md.
 
-FLOP are published for few models. Where they are not, what is published stands instead: hours of accelerators, which
-the estimate must fit into at a usual share of the peak, or parameters that a token is multiplied by.
+FLOP are published for few models. For the others the published accelerator hours are used, which the estimate must fit
+into at a usual share of the peak, or the published number of parameters that multiply a token.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,8 @@ CONFIGS = {**PUBLISHED, **PUBLISHED_DECODERS}
 
 @dataclass(frozen=True)
 class Training:
-    """As published. Parameters in millions, `flop` in total or `hours` of H100; `config` where flopsd reads the family."""
+    """As published. Parameters in millions, `flop` in total or `hours` of H100; `config` where flopsd reads the
+    family."""
 
     name: str
     millions: int
@@ -77,12 +78,13 @@ TRAININGS = (
     Training("Qwen2.5 72B", 72_706, 80, 8192, 18 * TRILLION, 4096, "Epoch AI", 78 * 10**23,
              config=QWEN_72B),
 )  # fmt: skip
-# Tokens are not published of these: parameters that a token goes through, in millions, and whether embeddings are in it.
+# Without published token counts: parameters that a token goes through, in millions, and whether they include
+# embeddings.
 ACTIVE = {"Mixtral 8x7B": (12_900, True, "maker"), "gpt-oss 120B": (5_130, False, "maker")}
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.name)
-def test_what_is_published_lies_within_the_bounds(training: Training) -> None:
+def test_published_compute_lies_within_the_bounds(training: Training) -> None:
     found = training.by_size()
     if training.flop is not None:
         assert found.low <= training.flop <= found.high
@@ -96,7 +98,7 @@ def test_what_is_published_lies_within_the_bounds(training: Training) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVE)
-def test_a_token_is_multiplied_by_the_parameters_that_are_published_as_active(name: str) -> None:
+def test_a_token_is_multiplied_by_the_published_active_parameters(name: str) -> None:
     millions, embeddings, _ = ACTIVE[name]
     ours = _multiplied(name) + (_looked_up(name) if embeddings else 0)
     assert abs(ours - millions * 10**6) * 100 <= millions * 10**6
@@ -107,7 +109,7 @@ def test_the_table_is_that_of_the_page() -> None:
 
 
 def _share(training: Training, required: int) -> Fraction:
-    """Of the peak in the hours that are published: an MFU."""
+    """Share of the peak over the published hours: an MFU."""
     assert training.hours is not None
     return Fraction(required, training.hours * 3600 * H100_FLOP_PER_S)
 

@@ -1,4 +1,4 @@
-"""What the pure readers refuse: a case for each reason, and what lies just within beside what lies just beyond."""
+"""Refusals of the pure readers: a case for each reason, and values just inside and just outside each limit."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], r
         flop(read_model(LLAMA), work, training_from({"method": "full"}))
 
 
-def test_counters_at_the_edge_of_a_contradiction_are_taken() -> None:
+def test_counters_at_the_edge_of_a_contradiction_are_accepted() -> None:
     squares = [{"tokens": 4, "sequences": n, "square_pairs": pairs} for n, pairs in ((4, 4), (2, 8), (1, 16))]
     for work in ({"tokens": 4, "padding_tokens": 4}, {"tokens": 0, "sequences": 3}, *squares):
         assert flop(read_model(LLAMA), work, training_from({"method": "full"})).executed.high >= 0
@@ -108,15 +108,13 @@ REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
 @pytest.mark.parametrize(
     ("read", "given", "reason"), [(read, given, reason) for read, each, reason in REFUSED for given in each]
 )
-def test_what_is_not_written_as_it_must_be_is_refused(
-    read: Callable[[Any], object], given: object, reason: str | None | None
-) -> None:
+def test_malformed_values_are_refused(read: Callable[[Any], object], given: object, reason: str | None | None) -> None:
     assert base_from(BASE) is not None
     with pytest.raises((ValueError, TypeError), match=reason):
         read(given)
 
 
-def test_a_configuration_is_json_of_a_bounded_depth_and_size() -> None:
+def test_a_configuration_is_json_of_bounded_depth_and_size() -> None:
     def nested(depth: int) -> dict[str, Any]:
         return {"a": 1} if depth == 1 else {"a": nested(depth - 1)}
 
@@ -133,7 +131,7 @@ def test_a_configuration_is_json_of_a_bounded_depth_and_size() -> None:
     }
 
 
-def test_shares_of_formats_are_kept_in_order_and_one_format_is_all() -> None:
+def test_shares_of_formats_are_kept_in_order_and_a_single_format_is_all() -> None:
     assert precision_from("bf16", "me").shares_ppm == (("bf16", 1_000_000),)
     assert precision_from({"tf32": 1, "bf16": 999_999}, "me").shares_ppm == (("bf16", 999_999), ("tf32", 1))
 
@@ -149,12 +147,12 @@ def test_only_a_positive_number_has_a_magnitude() -> None:
     assert significant(0, 1) == (0, 0)
 
 
-def test_exact_counts() -> None:
+def test_flop_and_energy_texts_are_parsed_exactly() -> None:
     assert [parse_flop(text) for text in ("1e25", "989.4e12", "0", 7)] == [10**25, 989_400_000_000_000, 0, 7]
     assert millijoules("1.002") == 1002
 
 
 @pytest.mark.parametrize("value", [1e25, True, None, "1.5", "-1", -1, "1e", "ten", "1e25\n", "0x10", "1e999", "٣"])
-def test_everything_else_is_refused(value: object) -> None:
+def test_other_flop_values_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="count|whole number|negative"):
         parse_flop(value)

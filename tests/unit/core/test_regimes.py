@@ -1,4 +1,5 @@
-"""The regimes outside the European Union: each rule exactly at its threshold, one beyond, and with each thing unknown."""
+"""The regimes outside the European Union: each rule exactly at its threshold, one beyond, and with each fact
+unknown."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -47,7 +48,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("policy", "rule", "cited", "method", "base", "highest"), ROWS)
-def test_a_row_on_both_sides_and_straddling(
+def test_a_rule_below_above_and_across_its_threshold(
     policy: str, rule: str, cited: str, method: Method, base: Base | None, highest: int
 ) -> None:
     assert_on_both_sides(POLICIES[policy], rule, cited, base, method, highest)
@@ -64,7 +65,7 @@ UNKNOWN = [
         (CA, "frontier-model", BELOW), (NY, "frontier-model", BELOW), (KR, "high-performance", OPEN))),
     *((name, "modification-alone", None, None, E26 + 1, None, OPEN) for name in (CA, NY, KR)),
     *((name, "modification-alone", FULL, None, E26 + 1, True, ABOVE) for name in (CA, NY, KR)),
-    # The compute of the base model decides, and it is not declared, not estimable, or an estimate on both sides.
+    # The compute of the base model decides, and it is undeclared, not estimable, or an estimate on both sides.
     *((name, "base-and-modification", FULL, None, 1, True, OPEN) for name in (CA, NY, KR)),
     *((name, "base-and-modification", FULL, replace(BASE, kind="unknown", flop=None), 1, True, OPEN)
       for name in (CA, NY, KR)),
@@ -76,7 +77,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("policy", "rule", "method", "base", "high", "applies", "state"), UNKNOWN)
-def test_what_is_not_declared_leaves_open_what_hangs_on_it(
+def test_undeclared_facts_leave_open_the_rules_that_depend_on_them(
     policy: str, rule: str, method: Method | None, base: Base | None, high: int, applies: bool | None, state: Verdict
 ) -> None:
     found = finding(policy, rule, of(figures(high), method, base))
@@ -92,7 +93,7 @@ def test_integer_operations_count_where_the_law_names_them(policy: str, counts: 
     assert found.state is (OPEN if counts else BELOW)
 
 
-def test_each_rule_has_its_sources_and_names_what_no_meter_decides() -> None:
+def test_each_rule_has_sources_and_names_the_conditions_no_meter_decides() -> None:
     for name in (CA, NY, KR):
         for rule in POLICIES[name].rules:
             assert rule.status in ("secondary", "interpretation"), "no official text of these was read"
@@ -108,7 +109,7 @@ def own(**fields: object) -> Finding:
     return findings(policy, of(figures(10**24), FULL, BASE))[0]
 
 
-def test_a_fraction_of_the_base_model_can_be_reached_too() -> None:
+def test_an_at_least_threshold_of_a_base_model_fraction_is_met_at_equality() -> None:
     quarter = {"of_base": "1/40"}
     assert (own(at_least=quarter).state, own(greater_than=quarter).state) == (ABOVE, BELOW)
     assert own(at_least="1e24").for_ledger()["threshold"]["comparison"] == "at_least"
@@ -116,7 +117,7 @@ def test_a_fraction_of_the_base_model_can_be_reached_too() -> None:
     assert (exact.state, exact.rule.title, exact.rule.status, exact.quantity) == (BELOW, "r", "text", "cumulative")
 
 
-def test_the_base_models_that_would_put_an_account_above_are_exact_at_the_edge() -> None:
+def test_base_models_that_would_put_a_count_above_are_exact_at_the_edge() -> None:
     def only_if(quantity: str, **threshold: object) -> tuple[int, int]:
         rule = {
             "id": "r",
@@ -136,7 +137,7 @@ def test_the_base_models_that_would_put_an_account_above_are_exact_at_the_edge()
     assert only_if("updates", greater_than={"of_base": "1/3"}) == (0, 29)
 
 
-def test_a_threshold_that_can_be_reached_is_crossed_when_it_is() -> None:
+def test_an_at_least_threshold_is_crossed_when_it_is_reached() -> None:
     limit, rate = Limit(Fraction(100), Fraction(100)), Rate(10, 10)
     assert crossing(limit, figures(50), rate) == Crossing(6, 6)
     assert crossing(replace(limit, at_least=True), figures(50), rate) == Crossing(5, 5)

@@ -1,5 +1,5 @@
-"""The share of training that counts, by what was declared (the table of docs/ledger-format.md), two bases of one run, and
-when a threshold is crossed at today's rate."""
+"""The share of training that counts, by declaration (the table of docs/ledger-format.md), two bases of one run, and
+the time at which a threshold is crossed at today's rate."""
 
 from fractions import Fraction
 
@@ -32,7 +32,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("method", "recomputation", "low", "stated", "source"), ROWS)
-def test_the_share_that_follows_from_a_declaration(
+def test_the_required_share_follows_from_the_declaration(
     method: Method | None, recomputation: Recomputation | None, low: int, stated: int | None, source: str
 ) -> None:
     found = required_share(method, recomputation)
@@ -45,10 +45,10 @@ def test_the_share_that_follows_from_a_declaration(
     [
         (7, {"tokens": 1}, "full_full"),
         (6, {"tokens": 1}, "full"),
-        (7, {"kernel_windows": 1}, "full"),  # a process that counted no work says nothing of it
+        (7, {"kernel_windows": 1}, "full"),  # a process that counted no work is no evidence
     ],
 )
-def test_processes_whose_parameters_are_all_trained_name_the_method_by_that(
+def test_processes_that_train_all_parameters_imply_the_full_method(
     trained: int, work: dict[str, int], source: str
 ) -> None:
     facts = {"parameters_total": 7, "parameters_trainable": trained}
@@ -63,16 +63,14 @@ HALF = Required(400_000, 500_000, 1_000_000, ())
 @pytest.mark.parametrize(
     ("beside", "measured"), [(0, 500), (150, 500), (151, None)], ids=["nothing", "just 30 %", "more than 30 %"]
 )
-def test_what_may_count_and_was_measured_leaves_a_point_up_to_thirty_percent_of_it(
-    beside: int, measured: int | None
-) -> None:
+def test_undeclared_work_up_to_thirty_percent_keeps_the_measured_value(beside: int, measured: int | None) -> None:
     by_phase = {"train": Figures(900, 1000, 1100), "undeclared": Figures(0, beside, 200)}
     found = guidelines(by_phase, HALF)
     assert found.updates == Figures(360, measured, 1300)
     assert found.cumulative == Figures(360, measured, 1300)
 
 
-def test_generated_data_count_for_the_cumulative_figure_only() -> None:
+def test_generated_data_counts_only_in_the_cumulative_figure() -> None:
     by_phase = {"train": Figures(900, 1000, 1100), "generate": Figures(70, 80, 90), "evaluate": Figures(7, 8, 9)}
     found = guidelines(by_phase, HALF)
     assert found.updates == Figures(360, 500, 1190)
@@ -86,7 +84,7 @@ def test_generated_data_count_for_the_cumulative_figure_only() -> None:
     assert nothing.cumulative == Figures(360, 500, 1100)
 
 
-def test_an_upper_bound_that_is_not_known_leaves_none_and_bounds_are_rounded_outward() -> None:
+def test_an_unknown_upper_bound_leaves_none_and_bounds_are_rounded_outward() -> None:
     for phase in ("train", "generate", "other", "undeclared"):
         by_phase = {"train": Figures(1, 1, 1), phase: Figures(1, 1, None)}
         assert guidelines(by_phase, HALF).updates.high_flop is None
@@ -100,7 +98,7 @@ NEEDED = ArchitectureFigures(OpenBounds(90, 100, 110), OpenBounds(90, 100, 110),
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
-def test_undeclared_work_may_be_of_the_phases_beside_it(declared: int, undeclared: int, ours: int) -> None:
+def test_undeclared_work_counts_for_adjacent_phases(declared: int, undeclared: int, ours: int) -> None:
     by_phase = {"train": Figures(declared, declared, declared), UNDECLARED_PHASE: Figures(0, undeclared, undeclared)}
     ratio = reconcile(by_phase, Figures(0, None, None), NEEDED)[0]
     true = declared + min(ours, undeclared)
@@ -110,7 +108,7 @@ def test_undeclared_work_may_be_of_the_phases_beside_it(declared: int, undeclare
     assert ratio.measured_ppm == declared * PPM // 100
 
 
-def test_undeclared_work_without_a_ceiling_leaves_the_ratio_without_one() -> None:
+def test_undeclared_work_without_a_ceiling_leaves_the_ratio_unbounded() -> None:
     by_phase = {"train": Figures(50, 50, 50), UNDECLARED_PHASE: Figures(0, None, None)}
     ratio = reconcile(by_phase, Figures(0, None, None), NEEDED)[0]
     assert ratio.high_ppm is None
@@ -118,7 +116,7 @@ def test_undeclared_work_without_a_ceiling_leaves_the_ratio_without_one() -> Non
     assert "no phase was declared of" in say("reconciliation.warning", LESS_EXECUTED)
 
 
-def test_each_ratio_is_of_opposite_ends_and_rounded_outward() -> None:
+def test_each_ratio_uses_opposite_ends_and_is_rounded_outward() -> None:
     """Executed 70 to 130 against 97 to 113; updates of 50 to 60 against 89 to 107; the framework's 120 against 101."""
     basis = ArchitectureFigures(OpenBounds(89, 101, 107), OpenBounds(97, 103, 113), 1)
     by_phase = {"train": Figures(40, 50, 60), "evaluate": Figures(30, 35, 70)}
@@ -136,7 +134,7 @@ THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
 small = st.integers(0, 40)
 
 
-def test_a_month_of_a_cluster_never_and_unknown_are_told_apart() -> None:
+def test_a_crossing_in_time_never_and_unknown_are_distinct() -> None:
     rate = Rate(10**16, 2 * 10**16)
     assert crossing(THIRD, Figures(0, 0, 0), rate) == Crossing(1_666_667, 3_333_334)
     assert crossing(THIRD, Figures(10**23, None, None), rate) == Crossing(0, 0)
@@ -149,7 +147,9 @@ def test_a_month_of_a_cluster_never_and_unknown_are_told_apart() -> None:
 
 
 @given(st.tuples(small, small), st.integers(0, 90), st.integers(0, 90), st.tuples(small, small))
-def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b: int, rates: tuple[int, int]) -> None:
+def test_a_crossing_is_the_first_second_at_the_threshold(
+    figures: tuple[int, int], a: int, b: int, rates: tuple[int, int]
+) -> None:
     low, high = sorted(figures)
     slow, fast = sorted(rates)
     bottom, top = Fraction(min(a, b), 3), Fraction(max(a, b), 3)
@@ -161,7 +161,7 @@ def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b:
     assert crossing(Limit(bottom, None), figures_now, rate) == Crossing(may, None)
 
 
-def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_has_crossed() -> None:
+def test_a_crossing_on_either_account_is_certain_once_the_slower_has_crossed() -> None:
     base = Base("x", "known", 6 * 10**23, None, None)
     updates, cumulative = Figures(10**20, None, 2 * 10**20), Figures(5 * 10**20, None, 6 * 10**20)
     (policy,) = load_policies()
@@ -176,7 +176,7 @@ def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_ha
     assert rule["crossing"] == {"earliestSeconds": str(faster.earliest_s), "latestSeconds": str(slower.latest_s)}
 
 
-def test_a_rule_derived_from_several_is_crossed_between_the_first_and_the_last_of_them() -> None:
+def test_a_derived_rule_is_crossed_between_its_first_and_last_source_rule() -> None:
     base = Base("x", "estimated", 11 * 10**22, "6PD", True)  # between 0.77 and 1.43 times 10^23: either rule may apply
     figures, rate = Figures(10**22, None, 2 * 10**22), Rate(10**16, 10**16)
     (policy,) = load_policies()
@@ -189,7 +189,7 @@ def test_a_rule_derived_from_several_is_crossed_between_the_first_and_the_last_o
     assert int(small["latestSeconds"]) < int(large["latestSeconds"])
 
 
-def test_a_rate_is_what_was_added_in_the_time_that_passed_rounded_outward() -> None:
+def test_a_rate_is_the_increase_over_elapsed_time_rounded_outward() -> None:
     before = Guidelines(Figures(100, None, 200), Figures(1_000, None, None))
     now = Guidelines(Figures(110, None, 217), Figures(1_007, None, 9_000))
     rates = mean_rates(before, now, 3 * 10**9)

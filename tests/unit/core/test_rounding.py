@@ -1,5 +1,5 @@
-"""Rounding to significant figures, and the one notation: exact, ASCII, and outward where a number is a bound; in a report
-with the exact number beside it, and on the scales of its charts."""
+"""Rounding to significant figures, and the number notation: exact, ASCII, and outward where a number is a bound; in
+a report with the exact number next to it, and on the scales of its charts."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -43,14 +43,14 @@ def test_rounding_is_within_half_a_unit_of_the_last_place(number: Fraction, figu
 
 
 @given(numbers, st.integers(1, 8))
-def test_outward_rounding_encloses(number: Fraction, figures: int) -> None:
+def test_outward_rounding_encloses_the_number(number: Fraction, figures: int) -> None:
     low, high = significant(number, figures, Towards.DOWN), significant(number, figures, Towards.UP)
     assert low[0] * Fraction(10) ** low[1] <= number <= high[0] * Fraction(10) ** high[1]
     assert high[0] * Fraction(10) ** high[1] - low[0] * Fraction(10) ** low[1] <= Fraction(10) ** high[1]
 
 
 @given(numbers, st.integers(1, 8))
-def test_both_texts_say_the_rounded_number(number: Fraction, figures: int) -> None:
+def test_both_notations_state_the_rounded_number(number: Fraction, figures: int) -> None:
     digits, exponent = significant(number, figures)
     rounded = digits * Fraction(10) ** exponent
     mantissa, _, power = scientific(number, figures).partition("x10^")
@@ -60,7 +60,7 @@ def test_both_texts_say_the_rounded_number(number: Fraction, figures: int) -> No
 
 
 @given(st.integers(0, 10**40 - 1))
-def test_a_lower_bound_is_never_shown_higher_nor_an_upper_bound_lower(number: int) -> None:
+def test_a_lower_bound_is_never_rounded_up_nor_an_upper_bound_down(number: int) -> None:
     low, high = value(flop_number(number, Towards.DOWN)), value(flop_number(number, Towards.UP))
     assert low <= number <= high
     assert high - low <= Fraction(max(number, 1), 100)
@@ -85,7 +85,7 @@ TEXTS: list[tuple[Callable[[], str], str]] = [
     (
         lambda: scientific(10**23 - 1, 2),
         "1.0x10^23",
-    ),  # not above the threshold that it looks like: verdicts are on exact numbers
+    ),  # not above the threshold that it looks like: verdicts use exact numbers
     (lambda: plain(Fraction(123, 10), 2), "12"),
     (lambda: plain(Fraction(1234, 100_000), 2), "0.012"),
     (lambda: plain(370_000, 2), "370000"),
@@ -141,7 +141,7 @@ TEXTS: list[tuple[Callable[[], str], str]] = [
 
 
 @pytest.mark.parametrize(("made", "text"), TEXTS)
-def test_the_text_of_a_number(made: Callable[[], str], text: str) -> None:
+def test_numbers_are_formatted_as_expected(made: Callable[[], str], text: str) -> None:
     assert made() == text
 
 
@@ -159,13 +159,13 @@ THRESHOLD = Fraction(10**25)
         (1, "1/1.0x10^25", "at most 1/1.0x10^25 of the threshold"),
     ],
 )
-def test_a_share_of_a_threshold_is_a_factor_where_a_percentage_says_nothing(part: int, share: str, most: str) -> None:
+def test_a_share_of_a_threshold_is_a_factor_where_a_percentage_is_meaningless(part: int, share: str, most: str) -> None:
     assert format_share(part, THRESHOLD) == share
     assert share_at_most(part, THRESHOLD) == most
 
 
 @given(st.integers(1, 10**30))
-def test_an_upper_bound_is_never_shown_smaller_against_its_threshold(part: int) -> None:
+def test_upper_bound_is_never_rounded_down_against_its_threshold(part: int) -> None:
     text = share_at_most(part, THRESHOLD).removeprefix("at most ").removesuffix("the threshold")
     if text.startswith("1/"):
         assert part * value(text.removeprefix("1/").replace(",", "").replace("of", "")) <= THRESHOLD
@@ -176,7 +176,7 @@ def test_an_upper_bound_is_never_shown_smaller_against_its_threshold(part: int) 
 
 
 @given(st.fractions(min_value=0, max_value=10**11))
-def test_a_duration_is_rounded_the_way_that_is_asked_for(seconds: Fraction) -> None:
+def test_a_duration_is_rounded_in_the_requested_direction(seconds: Fraction) -> None:
     low, high = seconds_in(format_duration(seconds, Towards.DOWN)), seconds_in(format_duration(seconds, Towards.UP))
     assert low <= seconds <= high
 
@@ -205,14 +205,14 @@ NUMBERS = st.integers(0, 10**40 - 1)
 
 
 @given(NUMBERS)
-def test_the_exact_number_stands_beside_the_shown_one(number: int) -> None:
+def test_the_exact_number_accompanies_the_rounded_one(number: int) -> None:
     shown = interval(Figures(number, number, number))
     assert shown.measured is not None
     assert shown.high is not None
     assert {shown.low.exact, shown.measured.exact, shown.high.exact} == {f"{number} FLOP"}
 
 
-def test_exact_values_are_kept_and_what_is_not_known_is_said() -> None:
+def test_exact_values_are_kept_and_unknown_ones_are_shown_as_unknown() -> None:
     assert flop(Fraction(10**25, 3)).exact == f"{10**25}/3 FLOP"
     assert energy(Fraction(252, 10)).exact == "25.2 J"
     assert duration(Fraction(1, 3) * 3).exact == "1 s"
@@ -222,7 +222,7 @@ def test_exact_values_are_kept_and_what_is_not_known_is_said() -> None:
 
 
 @given(st.lists(st.integers(1, 10**40), min_size=1, max_size=6))
-def test_an_axis_holds_all_its_numbers_in_their_order(numbers: list[int]) -> None:
+def test_an_axis_contains_its_numbers_in_order(numbers: list[int]) -> None:
     axis = axis_of(numbers)
     assert axis is not None
     assert all(axis.low < logarithm(number) < axis.high for number in numbers)

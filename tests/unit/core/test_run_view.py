@@ -1,4 +1,4 @@
-"""The one view of a run: each rule stands in it once, and no tally is turned into rows twice."""
+"""The single view of a run: each rule is applied in one place, and no tally is turned into rows twice."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[
         assert sorted(map(id, rated)) == sorted(id(state.tally) for state in snapshot.devices)
 
 
-def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
+def test_the_snapshot_and_the_journal_give_the_same_view(tmp_path: Path) -> None:
     run = interrupted(Run(tmp_path, declared=OperatorDeclarations(Phase.TRAIN)))
     run.writer.checkpoint()
     live = run.writer.snapshot.view
@@ -68,7 +68,7 @@ def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
     assert {one.start for one in live.before(2).rated} == {1}
 
 
-def test_without_a_device_no_ceiling_is_known() -> None:
+def test_without_a_device_the_ceiling_is_unknown() -> None:
     view = view_of(History(), table())
     assert (view.figures, view.coverage_ppm, view.devices) == (Figures(0, None, None), None, ())
     assert view.bases.by_phase == {"undeclared": Figures(0, None, None)}
@@ -78,7 +78,7 @@ def test_without_a_device_no_ceiling_is_known() -> None:
     ((), False, True, True), (("a",), False, True, True), (("a", "b"), False, False, False), (("a",), True, False, True),
     (("a", "b"), True, False, False),
 ])  # fmt: skip
-def test_a_view_is_of_a_whole_run_where_it_has_its_only_node_and_all_segments(
+def test_a_view_is_of_a_whole_run_only_with_its_only_node_and_all_segments(
     tmp_path: Path, nodes: tuple[str, ...], rotated: bool, whole: bool, whole_run: bool
 ) -> None:
     run = interrupted(Run(tmp_path))
@@ -92,9 +92,9 @@ def test_a_view_is_of_a_whole_run_where_it_has_its_only_node_and_all_segments(
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])
-def test_a_run_that_goes_on_in_another_job_is_part_of_the_larger_one(tmp_path: Path, sizes: tuple[int, int]) -> None:
-    """The ledger of a run begun on one node and gone on with two was taken for all of it: what the other node computed
-    was not in "at most"."""
+def test_a_run_resumed_in_a_larger_job_is_not_a_whole_run(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """A ledger of a run begun on one node and resumed with two was taken for the whole run, so "at most" lacked the
+    work of the other node."""
     contexts = [replace(CONTEXT, job_nodes=("node-0", "node-1")[:size]) for size in sizes]
     run = Run(tmp_path, context=contexts[0])
     run.meter(3)
@@ -107,8 +107,8 @@ def test_a_run_that_goes_on_in_another_job_is_part_of_the_larger_one(tmp_path: P
     assert [(view.is_whole, view.job_nodes) for view in views] == [(False, 2)] * 2
 
 
-def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Path) -> None:
-    """Found by `make agreement`: it made training a phase that occurs, of which nothing was measured."""
+def test_a_daemon_start_that_metered_nothing_has_no_phase(tmp_path: Path) -> None:
+    """Found by `make agreement`: training became a phase of the run although nothing was measured in it."""
     run, process = Story(tmp_path, (CYCLES_H100,), declared=OperatorDeclarations(Phase.TRAIN)), "22" * 16
     run.says(SessionOpened(process, 1, 1000, "0.1.0"), PhaseChanged(process, "generate"))
     run.during(3, {CYCLES_H100: lambda _: Growth()})
@@ -122,10 +122,10 @@ def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Pat
 
 
 @pytest.mark.parametrize("first", [Recomputation.FULL, None])
-def test_what_two_starts_declare_differently_of_recomputation_is_not_known_of_the_run(
+def test_recomputation_that_two_starts_declare_differently_is_unknown(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, first: Recomputation | None
 ) -> None:
-    """Most of the work was computed again. By the word of the last start nothing was, and a quarter more would count."""
+    """Most of the work was recomputed. If the last start's declaration of none held, a quarter more would count."""
     none = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.NONE)
     run = Run(tmp_path, devices=(H100,), declared=OperatorDeclarations(Phase.TRAIN, Method.FULL, first))
     run.meter(9)

@@ -1,4 +1,5 @@
-"""The JSON Schema: it takes what is sealed and what may be added, and nothing that lacks a field or bends a count."""
+"""The JSON Schema: it accepts sealed ledgers and added members, and no document without a member or with a malformed
+count."""
 
 import copy
 import json
@@ -41,7 +42,7 @@ def payload(case: str) -> dict[str, Any]:
     return copy.deepcopy(_payload(VECTORS / "valid" / case))
 
 
-def test_the_names_are_the_codes_own() -> None:
+def test_the_names_in_the_schema_match_those_in_the_code() -> None:
     definitions = SCHEMA["$defs"]
     assert definitions["evidenceName"]["enum"] == [e.value for e in Evidence]
     assert definitions["pipe"]["enum"] == [p.value for p in Pipe]
@@ -53,7 +54,7 @@ def test_the_names_are_the_codes_own() -> None:
 
 
 def objects(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Paths of all objects with fixed members; maps by evidence, reason, source and counter have none."""
+    """Paths of all objects with fixed members. Maps by evidence, reason, source and counter have none."""
     if isinstance(found, dict):
         if not path or (
             not MAPS.fullmatch(str(path[-1])) and not {"sources", "facts"} & set(path) and path[-2:-1] != ("work",)
@@ -81,7 +82,8 @@ def at(document: Any, path: tuple[Any, ...]) -> Any:
 
 
 def members_lacked(document: Any, path: tuple[Any, ...]) -> int:
-    """How many members the object there has, none of which may be missing; others may be added."""
+    """The number of members of the object at `path`, after checking that each is required and that others may be
+    added."""
     there = at(document, path)
     there["memberOfALaterVersion"] = {"x": [1]}
     assert accepts(document), f"{path} takes no further member"
@@ -106,12 +108,12 @@ def test_no_member_may_be_missing_and_any_may_be_added(case: str, extent: Extent
     assert accepts(document)
 
 
-# Of the largest ledger only what the others do not have.
+# Of the largest ledger, only the parts that no other has.
 ITS_OWN = ("declared", "totals", "findings", "reconciliation")
 
 
 def bend(document: Any, path: tuple[Any, ...]) -> None:
-    """The count there, bent in ten ways, none of which is accepted."""
+    """Check that ten malformed variants of the count at `path` are refused."""
     there, value = at(document, path[:-1]), at(document, path)
     beside = (value + "\n", "0" + value, "+" + value, value + " ", float(value), int(float(value)))
     for other in (*beside, True, "\u0661", "1e3", "NaN"):
@@ -127,7 +129,7 @@ def is_count(value: Any, name: Any) -> bool:
 @pytest.mark.long
 @sampled(25)
 @pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
-def test_no_count_may_be_bent(case: str, extent: Extent) -> None:
+def test_no_count_may_be_malformed(case: str, extent: Extent) -> None:
     document, bent = payload(case), 0
     for path in extent.of(list(leaves(document))):
         if case == "declared-phases" and not set(path[1:2]) & set(ITS_OWN):
@@ -149,7 +151,7 @@ def merged(folder: Path, kind: str) -> dict[str, Any]:
 @pytest.mark.long
 @sampled(80)
 @pytest.mark.parametrize("kind", ["job", "lineage"])
-def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent: Extent) -> None:
+def test_a_merged_ledger_has_its_own_schema(tmp_path: Path, kind: str, extent: Extent) -> None:
     document, count = merged(tmp_path, kind), 0
     assert document["predicate"]["kind"] == kind
     faults = list(validator().iter_errors(document))
@@ -166,7 +168,7 @@ def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent
 
 
 @pytest.mark.long
-def test_where_it_may_grow() -> None:
+def test_the_schema_accepts_extensions_where_it_may_grow() -> None:
     node = payload("activity-and-gaps")
     item = {
         "type": "x-oracle", "collectedAt": "2026-11-25T14:00:00Z", "state": "present", "data": {"y": 1}, "reason": None,

@@ -1,4 +1,4 @@
-"""Shortcuts that each reading takes give what the long way gives."""
+"""Shortcuts taken at each reading give the same result as the long way."""
 
 from dataclasses import fields, replace
 
@@ -13,7 +13,7 @@ TALLY = Tally(1, 2, energy_mj=3, silent_ns=4)
 
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Tally)])
-def test_a_tally_is_changed_as_by_replace(name: str) -> None:
+def test_changed_gives_the_same_tally_as_replace(name: str) -> None:
     changed, replaced = TALLY.changed(**{name: 77}), replace(TALLY, **{name: 77})  # type: ignore[arg-type]
     assert [getattr(changed, one.name) for one in fields(Tally)] == [
         getattr(replaced, one.name) for one in fields(Tally)
@@ -21,7 +21,7 @@ def test_a_tally_is_changed_as_by_replace(name: str) -> None:
 
 
 @given(st.integers(0, 10**15), st.integers(0, 10**10), st.integers(0, 2000), st.integers(0, 2000))
-def test_two_samples_at_the_edges_are_integrated_as_among_others(
+def test_two_edge_samples_are_integrated_like_samples_among_others(
     begin_ns: int, passed_ns: int, before_mhz: int, after_mhz: int
 ) -> None:
     edges, end_ns = [(begin_ns, before_mhz), (begin_ns + passed_ns, after_mhz)], begin_ns + passed_ns

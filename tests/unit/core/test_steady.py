@@ -1,4 +1,4 @@
-"""Checkpoints that are checked by columns are accepted only where the same journal is, read device by device."""
+"""The column check accepts a checkpoint only where a device-by-device reading accepts the same journal."""
 
 import copy
 import random
@@ -33,7 +33,7 @@ class Never(Steady):
 
 @cache
 def _journal() -> tuple[J, ...]:
-    """Three GPUs, of which one has had a gap and running counters; one phase after another, and after that none."""
+    """Three GPUs, one of which has had a gap and running counters; several phases, and then none."""
 
     def story(folder: Path) -> bytes:
         run = Story(folder, (CYCLES_H100, A100, A10G), declared=NOTHING_DECLARED)
@@ -88,10 +88,10 @@ def test_nearly_all_checkpoints_are_checked_by_columns(monkeypatch: pytest.Monke
 
 
 @pytest.mark.long
-def test_whatever_is_changed_in_a_checkpoint_has_the_same_outcome(
+def test_any_edited_checkpoint_gives_the_same_outcome_as_device_by_device(
     device_by_device: Callable[[list[J]], History | str],
 ) -> None:
-    """Some of all: an amount alone, by little and by much, or two of them."""
+    """A sample of edits: one amount, changed by little or by much, or two amounts."""
     chance, refused = random.Random(7), 0
     at = [at for at, record in enumerate(_journal()) if record["kind"] == "checkpoint"][-2]
     columns = leaves(_journal()[at]["tallies"])
@@ -132,7 +132,7 @@ WRONG: list[tuple[str, Callable[[J], object]]] = [
 
 
 @pytest.mark.parametrize("edit", [edit for _, edit in WRONG], ids=[name for name, _ in WRONG])
-def test_another_shape_has_the_same_outcome(
+def test_any_malformed_checkpoint_gives_the_same_outcome_as_device_by_device(
     edit: Callable[[J], object], device_by_device: Callable[[list[J]], History | str]
 ) -> None:
     records = copy.deepcopy(list(_journal()))

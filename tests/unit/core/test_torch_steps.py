@@ -1,5 +1,5 @@
-"""What transformers and PyTorch say of a small model of each family, recorded by `python -m tests.train.record`: without
-them, figures are held against it here, and in tests/train against the real ones."""
+"""Values that transformers and PyTorch give for a small model of each family, recorded by `python -m
+tests.train.record`: figures are compared with them here without torch, and in tests/train with the real libraries."""
 
 import json
 import re
@@ -41,19 +41,19 @@ def test_the_configuration_states_what_a_step_computes(row: dict[str, Any]) -> N
 
 
 @families
-def test_an_adapter_on_any_one_matrix_makes_gradients_of_what_stands_above_it(row: dict[str, Any]) -> None:
+def test_an_adapter_on_any_matrix_makes_the_layers_above_compute_gradients(row: dict[str, Any]) -> None:
     model = read_model(row["filled"])
     for path, counted in row.get("alone", {}).items():
         lora = {"r": RANK, "target_modules": [path]}
         facts = {"method": "lora", "recomputation": "none", "attention": "eager", "lora": lora}
         executed = flop(model, row["work"], training_from(facts)).executed
         assert executed.low <= counted <= executed.high
-        # What deepstack adds to the text behind its first layers is taken to be there before them.
+        # The text that deepstack adds after the first layers is counted as if present before them.
         assert executed.computed == counted or ("deepstack" in path and executed.computed > counted), path
 
 
-def test_who_trains_all_but_positions_that_are_no_weights_trains_fully() -> None:
-    """Those of Whisper's encoder: a process sees that some parameters have no gradient."""
+def test_training_all_parameters_but_constant_positions_is_full_training() -> None:
+    """The positions of Whisper's encoder: a process sees that some parameters have no gradient."""
     row = STEPS["whisper"]
     model, facts = read_model(row["filled"]), {"recomputation": "none", "attention": "eager"}
     full = flop(model, row["work"], training_from({**facts, "method": "full"})).required
@@ -64,7 +64,7 @@ def test_who_trains_all_but_positions_that_are_no_weights_trains_fully() -> None
     assert flop(model, row["work"], everything) == flop(model, row["work"], training_from({**facts, "method": "full"}))
 
 
-def test_a_head_that_is_saved_beside_adapters_is_trained_with_its_biases() -> None:
+def test_a_head_in_modules_to_save_is_trained_with_its_biases() -> None:
     model = read_model(STEPS["bert, BertForSequenceClassification"]["filled"])
     alone, beside = (adapters(model, Lora(RANK, ("query",), saved)) for saved in ((), ("classifier",)))
     (head,) = (one for one in model.heads if one.path == "classifier")
@@ -72,7 +72,7 @@ def test_a_head_that_is_saved_beside_adapters_is_trained_with_its_biases() -> No
 
 
 @families
-def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str, Any]) -> None:
+def test_an_absent_field_has_the_default_of_transformers(row: dict[str, Any]) -> None:
     assert as_filled(row["given"], row["filled"])
     for field, otherwise in row["left_out"].items():
         given, filled = json.loads(json.dumps([row["given"], row["filled"]]))
@@ -84,7 +84,7 @@ def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str,
 
 
 @families
-def test_a_field_that_is_not_known_is_refused_wherever_it_stands(row: dict[str, Any]) -> None:
+def test_an_unknown_field_is_refused_at_any_nesting(row: dict[str, Any]) -> None:
     for inner in row["filled"].keys() & {*WITHIN}:
         with refused(match="a_new_field"):
             read_model({**row["filled"], inner: {**row["filled"][inner], "a_new_field": 7}})
@@ -93,7 +93,7 @@ def test_a_field_that_is_not_known_is_refused_wherever_it_stands(row: dict[str, 
 
 
 ALL = ("",)
-# Fields that may be 0, which is none, by the beginning of the families' names.
+# Fields that may be 0, meaning none, by the prefix of the family's name.
 MAY_BE_NONE: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("attention_chunk_size", "first_k_dense_replace", "moe_latent_size", "n_shared_experts", "num_dense_layers",
@@ -115,7 +115,7 @@ ODD: Mapping[type, tuple[Any, ...]] = {
 
 
 @families
-def test_a_value_of_another_kind_or_size_is_refused_by_its_name(row: dict[str, Any]) -> None:
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_name(row: dict[str, Any]) -> None:
     filled, plain = row["filled"], read_model(row["filled"])
     for inner, part in (("", filled), *((name, filled[name]) for name in WITHIN if name in filled)):
         for field, value in ((name, odd) for name, old in part.items() for odd in ODD.get(type(old), ())):
@@ -133,13 +133,13 @@ def test_a_value_of_another_kind_or_size_is_refused_by_its_name(row: dict[str, A
 
 
 HEADS = re.compile("(?!mamba|linear).*heads?")
-# A head's width is a number of its own, of queries, keys and values alike.
+# The width of a head is a field of its own, for queries, keys and values alike.
 OWN_WIDTH = ("t5", "FLUX", "deepseek", "glm4_moe_lite")
 
 
 @families
-def test_heads_among_which_a_width_cannot_be_shared_are_refused(row: dict[str, Any]) -> None:
-    """Seven, of widths that it does not divide."""
+def test_a_head_count_that_does_not_divide_the_width_is_refused(row: dict[str, Any]) -> None:
+    """Seven heads, with widths that seven does not divide."""
     filled = row["filled"]
     for inner, part in (("", filled), *((name, filled[name]) for name in WITHIN if name in filled)):
         for field in (name for name, value in part.items() if type(value) is int and HEADS.fullmatch(name)):
@@ -154,7 +154,7 @@ def test_heads_among_which_a_width_cannot_be_shared_are_refused(row: dict[str, A
 
 
 def as_filled(config: Mapping[str, Any], filled: Mapping[str, Any]) -> bool:
-    """Whether both are one model. Without positions of its own nothing need bound a sequence here, since rotary ones do
-    not end one."""
+    """Whether both describe the same model. A model without positions need not bound a sequence here, since rotary
+    positions do not end one."""
     ours, theirs = read_model(config), read_model(filled)
     return ours in (theirs, replace(theirs, max_positions=None))

@@ -1,5 +1,5 @@
-"""What is not declared of a training leaves an interval, exactly as wide as what may have been declared; for a small
-model of each family."""
+"""Undeclared facts of a training leave an interval exactly as wide as the possible declarations; for a small model
+of each family."""
 
 from itertools import product
 from typing import Any
@@ -31,7 +31,7 @@ def around(found: list[Bounds]) -> tuple[int, int]:
 
 
 @families
-def test_bounds_are_those_of_whatever_may_have_been_declared(row: dict[str, Any], model: Model) -> None:
+def test_bounds_cover_exactly_the_possible_declarations(row: dict[str, Any], model: Model) -> None:
     work = work_of(row)
     lora = {"r": RANK, "target_modules": row["target_modules"]}
     for method in ({"method": "full"}, {"method": "lora", "lora": lora}):
@@ -50,9 +50,7 @@ def test_bounds_are_those_of_whatever_may_have_been_declared(row: dict[str, Any]
 
 
 @families
-def test_of_a_method_that_is_not_declared_perhaps_nothing_was_trained_and_perhaps_all(
-    row: dict[str, Any], model: Model
-) -> None:
+def test_an_undeclared_method_may_have_trained_nothing_or_everything(row: dict[str, Any], model: Model) -> None:
     work = work_of(row)
     everything = flop(model, work, training_from({**EAGER, "recomputation": "full", "method": "full"}))
     for method in ({}, {"method": "lora"}, {"method": "partial"}):
@@ -65,12 +63,10 @@ def test_of_a_method_that_is_not_declared_perhaps_nothing_was_trained_and_perhap
 
 
 @families
-def test_a_kernel_of_pytorchs_choice_skips_what_is_masked_unless_it_is_handed_a_mask(
-    row: dict[str, Any], model: Model
-) -> None:
+def test_sdpa_skips_masked_pairs_unless_it_is_given_a_mask(row: dict[str, Any], model: Model) -> None:
     for padding, packing in ((0, False), (3, False), (0, True)):
         if padding and model.two_sided:
-            continue  # only the encoder is handed it, and its mask hides nothing else
+            continue  # only the encoder is given the mask, and the mask hides nothing else
         eager, flash, own = (
             forward_flop(
                 model, work_of(row, padding), training_from({"attention": kernel, "packing": packing})
@@ -82,7 +78,7 @@ def test_a_kernel_of_pytorchs_choice_skips_what_is_masked_unless_it_is_handed_a_
 
 
 @families
-def test_a_forward_pass_is_the_first_terms_of_a_step(row: dict[str, Any], model: Model) -> None:
+def test_forward_flop_is_the_first_terms_of_a_step(row: dict[str, Any], model: Model) -> None:
     lora = {"r": RANK, "target_modules": row["target_modules"]}
     for method in ({"method": "full"}, {"method": "lora", "lora": lora}):
         facts = training_from({**method, **EAGER})

@@ -1,4 +1,4 @@
-"""A ledger of a run without an end: what came after the last record is in "at most", or nothing bounds it."""
+"""A ledger of a run without an end record: work after the last record is in "at most", or nothing bounds it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ CHECKPOINT_NS = 10 * NS_PER_S  # of these runs
 
 
 def killed(folder: Path, after_ns: int) -> Run:
-    """A run that was killed, and `after_ns` later its journal is sealed."""
+    """A killed run whose journal is sealed `after_ns` later."""
     run = Run(folder / "state")
     run.meter(15)
     assert run.writer.checkpoint()
@@ -22,7 +22,7 @@ def killed(folder: Path, after_ns: int) -> Run:
 
 
 @pytest.mark.parametrize("after_ns", [0, NS_PER_S, 2 * CHECKPOINT_NS])
-def test_a_short_time_without_an_end_is_a_gap_with_a_ceiling(tmp_path: Path, after_ns: int) -> None:
+def test_a_short_unended_time_is_a_gap_with_a_ceiling(tmp_path: Path, after_ns: int) -> None:
     run = killed(tmp_path, after_ns)
     before = run.writer.snapshot.view.figures
     predicate = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]
@@ -37,8 +37,8 @@ def test_a_short_time_without_an_end_is_a_gap_with_a_ceiling(tmp_path: Path, aft
 
 
 @pytest.mark.parametrize("after_ns", [2 * CHECKPOINT_NS + 1000, 3600 * NS_PER_S])
-def test_nothing_bounds_what_came_after_the_last_record_of_long_ago(tmp_path: Path, after_ns: int) -> None:
-    """As of a daemon whose journal a flood kept from being written, and that was sealed at the end of the job."""
+def test_nothing_bounds_work_long_after_the_last_record(tmp_path: Path, after_ns: int) -> None:
+    """Like a daemon that a flood kept from writing its journal, sealed at the end of the job."""
     predicate = verified(killed(tmp_path, after_ns).seal(tmp_path / "ledger.json")).statement["predicate"]
     executed = predicate["totals"]["executed"]
     assert (executed["high"], predicate["totals"]["integerOperations"]["high"]) == (None, None)
@@ -48,14 +48,14 @@ def test_nothing_bounds_what_came_after_the_last_record_of_long_ago(tmp_path: Pa
     assert "end_unknown" in predicate["coverage"]["gapSecondsByReason"]
 
 
-def test_a_seal_before_the_last_record_bounds_nothing(tmp_path: Path) -> None:
+def test_a_seal_dated_before_the_last_record_leaves_no_upper_bound(tmp_path: Path) -> None:
     run = killed(tmp_path, 0)
     run.clock.step_wall(-NS_PER_S)
     predicate = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]
     assert predicate["totals"]["executed"]["high"] is None
 
 
-def test_a_run_that_ended_is_whole_whenever_it_is_sealed(tmp_path: Path) -> None:
+def test_a_run_that_ended_has_an_upper_bound_whenever_it_is_sealed(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(15)
     run.finish()
@@ -64,14 +64,14 @@ def test_a_run_that_ended_is_whole_whenever_it_is_sealed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("utc", ["", "2026-13-01T00:00:00.000000Z", "yesterday"])
-def test_a_record_of_no_time_is_refused(tmp_path: Path, utc: str) -> None:
+def test_a_record_without_a_valid_time_is_refused(tmp_path: Path, utc: str) -> None:
     history = history_of(killed(tmp_path, 0).state.journal)
     history.incarnations[-1].last_utc = utc
     with pytest.raises(ValueError, match="is not a time|is not a time of a day"):
         as_of(history, "2026-11-26T00:00:00.000000Z")
 
 
-def test_a_device_that_the_next_start_did_not_take_up_is_a_gap_up_to_the_seal(tmp_path: Path) -> None:
+def test_a_device_absent_from_the_next_start_is_a_gap_up_to_the_seal(tmp_path: Path) -> None:
     """The second daemon start was killed before it named its devices."""
     run = killed(tmp_path, 3600 * NS_PER_S)
     run.start()

@@ -1,5 +1,5 @@
-"""Strict reading: what two readers could read differently, or what would take too much to read, is not read; untrusted
-JSON and YAML field by field: every problem has a path, and no value is guessed."""
+"""Strict reading: JSON that two readers could understand differently, or that is too large, is refused. Untrusted
+JSON and YAML are read field by field: every problem has a path, and no value is guessed."""
 
 import io
 import json
@@ -68,7 +68,7 @@ def test_a_wrong_field_is_reported_with_its_path(read: Callable[[FieldReader], o
     assert len(problems[0]) < 200
 
 
-def test_a_mapping_that_is_none_is_one_problem_however_many_fields_are_read() -> None:
+def test_a_value_that_is_no_mapping_is_one_problem_however_many_fields_are_read() -> None:
     problems: list[str] = []
     top = reader(["x"], problems)
     top.only("a")
@@ -76,7 +76,7 @@ def test_a_mapping_that_is_none_is_one_problem_however_many_fields_are_read() ->
     assert problems == ["FILE: must be a mapping, is a list"]
 
 
-def test_the_first_problem_raises_where_the_caller_wants_it_and_no_key_writes_to_the_terminal() -> None:
+def test_the_first_problem_can_raise_and_no_key_writes_escapes_to_the_terminal() -> None:
     with pytest.raises(KeyError, match=r"x\.y: must be text, is 1"):
         FieldReader({"y": 1}, "x", raising(KeyError)).text("y")
     problems: list[str] = []
@@ -88,7 +88,7 @@ def test_the_first_problem_raises_where_the_caller_wants_it_and_no_key_writes_to
 @pytest.mark.parametrize(
     "text", ["", "00", "01", "-1", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "1e3", "0x1", "\u0663", "\uff11", "9" * 41, 1, 1.0, None, True, []]
 )  # fmt: skip
-def test_what_only_a_lenient_reader_takes_for_a_count_is_none(text: object) -> None:
+def test_a_count_that_only_a_lenient_reader_accepts_is_refused(text: object) -> None:
     assert [whole_number(count) for count in ("0", "7", "10", "9" * 40)] == [0, 7, 10, int("9" * 40)]
     with pytest.raises(ValueError, match="is not a count"):
         whole_number(text)
@@ -104,7 +104,7 @@ def test_digests_and_timestamps_have_one_spelling() -> None:
 
 
 @pytest.mark.long
-def test_two_hundred_thousand_names_and_one_of_them_twice_are_refused_in_linear_time() -> None:
+def test_a_duplicate_among_many_keys_is_refused_in_linear_time() -> None:
     names = ",".join(f'"{n}":0' for n in range(200_000))
     with pytest.raises(NotVerifiedError, match="contains the key '199999' twice"):
         parse_json(f'{{{names},"199999":1}}'.encode(), "it")
@@ -113,13 +113,13 @@ def test_two_hundred_thousand_names_and_one_of_them_twice_are_refused_in_linear_
 @pytest.mark.parametrize(
     "data", [b"[" + b"{}," * (MAX_VALUES // 2 + 1), b"[" * (MAX_VALUES + 1), b"," * (MAX_VALUES + 1)]
 )
-def test_what_would_fill_the_memory_is_not_parsed(data: bytes) -> None:
+def test_json_that_would_fill_memory_is_not_parsed(data: bytes) -> None:
     with pytest.raises(NotVerifiedError, match=f"more than {MAX_VALUES} parts"):
         parse_json(data, "it")
 
 
-def test_what_is_nested_too_deeply_is_refused_whatever_its_texts_hold() -> None:
-    """Lists and objects in turn, as many as are allowed and one more, with brackets, quotes and backslashes in texts."""
+def test_deep_nesting_is_refused_whatever_the_texts_contain() -> None:
+    """Lists and objects in turn, to the depth limit and one beyond, with brackets, quotes and backslashes in texts."""
     rng = random.Random(7)
 
     def text() -> str:
@@ -138,7 +138,7 @@ def test_what_is_nested_too_deeply_is_refused_whatever_its_texts_hold() -> None:
                     parse_json(data, "it")
 
 
-def test_a_long_name_or_number_is_not_repeated_whole() -> None:
+def test_a_long_name_or_number_is_shortened_in_the_error() -> None:
     for data in (
         b'{"' + b"k" * 10**6 + b'":1,"' + b"k" * 10**6 + b'":1}',
         b"1" * 10**6,
@@ -156,7 +156,7 @@ def test_signatures_are_counted_before_they_are_verified() -> None:
         parse_envelope(json.dumps(envelope).encode())
 
 
-def test_text_of_others_cannot_speak_for_us_on_a_terminal() -> None:
+def test_foreign_text_cannot_write_lines_or_escapes_to_a_terminal() -> None:
     assert one_line("run\nVERIFIED: signed\x1b[2J\r\u202e") == "run\\x0aVERIFIED: signed\\x1b[2J\\x0d\\x202e"
     assert one_line("node-0 é 日本") == "node-0 é 日本"
 

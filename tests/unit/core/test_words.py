@@ -1,4 +1,4 @@
-"""What stands between two implementations is codes: the table of their words, the schema and the code have the same."""
+"""Implementations exchange codes: the table of words, the schema and the code have the same codes."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_the_schema_has_the_codes_of_the_table() -> None:
     assert listed == {member: [*words] for member, words in table().items()}
 
 
-def test_every_code_of_the_table_is_one_that_flopsd_writes() -> None:
+def test_flopsd_writes_every_code_of_the_table() -> None:
     assert json.loads(TABLE.read_bytes())["version"] == 1
     for member, words in table().items():
         for code in words:
@@ -36,7 +36,7 @@ MADE_OF_PARTS = {f"full_{method}" for method in ("pretraining", "full", "lora", 
 }
 
 
-def test_words_name_their_parameters_and_a_code_without_words_is_shown_as_it_is() -> None:
+def test_words_name_their_parameters_and_an_unknown_code_is_shown_unchanged() -> None:
     for member, words in table().items():
         for code, sentence in words.items():
             named = {name: "7" for _, name, _, _ in string.Formatter().parse(sentence) if name}
@@ -48,7 +48,7 @@ def test_words_name_their_parameters_and_a_code_without_words_is_shown_as_it_is(
     )
 
 
-# Members whose texts are copied: from the driver, the job, the settings, a table or a policy, or from the journal.
+# Members with copied text: from the driver, the job, the settings, a table, a policy or the journal.
 COPIED = re.compile(
     r"\.devices\[\]\.(model|serial|driver|counters\.running\.origin|evidenceReason|sharedWith)"
     r"|\.incarnations\[\]\.(sources\..*|recovered\.reasons\[\]\.ledger)"
@@ -63,7 +63,7 @@ COPIED = re.compile(
 
 
 def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a JSON value, names of members too, with its path."""
+    """Every text of a JSON value, including member names, with its path."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield f"{path}.{name}", name
@@ -84,7 +84,7 @@ def payloads() -> Iterator[tuple[Path, Any]]:
 
 
 @pytest.mark.long
-def test_no_sentence_stands_in_a_ledger_but_what_was_copied() -> None:
+def test_a_ledger_contains_no_sentences_except_copied_text() -> None:
     seen = 0
     for ledger, predicate in payloads():
         seen += 1
