@@ -1,4 +1,4 @@
-"""A process beside the daemon: how it ended, in one line and without waiting for it."""
+"""A child process of the daemon: how it ended, in one line, read without waiting."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.support.process import wait_until
         ("echo x; echo y", (0, "x\ny", "")),
         ("printf 'flopsd: WARNING: a\\n\\nflopsd: b\\n' >&2; exit 3", (3, "", "a; b")),
         ("echo x; exit 4", (4, "x", "the process ended with 4")),
-        ("echo x; sleep 600 & exit 0", (0, "x", "")),  # what it started itself has its pipes
+        ("echo x; sleep 600 & exit 0", (0, "x", "")),  # a process that the child started still holds its pipes
         ("sleep 600 & exit 5", (5, "", "the process ended with 5")),
     ],
 )
-def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, str]) -> None:
+def test_the_end_of_a_child_is_reported_once(script: str, expected: tuple[int, str, str]) -> None:
     child, found = ChildProcess(["/bin/sh", "-c", script], "the process", SystemClock(), output=True), list[Ended]()
     child.start()
     group = child.pid
@@ -37,7 +37,7 @@ def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, st
     assert (child.ended(), child.is_busy) == (None, False)
 
 
-def test_what_cannot_be_started_has_ended() -> None:
+def test_a_child_that_cannot_start_counts_as_ended() -> None:
     child = ChildProcess(["/nowhere/flopsd"], "the process", SystemClock())
     child.start()
     assert child.is_busy

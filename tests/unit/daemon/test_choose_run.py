@@ -1,4 +1,4 @@
-"""Which run is metered: the one that the state folder holds, or a new one beside which its journal is kept."""
+"""Which run is metered: the one in the state folder, or a new one, with the old journal kept next to it."""
 
 import logging
 from dataclasses import replace
@@ -31,7 +31,7 @@ from tests.support.strategies import table
         (True, "run-1", "job", None), (None, "run-1", "", ""), (None, None, "", ""),
     ],
 )  # fmt: skip
-def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_table(
+def test_a_run_continues_if_requested_or_not_ended_on_this_node(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     ended: bool | None,
@@ -39,7 +39,8 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
     other: str,
     why: str | None,
 ) -> None:
-    """`ended` None: there was none before. `why` None: it is continued; else what the log gives as the reason."""
+    """`ended` is None where there was no run before. `why` is None where the run continues, else the reason in the
+    log."""
     caplog.set_level(logging.INFO, "flopsd")
     run = Run(tmp_path / "state", devices=(H100,))
     if ended is None:
@@ -68,7 +69,7 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
     run.state.release()
 
 
-def test_a_start_that_begins_a_journal_continues_none_and_the_next_says_by_what_it_knows_it(tmp_path: Path) -> None:
+def test_a_new_journal_continues_no_start_and_the_next_start_states_its_grounds(tmp_path: Path) -> None:
     state, clock = StateDir(tmp_path / "state"), FakeClock()
     wanted = WriterSettings(
         NS_PER_S, NS_PER_S, "0" * 64, None, ("sim",), isolation=Isolation(0, continues="file_owner")
@@ -87,12 +88,12 @@ def test_a_start_that_begins_a_journal_continues_none_and_the_next_says_by_what_
 
 
 @pytest.mark.parametrize("wanted", [None, "run-2"])
-def test_a_run_that_was_killed_between_two_segments_goes_on_with_the_next(tmp_path: Path, wanted: str | None) -> None:
+def test_a_run_killed_between_two_segments_continues_with_the_next(tmp_path: Path, wanted: str | None) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(2)
     assert run.writer.rotate()
     run.kill()
-    run.state.journal.unlink()  # the closed one was moved, and the next one has not got its name
+    run.state.journal.unlink()  # the closed segment was moved, and the next one has not got its name yet
     (closed,) = closed_segments(run.state)
     run.state.acquire()
     journal = Journal(run.state)
@@ -107,8 +108,8 @@ def test_a_run_that_was_killed_between_two_segments_goes_on_with_the_next(tmp_pa
     run.state.release()
 
 
-def test_what_a_self_test_found_of_running_counters_holds_on_the_boot_of_the_last_daemon_start(tmp_path: Path) -> None:
-    """On another boot they may be of another driver, so that they are tested again."""
+def test_self_test_results_of_counters_hold_for_the_boot_of_the_last_start(tmp_path: Path) -> None:
+    """On another boot the counters may come from another driver, so they are tested again."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.clock.advance(NS_PER_S)
     now_ns, totals = run.clock.boottime_ns(), Totals("GPM pipes x132", 10**12, {Pipe.TENSOR: 10**9})
@@ -123,10 +124,10 @@ def test_what_a_self_test_found_of_running_counters_holds_on_the_boot_of_the_las
 
 
 @pytest.mark.parametrize("back_s", [50, 900])
-def test_time_on_a_clock_since_boot_that_went_back_is_taken_from_the_wall_clock(
+def test_a_boottime_clock_that_went_back_is_replaced_by_the_wall_clock(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, back_s: int
 ) -> None:
-    """The daemon was away for ten seconds, by a clock that went back over what it had metered, or further."""
+    """The daemon was away for ten seconds, by a clock that went back past the metered time, or further."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(100)
     run.kill()

@@ -1,5 +1,4 @@
-"""What becomes of the closed segments of a rotated run: sealed once, copied, and removed only where every destination has
-them."""
+"""Closed segments of a rotated run: sealed once, copied, and removed only where every destination has them."""
 
 import errno
 import os
@@ -45,7 +44,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.json"))
 
 
-def test_what_every_destination_has_leaves_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_is_removed_once_every_destination_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, bytes_of = settings(tmp_path, tmp_path / "copy", tmp_path / "late", keep=1), {}
     (tmp_path / "late").write_text("no folder yet")
 
@@ -57,20 +56,22 @@ def test_what_every_destination_has_leaves_the_disk(tmp_path: Path, monkeypatch:
 
     run = rotated(tmp_path, 3, seal)
     everything = [f"run-{number:04d}.json" for number in (1, 2, 3)]
-    assert names(tmp_path / "out") == names(tmp_path / "copy") == everything  # nothing goes that one destination lacks
+    assert (
+        names(tmp_path / "out") == names(tmp_path / "copy") == everything
+    )  # no segment is removed that one destination lacks
     (tmp_path / "late").unlink()
-    for _ in range(2):  # what failed before is delivered, and removed with the next seal
+    for _ in range(2):  # failed deliveries are repeated, and the segments removed with the next seal
         assert seal_closed(run.state, wanted, run.clock, {}).sealed == []
     assert names(tmp_path / "out") == everything[2:]
     assert names(tmp_path / "late") == everything
     assert (tmp_path / "late" / "run-0001.json").read_bytes() == bytes_of[1]
     assert list(run.state.segments.iterdir()) == []
-    monkeypatch.setattr(Deliveries, "is_delivered", None)  # what is gone is not asked for with every seal
+    monkeypatch.setattr(Deliveries, "is_delivered", None)  # a removed segment is not looked up with every seal
     seal_closed(run.state, wanted, run.clock, {})
     run.finish()
 
 
-def test_a_removal_that_ended_midway_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_removal_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, wanted, unlink = rotated(tmp_path, 4), settings(tmp_path, tmp_path / "copy", keep=4), os.unlink
     assert seal_closed(run.state, wanted, run.clock, {}).all_done
     wanted = replace(wanted, keep_segments=1)
@@ -89,7 +90,7 @@ def test_a_removal_that_ended_midway_is_finished(tmp_path: Path, monkeypatch: py
     run.finish()
 
 
-def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_other(tmp_path: Path) -> None:
+def test_an_altered_segment_is_not_sealed_and_does_not_hold_up_others(tmp_path: Path) -> None:
     run = rotated(tmp_path, 2)
     first, second = sorted(run.state.segments.iterdir())
     first.write_bytes(second.read_bytes())
@@ -100,7 +101,7 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     run.finish()
 
 
-def test_a_segment_that_cannot_be_removed_holds_up_no_other_and_leaves_first(
+def test_a_segment_that_cannot_be_removed_does_not_hold_up_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = rotated(tmp_path, 3)
@@ -123,7 +124,7 @@ def test_a_segment_that_cannot_be_removed_holds_up_no_other_and_leaves_first(
     run.finish()
 
 
-def test_a_segment_that_cannot_be_sealed_keeps_no_delivered_one_on_the_disk(tmp_path: Path) -> None:
+def test_a_segment_that_cannot_be_sealed_keeps_no_delivered_one_on_disk(tmp_path: Path) -> None:
     wanted = settings(tmp_path, tmp_path / "copy", keep=1)
 
     def seal(run: Run, number: int) -> None:
@@ -136,7 +137,7 @@ def test_a_segment_that_cannot_be_sealed_keeps_no_delivered_one_on_the_disk(tmp_
     run.finish()
 
 
-def test_what_cannot_be_sealed_in_the_time_that_is_left_stays_for_the_next_start(tmp_path: Path) -> None:
+def test_segments_without_time_left_to_seal_stay_for_the_next_start(tmp_path: Path) -> None:
     run, wanted = rotated(tmp_path, 2), settings(tmp_path)
     stopped_ns = run.clock.boottime_ns() - round((wanted.stop_seconds - RESERVE_SECONDS) * NS_PER_S)
     assert seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns).sealed == []
@@ -145,7 +146,7 @@ def test_what_cannot_be_sealed_in_the_time_that_is_left_stays_for_the_next_start
     run.finish()
 
 
-def test_the_daemon_delivers_in_a_process_of_its_own_and_nothing_leaves_before(tmp_path: Path) -> None:
+def test_the_daemon_delivers_in_its_own_process_and_removes_nothing_before(tmp_path: Path) -> None:
     wanted, run = settings(tmp_path, tmp_path / "copy"), rotated(tmp_path, 2)
     for _ in range(2):
         done = seal_closed(run.state, wanted, run.clock, {}, is_daemons=True)
@@ -158,7 +159,7 @@ def test_the_daemon_delivers_in_a_process_of_its_own_and_nothing_leaves_before(t
     run.finish()
 
 
-def test_what_an_earlier_run_left_is_sealed_and_goes_whatever_run_is_metered_now(tmp_path: Path) -> None:
+def test_segments_of_an_earlier_run_are_sealed_whichever_run_is_metered(tmp_path: Path) -> None:
     left = rotated(tmp_path, 2)
     left.finish()
     left.journal.put_aside("run-1.journal.jsonl")
@@ -170,14 +171,14 @@ def test_what_an_earlier_run_left_is_sealed_and_goes_whatever_run_is_metered_now
     run.finish()
 
 
-def test_the_command_that_seals_a_kept_journal_can_be_pasted(tmp_path: Path) -> None:
+def test_the_seal_command_for_a_kept_journal_can_be_pasted(tmp_path: Path) -> None:
     run = Run(tmp_path / "state of [a] job", devices=(H100,))
     run.finish()
     kept = keep_journal(Settings(), run.state, run.clock, 0)
     assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
 
 
-def test_a_copy_in_the_ledgers_own_place_is_none_and_nothing_leaves_the_disk(
+def test_a_copy_at_the_ledgers_own_path_does_not_count_and_nothing_is_removed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own, linked = tmp_path / "out", tmp_path / "link"
@@ -190,8 +191,8 @@ def test_a_copy_in_the_ledgers_own_place_is_none_and_nothing_leaves_the_disk(
     run.finish()
 
 
-def test_a_segment_that_waits_for_a_copy_is_not_sealed_again_with_another_key(tmp_path: Path) -> None:
-    """The destination that has it already may never take other bytes."""
+def test_a_segment_waiting_for_a_copy_is_not_sealed_again_with_another_key(tmp_path: Path) -> None:
+    """The destination that already has the ledger may refuse different bytes for ever."""
     wanted = settings(tmp_path, tmp_path / "copy", tmp_path / "late")
     (tmp_path / "late").write_text("no folder yet")
     run = rotated(tmp_path, 1, lambda run, _: seal_closed(run.state, wanted, run.clock, {}))
@@ -211,8 +212,9 @@ def test_removal_without_a_copy_is_refused() -> None:
 
 
 @pytest.mark.parametrize("idle_seconds", [0, 30])
-def test_counters_that_run_ahead_of_the_clock_leave_a_segment_that_is_sealed(tmp_path: Path, idle_seconds: int) -> None:
-    """In each reading by no more than a late renewal explains, and in all by more than the device can do."""
+def test_counters_running_ahead_of_the_clock_leave_a_sealed_segment(tmp_path: Path, idle_seconds: int) -> None:
+    """Each reading exceeds the limit by no more than a late renewal explains, but their sum exceeds what the device
+    can do."""
     run, possible, cycles = Run(tmp_path / "state", devices=(H100,)), 132 * 1980 * 10**6, 10**15
     for second in range(60):
         run.clock.advance(NS_PER_S)

@@ -1,4 +1,4 @@
-"""A journal of which nothing can be read any more may be of the run that goes on, whatever its last line says."""
+"""A journal that cannot be read at all may belong to the run that continues, whatever its last line says."""
 
 import re
 from collections.abc import Callable
@@ -35,13 +35,13 @@ def emptied(run: Run) -> None:
 
 
 def forged_end(run: Run) -> None:
-    """As a stranger would hide what was metered: nothing can be read, and the last line says that all was over."""
+    """A stranger hiding metered work: nothing can be read, and the last line says that the run ended."""
     first_line_altered(run)
     with run.state.journal.open("ab") as file:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{"incarnation":1,"kind":"end","reason":"sigterm"}}\n')
 
 
-def test_a_run_whose_folder_another_daemon_took_meters_on_and_ends_without_a_seal(tmp_path: Path) -> None:
+def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(12)
     (run.state.path / "lock").unlink()
@@ -74,8 +74,8 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     verified(run.seal(tmp_path / "out" / "ledger.json"))
     history = history_of(run.state.journal)
     assert len(history.incarnations) == 1
-    # A torn first line and nothing beside it is what a daemon leaves that was killed before it metered anything. Of a
-    # run that ended nothing was metered after its ledger.
+    # A torn first line and no other file is left by a daemon killed before it metered anything. After the ledger of a
+    # run that ended, nothing was metered.
     is_nothing = has_ended and damage in (first_line_torn, removed, emptied)
     recovered = history.incarnations[0].begin["recovered"]
     is_missing = recovered is not None and {"code": "journal_missing"} in recovered["reasons"]
@@ -84,7 +84,7 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
 
 
 @pytest.mark.parametrize(("is_altered", "given"), [(False, None), (True, None), (True, "run-2")])
-def test_a_journal_whose_codes_another_process_altered_is_kept_aside_and_the_ledger_has_no_upper_bound(
+def test_a_journal_with_altered_codes_is_kept_aside_and_leaves_no_upper_bound(
     tmp_path: Path, is_altered: bool, given: str | None
 ) -> None:
     secret = bytes(range(32))
@@ -111,10 +111,10 @@ def test_a_journal_whose_codes_another_process_altered_is_kept_aside_and_the_led
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_bound(
+def test_a_run_whose_journal_was_lost_at_its_end_has_no_upper_bound_when_resumed(
     tmp_path: Path, is_killed: bool
 ) -> None:
-    """The journal that is begun at the end has no device that could stand for what was lost."""
+    """The journal that is begun at the end lists no device that could stand for the loss."""
     run = Run(tmp_path / "state", devices=(H100,), context=find_context({}))
     run.meter(12)
     known = run.journal.known(run.run_id)
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_b
     verified(run.seal(tmp_path / "out" / "ledger.json"))
 
 
-def test_each_loss_is_of_the_journal_that_was_lost(tmp_path: Path) -> None:
+def test_each_loss_names_the_journal_that_was_lost(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     for _ in range(2):
         run.meter(12)
@@ -150,7 +150,7 @@ def test_each_loss_is_of_the_journal_that_was_lost(tmp_path: Path) -> None:
     run.kill()
 
 
-def test_a_loss_before_any_device_is_listed_leaves_the_run_without_an_upper_bound_in_later_segments(
+def test_a_loss_before_any_device_is_listed_leaves_later_segments_unbounded(
     tmp_path: Path,
 ) -> None:
     run = Run(tmp_path / "state", devices=())

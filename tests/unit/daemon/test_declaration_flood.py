@@ -1,4 +1,4 @@
-"""A job that declares without end: bounded, and no declaration keeps a measurement out of the journal."""
+"""A job that declares without end: memory is bounded, and no declaration keeps a measurement out of the journal."""
 
 import json
 from pathlib import Path
@@ -56,15 +56,16 @@ def test_eighty_processes_with_large_facts_displace_no_checkpoint(tmp_path: Path
     assert len(counted) > 60
 
 
-def test_a_run_has_models_of_so_many_layers_at_a_time_and_each_is_read_once(
+def test_layers_of_known_models_are_bounded_and_each_model_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2000 layers take a third of a second to compute, in the thread that counts readings, and a name some bytes."""
+    """2000 layers take a third of a second to compute, in the thread that counts readings, and each name takes some
+    bytes."""
     monkeypatch.setattr("flopsd.daemon.declared_models.MAX_LAYERS", 3 * 2200)
     read: list[int] = []
     monkeypatch.setattr("flopsd.core.architecture.why_not_read", lambda config: read.append(config["hidden_size"]))
     run = Run(tmp_path / "state")
-    # The third process has the model of the second last in the end, and what it had first is computed no more.
+    # The third process ends with the model of the second last, and its first model is no longer computed.
     for number, width in ((0, 1), (1, 1), (2, 2), (3, 3), (4, 4), (5, 1), (2, 1), (6, 4)):
         name = f"{number:032x}"
         run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
@@ -77,7 +78,7 @@ def test_a_run_has_models_of_so_many_layers_at_a_time_and_each_is_read_once(
 
 
 @pytest.mark.long
-def test_a_run_records_so_many_processes_and_the_phase_of_more_is_undeclared(tmp_path: Path) -> None:
+def test_recorded_processes_are_bounded_and_the_phase_of_others_is_undeclared(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     flood(run, MAX_SESSIONS, {"method": "full"})
     run.meter(1)
@@ -101,8 +102,8 @@ def test_a_run_records_so_many_processes_and_the_phase_of_more_is_undeclared(tmp
     assert limits in (ROOT / "docs" / "training-process.md").read_text()
 
 
-def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_path: Path) -> None:
-    """Its number format may have changed with what was left out: it is not taken for the old one."""
+def test_a_process_with_unrecorded_facts_counts_as_undeclared(tmp_path: Path) -> None:
+    """Its number format may have changed in the facts that were left out, so the old format is not assumed."""
     run = Run(tmp_path / "state")
     name = "a" * 32
     run.writer.take_event(SessionOpened(name, 1, 0, "0.1.0"))
@@ -111,7 +112,7 @@ def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_pa
     run.meter(2)
     for number in range(MAX_FACTS_BYTES // 60_000 + 1):
         run.writer.take_event(FactsDeclared(name, {"model_config": {"texts": [*TEXTS, str(number)]}}))
-        run.writer.tick()  # what a later one replaces before it is written takes no place
+        run.writer.tick()  # facts that are replaced before they are written take no space
     run.writer.take_event(FactsDeclared(name, {"precision": "fp8"}))
     run.meter(10)
     (state, _) = run.writer.snapshot.devices
@@ -120,7 +121,7 @@ def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_pa
 
 
 @pytest.mark.long
-def test_a_tally_has_shares_of_so_many_phases_and_formats(tmp_path: Path) -> None:
+def test_a_tally_has_a_bounded_number_of_phases_and_formats(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     name = "a" * 32
     run.writer.take_event(SessionOpened(name, 1, 0, "0.1.0"))
@@ -133,7 +134,7 @@ def test_a_tally_has_shares_of_so_many_phases_and_formats(tmp_path: Path) -> Non
     assert run.writer.checkpoint()
 
 
-def test_a_model_that_is_not_known_is_logged_with_a_remedy_when_it_is_declared_and_once(
+def test_an_unknown_model_is_logged_once_with_a_remedy_when_declared(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Run(tmp_path / "state")
@@ -162,10 +163,11 @@ def declare(run: Run, number: int, tokens: int, facts: object = None) -> str:
 
 
 @pytest.mark.parametrize("bound", ["MAX_SESSIONS", "MAX_FACTS_BYTES", "MAX_COUNTERS", "connections"])
-def test_work_that_is_not_recorded_leaves_the_flop_by_model_and_tokens_without_an_upper_bound(
+def test_unrecorded_work_leaves_model_flop_without_an_upper_bound(
     bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was in no figure, and nothing said so. Nor does a declaration afterwards, or a daemon start, unsay it."""
+    """Such work was in no figure, without any note. No later declaration or daemon start may restore the upper
+    bound."""
     most = {"MAX_SESSIONS": 2, "MAX_FACTS_BYTES": 250, "MAX_COUNTERS": 2}
     if bound in most:
         monkeypatch.setattr(f"flopsd.daemon.session_tracker.{bound}", most[bound])
@@ -214,8 +216,10 @@ def works(run: Run) -> list[object]:
     return [session.work for session in history_of(run.state.journal).sessions.values()]
 
 
-def test_counters_are_written_at_a_rate_and_whole_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Processes that connect in turn and count wrote 17 GB a day."""
+def test_counters_are_written_at_a_limited_rate_and_completely_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes that connected in turn and sent counters used to write 17 GB a day."""
     run = Run(tmp_path / "state")
     run.meter(1)
     before = run.journal.size_bytes
@@ -231,7 +235,7 @@ def test_counters_are_written_at_a_rate_and_whole_at_the_end(tmp_path: Path, cap
     assert run.journal.size_bytes - before - written < 700_000
 
 
-def test_before_a_seal_all_counters_are_written_if_the_ledger_is_to_have_them(tmp_path: Path) -> None:
+def test_all_counters_are_written_before_a_seal(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     count_all(run, 50, 5)
     assert 0 < works(run).count(NEWEST) < 50

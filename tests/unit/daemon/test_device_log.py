@@ -1,4 +1,4 @@
-"""A device that is lost is logged once, by name and with the reason; one that comes and goes floods no log."""
+"""A lost device is logged once, by name and with the reason; one that comes and goes does not flood the log."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Watched:
     return Watched(Run(tmp_path, devices=(H100, A100)), caplog)
 
 
-def test_a_lost_device_is_named_once_with_its_reason_and_again_when_it_is_read(watched: Watched) -> None:
+def test_a_lost_device_is_logged_once_with_its_reason_and_again_when_read(watched: Watched) -> None:
     watched.meter(3)
     assert watched.said == []
     watched.meter(10 * PATIENCE_SECONDS, GapReason.DEVICE_LOST)
@@ -42,14 +42,14 @@ def test_a_lost_device_is_named_once_with_its_reason_and_again_when_it_is_read(w
     assert watched.said[1:] == ["device 0 (GPU-h): is read again, after 50 s"]
 
 
-def test_a_reading_that_fails_now_and_then_is_not_logged(watched: Watched) -> None:
+def test_an_occasional_failed_reading_is_not_logged(watched: Watched) -> None:
     for _ in range(10):
         watched.meter(PATIENCE_SECONDS - 1, GapReason.DRIVER_TIMEOUT)
         watched.meter(1)
     assert watched.said == []
 
 
-def test_a_device_that_comes_and_goes_is_logged_once_in_ten_minutes(watched: Watched) -> None:
+def test_a_flapping_device_is_logged_once_in_ten_minutes(watched: Watched) -> None:
     period = 2 * PATIENCE_SECONDS + 1
     for _ in range(REST_SECONDS // period - 1):
         watched.meter(2 * PATIENCE_SECONDS, GapReason.DRIVER_TIMEOUT)
@@ -59,12 +59,12 @@ def test_a_device_that_comes_and_goes_is_logged_once_in_ten_minutes(watched: Wat
     assert len(watched.said) == 3
 
 
-def test_an_outage_of_the_source_is_not_logged_again_for_each_device(watched: Watched) -> None:
+def test_a_source_outage_is_not_logged_again_for_each_device(watched: Watched) -> None:
     watched.meter(4 * PATIENCE_SECONDS, GapReason.SOURCE_DOWN)
     assert watched.said == []
 
 
-def test_only_a_whole_device_whose_count_of_sms_is_not_its_row_s_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_whole_device_with_an_unexpected_sm_count_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     other = replace(H100, uid="GPU-o", index=3, sm_count=114)
     slices = (
         replace(other, uid="MIG-1", index=4, parent=other.uid),
@@ -76,7 +76,7 @@ def test_only_a_whole_device_whose_count_of_sms_is_not_its_row_s_is_warned_of(ca
     assert said.startswith("device 3 (GPU-o) has 114 SMs, the peak table has 132")
 
 
-def test_a_format_that_the_device_does_not_have_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_format_that_the_device_lacks_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     rate(H100, table(), Precision((("fp8", 1_000_000),), "config"))
     assert caplog.messages == []
     rate(A100, table(), Precision((("fp8", 1_000_000),), "config"))
@@ -85,7 +85,7 @@ def test_a_format_that_the_device_does_not_have_is_warned_of(caplog: pytest.LogC
     assert "has no fp8 tensor rate" in said
 
 
-def test_a_declaration_for_a_device_that_is_not_here_is_named_once(watched: Watched) -> None:
+def test_a_declaration_for_an_absent_device_is_logged_once(watched: Watched) -> None:
     watched.watch = DeviceLog(watched.run.clock, ("gpu-H", "1", "GPU-typo"))
     watched.meter(3 * PATIENCE_SECONDS)
     assert watched.said == ["--device-precision: no device here is called GPU-typo; devices here: 0 (GPU-h), 1 (GPU-a)"]

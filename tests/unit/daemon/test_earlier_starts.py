@@ -1,5 +1,5 @@
-"""What a new incarnation makes of the ones before it, when a source that sends nothing counts as silent, and from when a
-device that was another job's is metered: through the real writer, journal and seal."""
+"""Incarnations that follow earlier ones, the silence of a source, and the time from which a device of another job is
+metered: through the real writer, journal and seal."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.support.strategies import table
 
 
 def reboot(run: Run, wall_seconds: int, boot: str = "boot-2", up_seconds: int = 20) -> None:
-    """Kill it and boot the machine; the wall clock stands `wall_seconds` from where it stood."""
+    """Kill the daemon and reboot the machine, with the wall clock moved by `wall_seconds`."""
     run.kill()
     run.clock = FakeClock(up_seconds * NS_PER_S, run.clock.wall_ns() + wall_seconds * NS_PER_S)
     run.context = replace(run.context, boot_id=boot)
@@ -49,7 +49,7 @@ def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> No
     assert second.begin["recovered"] is None
 
 
-def test_a_clock_set_back_between_two_starts_of_one_boot_leaves_the_gap_bounded(tmp_path: Path) -> None:
+def test_a_clock_set_back_between_two_starts_of_one_boot_leaves_a_bounded_gap(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(5)
     run.kill()
@@ -64,16 +64,16 @@ def test_a_clock_set_back_between_two_starts_of_one_boot_leaves_the_gap_bounded(
 @pytest.mark.parametrize(
     ("began", "devices", "gaps"),
     [
-        (7, (H100,), {GapReason.SOURCE_SILENT: 4}),  # after the start before: all of it is this one's
-        (3, (H100,), {GapReason.SOURCE_SILENT: 6}),  # in its time, in which it metered the device
-        (3, (A100,), {GapReason.END_UNKNOWN: 6}),  # nobody metered that one
-        (-1, (H100,), {GapReason.END_UNKNOWN: 6}),  # nor this one before that start
+        (7, (H100,), {GapReason.SOURCE_SILENT: 4}),  # after the previous start: all of the time is this start's
+        (3, (H100,), {GapReason.SOURCE_SILENT: 6}),  # within the previous start, which metered the device
+        (3, (A100,), {GapReason.END_UNKNOWN: 6}),  # no start metered that device
+        (-1, (H100,), {GapReason.END_UNKNOWN: 6}),  # nor was this one metered before that start
     ],
 )
-def test_a_job_that_began_before_its_daemon_is_accounted_for_from_then_on(
+def test_a_job_that_began_before_its_daemon_is_accounted_for_from_its_begin(
     tmp_path: Path, began: int, devices: tuple[Device, ...], gaps: dict[GapReason, int]
 ) -> None:
-    """As under a launcher whose first daemons could not start: the folder was in use, for five seconds here."""
+    """Like a launcher whose first daemons could not start: the folder was in use, for five seconds here."""
     clock = FakeClock()
     clock.advance(2 * NS_PER_S)
     zero_ns = clock.boottime_ns()
@@ -90,7 +90,7 @@ def test_a_job_that_began_before_its_daemon_is_accounted_for_from_then_on(
     assert {reason: round(ns / NS_PER_S) for reason, ns in found.items()} == gaps
 
 
-def test_daemon_starts_that_were_killed_before_any_device_was_listed_hide_none_of_its_time(tmp_path: Path) -> None:
+def test_starts_killed_before_listing_devices_hide_no_time(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=())
     for seconds in (2, 9):
         run.clock.advance(NS_PER_S)
@@ -105,7 +105,7 @@ def test_daemon_starts_that_were_killed_before_any_device_was_listed_hide_none_o
     assert (tally.total_gap_ns, tally.span_ns) == (13 * NS_PER_S, 16 * NS_PER_S)
 
 
-def test_killed_daemon_starts_hide_none_of_the_time_of_a_device_beside_others(tmp_path: Path) -> None:
+def test_killed_starts_hide_no_time_of_a_device_that_appears_late(tmp_path: Path) -> None:
     late = replace(H100, uid="GPU-late", index=7)
     run = Run(tmp_path / "state", devices=(H100,))
     for seconds in (2, 9):
@@ -120,7 +120,7 @@ def test_killed_daemon_starts_hide_none_of_the_time_of_a_device_beside_others(tm
     assert tally.span_ns == 22 * NS_PER_S
 
 
-def test_of_a_device_that_is_new_in_a_later_segment_no_time_before_the_boot_is_lost(tmp_path: Path) -> None:
+def test_a_device_new_in_a_later_segment_lost_no_time_before_the_boot(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
     reboot(run, wall_seconds=60)
@@ -138,10 +138,8 @@ def test_of_a_device_that_is_new_in_a_later_segment_no_time_before_the_boot_is_l
 
 
 @pytest.mark.parametrize("before", ["slices", "whole"])
-def test_a_gpu_whose_layout_changes_while_the_daemon_is_away_loses_no_time_and_gets_no_more(
-    tmp_path: Path, before: str
-) -> None:
-    """It may have worked in the new layout all the time in which nobody looked, and in none before."""
+def test_a_gpu_whose_layout_changes_during_downtime_loses_and_gains_no_time(tmp_path: Path, before: str) -> None:
+    """It may have worked in the new layout during the whole downtime, and at no time before."""
     slices = tuple(replace(H100, uid=f"MIG-{n}", parent=H100.uid, serial=None, sm_count=16) for n in range(2))
     layouts: tuple[tuple[Device, ...], ...] = ((H100,), slices)
     run = Run(tmp_path / "state", devices=layouts[before == "slices"])
@@ -156,7 +154,7 @@ def test_a_gpu_whose_layout_changes_while_the_daemon_is_away_loses_no_time_and_g
         assert second.tallies[device.uid].gap_ns[GapReason.DAEMON_DOWN] == 9 * NS_PER_S
 
 
-def test_what_a_start_without_a_device_left_out_has_no_bound_where_none_was_known_before(tmp_path: Path) -> None:
+def test_a_start_without_devices_has_no_bound_where_none_was_known_before(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=())
     run.meter(600)
     run.finish()
@@ -173,7 +171,7 @@ def test_what_a_start_without_a_device_left_out_has_no_bound_where_none_was_know
 
 @pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
 @pytest.mark.parametrize(("ends", "metered"), [(True, 600), (True, 0), (False, 600)])
-def test_the_devices_of_the_start_before_stand_for_those_that_a_driver_does_not_list(
+def test_devices_of_the_previous_start_stand_for_those_the_driver_does_not_list(
     tmp_path: Path, boot: str, ends: bool, metered: int
 ) -> None:
     """Also where the start ends before its first checkpoint."""
@@ -206,10 +204,10 @@ def test_the_devices_of_the_start_before_stand_for_those_that_a_driver_does_not_
 
 
 @pytest.mark.parametrize(("wall_seconds", "is_bounded"), [(60, True), (-60, False)])
-def test_a_device_of_another_boot_is_in_a_later_segment_only_once_it_is_listed_again(
+def test_a_device_of_another_boot_joins_a_later_segment_only_when_listed_again(
     tmp_path: Path, wall_seconds: int, is_bounded: bool
 ) -> None:
-    """Each segment is sealed for itself, and says nothing of time that the one before has."""
+    """Each segment is sealed on its own, and does not cover time that the previous one covers."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(30)
     run.devices = (replace(H100, uid="GPU-other", serial="170"),)
@@ -228,7 +226,7 @@ def test_a_device_of_another_boot_is_in_a_later_segment_only_once_it_is_listed_a
     assert (GapReason.END_UNKNOWN in tally.gap_ns) is not is_bounded
 
 
-def test_a_killed_start_without_a_device_hides_no_time_of_one_that_ended_before(tmp_path: Path) -> None:
+def test_a_killed_start_without_devices_hides_no_time_of_an_earlier_device(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()
@@ -245,7 +243,7 @@ def test_a_killed_start_without_a_device_hides_no_time_of_one_that_ended_before(
     assert third.tallies["GPU-h"].gap_ns == {GapReason.DAEMON_DOWN: 9 * NS_PER_S}
 
 
-def test_devices_that_stood_for_others_are_replaced_by_these(tmp_path: Path) -> None:
+def test_placeholder_devices_are_replaced_by_the_listed_ones(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()
@@ -278,11 +276,11 @@ def says(run: Run, source: str, **what: object) -> None:
         ("neuron", {"fault": "it hangs"}, {}, False),
         ("neuron", {"fault": "no device", "none_here": True}, {}, True),
         ("neuron", {"fault": "it hangs"}, LISTS, True),
-        ("dcgm", {"fault": "it hangs"}, {}, True),  # NVML lists what that would
+        ("dcgm", {"fault": "it hangs"}, {}, True),  # NVML lists the devices that DCGM would list
         ("plug-in", {"fault": "it hangs"}, {}, False),
     ],
 )
-def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
+def test_devices_of_a_source_that_never_opens_have_no_bound(
     tmp_path: Path, source: str, first: dict[str, object], then: dict[str, object], is_bounded: bool, is_killed: bool
 ) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", source))
@@ -302,7 +300,7 @@ def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
     run.meter(3, source="nvml")
     *_, last = sealed(run, tmp_path)
     assert last.tallies["GPU-h"].total_gap_ns == is_killed * NS_PER_S
-    is_bounded &= not (then and is_killed)  # what a start has not learnt of a device, no later one adds
+    is_bounded &= not (then and is_killed)  # a later start adds nothing about a device that this one did not learn
     assert (view_of(history_of(run.state.journal), table()).figures.high_flop is not None) is is_bounded
     if then:
         gaps = last.tallies["neuron-unlisted"].gap_ns
@@ -310,7 +308,7 @@ def test_what_a_source_that_does_not_open_would_list_beside_others_has_no_bound(
         assert last.tallies["neuron0"].total_gap_ns == last.tallies["neuron0"].span_ns >= 4 * NS_PER_S
 
 
-def test_nothing_stands_for_devices_that_the_machine_has_not_in_a_journal_that_is_begun_anew(tmp_path: Path) -> None:
+def test_a_new_journal_has_no_placeholder_for_devices_the_machine_lacks(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
     says(run, "neuron", fault="no device", none_here=True)
     run.meter(12, source="nvml")
@@ -320,7 +318,7 @@ def test_nothing_stands_for_devices_that_the_machine_has_not_in_a_journal_that_i
     assert begun.tallies.keys() == {"GPU-h"}
 
 
-def test_the_chips_of_an_earlier_start_stand_for_those_of_a_source_that_does_not_open(tmp_path: Path) -> None:
+def test_chips_of_an_earlier_start_stand_for_those_of_a_source_that_does_not_open(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
     says(run, "neuron", **LISTS)
     run.meter(3, source="nvml")
@@ -353,11 +351,11 @@ def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
         (900, "boot-1+snapshot", "GPU-h", True), (900, "boot-2", "neuron0", True),
     ],
 )  # fmt: skip
-def test_no_less_time_passed_than_since_the_boot_of_a_machine_with_the_same_device(
+def test_downtime_is_at_least_the_uptime_of_a_machine_with_the_same_device(
     tmp_path: Path, up_seconds: int, boot: str, uid: str, is_bounded: bool
 ) -> None:
-    """By the wall clock, which was set back meanwhile, it is a minute since the last record. Another machine may have
-    been up for longer, and have a device of the same index."""
+    """By the wall clock, which was set back meanwhile, a minute passed since the last record. Another machine may
+    have been up for longer, and have a device of the same index."""
     device = H100 if uid == H100.uid else replace(H100, uid=uid, serial=None)
     run = Run(tmp_path / "state", devices=(device,))
     run.meter(60)
@@ -369,12 +367,12 @@ def test_no_less_time_passed_than_since_the_boot_of_a_machine_with_the_same_devi
     assert (view_of(history_of(run.state.journal), table()).figures.high_flop is not None) is is_bounded
 
 
-def test_nor_where_that_device_is_listed_late(tmp_path: Path) -> None:
+def test_downtime_is_at_least_the_uptime_when_the_same_device_is_listed_late(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
     run.devices = ()
     reboot(run, wall_seconds=60, up_seconds=900)
-    run.meter(30)  # and until a checkpoint it was taken for one of a machine that is gone
+    run.meter(30)  # until a checkpoint, the device counted as one of a machine that is gone
     run.devices = (H100,)
     run.meter(30)
     _, second = sealed(run, tmp_path)
@@ -409,7 +407,7 @@ def tallies(story: Story) -> dict[DeviceUid, Tally]:
     return {tracked.entry.device.uid: tracked.tally for tracked in story.writer._devices.tracked}
 
 
-def test_two_and_a_half_intervals_are_no_silence_and_a_moment_more_is(tmp_path: Path) -> None:
+def test_a_source_is_silent_only_after_two_and_a_half_intervals(tmp_path: Path) -> None:
     story = Story(tmp_path, (LISTED,))
     story.during(3, {LISTED: busy})
     story.clock.advance(TOLERATED_NS)
@@ -423,7 +421,7 @@ def test_two_and_a_half_intervals_are_no_silence_and_a_moment_more_is(tmp_path: 
     story.kill()
 
 
-def test_a_source_that_reports_late_is_given_that_time_too(tmp_path: Path) -> None:
+def test_the_declared_patience_of_a_source_delays_its_silence(tmp_path: Path) -> None:
     story = Story(tmp_path, (LISTED,))
     story.during(2, {LISTED: busy})
     story.writer.take(Message("told", story.clock.boottime_ns(), (LISTED,), Sweep((), patience_ns=5 * NS_PER_S)))
@@ -436,7 +434,7 @@ def test_a_source_that_reports_late_is_given_that_time_too(tmp_path: Path) -> No
     story.kill()
 
 
-def test_readings_that_became_gaps_are_errors_of_their_source_but_at_its_start(tmp_path: Path) -> None:
+def test_readings_that_became_gaps_are_source_errors_except_at_its_start(tmp_path: Path) -> None:
     story = Story(tmp_path, (LISTED,))
     for times, reason in ((2, GapReason.STARTING), (3, GapReason.DRIVER_TIMEOUT), (1, GapReason.DEVICE_LOST)):
         story.during(times, {LISTED: gap(reason)})
@@ -445,7 +443,7 @@ def test_readings_that_became_gaps_are_errors_of_their_source_but_at_its_start(t
     story.kill()
 
 
-def test_a_device_that_was_another_jobs_is_metered_from_when_it_is_this_ones(tmp_path: Path) -> None:
+def test_a_device_taken_over_from_another_job_is_metered_from_then_on(tmp_path: Path) -> None:
     story = Story(tmp_path, (LISTED,))
     for _ in range(4):
         story.clock.advance(NS_PER_S)
@@ -460,8 +458,8 @@ def test_a_device_that_was_another_jobs_is_metered_from_when_it_is_this_ones(tmp
     story.kill()
 
 
-def test_a_device_is_another_jobs_no_longer_than_it_was_known_to_be(tmp_path: Path) -> None:
-    """What it did between that and this job's first reading of it may be this job's."""
+def test_a_device_belongs_to_another_job_no_longer_than_known(tmp_path: Path) -> None:
+    """Work between the last reading for the other job and the first for this one may belong to this job."""
     story = Story(tmp_path, (LISTED,))
 
     def away(seconds: int, known_s: int) -> None:
@@ -484,7 +482,7 @@ def test_a_device_is_another_jobs_no_longer_than_it_was_known_to_be(tmp_path: Pa
     gaps = {
         GapReason.STARTING: 5 * NS_PER_S,
         GapReason.OTHER_JOB: 11 * NS_PER_S,
-        # A second before it was found another's, and eight after it was so last.
+        # One second before the device was first found to be another job's, and eight after it was last found so.
         GapReason.MISSED_READING: 9 * NS_PER_S,
     }
     assert tallies(story)[A100.uid].gap_ns == gaps
@@ -496,7 +494,7 @@ def test_a_device_is_another_jobs_no_longer_than_it_was_known_to_be(tmp_path: Pa
 
 
 def test_a_slow_disk_at_the_end_leaves_no_time_out(tmp_path: Path) -> None:
-    """The end has the time up to which each device is accounted for, not the one at which it could be written."""
+    """The end record states the time up to which each device is accounted for, not the time of writing."""
     run = Run(tmp_path / "state")
     run.meter(3)
     run.writer._emit = lambda _: run.clock.advance(600 * NS_PER_S)
@@ -504,7 +502,7 @@ def test_a_slow_disk_at_the_end_leaves_no_time_out(tmp_path: Path) -> None:
     assert verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["coverage"]["gaps"] == []
 
 
-def test_a_fault_of_a_source_is_a_gap_of_its_own_devices_alone(tmp_path: Path) -> None:
+def test_a_source_fault_is_a_gap_of_its_own_devices_only(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,), sources=("sim", "other"))
     other = replace(H100, uid="GPU-other", index=1)
     run.writer.take(Message("other", run.clock.boottime_ns(), (other,), Sweep(())))
@@ -518,9 +516,7 @@ def test_a_fault_of_a_source_is_a_gap_of_its_own_devices_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("is_ended", [False, True])
-def test_what_is_declared_otherwise_after_a_kill_is_not_believed_of_the_time_in_between(
-    tmp_path: Path, is_ended: bool
-) -> None:
+def test_a_changed_declaration_after_a_kill_does_not_apply_to_the_downtime(tmp_path: Path, is_ended: bool) -> None:
     fp8, bf16 = (Precision(((name, 1_000_000),), "config") for name in ("fp8", "bf16"))
     training, evaluation = (replace(NOTHING_DECLARED, phase=phase) for phase in (Phase.TRAIN, Phase.EVALUATE))
     run = Run(tmp_path / "state", devices=(H100,), precision=fp8, declared=training)
@@ -543,7 +539,7 @@ def test_what_is_declared_otherwise_after_a_kill_is_not_believed_of_the_time_in_
     assert is_ended or int(totals["executed"]["high"]) >= in_between
 
 
-def test_a_stop_is_named_although_the_clock_was_set_back_meanwhile(tmp_path: Path) -> None:
+def test_a_stop_is_named_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()

@@ -1,4 +1,4 @@
-"""What a daemon holds does not grow with time; `make bench BENCH_ARGS=soak` shows that of a week."""
+"""The daemon's memory does not grow with time; `make bench BENCH_ARGS=soak` shows it over a week."""
 
 import gc
 import sys
@@ -10,7 +10,7 @@ from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.prometheus import Exposition
 from tests.support.runs import Run
 
-TICKS, LEFT_BLOCKS = 1000, 500  # a leak is of at least one block a tick; Python keeps some hundreds as it likes
+TICKS, LEFT_BLOCKS = 1000, 500  # a leak is at least one block per tick; Python itself may keep some hundreds
 
 
 def blocks_after(ticks: int, run: Run, exposition: Exposition) -> int:
@@ -29,5 +29,5 @@ def test_two_thousand_ticks_leave_as_many_objects_as_one_thousand(tmp_path: Path
     before = blocks_after(TICKS, run, exposition)
     after = blocks_after(TICKS, run, exposition)
     assert after - before < LEFT_BLOCKS
-    leak = [object() for _ in range(TICKS)]  # what the limit is for
+    leak = [object() for _ in range(TICKS)]  # proves that the limit detects a leak
     assert sys.getallocatedblocks() - after > LEFT_BLOCKS, len(leak)

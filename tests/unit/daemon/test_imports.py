@@ -1,4 +1,4 @@
-"""What a metering process has loaded after a scrape, and its threads: it keeps them for weeks, beside a job that wants the
+"""Modules and threads of a metering process after a scrape: it keeps them for weeks, next to a job that needs the
 memory."""
 
 from pathlib import Path
@@ -45,7 +45,7 @@ except SystemExit as end:
 """
 
 
-def test_metering_loads_no_tls_no_http_library_and_no_other_verb_and_has_few_threads(tmp_path: Path) -> None:
+def test_metering_loads_no_tls_http_library_or_other_verb_and_few_threads(tmp_path: Path) -> None:
     loaded = modules_after(CODE, str(tmp_path), str(free_port()))
     assert "flopsd.telemetry.prometheus" in loaded
     assert not {name for name in NOT_NEEDED if name in loaded}

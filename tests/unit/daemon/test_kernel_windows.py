@@ -1,4 +1,4 @@
-"""What training processes say of kernels in windows: kept where it can be, counted as refused where it cannot."""
+"""Kernel windows that training processes report: possible ones are kept, impossible ones counted as refused."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def known(sessions: SessionTracker) -> dict[str, Counters]:
     return {phase: counters for phase, counters in session.work.items() if counters}
 
 
-def test_a_class_or_a_counter_that_there_is_not_is_refused() -> None:
+def test_an_unknown_kernel_class_or_counter_is_refused() -> None:
     talk = Conversation(1, 1)
     talk.receive(b'{"flopsd":1,"kind":"hello","session":"%s","client":"1","pid":1}' % (b"a" * 32))
     for name in ("kernel_ns_naps", "kernel_launches_", "kernel_windows_more"):
@@ -50,17 +50,17 @@ def test_a_class_or_a_counter_that_there_is_not_is_refused() -> None:
             talk.receive(json.dumps(line).encode())
 
 
-def test_what_can_have_been_seen_is_kept_and_a_repeated_message_changes_nothing() -> None:
+def test_possible_counters_are_kept_and_a_repeated_message_changes_nothing() -> None:
     sessions = tracker(FakeClock())
     for _ in range(3):
         sessions.apply(WorkCounted(ONE, {"train": {**SEEN, "steps": 4}}))
     assert known(sessions) == {"train": {**SEEN, "steps": 4}}
-    sessions.apply(WorkCounted("f" * 32, {"train": {**SEEN, "kernel_windows": 99}}))  # of nobody who said hello
+    sessions.apply(WorkCounted("f" * 32, {"train": {**SEEN, "kernel_windows": 99}}))  # from a session without hello
     assert known(sessions) == {"train": {**SEEN, "steps": 4}}
 
 
 @pytest.mark.parametrize(("windows", "ns"), [(0, 0), (0, 1), (1, 1)])
-def test_windows_that_took_time_were_there(windows: int, ns: int) -> None:
+def test_window_time_without_windows_is_impossible(windows: int, ns: int) -> None:
     assert is_impossible({"kernel_windows": windows, "kernel_window_ns": ns}) == (ns > windows)
 
 
@@ -68,12 +68,12 @@ def test_windows_that_took_time_were_there(windows: int, ns: int) -> None:
     "lie",
     [
         {"kernel_ns_vector": 128 * 160_000_000 + 1, "kernel_launches_vector": 1},  # more than 128 kernels at once
-        {"kernel_ns_vector": 1},  # of no launch
+        {"kernel_ns_vector": 1},  # without a launch
         {"kernel_window_ns": QUEUED_NS + 10 * NS_PER_S},  # longer than the process has been connected
         {"kernel_ns_vector": 10**30, "kernel_launches_vector": 10**30},
     ],
 )
-def test_what_is_impossible_is_left_out_whole_and_counted(lie: Counters, caplog: pytest.LogCaptureFixture) -> None:
+def test_impossible_counters_are_dropped_whole_and_counted(lie: Counters, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     sessions = tracker(clock)
     sessions.apply(WorkCounted(ONE, {"train": SEEN}))
@@ -88,7 +88,7 @@ def test_what_is_impossible_is_left_out_whole_and_counted(lie: Counters, caplog:
     assert known(sessions)["train"]["kernel_windows"] == 4
 
 
-def test_the_daemon_alone_counts_what_it_refuses() -> None:
+def test_only_the_daemon_counts_refused_windows() -> None:
     sessions = tracker(FakeClock())
     sessions.apply(WorkCounted(ONE, {"train": {"kernel_windows_refused": 10**9, "steps": 1}}))
     assert known(sessions) == {"train": {"steps": 1}}
@@ -104,9 +104,7 @@ EMPTY = {"kernel_windows": 1, "kernel_window_ns": 100}
 @pytest.mark.long
 @given(messages, st.integers(0, 8))
 @example([{"train": EMPTY}, {"train": {**EMPTY, "kernel_ns_copy": 50, "kernel_launches_copy": 1}}], 1)
-def test_whatever_is_sent_no_law_of_the_journal_is_broken_in_any_segment(
-    sent: list[dict[str, Counters]], rotated: int
-) -> None:
+def test_no_message_breaks_a_rule_of_the_journal_in_any_segment(sent: list[dict[str, Counters]], rotated: int) -> None:
     sessions = tracker(FakeClock())
     before: dict[str, Counters] = {}
     for at, work in enumerate(sent):
@@ -118,6 +116,6 @@ def test_whatever_is_sent_no_law_of_the_journal_is_broken_in_any_segment(
         assert not any(map(is_impossible, part.values()))
 
 
-def test_the_counters_are_those_of_the_classes() -> None:
+def test_the_kernel_counters_match_the_kernel_classes() -> None:
     assert len(KERNEL_COUNTERS) == len(set(KERNEL_COUNTERS)) == 5 + 2 * len(CLASSES)
     assert set(KERNEL_COUNTERS) - OBSERVED == {"kernel_windows_refused"}

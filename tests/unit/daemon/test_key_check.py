@@ -1,4 +1,4 @@
-"""When the daemon has its key checked, what it logs of that, and what then waits."""
+"""When the daemon has its key checked, what it logs about the check, and what waits for it."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
     assert check.state.usable
 
 
-def test_a_key_that_the_first_seal_cannot_make_is_a_fault_that_is_logged_once(
+def test_a_key_that_the_first_seal_cannot_create_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
@@ -115,7 +115,7 @@ def test_a_key_that_the_first_seal_cannot_make_is_a_fault_that_is_logged_once(
     assert (check.state, caplog.messages[1:]) == (KeyState(usable=True), ["the key signs: a rolling seal was made"])
 
 
-def test_what_the_process_warns_of_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_of_the_key_check_process_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "answer").write_text(json.dumps(SIGNS))
     command = ("sh", "-c", f"echo 'flopsd: WARNING: the note is full' >&2; cat {tmp_path}/answer")
     check = KeyCheck(command, RETRY_SECONDS, None, FakeClock(), due=True)
@@ -123,7 +123,7 @@ def test_what_the_process_warns_of_is_logged(tmp_path: Path, caplog: pytest.LogC
     assert (check.state, caplog.messages) == (KeyState(usable=True), ["the note is full"])
 
 
-def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> None:
+def test_a_hanging_key_check_is_killed_and_one_that_cannot_start_is_a_fault() -> None:
     clock = FakeClock()
     check = KeyCheck(("sleep", "600"), RETRY_SECONDS, None, clock, due=True)
     check.each_tick()
@@ -148,7 +148,7 @@ def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> 
     assert "cannot be started: No such file or directory" in check.state.problem
 
 
-def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
+def test_a_rolling_seal_that_the_key_did_not_sign_starts_a_key_check(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
@@ -163,7 +163,7 @@ def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
     assert caplog.text.count("the token is gone") == 1, "one message of one fault"
 
 
-def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_of_the_key(
+def test_a_rolling_seal_that_failed_otherwise_starts_no_key_check(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock()
@@ -176,7 +176,9 @@ def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_
     assert "NO ROLLING SEAL: no space left; metering goes on" in caplog.text
 
 
-def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_are_checked_only_for_runs_that_need_it_and_at_their_interval(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "flopsd")
     clock, (good, missing) = FakeClock(), (tmp_path / name for name in ("key.pem", "missing.pem"))
     good.write_text("-----BEGIN PRIVATE KEY-----\n")

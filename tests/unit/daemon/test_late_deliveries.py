@@ -1,4 +1,4 @@
-"""When the daemon starts a child that delivers, what it logs and what it shows."""
+"""When the daemon starts a child that delivers, what it logs and what it exports."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ ALL_DELIVERED = "every ledger that was still to be copied is delivered now"
 
 
 def note(path: Path, *states: Delivery) -> None:
-    """One ledger for each state."""
+    """Write one ledger for each state."""
     write_deliveries(
         path, [NotedLedger(Path("/l.json"), DIGESTS, (Destination("s3://b/l.json", one),)) for one in states]
     )
@@ -36,7 +36,7 @@ def shown(late: LateDeliveries) -> int | None:
 
 
 def starts(late: LateDeliveries, clock: FakeClock, seconds: int) -> list[int]:
-    """After how many seconds, of so many, a child was started."""
+    """The seconds, within `seconds`, at which a child was started."""
     found = []
     for second in range(seconds):
         late.each_tick()
@@ -47,7 +47,9 @@ def starts(late: LateDeliveries, clock: FakeClock, seconds: int) -> list[int]:
     return found
 
 
-def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_late_delivery_is_retried_ever_less_often_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, path, remedy = FakeClock(), tmp_path / "deliveries.json", tmp_path / "remedy"
     code = (
         f"import os, sys\nif not os.path.exists({str(remedy)!r}): sys.exit('flopsd: NOT COPIED to s3://b/l.json: denied')\n"
@@ -68,7 +70,7 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
     assert len(starts(late, clock, 1000)) == 1
     assert (shown(late), len(stated)) == (0, 1)
     assert [one.levelname for one in caplog.records if one.message == ALL_DELIVERED] == ["WARNING"]
-    late = LateDeliveries(("/bin/true",), path, clock)  # it has no time for all
+    late = LateDeliveries(("/bin/true",), path, clock)  # this child delivers nothing
     assert starts(late, clock, 5) == []
     note(path, Delivery.PENDING)
     found = starts(late, clock, 205)
@@ -76,7 +78,9 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
     assert caplog.text.count(ALL_DELIVERED) == 1
 
 
-def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deliveries_that_need_manual_action_are_counted_and_start_no_child(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, path = FakeClock(), tmp_path / "deliveries.json"
     late = LateDeliveries(("/no/such/program",), path, clock)
     assert starts(late, clock, 20) == []
@@ -98,7 +102,7 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
     assert caplog.text.count(ALL_DELIVERED) == 1
 
 
-def test_what_is_delivered_at_the_first_try_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_delivery_that_succeeds_at_once_causes_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, path, stated = FakeClock(), tmp_path / "deliveries.json", list[bool]()
     caplog.set_level("INFO", "flopsd")
     note(path, Delivery.PENDING)
@@ -109,7 +113,7 @@ def test_what_is_delivered_at_the_first_try_is_no_warning(tmp_path: Path, caplog
     assert [(one.levelname, one.message) for one in caplog.records] == [("INFO", ALL_DELIVERED)]
 
 
-def test_another_file_in_the_way_is_said_and_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_conflicting_file_is_logged_and_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, path, refused = FakeClock(), tmp_path / "deliveries.json", tmp_path / "refused.json"
     note(path, Delivery.PENDING)
     note(refused, Delivery.REFUSED)
@@ -120,7 +124,7 @@ def test_another_file_in_the_way_is_said_and_not_tried_again(tmp_path: Path, cap
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-def test_a_child_that_hangs_is_ended(tmp_path: Path, stopped: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hanging_child_is_ended(tmp_path: Path, stopped: bool, caplog: pytest.LogCaptureFixture) -> None:
     clock, path = FakeClock(), tmp_path / "deliveries.json"
     note(path, Delivery.PENDING)
     late = LateDeliveries(("sleep", "600"), path, clock)

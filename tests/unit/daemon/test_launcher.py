@@ -1,4 +1,4 @@
-"""The launcher: what it does with children that do as they like."""
+"""The launcher with children that hang, leave processes behind or change user."""
 
 import os
 import pty
@@ -17,7 +17,7 @@ import pytest
 from flopsd.sources.ownership.processes import JobProcesses
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, wait_until
 
-# A launcher whose daemon and sealer are deaf to all, and that has no SIGKILL to send.
+# A launcher whose daemon and sealer ignore every signal, and that has no SIGKILL to send.
 DEAF = r"""
 import os, sys
 import flopsd.daemon.launcher
@@ -34,7 +34,7 @@ sys.exit(launcher.run(("sh", "-c", "exit 7"), os.environ))
 
 @pytest.mark.long
 def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -> None:
-    """As one in a driver or on a disk that is dead: SIGKILL does not reach it, and the sealer is no better off."""
+    """Like a daemon stuck in a driver or on a dead disk: SIGKILL does not reach it, and the sealer hangs likewise."""
     with (tmp_path / "said").open("w") as out:
         done = subprocess.run([sys.executable, "-c", DEAF], env=environment(None), stdout=out, timeout=60, check=False)
     said = (tmp_path / "said").read_text()
@@ -45,7 +45,7 @@ def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -
     assert [name for name, _ in left] == ["the daemon", "sealing"]
 
 
-# A job that reads a file which it was given open, and leaves a process behind. The daemon leaves one that ends with it.
+# A job that reads an inherited open file and leaves a process behind. The daemon also leaves one, which ends with it.
 LEAVING = r"""
 import os, sys
 from flopsd.daemon.launcher import Launcher
@@ -59,7 +59,7 @@ sys.exit(launcher.run(("sh", "-c", job), os.environ))
 
 
 @pytest.mark.tool("setsid")
-def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_named(tmp_path: Path) -> None:
+def test_the_job_inherits_open_files_and_processes_it_leaves_are_named(tmp_path: Path) -> None:
     (tmp_path / "given").write_text("given\n")
     done = subprocess.run(
         ["bash", "-c", f'exec "$0" -c "$1" 9<{tmp_path}/given', sys.executable, LEAVING],
@@ -72,7 +72,7 @@ def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_n
     assert f"processes of the job still run ({left}): metering ended with its command" in done.stdout
 
 
-# No descriptor is left when the daemon is to be started, and later there is. It does not seal; the sealer says that it did.
+# No descriptor is free when the daemon is first started. It does not seal; the sealer says that it did.
 WITHOUT_DESCRIPTORS = r"""
 import os, sys
 import flopsd.daemon.launcher
@@ -92,7 +92,7 @@ sys.exit(launcher.run(("sh", "-c", "echo job; sleep 0.5; exit 7"), os.environ))
 """
 
 
-def test_a_daemon_without_descriptors_is_started_later_and_what_seals_says_nothing_in_the_jobs_output() -> None:
+def test_a_daemon_without_descriptors_starts_later_and_keeps_out_of_job_output() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_DESCRIPTORS], env=environment(None), capture_output=True, text=True, timeout=60,
         check=False,
@@ -118,7 +118,7 @@ sys.exit(launcher.run(("sh", "-c", "kill -USR1 $PPID; sleep 0.1; exit 7"), os.en
 """
 
 
-def test_a_signal_that_may_not_be_passed_on_is_said_and_ends_nothing() -> None:
+def test_a_signal_that_cannot_be_passed_on_is_logged_and_ends_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FOREIGN], env=environment(None), capture_output=True, text=True, timeout=60, check=False
     )
@@ -139,7 +139,7 @@ def test_the_exit_code_is_returned_when_the_parent_ignores_sigchld(tmp_path: Pat
 
 
 class Shell:
-    """An interactive bash on a terminal of its own."""
+    """An interactive bash on its own terminal."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._seen = fd, b""
@@ -152,7 +152,7 @@ class Shell:
         return os.tcgetpgrp(self._fd)
 
     def wait_for(self, pattern: str) -> re.Match[bytes]:
-        """What comes behind all that was waited for before."""
+        """Wait for output that matches `pattern`, after everything matched before."""
         while not (match := re.search(pattern.encode(), self._seen)):
             ready, _, _ = select.select([self._fd], [], [], PATIENCE_SECONDS)
             assert ready, f"{pattern!r} never came: {self._seen!r}"
@@ -163,7 +163,7 @@ class Shell:
 
 @contextmanager
 def terminal(*command: str) -> Iterator[Shell]:
-    """A session leader with a terminal, and what it is typed and what it shows."""
+    """A session leader with a terminal, whose keyboard and screen the Shell is."""
     env = environment(None) | {
         "PS1": "ready> ",
         "TERM": "dumb",
@@ -192,7 +192,7 @@ def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) 
     with terminal("bash", "--norc", "--noediting", "-i") as shell:
         shell.wait_for("ready> ")
         shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
-        job = int(shell.wait_for(r"\njob is up: (\d+)\r")[1])  # the leader of a group of its own
+        job = int(shell.wait_for(r"\njob is up: (\d+)\r")[1])  # the leader of its own process group
         for _ in range(2):
             wait_until(lambda: shell.foreground() == job and _runs(job), "the job has the terminal")
             shell.type("\x1a")
@@ -200,7 +200,7 @@ def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) 
             shell.wait_for("ready> ")
             shell.type("echo $((6*7))\n")
             shell.wait_for("\n42")
-            # It wants the keyboard, which the shell has.
+            # The job wants the keyboard, which the shell has.
             shell.type("bg; until jobs -s | grep -q checkpoint; do sleep 0.05; done; echo $((6*9))\n")
             shell.wait_for("\n54")
             shell.type("fg\n")
@@ -213,7 +213,7 @@ def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) 
 
 
 def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
-    """As by `ssh -t`: nobody would ever continue it."""
+    """As under `ssh -t`, where nobody could ever continue it."""
     with terminal(*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path),
                   "--", "sh", "-c", JOB) as shell:  # fmt: skip
         shell.wait_for("job is up")
@@ -223,8 +223,8 @@ def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for("got hello")
 
 
-def test_a_job_that_is_stopped_without_a_terminal_stops_no_caller(tmp_path: Path) -> None:
-    """Who continues it then continues the job alone: a caller in our own group would wait for ever."""
+def test_a_job_stopped_without_a_terminal_does_not_stop_its_caller(tmp_path: Path) -> None:
+    """Whoever continues the job continues it alone: a caller in our own group would wait for ever."""
     job = "echo $$ >pid.new; mv pid.new pid; kill -TSTP $$; exit 7"
     command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
                "--", "sh", "-c", job]  # fmt: skip
@@ -245,8 +245,8 @@ def test_a_job_that_is_stopped_without_a_terminal_stops_no_caller(tmp_path: Path
 DETACHED = "(sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
 
 
-def test_a_process_that_detaches_itself_is_still_the_jobs(tmp_path: Path) -> None:
-    """Its device would else be another job's, with nothing of it in the ledger."""
+def test_a_detached_process_still_belongs_to_the_job(tmp_path: Path) -> None:
+    """Otherwise its device would belong to another job, and its work would be missing from the ledger."""
     command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
                "--", "sh", "-c", DETACHED]  # fmt: skip
     with subprocess.Popen(command, env=environment(None), cwd=tmp_path, stderr=subprocess.DEVNULL) as launcher:
@@ -262,7 +262,7 @@ def test_a_process_that_detaches_itself_is_still_the_jobs(tmp_path: Path) -> Non
 
 
 def test_a_task_that_only_runs_its_command_has_default_signals(tmp_path: Path) -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and a program keeps what is ignored when it is started."""
+    """Python ignores SIGPIPE and SIGXFSZ, and a program inherits ignored signals when it is started."""
     env = environment(None) | {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1", "SLURM_PROCID": "1"}
     done = subprocess.run([*FLOPSD, "exec", "--", "grep", "SigIgn", "/proc/self/status"], env=env, cwd=tmp_path,
                           capture_output=True, text=True, check=True)  # fmt: skip

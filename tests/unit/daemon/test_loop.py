@@ -1,4 +1,4 @@
-"""The threads around the writer: pumps that fail, hang or come late, and the last reading."""
+"""The threads around the writer: source readers that fail, hang or come late, and the last reading."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ INTERVAL_S = 0.1
 
 
 class Bench:
-    """A daemon over scripted sources on the real clock, stopped by what its script sees."""
+    """A daemon with scripted sources on the real clock, which the scripts stop."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = SystemClock()
@@ -66,7 +66,7 @@ class Bench:
         return why
 
 
-def test_stopping_takes_a_final_reading_and_notices_that_it_is_slow(
+def test_stopping_takes_a_final_reading_and_warns_if_it_is_slow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(tmp_path)
@@ -86,7 +86,7 @@ def test_stopping_takes_a_final_reading_and_notices_that_it_is_slow(
     assert "source script: answers again" in caplog.text
 
 
-def test_a_source_is_polled_at_the_moments_that_it_names_and_a_fault_there_costs_no_reading(tmp_path: Path) -> None:
+def test_a_source_is_polled_at_its_moments_and_a_fault_costs_no_reading(tmp_path: Path) -> None:
     bench, asked, due = Bench(tmp_path), list[tuple[int, int, int]](), [0]
 
     def poll(until_ns: int) -> int | None:
@@ -115,7 +115,7 @@ def test_a_source_is_polled_at_the_moments_that_it_names_and_a_fault_there_costs
     assert bench.writer.snapshot.sources["script"].errors == {}
 
 
-def test_a_source_that_names_moments_gone_by_is_polled_after_a_pause_all_the_same(
+def test_a_source_that_names_past_moments_is_still_polled_after_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flopsd.daemon.loop.POLL_PAUSE_NS", 3_000_000)
@@ -178,7 +178,7 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
 
 
-def test_the_end_comes_with_the_last_source_and_not_at_the_deadline(
+def test_the_daemon_ends_with_its_last_source_and_not_at_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flopsd.daemon.loop.FINAL_READ_SECONDS", 3600.0)
@@ -267,7 +267,7 @@ def test_a_source_that_cannot_be_closed_delays_nothing(tmp_path: Path, caplog: p
 @pytest.mark.parametrize(
     "fault", [SourceUnavailableError("not yet", hint="wait"), SystemExit(3), Panic(), ZeroDivisionError()]
 )
-def test_opening_is_tried_again_whatever_it_raises(
+def test_opening_a_source_is_retried_whatever_it_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     bench = Bench(tmp_path)
@@ -284,9 +284,7 @@ def test_opening_is_tried_again_whatever_it_raises(
 
 
 @pytest.mark.long
-def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_absent_source_holds_no_thread_between_two_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench, looked, beside = Bench(tmp_path), list[threading.Thread](), list[bool]()
     asked, look_again = threading.Semaphore(0), SourceReader.look_again
 
@@ -299,7 +297,7 @@ def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
     def opener() -> Source:
         beside.append(bool(looked) and looked[-1].is_alive())
         looked.append(threading.current_thread())
-        for _ in range(5):  # a look takes longer than the time to the next one
+        for _ in range(5):  # an attempt takes longer than the time to the next one
             assert asked.acquire(timeout=PATIENCE_SECONDS)
         if len(looked) < 3:
             raise SourceUnavailableError("no such device", absent=True)
@@ -323,7 +321,7 @@ def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) ->
     assert bench.writer.snapshot.sources["script"].reason == r"no card \ud800"
 
 
-def test_facts_that_the_writer_failed_on_are_sent_again_by_their_source_alone(
+def test_facts_lost_to_a_writer_failure_are_resent_by_their_source_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path)

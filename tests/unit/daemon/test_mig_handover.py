@@ -1,4 +1,4 @@
-"""A GPU's time while it is cut into slices, cut anew and made whole again: nothing of it is lost or counted twice."""
+"""A GPU's time while it is sliced, resliced and made whole again: nothing is lost or counted twice."""
 
 import tempfile
 from dataclasses import replace
@@ -27,7 +27,7 @@ LAYOUTS = [WHOLE, *SLICED]
 
 
 class Metered:
-    """A source that lists what a test sets, and reads all of it whenever it is asked."""
+    """A source that lists the devices that a test sets, and reads all of them on request."""
 
     def __init__(self, folder: Path) -> None:
         self.run = Run(folder / "state", devices=())
@@ -35,7 +35,7 @@ class Metered:
         self.listed: tuple[Device, ...] = ()
 
     def tell(self, devices: tuple[Device, ...], ms: int, renamed: dict[DeviceUid, Device] | None = None) -> None:
-        """`ms` pass, after which the source reads `devices`."""
+        """After `ms` the source reads `devices`."""
         self.run.clock.advance(ms * 1_000_000)
         now_ns = self.run.clock.boottime_ns()
         readings = tuple(
@@ -50,7 +50,7 @@ class Metered:
         self.run.writer.take(Message("sim", self.since_ns, fault="it raised", reason=GapReason.DRIVER_ERROR))
 
     def restart(self, ms: int) -> None:
-        """As kill -9 does; the same devices are listed afterwards."""
+        """Like kill -9, with the same devices listed afterwards."""
         self.run.kill()
         self.run.clock.advance(ms * 1_000_000)
         self.run.start()
@@ -58,7 +58,7 @@ class Metered:
         self.tell(self.listed, 0)
 
     def sm_ns(self) -> int:
-        """The job's device time, by SMs."""
+        """The job's device time, weighted by SMs."""
         found = [(one.tally, one.rating) for one in self.run.writer.snapshot.view.rated]
         total = 0
         for tally, rating in found:
@@ -75,7 +75,7 @@ steps = st.tuples(
 @pytest.mark.long
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
-def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(plan: list[tuple[str, int, int]]) -> None:
+def test_the_time_of_a_gpu_equals_that_of_its_slices_in_every_layout(plan: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         metered = Metered(Path(folder))
         begin_ns = metered.run.clock.boottime_ns()
@@ -91,7 +91,7 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(plan: list[tupl
             for state in metered.run.writer.snapshot.devices:
                 for tally in state.tallies:
                     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
-        metered.tell(metered.listed, 1000)  # what it reads now is read to the end
+        metered.tell(metered.listed, 1000)  # the devices that it reads now are read to the end
         elapsed_ns = metered.run.clock.boottime_ns() - begin_ns
         assert metered.sm_ns() == elapsed_ns * 120
         metered.run.finish()
@@ -115,8 +115,8 @@ def test_a_slice_of_another_job_does_not_count_as_replaced(tmp_path: Path) -> No
     assert gaps[second.uid][GapReason.OTHER_JOB] > 2 * NS_PER_S
 
 
-def test_what_a_device_did_before_it_left_the_job_is_not_the_others(tmp_path: Path) -> None:
-    """Its source reports every thirty seconds, and it left before it did."""
+def test_work_of_a_device_before_it_left_the_job_stays_with_the_job(tmp_path: Path) -> None:
+    """Its source reports every thirty seconds, and the device left before the report."""
     run = Run(tmp_path, devices=())
     since_ns = run.clock.boottime_ns()
     for second in range(1, 60):
@@ -155,8 +155,8 @@ def test_a_named_device_gets_its_ceiling_once_it_is_identified(tmp_path: Path) -
     assert {state.device.uid for state in metered.run.writer.snapshot.devices} == {part.uid for part in parts}
 
 
-def test_what_a_second_source_lists_with_a_higher_clock_keeps_no_ceiling_of_the_lower_one(tmp_path: Path) -> None:
-    """A dcgm-exporter's page may not have the highest clock, and then the table's stands for it."""
+def test_a_second_source_with_a_higher_clock_raises_the_ceiling(tmp_path: Path) -> None:
+    """A dcgm-exporter's page may lack the highest clock, and then the table's clock is used."""
     metered = Metered(tmp_path)
     metered.tell((replace(GPU, sm_clock_max_mhz=None),), 1000)
     assert metered.run.writer.snapshot.view.figures.high_flop is not None

@@ -1,4 +1,4 @@
-"""The daemon's side of what training processes count of their operators: it believes none beyond a device's ceiling."""
+"""The daemon and the FLOP counted by training processes: it accepts no count above a device's ceiling."""
 
 import logging
 
@@ -41,7 +41,7 @@ def work(flop: int, steps: int = 0) -> WorkCounted:
     return WorkCounted(ONE, {"train": {"operator_flop": flop, "steps": steps}})
 
 
-def test_more_than_the_device_can_do_since_the_process_connected_ends_the_use_of_its_count(
+def test_a_count_above_the_devices_ceiling_since_connecting_is_no_longer_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock()
@@ -73,7 +73,7 @@ def test_more_than_the_device_can_do_since_the_process_connected_ends_the_use_of
     assert counted["work"]["train"] == {"operator_flop": most, "steps": 51}, "its other counters are recorded still"
 
 
-def test_a_process_that_comes_back_after_a_restart_may_have_counted_meanwhile() -> None:
+def test_a_process_that_reconnects_after_a_restart_may_have_counted_meanwhile() -> None:
     clock = FakeClock()
     before = DeclaredSession(ONE, 7, 1000, "1", {"device": "GPU-0"}, {"train": {"operator_flop": 10**15}})
     sessions = tracker(clock, {ONE: before})
@@ -81,7 +81,7 @@ def test_a_process_that_comes_back_after_a_restart_may_have_counted_meanwhile() 
     assert sessions.counts.refused == ()
 
 
-def test_an_old_message_changes_nothing_and_a_lost_connection_loses_nothing() -> None:
+def test_an_old_message_and_a_lost_connection_change_no_count() -> None:
     sessions = tracker(FakeClock())
     sessions.apply(work(500))
     for event in (work(400), SessionClosed(ONE, clean=False), SessionOpened(ONE, 7, 1000, "1"), work(500), work(0)):
@@ -89,7 +89,7 @@ def test_an_old_message_changes_nothing_and_a_lost_connection_loses_nothing() ->
     assert sessions.counts.by_device["GPU-0"].flop == {"train": 500}
 
 
-def test_another_device_later_ends_the_use_of_its_count() -> None:
+def test_a_change_of_device_ends_the_use_of_the_count() -> None:
     sessions = tracker(FakeClock())
     sessions.apply(work(500))
     sessions.apply(FactsDeclared(ONE, {"device": "GPU-0", "method": "full"}))
@@ -101,7 +101,7 @@ def test_another_device_later_ends_the_use_of_its_count() -> None:
     assert sessions.known[ONE].facts == {"device": "GPU-0", "method": "full"}
 
 
-def test_of_a_device_without_a_known_ceiling_any_count_is_recorded_and_the_ledger_judges() -> None:
+def test_any_count_is_recorded_for_a_device_without_a_known_ceiling() -> None:
     sessions = tracker(FakeClock())
     other = "2" * 32
     sessions.apply(SessionOpened(other, 7, 1000, "1"))
@@ -112,7 +112,7 @@ def test_of_a_device_without_a_known_ceiling_any_count_is_recorded_and_the_ledge
 
 
 @pytest.mark.parametrize("value", ["-1", "NaN", "1e3", "1.0", f"{10**30 + 1}", "true", '"7"', "null"])
-def test_what_is_no_count_is_refused_and_changes_nothing(value: str) -> None:
+def test_a_malformed_count_is_refused_and_changes_nothing(value: str) -> None:
     talk = Conversation(7, 1000)
     talk.receive(f'{{"flopsd":1,"kind":"hello","session":"{ONE}","client":"1","pid":7}}'.encode())
     with pytest.raises(RefusedError):

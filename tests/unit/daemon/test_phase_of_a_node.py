@@ -1,4 +1,4 @@
-"""The phase of a node while a process is parted from the daemon."""
+"""The phase of a node while a process is disconnected from the daemon."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def declare(sessions: SessionTracker, name: str, phase: str) -> None:
 
 @pytest.mark.parametrize("returns", [True, False], ids=["it-returns", "it-is-gone"])
 @pytest.mark.parametrize("restarted", [True, False], ids=["by-a-restart", "by-its-connection"])
-def test_it_is_undeclared_until_the_process_returns_or_can_return_no_more(restarted: bool, returns: bool) -> None:
+def test_the_phase_is_undeclared_until_the_process_returns_or_cannot_return(restarted: bool, returns: bool) -> None:
     clock = FakeClock()
     sessions = tracker(clock, {})
     declare(sessions, ONE, "train")
@@ -44,7 +44,7 @@ def test_it_is_undeclared_until_the_process_returns_or_can_return_no_more(restar
     assert sessions.active_phase == ActivePhase("evaluate", clock.boottime_ns())
 
 
-def test_one_that_says_goodbye_is_not_waited_for() -> None:
+def test_a_process_that_says_goodbye_is_not_waited_for() -> None:
     sessions = tracker(FakeClock(), {})
     declare(sessions, ONE, "train")
     declare(sessions, OTHER, "evaluate")

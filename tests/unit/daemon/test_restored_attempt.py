@@ -1,4 +1,5 @@
-"""A journal that was saved elsewhere, continued on another machine: what is taken, what is not, what stays beside."""
+"""A journal saved elsewhere and continued on another machine: which one is taken, which is not, and which files
+remain."""
 
 import base64
 import errno
@@ -48,7 +49,7 @@ def on(boot: str, node: str = "algo-1", job: str = "job-1") -> Context:
 
 
 def first_attempt(tmp_path: Path, *, ended: bool = False, run_id: str = "job-1") -> Run:
-    """Fifty seconds on one machine, a saved state after forty of them, and an end with or without notice."""
+    """Fifty seconds on one machine, a state saved after forty of them, and an end with or without notice."""
     run = Run(tmp_path / "one", context=on("boot-1"), run_id=run_id)
     run.meter(40)
     run.writer.checkpoint()
@@ -75,7 +76,7 @@ def again(tmp_path: Path, *, run: str = "job-1", node: str = "algo-1", peaks: st
 
 
 def second_attempt(tmp_path: Path, later: int, boot_ns: int = 7 * NS_PER_S) -> Run:
-    """Another machine, up for a few seconds only, with other GPUs, `later` seconds of the wall clock after the first began."""
+    """Another machine, just booted, with other GPUs, `later` seconds of wall clock after the first began."""
     clock = FakeClock()
     wall_ns = clock.wall_ns() + later * NS_PER_S
     clock = FakeClock(boot_ns, wall_ns)
@@ -107,7 +108,7 @@ def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tm
             tally = second.tallies[uid]
             assert tally.total_gap_ns == tally.span_ns == (600 - 40) * NS_PER_S
             assert tally.watermark_ns == second.begin["ns"]
-            assert tally.begin_ns < 0  # this machine was not even up then
+            assert tally.begin_ns < 0  # this machine was not yet up then
         really = view_of(history_of(tmp_path / "one/journal.jsonl"), table()).figures
         assert (total.high_flop or 0) > (really.high_flop or 0) + (alone.measured_flop or 0)
     verified(run.seal(tmp_path / "out" / "algo-1.json"))
@@ -125,11 +126,11 @@ def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt
     spans = [
         inc.tallies["GPU-h"].span_ns for inc in history_of(third.state.journal).incarnations if "GPU-h" in inc.tallies
     ]
-    assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and is counted on
+    assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and counting continues
 
 
-def test_a_note_that_no_daemon_wrote_keeps_no_run_from_going_on_or_from_its_seal(tmp_path: Path) -> None:
-    """Any process of the user can write one."""
+def test_a_forged_note_keeps_no_run_from_continuing_or_being_sealed(tmp_path: Path) -> None:
+    """Any process of the user can write such a note."""
     first_attempt(tmp_path)
     assert again(tmp_path) == again(tmp_path) is not None
     note = tmp_path / "two" / "restored.json"
@@ -158,8 +159,8 @@ def test_a_device_that_returns_late_continues_without_a_hole(tmp_path: Path) -> 
     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns == (100 - 40 + 7) * NS_PER_S
 
 
-def test_what_it_was_judged_by_is_restored_too(tmp_path: Path) -> None:
-    """So the journal can be sealed before another start names policies."""
+def test_the_policies_of_the_earlier_attempt_are_restored_too(tmp_path: Path) -> None:
+    """The journal can then be sealed before another start names policies."""
     own, run = Own.in_folder(tmp_path / "own"), Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
     run.kill()
     run.policies = load_policies(own.policies)
@@ -181,7 +182,7 @@ def test_another_run_or_node_is_not_restored(tmp_path: Path, other: dict[str, st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_state_with_another_peak_table_stays_a_ledger_that_can_be_merged(tmp_path: Path) -> None:
+def test_a_state_with_another_peak_table_stays_a_separate_mergeable_ledger(tmp_path: Path) -> None:
     first_attempt(tmp_path, ended=True)
     before = os.umask(0o077)
     try:
@@ -206,7 +207,7 @@ def _torn(journal: Path) -> None:
 
 
 def _nested(journal: Path) -> None:
-    """The job can write to this folder: a payload without end must not stop the daemon's start."""
+    """The job can write to this folder: a deeply nested payload must not stop the daemon's start."""
     envelope = json.loads((journal.parent / "algo-1.json").read_bytes())
     envelope["payload"] = base64.b64encode(b"[" * 100_000).decode("ascii")
     (journal.parent / "algo-1.json").write_text(json.dumps(envelope))
@@ -251,12 +252,12 @@ def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(t
     assert shown is not None
     assert (tmp_path / "two/journal.jsonl").read_bytes() == longer
     assert not (tmp_path / "out").exists()
-    assert again(tmp_path) == shown  # no daemon recorded that yet
+    assert again(tmp_path) == shown  # no daemon has recorded the restore yet
     second_attempt(tmp_path, 100).kill()
     assert again(tmp_path) is None
 
 
-def test_a_folder_of_copies_that_cannot_be_listed_keeps_no_daemon_from_starting(
+def test_an_unlistable_folder_of_copies_keeps_no_daemon_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first_attempt(tmp_path)
@@ -275,7 +276,7 @@ def test_a_folder_of_copies_that_cannot_be_listed_keeps_no_daemon_from_starting(
 
 
 def saved_segments(tmp_path: Path) -> Run:
-    """Of a run on one machine, two of which are sealed and saved."""
+    """A run on one machine with two sealed and saved segments."""
     run = Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
     for number in (1, 2):
         run.meter(40)
@@ -288,8 +289,8 @@ def saved_segments(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("seconds", [5, 30])
-def test_a_kill_after_a_segment_was_restored_makes_no_second_ledger_of_it(tmp_path: Path, seconds: int) -> None:
-    """And what the next one says of the machine that is gone is complete, be there a checkpoint before its end or not."""
+def test_a_kill_after_restoring_a_segment_makes_no_second_ledger_of_it(tmp_path: Path, seconds: int) -> None:
+    """The next ledger covers the machine that is gone completely, with or without a checkpoint before its end."""
     run, state = saved_segments(tmp_path), StateDir(tmp_path / "two")
     clock = FakeClock(7 * NS_PER_S, run.clock.wall_ns() + 100 * NS_PER_S)
     settings = Settings(
@@ -325,8 +326,8 @@ def test_a_kill_after_a_segment_was_restored_makes_no_second_ledger_of_it(tmp_pa
     assert merge_ledgers(request, clock, lambda _: None).completeness.complete
 
 
-def test_a_closed_segment_that_a_kill_left_alone_is_gone_on_with_and_no_older_one(tmp_path: Path) -> None:
-    """The next segment's journal had not taken its place yet; what was copied elsewhere ends before it."""
+def test_a_run_killed_before_its_next_segment_continues_the_closed_one(tmp_path: Path) -> None:
+    """The next segment's journal had not taken its place yet; the copies elsewhere end before it."""
     saved_segments(tmp_path)
     (tmp_path / "one").rename(tmp_path / "two")
     state = StateDir(tmp_path / "two")
@@ -337,17 +338,17 @@ def test_a_closed_segment_that_a_kill_left_alone_is_gone_on_with_and_no_older_on
     assert not state.journal.exists()
 
 
-def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_run_continues_with_its_last_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = saved_segments(tmp_path)
     restored = again(tmp_path)
     assert restored is not None
     assert is_sealed_whole(restored)
     history = history_of(tmp_path / "two" / "journal.jsonl")
     assert (history.segment, history.is_rotated) == (2, True)
-    assert not (tmp_path / "out").exists()  # the segment before is where it was, and named
+    assert not (tmp_path / "out").exists()  # the previous segment is named, and stays where it was
     whole = view_of(history, table(), whole_run=True)
     assert whole.span_ns == 2 * 80 * NS_PER_S
-    # It has its ledger and is not sealed again, with another key, even if the next one takes over late.
+    # It has its ledger and is not sealed again with another key, even if the next one takes over late.
     state, run.clock = StateDir(tmp_path / "two"), FakeClock()
     state.journal.unlink()
     state.acquire()
@@ -366,7 +367,7 @@ def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypa
 
 
 def test_a_run_with_the_name_of_a_segment_hides_no_segment(tmp_path: Path) -> None:
-    """As of runs `algo-1` and `algo-1-2025` whose copies go to one folder."""
+    """Like runs `algo-1` and `algo-1-2025` whose copies go to one folder."""
     saved_segments(tmp_path)
     other = Run(tmp_path / "other", context=on("boot-0", job="algo-1-2025"), run_id="algo-1-2025")
     other.meter(10)
@@ -377,7 +378,7 @@ def test_a_run_with_the_name_of_a_segment_hides_no_segment(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is_nothing(tmp_path: Path) -> None:
+def test_a_start_records_its_grounds_for_continuing_and_none_for_foreign_state(tmp_path: Path) -> None:
     def continues(folder: Path, mode: int, *, is_known: bool) -> str:
         run = Run(folder, run_id="job-1")
         run.meter(1)
@@ -398,10 +399,8 @@ def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is
 
 
 @pytest.mark.parametrize(("run_id", "is_new"), [(None, True), ("job-1", True), ("my-training", False)])
-def test_a_job_whose_number_was_given_before_continues_no_earlier_one(
-    tmp_path: Path, run_id: str | None, is_new: bool
-) -> None:
-    """Slurm's controller may lose its state and begin with 1 again. A run with a name of its own goes on in each job."""
+def test_a_job_with_a_reused_number_continues_no_earlier_job(tmp_path: Path, run_id: str | None, is_new: bool) -> None:
+    """Slurm's controller may lose its state and begin with 1 again. A run with its own name continues in each job."""
     run = Run(tmp_path / "state", run_id=run_id or "job-1")
     run.meter(1)
     run.finish()
@@ -415,7 +414,7 @@ def test_a_job_whose_number_was_given_before_continues_no_earlier_one(
 
 @pytest.mark.parametrize("is_same_table", [True, False])
 def test_under_one_launcher_no_time_of_the_job_is_left_out(tmp_path: Path, is_same_table: bool) -> None:
-    """The host is renamed while the daemon is down, and perhaps flopsd is upgraded, whose table is another one."""
+    """While the daemon is down the host is renamed, and perhaps flopsd is upgraded to another peak table."""
     run = Run(tmp_path / "state", run_id="job-1", devices=(H100,))
     began_ns = run.clock.boottime_ns()
     run.meter(3)

@@ -1,4 +1,4 @@
-"""When the daemon starts a sealing child, and what it does with one that fails, hangs or talks."""
+"""When the daemon starts a sealing child, and how it handles one that fails, hangs or writes."""
 
 import os
 import sys
@@ -61,11 +61,11 @@ def test_no_more_than_the_interval_is_ever_unsealed(every: int, checkpoint: int,
         if child_of(rolling) is not None:
             run_out(rolling)
             sealed_ns, starts = clock.boottime_ns(), starts + 1
-    # And it is not started for nothing: between two starts lies an interval, less the wait for one checkpoint.
+    # Nor is it started needlessly: two starts are an interval apart, less the wait for one checkpoint.
     assert starts <= 1 + (clock.boottime_ns() - begun_ns) // (max(checkpoint, every - checkpoint) * NS_PER_S)
 
 
-def test_without_a_new_checkpoint_there_is_nothing_to_seal() -> None:
+def test_without_a_new_checkpoint_nothing_is_sealed() -> None:
     clock = FakeClock()
     rolling = seals(clock, "/bin/true")
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_the_journal_of_a_killed_daemon_is_sealed_at_once() -> None:
         rolling.stop()
 
 
-def test_there_is_one_child_and_a_hanging_one_is_killed_with_its_children(
+def test_only_one_child_runs_and_a_hanging_one_is_killed_with_its_children(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, pids = FakeClock(), tmp_path / "pids"
@@ -103,7 +103,7 @@ def test_there_is_one_child_and_a_hanging_one_is_killed_with_its_children(
     for _ in range(5):
         due(rolling, clock)
         assert child_of(rolling) == leader
-    assert os.getsid(leader) == leader  # its own session, so that no signal for the daemon ends it half-way
+    assert os.getsid(leader) == leader  # its own session, so that a signal to the daemon does not end it midway
     clock.advance(round(IDLE_SECONDS * NS_PER_S))
     rolling.each_tick()
     assert child_of(rolling) is None
@@ -113,7 +113,7 @@ def test_there_is_one_child_and_a_hanging_one_is_killed_with_its_children(
     wait_until(lambda: not _runs(grandchild), "the end of what the child had started")
 
 
-def test_a_child_that_works_is_left_alone_and_one_that_stops_to_is_not(
+def test_a_working_child_is_left_alone_and_one_that_stops_working_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, steps, taken = FakeClock(), tmp_path / "steps", tmp_path / "taken"
@@ -128,7 +128,7 @@ def test_a_child_that_works_is_left_alone_and_one_that_stops_to_is_not(
     with taken.open() as done, steps.open("w") as work:
 
         def after(seconds: float, moved: int) -> bool:
-            """Whether it still runs, after so many bytes that it moved within so many seconds."""
+            """Whether the child still runs after moving `moved` bytes within `seconds`."""
             print(moved, file=work, flush=True)
             done.readline()
             clock.advance(round(seconds * NS_PER_S))
@@ -136,7 +136,7 @@ def test_a_child_that_works_is_left_alone_and_one_that_stops_to_is_not(
             return child_of(rolling) is not None
 
         assert all(after(IDLE_SECONDS + 5, 3 * STEP_BYTES) for _ in range(5))
-        assert not after(IDLE_SECONDS + 10, 100)  # it waits, and reads a little again and again
+        assert not after(IDLE_SECONDS + 10, 100)  # it waits, and reads a little now and then
     assert "NO ROLLING SEAL: the sealing process did nothing for 1" in caplog.text
     rolling = seals(clock, *python("while True: open('/dev/zero', 'rb', 0).read(1 << 20)"))
     due(rolling, clock)
@@ -147,7 +147,7 @@ def test_a_child_that_works_is_left_alone_and_one_that_stops_to_is_not(
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -176,7 +176,7 @@ def test_a_failure_is_logged_once_and_retried_and_success_is_logged(
     assert child_of(rolling) is None
 
 
-def test_a_closed_segment_that_was_not_sealed_is_tried_again_without_another_checkpoint() -> None:
+def test_an_unsealed_closed_segment_is_retried_without_another_checkpoint() -> None:
     clock = FakeClock()
     rolling = RollingSeals(python("raise SystemExit(1)"), None, 2, clock, overdue=False, head=str)
     rolling.closed()
@@ -214,7 +214,7 @@ def test_a_child_that_writes_without_end_delays_nothing(caplog: pytest.LogCaptur
     assert child_of(rolling) is None
 
 
-def test_the_end_does_not_wait_for_a_child() -> None:
+def test_the_daemons_end_does_not_wait_for_a_child() -> None:
     clock = FakeClock()
     rolling = seals(clock, "sleep", "600")
     due(rolling, clock)
@@ -226,7 +226,7 @@ def test_the_end_does_not_wait_for_a_child() -> None:
     rolling.stop()
 
 
-def test_a_seal_that_was_not_copied_is_one_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_seal_that_was_not_copied_counts_as_sealed_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     code = (
         "import os, sys; print(f'made a key; NOT COPIED to s3://b/x-{os.getpid()}: denied', file=sys.stderr); "
@@ -241,7 +241,9 @@ def test_a_seal_that_was_not_copied_is_one_and_is_tried_again(caplog: pytest.Log
         assert (found.last_seal_wall_ns, found.seal_failures) == (sealed_ns, 0)
         assert (found.copies, found.last_copy_wall_ns, found.copy_failures) == (True, None, failures)
         assert found.seal_fault.startswith("NOT COPIED to s3://b/x-")
-    assert caplog.text.count(": denied; the ledger is sealed on this machine") == 1  # whatever the segment's number is
+    assert (
+        caplog.text.count(": denied; the ledger is sealed on this machine") == 1
+    )  # whatever the number of the segment
 
 
 def test_the_snapshot_shows_the_state_of_sealing() -> None:

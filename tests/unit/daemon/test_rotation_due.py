@@ -24,7 +24,7 @@ DAY = 86_400
 
 
 @pytest.mark.parametrize("wrong_by_days", [400, -400, 0])
-def test_by_age_whatever_the_wall_clock_was_at_boot(
+def test_rotation_by_age_ignores_wrong_wall_clocks_at_boot(
     tmp_path: Path, wrong_by_days: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
@@ -45,7 +45,7 @@ def test_by_age_whatever_the_wall_clock_was_at_boot(
     assert caplog.text.count("the wall clock stepped by") == (2 if wrong_by_days else 0)  # once for each step
 
 
-def test_a_gap_that_counters_may_still_fill_is_waited_for_but_not_for_long(tmp_path: Path) -> None:
+def test_rotation_waits_briefly_for_a_gap_that_counters_may_fill(tmp_path: Path) -> None:
     story = Story(tmp_path, (CYCLES_H100,))
     story.during(3, {CYCLES_H100: lambda _: Growth()})
     story.during(2, {CYCLES_H100: lambda _: Gap(GapReason.DRIVER_TIMEOUT)})
@@ -61,7 +61,7 @@ def test_a_gap_that_counters_may_still_fill_is_waited_for_but_not_for_long(tmp_p
     story.finish()
 
 
-def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
+def test_a_continued_segment_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(12)
     assert run.writer.rotate()
@@ -74,8 +74,8 @@ def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: 
     assert len(closed_segments(run.state)) == 2
 
 
-def test_whoever_keeps_the_head_of_the_journal_is_reported_each_record_also_after_a_rotation(tmp_path: Path) -> None:
-    """As a launcher is, which lets no later daemon start go on with records that it was not told of."""
+def test_the_keeper_of_the_journals_head_gets_each_record_after_a_rotation_too(tmp_path: Path) -> None:
+    """A launcher keeps the head, and lets no later daemon start continue with records that it was not given."""
     clock, state, told = FakeClock(), StateDir(tmp_path), list[Head]()
     state.acquire()
     journal = Journal(state)
@@ -96,7 +96,7 @@ def test_whoever_keeps_the_head_of_the_journal_is_reported_each_record_also_afte
     journal.close()
 
 
-def test_closed_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_closed_segments_are_ordered_by_number(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     state.segments.mkdir()
     for number in (10_000, 9_999, 1):
@@ -104,8 +104,8 @@ def test_closed_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> No
     assert [int(path.name.partition("-")[0]) for path in closed_segments(state)] == [1, 9_999, 10_000]
 
 
-def test_by_size_not_again_where_it_began_however_much_is_repeated_of_processes(tmp_path: Path) -> None:
-    """A job that declared more than a segment may have made one each second, each with a ledger."""
+def test_rotation_by_size_does_not_repeat_at_once_when_process_records_fill_a_segment(tmp_path: Path) -> None:
+    """A job that declared more than fits a segment could cause a rotation each second, each with a ledger."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.writer.take_event(SessionOpened("a" * 32, 1, 0, "0.1.0"))
     run.writer.take_event(FactsDeclared("a" * 32, {"model_config": {"text": "x" * 15_000}}))

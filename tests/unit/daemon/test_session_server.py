@@ -1,4 +1,4 @@
-"""The listener: what a process says arrives as events, and nothing that it does stops or fills the daemon."""
+"""The listener: messages of processes arrive as events, and no process can stop the daemon or fill its memory."""
 
 import errno
 import json
@@ -177,17 +177,15 @@ print(peer.makefile().readline())
 
 
 def stranger(path: Path, uid: int) -> dict[str, Any]:
-    """What another process of a user gets when it greets with the session of this one."""
+    """The answer to another process of user `uid` that sends hello with this session's id."""
     command = [sys.executable, "-c", STRANGER, str(path), HELLO.decode(), str(uid)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_a_session_is_not_taken_over_by_another_process_nor_later_by_another_user(
-    tmp_path: Path, server: EventServer
-) -> None:
-    """Whoever reads a ledger has its ids: the facts and counters of one user were those of another."""
+def test_a_session_cannot_be_taken_over_by_another_process_or_user(tmp_path: Path, server: EventServer) -> None:
+    """Every reader of a ledger has its session ids: facts and counters of one user were taken for those of another."""
     later = EventServer(tmp_path / "later.sock", known={ID: os.geteuid() + 1})
     late = Peer(later.listener.path)
     assert "another user" in late.hello()["error"]
@@ -203,10 +201,10 @@ def test_a_session_is_not_taken_over_by_another_process_nor_later_by_another_use
     peer.close()
 
 
-def test_a_paused_connection_whose_session_another_takes_over_stops_nobody(
+def test_taking_over_the_session_of_a_paused_connection_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each time the thread failed, and stood still for a second, and with it the web server."""
+    """Each time the thread failed and stopped for a second, and the web server with it."""
     clock = FakeClock()
     server = EventServer(tmp_path / "client.sock", clock=clock, most=1)
     first, second = Peer(server.listener.path), Peer(server.listener.path)
@@ -244,7 +242,7 @@ def test_only_this_user_can_connect_unless_others_are_listed(tmp_path: Path, ser
     other.listener.stop()
 
 
-def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_event(tmp_path: Path) -> None:
+def test_an_excess_session_is_refused_until_another_ends_and_a_long_excess_is_an_event(tmp_path: Path) -> None:
     clock = FakeClock()
     server = EventServer(tmp_path / "client.sock", clock=clock)
     peers = [Peer(server.listener.path) for _ in range(MAX_SESSIONS)]
@@ -267,7 +265,7 @@ def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_e
     assert not any(isinstance(server.next(), NotServed) for _ in range(server.events.qsize()))
     assert is_refused(1)
     server.wait_for(NotServed())
-    peers[1].say("bye")  # in its place comes one that says nothing, and leaves it to one that does
+    peers[1].say("bye")  # its place is taken by a silent one, which gives way to one that speaks
     assert "ok" in peers[1].answer()
     silent = Peer(server.listener.path)
     peers += [silent, Peer(server.listener.path)]
@@ -281,10 +279,10 @@ def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_e
     server.all()
 
 
-def test_a_socket_that_was_removed_is_opened_again_and_one_that_was_replaced_is_said(
+def test_a_removed_socket_is_reopened_and_a_replaced_one_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Processes that started later declared nothing, and nothing said so."""
+    """Processes that started later declared nothing, without any warning."""
     clock, events, path = FakeClock(), list[Event](), tmp_path / "at" / "client.sock"
     task, thread = (
         SessionServerTask(path, (), events.append, clock, {"f" * 32: os.geteuid()}, lambda: False),
@@ -320,7 +318,7 @@ def test_a_socket_that_was_removed_is_opened_again_and_one_that_was_replaced_is_
         peer.close()
 
 
-def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later() -> None:
+def test_an_allowance_is_spent_to_the_last_unit_and_renewed_a_second_later() -> None:
     allowance = _Allowance(3, 0)
     found = [allowance.spend(units, at_ns) for units, at_ns in ((2, 0), (1, NS_PER_S - 1), (2, NS_PER_S))]
     assert found == [True, False, True]
@@ -328,7 +326,7 @@ def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later()
 
 
 @pytest.mark.long
-def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: EventServer) -> None:
+def test_a_peer_that_sends_too_much_is_throttled_and_delays_no_other(server: EventServer) -> None:
     loud, quiet = Peer(server.listener.path), Peer(server.listener.path)
     loud.hello()
     loud.socket.setblocking(False)
@@ -336,7 +334,7 @@ def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: Ev
     with suppress(BlockingIOError):
         while sent < 100 * BYTES_A_SECOND:
             sent += loud.socket.send(line)
-    assert sent < 100 * BYTES_A_SECOND  # it is held up, nothing piles up here
+    assert sent < 100 * BYTES_A_SECOND  # the peer is throttled, and nothing piles up here
     assert "ok" in quiet.hello("f" * 32)
     quiet.say("phase", phase="evaluate")
     wait_until(lambda: server.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is served")
@@ -344,7 +342,7 @@ def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: Ev
     quiet.close()
 
 
-def test_what_was_sent_at_once_is_all_read_a_second_later_though_nothing_follows(
+def test_a_burst_is_fully_read_a_second_later_though_nothing_follows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
@@ -372,7 +370,7 @@ def test_what_was_sent_at_once_is_all_read_a_second_later_though_nothing_follows
     server.listener.stop()
 
 
-def test_nothing_is_read_while_too_much_waits_to_be_taken_and_later_all_of_it(tmp_path: Path) -> None:
+def test_reading_pauses_while_too_many_events_wait_and_then_reads_all(tmp_path: Path) -> None:
     server = EventServer(tmp_path / "client.sock", most=3)
     peer, phases = Peer(server.listener.path), ("train", "evaluate") * 10
     peer.hello()
@@ -418,7 +416,7 @@ def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_live_one_is_not(t
     assert path.read_text() == "mine"
 
 
-def test_a_file_system_without_sockets_is_named_with_what_helps(tmp_path: Path) -> None:
+def test_a_file_system_without_sockets_is_named_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "client.sock"
     refused = patch.object(socket.socket, "bind", side_effect=PermissionError(errno.EPERM, "Operation not permitted"))
     with refused, pytest.raises(ListenError, match="cannot listen on .*: Operation not permitted") as caught:
@@ -438,9 +436,7 @@ def test_a_socket_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("mode", "of_folder"), [(0o600, 0o700), (0o666, 0o711)])
-def test_whoever_may_use_the_socket_may_enter_the_folder_that_is_made_for_it(
-    tmp_path: Path, mode: int, of_folder: int
-) -> None:
+def test_users_of_the_socket_may_enter_the_folder_made_for_it(tmp_path: Path, mode: int, of_folder: int) -> None:
     path = tmp_path / "made" / "client.sock"
     listen_on(path, mode=mode, backlog=1).close()
     assert [one.stat().st_mode & 0o777 for one in (path, path.parent)] == [mode, of_folder]
@@ -448,7 +444,7 @@ def test_whoever_may_use_the_socket_may_enter_the_folder_that_is_made_for_it(
     assert tmp_path.stat().st_mode & 0o777 == 0o700, "one that was there stays as it is"
 
 
-def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_path: Path) -> None:
+def test_stopping_reads_messages_sent_before_and_leaves_a_foreign_socket(tmp_path: Path) -> None:
     server = EventServer(tmp_path / "client.sock")
     peer = Peer(server.listener.path)
     peer.hello()
@@ -462,7 +458,7 @@ def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_pat
     peer.close()
 
 
-def test_stopping_waits_for_what_is_being_posted(tmp_path: Path) -> None:
+def test_stopping_waits_for_events_being_posted(tmp_path: Path) -> None:
     begun, posted = threading.Event(), list[type[Event]]()
 
     def post(event: Event) -> None:
@@ -480,7 +476,7 @@ def test_stopping_waits_for_what_is_being_posted(tmp_path: Path) -> None:
     peer.close()
 
 
-def test_a_path_too_long_for_a_socket_is_replaced_alike_on_both_sides(tmp_path: Path) -> None:
+def test_a_socket_path_that_is_too_long_is_replaced_alike_on_both_sides(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     path = socket_path(None, deep)
     assert path is not None

@@ -26,7 +26,7 @@ from tests.support.strategies import table
 @pytest.mark.parametrize(
     ("interval_s", "most_ms"), [(0.05, 0), (0.2, 0), (0.3, 50), (0.4, 100), (0.5, 125), (1, 250), (60, 15_000)]
 )
-def test_a_read_is_drawn_around_its_moment_and_two_are_never_too_near_for_the_driver(
+def test_reads_are_jittered_and_never_too_close_for_the_driver(
     monkeypatch: pytest.MonkeyPatch, interval_s: float, most_ms: int
 ) -> None:
     reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), interval_s, threading.Event())  # type: ignore[arg-type,return-value]
@@ -37,7 +37,7 @@ def test_a_read_is_drawn_around_its_moment_and_two_are_never_too_near_for_the_dr
     assert ends == [-most_ms * 1_000_000, most_ms * 1_000_000]
 
 
-def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one_makes_up_for_none(
+def test_reads_are_jittered_around_regular_moments_and_a_slow_one_is_not_made_up_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, stop, waits, posted = FakeClock(0), threading.Event(), list[float](), list[Message]()
@@ -61,7 +61,7 @@ def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one
     assert reader.finished.is_set()
 
 
-def test_a_daemon_that_is_stopped_before_its_first_reading_lists_the_devices_all_the_same() -> None:
+def test_a_daemon_stopped_before_its_first_reading_still_lists_the_devices() -> None:
     posted, stop = list[Message](), threading.Event()
     stop.set()
     source = ScriptedSource("script", [H100], lambda: Sweep(()))
@@ -69,7 +69,7 @@ def test_a_daemon_that_is_stopped_before_its_first_reading_lists_the_devices_all
     assert [message.devices for message in posted] == [(H100,), ()]
 
 
-def test_a_source_learns_before_its_last_read_that_it_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_is_notified_before_its_last_read(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, stop, calls = FakeClock(0), threading.Event(), list[str]()
 
     def script() -> Sweep:
@@ -96,7 +96,7 @@ def test_a_source_learns_before_its_last_read_that_it_is_the_last(monkeypatch: p
     ("sources", "is_absent", "expected"),
     [(("probe",), True, True), (("probe",), False, False), (("nvml",), True, False), (("nvml", "probe"), True, False)],
 )
-def test_a_source_that_is_not_there_is_a_fault_where_it_was_named(
+def test_a_missing_source_is_a_fault_only_if_it_was_named(
     monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], is_absent: bool, expected: bool
 ) -> None:
     fault = SourceUnavailableError("no such device", absent=is_absent)
@@ -111,14 +111,14 @@ def test_a_source_that_is_not_there_is_a_fault_where_it_was_named(
     assert (fault.is_failure, fault.absent) == (not expected, is_absent)
 
 
-def test_a_recorded_device_is_no_jobs_and_stays_whichever_are_the_jobs() -> None:
+def test_a_replayed_device_belongs_to_no_job_and_is_never_filtered() -> None:
     settings = Settings(sources=("replay",), devices=parse_devices("GPU-of-nobody"))
     source = SourceOpener(settings, SourceSettings(FakeClock(), table()), Job({})).open("replay")
     assert source.devices()
     source.close()
 
 
-def test_facts_are_read_again_where_they_changed_and_at_the_end() -> None:
+def test_facts_are_read_again_when_they_change_and_at_the_end() -> None:
     reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), 1, threading.Event())  # type: ignore[arg-type,return-value]
     source: Any = SimpleNamespace(facts_version="1", describe=lambda: {"version": source.facts_version})
     reader._source = source
@@ -131,7 +131,7 @@ def test_facts_are_read_again_where_they_changed_and_at_the_end() -> None:
     assert reader._new_facts(is_last=False) == {"version": "2"}
 
 
-def test_a_source_for_which_no_thread_can_be_started_is_read_once_one_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_a_thread_is_read_once_a_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, posted, stop = FakeClock(), list[Message](), threading.Event()
     source = ScriptedSource("script", [H100], lambda: Sweep(()))
     reader = SourceReader("script", lambda: source, posted.append, clock, 1, stop)
@@ -147,7 +147,7 @@ def test_a_source_for_which_no_thread_can_be_started_is_read_once_one_can(monkey
     assert posted[1].devices == (H100,)
 
 
-def test_hardware_that_is_not_there_is_looked_for_ever_less_often_and_at_least_once_a_minute() -> None:
+def test_missing_hardware_is_looked_for_ever_less_often_but_once_a_minute() -> None:
     clock, looks = FakeClock(), list[int]()
 
     def opener() -> Source:
@@ -165,7 +165,7 @@ def test_hardware_that_is_not_there_is_looked_for_ever_less_often_and_at_least_o
 
 
 @pytest.mark.parametrize(("is_absent", "fault"), [(False, "no such device; plug it in"), (True, "no such device")])
-def test_what_to_do_is_said_of_a_fault_and_not_of_hardware_that_is_not_there(is_absent: bool, fault: str) -> None:
+def test_a_remedy_is_given_for_a_fault_and_not_for_missing_hardware(is_absent: bool, fault: str) -> None:
     posted, stop = list[Message](), threading.Event()
 
     def opener() -> Source:

@@ -1,4 +1,4 @@
-"""What is shown of the state folder's disk, and what is said of what a run needs of it."""
+"""Figures for the state folder's disk, and messages about the space that a run needs."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def settings(folder: StateDir, **more: Any) -> Settings:
     return Settings(state_dir=str(folder.path), **more)
 
 
-def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
+def test_figures_match_the_disk_and_are_absent_when_it_does_not_answer(
     folder: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = folder.journal.stat().st_size
@@ -54,9 +54,11 @@ def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
 
 
 @pytest.mark.long
-def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> None:
+def test_a_run_takes_at_most_the_stated_space_and_not_far_less(folder: StateDir) -> None:
     lengthen(folder, DAY - 10)
-    written = folder.journal.stat().st_size + 400 * GPUS * DAY  # a process on each that counts what the callback does
+    written = (
+        folder.journal.stat().st_size + 400 * GPUS * DAY
+    )  # a process on each GPU that reports as much as the callback does
     said = need_of(settings(folder), folder, GPUS, DiskState(0, 1)).text
     day = int(re.findall(r"may write (\d+) MB of journal a day", said)[0]) * MB
     assert written < day < 1.5 * written
@@ -78,7 +80,9 @@ def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> 
         ({"ledger": "/proc/l.json", "rotate_every": "100MB", "keep_segments": 3}, 500, True, "at most 100 MB at a time"),
     ],
 )  # fmt: skip
-def test_what_a_run_needs(tmp_path: Path, more: dict[str, Any], free_mb: int, is_met: bool, said: str) -> None:
+def test_the_space_that_a_run_needs_is_stated(
+    tmp_path: Path, more: dict[str, Any], free_mb: int, is_met: bool, said: str
+) -> None:
     folder = StateDir(tmp_path)
     need = need_of(settings(folder, **more), folder, GPUS, DiskState(0, free_mb * MB))
     assert f"{free_mb} MB free; {GPUS} devices may write" in need.text
@@ -89,20 +93,20 @@ def test_what_a_run_needs(tmp_path: Path, more: dict[str, Any], free_mb: int, is
 @pytest.mark.parametrize(
     "more", [{"ledger": "/proc/ledger.json"}, {"rotate_every": "1MB"}, {"rotate_every": "1MB", "keep_segments": 1}]
 )
-def test_a_hundred_megabytes_have_to_be_free_however_little_a_run_writes(tmp_path: Path, more: dict[str, Any]) -> None:
+def test_at_least_a_hundred_megabytes_must_be_free(tmp_path: Path, more: dict[str, Any]) -> None:
     folder = StateDir(tmp_path)
     needs = [need_of(settings(folder, **more), folder, GPUS, DiskState(0, free)) for free in (100 * MB - 1, 100 * MB)]
     assert [need.is_met for need in needs] == [False, True]
 
 
-def test_what_the_journal_takes_already_counts_towards_the_bound_of_a_rotated_run(tmp_path: Path) -> None:
+def test_the_current_journal_counts_towards_the_limit_of_a_rotated_run(tmp_path: Path) -> None:
     folder = StateDir(tmp_path)
     rotated = settings(folder, rotate_every="100MB", keep_segments=3)
     met = [need_of(rotated, folder, GPUS, DiskState(size * MB, 550 * MB)).is_met for size in (0, 49, 50)]
     assert met == [False, False, True]
 
 
-def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:
+def test_space_for_copies_of_a_journal_does_not_count_as_free(tmp_path: Path) -> None:
     folder = StateDir(tmp_path)
     assert need_of(settings(folder), folder, 0, DiskState(0, 600 * MB)).text == "600 MB free"
     days = [need_of(settings(folder), folder, GPUS, DiskState(size * MB, 600 * MB)).text for size in (0, 100)]
@@ -110,7 +114,7 @@ def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:
     assert not need_of(settings(folder), folder, GPUS, DiskState()).is_met
 
 
-def test_it_is_looked_at_when_due_and_said_once_and_loudly_where_it_is_not_enough(
+def test_the_disk_is_checked_when_due_and_a_shortage_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, folder, due_ns = FakeClock(), StateDir(tmp_path), LOOK_SECONDS * NS_PER_S

@@ -1,4 +1,4 @@
-"""What ends a run: signals, a duration, and the pipe of `flopsd exec`."""
+"""Reasons that end a run: signals, a duration, and the pipe of `flopsd exec`."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from tests.support.process import PATIENCE_SECONDS, wait_until
 
 
 class Stopped:
-    """Notes why it was stopped."""
+    """Records the reasons for which it was stopped."""
 
     def __init__(self) -> None:
         self.reasons: queue.Queue[str] = queue.Queue()
@@ -32,7 +32,7 @@ class Stopped:
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Those of a terminal, also where the tests run under nohup."""
+    """Signal handlers as on a terminal, even where the tests run under nohup."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
@@ -47,7 +47,7 @@ def attached(requests: StopRequests, clock: Clock | None = None, **settings: Any
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_the_run_also_one_that_came_before_it_began(number: signal.Signals) -> None:
+def test_a_signal_stops_the_run_even_if_it_came_before_the_begin(number: signal.Signals) -> None:
     requests = StopRequests(None)
     signal.raise_signal(number)
     signal.raise_signal(signal.SIGTERM)  # the first of two counts
@@ -58,14 +58,14 @@ def test_a_signal_stops_the_run_also_one_that_came_before_it_began(number: signa
     assert not requests.is_near
 
 
-def test_a_hangup_that_was_to_be_ignored_as_under_nohup_is() -> None:
+def test_an_ignored_hangup_as_under_nohup_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     daemon = attached(StopRequests(None))
     signal.raise_signal(signal.SIGHUP)
     assert daemon.all() == []
 
 
-def test_a_duration_ends_it_unless_the_job_decides() -> None:
+def test_a_duration_ends_the_run_unless_the_job_decides() -> None:
     clock = FakeClock()
     begin_ns = clock.boottime_ns()
     daemon = attached(StopRequests(None), clock, duration_seconds=7.0)
@@ -83,7 +83,7 @@ def test_a_duration_ends_it_unless_the_job_decides() -> None:
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["", "before-linux-5.3"])
-def test_where_the_launcher_is_gone_the_run_ends_with_the_job_or_by_a_signal(
+def test_without_the_launcher_the_run_ends_with_the_job_or_by_a_signal(
     monkeypatch: pytest.MonkeyPatch, is_old: bool
 ) -> None:
     if is_old:
@@ -106,7 +106,7 @@ def test_where_the_launcher_is_gone_the_run_ends_with_the_job_or_by_a_signal(
             job.kill()
 
 
-def test_the_launcher_hands_over_secrets_that_the_end_is_near_and_how_the_job_ended() -> None:
+def test_the_launcher_passes_secrets_the_near_end_and_the_jobs_exit() -> None:
     reader, writer = os.pipe()
     requests = StopRequests(reader)
     daemon = attached(requests)
