@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from flopsd.core.companions import MAX_COMPANION_BYTES, bears_digest, is_companion_name
+from flopsd.core.companions import MAX_COMPANION_BYTES, is_companion_name, name_has_digest
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest
@@ -64,7 +64,7 @@ def public_key_beside(ledger: Path) -> Path:
     return ledger.parent / f"{ledger.stem}.pub"
 
 
-def all_beside(ledger: Path) -> tuple[Path, Path]:
+def journal_and_key_beside(ledger: Path) -> tuple[Path, Path]:
     """The paths of a ledger's journal and public key."""
     return journal_beside(ledger), public_key_beside(ledger)
 
@@ -81,7 +81,7 @@ def companions_beside(ledger: Path) -> dict[str, KnownFile]:
             file = known_file(ledger.parent / entry, MAX_COMPANION_BYTES + 1)
         except OSError:
             continue
-        if file.size_bytes <= MAX_COMPANION_BYTES and bears_digest(name, file.sha256):
+        if file.size_bytes <= MAX_COMPANION_BYTES and name_has_digest(name, file.sha256):
             found[name] = file
     return found
 
@@ -114,7 +114,7 @@ def is_countersigned(ledger: Path) -> bool:
 
 def read_ledger_files(ledger: Path) -> LedgerFiles:
     """The files of a ledger as they are now. Raises OSError."""
-    journal, public_key = (known_file(path) if exists(path) else None for path in all_beside(ledger))
+    journal, public_key = (known_file(path) if exists(path) else None for path in journal_and_key_beside(ledger))
     if public_key is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(public_key_beside(ledger)))
     return LedgerFiles(known_file(ledger), journal, public_key, companions_beside(ledger))
@@ -129,7 +129,7 @@ def write_ledger_files(
     refuse_place(ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     files = new.beside(ledger)
-    for path in dict.fromkeys((*files, *all_beside(ledger))):
+    for path in dict.fromkeys((*files, *journal_and_key_beside(ledger))):
         remove_unfinished(path)
     if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
         return
@@ -150,7 +150,7 @@ def write_ledger_files(
                 "%s held a ledger of another run or key, or one that others signed too: kept as %s", ledger, kept
             )
     if was_there and not continues:
-        for path in (ledger, *(path for path in all_beside(ledger) if path not in files)):
+        for path in (ledger, *(path for path in journal_and_key_beside(ledger) if path not in files)):
             path.unlink(missing_ok=True)
     for path, content in files.items():
         put_file(path, content, LEDGER_MODE)
@@ -236,6 +236,6 @@ def _keep_aside(ledger: Path, clock: Clock) -> Path:
 def _unused(ledger: Path, word: str) -> Path:
     """A name that no file has yet: the wall clock may step back to the time of a ledger kept before."""
     kept, number = ledger.with_name(f"{ledger.stem}-{word}{ledger.suffix}"), 1
-    while any(os.path.lexists(path) for path in (kept, *all_beside(kept))):
+    while any(os.path.lexists(path) for path in (kept, *journal_and_key_beside(kept))):
         kept, number = ledger.with_name(f"{ledger.stem}-{word}-{number}{ledger.suffix}"), number + 1
     return kept

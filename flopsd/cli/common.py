@@ -107,7 +107,7 @@ def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
     return ProgressLine(sys.stderr, SystemClock(), f"flopsd: {one_line(title)}", is_shown=is_shown)
 
 
-def loudness(arguments: argparse.Namespace) -> list[str]:
+def verbosity_flags(arguments: argparse.Namespace) -> list[str]:
     """The -q or -v that was given, for passing to another process."""
     return ["--quiet"] if arguments.quiet else ["--verbose"] if arguments.verbose else []
 

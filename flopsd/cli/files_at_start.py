@@ -21,8 +21,8 @@ log = logging.getLogger("flopsd")
 
 
 def remember(settings: Settings, config: Path | None, state: Path) -> int:
-    """A descriptor for `use_remembered`, for processes that inherit it. It holds the names and bytes of the files, and
-    the state folder. Raises OSError."""
+    """A descriptor for `use_files_at_start`, for processes that inherit it. It holds the names and bytes of the files,
+    and the state folder. Raises OSError."""
     files = [*own_policies(settings.policies), *(Path(one) for one in (settings.peaks, config) if one is not None)]
     given = {
         "state": str(state),
@@ -37,7 +37,7 @@ def remember(settings: Settings, config: Path | None, state: Path) -> int:
     return fd
 
 
-def use_remembered(arguments: argparse.Namespace, *, logged: bool = True) -> None:
+def use_files_at_start(arguments: argparse.Namespace, *, logged: bool = True) -> None:
     """Point --config, --peaks and --policy to the files that `remember` read; for a file that has changed since, to a
     copy in the state folder, which is `logged`."""
     given = json.loads(os.pread(arguments.files_at_start, os.fstat(arguments.files_at_start).st_size, 0))

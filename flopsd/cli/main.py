@@ -18,7 +18,7 @@ from flopsd.errors import ArchitectureError, ConfigError, FlopsdError, NotVerifi
 from flopsd.report.terminal import shown
 from flopsd.settings.words import words_of
 from flopsd.sources.registry import known_sources
-from flopsd.system.streams import flush, let_go, open_missing, say, set_encoding, with_priority
+from flopsd.system.streams import flush, last_flush, open_missing, say, set_encoding, with_priority
 
 METERING = ("run", "exec")
 NO_DATA = (*METERING, "seal", "push")  # their stdout carries only messages; failing to write one is no error
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except FlopsdError as fault:
         code = _report(fault)
         log.debug("raised here", exc_info=fault)
-    written = let_go(sys.stdout)
-    let_go(sys.stderr)
+    written = last_flush(sys.stdout)
+    last_flush(sys.stderr)
     sys.exit(FAILED if code == OK and not written and arguments.verb not in NO_DATA else code)
 
 

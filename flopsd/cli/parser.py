@@ -37,10 +37,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
-        loudness = self.add_mutually_exclusive_group()
+        verbosity_flags = self.add_mutually_exclusive_group()
         # No default, so that the verb's parser does not undo `flopsd -q VERB`.
         for short, long, text in (("-q", "--quiet", "print errors only"), ("-v", "--verbose", "log more on stderr")):
-            loudness.add_argument(short, long, action="store_true", default=argparse.SUPPRESS, help=text)
+            verbosity_flags.add_argument(short, long, action="store_true", default=argparse.SUPPRESS, help=text)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message on stderr, and exit with 2."""

@@ -22,9 +22,9 @@ from flopsd.cli.common import (
     add_source_settings,
     effective,
     layers_of,
-    loudness,
     settings_of,
     sources_of,
+    verbosity_flags,
 )
 from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
@@ -77,11 +77,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from flopsd.settings.load import check_needs
 
     if arguments.files_at_start is not None:
-        from flopsd.cli.files_at_start import use_remembered
+        from flopsd.cli.files_at_start import use_files_at_start
 
-        use_remembered(arguments)
+        use_files_at_start(arguments)
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
-    loud = loudness(arguments)
+    loud = verbosity_flags(arguments)
     key = [*ME, "key", "check", "--json", *_given(arguments, [BY_KEY["state_dir"]])]
     key += [arguments.key] if arguments.key else []
     seal = [*ME, "seal", "--rolling", *loud, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
@@ -129,7 +129,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
     files = remember(settings, layers.file, state)
-    run = ["--run-id", run_id, "--files-at-start", str(files), *loudness(arguments)]
+    run = ["--run-id", run_id, "--files-at-start", str(files), *verbosity_flags(arguments)]
     of_run = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     started()

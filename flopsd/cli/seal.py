@@ -57,9 +57,9 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.system.streams import say
 
     if arguments.files_at_start is not None:
-        from flopsd.cli.files_at_start import use_remembered
+        from flopsd.cli.files_at_start import use_files_at_start
 
-        use_remembered(arguments, logged=not arguments.rolling)  # rolling seals would repeat it
+        use_files_at_start(arguments, logged=not arguments.rolling)  # rolling seals would repeat it
     settings = settings_of(arguments)
     state = StateDir(state_dir(settings, os.environ))
     sealed, copies, closed = None, list[CopyResult](), ClosedSeals()

@@ -29,6 +29,6 @@ def kind_of(name: str) -> str:
     return name.partition("-")[0]
 
 
-def bears_digest(name: str, sha256: str) -> bool:
+def name_has_digest(name: str, sha256: str) -> bool:
     """Whether `name` is that of a file with this digest."""
     return companion_name(kind_of(name), sha256) == name

@@ -146,7 +146,7 @@ class OperatorDeclarations:
 NOTHING_DECLARED = OperatorDeclarations()
 
 
-def of_starts(
+def run_declarations(
     each: Sequence[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
 ) -> OperatorDeclarations:
     """The declarations of a run from those of its daemon starts, in order: the last one holds. Recomputation is unknown

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 
-from flopsd.attestation.ledger_files import all_beside
+from flopsd.attestation.ledger_files import journal_and_key_beside
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.dataclass import dataclass
@@ -120,7 +120,10 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
         for number in numbers:
             ledger = of_segment(of_run, number)
             if number not in waiting and ledger.name in there and deliveries.is_delivered(ledger):
-                for path in (*all_beside(ledger), ledger):  # last the ledger, which shows that the others must go
+                for path in (
+                    *journal_and_key_beside(ledger),
+                    ledger,
+                ):  # last the ledger, which shows that the others must go
                     path.unlink(missing_ok=True)
                 log.warning("segment %d is at every destination: %s and its journal are removed", number, ledger)
     except (OSError, FlopsdError) as fault:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from itertools import takewhile
 
-from flopsd.core.lasting_name import lasting_name
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
@@ -16,6 +15,7 @@ from flopsd.core.model import Device, DeviceUid, GapReason
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.tally import TALLY_ABSOLUTES, Tally
+from flopsd.core.unique_device_name import unique_device_name
 from flopsd.core.values import seconds
 from flopsd.system.clock import wall_ns_of
 
@@ -141,7 +141,7 @@ class EarlierStarts:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
         passed_ns = self._begin_ns + self._offset_ns - then_ns
         was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # not `on_own_boot`
-        is_same = here is not None and lasting_name(here, "") == here.uid
+        is_same = here is not None and unique_device_name(here, "") == here.uid
         return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns
 
     def rotated(self, retired: Iterable[RatedTally]) -> None:

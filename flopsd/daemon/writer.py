@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.declarations import declared_from, of_starts, recomputations_of
+from flopsd.core.declarations import declared_from, recomputations_of, run_declarations
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import counted_in
 from flopsd.core.ledger.run_view import whole_sessions
@@ -85,7 +85,10 @@ class Writer:
         known = {session.id: session for session in whole_sessions(history)}
         starts = [declared_from(one.begin.get("declared")) for one in history.incarnations]
         starts, before = [*starts, self._settings.run_declared], history.recomputations_before
-        self._declared, self._records.recomputations = of_starts(starts, before), recomputations_of(starts, before)
+        self._declared, self._records.recomputations = (
+            run_declarations(starts, before),
+            recomputations_of(starts, before),
+        )
         if self._declared != self._settings.run_declared:
             log.warning("not all daemon starts of this run have the same --recomputation: it counts as not declared")
         for what, one in (("--method", "method"), ("base model", "base")):

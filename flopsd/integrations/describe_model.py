@@ -62,7 +62,7 @@ def _adapters(model: Any, base: Any) -> dict[str, Any] | None:
     """The facts of LoRA, with the names of the configuration's modules alone: adapters on modules that the training
     added, such as its own head, count among the trained parameters."""
     found = lora(model)
-    if found is None or is_unread(base):
+    if found is None or cannot_be_computed(base):
         return found
     read = read_model(facts_from({"model_config": config_of(base)})["model_config"])
     paths = [*(one.path for one in read.linears()), *(one.path for one in read.embeddings)]
@@ -153,7 +153,7 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_unread(base: Any) -> bool:
+def cannot_be_computed(base: Any) -> bool:
     """Whether flopsd cannot compute the FLOP of a model from its configuration."""
     config: Any = getattr(base, "config", None)
     if not (hasattr(config, "to_dict") or isinstance(config, Mapping)):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from flopsd.client.client import silent
-from flopsd.integrations.describe_model import called_within, class_of, is_unread
+from flopsd.integrations.describe_model import called_within, cannot_be_computed, class_of
 from flopsd.integrations.forward_hooks import ForwardHooks
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import tower_of
@@ -74,7 +74,7 @@ class ForwardCounter:
             self._left_out.add("train", MADE_WEIGHTS)
         if splits_sequences():
             self._left_out.add("train", SPLIT)
-        if not compiled and is_unread(inner):
+        if not compiled and cannot_be_computed(inner):
             hooks.weights = weight_passes_of(model)
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None

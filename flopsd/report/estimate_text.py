@@ -22,7 +22,7 @@ from flopsd.report.answer import answer_to
 from flopsd.report.estimate import Estimate, Option, Plan
 from flopsd.report.numbers import percent
 from flopsd.report.planned_hardware import Hardware, Need
-from flopsd.report.rule_words import beside_source, from_when
+from flopsd.report.rule_words import from_when, source_note
 from flopsd.report.terminal import one_line, shown, tables, wrapped
 from flopsd.settings.words import say, say_all
 
@@ -113,7 +113,7 @@ def _table(plan: Plan, options: Sequence[Option]) -> list[str]:
                 rows.append([one_line(policy)])
             rows.append([f"  {one_line(rule)}{_MARKS.get(status, '')}", *map(_verdict, found)])
     lines = tables(_equal_columns_merged(rows))
-    lines += [f"{mark.strip()} {beside_source(status)}" for status, mark in _MARKS.items() if status in statuses]
+    lines += [f"{mark.strip()} {source_note(status)}" for status, mark in _MARKS.items() if status in statuses]
     every = [one for found in by_rule.values() for one in found]
     return [*lines, *_reasons(every), *_conditions(every)]
 

@@ -25,7 +25,7 @@ from flopsd.report.html_parts import (
 )
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, Interval
-from flopsd.report.rule_words import beside_source, not_decided
+from flopsd.report.rule_words import not_decided, source_note
 from flopsd.report.terminal import sentence
 from flopsd.report.verdicts import common_reasons, drawn_and_listed, shown_of
 
@@ -138,7 +138,7 @@ def _reason(rule: ReportRule) -> Html | None:
 def _grounds(rule: ReportRule, said: Collection[str] = ()) -> Html:
     """The grounds of a rule. `said`: reasons that are shown elsewhere already."""
     why = "; ".join(part for part in rule.why.split("; ") if part not in said)
-    beside = beside_source(rule.status)
+    beside = source_note(rule.status)
     source = text(rule.citation, *((" ", h("span", beside, cls="by")) if beside else ()))
     rows = (
         ("Why", "" if rule.state is ReportState.INDETERMINATE else why),  # `_reason` has it

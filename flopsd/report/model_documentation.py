@@ -18,12 +18,12 @@ from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.model import Form, FormLine
 from flopsd.report.model_documentation_texts import (
+    base_note,
     compute_methodology,
     energy_methodology,
     job_seconds,
     notification,
     unmeasured,
-    without_base,
 )
 from flopsd.report.numbers import beyond_margin
 from flopsd.settings.words import ABSENT, say_all
@@ -161,7 +161,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
         (name, guidelines, "compute directly contributing to parameter updates"),
         (f"{name}, cumulative", guidelines["cumulative"], "what the systemic-risk threshold refers to"),
     )
-    without = without_base(predicate)
+    without = base_note(predicate)
     beside = f"; {without}" if without else ""
     here = "" if _whole(predicate) else _OF_THESE
     return [

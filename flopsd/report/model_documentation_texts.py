@@ -83,11 +83,11 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> t
     for found in above:
         met = f"Requirement met: {found['title']} ({found['citation']})."
         parts.append(" ".join(filter(None, (met, doubt(found["status"]), of_compute_alone(found["otherConditions"])))))
-        parts.append(_amount(found, policy.form, without_base(predicate)))
+        parts.append(_amount(found, policy.form, base_note(predicate)))
     return (*parts, f"Approach: {method}")
 
 
-def without_base(predicate: Mapping[str, Any]) -> str:
+def base_note(predicate: Mapping[str, Any]) -> str:
     """A note that a base model's compute was not metered; empty if the model is trained from the start."""
     declared = predicate["declared"]
     method, base = declared["method"], declared["base"]

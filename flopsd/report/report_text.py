@@ -8,7 +8,7 @@ from itertools import groupby
 from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
-from flopsd.report.rule_words import beside_source
+from flopsd.report.rule_words import source_note
 from flopsd.report.terminal import COLUMNS, fact, folded, shown, table, title, wrapped
 from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
@@ -150,7 +150,7 @@ def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
 
 
 def _source(rule: ReportRule) -> str:
-    return ", ".join(filter(None, (rule.citation, beside_source(rule.status))))
+    return ", ".join(filter(None, (rule.citation, source_note(rule.status))))
 
 
 def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:

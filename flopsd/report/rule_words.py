@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flopsd.core.policy.policy_file import INTERPRETATION, SECONDARY
 
-_BESIDE_SOURCE = {
+_SOURCE_NOTES = {
     INTERPRETATION: "as flopsd reads it: the text does not spell it out",
     SECONDARY: "by copies or accounts of it: the official text was not read",
 }
@@ -18,18 +18,18 @@ _NOTES = {INTERPRETATION: "flopsd's reading, not the text's", SECONDARY: "the of
 COMPUTE_ALONE = "other conditions are not decided here"
 
 
-def beside_source(status: str | None) -> str:
+def source_note(status: str | None) -> str:
     """A text to follow the citation of a rule that is not a plain reading of the law; else empty."""
-    return _BESIDE_SOURCE.get(status or "", "")
+    return _SOURCE_NOTES.get(status or "", "")
 
 
 def doubt(status: str | None) -> str:
-    """The text of `beside_source` as a sentence."""
+    """The text of `source_note` as a sentence."""
     return _SENTENCES.get(status or "", "")
 
 
 def doubt_note(status: str | None) -> str:
-    """The text of `beside_source` in a few words."""
+    """The text of `source_note` in a few words."""
     return _NOTES.get(status or "", "")
 
 

@@ -99,7 +99,7 @@ def flush(stream: IO[str] | None) -> bool:
     return True
 
 
-def let_go(stream: IO[str] | None) -> bool:
+def last_flush(stream: IO[str] | None) -> bool:
     """Flush a stream for the last time. If that fails, drop its buffer and return False: otherwise the interpreter
     would flush it again at exit, and exit with an error."""
     if flush(stream):

@@ -16,7 +16,7 @@ from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.unused_count import Unused
-from flopsd.report.rule_words import beside_source, from_when, of_compute_alone
+from flopsd.report.rule_words import from_when, of_compute_alone, source_note
 from flopsd.report.terminal import sentence
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
@@ -98,7 +98,7 @@ def _thresholds(view: RunView) -> Iterator[Family]:
 
 
 def _citation(rule: Rule) -> str:
-    return ", ".join(filter(None, (rule.citation, beside_source(rule.status))))
+    return ", ".join(filter(None, (rule.citation, source_note(rule.status))))
 
 
 def _consequence(rule: Rule) -> str:

@@ -57,7 +57,7 @@ def read_bert(family: str, config: Mapping[str, Any]) -> Model:
         names = ("self.query", "self.key", "self.value", "output.dense")
         attention = attention_of(f"{path}.attention", names, hidden, (heads, hidden // heads), Mask.FULL)
         mlp = plain_mlp(path, hidden, size, names=("intermediate.dense", "output.dense"))
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, output_unneeded=False))
     known = _HEADS[style.heads](fields, style.prefix, hidden, width, vocabulary, tied)
     head, others = head_of(fields, known, style.head)
     fields.finish(_IRRELEVANT)

@@ -19,7 +19,7 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
     positions = fields.number("n_positions", 1024)
     size = fields.optional("n_inner") or 4 * hidden
     tied = fields.flag("tie_word_embeddings", True)
-    blocks, spare = [], fields.spare_tail("resid_pdrop", 0.1)
+    blocks, spare = [], fields.output_unneeded("resid_pdrop", 0.1)
     for index in range(layers):
         path = f"transformer.h.{index}"
         attention = Attention(
@@ -27,7 +27,7 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
             Linear(f"{path}.attn.c_proj", hidden, hidden, True),
         )  # fmt: skip
         mlp = plain_mlp(f"{path}.mlp", hidden, size, names=("c_fc", "c_proj"))
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=spare))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, output_unneeded=spare))
     head = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
     fields.finish(_GPT2)
     tables = (Embedding("transformer.wte", vocabulary, hidden), Embedding("transformer.wpe", positions, hidden))
@@ -48,7 +48,7 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
     size, bias = fields.number("intermediate_size"), fields.flag("attention_bias", True)
     parallel = fields.flag("use_parallel_residual", True)
     tied = fields.flag("tie_word_embeddings", False)
-    blocks, spare = [], fields.spare_tail("hidden_dropout")
+    blocks, spare = [], fields.output_unneeded("hidden_dropout")
     for index in range(layers):
         path = f"gpt_neox.layers.{index}"
         attention = Attention(
@@ -57,7 +57,7 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
             Linear(f"{path}.attention.dense", hidden, hidden, bias),
         )  # fmt: skip
         mlp = plain_mlp(f"{path}.mlp", hidden, size, names=("dense_h_to_4h", "dense_4h_to_h"))
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel, spare_tail=spare))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel, output_unneeded=spare))
     head = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM")
     maximum = fields.optional("max_position_embeddings")
     fields.finish(("is_decoder",))

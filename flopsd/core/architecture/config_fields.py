@@ -125,8 +125,8 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
-    def spare_tail(self, dropout: str, default: float = 0.0) -> bool | None:
-        """`Block.spare_tail` of layers that end in a dropout whose rate is in this field."""
+    def output_unneeded(self, dropout: str, default: float = 0.0) -> bool | None:
+        """`Block.output_unneeded` of layers that end in a dropout whose rate is in this field."""
         rate = self.get(dropout, default)
         try:
             share = float(rate or 0)  # declared facts have fractions as text

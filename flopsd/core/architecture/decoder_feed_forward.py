@@ -17,7 +17,7 @@ class FeedForward:
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         self.hidden, self.style = hidden, style
         self.bias = declared_bias(fields, style.mlp_bias)
-        self.dropout = fields.spare_tail(style.dropout) if style.dropout else True
+        self.dropout = fields.output_unneeded(style.dropout) if style.dropout else True
         self.routed_layers: frozenset[int] = frozenset()
         self.notes: tuple[Note, ...] = ()
         mixture = style.experts
@@ -39,7 +39,7 @@ class FeedForward:
         if mixture.all_passed and self.routed_layers:
             self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 
-    def spare_tail(self, index: int) -> bool | None:
+    def output_unneeded(self, index: int) -> bool | None:
         """Whether the backward pass does not need the output of the layer's last product: no norm and no routing
         weights follow it. Shared experts without a gate come last, and are added without scaling."""
         mixture = self.style.experts

@@ -36,7 +36,7 @@ def read_decoder(family: str, config: Mapping[str, Any], within: str = "", style
             (attention.at(path, index), *feed_forward.at(path, index)),
             others=style.norms * hidden,
             parallel=style.parallel,
-            spare_tail=feed_forward.spare_tail(index),
+            output_unneeded=feed_forward.output_unneeded(index),
         )
         for index in range(layers)
     )

@@ -67,7 +67,7 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], within: str = "")
             (heads.at(f"{at}.self_attn") if kinds[index] == "attention" else delta.at(at), *feed.at(at, index)),
             others=2 * hidden,
             side_by_side=(1, 2),  # the routed experts and the shared one
-            spare_tail=feed.spare_tail(index),
+            output_unneeded=feed.output_unneeded(index),
         )
         for index in range(layers)
     )

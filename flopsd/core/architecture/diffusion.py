@@ -107,7 +107,7 @@ class _Layer:
         parts.append(self._mlp("ff", image))
         if not last:
             parts.append(self._mlp("ff_context", text))
-        return Block(self._path, tuple(parts), spare_tail=False, joins=_BOTH)
+        return Block(self._path, tuple(parts), output_unneeded=False, joins=_BOTH)
 
     def _joint(self, last: bool) -> Attention:
         image = self._projections("attn", ("to_q", "to_k", "to_v"), Stream.LATENTS)
@@ -144,4 +144,4 @@ def _single_layer(path: str, heads: int, head_dim: int) -> Block:
         Mask.FULL, heads, head_dim, (Linear(f"{path}.proj_mlp", width, _WIDER * width, True), *read),
         ("o", "q", "k", "v"), Linear(f"{path}.proj_out", (1 + _WIDER) * width, width, True), others=2 * head_dim,
     )  # fmt: skip
-    return Block(path, (Modulation(modulation, _BOTH), attention), spare_tail=False, joins=_BOTH)
+    return Block(path, (Modulation(modulation, _BOTH), attention), output_unneeded=False, joins=_BOTH)

@@ -39,18 +39,18 @@ def read_t5(config: Mapping[str, Any]) -> Model:
         matrices = tuple(Linear(f"{path}.DenseReluDense.{name}", hidden, size, stream=stream) for name in inner)
         return Mlp(matrices, Linear(f"{path}.DenseReluDense.wo", size, hidden, stream=stream))
 
-    blocks, spare = [], fields.spare_tail("dropout_rate", 0.1)
+    blocks, spare = [], fields.output_unneeded("dropout_rate", 0.1)
     for index in range(layers):
         path = f"encoder.block.{index}"
         own = attention(f"{path}.layer.0.SelfAttention", Mask.FULL, index == 0, Stream.TOKENS)
         both = (own, mlp(f"{path}.layer.1", Stream.TOKENS))
-        blocks.append(Block(path, both, others=2 * hidden, spare_tail=spare))
+        blocks.append(Block(path, both, others=2 * hidden, output_unneeded=spare))
     for index in range(decoder_layers):
         path = f"decoder.block.{index}"
         own = attention(f"{path}.layer.0.SelfAttention", Mask.CAUSAL, index == 0, _TARGET)
         cross = attention(f"{path}.layer.1.EncDecAttention", Mask.CROSS, False, _TARGET)
         three = (own, cross, mlp(f"{path}.layer.2", _TARGET))
-        blocks.append(Block(path, three, others=3 * hidden, spare_tail=spare, stream=_TARGET))
+        blocks.append(Block(path, three, others=3 * hidden, output_unneeded=spare, stream=_TARGET))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
     heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "T5Model": no_head}
     head = head_of(fields, heads_known, "ForConditionalGeneration")
@@ -66,7 +66,7 @@ def read_bart(config: Mapping[str, Any]) -> Model:
     positions = fields.number("max_position_embeddings", 1024)
     tied = fields.flag("tie_word_embeddings", True)
     fields.only("is_decoder", False)
-    blocks = _stacks(fields, hidden, layers=12, heads=16, size=4096, spare_tail=False)
+    blocks = _stacks(fields, hidden, layers=12, heads=16, size=4096, output_unneeded=False)
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
     heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "BartModel": no_head}
     head = head_of(fields, heads_known, "ForConditionalGeneration")
@@ -86,9 +86,9 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
     hidden, vocabulary = fields.number("d_model", 384), fields.number("vocab_size", 51865)
     bins = fields.number("num_mel_bins", 80)
     source, target = fields.number("max_source_positions", 1500), fields.number("max_target_positions", 448)
-    tied, spare = fields.flag("tie_word_embeddings", True), fields.spare_tail("dropout")
+    tied, spare = fields.flag("tie_word_embeddings", True), fields.output_unneeded("dropout")
     blocks = _stacks(
-        fields, hidden, layers=4, heads=6, size=1536, spare_tail=spare, biases=(True, False, True, True)
+        fields, hidden, layers=4, heads=6, size=1536, output_unneeded=spare, biases=(True, False, True, True)
     )  # fmt: skip
     language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=_TARGET)
     known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "WhisperModel": no_head}
@@ -118,7 +118,7 @@ _WHISPER = (
 
 
 def _stacks(
-    fields: Fields, hidden: int, *, layers: int, heads: int, size: int, spare_tail: bool | None,
+    fields: Fields, hidden: int, *, layers: int, heads: int, size: int, output_unneeded: bool | None,
     biases: tuple[bool, bool, bool, bool] = (True, True, True, True),
 ) -> tuple[Block, ...]:  # fmt: skip
     """The layers of both stacks; `layers`, `heads` and `size` are the values of absent fields."""
@@ -139,5 +139,5 @@ def _stacks(
             ]
             parts.append(plain_mlp(path, hidden, width, stream=stream))
             others = 2 * hidden * len(parts)
-            blocks.append(Block(path, tuple(parts), others=others, spare_tail=spare_tail, stream=stream))
+            blocks.append(Block(path, tuple(parts), others=others, output_unneeded=output_unneeded, stream=stream))
     return tuple(blocks)

@@ -25,7 +25,7 @@ def read_distilbert(config: Mapping[str, Any]) -> Model:
         names = ("q_lin", "k_lin", "v_lin", "out_lin")
         attention = attention_of(f"{path}.attention", names, hidden, (heads, hidden // heads), Mask.FULL)
         mlp = plain_mlp(f"{path}.ffn", hidden, size, names=("lin1", "lin2"))
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, output_unneeded=False))
     language = (
         Linear("vocab_transform", hidden, hidden, True),
         Linear("vocab_projector", hidden, vocabulary, True, tied=tied),

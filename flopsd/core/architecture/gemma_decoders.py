@@ -179,8 +179,8 @@ class _Gemma4:
             *inputs,
         )
         return Block(
-            path, parts, others=others, spare_tail=False, side_by_side=(1, 2) if mixture else (),
-            kept_alone=self.attention.shares(index),
+            path, parts, others=others, output_unneeded=False, side_by_side=(1, 2) if mixture else (),
+            may_skip_unlabelled=self.attention.shares(index),
         )  # fmt: skip
 
 
@@ -228,4 +228,4 @@ class _Gemma3n:
             *self.inputs.at(path),
         )
         # Norms: four around attention and MLP, one each of LAuReL, router and layer input; the correction's scale.
-        return Block(path, parts, others=8 * hidden, spare_tail=False, side_by_side=(1, 2))
+        return Block(path, parts, others=8 * hidden, output_unneeded=False, side_by_side=(1, 2))

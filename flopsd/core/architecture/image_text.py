@@ -34,7 +34,7 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     )  # fmt: skip
     bridge = bridge_of("model.multi_modal_projector", projection, others=tower.width)
     # transformers ties them by the outer configuration, although the inner one has the field too.
-    model = with_images(fields, decoder, eyes_of(tower, bridge, merge=max(1, count // tokens)), tied=True)
+    model = with_images(fields, decoder, vision_part(tower, bridge, merge=max(1, count // tokens)), tied=True)
     fields.finish()
     return model
 
@@ -59,7 +59,7 @@ def read_llama4(config: Mapping[str, Any]) -> Model:
         Linear(f"{path}.fc2", out, out, stream=Stream.SOFT),
     )
     projection = Linear("multi_modal_projector.linear_1", last, decoder.embeddings[0].width, stream=Stream.SOFT)
-    eyes = eyes_of(tower, bridge_of("multi_modal_projector", adapter, projection), merge=side**2)
+    eyes = vision_part(tower, bridge_of("multi_modal_projector", adapter, projection), merge=side**2)
     model = with_images(fields, decoder, eyes, tied=False)
     fields.finish()
     return model
@@ -103,7 +103,7 @@ def read_llava(config: Mapping[str, Any]) -> Model:
         Linear(f"{path}.linear_2", width, width, bias, stream=Stream.SOFT),
     )
     model = with_images(
-        fields, decoder, eyes_of(tower, bridge_of(path, mlp)), tied=text.get("tie_word_embeddings") is True
+        fields, decoder, vision_part(tower, bridge_of(path, mlp)), tied=text.get("tie_word_embeddings") is True
     )
     fields.finish(("ignore_index", "image_seq_length", "projector_hidden_act", "vocab_size"))
     return model
@@ -143,7 +143,7 @@ def read_idefics3(family: str, config: Mapping[str, Any]) -> Model:
     merge = fields.number("scale_factor", 2) ** 2
     path = "model.connector.modality_projection"
     projection = Linear(f"{path}.proj", tower.width * merge, decoder.embeddings[0].width, stream=Stream.SOFT)
-    model = with_images(fields, decoder, eyes_of(tower, bridge_of(path, projection), merge=merge), tied=False)
+    model = with_images(fields, decoder, vision_part(tower, bridge_of(path, projection), merge=merge), tied=False)
     fields.finish(("_pad_token_id", "image_seq_len", "use_reentrant_checkpointing", "vocab_size"))
     return model
 
@@ -163,7 +163,7 @@ def bridge_of(path: str, *parts: Part, others: int = 0) -> Block:
     return Block(path, parts, others=others, stream=Stream.SOFT, source=Stream.PATCHES, checkpointed=False)
 
 
-def eyes_of(tower: Tower, bridge: Block, *, merge: int = 1) -> Model:
+def vision_part(tower: Tower, bridge: Block, *, merge: int = 1) -> Model:
     """The part before a decoder: an image tower with its projection."""
     images, blocks = replace(tower.images, merge=merge), (*tower.blocks, bridge)
     return Model("", tower.embeddings, tower.stem, blocks, others=tower.others, images=images)

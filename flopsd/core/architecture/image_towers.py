@@ -94,7 +94,11 @@ def read_tower(fields: Fields, prefix: str = "") -> Tower:
         scales = 2 * width if style.layer_scale else 0
         mlp = (gated_mlp if gated else plain_mlp)(f"{path}.mlp", width, size, True, stream=_PATCHES)
         return Block(
-            path, (attention, mlp), others=4 * width + scales, spare_tail=not style.layer_scale, stream=_PATCHES
+            path,
+            (attention, mlp),
+            others=4 * width + scales,
+            output_unneeded=not style.layer_scale,
+            stream=_PATCHES,
         )
 
     return Tower(

@@ -47,7 +47,9 @@ def read_lfm2(family: str, config: Mapping[str, Any]) -> Model:
             if kind == "attention"
             else _convolution(f"{path}.conv", hidden, kernel, bias)
         )
-        blocks.append(Block(path, (mixer, feed.at(path, index)), others=2 * hidden, spare_tail=not feed.routed(index)))
+        blocks.append(
+            Block(path, (mixer, feed.at(path, index)), others=2 * hidden, output_unneeded=not feed.routed(index))
+        )
     return decoder(fields, "model.embed_tokens", tuple(blocks), tied, _IRRELEVANT)
 
 

@@ -169,11 +169,11 @@ class Block:
     """One layer: activation checkpointing keeps its input and computes the layer again.
 
     `parallel`: all its parts read the block's input. `side_by_side`: parts that read the same as the first of them.
-    `spare_tail`: the backward pass does not need the output of its last product. None: a dropout follows it, whose mask
-    is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, if not its own.
+    `output_unneeded`: the backward pass does not need the output of its last product. None: a dropout follows it, whose
+    mask is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, if not its own.
     `checkpointed`: False for blocks between layers, such as a projection. `unused`: nothing reads its output, so it has
     no backward pass. `joins`: streams that are concatenated in TOKENS, and that its parts also read separately.
-    `kept_alone`: transformers may leave out tokens without logits, since no later layer and no cache needs them.
+    `may_skip_unlabelled`: transformers may leave out tokens without logits: no later layer and no cache needs them.
     """
 
     path: str
@@ -181,13 +181,13 @@ class Block:
     others: int = 0
     parallel: bool = False
     side_by_side: tuple[int, ...] = ()
-    spare_tail: bool | None = True
+    output_unneeded: bool | None = True
     stream: Stream = Stream.TOKENS
     source: Stream | None = None
     checkpointed: bool = True
     unused: bool = False
     joins: tuple[Stream, ...] = ()
-    kept_alone: bool = False
+    may_skip_unlabelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Walk:
         for block in model.blocks:
             before = replace(self.sums)
             self._block(block)
-            if block.kept_alone and level is not Level.HIGH:
+            if block.may_skip_unlabelled and level is not Level.HIGH:
                 self._scale_to_kept_tokens(before)
             is_pooler = block.stream is Stream.IMAGES and block is model.blocks[-1] and not model.heads
             if is_pooler and level is Level.LOW:  # a loss need not read it
@@ -131,7 +131,7 @@ class Walk:
         if graded and block.checkpointed:
             sums.layers += sums.forward - before.forward - self._idle_stream_flop(block)
             sums.layers_attention += sums.attention - before.attention
-            spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
+            spare = self._level is Level.LOW if block.output_unneeded is None else block.output_unneeded
             sums.spare += self._last if spare else 0
 
     def _idle_stream_flop(self, block: Block) -> int:

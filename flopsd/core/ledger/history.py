@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, Recomputation, declared_from, of_starts
+from flopsd.core.declarations import OperatorDeclarations, Recomputation, declared_from, run_declarations
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.segments import Continued
@@ -103,7 +103,7 @@ class History:
     @property
     def declared(self) -> OperatorDeclarations:
         """The settings' declarations for the run."""
-        return of_starts(self.declared_by_starts)
+        return run_declarations(self.declared_by_starts)
 
     @property
     def recomputations_before(self) -> tuple[Recomputation | None, ...]:

@@ -66,7 +66,7 @@ def left_open(history: History) -> Mapping[DeviceUid, Incarnation]:
     return found
 
 
-def refuse_left_out(history: History) -> None:
+def refuse_missing_time(history: History) -> None:
     """Raise JournalDamagedError if the journal leaves out time of a device: before an end, or between a killed daemon
     start and the next one with the device."""
     for uid, start, before, retired, _ in _accounts(history):

@@ -20,7 +20,7 @@ from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.journal_facts import JournalFacts
-from flopsd.core.ledger.open_accounts import refuse_left_out
+from flopsd.core.ledger.open_accounts import refuse_missing_time
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, Evidence
@@ -81,7 +81,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     recorded, history = history, as_of(history, seal.sealed_at)
     view = view_of(history, table, seal.policies)
     refuse_impossible(view)
-    refuse_left_out(recorded)
+    refuse_missing_time(recorded)
     first, last = history.incarnations[0], history.incarnations[-1]
     secrets = secrets_in(history, seal.code_secrets)
     return {

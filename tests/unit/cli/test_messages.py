@@ -91,7 +91,7 @@ def test_verbose_logs_steps_and_where_an_error_was_raised(tmp_path: Path) -> Non
 def test_what_cannot_be_written_whole_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a file system on a network notes only at the close that it is full."""
     in_process("config", "show", code=0)
-    monkeypatch.setattr("flopsd.cli.main.let_go", lambda _: False)
+    monkeypatch.setattr("flopsd.cli.main.last_flush", lambda _: False)
     in_process("config", "show", code=1)
     in_process("config", "check", code=2)
 

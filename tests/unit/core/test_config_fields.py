@@ -42,11 +42,11 @@ CASES: list[tuple[str, Read, dict[str, Any], list[tuple[Any, Any]]]] = [
     ),
     ("flag of the class", lambda f: f.flag("x", True), {"x": False}, [(LEFT_OUT, False), (None, False), (True, True)]),
     (
-        "dropout", lambda f: f.spare_tail("x"), {},
+        "dropout", lambda f: f.output_unneeded("x"), {},
         [(LEFT_OUT, True), (None, True), (0, True), ("0.0", True), (0.1, None), ("0.1", None), (1, None), (1.01, REFUSED),
          (-0.1, REFUSED), ("much", REFUSED), ([1], REFUSED)],
     ),
-    ("dropout or default", lambda f: f.spare_tail("x", 0.1), {}, [(LEFT_OUT, None), (0, True)]),
+    ("dropout or default", lambda f: f.output_unneeded("x", 0.1), {}, [(LEFT_OUT, None), (0, True)]),
     (
         "sequence", lambda f: f.sequence("x"), {},
         [(LEFT_OUT, None), (None, None), ([], []), ((1,), (1,)), ([0] * 2000, [0] * 2000), ([0] * 2001, REFUSED),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.system.streams import let_go, open_missing, say, with_priority
+from flopsd.system.streams import last_flush, open_missing, say, with_priority
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
@@ -65,19 +65,19 @@ def test_say_returns_whether_the_text_was_written() -> None:
 
 
 def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None:
-    assert let_go(None)
+    assert last_flush(None)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         stream.write("words")
-        assert let_go(stream)
+        assert last_flush(stream)
         assert os.read(reader, 9) == b"words"
         os.close(reader)
         stream.write("more")
         descriptors = len(os.listdir("/proc/self/fd"))
-        assert not let_go(stream)  # and closing it raises nothing
+        assert not last_flush(stream)  # and closing it raises nothing
         assert os.fstat(stream.fileno()).st_rdev == os.stat(os.devnull).st_rdev
         assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert not let_go(Full())
+    assert not last_flush(Full())
 
 
 def test_what_a_verb_prints_is_not_cut_where_its_reader_takes_time() -> None:
@@ -89,7 +89,7 @@ def test_what_a_verb_prints_is_not_cut_where_its_reader_takes_time() -> None:
     with os.fdopen(writer, "w") as stream:
         stream.write("words")
         later.start()
-        assert let_go(stream)
+        assert last_flush(stream)
     later.join()
     assert os.read(reader, 9) == b"words"
     os.close(reader)
