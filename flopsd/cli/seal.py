@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, note, settings_of, waiting
 from flopsd.journal.head import Head, KnownJournal
-from flopsd.settings.schema import SETTINGS
+from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.system.clock import NS_PER_S, SystemClock
 
 
@@ -101,6 +104,8 @@ def _seal(arguments: argparse.Namespace) -> int:
             say(sys.stdout, f"sealed a closed segment of the run: {ledger}\n")
         if sealed is not None:
             say(sys.stdout, sealed_text(sealed, copies_made(copies)))
+            if not arguments.rolling and not arguments.at_end:
+                _name_unused(settings, sealed.predicate["method"])
     if closed.not_sealed:
         raise LedgerError("; ".join(closed.not_sealed))
     try:
@@ -111,3 +116,19 @@ def _seal(arguments: argparse.Namespace) -> int:
         say(sys.stderr, f"flopsd: {fault}\n")
         return SEALED_NOT_COPIED
     return OK
+
+
+def _name_unused(settings: Settings, method: Mapping[str, Any]) -> None:
+    """Name the policies and the peak table of the settings by which the run is not judged and rated: it chose its own
+    when it began."""
+    from flopsd.errors import FlopsdError
+    from flopsd.settings.data_files import has_digest, is_packaged, load_policies
+
+    named = {policy["sha256"] for policy in method["policies"]}
+    with suppress(FlopsdError):  # the run does not need them
+        unused = [policy.id for policy in load_policies(settings.policies) if policy.sha256 not in named]
+        if settings.policies and unused:
+            note(f"not judged by {', '.join(unused)}: the policies are those that the run was started with")
+    rated_by = method["peakTableSha256"]
+    if settings.peaks is not None and is_packaged(rated_by) and not has_digest(Path(settings.peaks), rated_by):
+        note(f"{settings.peaks} was not used: the run was metered with flopsd's own peak table")

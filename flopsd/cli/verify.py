@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.signed_statement import SignedStatement
     from flopsd.attestation.verify import Verified
+    from flopsd.settings.data_files import Tables
     from flopsd.system.progress import ProgressLine
 
 
@@ -87,6 +88,19 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 def verify_with(
     arguments: argparse.Namespace, line: ProgressLine, *, in_parts: bool = False
 ) -> Verified | VerifiedMerge:
+    """Verify as `_verified`, and name the given tables and policies that were of no use."""
+    from flopsd.settings.data_files import Tables
+
+    tables = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy)
+    found = _verified(arguments, tables, line, in_parts=in_parts)
+    for path in tables.unused():
+        line.above(remarks(arguments))(f"{path} was not used: it is neither the peak table nor a policy of the ledger")
+    return found
+
+
+def _verified(
+    arguments: argparse.Namespace, tables: Tables, line: ProgressLine, *, in_parts: bool
+) -> Verified | VerifiedMerge:
     """Verify the ledger with the options of `add_verification`. `in_parts`: do not hold the children of a large merged
     ledger as a list, which takes five times the memory of their text. Raises NotVerifiedError, and ConfigError for
     options that do not apply to this kind of ledger."""
@@ -98,7 +112,6 @@ def verify_with(
     from flopsd.attestation.signing.keys import load_public
     from flopsd.attestation.verify import verify_ledger
     from flopsd.core.untrusted import parse_json
-    from flopsd.settings.data_files import Tables
 
     try:
         keys = [load_public(file) for file in arguments.key]
@@ -109,12 +122,12 @@ def verify_with(
     parse = parse_statement if in_parts else parse_json
     opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold, parse=parse)
     if opened.kind in ("job", "lineage"):
-        return _verify_merged(opened, arguments, line)
+        return _verify_merged(opened, arguments, tables, line)
     if arguments.children:
         raise ConfigError(
             [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
         )
-    tables, allow_replay = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy), arguments.allow_replay
+    allow_replay = arguments.allow_replay
     found = verify_ledger(
         opened,
         journal=arguments.journal,
@@ -137,9 +150,10 @@ def verify_with(
     return replace(found, also=tuple(also), not_signed_by=tuple(one for one in found.not_signed_by if one in others))
 
 
-def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace, line: ProgressLine) -> VerifiedMerge:
+def _verify_merged(
+    opened: SignedStatement, arguments: argparse.Namespace, tables: Tables, line: ProgressLine
+) -> VerifiedMerge:
     from flopsd.attestation.merge.verify_merged import verify_merged
-    from flopsd.settings.data_files import Tables
 
     for option in ("journal", "also", "anchors", "aws-certificate", "tsa-certificate"):
         if getattr(arguments, option.replace("-", "_")):  # ignoring it would claim a check that was not made
@@ -152,7 +166,7 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace, line:
         opened,
         children=arguments.children,
         allow_replay=arguments.allow_replay,
-        tables=Tables(peaks_files=arguments.peaks, policy_files=arguments.policy),
+        tables=tables,
         note=line.above(remarks(arguments)),
         progress=line,
     )

@@ -83,6 +83,12 @@ class Tables:
                 return path, data
         return None
 
+    def unused(self, used: Iterable[str] = ()) -> list[Path]:
+        """The given files that nobody asked for by their digest, and whose digest is not among `used`."""
+        asked = {*used, *self._peaks, *self._policies}
+        files = (*self._peaks_files, *self._policy_files)
+        return [path for path in files if not any(has_digest(path, sha256) for sha256 in asked)]
+
     def policies(self, sha256s: Iterable[str], ledger: Path | None = None) -> tuple[Policy, ...]:
         """The policies with these digests, found as in `peaks`. Raises PolicyError, which names all missing ones."""
         wanted, missing = list(sha256s), dict[str, PolicyError]()

@@ -127,6 +127,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             f"cannot write the ledger {request.ledger}: {fault.strerror or fault}",
             hint="give --ledger a writable path with free disk space",
         ) from fault
+    for path in tables.unused([*predicate["method"]["peakTableSha256"], *(policy.sha256 for policy in policies)]):
+        note(f"{path} was not used: no ledger was rated by it")
     for name in sorted(judged_by - {policy.id for policy in policies}):
         note(f"ledgers of it were judged by the policy {name} too, and the sum is not: name it with --policy as well")
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}

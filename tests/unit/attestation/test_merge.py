@@ -47,6 +47,9 @@ def test_a_policy_of_the_ledgers_that_is_not_applied_to_the_sum_is_named(nodes: 
     assert "judged by the policy eu-ai-act too" in "".join(nodes.notes)
     nodes.merge(one, policy_files=["us-ca-sb-53", "eu-ai-act"])
     assert nodes.notes == []
+    (other := nodes.folder / "other.yaml").write_text("#")
+    nodes.merge(one, policy_files=["us-ca-sb-53", "eu-ai-act"], peaks_files=[str(other)])
+    assert nodes.notes == [f"{other} was not used: no ledger was rated by it"]
 
 
 def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:

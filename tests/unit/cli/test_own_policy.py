@@ -67,6 +67,9 @@ def test_a_run_that_is_sealed_and_verified_by_it(tmp_path: Path) -> None:
         assert "our-regime: Above the threshold that applies (other conditions are not decided here)" in said
         assert "eu-ai-act: Indeterminate" in said or "eu-ai-act: Far below" in said
         assert OPEN_CONDITION in said
+    (other := tmp_path / "other.yaml").write_text(beside.read_text() + "#")
+    unused = in_process("verify", *arguments, "--policy", str(other), code=0).stderr
+    assert unused == f"flopsd: {other} was not used: it is neither the peak table nor a policy of the ledger\n"
     refused = in_process("verify", *arguments[:3], code=3)
     assert f"judged by a policy that is not flopsd's own: {beside}" in flat(refused.stdout)
     assert f"accept it by hand with --policy {beside}" in flat(refused.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
+from flopsd.settings.data_files import config_dir
 from tests.support.process import Done, in_process
 from tests.support.runs import H100, Run
 
@@ -58,6 +59,19 @@ def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
     lock.unlink()
     lock.symlink_to("nowhere")
     in_process("seal", "--state-dir", str(run.state.path), env={}, code=1, says="give --state-dir the copy")
+
+
+def test_what_the_run_does_not_go_by_is_named(run: Run) -> None:
+    run.finish()
+    given = ("--policy", "us-ca-sb-53", "--peaks", str(config_dir() / "peaks.yaml"))
+    said = seal(run, *given).stderr
+    assert "not judged by us-ca-sb-53: the policies are those that the run was started with" in said
+    assert "peaks.yaml was not used" not in said, "it is the one"
+    (other := run.state.path.with_name("other.yaml")).write_text("#")
+    assert (
+        f"{other} was not used: the run was metered with flopsd's own peak table"
+        in seal(run, "--peaks", str(other)).stderr
+    )
 
 
 @pytest.fixture
