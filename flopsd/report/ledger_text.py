@@ -28,6 +28,7 @@ from flopsd.report.verification_text import (
     recomputed,
     signed_by,
     stopped_text,
+    stops_text,
     unsealed_text,
 )
 from flopsd.settings.words import say, say_all
@@ -73,7 +74,8 @@ def merged_text(merged: Merged) -> str:
     """The merged ledger, its sums, what is missing, and the command that verifies it."""
     replay = merged.predicate["replay"] is not None
     command = verify_command(merged.ledger, merged.public_key, merged.companions, replay=replay)
-    head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate)]
+    stopped = stops_text(merged.stops)
+    head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate, stopped)]
     key = _indented([("public key", str(merged.public_key))])
     unknown = merged.predicate["completeness"]["complete"] is None and merged.predicate["lineage"] is None
     more = ["if you know how many nodes the job had, merge again with --nodes N"] if unknown else []
@@ -121,7 +123,7 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
             *wrapped(children_text(verified)),
             *([] if verified.children is None else _children(verified.children)),
             *_clock(predicate, now_ns),
-            *_job(predicate),
+            *_job(predicate, _stopped(predicate)),
             *_claim(predicate),
         ]
     )
@@ -204,7 +206,7 @@ def _attached(found: Sequence[EvidenceResult]) -> list[str]:
     return lines
 
 
-def _job(predicate: Mapping[str, Any]) -> list[str]:
+def _job(predicate: Mapping[str, Any], stopped: str) -> list[str]:
     replay, completeness = predicate["replay"], predicate["completeness"]
     word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[completeness["complete"]]
     recordings = "" if replay is None else counted(int(replay["children"]), "ledger")
@@ -214,6 +216,7 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
         *wrapped(_subject(predicate)),
         *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}{_declared_nodes(predicate)}"),
         *_indented([("missing", words) for words in _some(holes)]),
+        *(wrapped(f"STOPPED: {stopped}.") if stopped else []),
         "executed FLOP:",
         *_indented([*executed_rows(predicate), *meaning_rows(predicate)]),
     ]

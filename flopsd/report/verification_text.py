@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from flopsd.core.ledger.merged_entry import stop_of
 from flopsd.core.rounding import format_duration
-from flopsd.report.ledger_json import LedgerObject
+from flopsd.errors import LedgerError
+from flopsd.report.ledger_json import HINT, LedgerObject
 from flopsd.report.terminal import counted, one_line
 from flopsd.system.clock import NS_PER_S
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
 
+_IN_NO_FIGURE = "what the devices did then is in no figure here"
+_MOST_NODES = 3  # that are named
 _STOPS = ("sigterm", "sigint", "sighup", "duration")  # ends of the daemon that are not the job's end
 
 
@@ -44,6 +49,8 @@ def unsealed_text(records: int) -> str:
 
 def stopped_text(predicate: LedgerObject) -> str:
     """A warning if the daemon was stopped before the end of its job and started again; else empty."""
+    if (children := predicate.mapping.get("children")) is not None:
+        return stops_text(stops_of(children))
     stops_ns = [
         after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
         for before, after in pairwise(predicate.objects("incarnations"))
@@ -51,9 +58,34 @@ def stopped_text(predicate: LedgerObject) -> str:
     ]
     if not any(stops_ns):
         return ""
+    return f"the daemon was stopped for {_length(stops_ns)} between its starts: {_IN_NO_FIGURE}"
+
+
+def _length(stops_ns: Sequence[int]) -> str:
+    """The sum of stops in words; one is negative if the wall clock was set back meanwhile."""
     is_known = min(stops_ns) >= 0  # if not, the wall clock was set back
-    stopped = format_duration(Fraction(sum(stops_ns), NS_PER_S)) if is_known else "a time that is not known"
-    return f"the daemon was stopped for {stopped} between its starts: what the devices did then is in no figure here"
+    return format_duration(Fraction(sum(stops_ns), NS_PER_S)) if is_known else "a time that is not known"
+
+
+def stops_text(stops: Sequence[tuple[str, int | None]]) -> str:
+    """The same of a merged ledger, by the stops of its children."""
+    if not stops:
+        return ""
+    times_ns = [-1 if ns is None else ns for _, ns in stops]
+    nodes = list(dict.fromkeys(one_line(node) for node, _ in stops))
+    more = len(nodes) - _MOST_NODES
+    names = ", ".join(nodes[:_MOST_NODES]) + (f" and {more} more" if more > 0 else "")
+    return f"no daemon ran for {_length(times_ns)} between its starts on {names}: {_IN_NO_FIGURE}"
+
+
+def stops_of(children: Iterable[Mapping[str, Any]]) -> list[tuple[str, int | None]]:
+    """Of each child of a merged ledger whose daemon was stopped. Raises LedgerError for what is no child."""
+    try:
+        return [stop for child in children if (stop := stop_of(child)) is not None]
+    except (LookupError, TypeError, ValueError) as fault:
+        raise LedgerError(
+            f"predicate.children has malformed times: {one_line(repr(fault)[:200])}", hint=HINT
+        ) from fault
 
 
 def lone_node_text(rank: int | None, job_nodes: int) -> str:

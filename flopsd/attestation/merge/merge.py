@@ -27,6 +27,7 @@ from flopsd.core import notes
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
+from flopsd.core.ledger.merged_entry import stop_of
 from flopsd.core.ledger.merged_statement import JOB, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError
@@ -77,6 +78,7 @@ class Merged:
     predicate: Mapping[str, Any]
     foreign: tuple[ForeignFile, ...] = ()
     companions: Sequence[Path] = ()  # files that a verifier needs too
+    stops: Sequence[tuple[str, int | None]] = ()  # see `stop_of`
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
@@ -105,7 +107,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             merging = Merging(
                 MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, __version__, sealed_at, policies)
             )
-            _add_up(merging, spool, temporary / "nodes")
+            stops = _add_up(merging, spool, temporary / "nodes")
             completeness = merging.completeness()
             _refuse_incomplete(completeness, request)
             children = JsonLines(lambda: (entry for entry, _ in spool.entries()))
@@ -133,7 +135,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
         note(f"ledgers of it were judged by the policy {name} too, and the sum is not: name it with --policy as well")
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
     foreign, beside = foreign_files(short, tables), [companion_beside(request.ledger, file) for file in companions]
-    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside)
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside, stops)
 
 
 def _read_children(
@@ -199,14 +201,18 @@ def _node_list(nodes: Sequence[str]) -> str:
     return f"{len(nodes)} nodes ({', '.join(nodes[:3])}{', …' if len(nodes) > 3 else ''})" if nodes else "none"
 
 
-def _add_up(merging: Merging, spool: Spool, nodes: Path) -> None:
+def _add_up(merging: Merging, spool: Spool, nodes: Path) -> list[tuple[str, int | None]]:
+    stops = []
     with nodes.open("w", encoding="ascii") as file:
         for line, label in spool.entries():
-            finished = merging.add(json.loads(line), label)
+            finished = merging.add(entry := json.loads(line), label)
+            if (stop := stop_of(entry)) is not None:
+                stops.append(stop)
             if finished is not None:
                 file.write(json.dumps(finished) + "\n")
         if (last := merging.last_node()) is not None:
             file.write(json.dumps(last) + "\n")
+    return stops
 
 
 def _lines(path: Path) -> Iterator[str]:

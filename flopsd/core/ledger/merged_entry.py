@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from flopsd.core.ledger.history import History, Incarnation
@@ -121,6 +122,27 @@ def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:
     """A period on the wall clock, in ns since the Unix epoch."""
     begin, end, offset = (whole_number(period[name], signed=True) for name in ("beginNs", "endNs", "wallOffsetNs"))
     return begin + offset, end + offset
+
+
+def stop_of(entry: Mapping[str, Any]) -> tuple[str, int | None] | None:
+    """The node of an entry and how long no daemon ran there between its starts, in time that no device's account has;
+    None: there is no such time. After a kill the next start accounts for it, or none does in the end, and then there
+    is no upper bound. The time is None where the wall clock was set back meanwhile. Raises KeyError, TypeError or
+    ValueError for what is not an entry."""
+    reach: dict[int, int] = {}  # from when each start counts its devices
+    for times in entry["deviceTimes"]:
+        begin_ns = whole_number(times["beginNs"], signed=True)
+        reach[times["incarnation"]] = min(begin_ns, reach.get(times["incarnation"], begin_ns))
+    passed = []
+    for before, after in pairwise(entry["periods"]):
+        ended_ns, begin_ns = (whole_number(text, signed=True) for text in (before["endNs"], after["beginNs"]))
+        if reach.get(after["incarnation"], begin_ns - 1) < begin_ns:
+            continue
+        is_same = before["bootId"] == after["bootId"]
+        passed.append(begin_ns - ended_ns if is_same else wall_span(after)[0] - wall_span(before)[1])
+    if not any(passed):
+        return None
+    return str(entry["node"] or entry["name"]), sum(passed) if min(passed) >= 0 else None
 
 
 def sort_key(entry: Mapping[str, Any]) -> tuple[str, int, str, str]:

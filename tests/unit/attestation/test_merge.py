@@ -26,9 +26,11 @@ from flopsd.report.ledger_text import merged_text
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say, say_all
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
+from tests.support.process import in_process
 from tests.support.runs import Run, finished
 
 THREE = ("algo-1", "algo-2", "algo-3")
@@ -37,6 +39,34 @@ THREE = ("algo-1", "algo-2", "algo-3")
 def predicate(ledger: Path) -> dict[str, Any]:
     found: dict[str, Any] = payload_of(ledger)["predicate"]
     return found
+
+
+def test_a_job_whose_daemons_were_stopped_meanwhile_says_so(nodes: Nodes) -> None:
+    def node(rank: int, end: Callable[[Run], object], step_s: int = 0) -> Path:
+        context = sagemaker(rank, THREE)
+        run = Run(nodes.folder / context.node, devices=gpus(context.node), context=context, run_id="train-7")
+        run.meter(3)
+        end(run)
+        run.clock.advance(7 * NS_PER_S)
+        run.clock.step_wall(step_s * NS_PER_S)
+        run.start()
+        run.meter(2)
+        assert run.writer.rotate()
+        run.meter(3)
+        run.finish()
+        segments = [*run.state.segments.iterdir(), run.state.journal]
+        for number, journal in enumerate(segments):
+            seal_journal(journal, nodes.key, nodes.folder / "ledgers" / f"{rank}-{number}.json", run.clock)
+        return nodes.folder / "ledgers"
+
+    node(0, Run.kill), node(1, Run.finish, step_s=-90), node(2, Run.finish)
+    merged = nodes.merge(nodes.folder / "ledgers")
+    words = "STOPPED: no daemon ran for 14 s between its starts on algo-2, algo-3: what the devices did then is in no"
+    assert merged.completeness.complete
+    assert words in " ".join(merged_text(merged).split())
+    given = (str(merged.ledger), "--key", str(merged.public_key))
+    assert words in " ".join(in_process("verify", *given, code=0).stdout.split())
+    assert words.partition(" ")[2] in " ".join(in_process("report", *given, code=0).stdout.split())
 
 
 def test_a_policy_of_the_ledgers_that_is_not_applied_to_the_sum_is_named(nodes: Nodes) -> None:
