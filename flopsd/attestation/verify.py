@@ -35,6 +35,7 @@ from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import line_ends_at
 from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import sealed_part
+from flopsd.journal.segments import begins_otherwise
 from flopsd.settings.data_files import Tables
 from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
@@ -110,7 +111,10 @@ def verify_ledger(
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
-        raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code, path=fault.path) from fault
+        other = (
+            f"{journal} is not a journal: name NAME.journal.jsonl with --journal" if begins_otherwise(journal) else ""
+        )
+        raise NotVerifiedError(str(fault), hint=fault.hint or other, code=fault.code, path=fault.path) from fault
     except MALFORMED as fault:
         raise NotVerifiedError(
             f"the journal contains records that no daemon writes: {fault!r:.200}", code="record_malformed"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flopsd.errors import LedgerError
-from flopsd.journal.segments import first_record
+from flopsd.journal.segments import begins_otherwise, first_record
 from flopsd.settings.locations import S3Location, is_remote, named, of_segment, parse_location
 from flopsd.settings.platform import default_state_dir
 from flopsd.settings.schema import Settings
@@ -40,6 +40,11 @@ def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tupl
     rotation closed the journal, in this run or an earlier one. Raises LedgerError for an empty journal and, unless
     `closed`, for one of another run than --run-id."""
     first = first_record(journal)
+    if first is None and begins_otherwise(journal):
+        raise LedgerError(
+            f"{journal} is not a journal: it begins otherwise",
+            hint="name journal.jsonl of a state folder, or the NAME.journal.jsonl beside a ledger",
+        )
     if first is None:
         raise LedgerError(
             f"{journal} holds no complete record: there is nothing to seal",

@@ -20,8 +20,10 @@ from flopsd.journal.reading import read_live
 from flopsd.journal.state_dir import StateDir, names_in
 from flopsd.system.atomic_files import sync_path
 from flopsd.system.file_presence import exists
+from flopsd.system.regular_files import open_regular
 
 ENDING = ".journal.jsonl"
+_BEGIN = b'{"h":"'
 
 
 def closed_name(segment: SegmentFacts) -> str:
@@ -76,6 +78,16 @@ def _continued_by(journal: Path) -> Continued | None:
 def first_record(journal: Path) -> Record | None:
     """Return the first record; None if there is none. Raises JournalError for a file that cannot be read."""
     return next((line.record() for line in read_live(journal)), None)
+
+
+def begins_otherwise(path: Path) -> bool:
+    """Whether a file that can be read begins as no journal does."""
+    try:
+        with open_regular(path) as file:
+            begin = file.read(len(_BEGIN))
+    except OSError:
+        return False
+    return not _BEGIN.startswith(begin)
 
 
 def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:

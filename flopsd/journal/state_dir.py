@@ -185,9 +185,9 @@ def names_in(folder: Path, what: str) -> list[str]:
     """Return the names in a folder of the state; none without the folder. Raises JournalError if it is unreadable."""
     try:
         return os.listdir(folder)
-    except FileNotFoundError:
-        return []
     except OSError as fault:
+        if isinstance(fault, (FileNotFoundError, NotADirectoryError)) and not os.path.lexists(folder):
+            return []
         raise JournalError(
             f"cannot list {what} {folder}: {fault.strerror}",
             hint="check that disk or file server, and try again: nothing was changed",

@@ -74,6 +74,16 @@ def test_what_the_run_does_not_go_by_is_named(run: Run) -> None:
     )
 
 
+def test_a_file_of_another_kind_is_named(run: Run) -> None:
+    run.finish()
+    ledger = run.state.path.with_name("out") / "run-0003.json"
+    seal(run)
+    in_process("seal", "--journal", str(ledger), env={}, code=1, says=f"{ledger} is not a journal: it begins otherwise")
+    in_process("seal", "--state-dir", str(ledger), env={}, code=1, says=f"there is no journal in {ledger}")
+    given = (str(ledger), "--key", str(ledger.with_suffix(".pub")), "--journal", str(ledger))
+    in_process("verify", *given, env={}, code=3, says=f"hint: {ledger} is not a journal: name NAME.journal.jsonl with")
+
+
 @pytest.fixture
 def as_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     nice = []
