@@ -88,10 +88,10 @@ class ChildProcess:
             self.stop()
             return Ended(None, "", f"{self._what} {why} and was killed")
         self._process = None
-        lines = (line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in _rest(process.stderr))
+        lines = (line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in _remaining_lines(process.stderr))
         err = "; ".join(line for line in lines if line)
         failed = f"{self._what} ended with {code}" if code else ""
-        return Ended(code, "\n".join(_rest(process.stdout)), err or failed, err)
+        return Ended(code, "\n".join(_remaining_lines(process.stdout)), err or failed, err)
 
     def stop(self) -> None:
         """Kill the process, if there is one."""
@@ -129,7 +129,7 @@ def moved_bytes(pid: int) -> int:
         return 0
 
 
-def _rest(pipe: IO[bytes] | None) -> list[str]:
+def _remaining_lines(pipe: IO[bytes] | None) -> list[str]:
     """Return the lines in the pipe of a process that ended, without waiting for more."""
     if pipe is None:
         return []

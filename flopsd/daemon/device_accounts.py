@@ -189,7 +189,7 @@ class DeviceAccounts:
         )
         for device in message.devices:
             if device.uid in self._retired | self._stand_ins:
-                self._return(device)
+                self._unretire(device)
         if self._stand_ins and message.devices:
             unresolved = sources.unresolved(at_end=True)
             came = {uid for uid in self._stand_ins if self._tracked[uid].entry.device.vendor not in unresolved}
@@ -199,7 +199,7 @@ class DeviceAccounts:
                 self._identify(uid, message.devices[0])
         for device in message.devices:
             self._identify(device.uid, device)
-            self._bound(device)
+            self._drop_outgrown_ceiling(device)
             if device.uid in self._tracked or sources.arbiter.is_in_slices(device.uid):
                 continue
             if device.uid in since_ns:
@@ -240,7 +240,7 @@ class DeviceAccounts:
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 
-    def _return(self, device: Device) -> None:
+    def _unretire(self, device: Device) -> None:
         """Account for a device that a source lists although it was taken for one of a machine that is gone."""
         self._retired.discard(device.uid)
         tracked = self._tracked.get(device.uid)  # None: its account is in an earlier segment, and a new one begins
@@ -255,7 +255,7 @@ class DeviceAccounts:
             now_ns = self._clock.boottime_ns()
             self._append(evidence_record(self._incarnation, tracked.number, now_ns, tracked.entry, identified=True))
 
-    def _bound(self, listed: Device) -> None:
+    def _drop_outgrown_ceiling(self, listed: Device) -> None:
         """Remove the ceiling of a device that is now listed as larger than in the journal: a MIG slice made anew can
         have the same UUID, and a second source can report a higher clock than the first did."""
         tracked = self._tracked.get(listed.uid)

@@ -71,7 +71,7 @@ class LateDeliveries:
         if ended.code != 0 and not self._pending:
             log.error("%s; that is not tried again by itself", ended.err)
         elif ended.code != 0:
-            self._again(ended.err)
+            self._retry_later(ended.err)
         elif self._pending:  # it had no time for all of them: the next child continues
             self._due_ns = self._clock.boottime_ns() + round(FIRST_BACKOFF_SECONDS * NS_PER_S)
         else:
@@ -83,7 +83,7 @@ class LateDeliveries:
         self._fault, self._backoff_seconds = "", FIRST_BACKOFF_SECONDS
         self._on_all()
 
-    def _again(self, why: str) -> None:
+    def _retry_later(self, why: str) -> None:
         self._due_ns = self._clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)
         if not self._fault:
             log.error(

@@ -97,7 +97,7 @@ class Launcher:
         pass_terminal(job.pid, os.getpgrp())
         code = status if status >= 0 else 128 - status
         self._finish(code)
-        self._name_processes_left()
+        self._log_processes_left()
         return code
 
     def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
@@ -264,7 +264,7 @@ class Launcher:
             why = "see above" if ended > 0 else f"the sealing process ended with {how_ended(ended)}"
             self.log(f"NOT SEALED: {why}; {kept}")
 
-    def _name_processes_left(self) -> None:
+    def _log_processes_left(self) -> None:
         """Log which processes of the job still run. Called after the seal: helpers that end with the job are gone."""
         self._children.reap()
         left = own_children() - self._children.running

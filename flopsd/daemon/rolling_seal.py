@@ -137,14 +137,14 @@ class RollingSeals:
             "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
             "--key and the disk of --ledger"
         )
-        self._again_soon(text, why)
+        self._retry_soon(text, why)
 
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1
         self._shown = why[max(0, why.find("NOT COPIED")) :]  # without other messages of the seal
-        self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
+        self._retry_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
 
-    def _again_soon(self, text: str, why: str) -> None:
+    def _retry_soon(self, text: str, why: str) -> None:
         self._fresh = self._fresh or self._closed_only
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
         self._due_ns = min(self._due_ns, retry_ns)

@@ -87,9 +87,9 @@ def seal(
         refused_pin=None if is_alone else RefusedPin(folder.refused_pin, refused_pin),
         is_final=None
         if is_rolling
-        else lambda ended: ended or is_alone or is_countersigned(ledger) or _says(deliveries.is_noted, ledger),
-        any_key=closed and _says(deliveries.is_noted, ledger),
-        keep=None if is_alone else lambda: _says(deliveries.is_undelivered, ledger),
+        else lambda ended: ended or is_alone or is_countersigned(ledger) or _ask_note(deliveries.is_noted, ledger),
+        any_key=closed and _ask_note(deliveries.is_noted, ledger),
+        keep=None if is_alone else lambda: _ask_note(deliveries.is_undelivered, ledger),
     )
     if sealed.is_new and not is_alone:
         try:
@@ -99,7 +99,7 @@ def seal(
     return replace(sealed, segment=segment)
 
 
-def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
+def _ask_note(ask: Callable[[Path], bool], ledger: Path) -> bool:
     """Return what the note of deliveries says of a ledger; False if it cannot be read, which copying reports."""
     try:
         return ask(ledger)

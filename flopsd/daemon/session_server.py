@@ -198,7 +198,7 @@ class SessionServer:
         uid = peer.talk.uid
         if uid not in self._allowed:
             self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
-        elif len(self._peers) >= MAX_SESSIONS and not self._has_dropped_a_silent_one(now_ns):
+        elif len(self._peers) >= MAX_SESSIONS and not self._drop_a_silent_one(now_ns):
             self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
             if self._is_kept_out(peer.talk.pid, now_ns):
                 self._post(NotServed())
@@ -206,7 +206,7 @@ class SessionServer:
             self._peers[connection] = peer
             self._selector.register(connection, selectors.EVENT_READ)
 
-    def _has_dropped_a_silent_one(self, now_ns: int) -> bool:
+    def _drop_a_silent_one(self, now_ns: int) -> bool:
         """Close the connection that has been without a hello for longest, if one is overdue; return whether it was."""
         said_by_ns = now_ns + HELLO_SECONDS * NS_PER_S - SILENT_NS
         for peer in self._peers.values():

@@ -100,7 +100,7 @@ class SourceTracker:
             up=False,
             absent=message.absent,
             reason=message.fault,
-            errors=state.errors if message.absent else _more(state.errors, [message.reason]),
+            errors=state.errors if message.absent else _with_errors(state.errors, [message.reason]),
             read_seconds=message.read_seconds,
         )
         if message.absent and not self._logged_no_device and all(other.absent for other in self.states.values()):
@@ -125,7 +125,7 @@ class SourceTracker:
             up=True,
             absent=False,
             reason="",
-            errors=_more(state.errors, [reason for reason in refused if reason is not GapReason.STARTING]),
+            errors=_with_errors(state.errors, [reason for reason in refused if reason is not GapReason.STARTING]),
             read_seconds=message.read_seconds,
             child=sweep.child or state.child,
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
@@ -224,7 +224,7 @@ def _time(ns: int) -> str:
     return format_duration(Fraction(ns, NS_PER_S))
 
 
-def _more(errors: Mapping[str, int], reasons: Sequence[GapReason]) -> dict[str, int]:
+def _with_errors(errors: Mapping[str, int], reasons: Sequence[GapReason]) -> dict[str, int]:
     found = dict(errors)
     for reason in reasons:
         found[reason.value] = found.get(reason.value, 0) + 1

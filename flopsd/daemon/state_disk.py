@@ -86,7 +86,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
         left = free - _to_be_copied(settings, folder, now.journal_bytes or 0, copies)
         days = max(0, left) // (day * copies)
         with_copies = "" if copies == 1 else f", {copies} times that with the copies beside the ledger"
-        text = f"{what}{with_copies}: full {_in(days)}"
+        text = f"{what}{with_copies}: full {_in_about(days)}"
         if days < ENOUGH_DAYS:
             text += "; --rotate-every and --keep-segments bound it"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
@@ -95,7 +95,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     kept = settings.keep_segments
     if kept is None:
         days = max(0, free - copies * segment) // day
-        text = f"{what}, of which all stays without --keep-segments: full {_in(days)}"
+        text = f"{what}, of which all stays without --keep-segments: full {_in_about(days)}"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
     bound = segment * (copies + (kept if copies > 1 else 0))
     text = f"{what}, at most {_mb(bound)} at a time while every destination takes its segments"
@@ -132,7 +132,7 @@ def _device(path: Path) -> int | None:
     return None
 
 
-def _in(days: int) -> str:
+def _in_about(days: int) -> str:
     return f"in about {days} days" if days < MOST_DAYS else f"in more than {MOST_DAYS} days"
 
 

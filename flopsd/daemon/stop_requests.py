@@ -90,7 +90,7 @@ class StopRequests:
                     self.code_secrets.append(bytes.fromhex(line.removeprefix("secret ")))
                 elif line.startswith("job "):
                     self._job = int(line.removeprefix("job "))
-                    self._job_fd, self._job_began = _process(self._job), _began(self._job)
+                    self._job_fd, self._job_began = _pidfd(self._job), _start_ticks(self._job)
                 else:
                     self.is_near = True
         self._is_alone = True
@@ -113,13 +113,13 @@ class StopRequests:
         that."""
         if self._job_fd < 0:
             threading.Event().wait(seconds)
-            return self._job_began is None or _began(self._job) != self._job_began
+            return self._job_began is None or _start_ticks(self._job) != self._job_began
         ends = select.poll()
         ends.register(self._job_fd, select.POLLIN)
         return bool(ends.poll(round(seconds * 1000)))
 
 
-def _began(pid: int) -> bytes | None:
+def _start_ticks(pid: int) -> bytes | None:
     """Return when a process began, in the kernel's ticks since boot; None: there is none, or it is a zombie."""
     try:
         fields = stat_fields(Path("/proc", str(pid), "stat").read_bytes())
@@ -128,7 +128,7 @@ def _began(pid: int) -> bytes | None:
         return None
 
 
-def _process(pid: int) -> int:
+def _pidfd(pid: int) -> int:
     """Return a pidfd, which can be read once the process has ended; -1: no such process, or no pidfds here."""
     try:
         return os.pidfd_open(pid)

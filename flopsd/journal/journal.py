@@ -48,7 +48,7 @@ class Journal:
         self._codes: CodeKey | None = None
         self._hashing = sha256
         self._is_taken = False  # another daemon holds the folder
-        self._forget()
+        self._reset()
 
     def authenticate(self, key: CodeKey | None) -> None:
         """Give every record from now on a code. A record from the pending file that is still owed gets none."""
@@ -139,7 +139,7 @@ class Journal:
         """From now on write the journal of the next segment, which `take_over` makes the journal."""
         self._let_go()
         self._path = self.state.next_journal
-        self._forget()
+        self._reset()
 
     def take_over(self, closed_as: str | None) -> None:
         """Make the next segment's journal the journal. Move the one that ended to the folder of closed segments under
@@ -171,12 +171,12 @@ class Journal:
         the new name."""
         path = self.state.rename_aside(self._path, name)
         self._let_go()
-        self._forget()
+        self._reset()
         self._open()
         self._pending.empty(self._head)
         return path.name
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Reset the state to that of an empty file."""
         self._head, self.size_bytes, self.records, self._owed = GENESIS, 0, 0, None
         self._digest = self._hashing(b"")  # over all that was written, since the chain does not cover the codes
@@ -250,7 +250,7 @@ class Journal:
             if not self.is_next:  # the next segment's is synced when it takes over
                 os.fsync(self._fd)
         except OSError as fault:
-            self._take_back()
+            self._undo_write()
             raise JournalError(
                 f"cannot write the journal {self._path}: {fault.strerror}",
                 hint="metering goes on in memory and the write is tried again; free space on that disk",
@@ -292,7 +292,7 @@ class Journal:
         if new:
             sync_path(self.state.path)
 
-    def _take_back(self) -> None:
+    def _undo_write(self) -> None:
         """Cut the file and close it: after a failed write or sync the page cache may hold anything."""
         try:
             os.ftruncate(self._fd, self.size_bytes)

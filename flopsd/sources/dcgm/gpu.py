@@ -101,7 +101,7 @@ class FollowedGpu:
         self._counters = f"{COUNTERS_NAME} of driver {driver}" if driver else COUNTERS_NAME
         self.limits, self._hopper = limits_of(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
-        self._tell(expect(page, self.limits, None, clock_known, self._hopper))
+        self._set_evidence(expect(page, self.limits, None, clock_known, self._hopper))
 
     def follow(self, page: GpuPage, now_ns: int, origin: str | None) -> list[Reading]:
         """Return the readings that became known by `now_ns`, when `page` showed the GPU. `origin`: of earlier totals. A
@@ -128,8 +128,8 @@ class FollowedGpu:
         reason = self._unread
         if reason is None and now_ns - self._changed_ns > 2 * self._interval_ns + 1_000_000_000:
             reason = GapReason.STALE
-            self._tell(_STALE)
-        return [] if reason is None else self._until(now_ns, Gap(reason))
+            self._set_evidence(_STALE)
+        return [] if reason is None else self._reading_until(now_ns, Gap(reason))
 
     def is_of_other_driver(self, page: GpuPage) -> bool:
         """Whether the driver was replaced since this GPU was first seen: its clocks and counters may differ."""
@@ -166,7 +166,7 @@ class FollowedGpu:
         if self._unread is not None or best.evidence is not Evidence.ACTIVITY:
             return self._judge(before, collection)
         uncovered_ns, behind_ns = self._coverage.uncovered_ns(end_ns - self._since_ns, collection.lag_ns)
-        late = self._until(self._since_ns + uncovered_ns, Gap(GapReason.STALE))
+        late = self._reading_until(self._since_ns + uncovered_ns, Gap(GapReason.STALE))
         if late:
             self._coverage.interrupt(behind_ns)
         return late + self._judge(before, collection)
@@ -177,32 +177,32 @@ class FollowedGpu:
         counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
         if limits is None or page.slices:
             refused = expect(page, limits, None, False, self._hopper)
-            self._tell(refused)
-            return self._until(end_ns, Gap(refused.gap or GapReason.UNKNOWN_DEVICE), counters)
+            self._set_evidence(refused)
+            return self._reading_until(end_ns, Gap(refused.gap or GapReason.UNKNOWN_DEVICE), counters)
         known = None if self._more_clocks is None else self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
         seen = self._exported_cycles(begin_ns, end_ns)
         most_mhz = limits.sm_clock_max_mhz
         cycles = known or (None if seen is None else seen.up_to(most_mhz, end_ns - begin_ns))
         expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
-        self._tell(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
+        self._set_evidence(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
         earlier = before.page if before is not None and before.at_ns == begin_ns else None  # no gap is between them
         if self._calibration is not None:
             if earlier is not None:
                 self._compare_with_clock(self._calibration, earlier, page, known or seen, end_ns - begin_ns, limits)
             if self._refused:
-                self._tell(
+                self._set_evidence(
                     Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
                 )
-                return self._until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
+                return self._reading_until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
             if has_counters(page):
                 return self._grown(before, page, end_ns, expected.gap, counters, self._calibration)
         if gap := unread or expected.gap:
-            return self._until(end_ns, Gap(gap), counters)
+            return self._reading_until(end_ns, Gap(gap), counters)
         if expected.evidence is not Evidence.ACTIVITY or cycles is None:
             percent = page.utilization_percent()
             assert percent is not None
-            return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
+            return self._reading_until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         if earlier is not None and not self._refused:
             self._prove_counters(earlier, page, known or seen or cycles, end_ns - begin_ns, limits)
         if self._clock_doubted:
@@ -211,18 +211,18 @@ class FollowedGpu:
         running = None if proven is None else totals(page, proven)
         work = active(page, cycles, limits.sm_count)
         if self._is_stuck(collection):
-            self._tell(_STUCK)
-            return self._until(end_ns, Gap(GapReason.STALE), counters, running)
+            self._set_evidence(_STUCK)
+            return self._reading_until(end_ns, Gap(GapReason.STALE), counters, running)
         shifted = self._coverage.shifted(ratios(page), collection.lag_ns, limits)
         is_unseen = before is not None and end_ns - before.at_ns <= min(collection.lag_ns, self._interval_ns // 2)
         if is_unseen:
-            self._tell(_UNSEEN)
+            self._set_evidence(_UNSEEN)
         if is_unseen or max(shifted.values(), default=0) > max_sm_cycles(limits, end_ns - begin_ns):
-            return self._until(end_ns, Gap(GapReason.STALE), counters, running)
+            return self._reading_until(end_ns, Gap(GapReason.STALE), counters, running)
         doubt = added(work.uncertainty_sm_cycles, shifted)
         if before is not None and not _shows_each_collection(before.page, page):
             doubt = added(doubt, _alike_before(before.page, page, end_ns - begin_ns, limits))
-        return self._until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
+        return self._reading_until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
 
     def _is_stuck(self, collection: _Collection) -> bool:
         """Whether the ratios are the same as more than two intervals ago, to the last digit, although utilisation
@@ -246,9 +246,9 @@ class FollowedGpu:
         elapsed = page.values[Field.CYCLES_ELAPSED]
         if gap is None and before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed:
             gap = GapReason.COUNTER_STALLED
-            self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
+            self._set_evidence(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
         work = Growth(unread_counters(page)) if gap is None else Gap(gap)
-        return self._until(end_ns, work, counters, totals(page, calibration))
+        return self._reading_until(end_ns, work, counters, totals(page, calibration))
 
     def _prove_counters(
         self, earlier: GpuPage, later: GpuPage, cycles: Cycles, duration_ns: int, limits: Limits
@@ -287,7 +287,7 @@ class FollowedGpu:
         self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
         return _integral(self._clocks, begin_ns, end_ns)
 
-    def _until(
+    def _reading_until(
         self,
         end_ns: int,
         work: Active | Growth | Busy | Gap,
@@ -303,7 +303,7 @@ class FollowedGpu:
             self._coverage.interrupt()
         return [Reading(self.device.uid, begin_ns, end_ns, work, counters or {}, running)]
 
-    def _tell(self, expected: Expected) -> None:
+    def _set_evidence(self, expected: Expected) -> None:
         self.device = replace(
             self.device, evidence=expected.evidence, evidence_reason=expected.reason, evidence_fix=expected.fix
         )

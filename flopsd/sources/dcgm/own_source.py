@@ -131,7 +131,7 @@ class OwnDcgmSource:
 
     def _read_page(self, now_ns: int) -> Sweep:
         if not self._exporter.is_serving and now_ns - self._answered_ns < SILENT_START_NS:
-            return self._nothing()  # a request would only wait, and delay the end of a run
+            return self._empty_sweep()  # a request would only wait, and delay the end of a run
         try:
             if self._reader is None:
                 self._reader = self._open(f"http://{self._exporter.address}/metrics")
@@ -139,13 +139,13 @@ class OwnDcgmSource:
         except SourceError as fault:
             if now_ns - self._answered_ns > (STARTUP_NS if self._is_first else SILENT_NS):
                 self._fail(Ending.FAULT, f"gives no page for {(now_ns - self._answered_ns) // NS_PER_S} s: it hangs")
-            return self._nothing(fault)
+            return self._empty_sweep(fault)
         self._answered_ns = now_ns
         if self._is_first:
-            self._answers()
+            self._take_first_page()
         return sweep
 
-    def _nothing(self, fault: SourceError | None = None) -> Sweep:
+    def _empty_sweep(self, fault: SourceError | None = None) -> Sweep:
         """Return an empty sweep, at the first start without a page. Raises otherwise: NVML then has the devices."""
         if self._fault is not None:
             raise self._fault
@@ -153,7 +153,7 @@ class OwnDcgmSource:
             raise fault
         return Sweep(())
 
-    def _answers(self) -> None:
+    def _take_first_page(self) -> None:
         """Note the first page since a start. An exporter without profiling fields is of no use. Raises as `_fail`."""
         assert self._reader is not None
         if not self._reader.has_field(Field.TENSOR):

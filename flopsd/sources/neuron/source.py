@@ -181,7 +181,7 @@ class NeuronSource:
                 return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
             self._garbled += 1
             return self._gap(item.at_ns, GapReason.DRIVER_ERROR)
-        self._learn(item.what)
+        self._take_hardware_facts(item.what)
         if self._cores_per_chip is None:
             return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
         ahead = self._periods.ahead(item.what, item.at_ns)
@@ -199,7 +199,7 @@ class NeuronSource:
         self._is_new = False
         return self._held.take(readings, counted.missing, item.what, item.at_ns)
 
-    def _learn(self, document: MonitorDocument) -> None:
+    def _take_hardware_facts(self, document: MonitorDocument) -> None:
         """Take over a document's facts about the hardware; facts that it lacks stay as in an earlier document."""
         self._cores_per_chip = document.cores_per_device or self._cores_per_chip
         self._rate_field = document.rate_field or self._rate_field

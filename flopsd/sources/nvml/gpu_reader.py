@@ -106,7 +106,7 @@ class GpuReader:
     def _read(self, gpu: Gpu) -> tuple[Reading | None, Gauges | None]:
         try:
             if gpu.handle is None:
-                gpu = self._again(gpu)
+                gpu = self._reopen(gpu)
             if isinstance(gpu.meter, Unread):
                 return gpu.meter.reading(self._driver.clock.boottime_ns(), gpu.meter.reason), None
             if gpu.part is not None and gpu.part.has_changed(self._driver):
@@ -142,7 +142,7 @@ class GpuReader:
         gpu.handle = None
         return reading
 
-    def _again(self, gpu: Gpu) -> Gpu:
+    def _reopen(self, gpu: Gpu) -> Gpu:
         """Give a GPU that failed a new handle; open one again that was never identified. Raises NVMLError."""
         lib = self._driver.lib
         if gpu.device.model == UNIDENTIFIED:

@@ -49,21 +49,21 @@ class GpuThreads:
         than GRACE_SECONDS to wait for slow keys."""
         while not self._ended.empty():
             self._ended.get()  # of earlier rounds
-        results = self._taken()
+        results = self._take_results()
         calls = {key: call for key, call in calls.items() if key not in self._running}
         alone = {key: call for key, call in calls.items() if key in self._slow}
         for key, call in alone.items():
             self._make([(key, call)], self._new_thread(), last=True)
         waiting, idle = self._start([(key, call) for key, call in calls.items() if key not in alone]), 0
         while waiting & self._running:
-            has_ended, found = self._await(PATIENCE_SECONDS / 2), self._taken()
+            has_ended, found = self._await(PATIENCE_SECONDS / 2), self._take_results()
             results += found
             idle = 0 if has_ended or found else idle + 1
             if idle == 2:  # no call has ended for so long
                 waiting, idle = self._go_past(), 0
         end_ns = self._clock.boottime_ns() + round((GRACE_SECONDS + patience_seconds) * NS_PER_S)
         while calls.keys() & self._running and self._await((end_ns - self._clock.boottime_ns()) / NS_PER_S):
-            results += self._taken()
+            results += self._take_results()
         return results
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class GpuThreads:
             return False
         return True
 
-    def _taken(self) -> list[tuple[Hashable, Any]]:
+    def _take_results(self) -> list[tuple[Hashable, Any]]:
         """Return the results of calls that ended since the last look."""
         results = []
         while self._done:
