@@ -96,7 +96,7 @@ def copy_sealed(
             return [one.copy for one in deliveries.deliver(seconds, only=sealed.ledger, by_hand=by_hand)]
         except (OSError, StorageError) as fault:
             if destinations:
-                log.warning("%s; a copy that fails now is not repeated by itself", fault)
+                log.warning("%s; flopsd does not try a copy again that fails now", fault)
     return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
 
 

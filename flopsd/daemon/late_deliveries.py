@@ -69,7 +69,7 @@ class LateDeliveries:
 
     def _ended(self, ended: Ended) -> None:
         if ended.code != 0 and not self._pending:
-            log.error("%s; that is not tried again by itself", ended.err)
+            log.error("%s; flopsd does not try that again", ended.err)
         elif ended.code != 0:
             self._retry_later(ended.err)
         elif self._pending:  # it had no time for all of them: the next child continues

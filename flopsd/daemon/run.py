@@ -146,7 +146,7 @@ def run_daemon(
             sessions.stop()
             custody.stop()
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
-            log.error("the end of the run is not in the journal, nor what was metered since it could last be written")
+            log.error("the journal lacks the end of the run, and all that was metered since it could last be written")
             if settings.seal and lifeline is None:  # a launcher seals what the journal holds
                 _keep_elsewhere(settings, folder, clock, daemon.stopped_ns)
         closed_ns = clock.boottime_ns()

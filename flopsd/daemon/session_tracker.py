@@ -243,8 +243,8 @@ class SessionTracker:
         """Make the journal say that it lacks some of what processes declare and count."""
         if not self._is_over:
             log.warning(
-                "%s: what is beyond that is not recorded or late, its phase is undeclared, and the FLOP by model and "
-                "tokens have no upper bound",
+                "%s: the rest is not recorded, or late; its phase is undeclared, and the FLOP by model and tokens have "
+                "no upper bound",
                 why,
             )
         self._is_over = True
@@ -308,7 +308,7 @@ class SessionTracker:
         known[REFUSED] = known.get(REFUSED, 0) + 1
         self._unwritten.note(session.id)
         if known[REFUSED] == 1:
-            log.warning("process %s saw kernels that no device can have run; that is left out", session.pid)
+            log.warning("process %s reported kernels that no device can have run; they are left out", session.pid)
         return False
 
     def _refuse(self, session: DeclaredSession, why: Unused, counted: int, ceiling: int | None) -> None:
@@ -317,7 +317,7 @@ class SessionTracker:
             session.refused = UnusedCount(why, session.id, session.facts["device"], counted, ceiling)
             self._declared[session.id], self._counts = None, None
             words = say("declared.contradictions", session.refused.note)
-            log.warning("%s; what it counts of operators is not used", words)
+            log.warning("%s; its count of operators is not used", words)
 
 
 def _grown(known: Work, counters: Work) -> dict[str, int]:

@@ -147,8 +147,8 @@ class SourceTracker:
         self._looked_ns, stood_still = now_ns, stood_ns > tolerance_ns
         if stood_still:
             log.warning(
-                "flopsd stood still for %s: it was stopped, or the machine was suspended or overloaded; what counters "
-                "do not have of that time is a gap",
+                "flopsd stood still for %s: it was stopped, or the machine was suspended or overloaded; what the "
+                "counters do not cover of that time is a gap",
                 _time(stood_ns),
             )
         for name, state in self.states.items():

@@ -318,7 +318,7 @@ class Writer:
             recovery = journal_lost(*self._lost, self._journal.put_aside(NOT_OURS))
         except OSError as fault:  # a full or read-only disk: tried again at the next reading
             self.segment.queue.is_lost = True
-            log.error("the journal was replaced, and no other can be begun: %s; metering goes on", fault.strerror)
+            log.error("the journal was replaced, and no new one can be started: %s; metering goes on", fault.strerror)
             return
         self._lost = None
         words = say_all(REASONS, recovery.reasons)

@@ -21,8 +21,8 @@ from flopsd.system.clock import NS_PER_S
 
 log = logging.getLogger("flopsd")
 _OTHER = (
-    "the daemon start before was killed and had another %s, and the time in between may be of either: until flopsd is "
-    "stopped with SIGTERM and started again, this one counts as not declared"
+    "the previous daemon start was killed and had another %s, and the time in between may be of either: this one "
+    "counts as not declared until flopsd is stopped with SIGTERM and started again"
 )
 
 

@@ -133,7 +133,7 @@ def test_the_journal_of_a_full_disk_goes_to_where_its_ledger_would(tmp_path: Pat
             program.wait_for("metering goes on in memory")
             program.process.send_signal(signal.SIGTERM)
             assert program.finish() == 1, program.text
-        assert "the end of the run is not in the journal" in program.text
+        assert "the journal lacks the end of the run" in program.text
         assert f"and {copy.with_suffix('.journal.jsonl')}; seal it with" in program.text
     in_process("seal", "--journal", str(copy.with_suffix(".journal.jsonl")), "--ledger", str(copy), code=0)
     assert predicate(copy)["incarnations"][-1]["endReason"] is None

@@ -90,7 +90,7 @@ class GpuThreads:
         try:
             return _CallThread(self._clock, self._done, self._ended)
         except RuntimeError as fault:
-            log.error("%s: GPUs that wait for one that is slow are not read now, and are at the next read", fault)
+            log.error("%s: GPUs that wait behind a slow one are not read now, but at the next read", fault)
             return None
 
     def _go_past(self) -> set[Hashable]:

@@ -67,7 +67,7 @@ def test_a_count_above_the_devices_ceiling_since_connecting_is_no_longer_used(
         "ceiling": most,
     }
     assert [line.message for line in caplog.records] == [
-        f"{say('declared.contradictions', refused.note)}; what it counts of operators is not used"
+        f"{say('declared.contradictions', refused.note)}; its count of operators is not used"
     ]
     (counted,) = sessions.new_work(whole=False)
     assert counted["work"]["train"] == {"operator_flop": most, "steps": 51}, "its other counters are recorded still"
