@@ -19,6 +19,7 @@ _ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
 }  # fmt: skip
 _LOGGERS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
 ANY_NUMBER, _NUMBER = "any other number", re.compile(r"\b[0-9][0-9_.e+]*")
+_COMMENT = re.compile(r"  # .*$", re.MULTILINE)
 _NOT_SWAPPED = frozenset({"isinstance", "issubclass", "cast", "min", "max"})
 
 
@@ -33,7 +34,7 @@ class Fault:
     end: int
     text: str
     lines: range  # where the code that changes stands, from 1
-    before: str  # the source lines that change, on one line
+    before: str  # the source lines that change, on one line and without comments
     after: str
 
     @property
@@ -83,7 +84,8 @@ class _Finder(ast.NodeVisitor):
         after = (self._source[line_begin:begin] + text.encode() + self._source[end:line_end]).decode()
         function = ".".join(self._names) if self._depth else ""
         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        texts = " ".join(before.split()), " ".join(after.split())
+        # Without comments: one that is put in other words changes nothing of the fault.
+        texts = (" ".join(_COMMENT.sub("", source).split()) for source in (before, after))
         self.faults.append(Fault(self._path, function, kind, begin, end, text, lines, *texts))
 
     # Scopes
