@@ -121,7 +121,7 @@ _NO_DOCKER = Not(
 )
 _ESTIMATE = By("unit/report/test_estimate.py::test_the_page_shows_what_its_commands_print")
 _JOBS_LEDGER = By("e2e/test_docs.py::test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page")
-_STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_stamped_and_others_can_check_the_stamp")
+_STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_timestamped_and_others_can_check_the_timestamp")
 _HSM = By("e2e/test_hsm.py::test_a_token_seals_and_countersigns_through_the_command_line")
 _UNIT = By("e2e/test_systemd.py::test_the_unit_meters_and_seals_under_the_real_systemd")
 _HELM = By("unit/docs/test_commands.py::test_the_values_of_helm_install_are_the_charts")
@@ -196,7 +196,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "jq -r '.signatures[0].timestamps[0].token' ledger.json | base64 -d > token": _STAMP,
         "openssl ts -verify -in token -data sig -CAfile root.pem": _STAMP,
         "find . -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum": By(
-            "unit/attestation/test_evidence.py::test_the_packages_digest_is_what_a_shell_computes"
+            "unit/attestation/test_evidence.py::test_the_package_digest_matches_the_documented_shell_command"
         ),
     },
     "helm.md": {

@@ -1,4 +1,4 @@
-"""Checkpoint lines that left the host, in every shape that logs come in, held against the journal."""
+"""Checkpoint lines that left the host, in every shape of log, compared with the journal."""
 
 import gzip
 import json
@@ -126,7 +126,7 @@ def test_every_shape_of_log_gives_every_checkpoint(
         assert (found.first.line_time or "").startswith("2026-11-25T14:00:0")
 
 
-def test_the_first_and_last_are_reported_with_the_log_services_times(run: Run, sealed: Sealed, log: Path) -> None:
+def test_the_first_and_last_line_are_reported_with_the_log_services_times(run: Run, sealed: Sealed, log: Path) -> None:
     log.write_text(EXPORTS["get-log-events"](run.lines[:4]))
     verified = hold(sealed, log)
     assert verified.anchored is not None
@@ -144,8 +144,8 @@ def test_the_first_and_last_are_reported_with_the_log_services_times(run: Run, s
     assert f"{shown['recordsBehind']} records after the last anchor" in text
 
 
-def test_how_late_the_lines_were_taken_is_reported(run: Run, sealed: Sealed, log: Path) -> None:
-    """A journal that was made up afterwards and printed at once would show here."""
+def test_the_delay_of_ingestion_is_reported(run: Run, sealed: Sealed, log: Path) -> None:
+    """A journal that was invented afterwards and printed at once would be exposed here."""
     frames = {f["h"]: f["r"] for f in map(json.loads, sealed.journal.read_bytes().splitlines())}
     shown = events(run.lines)
     for number, event in enumerate(shown):
@@ -158,7 +158,7 @@ def test_how_late_the_lines_were_taken_is_reported(run: Run, sealed: Sealed, log
     assert found.for_json()["ingestionLagSeconds"][0] == "0.500"
 
 
-def test_a_line_taken_twice_counts_from_its_first_ingestion(run: Run, sealed: Sealed, log: Path) -> None:
+def test_a_line_ingested_twice_counts_from_its_first_ingestion(run: Run, sealed: Sealed, log: Path) -> None:
     twice = events([run.lines[0]] * 3)
     log.write_text(json.dumps({"events": [twice[1], twice[2], twice[0]]}))
     found = anchored(sealed, log, log)
@@ -185,7 +185,7 @@ def changed(line: str, key: str, value: Callable[[str], str]) -> str:
         ("incarnation", lambda _: "2", "in daemon start 2, the journal"),
     ],
 )  # fmt: skip
-def test_a_line_that_is_not_the_journals_is_no_anchor(
+def test_a_line_that_does_not_match_the_journal_is_no_anchor(
     run: Run, sealed: Sealed, log: Path, key: str, value: Callable[[str], str], reason: str
 ) -> None:
     lines = [*run.lines[:2], changed(run.lines[2], key, value), *run.lines[3:]]
@@ -208,7 +208,7 @@ def test_a_journal_that_changes_between_two_checks_is_refused(
 
 
 @pytest.mark.parametrize(("count", "named"), [(5, "0, 1, 2, 3, 4: no"), (7, "0, 1, 2, 3, 4 and 2 more: no")])
-def test_of_many_logs_without_a_line_the_first_are_named(
+def test_among_many_logs_without_a_line_the_first_are_named(
     sealed: Sealed, tmp_path: Path, count: int, named: str
 ) -> None:
     logs = [tmp_path / str(number) for number in range(count)]
@@ -262,7 +262,9 @@ def test_an_unreadable_log_is_refused(run: Run, sealed: Sealed, log: Path) -> No
 
 @sampled(6)
 @pytest.mark.parametrize("key", ["records", "bytes", "head", "low_flop", "measured_flop", "high_flop"])
-def test_no_torn_line_is_taken_for_a_whole_one(run: Run, sealed: Sealed, log: Path, key: str, extent: Extent) -> None:
+def test_a_torn_line_is_never_read_as_a_whole_one(
+    run: Run, sealed: Sealed, log: Path, key: str, extent: Extent
+) -> None:
     whole, line = run.lines[1], run.lines[0]
     begin = line.index(f" {key}=")
     end = line.index(" ", begin + 1)
@@ -272,7 +274,7 @@ def test_no_torn_line_is_taken_for_a_whole_one(run: Run, sealed: Sealed, log: Pa
         assert (found.anchors, found.skipped.unreadable) == (1, 1)
 
 
-def test_spellings_that_only_a_lenient_reader_takes_are_no_anchors(run: Run, sealed: Sealed, log: Path) -> None:
+def test_spellings_that_only_a_lenient_reader_accepts_are_no_anchors(run: Run, sealed: Sealed, log: Path) -> None:
     spelt = [
         changed(run.lines[0], "records", lambda n: f"0{n}"),
         changed(run.lines[0], "records", lambda n: f"{n} records={n}"),
@@ -296,11 +298,11 @@ def test_a_message_cannot_forge_its_ingestion_time(run: Run, sealed: Sealed, log
 
 
 @pytest.mark.parametrize("length", [1, 100, MAX_CHECKPOINT - 1, MAX_CHECKPOINT, CHUNK - 400, CHUNK, 3 * CHUNK + 17])
-def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int) -> None:
+def test_lines_of_any_length_are_searched_completely(run: Run, log: Path, length: int) -> None:
     rng = random.Random(length)
     text, lines, expected = "", 1, []
     for line in run.lines:
-        filler = "x" * (length - rng.randrange(min(length, len(line))))  # the first one spans the end of a piece
+        filler = "x" * (length - rng.randrange(min(length, len(line))))  # the first one spans the end of a chunk
         lines += 1
         text += f"\n{filler}{line} {filler}"
         expected.append(f"export.log line {lines}")
@@ -312,7 +314,7 @@ def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int
 
 
 @pytest.mark.parametrize("node", ['n"0', "nö", "node-0"])
-def test_a_line_is_found_as_json_spells_it_too(run: Run, log: Path, node: str) -> None:
+def test_a_json_escaped_line_is_found_too(run: Run, log: Path, node: str) -> None:
     line = run.lines[0].replace("node=node-0 ", f"node={node} ")
     log.write_text(f"{line}\nsome shipper: {json.dumps(line)}\n")
     passed = SkippedLines()
@@ -358,8 +360,8 @@ def test_the_lines_of_a_long_run_are_not_kept() -> None:
     )  # fmt: skip
 
 
-def test_what_only_earlier_incarnations_saw_is_in_checkpoint_lines(run: Run, sealed: Sealed, log: Path) -> None:
-    """Behind a reboot, before any device is seen again, the run's figures are those of the incarnation before."""
+def test_checkpoint_lines_include_figures_of_earlier_incarnations(run: Run, sealed: Sealed, log: Path) -> None:
+    """After a reboot, before any device is listed again, the run's figures are those of the previous incarnation."""
     without = next(line for line in run.lines if " incarnation=2 " in line)
     assert " measured_flop=unknown" not in without
     assert H100.uid not in {device.uid for device in run.devices}
@@ -367,7 +369,7 @@ def test_what_only_earlier_incarnations_saw_is_in_checkpoint_lines(run: Run, sea
     assert anchored(sealed, log).anchors == 1
 
 
-def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+def test_verify_takes_logs_and_prints_facts_and_exit_codes(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     verb = ("verify", str(sealed.ledger), "--key", str(sealed.public_key))
     (tmp_path / "a.log").write_text("\n".join(run.lines[:2]))
     (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
@@ -377,7 +379,7 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     first = answer["first"]
     assert (answer["anchors"], first["where"], first["ingestedAt"]) == (len(run.lines), "a.log line 1", None)
     assert json.loads(in_process(*verb, "--json").stdout)["anchors"] is None
-    with (tmp_path / "a.log").open("a") as file:  # a run that is not shown, on the same node
+    with (tmp_path / "a.log").open("a") as file:  # a run without a ledger here, on the same node
         file.write("\nflopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1\n")
     text = " ".join(in_process(*verb, *logs, code=0).stdout.split())
     assert "1 checkpoint line of other runs, nodes or segments, of which this ledger states nothing: run=run-2" in text

@@ -1,4 +1,4 @@
-"""Peak tables and policies of one's own travel with the ledger that names them, and are trusted no more for that."""
+"""Your own peak tables and policies travel with the ledger that names them, and are not trusted for that reason."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def flat(text: str) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_they_are_moved_with_the_ledger_and_accepted_one_by_one(own: Own, tmp_path: Path, count: int) -> None:
+def test_companions_move_with_the_ledger_and_are_accepted_one_by_one(own: Own, tmp_path: Path, count: int) -> None:
     _, sealed = sealed_by(own, tmp_path / "made", "eu-ai-act", *own.policies[:count])
     given = [own.peaks, *own.policies[:count]]
     assert sorted(path.read_bytes() for path in sealed.companions) == sorted(Path(one).read_bytes() for one in given)
@@ -111,7 +111,7 @@ def folder(path: Path) -> None:
         (Path.unlink, ""),
     ],
 )
-def test_a_file_that_only_has_the_name_is_refused_and_goes_nowhere(
+def test_a_file_with_only_the_right_name_is_refused_and_not_copied(
     own: Own, tmp_path: Path, spoil: Callable[[Path], object], why: str
 ) -> None:
     _, sealed = sealed_by(own, tmp_path, own.policies[0])
@@ -130,10 +130,10 @@ def test_a_file_that_only_has_the_name_is_refused_and_goes_nowhere(
     assert [path.name for path in (tmp_path / "copy").glob("*.yaml")] == [table.name.replace("ledger", "l")]
 
 
-def test_whatever_ends_a_seal_the_ledger_that_is_there_has_its_companions(
+def test_a_seal_killed_at_any_point_leaves_a_ledger_with_its_companions(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The later ledger is of the same journal, and judged by another policy."""
+    """The later ledger is of the same journal, with another policy."""
 
     class Killed(BaseException):
         pass
@@ -179,7 +179,7 @@ def test_whatever_ends_a_seal_the_ledger_that_is_there_has_its_companions(
 
 
 def verifies(ledger: Path) -> None:
-    """With what lies beside it."""
+    """Check that the ledger verifies with the files next to it."""
     method = payload_of(ledger)["predicate"]["method"]
     wanted = [("peaks", method["peakTableSha256"]), *(("policy", one["sha256"]) for one in method["policies"])]
     files = [word for kind, sha256 in wanted
@@ -187,7 +187,7 @@ def verifies(ledger: Path) -> None:
     in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), *files, code=0)
 
 
-def test_they_go_wherever_the_ledger_goes(own: Own, tmp_path: Path) -> None:
+def test_companions_go_wherever_the_ledger_goes(own: Own, tmp_path: Path) -> None:
     run, sealed = sealed_by(own, tmp_path, *own.policies)
     names = {path.name for path in sealed.companions}
     assert len(names) == 3
@@ -218,7 +218,7 @@ def test_a_companion_that_changed_since_the_seal_is_not_delivered(own: Own, tmp_
     assert not (tmp_path / "there").exists()
 
 
-def test_a_ledger_that_is_put_aside_takes_its_own_along(own: Own, tmp_path: Path) -> None:
+def test_a_ledger_put_aside_takes_its_companions_along(own: Own, tmp_path: Path) -> None:
     _, first = sealed_by(own, tmp_path / "a", own.policies[0])
     second, _ = sealed_by(own, tmp_path / "b", own.policies[1])
     own.seal(second, first.ledger, own.policies[1])
@@ -230,7 +230,7 @@ def test_a_ledger_that_is_put_aside_takes_its_own_along(own: Own, tmp_path: Path
         }
 
 
-def test_a_journal_that_cannot_be_sealed_takes_them_along(
+def test_a_journal_that_cannot_be_sealed_takes_its_companions_along(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, sealed = sealed_by(own, tmp_path, *own.policies)
@@ -256,7 +256,7 @@ def test_a_journal_that_cannot_be_sealed_takes_them_along(
     assert {place.lock_mode for place in objects} == {None}  # a later seal writes another state
 
 
-def test_a_merged_ledger_has_those_of_its_children_and_its_own(own: Own, tmp_path: Path, nodes: Nodes) -> None:
+def test_a_merged_ledger_has_its_childrens_companions_and_its_own(own: Own, tmp_path: Path, nodes: Nodes) -> None:
     children = []
     for rank, rules in enumerate(own.policies):
         devices, judged = gpus(f"node-{rank}"), load_policies([rules])
@@ -282,7 +282,7 @@ def test_a_merged_ledger_has_those_of_its_children_and_its_own(own: Own, tmp_pat
     assert "accept it by hand with --peaks" in packed_too.value.hint
 
 
-def test_a_merge_by_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) -> None:
+def test_a_merge_with_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) -> None:
     run = finished(nodes.folder / "state", 5, context=sagemaker(0, ("algo-1",)), run_id="job", policies=())
     child = own.seal(run, nodes.folder / "one.json", key=nodes.key).ledger
     for rules in own.policies:
@@ -291,14 +291,14 @@ def test_a_merge_by_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) 
     assert {file.path for file in companions_beside(merged.ledger).values()} == set(merged.companions)
 
 
-def test_a_packaged_file_is_no_companion_under_whatever_name_it_was_given(tmp_path: Path) -> None:
+def test_a_packaged_file_is_no_companion_under_any_name(tmp_path: Path) -> None:
     copied = tmp_path / "mine.yaml"
     shutil.copy(ROOT / "config" / "policies" / "eu-ai-act.yaml", copied)
     run = finished(tmp_path / "state", 2, policies=load_policies([str(copied)]))
     assert run.seal(tmp_path / "ledger.json", policy_files=[str(copied)]).companions == ()
 
 
-def test_a_note_of_deliveries_names_no_file_elsewhere(tmp_path: Path) -> None:
+def test_a_deliveries_note_names_no_file_elsewhere(tmp_path: Path) -> None:
     run = finished(tmp_path / "state", 2)
     sealed = run.seal(tmp_path / "ledger.json")
     Deliveries(run.state, run.clock).note(sealed.ledger, [tmp_path / "there.json"])
@@ -308,7 +308,7 @@ def test_a_note_of_deliveries_names_no_file_elsewhere(tmp_path: Path) -> None:
         read_deliveries(note)
 
 
-def test_they_need_no_more_than_what_is_known_of_the_files() -> None:
+def test_companions_are_listed_from_ledger_files_alone() -> None:
     files = LedgerFiles(b"ledger", None, b"key", {"policy-0123456789abcdef.yaml": b"rules"})
     order = [path.name for path in files.beside(Path("/at/ledger.json"))]
     assert order == ["ledger.policy-0123456789abcdef.yaml", "ledger.pub", "ledger.json"], "the ledger is last"

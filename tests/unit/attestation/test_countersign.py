@@ -1,4 +1,4 @@
-"""A second signature: only on what was verified, and without changing one byte of what is signed."""
+"""A second signature: only on verified ledgers, and without changing a byte of the signed payload."""
 
 import json
 import shlex
@@ -51,7 +51,7 @@ def edit(ledger: Path, **members: Any) -> None:
     ledger.write_text(json.dumps(document))
 
 
-def test_two_parties_on_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+def test_two_parties_sign_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     before = parse_envelope(sealed.ledger.read_bytes())
     with pytest.raises(NotVerifiedError, match="signed by 1 of the given keys .* 2 signatures are required"):
         verified(sealed, tmp_path / "second.pub", threshold=2)
@@ -62,13 +62,13 @@ def test_two_parties_on_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Pat
     assert after.signatures[:1] == before.signatures
     both = verified(sealed, tmp_path / "second.pub", threshold=2)
     assert set(both.keyids) == {second.public.keyid, load_public(str(sealed.public_key)).keyid}
-    # The first signer's key twice, in two files, is still one of two.
+    # The first signer's key, given twice in two files, still counts as one of two.
     shutil.copy(sealed.public_key, tmp_path / "copy.pub")
     with pytest.raises(NotVerifiedError, match="signed by 1 of the given keys .* 2 signatures are required"):
         verified(sealed, tmp_path / "copy.pub", threshold=2)
 
 
-def test_a_given_key_that_did_not_sign_is_named_although_one_is_enough(
+def test_a_given_key_that_did_not_sign_is_named_even_if_one_suffices(
     sealed: Sealed, second: PemKey, tmp_path: Path
 ) -> None:
     keys = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"))
@@ -79,11 +79,9 @@ def test_a_given_key_that_did_not_sign_is_named_although_one_is_enough(
     assert json.loads(in_process("verify", str(sealed.ledger), *keys, "--json", code=0).stdout)["notSignedBy"] == []
 
 
-def test_a_ledger_that_was_sealed_again_meanwhile_is_not_replaced_by_the_earlier_one(
-    sealed: Sealed, second: PemKey
-) -> None:
+def test_a_ledger_resealed_during_countersigning_is_not_overwritten(sealed: Sealed, second: PemKey) -> None:
     class Slow(PemKey):
-        """A key service, during whose answer the run ends and its last seal is written."""
+        """A key service: while it answers, the run ends and its last seal is written."""
 
         def sign(self, message: bytes) -> bytes:
             edit(sealed.ledger, note="the last seal")
@@ -94,7 +92,7 @@ def test_a_ledger_that_was_sealed_again_meanwhile_is_not_replaced_by_the_earlier
     assert len(parse_envelope(sealed.ledger.read_bytes()).signatures) == 1
 
 
-def test_the_layout_is_that_of_sealing_and_signing_twice_changes_nothing(sealed: Sealed, second: PemKey) -> None:
+def test_countersigning_keeps_the_layout_and_is_idempotent(sealed: Sealed, second: PemKey) -> None:
     before = sealed.ledger.read_bytes()
     countersign(verified(sealed), sealed.ledger, second)
     document = json.loads(sealed.ledger.read_bytes())
@@ -106,7 +104,7 @@ def test_the_layout_is_that_of_sealing_and_signing_twice_changes_nothing(sealed:
     assert (sealed.ledger.read_bytes(), sealed.ledger.stat().st_ino) == (before, inode)
 
 
-def test_what_others_put_into_envelope_and_signatures_stays(sealed: Sealed, second: PemKey) -> None:
+def test_foreign_members_of_envelope_and_signatures_are_kept(sealed: Sealed, second: PemKey) -> None:
     token = {"extension": {"kind": "rfc3161", "ext": {"token": "AAAA", "ü": [1, None, "\u2028"]}}, "keyid": ""}
     url_safe = json.loads(sealed.ledger.read_bytes())["payload"].translate(str.maketrans("+/", "-_"))
     edit(sealed.ledger, signature=token, note={"by": "archive"}, payload=url_safe)
@@ -119,7 +117,7 @@ def test_what_others_put_into_envelope_and_signatures_stays(sealed: Sealed, seco
     assert set(document["signatures"][1]) == {"keyid", "sig"}
 
 
-def test_another_file_than_the_verified_one_is_not_signed(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+def test_a_file_other_than_the_verified_one_is_not_signed(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     grounds = verified(sealed)
     other = sealed_run(tmp_path / "other", replay=True).ledger.read_bytes()
     sealed.ledger.write_bytes(other)
@@ -138,7 +136,7 @@ def test_a_full_envelope_takes_no_signature_that_verify_would_not_try(sealed: Se
     assert sealed.ledger.read_bytes() == before
 
 
-def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+def test_the_countersign_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     ledger, output, key = str(sealed.ledger), tmp_path / "both.json", str(second.path)
     before = sealed.ledger.read_bytes()
     trust = ("--trust", str(sealed.public_key))
@@ -161,11 +159,11 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         f"{output} signed by {second.describe()}", *details, ask,
         f"  flopsd verify {output} {keys} --journal {sealed.journal}",
     ]  # fmt: skip
-    for there in (output, sealed.journal, sealed.public_key):  # with a signature of another, or evidence
+    for there in (output, sealed.journal, sealed.public_key):  # a file with another's signature, or evidence
         in_process("countersign", ledger, "--key", key, *trust, "-o", str(there), code=1, says=f"{there} exists")
     both = ("--key", str(sealed.public_key), "--key", public, "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", public)
-    checked = in_process(*shlex.split(command)[1:])  # as it says
+    checked = in_process(*shlex.split(command)[1:])  # runs the printed command
     assert checked.returncode == 0, checked.stdout + checked.stderr
     done = in_process("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
     assert json.loads(done.stdout) == {
@@ -179,7 +177,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     assert in_process("verify", ledger, *both).returncode == 0
 
 
-def test_the_command_that_verifies_it_again_has_what_this_one_had(second: PemKey, tmp_path: Path) -> None:
+def test_the_printed_verify_command_repeats_the_given_options(second: PemKey, tmp_path: Path) -> None:
     vector = VECTORS / "valid" / "replay"
     for name in ("ledger.json", "ledger.pub", "ledger.journal.jsonl"):
         shutil.copy(vector / name, tmp_path / name)
@@ -193,7 +191,7 @@ def test_the_command_that_verifies_it_again_has_what_this_one_had(second: PemKey
     assert printed[-1].endswith(f" --threshold 2 {' '.join(given)}")
 
 
-def test_a_ledger_that_does_not_recompute_is_not_signed_nor_one_that_cannot_be_written(
+def test_a_ledger_that_does_not_recompute_or_cannot_be_written_is_not_signed(
     sealed: Sealed, second: PemKey, tmp_path: Path
 ) -> None:
     before = sealed.ledger.read_bytes()

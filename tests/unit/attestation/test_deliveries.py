@@ -1,4 +1,5 @@
-"""Sealed ledgers are delivered until all destinations have the sealed bytes, whatever fails, changes or is in the way."""
+"""Sealed ledgers are delivered until all destinations have the sealed bytes, whatever fails, changes or is in the
+way."""
 
 import json
 import os
@@ -43,7 +44,7 @@ class Sealer:
         self.settings = Settings(state_dir=str(folder), ledger_copies=tuple(map(str, places)))
 
     def seal(self) -> dict[Path, str | None]:
-        """Why the ledger is not at each place that was tried; None: it is."""
+        """Seal; for each place that was tried, return the reason why it lacks the ledger, or None."""
         self.clock.advance(10**9)
         sealed = seal_ended(self.settings, {}, self.clock)
         return {
@@ -74,7 +75,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(
+def test_the_sealed_bytes_are_delivered_however_often_the_run_is_sealed(
     tmp_path: Path, killed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, late = Run(tmp_path / "state"), blocked(tmp_path)
@@ -106,7 +107,7 @@ def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(
     assert sealer.seal() == sealer.deliver() == {}
 
 
-def test_a_fifo_by_the_name_of_the_public_key_holds_up_no_seal(tmp_path: Path) -> None:
+def test_a_fifo_in_place_of_the_public_key_does_not_block_a_seal(tmp_path: Path) -> None:
     finished(tmp_path / "state", 12)
     sealer, key = Sealer(tmp_path / "state"), tmp_path / "state" / "run-1.ledger.pub"
     sealer.seal()
@@ -151,8 +152,9 @@ def test_a_changed_or_missing_file_is_named_not_delivered_and_not_forgotten(
     assert same(ledger, late)
 
 
-def test_a_rolling_seal_of_a_later_start_does_not_cost_the_undelivered_ledger(tmp_path: Path) -> None:
-    """The run goes on after its final seal, as that of a pod that was moved: its first ledger is still to be delivered."""
+def test_a_later_rolling_seal_does_not_lose_the_undelivered_ledger(tmp_path: Path) -> None:
+    """The run continues after its final seal, like that of a pod that was moved: its first ledger is still to be
+    delivered."""
     run, late = Run(tmp_path / "state"), blocked(tmp_path)
     run.meter(12)
     run.finish()
@@ -171,12 +173,12 @@ def test_a_rolling_seal_of_a_later_start_does_not_cost_the_undelivered_ledger(tm
     unblock(late)
     assert sealer.deliver() == {late: None}
     assert late.read_bytes() == kept.read_bytes() == first
-    assert sealer.seal() == {late: None}  # the longer ledger takes its place there
+    assert sealer.seal() == {late: None}  # the longer ledger replaces it there
     assert same(ledger, late)
 
 
-def test_what_another_party_signed_too_outlives_the_seals_that_follow(tmp_path: Path) -> None:
-    """Of a run that was killed: its ledger is sealed, countersigned, sealed again by hand, and goes on."""
+def test_a_countersigned_ledger_survives_later_seals(tmp_path: Path) -> None:
+    """A killed run: its ledger is sealed, countersigned, sealed again by hand, and continued."""
     run, ledger = Run(tmp_path / "state"), tmp_path / "state" / "run-1.ledger.json"
     run.meter(12)
     run.kill()
@@ -196,7 +198,7 @@ def test_what_another_party_signed_too_outlives_the_seals_that_follow(tmp_path: 
     assert verify_ledger(open_ledger(kept, trusted)).records < verify_ledger(open_ledger(ledger, trusted)).records
 
 
-def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_named(tmp_path: Path) -> None:
+def test_a_later_run_keeps_a_shared_destination_and_the_earlier_one_is_named(tmp_path: Path) -> None:
     late, other = blocked(tmp_path), tmp_path / "other.json"
     ledger = tmp_path / "ledger.json"
     for name in ("run-1", "run-2"):
@@ -218,7 +220,7 @@ def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_n
     in_process("copy", *state, "--give-up", str(late), code=1, says=f"no ledger still has to reach {late}")
 
 
-def test_of_two_destinations_one_is_given_up_and_in_no_time_none_is_tried(tmp_path: Path) -> None:
+def test_one_of_two_destinations_can_be_given_up_and_zero_time_tries_none(tmp_path: Path) -> None:
     one = blocked(tmp_path)
     finished(tmp_path / "state", 12)
     sealer = Sealer(tmp_path / "state", one, one.with_name("two.json"))
@@ -230,7 +232,7 @@ def test_of_two_destinations_one_is_given_up_and_in_no_time_none_is_tried(tmp_pa
     assert [Path(place.address).name for place in left.destinations] == ["two.json"]
 
 
-def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, nodes: Nodes) -> None:
+def test_copy_takes_only_whole_ledgers_and_reports_its_actions(tmp_path: Path, nodes: Nodes) -> None:
     finished(tmp_path / "state", 12)
     sealer, state = Sealer(tmp_path / "state"), ("--state-dir", str(tmp_path / "state"))
     sealer.seal()
@@ -262,7 +264,7 @@ def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, node
     assert far.read_bytes() == merged.read_bytes()
 
 
-def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_not_read_back_from_s3_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(tmp_path / "state", 12)
     Sealer(tmp_path / "state").seal()
     for call, answer in (("upload", None), ("compare", "s3://bucket/x.json cannot be read: nothing was compared")):
@@ -274,8 +276,9 @@ def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pyt
     assert facts["notReadBack"] == "s3://bucket/x.json cannot be read: nothing was compared"
 
 
-def test_whatever_the_library_of_a_store_raises_is_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As RecursionError, where a store redirects to itself: the copy had ended, and was said not to be finished."""
+def test_any_error_of_a_store_library_is_a_store_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example RecursionError, where a store redirects to itself: the copy used to end and be reported as
+    unfinished."""
 
     def raises(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
@@ -288,7 +291,7 @@ def test_whatever_the_library_of_a_store_raises_is_an_error_of_the_store(monkeyp
         list(in_s3("s3://bucket/x", Path(), lambda _: None))
 
 
-def test_a_store_that_fails_slowly_is_tried_once_a_round_and_no_ledger_takes_all_the_time(
+def test_a_slow_failing_store_is_tried_once_a_round_and_no_ledger_takes_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, asked = FakeClock(), list[tuple[str, list[str], float]]()
@@ -345,7 +348,7 @@ def noted(ledger: str, address: object) -> str:
         noted("x", "ftp://x"), noted("x", "s3://x"), noted("x\0", "y"), noted("\ud800", "y"), noted("x", "\ud800"),
     ],
 )  # fmt: skip
-def test_a_note_that_flopsd_did_not_write_costs_no_ledger_and_is_not_replaced(tmp_path: Path, note: str) -> None:
+def test_a_foreign_note_costs_no_ledger_and_is_not_replaced(tmp_path: Path, note: str) -> None:
     finished(tmp_path / "state", 12)
     sealer = Sealer(tmp_path / "state", tmp_path / "far.json")
     sealer.folder.deliveries.write_text(note)
@@ -358,13 +361,13 @@ def test_a_note_that_flopsd_did_not_write_costs_no_ledger_and_is_not_replaced(tm
 @pytest.mark.parametrize(
     "options", ["", "?lock=compliance&days=3&overwrite=never", "?rolling=off", "?lock=governance&days=7"]
 )
-def test_an_address_is_what_was_given(options: str) -> None:
+def test_an_address_is_kept_as_given(options: str) -> None:
     location = parse_location(f"s3://bucket/a/b.json{options}")
     assert not isinstance(location, Path)
     assert location.address == f"s3://bucket/a/b.json{options}"
 
 
-def test_a_copy_that_nothing_waits_for_has_the_time_that_its_size_needs(
+def test_a_copy_that_nothing_waits_for_gets_the_time_its_size_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow seal on a busy node used all of --stop-seconds, and the rolling ledger was never copied."""

@@ -1,4 +1,4 @@
-"""EC2 instance identity: what is collected from a metadata service, and that only a pinned key makes it count."""
+"""EC2 instance identity: collected from a metadata service, and accepted only with a pinned key."""
 
 import base64
 import shlex
@@ -43,14 +43,14 @@ def openssl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_genuine_document_is_accepted_and_the_forged_one_rejected_though_it_brings_its_own_certificate() -> None:
+def test_the_genuine_document_is_accepted_and_a_self_certified_forgery_rejected() -> None:
     assert signed_content(GENUINE, PINNED) == DOCUMENT
     bare = "".join(line for line in GENUINE.splitlines() if "-----" not in line)  # as IMDS serves it
     assert signed_content(bare, PINNED) == DOCUMENT
 
     with pytest.raises(EvidenceError, match="not made by the key of the pinned certificate"):
         signed_content(FORGED, PINNED)
-    assert signed_content(FORGED, ATTACKER) == DOCUMENT  # it is well made: only the key is wrong
+    assert signed_content(FORGED, ATTACKER) == DOCUMENT  # it is well formed: only the key is wrong
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ SIGN = shlex.split("cms -sign -binary -nodetach -in document.json -outform PEM -
         (("-md", "sha256", "-detached"), "it contains no document"),
     ],
 )  # fmt: skip
-def test_what_openssl_signs_is_read_as_the_rules_say(signers: Path, more: tuple[str, ...], fault: str | None) -> None:
+def test_messages_signed_by_openssl_are_read_by_the_rules(
+    signers: Path, more: tuple[str, ...], fault: str | None
+) -> None:
     how = [word for word in SIGN if word != "-nodetach" or "-detached" not in more]
     message = openssl(signers, *how, *(word for word in more if word != "-detached")).stdout
     (certificate,) = load_certificates(signers / "a.pem")
@@ -106,32 +108,32 @@ def test_no_changed_message_passes_with_another_document(data: st.DataObject) ->
         pass
 
 
-def test_a_pinned_certificate_has_an_rsa_key() -> None:
+def test_a_pinned_certificate_needs_an_rsa_key() -> None:
     other = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")[0]
     with pytest.raises(EvidenceError, match="the pinned certificate has no RSA key"):
         signed_content(GENUINE, other)
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_message_has_a_limit(more: int) -> None:
+def test_a_message_has_a_size_limit(more: int) -> None:
     padded = GENUINE + " " * (65536 + more - len(GENUINE))
     with pytest.raises(EvidenceError, match="more than 65536 bytes") if more else nullcontext():
         assert signed_content(padded, PINNED) == signed_content(GENUINE, PINNED)
 
 
 def test_without_a_pinned_certificate_nothing_is_checked() -> None:
-    """None ships: whatever region a document claims, it never passes for checked."""
+    """No certificate is packaged: whatever region a document claims, it never counts as checked."""
     verdict, words = ec2_identity.check(item(), grounds())
     assert verdict is EvidenceState.NOT_CHECKED
     assert words.startswith("no pinned certificate for region us-east-1")
     assert ec2_identity.check(item(message=FORGED), grounds())[0] is EvidenceState.NOT_CHECKED
 
 
-def test_a_pinned_certificate_decides() -> None:
+def test_a_pinned_certificate_decides_the_verdict() -> None:
     verdict, words = ec2_identity.check(item(), grounds(ATTACKER, PINNED))
     assert verdict is EvidenceState.HOLDS
     assert words == "instance i-0abc, p5.48xlarge, account 123456789012, us-east-1, launched 2026-11-25T08:00:00Z"
-    # Whoever lacks the extra reads so, and never that it holds.
+    # Without the extra, the finding says so, and never that the evidence holds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "asn1crypto", None)
         assert ec2_identity.check(item(message=FORGED), grounds(PINNED)) == (
@@ -172,14 +174,14 @@ def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path)
 @pytest.mark.parametrize(
     ("service", "reason"),
     [
-        (Metadata(token_status=403), "api/token answered 403"),  # SageMaker's way of having none
+        (Metadata(token_status=403), "api/token answered 403"),  # SageMaker's way of providing none
         (Metadata(redirect="http://127.0.0.1:1/"), "document answered 302"),
         (Metadata(document=b"x" * 100_000), "more than 16384 bytes"),
         (Metadata(document=b"[]"), "has no instanceId"),
         (Metadata(document=b"<html>"), "is not JSON"),
     ],
 )
-def test_an_answer_that_is_none_is_an_absence_with_its_reason(service: Metadata, reason: str, tmp_path: Path) -> None:
+def test_an_unusable_answer_is_an_absence_with_its_reason(service: Metadata, reason: str, tmp_path: Path) -> None:
     with serving(service.answer) as url, pytest.raises(EvidenceError, match=reason):
         ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url))
 
@@ -195,7 +197,7 @@ def test_an_answer_that_is_none_is_an_absence_with_its_reason(service: Metadata,
         ("sys/devices/virtual/dmi/id/sys_vendor", "Other\xff\n", "", None),
     ],
 )
-def test_an_ec2_instance_is_known_by_its_vendor_or_hypervisor(
+def test_an_ec2_instance_is_identified_by_its_vendor_or_hypervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, words: str, mode: str, url: str | None
 ) -> None:
     (tmp_path / mark).parent.mkdir(parents=True)
@@ -212,7 +214,7 @@ def test_an_ec2_instance_is_known_by_its_vendor_or_hypervisor(
     assert asked == ([f"{url}/latest/api/token"] if url else [])
 
 
-def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
+def test_no_metadata_service_is_asked_outside_ec2(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match="this machine is not an EC2 instance"):
         ec2_identity.collect(scene(tmp_path))
     service = Metadata()
@@ -224,7 +226,7 @@ def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_an_answer_has_a_limit(more: int) -> None:
+def test_an_answer_has_a_size_limit(more: int) -> None:
     stated = pytest.raises(EvidenceError, match="more than 100 bytes") if more else nullcontext()
     with serving(lambda *_: (200, b"x" * (100 + more), {})) as url, stated:
         assert request(url, timeout_seconds=30, limit_bytes=100) == b"x" * 100

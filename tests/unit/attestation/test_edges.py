@@ -1,4 +1,4 @@
-"""Values at the edge of what sealing and logs take."""
+"""Values at the limits of sealing and of logs."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -23,7 +23,7 @@ from tests.support.paths import VECTORS
         (("predicate", "method", "sealedAt"), "yesterday", "no sealing time"),
     ],
 )
-def test_what_the_recomputation_relies_on_is_checked_first(place: tuple[Any, ...], value: object, fault: str) -> None:
+def test_the_inputs_of_the_recomputation_are_checked_first(place: tuple[Any, ...], value: object, fault: str) -> None:
     signed = payload_of(VECTORS / "valid" / "activity-and-gaps" / "ledger.json")
     there: Any = signed
     for step in place[:-1]:
@@ -37,11 +37,13 @@ def test_what_the_recomputation_relies_on_is_checked_first(place: tuple[Any, ...
     ("again", "signed"),
     [({"a": 1}, {"a": True}), ({"a": False}, {"a": 0}), ({"a": None}, {}), ({"a": ["1"]}, {"a": "1"})],
 )
-def test_a_statement_differs_in_the_type_of_a_value_too(again: dict[str, object], signed: dict[str, object]) -> None:
+def test_statements_that_differ_in_the_type_of_a_value_differ(
+    again: dict[str, object], signed: dict[str, object]
+) -> None:
     with pytest.raises(NotVerifiedError, match="does not match the journal"):
         refuse_difference(again, signed, "the journal")
 
 
-def test_the_order_of_members_is_no_difference_nor_is_what_json_writes_alike() -> None:
+def test_member_order_and_json_equivalent_types_make_no_difference() -> None:
     refuse_difference({"a": 1, "b": "x"}, {"b": "x", "a": 1}, "the journal")
     refuse_difference({"a": (1, 2), "b": GapReason.STARTING}, {"a": [1, 2], "b": "starting"}, "the journal")

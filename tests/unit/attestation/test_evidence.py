@@ -1,4 +1,4 @@
-"""Evidence in a ledger: what is recorded, what verify says of it, and that forged evidence is not verified."""
+"""Evidence in a ledger: what is recorded, what verify reports, and that forged evidence is not verified."""
 
 import base64
 import hashlib
@@ -46,7 +46,7 @@ AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
 
 class PatientClock(SystemClock):
-    """With it no collector of a busy machine is late."""
+    """Makes no collector time out on a busy machine."""
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return super().wait(event, max(seconds, PATIENCE_SECONDS))
@@ -74,7 +74,7 @@ def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:
     return {finding.type: finding.verdict.value for finding in held(sealed, trust).evidence}
 
 
-def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
+def test_every_kind_of_evidence_is_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
     items = {item["type"]: item for item in held(sealed).statement["predicate"]["evidence"]}
     assert tuple(items) == (*KINDS, WITNESS)
     present = [name for name, item in items.items() if item["state"] == "present"]
@@ -87,7 +87,7 @@ def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> No
         assert (item["data"] is None) == (item["state"] == "absent") == (item["reason"] is not None)
 
 
-def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
+def test_verify_reports_a_verdict_for_each_piece_of_evidence(sealed: Sealed) -> None:
     assert verdicts(sealed) == {
         "ec2-instance-identity": "checked", "nvidia-spdm": "absent", "driver-library": "absent",
         "flopsd-package": "checked", "sagemaker-job-description": "absent", "witness": "absent", "rfc3161": "absent",
@@ -99,7 +99,7 @@ def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
     assert "    claims: AWS signed" in verified_text(held(sealed, Trust()))
 
 
-def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
+def test_evidence_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
     items = held(seal(tmp_path, EvidenceWanted(()))).statement["predicate"]["evidence"]
     reasons = [item["reason"] for item in items]
     assert reasons == [{"code": "switched_off"}] * len(KINDS) + [{"code": "no_witness"}]
@@ -120,8 +120,8 @@ def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     assert "does not answer: " in said or "ValueError" in said
 
 
-def test_at_the_limit_of_threads_a_run_is_sealed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a container that the job filled with processes. A copy can be delivered later."""
+def test_a_run_is_sealed_even_at_the_thread_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example in a container that the job filled with processes. The copy can be delivered later."""
     said = "can't start new thread"
     with monkeypatch.context() as now:
         now.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError(said)))
@@ -136,7 +136,7 @@ def test_at_the_limit_of_threads_a_run_is_sealed_all_the_same(tmp_path: Path, mo
     verified(made)
 
 
-def test_what_does_not_answer_in_time_is_given_up_and_all_deadlines_together_are_bounded() -> None:
+def test_slow_collectors_are_given_up_within_a_total_deadline() -> None:
     never = threading.Event()
     with pytest.raises(EvidenceError, match=r"no answer within 0.05 s"):
         Call("hang", never.wait, 0.05, SystemClock()).result()
@@ -185,21 +185,21 @@ def test_forged_evidence_with_the_right_key_is_not_verified(
         held(copy)
 
 
-def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
+def test_a_kind_of_evidence_unknown_to_the_verifier_proves_nothing() -> None:
     item = {"type": "x-oracle", "state": "present", "data": {}}
     (shown,) = findings([item], CheckContext(History(), "00" * 32))
     assert (shown.verdict, shown.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
     assert shown.proves == "Unknown to this verifier."
 
 
-def test_that_no_signature_has_a_timestamp_is_shown_with_what_one_proves() -> None:
+def test_a_missing_timestamp_is_shown_with_what_one_would_prove() -> None:
     (shown,) = timestamp_findings((), AWS, "2026-01-01T00:00:00Z")
     kind = rfc3161.KIND
     assert (shown.type, shown.proves, shown.limits) == (kind.name, kind.proves, kind.limits)
     assert (shown.verdict, shown.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
 
 
-def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
+def test_the_package_digest_matches_the_documented_shell_command(tmp_path: Path) -> None:
     folder = Path(flopsd.__file__).parent
     (command,) = re.findall(r"^find .*", (ROOT / "docs" / "evidence.md").read_text(), re.MULTILINE)
     shell = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True).stdout
@@ -221,7 +221,7 @@ def job(folder: Path, arn: str | None) -> History:
     return history_of(run.state.journal)
 
 
-def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> None:
+def test_only_harmless_facts_of_a_sagemaker_job_are_taken(tmp_path: Path) -> None:
     config = tmp_path / "opt/ml/input/config"
     config.mkdir(parents=True)
     resources = b'{"current_host": "algo-1", "hosts": ["algo-1"]}'
@@ -244,7 +244,7 @@ def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> No
         sagemaker_job.collect(CollectContext(History(), "", {}, tmp_path))
 
 
-def test_the_library_is_reported_as_the_journal_has_it(tmp_path: Path) -> None:
+def test_the_driver_library_is_reported_as_recorded_in_the_journal(tmp_path: Path) -> None:
     history = job(tmp_path, None)
     history.incarnations[0].sources["nvml"] = {"library": "/lib/libnvidia-ml.so.1", "library_sha256": "ab" * 32}
     found = driver_library.collect(CollectContext(history, ""))
@@ -254,7 +254,7 @@ def test_the_library_is_reported_as_the_journal_has_it(tmp_path: Path) -> None:
     assert words.endswith("as in the journal, not compared with NVIDIA's file")
 
 
-def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
+def test_the_digest_of_a_replaced_library_is_unknown(tmp_path: Path) -> None:
     path, maps = tmp_path / "a b" / "libnvidia-ml.so.595.91.07", tmp_path / "maps"
     path.parent.mkdir()
     path.write_bytes(bytes(3_000_000))
@@ -268,7 +268,7 @@ def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
     assert loaded_library(tmp_path / "none") == (None, None)
 
 
-def test_what_must_be_asked_on_this_host_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_to_this_host_bypass_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with serving(lambda *_: (200, b"of a proxy", {})) as proxy, serving(lambda *_: (200, b"itself", {})) as service:

@@ -1,4 +1,4 @@
-"""Where ledgers lie: folders, globs, SageMaker's archives, S3. Nothing is passed over unseen."""
+"""Places of ledgers: folders, globs, SageMaker's archives, S3. Nothing is skipped silently."""
 
 import gzip
 import io
@@ -38,7 +38,7 @@ def nodes(tmp_path: Path) -> Nodes:
 
 @pytest.fixture
 def want(nodes: Nodes) -> bytes:
-    """What merging both files gives; every other way to name them must give the same bytes."""
+    """The result of merging both files; every other way to name them must give the same bytes."""
     return nodes.merge(*sorted((nodes.folder / "ledgers").rglob("ledger.json"))).ledger.read_bytes()
 
 
@@ -50,7 +50,7 @@ def pack(folder: Path, target: Path) -> Path:
     return target
 
 
-def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
+def test_a_folder_a_glob_and_an_archive_give_the_same_ledgers(
     nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledgers = nodes.folder / "ledgers"
@@ -64,7 +64,7 @@ def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
     assert nodes.merge(ledgers).ledger.read_bytes() == want
 
 
-def test_what_is_no_ledger_is_passed_over_and_reported(nodes: Nodes, want: bytes) -> None:
+def test_files_that_are_no_ledgers_are_skipped_and_reported(nodes: Nodes, want: bytes) -> None:
     ledgers = nodes.folder / "ledgers"
     (ledgers / "config.json").write_text('{"hidden_size": 4096}')
     (ledgers / ".ledger.json.77").write_text("half of a")
@@ -85,7 +85,7 @@ def test_what_is_no_ledger_is_passed_over_and_reported(nodes: Nodes, want: bytes
     assert refused.value.hint == "a newer flopsd reads it"
 
 
-def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: bytes) -> None:
+def test_a_folder_that_contains_the_output_can_be_merged_again(nodes: Nodes, want: bytes) -> None:
     out = nodes.folder / "ledgers" / "job.ledger.json"
     for _ in range(2):
         assert nodes.merge(nodes.folder / "ledgers", ledger=out).ledger.read_bytes() == want
@@ -93,7 +93,7 @@ def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: 
         nodes.merge(nodes.folder / "ledgers")
 
 
-def test_neither_a_damaged_ledger_in_a_folder_nor_a_journal_without_its_ledger_is_passed_over(nodes: Nodes) -> None:
+def test_a_damaged_ledger_or_a_journal_without_a_ledger_is_not_skipped(nodes: Nodes) -> None:
     ledger = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
     ledger.write_bytes(b"")
     with pytest.raises(NotVerifiedError, match="algo-2/ledger.json is empty"):
@@ -103,7 +103,7 @@ def test_neither_a_damaged_ledger_in_a_folder_nor_a_journal_without_its_ledger_i
         nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
 
 
-def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_input_is_named(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     circle = nodes.folder / "ledgers" / "x.json"
     circle.symlink_to("x.json")
     with pytest.raises(LedgerError, match="cannot read .*x.json: Too many levels of symbolic links"):
@@ -121,8 +121,8 @@ def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypat
         nodes.merge(nodes.folder / "ledgers")
 
 
-def test_what_an_earlier_merge_wrote_there_is_not_merged_again(nodes: Nodes, want: bytes, tmp_path: Path) -> None:
-    """As where a shell expands all ledgers of the folder into which the job's is written."""
+def test_the_output_of_an_earlier_merge_is_not_merged_again(nodes: Nodes, want: bytes, tmp_path: Path) -> None:
+    """For example where a shell expands all ledgers of the folder into which the job's ledger is written."""
     out = nodes.folder / "ledgers" / "job.json"
     given = sorted((nodes.folder / "ledgers").rglob("ledger.json"))
     (link := tmp_path / "link.json").symlink_to(out)
@@ -130,7 +130,7 @@ def test_what_an_earlier_merge_wrote_there_is_not_merged_again(nodes: Nodes, wan
         assert nodes.merge(*arguments, ledger=out).ledger.read_bytes() == want
 
 
-def test_arguments_that_name_nothing_are_reported(nodes: Nodes, tmp_path: Path) -> None:
+def test_arguments_that_match_nothing_are_reported(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for argument, reason in (
         (tmp_path / ("n" * 300), "does not exist and matches nothing"),
@@ -147,7 +147,7 @@ KEPT = ("algo-1.rolling.json", "algo-1-until-20261128T194901613043Z.json", "algo
 
 
 def with_earlier(nodes: Nodes, name: str, *, later: bool = False) -> Path:
-    """A node's ledger with an earlier one of its run beside it: the rolling one, or one that was kept."""
+    """A node's ledger next to an earlier one of its run: the rolling one, or one that was kept."""
     folder = nodes.folder / ("later" if later else "store")
     run = Run(nodes.folder / "rolling" / folder.name, context=sagemaker(0, ("algo-1",)), run_id="train-7")
     run.meter(10)
@@ -160,7 +160,7 @@ def with_earlier(nodes: Nodes, name: str, *, later: bool = False) -> Path:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", KEPT)
-def test_an_earlier_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object, name: str) -> None:
+def test_an_earlier_ledger_is_skipped_when_its_run_continued(nodes: Nodes, bucket: object, name: str) -> None:
     folder = with_earlier(nodes, name)
     want = nodes.merge(folder / "algo-1.json").ledger.read_bytes()
     packed = pack(folder, nodes.folder / "o.tar.gz")
@@ -173,7 +173,7 @@ def test_an_earlier_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bu
         assert nodes.notes == [f"s3://{BUCKET}/{prefix}: ledgers skipped as earlier states of those next to them: 1"]
     alone = nodes.merge(folder / name, trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
-    upload(bucket, with_earlier(nodes, name, later=True), "more/")  # it says more than the final one
+    upload(bucket, with_earlier(nodes, name, later=True), "more/")  # it has more records than the final one
     for given in ([nodes.folder / "later"], sorted((nodes.folder / "later").glob("*.json")), [f"s3://{BUCKET}/more/"]):
         with pytest.raises(LedgerError, match="node 'algo-1' is given twice for the same time"):
             nodes.merge(*given)
@@ -213,9 +213,7 @@ def twice(archive: tarfile.TarFile, name: str) -> None:
         (lambda a: add(a, "a.txt"), "no ledger found in"),
     ],
 )  # fmt: skip
-def test_an_archive_that_is_not_safe_is_refused(
-    nodes: Nodes, make: Callable[[tarfile.TarFile], object], reason: str
-) -> None:
+def test_an_unsafe_archive_is_refused(nodes: Nodes, make: Callable[[tarfile.TarFile], object], reason: str) -> None:
     path = nodes.folder / "output.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         make(archive)
@@ -242,10 +240,10 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     ],
     ids=["endless member", "negative member", "endless name", "headers that fill memory", "headers of headers"],
 )
-def test_an_archive_is_not_believed_in_its_sizes(
+def test_an_archives_stated_sizes_are_not_trusted(
     nodes: Nodes, data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it claims costs no more than what it has: no read of more than is left of a file's bounds."""
+    """A stated size costs no more than the real one: no read beyond the rest of a file's bounds."""
     path, read = nodes.folder / "output.tar.gz", 0
     path.write_bytes(gzip.compress(data + bytes(1024)))
     true_read = gzip.GzipFile.read
@@ -262,7 +260,7 @@ def test_an_archive_is_not_believed_in_its_sizes(
 
 
 @pytest.mark.parametrize("name", ["GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.major"])
-def test_an_archive_with_headers_that_make_no_sense_is_refused(nodes: Nodes, name: str) -> None:
+def test_an_archive_with_nonsense_headers_is_refused(nodes: Nodes, name: str) -> None:
     path = nodes.folder / "output.tar.gz"
     with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("notes.txt")
@@ -272,7 +270,7 @@ def test_an_archive_with_headers_that_make_no_sense_is_refused(nodes: Nodes, nam
         nodes.merge(path)
 
 
-def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_members_are_not_kept_in_memory(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
 
     def next_of(members: Any) -> Any:
@@ -285,7 +283,7 @@ def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, m
     with tarfile.open(path, "w:gz") as archive:
         for number in range(50):
             add(archive, f"shard-{number}.bin")
-        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")  # refused where it is a ledger's name
+        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")  # refused where it has a ledger's name
         add_ledgers(archive, nodes, "./flopsd/")
     assert nodes.merge(path).ledger.read_bytes() == want
     assert max(kept) <= 1
@@ -301,7 +299,7 @@ def test_a_cut_or_altered_archive_is_refused(nodes: Nodes) -> None:
             nodes.merge(path)
 
 
-def test_members_are_capped(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_members_is_limited(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_folders, "MAX_ENVELOPE_BYTES", 100_000)
     with tarfile.open(path := nodes.folder / "output.tar.gz", "w:gz") as archive:
         add_ledgers(archive, nodes)
@@ -327,7 +325,7 @@ def test_messages_name_the_place_in_the_archive(nodes: Nodes) -> None:
     )
 
 
-def test_nothing_is_left_in_the_temporary_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_left_in_the_temporary_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz"))
@@ -360,7 +358,7 @@ def upload(client: object, folder: Path, prefix: str) -> None:
 
 
 @pytest.mark.long
-def test_a_prefix_is_the_same_ledgers(
+def test_an_s3_prefix_gives_the_same_ledgers(
     nodes: Nodes, want: bytes, bucket: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_folders, "MAX_ENVELOPE_BYTES", 100_000)
@@ -383,7 +381,7 @@ def test_a_prefix_is_the_same_ledgers(
 
 
 @pytest.mark.long
-def test_what_s3_lacks_is_reported_by_its_name(nodes: Nodes, bucket: object) -> None:
+def test_an_object_missing_from_s3_is_reported_by_name(nodes: Nodes, bucket: object) -> None:
     upload(bucket, nodes.folder / "ledgers", "")
     bucket.delete_object(Bucket=BUCKET, Key="algo-2/ledger.journal.jsonl")  # type: ignore[attr-defined]
     with pytest.raises(
@@ -408,7 +406,7 @@ def test_what_s3_lacks_is_reported_by_its_name(nodes: Nodes, bucket: object) -> 
 
 
 @pytest.mark.parametrize("before", [0, 1, _CHUNK - len(_MARK), _CHUNK - 1, _CHUNK, 3 * _CHUNK - 5])
-def test_a_signed_envelope_is_known_by_its_key_wherever_that_stands(tmp_path: Path, before: int) -> None:
+def test_a_signed_envelope_is_recognized_by_its_key_at_any_position(tmp_path: Path, before: int) -> None:
     path = tmp_path / "any.json"
     for mark, found in ((_MARK, True), (_MARK[:-1], False)):
         path.write_bytes(b"x" * before + mark + b"y" * 9)

@@ -1,4 +1,5 @@
-"""Checkpoint lines that the daemon did not print: a lying job refutes no honest ledger, a rewritten one is refuted."""
+"""Checkpoint lines that the daemon did not print: a lying job refutes no honest ledger, but a rewritten ledger is
+refuted."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ MINUTE_MS = 60_000
 
 
 def metered(folder: Path, secret: bytes, seconds: int) -> Run:
-    """A run that was killed once, so of two daemon starts."""
+    """A run that was killed once, so it has two daemon starts."""
     run = Run(folder, devices=(H100,), secret=secret)
     run.meter(seconds)
     run.kill()
@@ -50,7 +51,8 @@ def sealed(run: Run) -> Sealed:
 
 
 def events(run: Run, lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Each line, received three seconds after its record was written; one of no record at the time of the one before."""
+    """Each line, received three seconds after its record was written; a line of no record at the time of the
+    previous one."""
     written = {frame["h"]: frame["r"] for frame in map(json.loads, run.state.journal.read_bytes().splitlines())}
     found: list[dict[str, Any]] = []
     for line in lines:
@@ -78,7 +80,7 @@ def compared(sealed: Sealed, log: Path, shown: Sequence[dict[str, Any]]) -> Anch
 
 
 def lies(run: Run) -> list[str]:
-    """What a job of the same user can print: it reads the journal, with its codes, and what the daemon prints."""
+    """Lines that a job of the same user can print: it reads the journal with its codes, and the daemon's output."""
     line, other = run.lines[1], run.lines[2]
     frames = {frame["h"]: frame for frame in map(json.loads, run.state.journal.read_bytes().splitlines())}
     in_journal = frames[value(line, "head")]["m"]
@@ -94,7 +96,7 @@ def lies(run: Run) -> list[str]:
     ]
 
 
-def test_what_a_job_prints_itself_refutes_nothing_and_is_reported(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+def test_lines_forged_by_the_job_refute_nothing_and_are_reported(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     first, *rest = run.lines
     lines = [first, *lies(run), *rest]
     shown = events(run, lines)
@@ -119,7 +121,7 @@ def test_what_a_job_prints_itself_refutes_nothing_and_is_reported(run: Run, seal
     ],
     ids=["a line missing", "all missing", "one late", "one early", "a lie after the daemon stopped"],
 )
-def test_a_foreign_line_refutes_where_the_daemons_own_are_not_all_there(
+def test_a_foreign_line_refutes_when_some_of_the_daemons_own_are_missing(
     run: Run, sealed: Sealed, tmp_path: Path, hidden: set[int], late_ms: dict[int, int], lie_ms: int, reason: str
 ) -> None:
     assert [value(line, "incarnation") for line in run.lines[:5]] == ["1"] * 4 + ["2"]
@@ -134,8 +136,8 @@ def test_a_foreign_line_refutes_where_the_daemons_own_are_not_all_there(
         compared(sealed, tmp_path / "log", shown)
 
 
-def test_a_sender_who_writes_the_journal_anew_is_refuted_by_the_log(run: Run, tmp_path: Path) -> None:
-    """With a secret of his own, well chained and well signed; and though he prints the lines of it, in the end."""
+def test_a_rewritten_journal_is_refuted_by_the_log(run: Run, tmp_path: Path) -> None:
+    """The forger uses a secret of their own, with valid chain and signature, and finally prints its lines too."""
     forged = metered(tmp_path / "state", ANOTHER, 12)
     ledger, log = forged.seal(tmp_path / "ledger.json"), tmp_path / "log"
     assert verified(ledger).statement["predicate"]["incarnations"][0]["codes"] == "checked"
@@ -156,13 +158,13 @@ def test_the_daemons_own_lines_refute_a_journal_that_lacks_them(run: Run, tmp_pa
         compared(ledger, tmp_path / "log", events(run, run.lines[:3]))
 
 
-def test_a_line_of_a_daemon_start_that_the_ledger_lacks_refutes_it(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+def test_a_line_of_a_daemon_start_missing_from_the_ledger_refutes_it(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     third = changed(lies(run)[0], "incarnation", "3")
     with pytest.raises(NotVerifiedError, match="is not on the journal's chain"):
         compared(sealed, tmp_path / "log", events(run, [*run.lines, third]))
 
 
-def test_where_no_secret_is_disclosed_every_line_is_held_against_the_chain(run: Run, tmp_path: Path) -> None:
+def test_without_a_disclosed_secret_every_line_is_compared_with_the_chain(run: Run, tmp_path: Path) -> None:
     key, _ = ensure_key(None, tmp_path)
     ledger = seal_journal(run.state.journal, key, tmp_path / "ledger.json", run.clock)
     assert compared(ledger, tmp_path / "log", events(run, run.lines)).anchors == len(run.lines)
@@ -182,7 +184,7 @@ def test_lines_about_far_records_cost_bounded_work() -> None:
         [judge.is_foreign(one) for one in lines]
 
 
-def test_lines_about_the_journals_own_records_are_no_such_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_about_the_journals_own_records_do_not_count_as_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_lines, "FURTHER_LINES_IN_ALL", 0)
     start = Incarnation({"incarnation": 1, "code_secret_sha256": CodeKey(SECRET, 1).secret_sha256})
     judge = LineJudge(History([start]), [SECRET], [1], 9)

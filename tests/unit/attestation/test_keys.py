@@ -1,4 +1,4 @@
-"""Key files and public keys: what is taken, what is refused, and in which words."""
+"""Key files and public keys: which are accepted, which are refused, and the messages."""
 
 import base64
 import errno
@@ -70,7 +70,7 @@ def encrypted(tmp_path: Path) -> Path:
     ],
     ids=["ed25519", "p256", "traditional", "scrypt"],
 )  # fmt: skip
-def test_a_key_that_openssl_encrypted_signs_with_its_passphrase_only(
+def test_a_key_encrypted_by_openssl_signs_only_with_its_passphrase(
     tmp_path: Path, made: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -87,12 +87,12 @@ def test_a_key_that_openssl_encrypted_signs_with_its_passphrase_only(
     assert PASSPHRASE_FILE in caught.value.hint
     with pytest.raises(SigningKeyError, match="cannot be decrypted with the given passphrase"):
         load_signer("key.pem", {PASSPHRASE: "wrong"})
-    # A passphrase that is set for another key does not stop one that needs none.
+    # A passphrase set for another key does not stop a key that needs none.
     assert load_signer("plain.pem", {PASSPHRASE: "wrong"}).public.type == "p256"
 
 
 @pytest.mark.tool("openssl")
-def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> None:
+def test_unusable_passphrases_are_refused(encrypted: Path, tmp_path: Path) -> None:
     (tmp_path / "two").write_text(f"{SECRET}\nand more\n")
     (tmp_path / "none").write_text("\n")
     (tmp_path / "long").write_text("x" * 1024)
@@ -105,7 +105,7 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
     for bad, reason in (("\udcff", "is not UTF-8"), ("x" * 1024, "more than 1023 bytes")):
         with pytest.raises(SigningKeyError, match=f"{PASSPHRASE} {reason}|{PASSPHRASE} has {reason}"):
             load_signer(str(encrypted), {PASSPHRASE: bad})
-    os.mkfifo(tmp_path / "fifo")  # which nobody writes to: a daemon that waits for it meters nothing
+    os.mkfifo(tmp_path / "fifo")  # without a writer: a daemon that waits for it meters nothing
     for name, reason in (("missing", "No such file"), ("fifo", "not a regular file")):
         with pytest.raises(SigningKeyError, match=reason):
             load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / name)})
@@ -113,11 +113,11 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
         load_signer(str(encrypted), {PASSPHRASE: SECRET, PASSPHRASE_FILE: str(tmp_path / "secret")})
 
 
-def test_the_variables_for_secrets_are_known_and_their_misspellings_reported() -> None:
+def test_variables_for_secrets_are_known_and_misspellings_reported() -> None:
     load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x", "FLOPSD_SOCKET": "/run/x"})
     load_settings(
         {}, {OPERATOR_COUNT_VARIABLE: "off", DEVICE_VARIABLE: "GPU-1", KERNEL_WINDOWS_VARIABLE: "on"}
-    )  # the process's, not the daemon's
+    )  # variables of the training process, not of the daemon
     for wrong, right in (
         ("FLOPSD_KEY_PASPHRASE", PASSPHRASE),
         ("FLOPSD_KEY_PASSPHRASE_FIL", PASSPHRASE_FILE),
@@ -128,7 +128,7 @@ def test_the_variables_for_secrets_are_known_and_their_misspellings_reported() -
 
 
 @pytest.mark.long
-def test_the_job_does_not_get_the_secrets_of_its_meter(tmp_path: Path) -> None:
+def test_the_job_does_not_inherit_the_secrets_of_its_meter(tmp_path: Path) -> None:
     shell = f"echo ${PASSPHRASE}-${PKCS11_PIN}-$OTHER"
     done = flopsd("exec", "--state-dir", str(tmp_path), "--no-seal", "--listen", "off", "--", "sh", "-c", shell,
                   env={**environment(None), PASSPHRASE: "a", PKCS11_PIN: "b", "OTHER": "c"})  # fmt: skip
@@ -150,7 +150,7 @@ def _pem(private: object) -> bytes:
     ],
     ids=["P-521", "P-384", "secp256k1", "brainpool", "RSA"],
 )
-def test_other_kinds_and_curves_are_refused_on_both_sides(
+def test_other_key_types_and_curves_are_refused_for_signing_and_verifying(
     tmp_path: Path, curve: type[ec.EllipticCurve] | None, named: str
 ) -> None:
     private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
@@ -165,8 +165,8 @@ def test_other_kinds_and_curves_are_refused_on_both_sides(
             load(str(tmp_path / file))
 
 
-# y of every point of order 1, 2, 4 and 8, in each form that fits 255 bits; the highest bit is the sign of x. The list is
-# that of libsodium's ge25519_has_small_order.
+# y of every point of order 1, 2, 4 and 8, in each form that fits 255 bits; the highest bit is the sign of x. The list
+# is that of libsodium's ge25519_has_small_order.
 SMALL_ORDER = (
     "0000000000000000000000000000000000000000000000000000000000000000",
     "0100000000000000000000000000000000000000000000000000000000000000",
@@ -241,7 +241,7 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
 
 
 @given(st.binary(max_size=200), st.integers(0, 250), st.booleans())
-def test_whatever_a_public_key_file_holds_it_is_a_key_or_a_clear_error(junk: bytes, at: int, keep: bool) -> None:
+def test_any_public_key_file_is_a_key_or_a_clear_error(junk: bytes, at: int, keep: bool) -> None:
     pem = PUBLIC % b"MCowBQYDK2VwAyEAfU0Of2FTpptiQrUiq77mhf2kQg+INLEIw72uNp71Sfo="
     try:
         found = parse_public(pem[:at] + junk + pem[at + (0 if keep else len(junk)) :], "x")
@@ -251,7 +251,7 @@ def test_whatever_a_public_key_file_holds_it_is_a_key_or_a_clear_error(junk: byt
 
 
 @pytest.mark.tool("openssl")
-def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
+def test_one_key_in_two_encodings_is_one_key(tmp_path: Path) -> None:
     key = make_pem(tmp_path / "key.pem", "p256")
     openssl("ec", "-in", tmp_path / "key.pem", "-pubout", "-conv_form", "compressed", "-out", tmp_path / "short.pub")
     assert (tmp_path / "short.pub").read_bytes() != key.public.pem
@@ -274,7 +274,7 @@ def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
         pytest.param("p256", SECRET, marks=pytest.mark.exhaustive),
     ],
 )
-def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str | None) -> None:
+def test_keys_made_by_key_new_are_readable_by_openssl(tmp_path: Path, kind: str, secret: str | None) -> None:
     file = tmp_path / "key.pem"
     env = {**environment(None), **({PASSPHRASE: secret} if secret else {})}
     done = in_process("key", "new", "--type", kind, *(["--encrypt"] if secret else []), "--json", str(file), env=env)
@@ -302,7 +302,7 @@ def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str
     assert (file.read_bytes(), public.exists()) == (before[0], False)
 
 
-def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_path: Path) -> None:
+def test_key_new_needs_a_passphrase_to_encrypt_and_otherwise_makes_nothing(tmp_path: Path) -> None:
     in_process("key", "new", "--encrypt", str(tmp_path / "key.pem"), code=1,
                says=("--encrypt needs a passphrase and none is given", PASSPHRASE_FILE))  # fmt: skip
     assert in_process("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
@@ -316,7 +316,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("call", ["open", "fchmod", "fsync", "link"])
 @pytest.mark.parametrize("is_done", [True, False])
-def test_a_kill_while_a_key_is_made_leaves_no_other_file(
+def test_a_kill_during_key_creation_leaves_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, is_done: bool
 ) -> None:
     real, path = getattr(os, call), tmp_path / "key.pem"
@@ -328,14 +328,14 @@ def test_a_kill_while_a_key_is_made_leaves_no_other_file(
 
     with monkeypatch.context() as killed:
         killed.setattr(os, call, dies)
-        killed.setattr(os, "unlink", dies)  # nothing that follows is done
+        killed.setattr(os, "unlink", dies)  # no later cleanup runs
         with pytest.raises(Killed):
             make_pem(path)
     assert list(tmp_path.iterdir()) == ([path] if call == "link" and is_done else [])
     assert ensure_key(None, tmp_path)[1]
 
 
-def test_a_key_is_made_whole_where_the_file_system_has_only_files_with_names(
+def test_a_key_is_written_whole_on_a_file_system_without_unnamed_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
@@ -354,7 +354,7 @@ def test_a_key_is_made_whole_where_the_file_system_has_only_files_with_names(
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
 
 
-def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:
+def test_an_existing_key_is_never_lost(tmp_path: Path) -> None:
     uri, made = ensure_key(None, tmp_path)
     assert made
     assert stat.S_IMODE(Path(uri).stat().st_mode) == 0o600
@@ -388,13 +388,13 @@ def test_the_longest_passphrase_encrypts_and_decrypts(tmp_path: Path, line_end: 
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str, uri: str, extra: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # as Python marks what cannot be imported
+    monkeypatch.setitem(sys.modules, package, None)  # the marker of Python for a module that cannot be imported
     with pytest.raises(SigningKeyError, match=f"the extra '{extra}'") as caught:
         load_signer(uri, {})
     assert caught.value.hint == f"pip install 'flopsd[{extra}]'"
 
 
-def test_a_key_file_brings_in_nothing_of_the_other_kinds_and_asking_nothing_that_signs(tmp_path: Path) -> None:
+def test_a_key_file_loads_no_other_key_type_and_a_check_loads_no_signer(tmp_path: Path) -> None:
     key = make_pem(tmp_path / "key.pem")
     code = "import sys; from flopsd.attestation.signing.keys import check_key as check; check(sys.argv[1], {}); check('awskms:a', {})"
     assert not {"cryptography", "botocore", "pkcs11", "ssl"} & modules_after(code, str(key.path))
@@ -422,7 +422,7 @@ def test_a_key_file_brings_in_nothing_of_the_other_kinds_and_asking_nothing_that
         ("gcpkms:x", "unknown kind of key 'gcpkms'"),
     ],
 )
-def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
+def test_a_key_that_cannot_sign_is_detected_before_sealing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, fault: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -436,7 +436,7 @@ def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
     check_key("locked.pem", {"FLOPSD_KEY_PASSPHRASE": "secret"})
 
 
-def test_where_a_key_lies_in_a_token_is_said_without_its_pin(tmp_path: Path) -> None:
+def test_the_location_of_a_token_key_is_stated_without_its_pin(tmp_path: Path) -> None:
     (tmp_path / "pin").write_text("1234\n")
     uri = f"token=my%20box;serial=7;object=k;id=%01%ff;type=private?module-path=/lib.so&pin-source=file:{tmp_path}/pin"
     found = location_of(f"{uri}&public=k.pub", {})
@@ -453,10 +453,12 @@ def test_where_a_key_lies_in_a_token_is_said_without_its_pin(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("writable", [True, False])
-def test_a_pin_that_a_token_refused_is_known_again_by_no_other(
+def test_a_refused_pin_is_recognized_and_no_other_is(
     tmp_path: Path, writable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flopsd.attestation.signing.refused_pin.ITERATIONS", 10)  # many cost an attacker time
+    monkeypatch.setattr(
+        "flopsd.attestation.signing.refused_pin.ITERATIONS", 10
+    )  # many iterations cost an attacker time
     (tmp_path / "file").touch()
     note = (tmp_path if writable else tmp_path / "file") / "pin.json"
     with tempfile.TemporaryFile() as memory:
@@ -478,9 +480,9 @@ def test_a_pin_that_a_token_refused_is_known_again_by_no_other(
     assert RefusedPin(note).reason(("box",), "1") == ("expired" if writable else None)
 
 
-def test_key_check_says_whether_the_key_of_a_run_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_check_states_whether_the_key_of_a_run_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nice = []
-    monkeypatch.setattr("flopsd.cli.key.be_nice", lambda: nice.append(1))  # it would be for all tests that follow
+    monkeypatch.setattr("flopsd.cli.key.be_nice", lambda: nice.append(1))  # otherwise it would apply to all later tests
 
     def check(*more: str, key: str = "", code: int = 0) -> str:
         env = {"FLOPSD_KEY": key} if key else {}
@@ -521,7 +523,7 @@ def test_a_key_uri_and_its_secrets_go_to_the_loader_of_its_scheme(monkeypatch: p
     assert found == [("load_kms", "alias/x", {"A": "b"}), ("load_token_key", "token=x", {"A": "b"}, refused)]
 
 
-def test_whatever_the_library_of_a_key_raises_is_a_key_that_cannot_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_of_a_key_library_means_a_key_that_cannot_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise AttributeError("'Object' object has no attribute 'key_type'")
 
@@ -530,7 +532,7 @@ def test_whatever_the_library_of_a_key_raises_is_a_key_that_cannot_sign(monkeypa
         load_signer("pkcs11:token=x")
 
 
-def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp_path: Path) -> None:
+def test_the_signature_of_another_key_is_named_with_the_given_keys(tmp_path: Path) -> None:
     keys = [make_pem(tmp_path / name) for name in "abcdefg"]
     ids = [f"{key.public.keyid[:16]}…" for key in keys]
     signatures = [(key.public.keyid, b"x" * 64) for key in keys[2:]]
@@ -542,7 +544,7 @@ def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp
         assert str(caught.value) == f"signed by a different key: {signers}; the given {named}"
 
 
-def test_a_signature_that_names_a_given_key_and_is_not_its_own_is_of_an_altered_ledger(tmp_path: Path) -> None:
+def test_an_invalid_signature_by_a_given_key_means_an_altered_ledger(tmp_path: Path) -> None:
     key, other = make_pem(tmp_path / "key"), make_pem(tmp_path / "other")
     signed = Envelope(b"payload", "type", ((key.public.keyid, b"x" * 64),))
     with pytest.raises(NotVerifiedError, match="the ledger was changed after it was signed"):

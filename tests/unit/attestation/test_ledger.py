@@ -1,4 +1,4 @@
-"""Sealing and verifying: what a good ledger says, and that no changed one is believed."""
+"""Sealing and verifying: the content of a good ledger, and that no altered one is accepted."""
 
 import json
 import shlex
@@ -43,7 +43,7 @@ def verify(sealed: Sealed, **how: Any) -> dict[str, Any]:
     return dict(verified(sealed, **how).statement)
 
 
-def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> None:
+def test_a_sealed_ledger_verifies_and_states_the_metered_work(sealed: Sealed) -> None:
     predicate = verify(sealed)["predicate"]
     cycles = 1500 * 132 * 10**6 * 20  # 12 + 3 + 5 seconds were measured
     measured = cycles // 2 * 4096 + cycles // 10 * 256
@@ -66,7 +66,7 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     assert gaps == float(predicate["coverage"]["gapSeconds"]) == 12
     assert predicate["energyJoules"] == "25.000"  # 2 devices, 26 s less the first, at half a joule a second
     assert [i["endReason"] for i in predicate["incarnations"]] == [None, "sigterm"]
-    guidelines = predicate["totals"]["guidelines"]  # nothing is declared: all of it may count, and none of it
+    guidelines = predicate["totals"]["guidelines"]  # nothing is declared: all of it may count, or none
     assert (guidelines["low"], guidelines["measured"], guidelines["high"]) == ("0", None, executed["high"])
 
 
@@ -78,16 +78,16 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
         (lambda s: s.ledger.unlink(), "cannot read the ledger"),
     ],
 )  # fmt: skip
-def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed], object], reason: str) -> None:
-    """Beside the published vectors, which have a case for each other change."""
+def test_an_altered_ledger_is_refused(copy: Sealed, spoil: Callable[[Sealed], object], reason: str) -> None:
+    """The published vectors have a case for each other change."""
     verify(copy)
     spoil(copy)
     with pytest.raises(NotVerifiedError, match=reason):
         verify(copy)
 
 
-def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
-    """What somebody who got a folder by mail gives first."""
+def test_a_file_of_another_kind_is_refused_with_a_hint(copy: Sealed) -> None:
+    """Files that somebody who received a folder by mail tries first."""
     packed = copy.ledger.with_name("mail.zip")
     with ZipFile(packed, "w") as archive:
         archive.write(copy.ledger, "ledger.json")
@@ -116,19 +116,19 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
         assert caught.value.code == code
 
 
-def test_a_ledger_may_have_the_name_of_a_journal(copy: Sealed) -> None:
+def test_a_ledger_may_be_named_like_a_journal(copy: Sealed) -> None:
     named = copy.ledger.rename(copy.ledger.with_name("odd.journal.jsonl"))
     assert read_ledger(named) == named.read_bytes()
 
 
-def test_a_journal_whose_line_ends_were_changed_on_its_way_is_refused_for_that(copy: Sealed) -> None:
+def test_a_journal_with_converted_line_ends_is_refused_for_that_reason(copy: Sealed) -> None:
     copy.journal.write_bytes(copy.journal.read_bytes().replace(b"\n", b"\r\n"))
     with pytest.raises(NotVerifiedError, match="its line ends are CR LF: mail, git or an editor changed the file"):
         verify(copy)
 
 
 @pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
-def test_odd_members_in_a_journal_are_reported_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
+def test_odd_members_in_a_journal_are_reported_and_cause_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
     run = finished(tmp_path / "state", 2)
     begin, *others = (json.loads(line)["r"] for line in run.state.journal.read_bytes().splitlines())
     begin.update(edit)
@@ -139,7 +139,7 @@ def test_odd_members_in_a_journal_are_reported_and_are_no_crash(tmp_path: Path, 
         run.seal(tmp_path / "ledger.json")
 
 
-def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tmp_path: Path) -> None:
+def test_a_reading_of_a_future_time_is_a_gap_and_spoils_no_journal(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(2)
     run.clock.advance(NS_PER_S)
@@ -154,7 +154,7 @@ def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tm
     assert (found["gapSecondsByReason"], found["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
 
 
-def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_by_hand(
+def test_a_peak_table_shipped_with_the_ledger_is_used_only_if_given_explicitly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     custom = tmp_path / "mine.yaml"
@@ -176,7 +176,7 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     node = {**sealed.predicate["node"], "rank": 0, "jobNodes": []}
     alone = replace(sealed, predicate={**sealed.predicate, "node": node})
     assert "NODE        this is rank 0 of its job: its answer is of this node" in sealed_text(alone)
-    command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing says
+    command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # the command that sealing prints
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())
     stated = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]

@@ -1,4 +1,4 @@
-"""Where sealing meets files that lie there already: nothing is lost, nothing goes back, nobody reads halves."""
+"""Sealing over existing files: nothing is lost, no ledger goes back, and no reader sees half a file."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ from tests.support.runs import Run, finished
 
 
 def believed(ledger: Path) -> int:
-    """How many records a ledger that verifies seals."""
+    """The number of records that a verified ledger seals."""
     return verify_ledger(open_ledger(ledger, [load_public(str(ledger.with_suffix(".pub")))])).records
 
 
@@ -47,7 +47,7 @@ def rolling(run: Run, ledger: Path) -> Sealed:
 
 @pytest.mark.long
 @sampled(8)
-def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Extent) -> None:
+def test_a_verifier_never_finds_files_that_do_not_match(tmp_path: Path, extent: Extent) -> None:
     run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"
     run.meter(11)
     rolling(run, ledger)
@@ -98,7 +98,7 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path, caplog: 
     assert [text.endswith(end) for text, end in zip(caplog.messages, said, strict=True)] == [True, True]
 
 
-def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
+def test_files_of_two_runs_are_never_mixed_while_one_replaces_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, ledger = finished(tmp_path / "a", 12), finished(tmp_path / "b", 12), tmp_path / "ledger.json"
@@ -115,7 +115,7 @@ def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
     assert not ledger.with_name("ledger.journal.jsonl").exists()
 
 
-def test_what_lies_there_without_a_ledger_is_kept_where_it_is_another_runs(tmp_path: Path) -> None:
+def test_files_without_a_ledger_are_kept_if_they_are_another_runs(tmp_path: Path) -> None:
     first, second = finished(tmp_path / "a", 12), finished(tmp_path / "b", 12, run_id="run-2")
     ledger = tmp_path / "ledger.json"
     first.seal(ledger)
@@ -126,7 +126,7 @@ def test_what_lies_there_without_a_ledger_is_kept_where_it_is_another_runs(tmp_p
     assert (kept.read_bytes(), kept.with_name(kept.name.replace("journal.jsonl", "pub")).read_bytes()) == (journal, key)
     assert believed(ledger)
     ledger.unlink()
-    second.seal(ledger)  # its own, of which the seal did not come to its end
+    second.seal(ledger)  # its own files, from a seal that did not finish
     assert len(list(tmp_path.glob("ledger-until-*"))) == 2
 
 
@@ -134,8 +134,8 @@ def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "full")
 
 
-def test_two_ledgers_that_are_put_aside_at_one_time_are_both_kept(tmp_path: Path) -> None:
-    """The wall clock stands where a virtual machine is resumed or NTP sets it back."""
+def test_two_ledgers_put_aside_at_the_same_time_are_both_kept(tmp_path: Path) -> None:
+    """The wall clock stands still where a virtual machine is resumed or NTP sets it back."""
     ledger, records = tmp_path / "ledger.json", []
     for name, seconds in (("a", 12), ("b", 25), ("c", 38)):
         run = finished(tmp_path / name, seconds)
@@ -147,8 +147,8 @@ def test_two_ledgers_that_are_put_aside_at_one_time_are_both_kept(tmp_path: Path
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_ledgers_are_for_all_to_read_and_keys_for_nobody_else(tmp_path: Path, nodes: Nodes, umask: int) -> None:
-    """Nor is anything written through a link that lies where a file of this process would be written first."""
+def test_ledgers_are_readable_by_all_and_keys_only_by_their_owner(tmp_path: Path, nodes: Nodes, umask: int) -> None:
+    """Nor is anything written through a link in place of a temporary file of this process."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"dear")
     second = make_pem(tmp_path / "second.pem")
@@ -171,7 +171,7 @@ def test_ledgers_are_for_all_to_read_and_keys_for_nobody_else(tmp_path: Path, no
     assert victim.read_bytes() == b"dear"
 
 
-def test_a_journal_begun_anew_does_not_take_the_place_of_what_was_sealed(tmp_path: Path) -> None:
+def test_a_new_journal_does_not_replace_the_sealed_ledger(tmp_path: Path) -> None:
     run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
     run.meter(95)
     rolling(run, ledger)
@@ -204,12 +204,12 @@ def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
             seal_journal(older, uri, ledger, run.clock, live=True, rolling=only_longer)
     with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
-        rolling(run, ledger)  # as much is not more: a late child must not replace the final ledger
+        rolling(run, ledger)  # equal is not longer: a late child must not replace the final ledger
     assert ledger.read_bytes() == whole
-    run.seal(ledger)  # a final seal may come again
+    run.seal(ledger)  # a final seal may be repeated
 
 
-def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
+def test_a_lone_journal_can_be_sealed_anywhere_without_its_torn_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = Run(tmp_path / "state")
@@ -245,13 +245,13 @@ def test_a_folder_or_device_is_never_renamed_to_make_room_for_a_ledger(tmp_path:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_run_that_is_named_like_a_path_stays_in_its_folder(tmp_path: Path) -> None:
+def test_a_run_named_like_a_path_stays_in_its_folder(tmp_path: Path) -> None:
     for run in ("../../etc/x", "/etc/x", "a/b"):
         assert default_ledger(tmp_path, run).parent == tmp_path
     assert default_ledger(tmp_path, "run-1").name == "run-1.ledger.json"
 
 
-def test_what_killed_sealers_left_is_swept_up(tmp_path: Path) -> None:
+def test_files_left_by_killed_sealers_are_removed(tmp_path: Path) -> None:
     run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"
     run.meter(12)
     ledger.parent.mkdir()
@@ -291,7 +291,7 @@ def test_sealers_take_turns_and_a_dead_lock_costs_no_ledger(tmp_path: Path) -> N
     assert order == ["impatient", "first", "second"]
 
 
-def test_a_key_is_made_by_one_of_many_and_never_half(tmp_path: Path) -> None:
+def test_concurrent_key_creation_makes_one_whole_key(tmp_path: Path) -> None:
     made, begin = list[tuple[str, bool]](), threading.Barrier(8)
 
     def make() -> None:
@@ -310,7 +310,7 @@ def test_a_key_is_made_by_one_of_many_and_never_half(tmp_path: Path) -> None:
         ensure_key(None, tmp_path / "missing")
 
 
-def test_a_rolling_seal_asks_the_witness_alone_and_that_of_a_file_by_itself_asks_nobody(tmp_path: Path) -> None:
+def test_a_rolling_seal_asks_only_the_witness_and_sealing_a_file_asks_nobody(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(12)
 
@@ -328,9 +328,7 @@ def test_a_rolling_seal_asks_the_witness_alone_and_that_of_a_file_by_itself_asks
     assert kinds(rolling_seal()) == []
 
 
-def test_a_refused_pin_is_noted_in_the_state_folder_and_not_beside_a_file_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_pin_is_noted_in_the_state_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, asked = Run(tmp_path / "state"), list[Path | None]()
     run.meter(12)
 
@@ -353,7 +351,7 @@ def test_the_lock_of_ledger_files_is_closed_after_use(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_was_kept_for_another_ledger_is_found_by_its_name_whatever_stands_in_it(tmp_path: Path) -> None:
+def test_files_kept_for_another_ledger_are_found_by_name_despite_special_characters(tmp_path: Path) -> None:
     ledger = tmp_path / "run[1]*.json"
     names = ["run[1]*-until-20261128T194901613043Z.json", "run1x-until-20261128T194901613043Z.json", ledger.name]
     for name in names:

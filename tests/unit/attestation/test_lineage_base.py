@@ -1,4 +1,5 @@
-"""Compute adds up over nodes, attempts and the jobs of a lineage, and so do findings: what no job crosses the sum may."""
+"""Compute adds up over nodes, attempts and the jobs of a lineage, and findings apply to the sum: a threshold that no
+job crosses may be crossed by the sum."""
 
 import json
 import re
@@ -73,7 +74,7 @@ def lineage_of(nodes: Nodes, jobs: list[Path], rules: Path) -> Path:
     return nodes.merge(*jobs, kind="lineage", lineage="m", ledger=ledger, policy_files=["eu-ai-act", str(rules)]).ledger
 
 
-def test_jobs_that_are_all_below_are_a_lineage_above(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_lineage_can_be_above_though_all_its_jobs_are_below(nodes: Nodes, tmp_path: Path) -> None:
     jobs = [job(nodes, f"job-{n}", 100 * n) for n in range(6)]
     limit = low(jobs[0], "high")  # no single job can be above it
     assert sum(map(low, jobs)) > limit
@@ -91,20 +92,20 @@ def test_jobs_that_are_all_below_are_a_lineage_above(nodes: Nodes, tmp_path: Pat
     assert "--policy" in refused.value.hint
 
 
-def test_of_what_is_not_whole_nothing_is_below(nodes: Nodes, tmp_path: Path) -> None:
+def test_an_incomplete_job_is_never_below(nodes: Nodes, tmp_path: Path) -> None:
     part = nodes.ledger(sagemaker(0), declared=TRAINS)
     rules = policy(tmp_path, 10**30)
     half = nodes.merge(part, allow_incomplete=True, policy_files=[str(rules)]).ledger
     assert payload_of(half)["predicate"]["totals"]["guidelines"]["high"] is None
     assert findings(half)["whole"]["state"] == "indeterminate"
-    # Nor of one node of several by itself, whoever looks at it alone.
+    # Nor is a single node of several, verified alone.
     alone = nodes.ledger(plain("host"), declared=TRAINS)
     merged = nodes.merge(alone, policy_files=[str(rules)], allow_incomplete=True, ledger=nodes.folder / "alone.json")
     assert findings(merged.ledger)["whole"]["state"] == "indeterminate"
 
 
 @pytest.mark.parametrize("kind", ["known", "estimated"])
-def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nodes, tmp_path: Path, kind: str) -> None:
+def test_the_base_model_of_a_lineage_is_the_one_its_jobs_declare(nodes: Nodes, tmp_path: Path, kind: str) -> None:
     base = Base("m", kind, 3 * 10**18, None if kind == "known" else "6PD", False)
     declared = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, base)
     jobs = [job(nodes, "sft", 0, declared), job(nodes, "dpo", 100, TRAINS)]
@@ -113,7 +114,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     sealed, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
     assert (sealed["method"], sealed["base"]["flop"], sealed["conflict"]) == ("full", str(3 * 10**18), [])
     exact = {"low": str(10**18), "high": str(10**18)}
-    # The truth lies in [0.7 E, 1.3 E], so a third of it does.
+    # The truth lies in [0.7 E, 1.3 E], and so does a third of it.
     ends = exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)}
     assert third["threshold"] == {**ends, "comparison": "greater_than"}
     assert (third["applies"], third["state"]) == (True, "below")
@@ -139,8 +140,8 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: N
     assert "bases_differ" in sealed["conflict"]
 
 
-def test_what_contradicts_in_a_child_is_named_in_the_sum(nodes: Nodes) -> None:
-    """Of a node, between the nodes of a job, and again in the lineage; the children agree with what is made of them."""
+def test_contradictions_in_a_child_are_named_in_the_sum(nodes: Nodes) -> None:
+    """In a node, between the nodes of a job, and again in the lineage; the merged ledger agrees with its children."""
     odd = OperatorDeclarations(Phase.EVALUATE, Method.LORA, None)
     hosts = ("algo-1", "algo-2")
     parts = [
@@ -169,8 +170,8 @@ rules:
 """
 
 
-def test_a_rule_of_some_methods_is_asked_of_those_of_each_node(nodes: Nodes, tmp_path: Path) -> None:
-    """`full` is what a sum of different methods has for its own, and the method of none of them."""
+def test_a_rule_for_some_methods_uses_the_methods_of_each_node(nodes: Nodes, tmp_path: Path) -> None:
+    """A sum of different methods has the method `full`, which is the method of none of its nodes."""
     rules = tmp_path / "adapters.yaml"
     rules.write_text(ADAPTERS)
     tunes = [OperatorDeclarations(Phase.TRAIN, method, Recomputation.NONE) for method in (Method.LORA, Method.QLORA)]
@@ -188,7 +189,7 @@ def test_a_rule_of_some_methods_is_asked_of_those_of_each_node(nodes: Nodes, tmp
         assert re.search(r"Training method +lora, qlora", in_process("report", str(made), *key, code=0).stdout)
 
 
-def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_base_model_next_to_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:
     own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     risky = Base("theirs", "known", 38 * 10**24, None, True)
     jobs = [
@@ -208,7 +209,7 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
     assert {"code": "pretraining_with_base"} in by_act["gpai-indicative"]["reasons"]
 
 
-def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_lineage_of_pretraining_and_its_own_tunes_has_no_base(nodes: Nodes, tmp_path: Path) -> None:
     own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)

@@ -1,4 +1,4 @@
-"""Logs are read in pieces: what is found does not depend on where these end."""
+"""Logs are read in chunks: the result does not depend on where the chunks end."""
 
 import bz2
 import gzip
@@ -44,7 +44,7 @@ documents = st.one_of(st.dictionaries(names, values, max_size=4), st.lists(value
 
 
 def objects_of(document: Any) -> Iterator[dict[str, Any]]:
-    """By what the class promises, from the whole document."""
+    """The objects that the class promises, computed from the whole document."""
     for part in document if isinstance(document, list) else [document]:
         if isinstance(part, dict):
             lists = {key: value for key, value in part.items() if key in LIST_KEYS and isinstance(value, list)}
@@ -60,7 +60,7 @@ def read(text: str, first: int) -> list[Any]:
 @patched
 @given(st.lists(documents, min_size=1, max_size=3), st.sampled_from([None, 1]), st.integers(0, 40), st.integers(1, 9),
        st.integers(1, 60))  # fmt: skip
-def test_the_objects_of_an_export_are_found_wherever_a_piece_ends(
+def test_the_objects_of_an_export_are_found_at_any_chunk_boundary(
     monkeypatch: pytest.MonkeyPatch, listed: list[Any], indent: int | None, first: int, chunk: int, cut: int
 ) -> None:
     monkeypatch.setattr(log_export, "CHUNK", chunk)
@@ -71,8 +71,8 @@ def test_the_objects_of_an_export_are_found_wherever_a_piece_ends(
         read(texts[0][: max(1, min(cut, len(texts[0]) - 1))], first)
 
 
-def test_objects_that_are_larger_or_smaller_than_a_log_services_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page holds beside its events counts; they count by themselves."""
+def test_objects_beyond_the_size_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other content of a page counts towards the limit; each event is counted on its own."""
     monkeypatch.setattr(log_export, "MAX_EVENT", 40)
     monkeypatch.setattr(log_export, "CHUNK", 8)
     assert len(read('{"events":[' + ",".join(['{"message":"1234567890"}'] * 9) + "]}", 5)) == 10
@@ -98,7 +98,7 @@ FILL = st.text("x \n", max_size=9)
     st.lists(st.tuples(FILL, st.sampled_from(["", "2026-11-25T14:00:00.5Z ", "2026-11-25 14:00:00,25+01:00 a "])), max_size=4),
     FILL, st.integers(60, 700),
 )  # fmt: skip
-def test_lines_are_found_wherever_a_piece_ends_with_their_number_and_time(
+def test_lines_are_found_with_number_and_time_at_any_chunk_boundary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[tuple[str, str]], tail: str, chunk: int
 ) -> None:
     monkeypatch.setattr(log_export, "CHUNK", chunk)
@@ -116,7 +116,7 @@ def test_lines_are_found_wherever_a_piece_ends_with_their_number_and_time(
     assert skipped == SkippedLines()
 
 
-def test_a_checkpoint_line_has_all_its_fields_or_is_none() -> None:
+def test_a_checkpoint_line_without_all_its_fields_is_none() -> None:
     whole = _anchor(BEGIN, REST, "here", 5, "then")
     figures = Figures(1, 2, 3)
     text = LINE.partition(" code=")[0]
@@ -142,12 +142,12 @@ def test_a_checkpoint_line_has_all_its_fields_or_is_none() -> None:
         (0, None), (-1, None), (253_402_300_800_000, None), (True, None), (1.5, None), ("1", None), (None, None),
     ],
 )  # fmt: skip
-def test_a_moment_is_of_a_year_with_four_digits(ms: object, time: str | None) -> None:
+def test_a_moment_has_a_four_digit_year(ms: object, time: str | None) -> None:
     assert (_moment(ms), _line_time(ms)) == (None if time is None else ms, time)
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda data: gzip.compress(gzip.compress(data))])
-def test_a_log_that_is_packed_in_another_way_is_named_as_such(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_a_log_compressed_in_another_format_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "log").write_bytes(pack(b"a line\n"))
     with pytest.raises(NotVerifiedError, match="is packed with (bzip2|xz|gzip, within gzip): nothing in it was read"):
         list(find_anchors(tmp_path / "log", "run", "node", SkippedLines()))

@@ -1,4 +1,5 @@
-"""The published vectors are what `python -m tests.make_vectors` makes, and the schema does with each what it says."""
+"""The published vectors match the output of `python -m tests.make_vectors`, and the schema's answer to each matches
+its expectation."""
 
 import json
 import os
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.maintainer
 
 
 @pytest.mark.long
-def test_the_vectors_are_what_this_flopsd_writes() -> None:
-    """Goldens: a change of the format shows here. FLOPSD_UPDATE_GOLDEN=1 renews them."""
+def test_the_vectors_match_the_output_of_this_flopsd() -> None:
+    """Goldens: a change of the format appears here. FLOPSD_UPDATE_GOLDEN=1 renews them."""
     made = all_vectors()
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         write(made)
@@ -32,13 +33,13 @@ def test_the_vectors_are_what_this_flopsd_writes() -> None:
 
 
 def _without_schema(path: Path) -> Any:
-    """An `expected.json` but for what the schema does, which a test of its own says."""
+    """An `expected.json` without the schema's answer, which has its own test."""
     return {**json.loads(path.read_bytes()), "schema": None} if path.name == "expected.json" else None
 
 
 @pytest.mark.long
 @sampled(8)
-def test_the_schema_does_with_each_payload_what_it_says(extent: Extent) -> None:
+def test_the_schema_answers_each_payload_as_expected(extent: Extent) -> None:
     for vector in extent.of(published()):
         how = vector.expected["schema"]
         assert how in ("accepts", "refuses", "not applicable")

@@ -1,4 +1,4 @@
-"""A run whose daemon was started thousands of times: the work grows with it. Calls are counted, since times differ."""
+"""A run whose daemon was started thousands of times: the work grows linearly. Calls are counted, since times vary."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tests.support.strategies import table
 
 
 def calls(work: Callable[[], object]) -> int:
-    """The number of calls, of built-in functions too."""
+    """The number of calls, including built-in functions."""
     found = 0
 
     def count(_frame: object, event: str, _arg: object) -> None:
@@ -36,7 +36,7 @@ def calls(work: Callable[[], object]) -> int:
 
 
 @pytest.mark.long
-def test_the_work_grows_as_the_starts_of_the_daemon(tmp_path: Path) -> None:
+def test_the_work_grows_linearly_with_daemon_starts(tmp_path: Path) -> None:
     few, many = (restarted(tmp_path / str(starts), starts) for starts in (30, 60))
     for sealed in (few, many):
         log = sealed.ledger.parent.parent / "log"
@@ -56,7 +56,7 @@ def test_the_work_grows_as_the_starts_of_the_daemon(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_overlaps_are_found_without_holding_all_starts_against_each_other() -> None:
+def test_overlaps_are_found_without_comparing_all_pairs_of_starts() -> None:
     def history(starts: int, **odd: Tally) -> History:
         found = History()
         for number in range(1, starts + 1):

@@ -1,4 +1,5 @@
-"""Merging node ledgers: what the sum says, and that nothing is in it twice, missing or believed without reason."""
+"""Merging node ledgers: the content of the sum, and that nothing is counted twice, missing or accepted without
+reason."""
 
 import hashlib
 import json
@@ -41,7 +42,7 @@ def predicate(ledger: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_job_whose_daemons_were_stopped_meanwhile_says_so(nodes: Nodes) -> None:
+def test_a_job_with_time_between_daemon_starts_says_so(nodes: Nodes) -> None:
     def node(rank: int, end: Callable[[Run], object], step_s: int = 0) -> Path:
         context = sagemaker(rank, THREE)
         run = Run(nodes.folder / context.node, devices=gpus(context.node), context=context, run_id="train-7")
@@ -69,7 +70,7 @@ def test_a_job_whose_daemons_were_stopped_meanwhile_says_so(nodes: Nodes) -> Non
     assert words.partition(" ")[2] in " ".join(in_process("report", *given, code=0).stdout.split())
 
 
-def test_a_policy_of_the_ledgers_that_is_not_applied_to_the_sum_is_named(nodes: Nodes) -> None:
+def test_a_policy_of_the_children_not_applied_to_the_sum_is_named(nodes: Nodes) -> None:
     one = nodes.ledger(sagemaker(0, ("algo-1",)), policies=load_policies(["eu-ai-act", "us-ca-sb-53"]))
     job = nodes.merge(one).ledger
     assert "judged by the policy us-ca-sb-53 too, and the sum is not" in "".join(nodes.notes)
@@ -103,7 +104,7 @@ def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize("count", [MAX_LISTED - 1, MAX_LISTED, MAX_LISTED + 2])
-def test_a_message_names_the_first_of_what_is_missing_and_counts_the_others(count: int) -> None:
+def test_a_message_names_the_first_missing_ledgers_and_counts_the_rest(count: int) -> None:
     missing = [note("no_ledger", node=f"node-{number}", rank=str(number)) for number in range(count)]
     said = missing_text(missing)
     assert [f"node-{number}" in said for number in range(count)] == [number < MAX_LISTED for number in range(count)]
@@ -111,7 +112,7 @@ def test_a_message_names_the_first_of_what_is_missing_and_counts_the_others(coun
     assert (" more" in said) == (count > MAX_LISTED)
 
 
-def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes: Nodes) -> None:
+def test_a_countersignature_on_a_child_does_not_change_the_merged_ledger(nodes: Nodes) -> None:
     one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
     before = nodes.merge(one, two).ledger.read_bytes()
     envelope = parse_envelope(one.read_bytes())
@@ -123,7 +124,7 @@ def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes
     assert payload_of(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
 
 
-def test_the_envelope_is_what_every_other_ledger_is_in_and_only_trusted_keys_are_named(nodes: Nodes) -> None:
+def test_a_merged_ledger_has_the_usual_envelope_and_names_only_trusted_keys(nodes: Nodes) -> None:
     ledger = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",)))).ledger
     envelope = parse_envelope(ledger.read_bytes())
     assert ledger.read_bytes() == encode_envelope(envelope.payload, PAYLOAD_TYPE, list(envelope.signatures))
@@ -131,7 +132,7 @@ def test_the_envelope_is_what_every_other_ledger_is_in_and_only_trusted_keys_are
     assert predicate(ledger)["children"][0]["keyids"] == [load_public(str(nodes.public)).keyid]
 
 
-# What must be refused: each with its reason.
+# Inputs that must be refused, each with its reason.
 
 
 Given = Sequence[tuple[Context, dict[str, Any]]]
@@ -204,7 +205,7 @@ def job_as_node(nodes: Nodes) -> list[Path]:
         (job_as_node, "j.json: this is a ledger of kind 'job', which cannot be part of a job"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_refused(
+def test_ledgers_that_do_not_fit_together_are_refused(
     nodes: Nodes, given: Given | Callable[[Nodes], list[Path]], reason: str
 ) -> None:
     ledgers = given(nodes) if callable(given) else made(nodes, given)
@@ -217,8 +218,8 @@ def test_what_does_not_fit_together_is_refused(
     assert not (nodes.folder / "out" / "job.json").exists()
 
 
-def test_nobody_is_told_to_leave_out_a_ledger_of_other_devices(nodes: Nodes) -> None:
-    """Two daemons that share the devices of a node: without one of the two the job would be called complete."""
+def test_no_hint_suggests_leaving_out_a_ledger_of_other_devices(nodes: Nodes) -> None:
+    """Two daemons share the devices of a node: without one of the two ledgers the job would be called complete."""
     half, other = (
         nodes.ledger(slurm(0), name=name, devices=gpus(name), later=later) for name, later in (("a", 0), ("b", 1))
     )
@@ -259,9 +260,7 @@ def lie(nodes: Nodes, ledger: Path) -> None:
     ],
     ids=["untrusted", "lie", "no journal", "cut"],
 )  # fmt: skip
-def test_a_child_that_is_not_to_be_believed_is_named(
-    nodes: Nodes, spoil: Callable[[Nodes, Path], None], reason: str
-) -> None:
+def test_an_untrusted_child_is_named(nodes: Nodes, spoil: Callable[[Nodes, Path], None], reason: str) -> None:
     one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
     spoil(nodes, two)
     for arguments in ((one, two), (nodes.folder / "ledgers",)):
@@ -277,7 +276,7 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
     assert merged.predicate["replay"] == {"children": "1"}
 
 
-def test_where_no_ledger_states_how_many_nodes_there_were_no_maximum_is_known(nodes: Nodes) -> None:
+def test_without_a_stated_number_of_nodes_the_maximum_is_unknown(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
     reported: list[tuple[str, int, int]] = []
     merged = nodes.merge(*ledgers, progress=lambda *words: reported.append(words))
@@ -300,7 +299,7 @@ def test_where_no_ledger_states_how_many_nodes_there_were_no_maximum_is_known(no
 
 
 def killed(nodes: Nodes, rank: int, hosts: tuple[str, ...] = ("algo-1", "algo-2"), **how: object) -> tuple[Run, Path]:
-    """A node killed ten seconds after its last rolling ledger, which is all that is left of it."""
+    """A node killed ten seconds after its last rolling ledger, which is all that remains of it."""
     folder = nodes.folder / "state" / f"killed-{rank}"
     run = Run(folder, devices=gpus(hosts[rank]), context=sagemaker(rank, hosts), run_id="train-7", **how)  # type: ignore[arg-type]
     run.meter(10)
@@ -311,7 +310,7 @@ def killed(nodes: Nodes, rank: int, hosts: tuple[str, ...] = ("algo-1", "algo-2"
     return run, ledger
 
 
-def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(nodes: Nodes) -> None:
+def test_a_node_killed_at_an_unknown_time_leaves_no_maximum(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(sagemaker(0)), killed(nodes, 1)[1]]
     merged = nodes.merge(*ledgers)
     assert merged.completeness.complete is None
@@ -332,7 +331,7 @@ def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(node
     assert lineage.predicate["completeness"]["summary"] == "jobs_no_end"
 
 
-def test_a_lone_node_without_an_end_makes_no_whole_lineage_nor_does_an_attempt_that_knows_nothing_of_it(
+def test_an_unended_lone_node_leaves_its_lineage_incomplete(
     nodes: Nodes,
 ) -> None:
     hosts = ("algo-1",)
@@ -343,7 +342,7 @@ def test_a_lone_node_without_an_end_makes_no_whole_lineage_nor_does_an_attempt_t
         assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
 
 
-def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) -> None:
+def test_a_killed_attempt_that_a_later_one_continues_has_a_maximum(nodes: Nodes) -> None:
     run, _ = killed(nodes, 1)
     run.context = replace(run.context, boot_id="boot-of-another-machine", attempt="boot-of-another-machine")
     run.clock = FakeClock(20 * 10**9, run.clock.wall_ns() + 300 * 10**9)
@@ -359,7 +358,7 @@ def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) 
     assert merged.predicate["totals"]["executed"]["high"] is not None
 
 
-def test_a_restart_on_the_same_devices_is_added_up_only_when_it_came_later(nodes: Nodes) -> None:
+def test_a_restart_on_the_same_devices_is_added_only_if_it_came_later(nodes: Nodes) -> None:
     hosts = ("algo-1",)
     first = nodes.ledger(sagemaker(0, hosts, boot="one"), "a", seconds=10)
     assert nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "b", later=10)).ledgers == 2
@@ -367,14 +366,14 @@ def test_a_restart_on_the_same_devices_is_added_up_only_when_it_came_later(nodes
         nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "c", later=9))
 
 
-def test_devices_without_a_name_of_their_own_are_told_apart_by_node(nodes: Nodes) -> None:
+def test_devices_without_unique_names_are_distinguished_by_node(nodes: Nodes) -> None:
     chips = [(replace(gpus("x", 1)[0], uid="neuron0", serial=None),) for _ in range(2)]
     job = nodes.merge(*(nodes.ledger(sagemaker(rank), devices=chips[rank]) for rank in (0, 1)))
     (times, *_) = predicate(job.ledger)["children"][1]["deviceTimes"]
     assert times["devices"] == ["algo-2/neuron0"]
 
 
-def test_a_device_that_was_another_jobs_meanwhile_is_not_counted_twice(nodes: Nodes) -> None:
+def test_a_device_that_belonged_to_another_job_meanwhile_is_not_counted_twice(nodes: Nodes) -> None:
     hosts = ("algo-1",)
     shared = gpus("algo-1", 1)
     runs = [Run(nodes.folder / n, devices=shared, context=sagemaker(0, hosts, job=n), run_id=n) for n in ("a", "b")]
@@ -391,7 +390,7 @@ def test_a_device_that_was_another_jobs_meanwhile_is_not_counted_twice(nodes: No
     assert lineage.predicate["lineage"]["runs"] == ["a", "b"]
 
 
-def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
+def test_only_the_output_of_an_earlier_merge_is_overwritten(nodes: Nodes) -> None:
     one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
     job = nodes.merge(one, two).ledger
     assert nodes.merge(one, two, ledger=job).ledger == job
@@ -430,7 +429,7 @@ def test_a_merge_replaces_no_ledger_of_another_job_or_lineage(nodes: Nodes) -> N
 
 
 def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:
-    """Whoever holds a trusted key can sign any field; it must not end in a traceback, here or in the sum."""
+    """A holder of a trusted key can sign any field; it must not end in a traceback, here or in the sum."""
     run = finished(
         nodes.folder / "s", 1, devices=gpus("algo-1"), context=replace(sagemaker(0), rank=2**40), run_id="train-7"
     )

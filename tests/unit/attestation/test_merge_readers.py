@@ -1,4 +1,4 @@
-"""Merging with several processes: the same result and the same refusals, and none of them is left."""
+"""Merging with several processes: the same result and the same refusals, and no process is left behind."""
 
 import signal
 from collections.abc import Iterator
@@ -38,7 +38,9 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_several_processes_give_the_same_result_as_one(
+    nodes: Nodes, folder: Path, request: pytest.FixtureRequest
+) -> None:
     alone = nodes.merge(folder).ledger.read_bytes()
     request.getfixturevalue("processes")
     assert nodes.merge(folder).ledger.read_bytes() == alone
@@ -46,7 +48,7 @@ def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, reque
 
 @pytest.mark.long
 @pytest.mark.usefixtures("processes")
-def test_the_first_ledger_that_is_refused_is_named_before_a_folder_that_is(nodes: Nodes, folder: Path) -> None:
+def test_the_first_refused_ledger_is_named_before_a_refused_folder(nodes: Nodes, folder: Path) -> None:
     for name in ("algo-4", "algo-5"):
         journal = folder / name / "ledger.journal.jsonl"
         journal.write_bytes(journal.read_bytes()[:-9])
@@ -56,7 +58,7 @@ def test_the_first_ledger_that_is_refused_is_named_before_a_folder_that_is(nodes
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_process_that_dies_is_no_ledger_that_is_left_out(
+def test_a_reader_process_that_dies_fails_the_merge(
     nodes: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "_START", "raise SystemExit(7)")
@@ -64,7 +66,7 @@ def test_a_process_that_dies_is_no_ledger_that_is_left_out(
         nodes.merge(folder)
 
 
-def test_a_process_that_still_reads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_reader_process_is_killed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_START", "import time; time.sleep(600)")
     with readers._Process() as busy:
         assert busy._process.poll() is None

@@ -1,4 +1,4 @@
-"""NVIDIA's SPDM report: NVIDIA's own sample, what must not pass, and collecting through the real pynvml."""
+"""NVIDIA's SPDM report: NVIDIA's own sample, reports that must be refused, and collecting through the real pynvml."""
 
 import base64
 import hashlib
@@ -46,11 +46,11 @@ P384 = SECP384R1()
 Made = tuple[x509.Certificate, EllipticCurvePrivateKey]
 
 
-def test_nvidias_sample_verifies_against_the_pinned_root_and_answers_no_other_question() -> None:
+def test_nvidias_sample_verifies_against_the_pinned_root_and_only_for_its_nonce() -> None:
     assert "GH100 A01 GSP FMC LF" in nvidia_spdm.verify_report(CHAIN, REPORT, NONCE, ROOT)
     with pytest.raises(EvidenceError, match="does not match the head of this journal"):
         nvidia_spdm.verify_report(CHAIN, REPORT, nvidia_spdm.nonce_of(HEAD), ROOT)
-    # The nonce of another journal written over it: the GPU did not sign that.
+    # The nonce of another journal written over the original: the GPU did not sign that.
     lied = REPORT[:4] + nvidia_spdm.nonce_of(HEAD) + REPORT[36:]
     with pytest.raises(EvidenceError, match="signature was not made by the key of the GPU"):
         nvidia_spdm.verify_report(CHAIN, lied, nvidia_spdm.nonce_of(HEAD), ROOT)
@@ -69,7 +69,7 @@ def test_no_single_byte_of_the_report_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize("measured", [0, 1])
-def test_a_report_has_something_behind_its_request(measured: int) -> None:
+def test_a_report_needs_content_after_its_request(measured: int) -> None:
     root = made("root", None, ca=True)
     gpu = made("gpu", root, ca=False)
     report = signed(REPORT[: 37 + measured] + bytes(96), gpu[1])
@@ -90,7 +90,7 @@ def test_a_chain_must_lead_to_the_pinned_root() -> None:
             nvidia_spdm.verify_report(b"".join(spoilt), REPORT, NONCE, ROOT)
 
 
-@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # a serial number below zero
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # a negative serial number
 @given(st.data())
 def test_no_changed_chain_passes(data: st.DataObject) -> None:
     chain = [bytearray(one.public_bytes(Encoding.DER)) for one in x509.load_pem_x509_certificates(CHAIN)]
@@ -122,20 +122,20 @@ def pem(*chain: Made) -> bytes:
 
 
 def signed(report: bytes, key: EllipticCurvePrivateKey) -> bytes:
-    """What a GPU does with its report; the stand-in has no key."""
+    """Sign as a GPU signs its report; the stand-in has no key."""
     r, s = decode_dss_signature(key.sign(report[:-96], ECDSA(SHA384())))
     return report[:-96] + r.to_bytes(48, "big") + s.to_bytes(48, "big")
 
 
-def test_a_gpu_signs_by_p384() -> None:
+def test_a_gpu_certificate_needs_a_p384_key() -> None:
     root = made("root", None, ca=True)
     gpu = made("gpu", root, ca=False, curve=SECP256R1())
     with pytest.raises(EvidenceError, match="its certificate has no P-384 key"):
         nvidia_spdm.verify_report(pem(gpu, root), signed(REPORT, gpu[1]), NONCE, root[0])
 
 
-def test_a_gpu_may_not_vouch_for_another_one() -> None:
-    """Its certificate is not issuer's: a key that leaked from one GPU makes no others."""
+def test_a_gpu_cannot_certify_another_gpu() -> None:
+    """Its certificate is not an issuer's: a key leaked from one GPU cannot create others."""
     root = made("root", None, ca=True)
     gpu = made("gpu", root, ca=False)
     child = made("child", gpu, ca=False)
@@ -176,7 +176,7 @@ def test_the_gpu_is_asked_to_sign_the_journals_head(
     assert (state, text.partition(",")[0]) == (EvidenceState.HOLDS, "signed by CN=gpu")
 
 
-def test_nvml_that_fails_is_an_absence_and_is_shut_down(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_nvml_is_an_absence_and_is_shut_down(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     shut = []
     nvml = ModuleType("pynvml")
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
@@ -222,6 +222,6 @@ def test_one_gpu_cannot_answer_for_two() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"reports": []}, {"reports": [1]}, {"reports": [{}]}, {"reports": [{"uuid": "x", "certificateChain": "*"}]}])  # fmt: skip
-def test_other_shapes_are_refused(data: dict[str, Any]) -> None:
+def test_malformed_report_data_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(EvidenceError):
         nvidia_spdm.check(data, CheckContext(History(), HEAD))

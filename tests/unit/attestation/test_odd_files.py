@@ -1,4 +1,5 @@
-"""What lies in place of a ledger's files: too much, a FIFO, a device. A clear refusal in little memory, and no waiting."""
+"""Odd files in place of a ledger's files: too large, a FIFO, a device. They are refused clearly, in little memory
+and without waiting."""
 
 import os
 import shutil
@@ -42,7 +43,7 @@ TOO_LONG = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("spoil", [sparse, fifo, device])
-def test_whatever_lies_there_in_place_of_a_file_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_an_odd_file_in_place_of_any_ledger_file_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     expected: list[tuple[Sequence[str], int, str]] = []
     for number, (name, too_long) in enumerate(TOO_LONG.items()):
         folder = tmp_path / str(number)
@@ -62,7 +63,7 @@ def test_whatever_lies_there_in_place_of_a_file_is_refused(tmp_path: Path, spoil
     in_little_memory(*expected, (merged, 3, TOO_LONG["ledger.json"] if spoil is sparse else "not a regular file"))
 
 
-def test_a_pipe_that_the_caller_opened_is_read() -> None:
+def test_a_pipe_opened_by_the_caller_is_read() -> None:
     ledger, key = str(NODE / "ledger.json"), (NODE / "ledger.pub").read_bytes()
     command = [*FLOPSD, "verify", ledger, "--key", "/dev/stdin", "--peaks", str(VECTORS / "peaks.yaml")]
     assert subprocess.run(command, input=key, env=environment(None), capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""RFC 3161: others' vectors, a real openssl authority, and where in the envelope a timestamp counts."""
+"""RFC 3161: vectors of others, a real openssl authority, and the places in the envelope where a timestamp counts."""
 
 import base64
 import json
@@ -59,9 +59,9 @@ def message_of(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
+def test_valid_responses_are_accepted_with_their_time(name: str) -> None:
     token, trusted = (FOLDER / name).read_bytes(), chain_of(name)
-    # One file may have the signers and roots of several authorities, or the signers that one had one after the other.
+    # One file may have the signers and roots of several authorities, or successive signers of one authority.
     others = tuple(one for other in ("sigstage/x", "test_tsa/x") for one in chain_of(other) if one not in trusted)
     for chain in (trusted, trusted[::-1], others + trusted):
         moment, root = rfc3161.verify(token, message_of(name), chain)
@@ -72,21 +72,21 @@ def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
         rfc3161.verify((FOLDER / name).read_bytes(), b"hullo", chain_of(name))
 
 
-def test_another_authoritys_root_vouches_for_nothing() -> None:
+def test_another_authoritys_root_verifies_nothing() -> None:
     for name in ACCEPTED:
         other = "identrust/x" if "identrust" not in name else "test_tsa/x"
         with pytest.raises(EvidenceError, match="does not verify with"):
             rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(other))
 
 
-def test_a_file_without_a_root_is_the_verifiers_mistake_and_no_fault_of_the_ledger(tmp_path: Path) -> None:
+def test_a_trust_file_without_a_root_is_the_verifiers_mistake_and_no_ledger_fault(tmp_path: Path) -> None:
     signer = tmp_path / "signer.pem"
     signer.write_bytes(chain_of("test_tsa/x")[0].public_bytes(Encoding.PEM))
     with pytest.raises(EvidenceError, match="signer.pem contains no root certificate"):
         load_trust(tsa_files=[str(signer)])
 
 
-def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
+def test_a_token_that_crashes_the_library_does_not_hold() -> None:
     name = "test_tsa/response.tsr"
     raw = bytearray((FOLDER / name).read_bytes())
     raw[296] ^= 1  # the version of a certificate
@@ -95,9 +95,9 @@ def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
 
 
 @pytest.mark.long
-def test_no_response_is_a_crash_whoever_is_trusted() -> None:
-    """Changed bytes make versions, kinds of text and algorithms that the libraries do not know, each with an error of its
-    own; where the authority is a stranger, its name is read from such a token."""
+def test_no_response_causes_a_crash_whoever_is_trusted() -> None:
+    """Changed bytes make versions, string types and algorithms that the libraries do not know, each with its own
+    error. With an unknown authority, the name is read from such a token."""
     name = "test_tsa/response.tsr"
     whole = (FOLDER / name).read_bytes()
     for trusted in (name, "identrust/x"):
@@ -111,7 +111,7 @@ def test_no_response_is_a_crash_whoever_is_trusted() -> None:
 
 @pytest.mark.long
 @given(st.data())
-def test_no_changed_response_names_another_time(data: st.DataObject) -> None:
+def test_no_altered_response_states_another_time(data: st.DataObject) -> None:
     name = "test_tsa/response.tsr"
     raw = bytearray((FOLDER / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 2))):
@@ -159,7 +159,9 @@ def edit(sealed: Sealed, change: Any) -> None:
 
 @pytest.mark.tool("openssl")
 @pytest.mark.tool("jq")
-def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, authority: Authority, url: str) -> None:
+def test_a_seal_is_timestamped_and_others_can_check_the_timestamp(
+    tmp_path: Path, authority: Authority, url: str
+) -> None:
     sealed = seal(tmp_path, url)
     assert f"by {url}" in sealed.timestamp
     (found,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
@@ -184,7 +186,7 @@ class Ahead(SystemClock):
 
 
 @pytest.mark.tool("openssl")
-def test_a_seal_of_a_later_time_than_its_stamp_is_named(tmp_path: Path, authority: Authority, url: str) -> None:
+def test_a_seal_dated_after_its_timestamp_is_flagged(tmp_path: Path, authority: Authority, url: str) -> None:
     trust = load_trust(tsa_files=[str(authority.root)])
     for name, clock, later in (("now", SystemClock(), False), ("ahead", Ahead(), True)):
         (tmp_path / name).mkdir()
@@ -208,7 +210,7 @@ def test_a_seal_of_a_later_time_than_its_stamp_is_named(tmp_path: Path, authorit
 
 
 @pytest.mark.tool("cosign")
-def test_cosign_verifies_a_stamped_ledger(tmp_path: Path, url: str) -> None:
+def test_cosign_verifies_a_timestamped_ledger(tmp_path: Path, url: str) -> None:
     sealed = seal(tmp_path, url)
     done = subprocess.run(
         ["cosign", "verify-blob-attestation", "--key", str(sealed.public_key), "--signature", str(sealed.ledger),
@@ -220,7 +222,7 @@ def test_cosign_verifies_a_stamped_ledger(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.tool("openssl")
-def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Authority, url: str) -> None:
+def test_a_timestamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Authority, url: str) -> None:
     trust = load_trust(tsa_files=[str(authority.root)])
     for change, reason in (
         (lambda s: s[0]["timestamps"][0].update(token=encoded(authority, b"other")), "Mismatch between messages"),
@@ -236,7 +238,7 @@ def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Autho
 
 
 @pytest.mark.tool("openssl")
-def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no_other(
+def test_a_timestamp_of_an_unnamed_authority_is_not_checked_and_spoils_no_other(
     tmp_path: Path, authority: Authority, url: str
 ) -> None:
     stranger = Authority(tmp_path / "stranger", "CN=stranger")
@@ -261,7 +263,9 @@ def encoded(authority: Authority, message: bytes) -> str:
 
 
 @pytest.mark.tool("openssl")
-def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, authority: Authority, url: str) -> None:
+def test_an_old_timestamp_of_a_strangers_signature_dates_nothing(
+    tmp_path: Path, authority: Authority, url: str
+) -> None:
     sealed = seal(tmp_path, url)
     edit(sealed, lambda s: s[0].pop("timestamps"))
     junk = Ed25519PrivateKey.generate().sign(b"long ago")
@@ -276,7 +280,7 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
 
 @pytest.mark.long
 @pytest.mark.tool("openssl")
-def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(
+def test_a_failing_authority_leaves_the_seal_without_a_timestamp(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale = authority.stamp(query(b"stale"))
@@ -313,7 +317,7 @@ def query(message: bytes) -> bytes:
     return bytes(builder.nonce(nonce=True).build().as_bytes())
 
 
-def test_the_envelope_keeps_what_stands_beside_a_signature() -> None:
+def test_the_envelope_keeps_unknown_members_of_a_signature() -> None:
     more = {"timestamps": [{"type": "rfc3161", "token": "AAEC"}, {"type": "other", "token": 1}], "x": {"y": ["z"]}}
     document = json.loads(encode_envelope(b"{}", "text/plain", [("a", b"1"), ("b", b"2")]))
     document["signatures"][0] |= more
@@ -327,7 +331,7 @@ def test_the_envelope_keeps_what_stands_beside_a_signature() -> None:
 
 
 @pytest.mark.tool("openssl")
-def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
+def test_without_the_extra_nothing_is_timestamped_or_checked_and_both_say_so(
     tmp_path: Path, authority: Authority, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trust, stamped = load_trust(tsa_files=[str(authority.root)]), seal(tmp_path / "a", url)

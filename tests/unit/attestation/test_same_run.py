@@ -1,4 +1,4 @@
-"""Two ledgers of one run: prefixes, forks, what later seals say of earlier ones, and stamps of the journal's head."""
+"""Two ledgers of one run: prefixes, forks, earlier seals listed by later ones, and timestamps of the journal's head."""
 
 import json
 import shutil
@@ -52,14 +52,14 @@ def verify(ledger: Sealed, *also: Sealed, code: int = 0) -> dict[str, Any]:
     return found
 
 
-def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lists_it(tmp_path: Path, uri: str) -> None:
+def test_the_shorter_of_two_seals_is_named_either_way_and_listed_by_the_later_one(tmp_path: Path, uri: str) -> None:
     run = begun(tmp_path / "s")
     early = run.seal(tmp_path / "early.json", uri)
     write_note(run.state.newest_seal, early.seal)
     assert run.state.newest_seal.stat().st_mode & 0o777 == 0o600
     run.meter(20)
     run.kill()
-    run.start()  # nothing of it is listed twice by a restart
+    run.start()  # a restart lists nothing of it twice
     run.meter(20)
     run.finish()
     late = run.seal(tmp_path / "late.json", uri)
@@ -90,7 +90,7 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     assert "NOT signed by key" not in in_process(*command, "--also", str(another.ledger), code=0).stdout
 
 
-def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Path, uri: str) -> None:
+def test_two_histories_of_a_run_are_a_fork_for_verify_and_merge(tmp_path: Path, uri: str) -> None:
     run = begun(tmp_path / "one")
     common = run.journal.records
     run.kill()
@@ -115,7 +115,7 @@ def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Pa
     assert f"their journals part after record {same[-1]}" in " ".join(done.stderr.split())
 
 
-def test_two_histories_from_their_begin_are_a_fork_too(tmp_path: Path, uri: str) -> None:
+def test_two_histories_that_differ_from_the_begin_are_a_fork_too(tmp_path: Path, uri: str) -> None:
     def whole(name: str, second: int) -> Sealed:
         run = begun(tmp_path / name, clock=FakeClock(10**12, 1_790_000_000 * 10**9 + second * 10**9))
         run.finish()
@@ -149,7 +149,7 @@ def test_a_note_of_another_journal_is_not_listed(tmp_path: Path, uri: str) -> No
         replace(true, head_sha256="ab" * 32),
         replace(true, size_bytes=true.size_bytes - 1),
         replace(true, witness={"token": "no base64"}),
-        replace(true, witness={"token": "AAAA"}),  # no stamp of this head
+        replace(true, witness={"token": "AAAA"}),  # no timestamp of this head
     ):
         write_note(run.state.newest_seal, false)
         run.meter(20)
@@ -194,7 +194,7 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
     assert found.verdict is EvidenceState.FAILED
     assert "Mismatch between messages" in found.text
 
-    # A record or seal that states a later time than the stamp of it.
+    # A record or seal dated after its timestamp.
     assert "LATER" not in own.text + earlier.text
     history, after = history_of(last.journal), "2999-01-01T00:00:00.000000000Z"
     history.incarnations[-1].last_utc = after

@@ -1,4 +1,4 @@
-"""The published page suffices: an implementation written from it computes what flopsd seals."""
+"""The published page suffices: an implementation written from it computes the same figures as flopsd."""
 
 import ast
 import contextlib
@@ -42,7 +42,7 @@ MODULES = sorted(Path(str(arithmetic.__file__)).parent.glob("*.py"))
 
 
 def answer_of(vector: Vector) -> tuple[int, dict[str, Any]]:
-    """Exit status, and what it says."""
+    """Exit status and output."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         status = verify.main(arguments_of(vector))
@@ -57,7 +57,7 @@ SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003
 
 @pytest.mark.long
 @sampled(3)
-def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_define(extent: Extent) -> None:
+def test_the_second_implementation_judges_every_vector_except_undefined_models(extent: Extent) -> None:
     """By the contract of docs/conformance.md."""
     left_out: set[str] = set()
     in_part: set[str] = set()
@@ -73,13 +73,13 @@ def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_de
     assert all(one.startswith(NOT_ON_THE_PAGE) for one in in_part), in_part
 
 
-def test_it_finds_where_two_journals_of_a_run_part() -> None:
+def test_the_second_implementation_finds_where_two_journals_diverge() -> None:
     pair = [VECTORS / "invalid" / "fork" / f"{name}.journal.jsonl" for name in ("ledger", "other")]
     assert ledger.fork(*pair) == 3
     assert ledger.fork(pair[0], pair[0]) is None
 
 
-def test_it_counts_keys_and_not_files_and_needs_a_signature(tmp_path: Path) -> None:
+def test_the_second_implementation_counts_keys_not_files_and_needs_a_signature(tmp_path: Path) -> None:
     folder, again = VECTORS / "valid" / "p256", tmp_path / "again.pub"
     again.write_bytes(b"the same key\n" + (folder / "ledger.pub").read_bytes())
     stranger = VECTORS / "valid" / "activity-and-gaps" / "ledger.pub"
@@ -88,14 +88,14 @@ def test_it_counts_keys_and_not_files_and_needs_a_signature(tmp_path: Path) -> N
             verify.verify(verify.Asked(folder / "ledger.json", keys, threshold, peaks=(PEAKS,), policies=(POLICY,)))
 
 
-def test_it_takes_no_other_json_below_a_folder_for_a_ledger(tmp_path: Path) -> None:
+def test_the_second_implementation_ignores_other_json_below_a_folder(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(VECTORS / "merged" / "job", tmp_path / "job"))
     (folder / "children" / "package.json").write_text("{}")
     asked = verify.Asked(folder / "ledger.json", [folder / "ledger.pub"], peaks=(PEAKS,), policies=(POLICY,))
     verify.verify(replace(asked, children=folder / "children"))
 
 
-def test_it_knows_nothing_of_flopsd() -> None:
+def test_the_second_implementation_imports_nothing_of_flopsd() -> None:
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
@@ -110,8 +110,8 @@ def declarations(phase: st.SearchStrategy[Phase | None]) -> st.SearchStrategy[Op
 
 @st.composite
 def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]:
-    """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed behind it, the
-    phase that a process names."""
+    """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed afterwards,
+    and the phase that a process names."""
     ppm = st.integers(0, 900_000)
     phase = st.sampled_from([None, "undeclared", "train", "evaluate", "generate", "other"])
     second = st.tuples(st.integers(0, 3), ppm, ppm, st.integers(0, 1000), st.booleans(), phase)
@@ -135,7 +135,7 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
     ),
     declared=declarations(st.none() | st.sampled_from(Phase)),
 )
-def test_it_computes_the_figures_of_any_run(
+def test_the_second_implementation_computes_the_figures_of_any_run(
     plan: list[tuple[int, int, int, int, bool, str | None]], device: Device, shares: int | None, formats: object,
     declared: OperatorDeclarations, tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
@@ -179,7 +179,7 @@ def test_it_computes_the_figures_of_any_run(
 
 @st.composite
 def counters(draw: st.DrawFn) -> dict[str, int]:
-    """Of some sequences, each with its own length."""
+    """The counters of some sequences, each with its own length."""
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
     squares = sum(length * length for length in lengths)
     work = {"tokens": sum(lengths), "sequences": len(lengths), "square_pairs": squares}
@@ -214,7 +214,8 @@ LORA_FACTS = st.fixed_dictionaries({"method": st.sampled_from(["lora", "qlora"])
 
 @st.composite
 def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
-    """Facts and work of one process: a Llama or a size alone, trained in full, in part, with LoRA, or nobody says how."""
+    """Facts and work of one process: a Llama or a size alone, trained in full, in part, with LoRA, or by an
+    undeclared method."""
     facts: dict[str, Any] = draw(st.one_of(FULL_FACTS, LORA_FACTS))
     total = draw(st.integers(1, 10**10))
     if draw(st.booleans()):
@@ -235,13 +236,13 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
 
 
 @given(processes=st.lists(trainings(), min_size=1, max_size=3), same=st.booleans(), declared=declarations(st.none()))
-def test_it_computes_what_any_declared_training_required(
+def test_the_second_implementation_computes_the_flop_of_any_declared_training(
     processes: list[tuple[dict[str, Any], dict[str, dict[str, int]]]],
     same: bool,
     declared: OperatorDeclarations,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The architecture basis and the share of the work that counts, of one model or several, of one or many ranks."""
+    """The architecture basis and the share of the work that counts, for one model or several, of one or many ranks."""
 
     story = trained([(processes[0][0] if same else facts, work) for facts, work in processes], declared=declared)
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"

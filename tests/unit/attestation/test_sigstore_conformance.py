@@ -1,8 +1,8 @@
-"""Other people's vectors: Wycheproof, DSSE's own, and the cases of sigstore-conformance whose reason lies in code that
-flopsd has too: JSON, base64, DSSE, keys, timestamps.
+"""Vectors of others: Wycheproof, DSSE's own, and the sigstore-conformance cases that test parts flopsd has too: JSON,
+base64, DSSE, keys, timestamps.
 
-The bundles are Sigstore's; what flopsd reads of them is the envelope or signature, the signer's key, and the timestamp.
-What fails them by Fulcio's certificates or Rekor's log is not here: flopsd has neither.
+The bundles are Sigstore's. flopsd reads their envelope or signature, the signer's key, and the timestamp. Cases that
+fail because of Fulcio's certificates or Rekor's log are left out: flopsd has neither.
 """
 
 import base64
@@ -36,7 +36,7 @@ def bundle(case: str) -> dict[str, Any]:
 
 
 def key_of(case: str, folder: Path) -> Any:
-    """The key that came along, or that of the signer's certificate."""
+    """The key that came with the case, or that of the signer's certificate."""
     if (FOLDER / case / "key.pub").exists():
         return load_public(str(FOLDER / case / "key.pub"))
     material = bundle(case)["verificationMaterial"]
@@ -50,7 +50,7 @@ def signature_of(case: str) -> bytes:
     found = bundle(case)
     if "dsseEnvelope" in found:
         return parse_envelope(json.dumps(found["dsseEnvelope"]).encode()).signatures[0][1]
-    # The signature as one of ours, so that our reader of base64 reads it.
+    # The signature in our format, so that our base64 reader reads it.
     signature = {"sig": found["messageSignature"]["signature"], "keyid": ""}
     document = {"payload": "", "payloadType": "x", "signatures": [signature]}
     return parse_envelope(json.dumps(document).encode()).signatures[0][1]
@@ -60,11 +60,11 @@ def signature_of(case: str) -> bytes:
     "case",
     [
         "happy-path-intoto-in-dsse-v3", "intoto-with-custom-trust-root", "rekor2-dsse-happy-path",
-        "dsse-mismatch-envelope_fail",  # good in itself: another one was logged
+        "dsse-mismatch-envelope_fail",  # valid in itself: another one was logged
         "dsse-invalid-sig_fail", "rekor2-dsse-invalid-sig_fail",
     ],
 )  # fmt: skip
-def test_envelopes(case: str, tmp_path: Path) -> None:
+def test_sigstore_envelopes(case: str, tmp_path: Path) -> None:
     envelope = parse_envelope(json.dumps(bundle(case)["dsseEnvelope"]).encode())
     key = key_of(case, tmp_path)
     if "invalid" in case:
@@ -77,13 +77,13 @@ def test_envelopes(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "case", ["managed-key-happy-path", "managed-key-and-trusted-root", "signature-mismatch_fail", "wrong-material_fail"]
 )
-def test_signatures_by_keys(case: str, tmp_path: Path) -> None:
+def test_sigstore_signatures(case: str, tmp_path: Path) -> None:
     own = FOLDER / case / "artifact"
     message = (own if own.exists() else FOLDER / "a.txt").read_bytes()
     assert key_of(case, tmp_path).verifies(message, signature_of(case)) != case.endswith("_fail")
 
 
-def test_what_is_no_key_no_json_and_no_base64(tmp_path: Path) -> None:
+def test_sigstore_malformed_keys_json_and_base64_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SigningKeyError):
         key_of("managed-key-wrong-key_fail", tmp_path)
     with pytest.raises(NotVerifiedError):
@@ -105,7 +105,7 @@ def test_what_is_no_key_no_json_and_no_base64(tmp_path: Path) -> None:
         ("rekor2-timestamp-untrusted-tsa-without-embedded-cert_fail", None),
     ],
 )
-def test_timestamps(case: str, moment: str | None) -> None:
+def test_sigstore_timestamps(case: str, moment: str | None) -> None:
     (token,) = bundle(case)["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
     root = json.loads((FOLDER / case / "trusted_root.json").read_bytes())
     (chain,) = (authority["certChain"]["certificates"] for authority in root["timestampAuthorities"])

@@ -1,5 +1,5 @@
-"""Whatever is done to a ledger and its journal, nothing but the sealed content is ever accepted: every byte changed, every
-cut, and a slice of each family of `make mutate-ledgers`."""
+"""Whatever is done to a ledger and its journal, only the sealed content is ever accepted: every byte changed, every
+cut, and a sample of each family of `make mutate-ledgers`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ def sealed() -> Material:
 
 
 class Campaign:
-    """Gives pairs to the verifier and counts; fails on one that is believed with other content."""
+    """Passes pairs to the verifier and counts the outcomes; fails if one is accepted with other content."""
 
     def __init__(self, sealed: Material, folder: Path) -> None:
         self.sealed, self.bench = sealed, Bench(folder)
@@ -80,7 +80,7 @@ def test_cut_at_every_byte_and_every_line(campaign: Campaign, sealed: Material, 
     campaign.run(Pair(ledger, journal[:end]) for end in extent.of(range(len(journal))))
     assert campaign.harmless == 0
     campaign.run(Pair(ledger[:end], journal) for end in extent.of(range(len(ledger))))
-    assert campaign.harmless == 1  # the newline behind the envelope
+    assert campaign.harmless == 1  # the newline after the envelope
 
 
 def test_files_of_different_runs_do_not_mix(campaign: Campaign, sealed: Material) -> None:
@@ -91,8 +91,8 @@ def test_files_of_different_runs_do_not_mix(campaign: Campaign, sealed: Material
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_slice_of_the_campaign_finds_nothing_forged_or_crashed(family: str) -> None:
-    """Time and memory of a mutant belong to the campaign: other tests run beside this one, and before it here."""
+def test_a_sample_of_the_campaign_finds_no_forgery_or_crash(family: str) -> None:
+    """Time and memory of a mutant are tested by the campaign: here other tests run at the same time."""
     found = judge(family, range(SLICE))
     assert [fault for fault in found.faults if ": slow: " not in fault and ": large: " not in fault] == []
     assert 0 < found.believed + len(found.reasons) <= found.mutants == SLICE

@@ -1,4 +1,4 @@
-"""The times that a ledger states: written anew or refused, and named where they cannot all be true."""
+"""The times that a ledger states: rewritten or refused, and flagged where they cannot all be true."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from tests.support.process import in_process
 from tests.support.runs import Run, finished, verified
 from tests.support.story import chain
 
-ERASE = "2026-09-21T14:13:32Z\x1b[1A\x1b[2K"  # moves up a line and clears it: the one that says ROLLING
+ERASE = "2026-09-21T14:13:32Z\x1b[1A\x1b[2K"  # moves up a line and clears it: the line that says ROLLING
 HOUR_NS = 3600 * NS_PER_S
 
 
 def rolling(folder: Path) -> tuple[Sealed, str]:
-    """A ledger sealed while the run went on, and its key."""
+    """A ledger sealed while the run was still running, and its key."""
     run = Run(folder / "state")
     run.meter(12)
     key, _ = ensure_key(None, run.state.path)
@@ -37,7 +37,7 @@ def rolling(folder: Path) -> tuple[Sealed, str]:
 
 
 def forge(sealed: Sealed, key: str, time: str) -> None:
-    """Give the last record another time, and sign what follows from it: whoever holds the key can."""
+    """Give the last record another time, and sign the result: a holder of the key can."""
     records = [json.loads(line)["r"] for line in sealed.journal.read_bytes().splitlines()]
     records[-1]["utc"] = time
     journal = chain(records)
@@ -57,7 +57,7 @@ def forge(sealed: Sealed, key: str, time: str) -> None:
 
 
 @pytest.mark.parametrize("time", [ERASE, "2026-09-31T14:13:32Z", "now", ""])
-def test_a_time_that_is_none_is_refused_and_never_printed_raw(tmp_path: Path, time: str) -> None:
+def test_an_invalid_time_is_refused_and_never_printed_raw(tmp_path: Path, time: str) -> None:
     sealed, key = rolling(tmp_path)
     forge(sealed, key, time)
     ledger, public = str(sealed.ledger), str(sealed.public_key)
@@ -75,8 +75,8 @@ def test_a_time_that_is_none_is_refused_and_never_printed_raw(tmp_path: Path, ti
         seal_journal(sealed.journal, key, tmp_path / "again.json", Run(tmp_path / "other").clock, live=True)
 
 
-def test_a_time_is_written_anew(tmp_path: Path) -> None:
-    """Leading zeros of a fraction stay, what the writer chose beyond microseconds goes."""
+def test_a_time_is_reformatted_before_printing(tmp_path: Path) -> None:
+    """Leading zeros of a fraction are kept; digits beyond microseconds are dropped."""
     sealed, key = rolling(tmp_path)
     forge(sealed, key, "2026-09-21T14:13:32.000001999Z")
     again = seal_journal(sealed.journal, key, tmp_path / "again.json", Run(tmp_path / "other").clock, live=True)
@@ -88,7 +88,7 @@ def test_a_time_is_written_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hours", "said"), [(-1, "before"), (-24, "before"), (0, ""), (24, ""), (24 * 365 * 20, "here it is")]
 )
-def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said: str) -> None:
+def test_a_seal_with_an_impossible_time_is_flagged(tmp_path: Path, hours: int, said: str) -> None:
     run = finished(tmp_path / "state", 12)
     now_ns = run.clock.wall_ns() + 48 * HOUR_NS
     run.clock.step_wall(hours * HOUR_NS)
@@ -107,14 +107,14 @@ def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said:
     assert len(stated["sealTimeDoubts"]) == bool(said)
 
 
-def test_a_seal_between_the_first_and_the_last_record_is_named(tmp_path: Path) -> None:
+def test_a_seal_dated_between_the_first_and_last_record_is_flagged(tmp_path: Path) -> None:
     run = finished(tmp_path / "state", 200)
     run.clock.step_wall(-100 * NS_PER_S)
     (doubt,) = seal_time_doubts(verified(run.seal(tmp_path / "ledger.json")).statement["predicate"])
     assert "and the last record of" in doubt
 
 
-def test_a_merged_ledger_of_an_impossible_time_is_named(nodes: Nodes) -> None:
+def test_a_merged_ledger_with_an_impossible_time_is_flagged(nodes: Nodes) -> None:
     one, two = nodes.ledger(sagemaker(0), later=7200), nodes.ledger(sagemaker(1), later=7200)
     merged = nodes.merge(one, two).ledger
     stated = in_process("verify", str(merged), "--key", str(nodes.public), code=0).stdout
@@ -127,7 +127,7 @@ def test_a_merged_ledger_of_an_impossible_time_is_named(nodes: Nodes) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_days_that_the_calendar_has_not_are_no_times() -> None:
+def test_days_missing_from_the_calendar_are_no_times() -> None:
     assert is_timestamp("2024-02-29T23:59:59Z")
     assert is_timestamp(rfc3339(-1))
     days = ("2023-02-29", "2100-02-29", "2026-04-31", "2026-13-01", "2026-00-01", "2026-01-00", "0000-01-01")

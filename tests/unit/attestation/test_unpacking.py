@@ -1,4 +1,4 @@
-"""Logs and archives that are far longer unpacked than they were sent: refused, and honest ones are not."""
+"""Logs and archives that unpack to far more than their size: refused, and honest ones are not."""
 
 import gzip
 import io
@@ -61,7 +61,7 @@ def test_an_archive_is_unpacked_no_further_than_its_size_warrants(
 
 
 @pytest.mark.long
-def test_a_log_of_many_lines_packed_well_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_highly_compressible_log_of_many_lines_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_export, "FREE_BYTES", 1000)
     log = tmp_path / "log.gz"
     log.write_bytes(
@@ -74,7 +74,7 @@ def test_a_log_of_many_lines_packed_well_is_read(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.long
-def test_nor_is_a_hole_read_or_a_log_that_never_ends(tmp_path: Path) -> None:
+def test_a_sparse_file_or_an_endless_log_is_not_read(tmp_path: Path) -> None:
     hole, pipe, endless = (tmp_path / name for name in ("hole", "pipe", "endless"))
     hole.write_text("step 1\n")
     os.truncate(hole, 20 * 10**9)

@@ -1,4 +1,4 @@
-"""The published vectors: flopsd does with each what it says."""
+"""The published vectors: flopsd's outcome for each matches its expectation."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ ALL = published()
 
 REFUSALS = SCHEMA.with_name("refusals-v1.json")
 CODES = {one["code"]: one["clause"] for one in json.loads(REFUSALS.read_bytes())["codes"]}
-# What these mean is said by one clause, and what is wrong by any other.
+# Codes that more than one clause may define; every other code has one clause.
 OF_MANY_CLAUSES = (
     "statement_differs", "statement_malformed", "record_malformed", "entry_malformed", "child_differs", "law_4",
     "law_5", "too_few_signatures",
@@ -43,7 +43,7 @@ def predicate(vector: Vector) -> dict[str, Any]:
 
 
 def judge_releases(releases: Path) -> list[str]:
-    """Every golden ledger of every release, the oldest first; AssertionError where one is no longer believed."""
+    """Every golden ledger of every release, the oldest first; AssertionError if one no longer verifies."""
     found = [
         (root.name, vector)
         for root in sorted(path for path in releases.iterdir() if path.is_dir())
@@ -59,8 +59,8 @@ def judge_releases(releases: Path) -> list[str]:
 
 
 @pytest.mark.long
-def test_each_vector_is_judged_as_it_says() -> None:
-    """For its reason and at its place; flopsd leaves nothing out."""
+def test_each_vector_gives_its_expected_outcome() -> None:
+    """With its reason and place; flopsd leaves nothing out."""
     wrong = [f"{vector.name}: {fault}" for vector in ALL if (fault := _fault_of(vector))]
     assert wrong == []
     assert len(ALL) > 480
@@ -82,7 +82,7 @@ def _fault_of(vector: Vector) -> str:
     return ""
 
 
-def test_every_code_is_of_the_table_and_every_clause_of_the_pages() -> None:
+def test_every_code_is_in_the_table_and_every_clause_on_the_pages() -> None:
     known = {clause.id for clause in clauses(ROOT / "docs")}
     assert {clause for clause in CODES.values() if clause not in known} == set()
     for vector in ALL:
@@ -91,7 +91,7 @@ def test_every_code_is_of_the_table_and_every_clause_of_the_pages() -> None:
             assert vector.expected["clause"] in known, vector.name
 
 
-def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None:
+def test_the_vectors_cover_every_kind_of_evidence_gap_and_note() -> None:
     evidence, reasons, pipes = set(), set(), set()
     for vector in NODES:
         if vector.expected["verdict"] == "accept":
@@ -109,7 +109,7 @@ def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:
     released = judge_releases(VECTORS / "releases")
     folders = sorted(path.name for path in (VECTORS / "releases").iterdir() if path.is_dir())
     assert sorted({name.split("/")[0] for name in released}) == folders, "a release without a golden ledger"
-    # The rule itself, on what a release would add.
+    # The rule itself, applied to ledgers that a release would add.
     for name in ("p256", "replay", "cycles-recovered"):
         shutil.copytree(VECTORS / "valid" / name, tmp_path / "0.9.9" / name)
     shutil.copy(PEAKS, tmp_path / "0.9.9")
@@ -121,7 +121,7 @@ def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--journal", "--anchors", "--aws-certificate", "--tsa-certificate"])
-def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(option: str) -> None:
+def test_options_for_a_nodes_ledger_are_refused_for_a_merged_one(option: str) -> None:
     case = MERGED / "job"
     done = in_process(
         "verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), option, str(case / "expected.json")

@@ -1,5 +1,5 @@
-"""Merged ledgers as a verifier sees them: added up again, and held against the children that are at hand; and how big the
-parts of a ledger may be."""
+"""Merged ledgers as a verifier sees them: added up again, and compared with the available children; and the maximum
+size of each part of a ledger."""
 
 import shutil
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def two(nodes: Nodes, **how: Any) -> Path:
 
 
 @pytest.mark.parametrize(("children", "again"), [("ab", []), ("aa", [0, 1]), ("aba", [0, 2]), ("abba", [0, 1, 2, 3])])
-def test_what_more_than_one_child_claims_is_kept(children: str, again: list[int]) -> None:
+def test_children_claimed_more_than_once_are_detected(children: str, again: list[int]) -> None:
     entries = [{"sha256": name, "name": name, "periods": [], "deviceTimes": []} for name in children]
     assert [claimed.child for claimed in claimed_again(entries)] == again
 
@@ -67,7 +67,7 @@ def test_a_large_job_is_verified_and_merged_in_parts(nodes: Nodes, monkeypatch: 
     assert (found.children.given, found.children.recomputed) == (2, 2)
 
 
-def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_hand(nodes: Nodes) -> None:
+def test_a_job_ledger_verifies_alone_and_with_any_available_children(nodes: Nodes) -> None:
     ledger, ledgers = two(nodes), nodes.folder / "ledgers"
     alone = verify(nodes, ledger)
     assert alone.children is None
@@ -89,7 +89,7 @@ def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_han
     assert (seen.given, seen.recomputed) == (2, 1), "a child that is given twice is one child"
 
 
-def test_a_child_that_was_changed_after_the_merge_is_found(nodes: Nodes) -> None:
+def test_a_child_that_changed_after_the_merge_is_found(nodes: Nodes) -> None:
     ledger, ledgers = two(nodes), nodes.folder / "ledgers"
     child, journal = (ledgers / "algo-2" / name for name in ("ledger.json", "ledger.journal.jsonl"))
     whole = journal.read_bytes()
@@ -130,7 +130,7 @@ def test_a_child_that_was_changed_after_the_merge_is_found(nodes: Nodes) -> None
         (lambda p: p.update(extra=1), "extra is unknown"),
     ],
 )  # fmt: skip
-def test_a_merger_that_lies_is_found_by_adding_up(
+def test_a_lying_merger_is_found_by_adding_up(
     nodes: Nodes, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
     ledger = two(nodes)
@@ -141,7 +141,7 @@ def test_a_merger_that_lies_is_found_by_adding_up(
         verify(nodes, ledger)
 
 
-def test_a_ledger_is_not_taken_for_one_of_another_kind(nodes: Nodes) -> None:
+def test_a_ledger_is_not_accepted_as_one_of_another_kind(nodes: Nodes) -> None:
     with pytest.raises(NotVerifiedError, match="ledger of kind 'job'; only the ledger of a node has a journal"):
         verify_ledger(open_ledger(two(nodes), [load_public(str(nodes.public))]))
     with pytest.raises(NotVerifiedError, match="kind 'node', not a merged one"):
@@ -205,7 +205,7 @@ def test_a_lineage_of_incomplete_jobs_is_incomplete(nodes: Nodes) -> None:
     assert nodes.merge(unknown, kind="lineage", lineage="m").completeness.complete is None
 
 
-def test_a_single_node_is_a_job_of_its_own_and_a_part_of_one_is_not(nodes: Nodes) -> None:
+def test_a_single_node_is_a_whole_job_and_a_part_of_a_job_is_not(nodes: Nodes) -> None:
     whole = nodes.ledger(sagemaker(0, ("algo-1",), job="small"), "small", devices=gpus("small"))
     merged = nodes.merge(whole, kind="lineage", lineage="m")
     assert merged.completeness.complete is True
@@ -218,7 +218,7 @@ def test_a_single_node_is_a_job_of_its_own_and_a_part_of_one_is_not(nodes: Nodes
     assert "--nodes N" in caught.value.hint
 
 
-def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
+def test_a_job_is_in_a_lineage_only_once(nodes: Nodes) -> None:
     lineage(nodes, "a", "b")
     again = shutil.copy(nodes.folder / "a.json", nodes.folder / "copy.json")
     with pytest.raises(LedgerError, match="the same ledger is given twice"):
@@ -249,11 +249,13 @@ def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
         ("node-0.yaml", None),
     ],
 )
-def test_each_part_of_a_ledger_has_a_limit_by_its_name(name: str, most: int | None) -> None:
+def test_each_part_of_a_ledger_has_a_size_limit(name: str, most: int | None) -> None:
     assert most_bytes(name) == most
 
 
-def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merged_ledger_never_exceeds_the_size_a_verifier_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit = 100_000
     monkeypatch.setattr(streamed_envelope, "MAX_ENVELOPE_BYTES", limit)
     made, _ = ensure_key(None, tmp_path)
@@ -281,7 +283,7 @@ def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, m
     assert not ledger.exists(), "what is refused is not written"
 
 
-def test_a_child_that_is_said_to_be_no_statement_is_refused(nodes: Nodes) -> None:
+def test_a_child_with_another_payload_type_is_refused(nodes: Nodes) -> None:
     merged, child = two(nodes), nodes.folder / "ledgers" / "algo-1" / "ledger.json"
     envelope = parse_envelope(child.read_bytes())
     child.write_bytes(encode_envelope(envelope.payload, "application/json", list(envelope.signatures)))
@@ -290,7 +292,7 @@ def test_a_child_that_is_said_to_be_no_statement_is_refused(nodes: Nodes) -> Non
     assert caught.value.code == "payload_type"
 
 
-def test_a_node_of_a_job_whose_nodes_it_does_not_list_says_that_its_answer_is_its_own(nodes: Nodes) -> None:
+def test_a_node_that_does_not_list_the_jobs_nodes_says_so(nodes: Nodes) -> None:
     for rank, others in ((0, "other nodes, if it has any,"), (1, "the other nodes")):
         ledger = nodes.ledger(slurm(rank))
         said = f"its answer is of this node, and nothing that {others} did is in it"

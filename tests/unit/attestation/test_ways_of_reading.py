@@ -1,5 +1,6 @@
-"""A short way of reading accepts nothing that the way of the rule refuses, gives the same, and leaves the refusals to
-it: of envelopes, whose payload is not read as JSON, and of large merged ledgers, whose children are read one by one."""
+"""A fast way of reading accepts nothing that the reference way refuses, gives the same result, and leaves refusals
+to it: for envelopes, whose payload is not read as JSON, and for large merged ledgers, whose children are read one by
+one."""
 
 import json
 from collections.abc import Callable
@@ -40,12 +41,12 @@ def changed(data: bytes, at: int, removed: int, piece: bytes) -> bytes:
 
 @_ANY_FIXTURE
 @given(st.binary(max_size=40), st.integers(0, 300), st.integers(0, 4), _PIECES)
-def test_an_envelope_is_read_as_the_json_that_it_is(
+def test_the_fast_envelope_reader_agrees_with_the_json_reader(
     monkeypatch: pytest.MonkeyPatch, payload: bytes, at: int, removed: int, piece: bytes
 ) -> None:
     data = changed(encode_envelope(payload, "type", [("k", b"sig")]), at, removed, piece)
     with monkeypatch.context() as patch:
-        patch.setattr(envelope, "_PIECE", 8)  # as a long payload
+        patch.setattr(envelope, "_PIECE", 8)  # as for a long payload
         found = outcome(lambda: parse_envelope(data))
     with monkeypatch.context() as patch:
         patch.setattr(envelope, "_split_payload", lambda _: None)
@@ -53,7 +54,7 @@ def test_an_envelope_is_read_as_the_json_that_it_is(
 
 
 def listing(*children: Any) -> bytes:
-    """In the layout of a merged ledger, as `write_json`."""
+    """In the layout of a merged ledger, as `write_json` writes it."""
     lines = ",\n".join(f"   {json.dumps(child)}" for child in children)
     return f'{{\n "predicate": {{\n  "kind": "job",\n  "children": [\n{lines}\n  ],\n  "n": 1\n }}\n}}\n'.encode()
 
@@ -67,7 +68,7 @@ def whole(found: Any) -> Any:
 
 @_ANY_FIXTURE
 @given(st.integers(0, 200), st.integers(0, 8), _PIECES)
-def test_children_one_by_one_are_those_of_the_whole(
+def test_children_read_one_by_one_match_those_of_the_whole(
     monkeypatch: pytest.MonkeyPatch, at: int, removed: int, piece: bytes
 ) -> None:
     monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
@@ -80,7 +81,7 @@ def nested(depth: int) -> Any:
     return [] if depth == 1 else [nested(depth - 1)]
 
 
-def test_what_is_around_children_counts_for_their_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_levels_around_children_count_for_their_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
     found = parse_statement(listing({}, nested(MAX_DEPTH - 3)), "it")
     assert isinstance(found["predicate"]["children"], ChildLines)
