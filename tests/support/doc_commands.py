@@ -119,7 +119,7 @@ _NO_CLUSTER = Not("needs a Kubernetes cluster")
 _NO_DOCKER = Not(
     "no Docker engine here: e2e/test_image.py builds with buildah, and runs podman with the flags of the page"
 )
-_ESTIMATE = By("unit/report/test_estimate.py::test_the_page_shows_what_its_commands_print")
+_ESTIMATE = By("unit/report/test_estimate.py::test_the_docs_page_shows_the_output_of_its_commands")
 _JOBS_LEDGER = By("e2e/test_docs.py::test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page")
 _STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_timestamped_and_others_can_check_the_timestamp")
 _HSM = By("e2e/test_hsm.py::test_a_token_seals_and_countersigns_through_the_command_line")
@@ -327,7 +327,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
         "flopsd run --policy our-regime.yaml": Run("sealed", long=True),
         "flopsd verify ledger.json --key ledger.pub --policy our-regime.yaml": By(
-            "unit/cli/test_own_policy.py::test_a_run_that_is_sealed_and_verified_by_it"
+            "unit/cli/test_own_policy.py::test_a_run_is_sealed_and_verified_by_the_printed_policy"
         ),
     },
     "training-process.md": {

@@ -1,4 +1,5 @@
-"""`flopsd config show` and `config check`; and whose modules flopsd runs: its own environment's, never the job's."""
+"""`flopsd config show` and `config check`; and the modules that flopsd loads: from its own environment, never the
+job's."""
 
 import argparse
 import hashlib
@@ -80,7 +81,7 @@ SOURCES = known_sources().settings
 BARE = {name: value for name, value in environment(None).items() if not name.startswith("FLOPSD_")}
 
 
-def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> None:
+def test_shown_settings_can_be_loaded_and_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     text = EVERYTHING
     for secret in SECRETS:
@@ -94,8 +95,8 @@ def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> 
     assert load_settings({}, {}, str(again), SOURCES) == load_settings({}, {}, str(file), SOURCES)
 
 
-def test_what_a_platform_decides_is_shown_as_that() -> None:
-    """Two variables are what makes a training job here; there is no checkpoint folder on this machine."""
+def test_settings_decided_by_the_platform_are_shown_as_such() -> None:
+    """Two variables make this a training job; there is no checkpoint folder on this machine."""
     here = environment(None, TRAINING_JOB_NAME="tune-1", FLOPSD_STOP_WINDOW="30")
     answer = json.loads(in_process("config", "show", "--json", env=here).stdout)["settings"]
     assert answer["ledger"] == {
@@ -105,7 +106,7 @@ def test_what_a_platform_decides_is_shown_as_that() -> None:
     assert (answer["stop_window_seconds"]["value"], answer["stop_window_seconds"]["from"]) == (30, "variable")
 
 
-def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
+def test_defaults_are_shown_as_defaults(tmp_path: Path) -> None:
     file = str(config_dir() / "flopsd.yaml")
     done = in_process("config", "show", "--config", file, env=BARE)
     again = tmp_path / "again.yaml"
@@ -139,7 +140,7 @@ def test_each_setting_states_where_it_came_from(tmp_path: Path) -> None:
     assert "run_id: from-flag  # flag --run-id\n" in text
 
 
-def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "all.yaml"
     file.write_text(EVERYTHING)
     env = environment(None, FLOPSD_KEY_PASSPHRASE="hunter2", FLOPSD_PKCS11_PIN="12345678")
@@ -160,12 +161,12 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
         ("/a?b=c", "/a?b=c"),
     ],
 )
-def test_what_is_hidden_of_a_text(text: str, shown: str) -> None:
+def test_secrets_in_a_text_are_hidden(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
 
 
 @pytest.mark.parametrize(("text", "count"), [("", "0 settings"), ("seal: false", "1 setting"), ("seal: false\nlisten: off", "2 settings")])  # fmt: skip
-def test_check_says_how_many_settings_are_valid(tmp_path: Path, text: str, count: str) -> None:
+def test_check_states_the_number_of_valid_settings(tmp_path: Path, text: str, count: str) -> None:
     (file := tmp_path / "flopsd.yaml").write_text(text)
     assert in_process("config", "check", str(file), code=0).stderr == f"{file} is valid: {count}\n"
     assert in_process("config", "check", str(file), "--quiet", code=0).stderr == ""
@@ -174,7 +175,7 @@ def test_check_says_how_many_settings_are_valid(tmp_path: Path, text: str, count
 def test_check_states_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text("intervall_seconds: 1\nlisten: nowhere\nseal: maybe\n")
-    # What is in the environment is not the file's fault.
+    # Variables in the environment are not the file's fault.
     done = in_process("config", "check", str(file), env=environment(None, FLOPSD_INTERVAL="never"), code=2)
     words = ("intervall_seconds", "nowhere", "maybe", "never")
     assert [word in done.stderr for word in words] == [True, True, True, False]
@@ -182,7 +183,7 @@ def test_check_states_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     in_process("config", "check", str(tmp_path / "none.yaml"), code=2, says="none.yaml")
 
 
-def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path) -> None:
+def test_check_finds_problems_that_a_run_would_meet_only_later(tmp_path: Path) -> None:
     file, peaks = tmp_path / "flopsd.yaml", tmp_path / "peaks.yaml"
     peaks.write_text("[not, a, table]\n")
     file.write_text(
@@ -195,7 +196,7 @@ def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path
         assert [line for line in problems if word in line], word
 
 
-def test_a_table_and_a_policy_of_ones_own_are_compared_with_flopsds(tmp_path: Path) -> None:
+def test_own_peak_table_and_policy_are_compared_with_the_packaged_ones(tmp_path: Path) -> None:
     peaks, policy, new = tmp_path / "ours.yaml", tmp_path / "act.yaml", tmp_path / "new.yaml"
     shipped = (config_dir() / "peaks.yaml").read_text()
     row = "accelerators:\n  - {id: x1, vendor: x, status: published, sources: [x], margins: {count: {bf16: {ppm: 30000, source: x}}}}"
@@ -230,7 +231,7 @@ def test_a_table_and_a_policy_of_ones_own_are_compared_with_flopsds(tmp_path: Pa
     in_process("config", "check", code=2, says="nothing to check")
 
 
-def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path) -> None:
+def test_the_packaged_file_is_valid_with_all_comments_enabled_too(tmp_path: Path) -> None:
     shipped = config_dir() / "flopsd.yaml"
     assert in_process("config", "check", str(shipped)).returncode == 0
     bare = "\n".join(
@@ -239,7 +240,7 @@ def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: P
     keys = [setting.key for setting in (*SETTINGS, *SOURCES)]
     lines = [line for line in bare.splitlines() if line.split(":")[0] in keys]
     file = tmp_path / "flopsd.yaml"
-    # Files that are examples are not here.
+    # Settings that name example files are left out.
     file.write_text("\n".join(line for line in lines if not line.startswith(("peaks", "policies"))))
     in_process("config", "check", str(file), code=0)
     assert len(lines) > 25
@@ -248,7 +249,7 @@ def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: P
 STANDARD = ["/lib/python", "/lib/site"]
 
 
-def test_the_folder_that_python_puts_first_is_left_out_and_pythonpath_comes_last() -> None:
+def test_the_script_folder_is_dropped_and_pythonpath_comes_last() -> None:
     found = {"PYTHONPATH": "/job:/job/src"}
     assert search_path(["", "/job", "/job/src", *STANDARD], found, "/work") == [*STANDARD, "/job", "/job/src"]
     assert search_path(["/work", *STANDARD], {}, "/work") == STANDARD
@@ -257,8 +258,8 @@ def test_the_folder_that_python_puts_first_is_left_out_and_pythonpath_comes_last
 
 
 @pytest.mark.long
-def test_a_job_whose_folders_hold_modules_of_the_same_names_is_metered(tmp_path: Path) -> None:
-    """In the working directory and on PYTHONPATH lie files that end whoever imports them."""
+def test_a_job_whose_folders_shadow_standard_modules_is_metered(tmp_path: Path) -> None:
+    """The working directory and PYTHONPATH contain files that exit when they are imported."""
     for folder in ("work", "path"):
         (tmp_path / folder).mkdir()
         for name in ("queue", "subprocess", "yaml", "select"):
@@ -281,7 +282,7 @@ def test_a_job_whose_folders_hold_modules_of_the_same_names_is_metered(tmp_path:
     assert [one["endReason"] for one in predicate(ledger)["incarnations"]] == ["job_ended"]
 
 
-def test_by_its_path_it_is_the_package_that_the_file_lies_in(tmp_path: Path) -> None:
+def test_run_by_path_flopsd_is_the_package_of_that_file(tmp_path: Path) -> None:
     done = subprocess.run([*ME, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == subprocess.run([*FLOPSD, "--version"], capture_output=True, text=True, check=True).stdout
     assert ME[0] == sys.executable
@@ -303,10 +304,10 @@ def test_the_log_of_metering_states_each_step(verb: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("is_journal", [True, False])
-def test_each_line_has_its_levels_priority_in_systemds_journal_alone(
+def test_lines_have_a_priority_prefix_only_in_systemds_journal(
     is_journal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stream is the journal where $JOURNAL_STREAM has its device and inode; a job under it inherits the variable."""
+    """A stream is the journal if $JOURNAL_STREAM has its device and inode; a job under it inherits the variable."""
     found, logger = os.fstat(sys.stderr.fileno()), logging.getLogger("flopsd")
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + (not is_journal)}")
     handlers, level = logger.handlers[:], logger.level
@@ -329,24 +330,22 @@ def test_each_line_has_its_levels_priority_in_systemds_journal_alone(
     levels = [re.match("flopsd: ([A-Z]+): ", text) for _, text in shown]
     assert {found[1] for found in levels if found} == set(words)
     for (priority, text), word in zip(shown, levels, strict=True):
-        expected = (
-            words[word[1]] if word else "3"
-        )  # what has no level: usage, traceback, the error that ended it, a hint
+        expected = words[word[1]] if word else "3"  # text without a level: usage, traceback, the final error, a hint
         assert priority == (expected if is_journal else None), text
     texts = [text for _, text in shown]
     assert {"usage: flopsd run [options]", "ValueError: no such thing"} <= set(texts), "each line has one"
     assert any(text.startswith("flopsd: hint: ") for text in texts)
 
 
-def test_the_options_are_these() -> None:
-    """What scripts rely on. A golden: FLOPSD_UPDATE_GOLDEN=1 renews it; read the diff."""
+def test_the_command_line_options_match_the_golden() -> None:
+    """Scripts rely on these options. A golden: FLOPSD_UPDATE_GOLDEN=1 renews it; read the diff."""
     made, golden = "\n".join(_options(_parser())) + "\n", GOLDEN / "command-line.txt"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(made)
     assert made == golden.read_text()
 
 
-def test_each_verb_is_in_the_module_that_is_imported_for_it() -> None:
+def test_each_verb_is_defined_in_the_module_imported_for_it() -> None:
     whole = _parser()
     assert _verbs(whole).keys() == VERBS.keys()
     for verb in VERBS:

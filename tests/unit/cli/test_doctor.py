@@ -1,4 +1,4 @@
-"""What `doctor` says of a host, and of a device that a source found."""
+"""`doctor`'s findings about a host, and about a device that a source lists."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ from tests.support.strategies import table
 H100 = Device("GPU-1", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, evidence=Evidence.CYCLES)
 
 
-def test_a_slice_names_its_gpu_and_a_shared_device_who_else_may_use_it() -> None:
+def test_a_slice_names_its_gpu_and_a_shared_device_its_other_users() -> None:
     alone = device_diagnosis(H100, "nvml", table())
     assert (alone.state, alone.meters) == ("ok", True)
     assert "132 SMs: evidence cycles by nvml, a measurement" in alone.detail
@@ -35,7 +35,7 @@ def test_a_slice_names_its_gpu_and_a_shared_device_who_else_may_use_it() -> None
     assert found.detail.endswith("; SHARED with pod-2")
 
 
-def test_a_ceiling_is_no_measurement() -> None:
+def test_a_ceiling_is_not_called_a_measurement() -> None:
     bounded = device_diagnosis(replace(H100, evidence=Evidence.UTILIZATION), "nvml", table())
     assert (bounded.state, bounded.meters) == ("warn", True)
     assert "evidence utilization by nvml, only a ceiling" in bounded.detail
@@ -51,7 +51,7 @@ def test_a_ceiling_is_no_measurement() -> None:
         ("closed", Evidence.UTILIZATION, None, None),
     ],
 )
-def test_a_gpu_in_slices_needs_the_monitor_capability_unless_its_slices_are_measured(
+def test_a_sliced_gpu_needs_the_monitor_capability_unless_its_slices_are_measured(
     monitor: str, evidence: Evidence, parent: str | None, state: str | None
 ) -> None:
     facts = {"mig_monitor": monitor, "mig_config": "closed"}
@@ -64,12 +64,12 @@ def test_a_gpu_in_slices_needs_the_monitor_capability_unless_its_slices_are_meas
 
 
 def found(state: Path, environment: Mapping[str, str] | None = None, **flags: Any) -> dict[str, Diagnosis]:
-    """Of a host on which a recording is played, by name."""
+    """The findings by name, for a host on which a recording is replayed."""
     settings = load_settings({"sources": "replay", "state_dir": str(state), "listen": "off", **flags}, {})
     return {one.name: one for one in examine(settings, environment or {}, FakeClock(), known_sources())}
 
 
-def test_a_host_where_nothing_is_amiss(tmp_path: Path) -> None:
+def test_a_healthy_host_has_no_failures(tmp_path: Path) -> None:
     pod = {"KUBERNETES_SERVICE_HOST": "x", "POD_NAME": "p", "INSTANCE_TYPE": "ml.g6.xlarge"}
     checks = found(tmp_path / "a" / "state", pod, listen="127.0.0.1:0")
     instance = checks.pop("instance type")
@@ -88,7 +88,7 @@ def test_a_host_where_nothing_is_amiss(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
 
 
-def test_an_instance_type_is_held_against_what_is_seen(tmp_path: Path) -> None:
+def test_an_instance_type_is_compared_with_the_listed_devices(tmp_path: Path) -> None:
     pod = {"KUBERNETES_SERVICE_HOST": "x", "POD_NAME": "p"}
     assert "instance type" not in found(tmp_path, pod)
     assert "instance type" not in found(tmp_path, {**pod, "INSTANCE_TYPE": "ml.of-no-table"})
@@ -96,7 +96,7 @@ def test_an_instance_type_is_held_against_what_is_seen(tmp_path: Path) -> None:
     assert doctor_text(one).splitlines()[-1] == "this machine can be metered"
 
 
-def test_what_is_amiss_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_problem_is_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     below = found(tmp_path / "file" / "state")["state folder"]
     assert (below.state, below.fix.split(" on ")[0]) == ("fail", "give --state-dir a writable folder")
@@ -104,7 +104,7 @@ def test_what_is_amiss_is_named_with_what_helps(tmp_path: Path, monkeypatch: pyt
         f"no journal can be kept in {tmp_path}/file/state: cannot use {tmp_path}/file: Not a directory"
     )
     before = sorted(tmp_path.iterdir())
-    with monkeypatch.context() as unlocked:  # as Lustre mounted without `flock`
+    with monkeypatch.context() as unlocked:  # like Lustre mounted without `flock`
         unlocked.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
         without = found(tmp_path)["state folder"]
     assert (without.state, "cannot lock the state folder" in without.detail) == ("fail", True)
@@ -146,7 +146,7 @@ def test_the_key_of_the_state_folder_is_tried(tmp_path: Path) -> None:
         ({"devices": "pod"}, {"devices of the pod": "kubernetes"}),
     ],
 )
-def test_the_packages_that_settings_need_are_looked_for(
+def test_packages_that_settings_need_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], packages: dict[str, str]
 ) -> None:
     monkeypatch.setattr("flopsd.cli.doctor.find_spec", lambda _: None)
@@ -154,7 +154,7 @@ def test_the_packages_that_settings_need_are_looked_for(
     failed = {name: one.fix for name, one in checks.items() if "is not installed" in one.detail}
     assert failed == {name: f"pip install 'flopsd[{extra}]'" for name, extra in {"sealing": "seal", **packages}.items()}
     assert {checks[name].state for name in failed} == {"fail"}
-    assert "signing key" not in checks  # it needs what is missing
+    assert "signing key" not in checks  # the key needs the missing package
 
 
 def test_the_text_of_checks() -> None:
@@ -182,7 +182,7 @@ def test_the_text_of_checks() -> None:
     ]
 
 
-def test_what_a_run_would_not_begin_with_is_named(tmp_path: Path) -> None:
+def test_problems_that_would_stop_a_run_from_beginning_are_named(tmp_path: Path) -> None:
     check = found(tmp_path / "state", ledger=str(tmp_path), policies="eu-ai-actt")["settings"]
     assert (check.state, check.detail) == ("fail", "eu-ai-actt: cannot be read: No such file or directory")
     check = found(tmp_path / "state", ledger=str(tmp_path))["settings"]

@@ -1,4 +1,4 @@
-"""What is printed of mistyped words and of a missing key, and what -q and -v change."""
+"""Messages for mistyped words and a missing key, and the effect of -q and -v."""
 
 import errno
 import hashlib
@@ -46,18 +46,18 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
     ],
 )  # fmt: skip
-def test_a_mistyped_word_is_answered_with_what_was_meant(words: str, usage: str, says: str) -> None:
+def test_a_mistyped_word_gets_a_suggestion(words: str, usage: str, says: str) -> None:
     done = in_process(*words.split(" "), code=2, says=says)
     assert done.stdout == ""
     assert done.stderr.startswith(f"usage: {usage}") if usage else "usage" not in done.stderr
 
 
-def test_without_a_verb_all_of_them_are_listed() -> None:
+def test_without_a_verb_all_verbs_are_listed() -> None:
     done = in_process(code=2, says="run a command, meter it, seal, and return its exit code")
     assert (done.stdout, done.stderr) == ("", in_process("--help", code=0).stdout)
 
 
-def test_without_a_key_the_one_beside_the_ledger_is_named_with_what_it_would_show(tmp_path: Path) -> None:
+def test_a_missing_key_is_answered_with_the_one_next_to_the_ledger(tmp_path: Path) -> None:
     ledger, beside = tmp_path / "a b.json", tmp_path / "a b.pub"
     shutil.copy(NODE / "ledger.json", ledger)
     lines = in_process("verify", "--json", str(ledger), code=2).stderr.splitlines()
@@ -71,7 +71,7 @@ def test_without_a_key_the_one_beside_the_ledger_is_named_with_what_it_would_sho
     assert lines[3].endswith(f": flopsd verify --key '{beside}' --json '{ledger}'")
 
 
-def test_quiet_prints_errors_and_what_was_asked_for_alone(tmp_path: Path) -> None:
+def test_quiet_prints_only_errors_and_requested_output(tmp_path: Path) -> None:
     verify = ["verify", str(NODE / "ledger.json"), "--key", str(NODE / "ledger.pub")]
     tables = ["--peaks", str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml")]
     for words in ([*verify, *tables, "-q"], ["-q", *verify, *tables], ["key", "new", "-q", str(tmp_path / "k")]):
@@ -88,8 +88,8 @@ def test_verbose_logs_steps_and_where_an_error_was_raised(tmp_path: Path) -> Non
     assert "Traceback" not in in_process("verify", "l.json", "--key", str(tmp_path / "none"), code=1).stderr
 
 
-def test_what_cannot_be_written_whole_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a file system on a network notes only at the close that it is full."""
+def test_incomplete_output_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, a network file system may report only at the close that it is full."""
     in_process("config", "show", code=0)
     monkeypatch.setattr("flopsd.cli.main.last_flush", lambda _: False)
     in_process("config", "show", code=1)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_named_although_the_next_write_succeeds(monkeypatch: pyte
     assert done.stderr == "flopsd: cannot write to standard output: No space left on device\n"
 
 
-def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_current_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -119,7 +119,7 @@ def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, monkeypatch:
     [(errno.EIO, "check that disk"), (errno.EDQUOT, "free space on that disk"), (errno.EACCES, "may not look there")],
 )
 @pytest.mark.parametrize("words", [("seal",), ("status",), ("copy",), ("key", "new", "DIR/new.pem")])
-def test_a_disk_that_cannot_be_looked_at_is_named_with_what_to_do(
+def test_an_unreadable_disk_is_named_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, remedy: str
 ) -> None:
     real = os.stat
@@ -140,7 +140,7 @@ def test_a_disk_that_cannot_be_looked_at_is_named_with_what_to_do(
 
 @pytest.mark.parametrize("verb", ["report", "export"])
 @pytest.mark.parametrize("name", ["ledger.json", "ledger.journal.jsonl", "ledger.pub", "link"])
-def test_what_is_read_is_not_overwritten_with_what_is_made_of_it(tmp_path: Path, verb: str, name: str) -> None:
+def test_an_input_file_is_not_overwritten_by_the_output(tmp_path: Path, verb: str, name: str) -> None:
     for file in ("ledger.json", "ledger.journal.jsonl", "ledger.pub"):
         shutil.copy(NODE / file, tmp_path)
     (tmp_path / "link").symlink_to("ledger.json")
@@ -152,8 +152,8 @@ def test_what_is_read_is_not_overwritten_with_what_is_made_of_it(tmp_path: Path,
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_no_key_and_no_file_of_the_ledger_is_replaced_by_a_report(tmp_path: Path, given: bool) -> None:
-    """Whether or not the command reads it."""
+def test_no_key_or_file_of_the_ledger_is_replaced_by_a_report(tmp_path: Path, given: bool) -> None:
+    """Whether or not the command reads the file."""
     for file in ("ledger.json", "ledger.journal.jsonl", "ledger.pub"):
         shutil.copy(NODE / file, tmp_path)
     companion = tmp_path / f"ledger.peaks-{hashlib.sha256(b'table').hexdigest()[:16]}.yaml"
@@ -168,7 +168,7 @@ def test_no_key_and_no_file_of_the_ledger_is_replaced_by_a_report(tmp_path: Path
     in_process("report", str(tmp_path / "ledger.json"), "-o", str(tmp_path / "new.txt"), code=0)
 
 
-def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp_path: Path) -> None:
+def test_output_to_a_pipe_or_link_follows_it_and_replaces_neither(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     (tmp_path / "to").write_text("an older report")
     for name, target in (("stdout", f"/dev/fd/{writer}"), ("link", "to")):
@@ -186,8 +186,8 @@ def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp
     [("status --state-dir {}", 1), ("seal --state-dir {}", 1), ("key new {}/k", 1), ("estimate {}/c --tokens 1", 1),
      ("verify {ledger} --key {key} --journal {}/j", 3), ("report {ledger} -o {}/r", 1), ("doctor --state-dir {}", 4)],
 )  # fmt: skip
-def test_what_this_user_may_not_look_at_is_named(tmp_path: Path, words: str, code: int) -> None:
-    """Once a traceback, for instance of `flopsd status` with the state folder of the daemon of root."""
+def test_a_folder_this_user_may_not_read_is_named(tmp_path: Path, words: str, code: int) -> None:
+    """It used to end in a traceback, for instance `flopsd status` with the state folder of root's daemon."""
     (closed := tmp_path / "closed").mkdir()
     given = words.format(closed, ledger=NODE / "ledger.json", key=NODE / "ledger.pub").split()
     closed.chmod(0)
@@ -200,7 +200,7 @@ def test_what_this_user_may_not_look_at_is_named(tmp_path: Path, words: str, cod
     assert "Traceback" not in said
 
 
-def test_a_new_key_is_a_file_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_key_is_always_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for elsewhere in ("pkcs11:token=ours;object=ledger", "awskms:alias/ledger"):
         in_process("key", "new", elsewhere, code=1, says="names no file, and `flopsd key new` makes files alone")

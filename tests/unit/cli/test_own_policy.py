@@ -1,4 +1,4 @@
-"""The policy of docs/thresholds.md, by its very text: estimated with, sealed and verified by, and each typo by its line."""
+"""The policy printed in docs/thresholds.md, used to estimate, seal and verify; and each typo reported with its line."""
 
 import re
 from pathlib import Path
@@ -28,14 +28,14 @@ def policy(folder: Path, threshold: str = "1e24") -> str:
     return str(file)
 
 
-def test_it_has_ten_lines() -> None:
+def test_the_printed_policy_has_ten_lines() -> None:
     assert len(TEXT.splitlines()) == 10
     (rule,) = parse_policy(TEXT.encode(), "our-regime.yaml").rules
     assert (rule.status, rule.sources, rule.other_conditions) == ("text", (), (OPEN_CONDITION,))
 
 
 @pytest.mark.parametrize(("tokens", "answer"), [("1e17", "Above"), ("1e9", "Far below")])
-def test_an_estimate_by_it(tmp_path: Path, tokens: str, answer: str) -> None:
+def test_an_estimate_by_the_printed_policy(tmp_path: Path, tokens: str, answer: str) -> None:
     planned = ("--parameters", "1e9", "--tokens", tokens, "--sequence-length", "1024", "--method", "full")
     said = flat(in_process("estimate", *planned, "--policy", policy(tmp_path)).stdout)
     assert f"{answer}" in said
@@ -43,7 +43,7 @@ def test_an_estimate_by_it(tmp_path: Path, tokens: str, answer: str) -> None:
     assert "eu-ai-act" not in said, "what is chosen, and nothing beside it"
 
 
-def test_a_run_that_is_sealed_and_verified_by_it(tmp_path: Path) -> None:
+def test_a_run_is_sealed_and_verified_by_the_printed_policy(tmp_path: Path) -> None:
     ours = policy(tmp_path, "1e3")
     chosen = ["eu-ai-act", ours]
     run = finished(tmp_path / "state", 5, devices=(H100,), policies=load_policies(chosen), declared=TRAINED)
@@ -99,7 +99,7 @@ def test_a_typo_is_an_error_that_names_the_line(right: str, wrong: str, problem:
     assert fault.value.hint
 
 
-def test_names_in_one_word_are_told_apart_by_the_message() -> None:
+def test_several_names_in_one_word_are_explained_by_the_message() -> None:
     words = (
         "estimate",
         "--parameters",

@@ -1,4 +1,5 @@
-"""What `flopsd run` hands to the daemon: its settings, and the command lines of the processes that it starts."""
+"""What `flopsd run` passes to the daemon: its settings, and the command lines of the processes that the daemon
+starts."""
 
 import os
 import sys
@@ -22,7 +23,7 @@ PUSH = ("--push", "otlp+http://a:1/v1/metrics", "--push-every", "30")
     ("words", "loud", "is_configured"),
     [((), [], False), (("-q",), ["--quiet"], True), (("-v",), ["--verbose"], False)],
 )
-def test_flags_are_passed_to_the_processes_that_they_concern(
+def test_flags_are_passed_to_the_processes_that_use_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], loud: list[str], *,
     is_configured: bool, well: bool,
 ) -> None:  # fmt: skip
@@ -55,7 +56,7 @@ def test_flags_are_passed_to_the_processes_that_they_concern(
     ("words", "code"),
     [((), 2), (("--no-seal",), 0), (("--lifeline", "5"), 0), (("--wait-for-source", "true"), 0), (("--progress",), 2)],
 )
-def test_a_key_that_cannot_sign_is_an_error_at_the_start_where_nothing_can_still_bring_another(
+def test_an_unusable_key_stops_the_start_unless_another_may_still_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
 ) -> None:
     commands: list[Commands] = []
@@ -71,8 +72,8 @@ def test_a_key_that_cannot_sign_is_an_error_at_the_start_where_nothing_can_still
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
-def test_what_a_run_cannot_begin_with_is_named_before_anything_starts(tmp_path: Path, verb: str) -> None:
-    """Once, under `exec`, the job ran to its end unmetered."""
+def test_problems_that_stop_a_run_are_named_before_anything_starts(tmp_path: Path, verb: str) -> None:
+    """Under `exec` the job used to run to its end unmetered."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "null").symlink_to("/dev/null")
     (tmp_path / "bad.yaml").write_text("a: 1")

@@ -1,4 +1,4 @@
-"""What `flopsd seal` seals of a state folder, and what it prints."""
+"""The parts of a state folder that `flopsd seal` seals, and its output."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from tests.support.runs import H100, Run
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run with two closed segments that goes on."""
+    """A run with two closed segments that is still running."""
     run = Run(tmp_path / "state", devices=(H100,))
     for _ in range(2):
         run.meter(12)
@@ -55,7 +55,7 @@ def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
     assert done.stdout == ""
     assert sorted(p.name for p in run.state.path.glob("*.json")) == ["run-1.ledger-0003.json"]
     assert names(run) == []
-    lock = run.state.path / "lock"  # as on the disk of a dead machine, which is mounted to be read
+    lock = run.state.path / "lock"  # as on the disk of a dead machine, mounted read-only
     lock.unlink()
     lock.symlink_to("nowhere")
     in_process("seal", "--state-dir", str(run.state.path), env={}, code=1, says="give --state-dir the copy")
@@ -87,7 +87,9 @@ def test_a_file_of_another_kind_is_named(run: Run) -> None:
 @pytest.fixture
 def as_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
     nice = []
-    monkeypatch.setattr("flopsd.cli.seal.be_nice", lambda: nice.append(1))  # it would be for all tests that follow
+    monkeypatch.setattr(
+        "flopsd.cli.seal.be_nice", lambda: nice.append(1)
+    )  # otherwise it would apply to all later tests
     yield ("--rolling",)
     assert nice, "it runs beside the job"
 
@@ -101,7 +103,7 @@ def test_the_daemon_has_its_segments_sealed_while_it_runs(run: Run, as_the_daemo
     run.finish()
 
 
-def test_the_daemon_learns_whether_it_was_the_key_or_a_copy(run: Run, as_the_daemon: tuple[str, ...]) -> None:
+def test_the_exit_code_tells_a_key_failure_from_a_copy_failure(run: Run, as_the_daemon: tuple[str, ...]) -> None:
     (key := run.state.path / "broken.pem").write_text("no key")
     unsigned = seal(run, *as_the_daemon, "--key", str(key), code=NOT_SIGNED)
     assert "is not a PEM private key of a supported kind; " in unsigned.stderr
@@ -112,7 +114,7 @@ def test_the_daemon_learns_whether_it_was_the_key_or_a_copy(run: Run, as_the_dae
     assert "copy" in seal(run, *copy, code=1).stderr
 
 
-def test_a_segment_that_was_altered_is_named_after_all_others_are_sealed(run: Run) -> None:
+def test_an_altered_segment_is_named_after_all_others_are_sealed(run: Run) -> None:
     first, second = sorted(run.state.segments.iterdir())
     first.write_bytes(second.read_bytes())
     run.finish()

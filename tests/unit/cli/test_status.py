@@ -15,7 +15,7 @@ from tests.support.runs import Run
 
 
 @pytest.mark.parametrize("at", ["--state-dir", "--url"])
-def test_the_status_is_read_where_it_is_said_and_shown_as_it_is_asked_for(
+def test_status_is_read_from_and_shown_in_the_requested_place_and_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     run = Run(tmp_path)
@@ -44,5 +44,5 @@ def test_the_status_is_read_where_it_is_said_and_shown_as_it_is_asked_for(
 
 
 @pytest.mark.parametrize("seconds", ["0.0999", "0", "-1", "nan", "86400.1", "soon"])
-def test_it_is_watched_neither_without_a_pause_nor_less_than_daily(seconds: str) -> None:
+def test_the_watch_interval_is_bounded(seconds: str) -> None:
     in_process("status", "--watch", seconds, code=2, says="--watch: must be between 0.1 and 86400 seconds")

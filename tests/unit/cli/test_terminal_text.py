@@ -1,4 +1,4 @@
-"""What files say and what they are called reaches a terminal as text, never as something that it acts on."""
+"""Content and names of files reach a terminal as text, never as control sequences."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ JOB_OPTIONS = ("--nodes", "1")
 
 
 def is_harmless(done: Done) -> bool:
-    text = (done.stdout + done.stderr).replace("\xa0", " ").replace("\u202f", " ")  # which a page has of its own
+    text = (done.stdout + done.stderr).replace("\xa0", " ").replace("\u202f", " ")  # the page itself contains these
     lines = text.split("\n")
     return all(line.isprintable() for line in lines) and not any(line.startswith("flopsd: VERIFIED") for line in lines)
 
@@ -53,7 +53,8 @@ def _logger() -> Iterator[None]:
 def test_a_locale_without_utf_8_changes_no_page_and_ends_no_report(
     nodes: Nodes, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LANG=en_US is Latin-1 on some clusters: each page, and each report of a name beyond it, ended in a traceback."""
+    """LANG=en_US is Latin-1 on some clusters: each page, and each report of a name outside it, used to end in a
+    traceback."""
     ledger = nodes.ledger(plain("\N{HEBREW LETTER ALEF}"), "node")
     out = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="latin-1"))
@@ -65,8 +66,8 @@ def test_a_locale_without_utf_8_changes_no_page_and_ends_no_report(
     assert shown in out.getvalue()
 
 
-def test_what_a_ledger_says_is_text(nodes: Nodes) -> None:
-    """Run and node are what the job's environment calls them."""
+def test_names_in_a_ledger_are_printed_as_text(nodes: Nodes) -> None:
+    """The job's environment names the run and the node."""
     ledger = nodes.ledger(plain(EVIL), "node", run_id=EVIL)
     key, job = str(nodes.public), str(nodes.folder / "job.json")
     second = make_pem(nodes.folder / "second.pem")
@@ -87,7 +88,7 @@ def test_what_a_ledger_says_is_text(nodes: Nodes) -> None:
         assert is_harmless(done), arguments
 
 
-# What a reader takes for a figure, a digest or a time, and what it refuses where it does not know it.
+# Values that a reader parses as a figure, a digest or a time, and words that it refuses when unknown.
 _NOT_WORDS = re.compile(r"-?[0-9][0-9./]*|[0-9a-f]{32,}|\d{4}-\d\d-\d\dT.*|node|job|lineage|below|above|indeterminate|")
 
 
@@ -103,8 +104,8 @@ def evil(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("vector", ["valid/declared-phases", "valid/finding-straddling", "merged/job-with-a-hole", "merged/lineage"])  # fmt: skip
-def test_what_a_stranger_wrote_into_a_ledger_is_text(vector: str, tmp_path: Path) -> None:
-    """It is read without a key, and refused with one, whoever signed it."""
+def test_hostile_text_in_a_ledger_is_printed_as_text(vector: str, tmp_path: Path) -> None:
+    """The ledger is read without a key; with a key it is refused, whoever signed it."""
     envelope = json.loads((VECTORS / vector / "ledger.json").read_bytes())
     statement = json.loads(base64.b64decode(envelope["payload"]))
     ledger, key = tmp_path / "ledger.json", tmp_path / "ledger.pub"
@@ -120,7 +121,7 @@ def test_what_a_stranger_wrote_into_a_ledger_is_text(vector: str, tmp_path: Path
         assert (done.returncode, is_harmless(done)) == (3, True), (arguments, done.stdout, done.stderr)
 
 
-def test_what_a_file_is_called_is_text_in_verdicts_and_errors(nodes: Nodes) -> None:
+def test_file_names_are_printed_as_text_in_verdicts_and_errors(nodes: Nodes) -> None:
     ledger = nodes.ledger(plain("node"))
     folder = nodes.folder / EVIL
     folder.mkdir()
@@ -157,7 +158,7 @@ def test_what_a_file_is_called_is_text_in_verdicts_and_errors(nodes: Nodes) -> N
     assert words == f"{folder / 'j.json'}|--key|{folder / 'j.pub'}|"
 
 
-def test_what_an_archive_calls_its_members_is_text(nodes: Nodes) -> None:
+def test_names_of_archive_members_are_printed_as_text(nodes: Nodes) -> None:
     archive, out = nodes.folder / "children.tar.gz", io.BytesIO(b"{}")
     with tarfile.open(archive, "w:gz") as tar:
         for name, kind in ((f"{EVIL}/a.json", tarfile.REGTYPE), (f"{EVIL}/b.json", tarfile.SYMTYPE)):
@@ -173,7 +174,7 @@ def test_what_an_archive_calls_its_members_is_text(nodes: Nodes) -> None:
 
 
 @pytest.mark.usefixtures("_logger")
-def test_what_is_logged_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_messages_are_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     _log_to_stderr("seal")
     try:
         raise ValueError(EVIL)
@@ -186,7 +187,7 @@ def test_what_is_logged_is_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("word", ["a b", "it's", EVIL, "\\0101", "-n", "%s", '$(id)\n`id`"\\', "\udcff.json", "é"])
-def test_a_shell_reads_the_words_that_were_meant(word: str) -> None:
+def test_a_printed_shell_command_keeps_its_words(word: str) -> None:
     command = shell_command(["printf", "%s|", word])
     assert command.isprintable()
     assert shown([command]) == f"{command}\n"

@@ -1,4 +1,4 @@
-"""What `flopsd verify` prints of ledgers that hold and of those that do not, and which options go with which."""
+"""The output of `flopsd verify` for valid and invalid ledgers, and which options can be combined."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def verify(case: str, *options: str) -> int:
         ("another-key", NODE, ["--threshold", "2", "--key", "valid/p256/ledger.pub"], 3),
     ],
 )
-def test_the_verdicts_are_these(
+def test_the_verdicts_match_their_goldens(
     name: str, case: str, options: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""

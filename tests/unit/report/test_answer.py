@@ -1,4 +1,4 @@
-"""The answer to a run of which nothing is declared, word for word wherever it is asked for."""
+"""The answer for a run without declarations, word for word in every place that prints it."""
 
 from html import unescape
 from pathlib import Path
@@ -85,19 +85,19 @@ EDGE = Base("b", "estimated", 12 * 10**22, "6ND", False)
         (1, Method.LORA, Base("b", "known", 10**22, None, False), "Below: at most 10.1 % of the lowest threshold that"),
     ],
 )
-def test_the_headline_says_no_more_than_is_certain(
+def test_the_headline_claims_only_what_is_certain(
     high: int, method: Method | None, base: Base | None, headline: str
 ) -> None:
     assert said(Figures(high, None, high), method, base).startswith(headline)
 
 
-def test_bounds_wider_than_an_estimates_margin_are_named_beside_a_point() -> None:
+def test_bounds_wider_than_an_estimates_margin_get_a_note_next_to_the_point() -> None:
     assert beyond_margin(Figures(70, 100, 130)) == beyond_margin(Figures(0, None, 10**9)) == ""
     for wide in (Figures(69, 100, 130), Figures(70, 100, 131), Figures(70, 100, None)):
         assert "paragraph 120" in beyond_margin(wide)
 
 
-def test_several_regimes_are_named_each_with_its_answer_and_with_what_no_meter_decides() -> None:
+def test_several_regimes_are_named_with_their_answers_and_open_conditions() -> None:
     figures, chosen = Figures(10**26, None, 10**26), ["eu-ai-act", "kr-ai-basic-act", "us-ca-sb-53"]
     case = Case(Guidelines(figures, figures), Method.PRETRAINING)
     found = [one.for_ledger() for policy in load_policies(chosen) for one in findings(policy, case)]

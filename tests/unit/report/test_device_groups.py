@@ -1,4 +1,4 @@
-"""Devices that share what is known of them stand together."""
+"""Devices with the same facts are grouped."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ DEVICE = ReportDevice(
 @pytest.mark.parametrize(
     ("numbers", "text"), [([], ""), ([3], "3"), ([0, 1, 2, 3], "0 to 3"), ([6, 0, 1], "0 to 1, 6"), ([0, 0, 0], "0")]
 )
-def test_numbers_that_follow_each_other_are_a_range(numbers: list[int], text: str) -> None:
+def test_consecutive_numbers_are_shown_as_a_range(numbers: list[int], text: str) -> None:
     assert ranges(numbers) == text
 
 
@@ -29,7 +29,7 @@ def test_only_a_long_identifier_is_shortened(identifier: str, text: str) -> None
     assert shortened(identifier) == text
 
 
-def test_devices_are_taken_together_only_where_nothing_differs() -> None:
+def test_only_identical_devices_are_grouped() -> None:
     devices = [
         DEVICE,
         replace(DEVICE, index=1, uuid="GPU-b", facts=(DEVICE.facts[0], Fact("PCI bus", "11"))),

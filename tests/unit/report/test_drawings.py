@@ -1,4 +1,4 @@
-"""Where things stand in the drawings of a report."""
+"""Positions in the drawings of a report."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -33,9 +33,9 @@ EXPONENTS = st.lists(st.integers(-3, 40), min_size=1, max_size=4)
 
 
 @given(st.one_of(st.integers(1, 300), st.integers(1, 10**40)))
-@example(6)  # where a fourth, cut off, is less than a sixth
+@example(6)  # here a fourth, rounded down, is less than a sixth
 @example(7)
-def test_lines_across_the_course_are_a_few_round_steps_up_to_its_top(top: int) -> None:
+def test_grid_lines_of_the_course_are_a_few_round_steps_up_to_its_top(top: int) -> None:
     first, *more = linear_ticks(top)
     step = more[0]
     assert first == 0
@@ -46,7 +46,7 @@ def test_lines_across_the_course_are_a_few_round_steps_up_to_its_top(top: int) -
     assert all(len(round_number(tick)) < 12 for tick in more)
 
 
-def test_nothing_has_one_line_at_the_bottom() -> None:
+def test_an_empty_course_has_one_line_at_the_bottom() -> None:
     assert linear_ticks(0) == linear_ticks(-1) == (0,)
     assert height_of(0, 0) == HEIGHT
     assert [height_of(value, 4) for value in (0, 1, 4)] == [300, 225, 0]
@@ -60,7 +60,7 @@ def test_nothing_has_one_line_at_the_bottom() -> None:
 
 @given(st.lists(st.tuples(st.integers(-20, 120), st.integers(-20, 120)), max_size=6))
 @example([(0, 10), (10, 20)])
-def test_bands_cover_what_their_spans_do_once(spans: list[tuple[int, int]]) -> None:
+def test_bands_cover_their_spans_once(spans: list[tuple[int, int]]) -> None:
     begin, end = 0, 100
     covered = {at for first, last in spans for at in range(first, last) if begin <= at < end}
     found = bands(spans, begin, end)
@@ -70,7 +70,7 @@ def test_bands_cover_what_their_spans_do_once(spans: list[tuple[int, int]]) -> N
     assert all(last < first for (_, last), (first, _) in pairwise(edges)), "those that touch are one"
 
 
-def test_a_moment_is_a_band_that_can_be_seen_and_stays_within_the_drawing() -> None:
+def test_a_short_gap_is_a_visible_band_within_the_drawing() -> None:
     assert bands([(1000, 1001)], 0, 1001) == (Band(99.8, 0.2),)
     assert bands([(10, 20)], 10, 10) == bands([(10, 20)], 10, 9) == ()
     assert bands([(0, 15)], 10, 20) == (Band(0, 50),)
@@ -78,7 +78,7 @@ def test_a_moment_is_a_band_that_can_be_seen_and_stays_within_the_drawing() -> N
 
 
 @given(EXPONENTS)
-def test_a_scale_holds_every_value_within_its_margins(exponents: list[int]) -> None:
+def test_a_scale_contains_every_value_within_its_margins(exponents: list[int]) -> None:
     values = [Fraction(10) ** exponent for exponent in exponents]
     axis = axis_of([*values, 0])
     assert axis is not None
@@ -104,7 +104,7 @@ def test_a_scale_holds_every_value_within_its_margins(exponents: list[int]) -> N
         (Figures(0, 10**21, None), 10**23, None, (0.0, 26.5, True, 26.5, 26.5, 73.5, 73.5), "at least 10^23 FLOP."),
     ],
 )  # fmt: skip
-def test_a_rule_is_drawn_as_its_interval_beside_its_threshold(
+def test_a_rule_is_drawn_as_an_interval_with_its_threshold(
     figures: Figures, low: int, high: int | None, places: tuple[Any, ...], words: str
 ) -> None:
     limit = Limit(Fraction(low), None if high is None else Fraction(high))
@@ -126,7 +126,7 @@ def at(second: int) -> str:
 
 
 def course(*points: tuple[int, int, int | None, int | None], reasons: tuple[str, ...] = ()) -> Any:
-    """The chart of checkpoints at these seconds, with gaps from second 10 to 30 of a run of 100 that began at 0."""
+    """The chart of checkpoints at these seconds, in a run of 100 s that began at 0, with gaps from second 10 to 30."""
     gap = {"incarnation": "1", "beginSeconds": "10.0", "endSeconds": "30.0"}
     predicate = {
         "incarnations": [{"number": "1", "startedAt": at(0)}],
@@ -143,8 +143,8 @@ def course(*points: tuple[int, int, int | None, int | None], reasons: tuple[str,
     return growth_chart(LedgerObject(predicate, "predicate"), listed)
 
 
-def test_the_course_by_hand() -> None:
-    """Points that the clock has out of order, of a run that began with nothing."""
+def test_the_course_matches_a_drawing_by_hand() -> None:
+    """The points are out of order by the clock, in a run that began with nothing."""
     found = course((100, 10, 20, 40), (50, 5, 10, 20), reasons=("source_down", "other_job"))
     assert found.band == f"M0,{HEIGHT} L500,150 L{WIDTH},0 L{WIDTH},225 L500,262.5 L0,{HEIGHT} Z"
     assert found.line == f"M0,{HEIGHT} L500,225 L{WIDTH},150"
@@ -157,12 +157,12 @@ def test_the_course_by_hand() -> None:
     assert not found.unbounded
 
 
-def test_points_stand_by_their_time_where_an_upper_bound_has_fallen() -> None:
+def test_points_are_ordered_by_time_where_an_upper_bound_has_fallen() -> None:
     found = course((100, 5, 10, 20), (50, 5, 10, 40))
     assert [row[3] for row in found.rows] == ["0", "40", "20"]
 
 
-def test_of_a_course_what_is_not_known_is_open_or_absent() -> None:
+def test_unknown_values_of_a_course_are_drawn_open_or_left_out() -> None:
     found = course((50, 5, None, None), (100, 10, None, 40), reasons=("other_job",))
     assert found.unbounded
     assert found.band == f"M0,0 L500,0 L{WIDTH},0 L{WIDTH},225 L500,262.5 L0,{HEIGHT} Z"

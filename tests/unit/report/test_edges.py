@@ -1,4 +1,4 @@
-"""Values at the edge of what a text shows."""
+"""Values at the boundary of what a text shows."""
 
 import argparse
 from dataclasses import replace
@@ -34,13 +34,13 @@ def test_a_rule_without_a_citation_names_no_source(citation: str) -> None:
     assert ("Source" in page) == bool(citation)
 
 
-def test_the_grounds_of_several_rules_have_their_titles() -> None:
+def test_the_grounds_of_several_rules_have_titles() -> None:
     for titles in (("one",), ("one", "two")):
         page = str(article([replace(RULE, title=title) for title in titles], None, "name", ""))
         assert page.count("<h4>") == (0 if len(titles) == 1 else 2)
 
 
-def test_a_rule_of_which_nothing_was_measured_says_so_and_no_evidence_has_no_heading() -> None:
+def test_a_rule_without_a_measured_value_says_so_and_no_evidence_has_no_heading() -> None:
     assert NO_MEASURED in str(_measured(RULE))
     assert _attached([]) == []
     brief = "\n".join(_brief_rule(RULE, ""))
@@ -48,25 +48,25 @@ def test_a_rule_of_which_nothing_was_measured_says_so_and_no_evidence_has_no_hea
     assert "threshold" not in brief
 
 
-def test_a_few_points_are_all_shown_and_many_evenly() -> None:
+def test_few_points_are_all_shown_and_many_are_sampled_evenly() -> None:
     points = [(at, Figures(at, at, at)) for at in range(50)]
     assert _some(points[:MAX_ROWS]) == points[:MAX_ROWS]
     assert [at for at, _ in _some(points[:2])] == [0, 1]
     assert (len(_some(points)), _some(points)[-1]) == (MAX_ROWS, points[-1])
 
 
-def test_nothing_more_is_no_line() -> None:
+def test_zero_further_entries_print_no_line() -> None:
     assert list(_more(0)) == []
     assert list(_more(2)) == ["and 2 more, which the figures above include"]
 
 
-def test_a_share_of_the_peak_is_one_at_most() -> None:
+def test_a_share_of_the_peak_is_at_most_one() -> None:
     assert [str(end) for end in interval("0.5..1")] == ["1/2", "1"]
     with pytest.raises(Exception, match="up to 1"):
         interval("0.5..1.5")
 
 
-def test_open_rules_that_come_to_the_same_are_shown_together() -> None:
+def test_open_rules_with_the_same_outcome_are_shown_together() -> None:
     open_ones = [replace(RULE, state=ReportState.INDETERMINATE, name=f"a/{at}", title=f"rule {at}") for at in (1, 2)]
     assert shown_of(open_ones[0]) == shown_of(open_ones[1])
     assert shown_of(open_ones[0]) != shown_of(replace(open_ones[1], why="another"))
@@ -80,7 +80,7 @@ def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
     assert [anchor_at(at) for at in (39.9, 40, 60, 60.1)] == ["start", "middle", "middle", "end"]
 
 
-def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
+def test_counts_of_an_estimate_range_from_one_to_a_quintillion() -> None:
     assert [count(text) for text in ("1", "1e18")] == [1, 10**18]
     assert positive("1") == 1
     with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 999999999"):
@@ -91,7 +91,7 @@ def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
 
 
 @pytest.mark.parametrize(("span", "text"), [("0.0", "not known"), ("1.0", "50 %")])
-def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
+def test_the_observed_time_is_shown_as_a_share(span: str, text: str) -> None:
     entry = {"spanSeconds": span, "observedSeconds": "0.25", "recoveredSeconds": "0.25"}
     assert _observed(LedgerObject(entry, "here")) == text
 
@@ -107,7 +107,7 @@ def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
         (None, None, "1000000", "0.000 to 1.000"),
     ],
 )
-def test_a_ratio_states_which_of_its_ends_is_known(
+def test_a_ratio_states_which_of_its_ends_are_known(
     low: str | None, measured: str | None, high: str | None, text: str
 ) -> None:
     assert _ratio(LedgerObject({"low": low, "measured": measured, "high": high}, "here")) == text
@@ -116,5 +116,5 @@ def test_a_ratio_states_which_of_its_ends_is_known(
 @pytest.mark.parametrize(
     ("words", "text"), [("", ""), ("a word", "A word."), ("It ends.", "It ends."), ("does it?", "Does it?")]
 )
-def test_a_sentence_begins_with_a_capital_and_has_one_end(words: str, text: str) -> None:
+def test_a_sentence_begins_with_a_capital_and_ends_once(words: str, text: str) -> None:
     assert sentence(words) == text

@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> str:
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    """What it prints, or says on stderr where it fails."""
+    """Its output, or its stderr if it fails."""
     done = in_process("estimate", *arguments, code=code)
     return done.stderr if code else done.stdout
 
@@ -44,7 +44,7 @@ def computed(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_three_ways_beside_each_other(config: str) -> None:
+def test_three_methods_are_estimated_side_by_side(config: str) -> None:
     found = computed(
         config, "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
         "--on", "ml.p5.48xlarge", "--count", "2", *BASE,
@@ -84,8 +84,8 @@ def test_three_ways_beside_each_other(config: str) -> None:
                      "256", "--price", "ml.p5.48xlarge=60"]),
     ],
 )  # fmt: skip
-def test_the_estimates_are_these(config: str, name: str, arguments: list[str]) -> None:
-    """Goldens, of the JSON with the first way alone: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
+def test_the_estimates_match_their_goldens(config: str, name: str, arguments: list[str]) -> None:
+    """Goldens, with the first method only in the JSON: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
     given = [config if word == "CONFIG" else word for word in arguments]
     found = computed(*given)
     del found["options"][1:]
@@ -96,7 +96,7 @@ def test_the_estimates_are_these(config: str, name: str, arguments: list[str]) -
     assert made == golden.read_text()
 
 
-def test_the_page_shows_what_its_commands_print(config: str) -> None:
+def test_the_docs_page_shows_the_output_of_its_commands(config: str) -> None:
     page = (ROOT / "docs" / "estimate.md").read_text()
     commands = re.findall(r"^    flopsd estimate ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
     assert len(commands) == 2
@@ -106,7 +106,7 @@ def test_the_page_shows_what_its_commands_print(config: str) -> None:
         assert "".join(f"    {line}\n" if line else "\n" for line in figures.splitlines()) in page
 
 
-def test_a_size_alone_is_6pd() -> None:
+def test_an_estimate_from_a_size_alone_is_6pd() -> None:
     found = computed("--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048")
     full, lora, _ = found["options"]
     assert full["required"]["computed"] == str(42 * 10**18)
@@ -129,7 +129,7 @@ def test_a_size_alone_is_6pd() -> None:
         (("--active-parameters", "20e9"), "indeterminate", ("--embedding-parameters", "--layers")),
     ],
 )
-def test_palm_is_above_once_it_is_said_to_be_dense(more: tuple[str, ...], state: str, missing: tuple[str, ...]) -> None:
+def test_palm_is_above_only_if_declared_dense(more: tuple[str, ...], state: str, missing: tuple[str, ...]) -> None:
     command = ("--parameters", "540e9", "--tokens", "780e9", "--sequence-length", "2048", "--method", "pretraining")
     found = computed(*command, *more)
     (finding,) = (one for one in found["options"][0]["findings"] if one["rule"] == "gpai-indicative")
@@ -139,7 +139,7 @@ def test_palm_is_above_once_it_is_said_to_be_dense(more: tuple[str, ...], state:
         assert f"NOT KNOWN: {words}" in " ".join(run(*command, *more).split())
 
 
-def test_instance_types_stand_beside_each_other_with_the_price_that_was_given(config: str) -> None:
+def test_instance_types_are_shown_side_by_side_with_the_given_price(config: str) -> None:
     on = ("--on", "ml.p5.48xlarge", "--on", "ml.p4d.24xlarge", "--on", "ml.p5.48xlarge", "--count", "2")
     found = computed(config, *WORK, *on, "--price", "ml.p4d.24xlarge=21.9576", "--method", "full")
     assert [one["name"] for one in found["hardware"]] == ["ml.p5.48xlarge", "ml.p4d.24xlarge"]
@@ -156,7 +156,7 @@ def test_instance_types_stand_beside_each_other_with_the_price_that_was_given(co
 
 
 def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None:
-    """Of every instance type at once, at every method, with a rule of the longest name."""
+    """With every instance type at once, every method, and a rule of the longest name."""
     policy = tmp_path / "long.yaml"
     shipped = (ROOT / "config" / "policies" / "eu-ai-act.yaml").read_text()
     policy.write_text(shipped.replace("modification-third-small", f"{'long-' * 11}rule"))
@@ -218,11 +218,13 @@ def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None
         (["CONFIG", *WORK, "--mfu", "1/0"], 2, "expected a share or two"),
     ],
 )
-def test_what_cannot_be_estimated_is_named(config: str, arguments: list[str], code: int, words: str) -> None:
+def test_each_reason_why_no_estimate_is_possible_is_named(
+    config: str, arguments: list[str], code: int, words: str
+) -> None:
     assert words in run(*(config if word == "CONFIG" else word for word in arguments), code=code)
 
 
-def test_the_least_and_the_most_that_are_taken(config: str) -> None:
+def test_the_smallest_and_largest_inputs_are_accepted(config: str) -> None:
     dearest = run(config, *WORK, "--on", "b300", "--price", "b300=1000000000", "--mfu", "1")
     assert "as given" in dearest
     assert "USD" in dearest
@@ -238,7 +240,7 @@ def test_a_configuration_of_a_mebibyte_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "rwkv"}', "[" * 100_000, " " * (2 << 20)])
-def test_a_file_that_is_no_configuration(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused_with_a_hint(tmp_path: Path, content: str) -> None:
     file = tmp_path / "some.json"
     file.write_text(content)
     said = run(str(file), "--tokens", "1e9", code=1)
@@ -246,7 +248,7 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str) -> None:
     assert "Traceback" not in said
 
 
-def test_the_mfu_of_an_earlier_run_is_its_ledgers() -> None:
+def test_the_mfu_of_an_earlier_run_is_taken_from_its_ledger() -> None:
     vectors = VECTORS / "valid"
     ledger = vectors / "declared-by-settings" / "ledger.json"
     command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "h100-sxm5-80gb"]
@@ -257,7 +259,7 @@ def test_the_mfu_of_an_earlier_run_is_its_ledgers() -> None:
     assert "flopsd has no peak table with SHA-256" in run(*command, *rated[:2], code=1)
 
 
-def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: str) -> None:
+def test_a_doubtful_peak_is_noted_and_a_disputed_one_widens_the_hours(config: str) -> None:
     work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
     a10g = computed(*work, "--on", "a10g")
     assert a10g["hardware"][0]["doubts"] == [
@@ -278,7 +280,7 @@ def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: 
 
 def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str],
               declared: dict[str, Any] | None = None) -> Path:  # fmt: skip
-    """What of a ledger gives its MFU: 989 TFLOP trained, exactly."""
+    """The parts of a ledger that give its MFU: exactly 989 TFLOP trained."""
     predicate = {
         "kind": "node", "replay": None, "devices": devices, "incarnations": [{"precision": declared}],
         "method": {"peakTableSha256": load_peaks().sha256},
@@ -292,7 +294,7 @@ def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, st
     return path
 
 
-def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> None:
+def test_time_of_other_jobs_is_excluded_from_a_measured_mfu(tmp_path: Path) -> None:
     tables = Tables()
     h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "10.0"}
     other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
@@ -301,13 +303,13 @@ def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> 
     shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"other_job": "8.0"}), tables, "bf16")
     assert shared.low == shared.high == ours.low == ours.high > Fraction(49, 100)
     unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"other_job": "6.0"}), tables, "bf16")
-    for device in ("a", "b"):  # nobody knows which of the two it was
+    for device in ("a", "b"):  # it is unknown which of the two it was
         gap = {"device": device, "reason": "other_job", "seconds": "6.0"}
         one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"other_job": "6.0"}), tables, "bf16")
         assert unlisted.low <= one.low <= one.high <= unlisted.high
 
 
-def test_a_run_in_another_number_format_has_a_share_of_another_peak(tmp_path: Path) -> None:
+def test_a_run_in_another_number_format_is_a_share_of_that_formats_peak(tmp_path: Path) -> None:
     h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "1.0"}
     ledger = ledger_of(tmp_path / "run", [h100], [], {}, {"sharesPpm": {"fp8": 1_000_000}})
     assert mfu_of(ledger, Tables(), "fp8").high < Fraction(51, 100)
@@ -315,7 +317,7 @@ def test_a_run_in_another_number_format_has_a_share_of_another_peak(tmp_path: Pa
         mfu_of(ledger, Tables(), "bf16")
 
 
-def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None:
+def test_a_slice_is_compared_with_the_peak_of_its_own_sms(tmp_path: Path) -> None:
     tables = Tables()
     whole = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "14.0"}
     one = {**whole, "uuid": "m", "parent": "a", "smCount": 66}
@@ -335,15 +337,15 @@ def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None
         )
 
 
-def test_a_rule_that_is_above_names_what_it_takes_to_be_so() -> None:
-    """10^23 is a criterion of models that generate language or images, which no size tells."""
+def test_a_rule_that_is_above_names_its_assumptions() -> None:
+    """10^23 is a criterion for models that generate language or images, which a size cannot show."""
     size = ("--parameters", "1e9", "--dense", "--sequence-length", "512", "--method", "pretraining")
     words = "eu-ai-act gpai-indicative: assumes that the model can generate language"
     assert words in " ".join(run(*size, "--tokens", "1e15").split())
     assert words not in " ".join(run(*size, "--tokens", "1e9").split())
 
 
-def test_of_two_rules_one_of_which_applies_neither_is_called_above_without_an_if() -> None:
+def test_when_one_of_two_rules_applies_both_are_above_only_conditionally() -> None:
     size = ("--parameters", "405e9", "--dense", "--sequence-length", "4096", "--method", "full")
     words = run(*size, "--tokens", "9e12", "--base-flop", "unknown")
     assert "Indeterminate for all 3 thresholds" in words

@@ -1,4 +1,4 @@
-"""The HTML report: one file, nothing from outside, whatever the ledger holds; readable by everybody."""
+"""The HTML report: one file, no external resources, safe for any content of a ledger, accessible to everybody."""
 
 import base64
 import copy
@@ -28,7 +28,7 @@ GOLDEN = GOLDEN / "report"
 STYLES = ("report.css", "print.css")
 CSS = "".join((files("flopsd") / "report" / name).read_text() for name in STYLES)
 VOID = {"meta", "br", "link", "img", "input", "hr"}
-# Text and what it stands on; 4.5 is WCAG's AA for text, 3 for what is drawn.
+# Text and its background: WCAG's AA contrast is 4.5 for text, 3 for drawings.
 TEXT_ON = [(ink, ground) for ink in ("ink", "soft", "link", "below", "above", "open", "limit") for ground in ("paper", "raised")]  # fmt: skip
 TEXT_ON += [("raised", "above"), ("raised", "open")]  # the banners
 DRAWN_ON = [
@@ -39,7 +39,7 @@ DRAWN_ON = [
 
 
 class Reader(HTMLParser):
-    """The page as tags: that they close in order, and what they hold."""
+    """The page as tags: checks that they close in order, and keeps their content."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -77,7 +77,7 @@ def page(request: pytest.FixtureRequest) -> str:
 
 
 def hostile() -> Any:
-    """The fullest ledger with an attack behind every text that is none of a fixed form."""
+    """The fullest ledger with an attack appended to every text without a fixed form."""
     statement = copy.deepcopy(SCENES["everything"]())
     fixed = re.compile(r"-?[0-9./]+|[0-9]{4}-.*Z|[0-9a-f]{64}|node|energy/executed|below|above|indeterminate")
 
@@ -95,7 +95,8 @@ def hostile() -> Any:
 
 
 def linked(page: str) -> str:
-    """With links to the style sheets; of the style only the printed page's line, which differs. The policy forbids links."""
+    """The page with links to the style sheets, keeping only the line of the style that differs, the printed page's.
+    The page's content security policy forbids links."""
     links = "".join(f'<link rel="stylesheet" href="../../../flopsd/report/{name}">\n' for name in STYLES)
     before, after = CSS.split('"RUNNING-HEADER"')
     page = re.sub(r'<meta http-equiv="Content-Security-Policy".*\n', links, page)
@@ -108,8 +109,8 @@ def linked(page: str) -> str:
     ids=["", "text", "form"],
 )
 @pytest.mark.parametrize("name", SCENES)
-def test_the_pages_are_these(name: str, render: Callable[[Report], str], suffix: str) -> None:
-    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; look at them in a browser then."""
+def test_the_pages_match_their_goldens(name: str, render: Callable[[Report], str], suffix: str) -> None:
+    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; then look at them in a browser."""
     made, golden = linked(render(scene(name))), GOLDEN / f"{name}.{suffix}"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.parent.mkdir(exist_ok=True)
@@ -118,7 +119,7 @@ def test_the_pages_are_these(name: str, render: Callable[[Report], str], suffix:
 
 
 @pytest.mark.long
-def test_nothing_of_a_ledger_becomes_markup() -> None:
+def test_no_content_of_a_ledger_becomes_markup() -> None:
     reader = read(report_html(report(hostile())))
     allowed = {tag for name in SCENES for tag, _ in read(report_html(scene(name))).tags}
     assert {tag for tag, _ in reader.tags} <= allowed
@@ -129,7 +130,7 @@ def test_nothing_of_a_ledger_becomes_markup() -> None:
     assert "\x1b" not in words
 
 
-def test_the_page_needs_nothing_and_allows_nothing(page: str) -> None:
+def test_the_page_loads_nothing_and_its_policy_forbids_everything(page: str) -> None:
     reader = read(page)
     (policy,) = [a["content"] for tag, a in reader.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]  # fmt: skip
     (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
@@ -144,7 +145,7 @@ def test_the_page_needs_nothing_and_allows_nothing(page: str) -> None:
     assert not re.findall(r"url\((?!#)|@import|http", style)
 
 
-def test_the_page_can_be_read_by_everybody(page: str) -> None:
+def test_the_page_is_accessible(page: str) -> None:
     reader = read(page)
     tags = [tag for tag, _ in reader.tags]
     assert dict(reader.tags)["html"]["lang"] == "en"
@@ -190,7 +191,7 @@ VERIFIED = VerificationResult(VerificationState.VERIFIED, "VERIFIED: every figur
         ("replay", None, "of a recording that was not verified"),
     ],
 )
-def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
+def test_an_unverified_verdict_is_never_shown_as_verified(
     name: str, check: VerificationResult | None, caveat: str
 ) -> None:
     made = report(SCENES[name](), check)
@@ -215,7 +216,7 @@ def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
         assert page.count(caveat) >= 1 + len(drawn_and_listed(made.content.rules)[0])
 
 
-def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others() -> None:
+def test_equal_devices_share_a_row_and_omitted_members_are_counted_below() -> None:
     made = scene("incomplete-job").content
     assert made is not None
     assert made.completeness is not None
@@ -228,7 +229,7 @@ def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others()
     assert '<span class="short">2 devices, figures of each</span>' in both
 
 
-def test_a_css_string_ends_where_it_ends() -> None:
+def test_a_css_string_cannot_be_closed_by_its_content() -> None:
     assert css_string('a"; } * { color: red') == r'"a\000022\00003b\000020\00007d\000020\00002a\000020\00007b\000020color\00003a\000020red"'  # fmt: skip
     assert css_string("é</style>") == r'"\0000e9\00003c\00002fstyle\00003e"'
 
@@ -255,7 +256,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize(
     ("name", "palette"), list(_palettes()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_the_colours_can_be_told_apart(name: str, palette: dict[str, str]) -> None:
+def test_the_colours_have_sufficient_contrast(name: str, palette: dict[str, str]) -> None:
     assert set(palette) == set(dict(_palettes())["light"]), name
     faint = {f"{ink} on {ground}": round(contrast(palette[ink], palette[ground]), 2)
              for wanted, pairs in ((4.5, [*TEXT_ON, ("ink", "sunken")]), (3.0, DRAWN_ON))

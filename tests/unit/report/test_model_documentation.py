@@ -1,4 +1,4 @@
-"""The Form's figures and texts, from the published ledgers and from ledgers with more declared in them."""
+"""The Form's figures and texts, from the published ledgers and from ledgers with more declarations."""
 
 from datetime import datetime
 from fractions import Fraction
@@ -31,7 +31,7 @@ def node(name: str = "activity-and-gaps", kind: str = "valid") -> dict[str, Any]
 
 
 def all_counted(ledger: dict[str, Any]) -> dict[str, Any]:
-    """As of a ledger that counts everything that was executed."""
+    """A ledger in which all executed FLOP count."""
     executed = {name: ledger["totals"]["executed"][name] for name in ("low", "measured", "high")}
     ledger["totals"]["guidelines"] |= {**executed, "cumulative": executed}
     return ledger
@@ -47,7 +47,7 @@ def texts_of(figures: Figures) -> dict[str, str | None]:
 
 
 def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | None) -> dict[str, Any]:
-    """A published ledger with the account and the findings of another."""
+    """A published ledger with the account and findings of another."""
     ledger = node()
     ledger["totals"]["guidelines"] = {
         **texts_of(updates),
@@ -93,7 +93,7 @@ def test_a_job_in_the_words_of_the_form() -> None:
     assert "accelerator days" in found["Training time, hardware"].ai_office
 
 
-def test_a_number_format_that_is_assumed_is_said() -> None:
+def test_an_assumed_number_format_is_stated() -> None:
     def method(ledger: dict[str, Any]) -> str:
         return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
 
@@ -105,8 +105,8 @@ def test_a_number_format_that_is_assumed_is_said() -> None:
     assert "whose number format was not declared" in method(node("job", "merged"))
 
 
-def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
-    """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
+def test_an_upper_end_is_rounded_up_and_an_incomplete_ledger_has_none() -> None:
+    """125 107 s are 1.448 days. The device time of the ledgers at hand is a lower bound of the whole."""
     job = node("job", "merged")
     job |= {"startedAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
     job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
@@ -123,14 +123,14 @@ def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
     assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
 
 
-def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
+def test_device_time_partly_of_another_job_is_an_upper_end() -> None:
     ledger = node()
     ledger["coverage"]["gapSecondsByReason"]["other_job"] = "1.000000000"
     shown = lines(form(ledger, ACT))["Training time, hardware"].ai_office
     assert shown == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 
 
-def test_what_cannot_be_measured_is_no_figure() -> None:
+def test_an_unmeasurable_value_gives_no_figure() -> None:
     found = lines(form(node("no-device"), ACT))
     compute = found["Amount of computation used for training"]
     assert compute.ai_office == "not measured: at least 0 FLOP; no upper bound is known"
@@ -147,7 +147,7 @@ def test_what_cannot_be_measured_is_no_figure() -> None:
     assert "65.8 % of device time was not measured and counts in the upper bound only" in note
 
 
-def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
+def test_the_methodology_is_readable_where_nothing_was_measured() -> None:
     ledger = node("no-device")
     shown = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
     assert shown.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
@@ -159,8 +159,8 @@ def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
     assert "since what was measured and declared leaves it open" in shown, "of which nobody declared what it was for"
 
 
-def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
-    """8.6 J are 2.39e-9 MWh: to the nearest where all is counted, down where some is missing."""
+def test_uncounted_energy_leaves_a_lower_bound() -> None:
+    """8.6 J are 2.39e-9 MWh: rounded to the nearest if all is counted, down if some is missing."""
     ledger = node() | {"energyJoules": "8.600", "energyUncountedSeconds": "0.000000000"}
     assert lines(form(ledger, ACT))["Energy used for training"].ai_office == "2.4x10^-9 MWh"
     ledger["energyUncountedSeconds"] = "9.500000000"
@@ -169,7 +169,7 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     assert "device days without an energy reading" in energy["Energy used for training"].note
     assert "(25 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
-    nothing = lines(form(ledger | {"deviceSeconds": "0.000000000"}, ACT))  # of a ledger that nobody verified
+    nothing = lines(form(ledger | {"deviceSeconds": "0.000000000"}, ACT))  # of an unverified ledger
     assert "no energy reading, so the figure is a lower bound" in nothing["Measurement methodology, energy"].ai_office
     job = node("job", "merged") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
@@ -179,7 +179,7 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     assert "may be incomplete" in shown["Measurement methodology, energy"].ai_office
 
 
-def test_the_declared_model_and_its_base() -> None:
+def test_the_declared_model_and_its_base_are_named() -> None:
     base = Base("Llama-3.1-8B", "known", 72 * 10**22, None, False)
     ledger = judged(Figures(1, 2, 3), Figures(4, 5, 6), Method.LORA, base)
     ledger["totals"]["architecture"] = {
@@ -221,7 +221,7 @@ def test_a_notification_only_for_systemic_risk() -> None:
         (Method.PRETRAINING, None, ""),
     ],
 )
-def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
+def test_compute_of_the_base_model_is_excluded_and_this_is_stated(
     method: Method, base: Base | None, words: str
 ) -> None:
     big = Figures(2 * 10**25, 2 * 10**25, 2 * 10**25)
@@ -234,7 +234,7 @@ def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
         assert f"cumulative training compute{'; ' if words else ''}{words}." in "\n".join(made.notification)
 
 
-def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
+def test_flopsds_reading_of_the_law_is_marked_as_such() -> None:
     small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
     shown = "\n".join(form(judged(small, small, Method.FULL, base), ACT).notification)
     assert "This is flopsd's reading and not the text's." in shown
@@ -254,15 +254,19 @@ def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
         (Figures(10**24, 10**24, 10**24), Method.PRETRAINING, None),  # a provider, and no more
         (Figures(10**24, 10**25, 10**26), Method.PRETRAINING, None),  # indeterminate
         (Figures(10**24, 10**24, 10**24), Method.FULL, Base("b", "known", 9 * 10**23, None, False)),  # a modifier
-        (Figures(10**26, 10**26, 10**26), Method.FULL, None),  # nobody says of what
-        (Figures(1, 2 * 10**15, 10**16), Method.FULL, Base("b", "known", 3 * 10**25, None, False)),  # the base alone is
+        (Figures(10**26, 10**26, 10**26), Method.FULL, None),  # the base model is undeclared
+        (
+            Figures(1, 2 * 10**15, 10**16),
+            Method.FULL,
+            Base("b", "known", 3 * 10**25, None, False),
+        ),  # only the base is above
     ],
 )
 def test_no_notification_without_certainty_of_systemic_risk(value: Figures, method: Method, base: Base | None) -> None:
     assert form(judged(value, value, method, base), ACT).notification == ()
 
 
-def test_a_policy_without_a_form() -> None:
+def test_a_policy_without_a_form_is_refused() -> None:
     with pytest.raises(PolicyError, match="small has no form"):
         form(node(), parse_policy(POLICY.replace("LIMIT", "1").encode(), "small.yaml"))
 
@@ -298,8 +302,8 @@ def test_bands_of_training_time() -> None:
 
 
 @given(st.integers(0, 10**27), st.integers(0, 10**27), st.integers(0, 10**27), st.integers(1, 5))
-def test_what_is_stated_encloses_what_is_known(a: int, b: int, c: int, significant: int) -> None:
-    """Rounded bounds hold the exact interval, and the point is off by half a unit of the last place at most."""
+def test_stated_bounds_enclose_the_known_interval(a: int, b: int, c: int, significant: int) -> None:
+    """Rounded bounds contain the exact interval, and the point is off by at most half a unit of the last place."""
     low, measured, high = sorted((a, b, c))
     point, bounds = figure_text(Figures(low, measured, high), significant)
     below, above = bounds.removeprefix("between ").removesuffix(" FLOP").split(" and ")
@@ -319,7 +323,7 @@ MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 
 
 
 @given(MOMENTS, MOMENTS)
-def test_spans_of_time_as_the_calendar_has_them(one: datetime, other: datetime) -> None:
+def test_time_spans_match_the_calendar(one: datetime, other: datetime) -> None:
     begin, end = (f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" for moment in (one, other))
     whole = other.replace(microsecond=0) - one.replace(microsecond=0)
     assert span_seconds(begin, end) == max(0, int(whole.total_seconds()))

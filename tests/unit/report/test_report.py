@@ -1,4 +1,5 @@
-"""What a report says of a ledger: old ones and new ones, whole and not, and what is not a ledger at all; and of its course."""
+"""The content of a report on a ledger: old and new ones, whole and partial, and files that are no ledger; and its
+course."""
 
 import copy
 import json
@@ -65,9 +66,7 @@ def test_every_published_ledger_is_reported(case: str) -> None:
         (("our key.pem", "b.pem"), "'our key.pem'", "--key 'our key.pem' --key b.pem"),
     ],
 )
-def test_the_commands_of_a_report_have_the_keys_that_its_reader_gave(
-    keys: tuple[str, ...], signer: str, again: str
-) -> None:
+def test_the_commands_of_a_report_use_the_readers_keys(keys: tuple[str, ...], signer: str, again: str) -> None:
     found = proof_of(replace(enriched.document(vector("valid/activity-and-gaps")), keys=keys))
     first, _, by_hand = (command for _, command in found.commands)
     assert first == f"flopsd verify ledger.json {again} --peaks PEAK-TABLE"
@@ -81,8 +80,8 @@ def test_a_ledger_without_a_policy_is_reported_without_a_verdict() -> None:
     assert content(statement).answer.headline == "No policy was applied"
 
 
-def test_a_long_word_has_less_of_the_indent() -> None:
-    digest = "312f" * 16 + ":"  # its first three digits are no group of the number before them
+def test_a_long_word_is_indented_less() -> None:
+    digest = "312f" * 16 + ":"  # its first three digits do not belong to the number before them
     assert fact("driver-library", f"not checked: libnvidia-ml.so.1 {digest} as in the journal", 24) == [
         "driver-library",
         "    not checked: libnvidia-ml.so.1",
@@ -97,7 +96,7 @@ def test_shares_of_formats_can_be_wrapped() -> None:
     assert _claim(LedgerObject(claim, "claim")) == "2 FLOP of training in bf16:0.75, fp8:0.25"
 
 
-def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
+def test_time_with_only_utilization_evidence_is_listed_separately() -> None:
     made = content(vector("valid/activity-and-gaps"))
     assert "how much was done is not known" in made.coverage.text
     name = "Read as utilization, so that only a ceiling is known"
@@ -107,7 +106,7 @@ def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
     assert not any(fact.name == name for fact in measured.coverage.facts)
 
 
-def test_a_replay_among_others_and_a_run_that_goes_on_are_flagged() -> None:
+def test_a_replay_among_others_and_an_unended_run_are_flagged() -> None:
     notes = [child.note for child in content(vector("merged/replay-allowed")).children]
     assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
     going_on = vector("valid/activity-and-gaps")
@@ -115,7 +114,7 @@ def test_a_replay_among_others_and_a_run_that_goes_on_are_flagged() -> None:
     assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "NODE", "ROLLING"]
 
 
-def test_the_answer_is_the_gravest_of_all_rules() -> None:
+def test_the_answer_is_the_most_severe_of_all_rules() -> None:
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = content(with_policy(between, Method.PRETRAINING, None))
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
@@ -124,7 +123,7 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     assert made.answer.sentences[-1] == "1 further rule: below."
 
 
-def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
+def test_an_interpretation_of_the_law_that_is_above_is_marked_as_such() -> None:
     base = Base("b", "known", 10**25 - 1, None, False)
     counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
     above = with_policy(counted, Method.FULL, base)
@@ -145,7 +144,7 @@ def test_a_rule_that_may_not_apply_is_indeterminate_even_far_above() -> None:
     assert all("not known whether the rule applies" in rule.text for rule in open_rules)
 
 
-def test_declarations_stand_with_who_made_them() -> None:
+def test_declarations_are_listed_with_their_origin() -> None:
     statement = SCENES["everything"]()
     sessions = statement["predicate"]["declared"]["sessions"]
     for session, is_packed in zip(sessions, (False, True), strict=True):
@@ -173,14 +172,14 @@ def test_declarations_stand_with_who_made_them() -> None:
         ({"jobCouldReadKey": None, "key": {"kind": "awskms"}}, "The key is in AWS KMS"),
     ],
 )
-def test_who_could_have_written_the_journal_is_said(changed: dict[str, Any], words: str) -> None:
+def test_users_who_could_have_written_the_journal_are_named(changed: dict[str, Any], words: str) -> None:
     users = {"daemonUsers": ["0", "998"], "jobUsers": ["1000"]}
     isolation = {"jobCouldWriteJournal": True, "reasons": [], "jobContainer": False, "jobCouldReadKey": None, **users}
     assert words in isolation_text(LedgerObject({"isolation": {**isolation, **changed}}, "predicate"))
     assert isolation_text(LedgerObject({}, "predicate")) == ""
 
 
-def test_what_a_process_claims_is_said_once_with_whose_word_it_is() -> None:
+def test_a_claim_of_a_process_is_stated_once_with_its_origin() -> None:
     made = report(vector("valid/lying-declarations"))
     for shown in (report_text(made), report_html(made)):
         text = " ".join(shown.split())
@@ -220,9 +219,7 @@ WRONG: list[tuple[str, Any]] = [
 @pytest.mark.long
 @sampled(20)
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
-def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(
-    name: str, wrong: Any, extent: Extent
-) -> None:
+def test_any_content_of_a_ledger_is_reported_or_refused_by_its_path(name: str, wrong: Any, extent: Extent) -> None:
     statement, refusals = copy.deepcopy(_statement(name)), 0
     for path in extent.of(list(_paths(statement["predicate"]))):
         there: Any = statement["predicate"]
@@ -250,7 +247,7 @@ def test_a_ledger_that_changes_while_it_is_verified_is_refused(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("key", "verified"), [("declared-by-settings", True), (None, None), ("p256", False)])
-def test_the_facts_as_json_are_those_that_the_text_shows(key: str | None, *, verified: bool | None) -> None:
+def test_the_json_facts_match_those_in_the_text(key: str | None, *, verified: bool | None) -> None:
     case, tables = VECTORS / "valid" / "declared-by-settings", (VECTORS / "peaks.yaml", VECTORS / "policy.yaml")
     words = ["report", str(case / "ledger.json"), "--peaks", str(tables[0]), "--policy", str(tables[1])]
     words += [] if key is None else ["--key", str(case.with_name(key) / "ledger.pub")]
@@ -277,12 +274,12 @@ def test_the_facts_as_json_are_those_that_the_text_shows(key: str | None, *, ver
     "more", [["--also", "x"], ["--anchors", "x"], ["--children", "x"], ["--allow-replay"], ["--threshold", "2"],
              ["--aws-certificate", "x"], ["--tsa-certificate", "x"]],
 )  # fmt: skip
-def test_what_only_verifies_is_refused_without_a_key(more: list[str]) -> None:
+def test_options_that_need_verification_are_refused_without_a_key(more: list[str]) -> None:
     done = in_process("report", str(VECTORS / "valid" / "declared-by-settings" / "ledger.json"), *more, code=2)
     assert f"report: {more[0]} verifies, which needs a key" in done.stderr
 
 
-def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:
+def test_attached_evidence_is_shown_as_checked_or_else_as_claimed() -> None:
     predicate = LedgerObject(vector("valid/payload-evidence-unknown")["predicate"], "predicate")
     there, absent = items_of(predicate, ())
     assert (there.state, there.text) == ("not checked by this report", "attached at 2026-09-21T15:00:00.000000Z")
@@ -294,7 +291,7 @@ def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:
     assert items_of(predicate, (checked,)) == (EvidenceLine("rfc3161", "checked", "stamped\\x1b", "when", "not what"),)
 
 
-def test_a_finding_without_figures_is_refused_by_its_place() -> None:
+def test_a_finding_without_figures_is_refused_by_its_path() -> None:
     statement = SCENES["everything"]()
     finding = next(one for one in statement["predicate"]["findings"] if one["applies"] and one["threshold"])
     finding.update(state="indeterminate", value=None, sharePpm=None, aboveOnlyIfBase=None)
@@ -302,7 +299,7 @@ def test_a_finding_without_figures_is_refused_by_its_place() -> None:
         report(statement)
 
 
-def test_an_object_of_more_members_than_any_ledger_has_is_refused() -> None:
+def test_an_object_with_too_many_members_is_refused() -> None:
     statement = SCENES["everything"]()
     phases = statement["predicate"]["totals"]["executed"]["byPhase"]
     phases |= {f"phase-{at}": next(iter(phases.values())) for at in range(500)}
@@ -310,7 +307,7 @@ def test_an_object_of_more_members_than_any_ledger_has_is_refused() -> None:
         report(statement)
 
 
-def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
+def test_an_unknown_state_is_not_accepted_as_a_verdict() -> None:
     statement = SCENES["everything"]()
     statement["predicate"]["findings"][2]["state"] = "fine"
     with pytest.raises(LedgerError, match="state: must be one of"):
@@ -318,9 +315,7 @@ def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
 
 
 @pytest.mark.parametrize("shape", [[], ["--format", "form"], ["--format", "html"], ["--json"]], ids=str)
-def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_format(
-    shape: list[str], tmp_path: Path
-) -> None:
+def test_a_merged_ledger_with_declared_models_is_reported_in_every_format(shape: list[str], tmp_path: Path) -> None:
     statement = of_one_node("declared-phases")
     assert statement["predicate"]["totals"]["architecture"] is not None
     ledger = tmp_path / "job.json"
@@ -337,7 +332,9 @@ COURSES = ["activity-and-gaps", "cycles-recovered", "declared-phases", "journal-
 
 @pytest.mark.parametrize("case", COURSES)
 @pytest.mark.parametrize("most", [1, 2, 200])
-def test_it_ends_at_the_ledgers_totals_and_never_falls(case: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_course_ends_at_the_ledgers_totals_and_never_falls(
+    case: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_POINTS", most)
     folder: Path = VECTORS / "valid" / case
     predicate = payload_of(folder / "ledger.json")["predicate"]
@@ -349,6 +346,6 @@ def test_it_ends_at_the_ledgers_totals_and_never_falls(case: str, most: int, mon
     assert points[-1]["coveragePpm"] == predicate["coverage"]["coveragePpm"]
     for before, after in pairwise(points):
         assert before["at"] <= after["at"]
-        for name in ("low", "measured"):  # high falls where counters tell afterwards what a gap held
+        for name in ("low", "measured"):  # high falls where counters later reveal the work in a gap
             if before["executed"][name] is not None:
                 assert int(before["executed"][name]) <= int(after["executed"][name])

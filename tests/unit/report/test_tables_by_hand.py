@@ -1,4 +1,4 @@
-"""What a report's tables say of each shape that an entry of a ledger can have."""
+"""The tables of a report, for each form that an entry of a ledger can have."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def entry(**members: Any) -> LedgerObject:
         ("other", {"r": 8}, '{"r": 8}', '{"r": 8}'),
     ],
 )  # fmt: skip
-def test_a_declared_value_is_short_and_whole(name: str, raw: Any, shown: str, full: str) -> None:
+def test_a_declared_value_has_a_short_and_a_full_form(name: str, raw: Any, shown: str, full: str) -> None:
     assert _value(name, raw) == (shown, full)
 
 
@@ -52,7 +52,7 @@ def predicate(declared: Any) -> LedgerObject:
     return entry(declared=declared, devices=[])
 
 
-def test_what_processes_declare_stands_once_for_each_value_with_how_many_say_so() -> None:
+def test_declared_values_are_listed_once_with_the_number_of_processes() -> None:
     known: dict[str, Any] = {
         "phase": "train",
         "method": None,
@@ -97,7 +97,7 @@ def test_what_processes_declare_stands_once_for_each_value_with_how_many_say_so(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("systemic", "word"), [(True, "yes"), (False, "no"), (None, "not declared")])
-def test_a_base_model_says_what_it_took_and_who_said_so(
+def test_a_base_model_states_its_compute_and_who_declared_it(
     base: dict[str, Any], facts: list[tuple[str, str, str]], systemic: bool | None, word: str
 ) -> None:
     known = {"kind": "unknown", "systemic": systemic, "declaredBy": "config", **base}
@@ -141,7 +141,7 @@ DEVICE = {
         ({"energyUncountedSeconds": "0.5"}, "", "132", "4 J, in part"),
     ],
 )
-def test_a_device_is_reported_with_what_is_not_known_of_it(
+def test_a_device_is_reported_with_its_unknown_facts(
     changed: dict[str, Any], note: str, processors: str, energy: str
 ) -> None:
     found = device(entry(**{**DEVICE, **changed}))
@@ -153,7 +153,7 @@ def test_a_device_is_reported_with_what_is_not_known_of_it(
     assert facts["Integer operations"] == "none"
 
 
-def test_what_no_window_left_out_or_refused_is_not_said() -> None:
+def test_zero_omitted_or_refused_windows_are_not_mentioned() -> None:
     windows = {"kernel_windows": "2", "kernel_window_ns": "5000000000", "kernel_window_cost_ns": "1000000000"}
     seen = {"facts": {"device": "u"}, "work": {"train": windows}}
     found = kernels_of(entry(devices=[{"uuid": "u", "spanSeconds": "100.0"}]), [LedgerObject(seen, "session")])
@@ -163,7 +163,7 @@ def test_what_no_window_left_out_or_refused_is_not_said() -> None:
     )
 
 
-def test_kernels_that_took_no_time_that_was_counted_have_no_share() -> None:
+def test_kernels_without_counted_time_have_no_share() -> None:
     seen = {"facts": {}, "work": {"train": {"kernel_launches_copy": "3"}}}
     found = kernels_of(entry(devices=[]), [LedgerObject(seen, "session")])
     assert found is not None
@@ -186,7 +186,7 @@ CHILD = {
 }  # fmt: skip
 
 
-def test_a_member_says_where_it_ran_and_a_child_whether_it_is_whole() -> None:
+def test_a_member_states_where_it_ran_and_a_child_whether_it_is_whole() -> None:
     found = node(entry(**MEMBER))
     assert (found.where, found.observed, found.note) == ("rank 3, p5", "99.9 %", "1 ledger, 2 attempts")
     assert found.span == "90 s"
@@ -217,7 +217,9 @@ def test_a_member_says_where_it_ran_and_a_child_whether_it_is_whole() -> None:
         ("5.0", "0.0", None, ["Energy", "Incomplete", "Boundary"]),
     ],
 )
-def test_energy_says_what_is_not_in_it(joules: Any, uncounted: str, complete: bool | None, names: list[str]) -> None:
+def test_energy_states_what_is_not_included(
+    joules: Any, uncounted: str, complete: bool | None, names: list[str]
+) -> None:
     whole = {"completeness": {"complete": complete}}
     found = energy_of(entry(energyJoules=joules, energyUncountedSeconds=uncounted, **whole))
     assert [fact.name for fact in found] == names
@@ -226,7 +228,7 @@ def test_energy_says_what_is_not_in_it(joules: Any, uncounted: str, complete: bo
     assert [fact.name for fact in alone] == ["Energy", "Boundary"], "a node's ledger is whole by itself"
 
 
-def test_of_what_is_missing_the_first_are_named_and_the_others_counted() -> None:
+def test_the_first_missing_ledgers_are_named_and_the_others_counted() -> None:
     missing = [{"code": "no_ledger", "node": f"n{at}", "rank": str(at)} for at in range(103)]
     whole = {"complete": False, "summary": "no_end", "missing": missing, "nodes": "2", "declaredNodes": "9"}
     found = completeness_of(entry(completeness=whole))
@@ -260,7 +262,7 @@ def covered(gaps: list[dict[str, Any]], **changed: Any) -> Any:
     }))  # fmt: skip
 
 
-def test_coverage_by_hand() -> None:
+def test_coverage_matches_a_count_by_hand() -> None:
     found = covered(
         [gap("b", 10, 20), gap("a", 10, 20), gap("d", 50, 90, "other_job"), gap("a", 1, 2, incarnation="2")]
     )
@@ -283,7 +285,7 @@ def test_coverage_by_hand() -> None:
     assert [(band.at, band.width) for band in found.strips[2].spans] == [(50, 40)]
 
 
-def test_coverage_of_many_gaps_shows_the_longest_and_of_a_moment_no_strip() -> None:
+def test_coverage_lists_the_longest_of_many_gaps_and_no_strip_for_a_moment() -> None:
     found = covered([gap("a", at, 2 * at + 1) for at in range(25)])
     assert (len(found.gaps), found.gaps_left_out) == (20, 5 + 5)
     moment = [{"number": "1", "startedAt": "2026-11-25T14:00:00Z", "lastRecordAt": "2026-11-25T14:00:00Z"}]

@@ -1,4 +1,4 @@
-"""A rule in words: what came of it, its threshold and share, for each way that figures and threshold can stand."""
+"""A rule in words: its outcome, threshold and share, for each relation of figures and threshold."""
 
 from fractions import Fraction
 from typing import Any
@@ -103,7 +103,7 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
         ),
     ],
 )  # fmt: skip
-def test_what_came_of_a_rule(changed: dict[str, Any], state: str, text: str) -> None:
+def test_the_outcome_of_a_rule_in_words(changed: dict[str, Any], state: str, text: str) -> None:
     found = rule_of(**changed)
     assert (found.state, found.text) == (ReportState(state), text)
 
@@ -127,7 +127,7 @@ def test_what_came_of_a_rule(changed: dict[str, Any], state: str, text: str) -> 
         (value(100, 200, 400), threshold(0, None), "", "at least 0", "at least 0 FLOP"),
     ],
 )
-def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_said(
+def test_the_share_of_a_threshold_is_rounded_outward_and_unknown_ends_are_stated(
     figures: Any, limit: dict[str, str], share: str, shown: str, exact: str
 ) -> None:
     found = rule_of(state="indeterminate", value=figures, threshold=limit)
@@ -162,7 +162,7 @@ def test_a_rule_that_only_certain_base_models_meet_names_them(
     assert found.text == f"Above only if {words}."
 
 
-def test_the_gravest_stand_first_and_of_open_ones_those_that_apply() -> None:
+def test_the_most_severe_rules_come_first_and_applicable_open_ones_next() -> None:
     listed = [
         finding(rule="below"), finding(rule="open", applies=None, state="indeterminate"),
         finding(rule="none", applies=False),

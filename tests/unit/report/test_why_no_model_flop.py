@@ -1,5 +1,5 @@
-"""Where a process declared its model and there is no FLOP by it, the reason stands in the daemon's log at once, in the
-node's and the job's ledger, in every report and in the Form: nowhere that nothing was declared."""
+"""Where a process declared its model and there is no model FLOP, the reason is in the daemon's log at once, in the
+node's and the job's ledger, in every report and in the Form. None of them says that nothing was declared."""
 
 import logging
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_the_reason_is_in_the_log_the_ledger_every_report_and_the_form(
     assert "by model no figure" in verdict
 
 
-def test_a_job_has_the_reason_of_each_node(tmp_path: Path) -> None:
+def test_a_job_lists_the_reason_of_each_node(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
     ledgers = [
         ledger_of(nodes, plain("node-0"), {"model_config": OLMO}, WORK),
@@ -99,7 +99,7 @@ def test_the_reason_is_in_the_log_of_the_training_process_at_once(
 
 
 @pytest.mark.parametrize("form", ["text", "html", "form"])
-def test_a_ledger_that_gives_no_reason_is_shown_so(form: str) -> None:
-    """One that was bent, and is not verified."""
+def test_a_ledger_without_a_reason_is_shown_as_such(form: str) -> None:
+    """An altered ledger, which is not verified."""
     bent = VECTORS / "invalid" / "bent-totals-architectureabsentreasons" / "ledger.json"
     assert "ledger does not say why" in " ".join(in_process("report", str(bent), "--format", form).stdout.split())
