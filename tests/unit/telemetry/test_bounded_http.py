@@ -10,9 +10,9 @@ from tests.support.receivers import receiving
 
 
 @pytest.mark.long
-def test_a_server_that_hangs_or_drips_is_cut_off() -> None:
+def test_a_hanging_or_dripping_server_is_cut_off() -> None:
     with receiving() as receiver:
-        for behaves in (receiver.hang, receiver.drip):  # dripping is a byte each 0.1 s, for ever
+        for behaves in (receiver.hang, receiver.drip):  # a byte every 0.1 s, for ever
             behaves.set()
             with pytest.raises(TimeoutError, match=r"^no whole answer within 0.5 s$"):
                 fetch(Request(receiver.url, b"x"), 0.5, 1 << 20)
@@ -21,11 +21,11 @@ def test_a_server_that_hangs_or_drips_is_cut_off() -> None:
         assert fetch(Request(receiver.url, b"x"), 60, 1 << 20) == b""
 
 
-def test_a_connection_that_is_made_after_its_time_is_cut_at_once() -> None:
+def test_a_connection_made_after_its_deadline_is_cut_at_once() -> None:
     sockets, (early, peer), (late, other) = Sockets(), socket.socketpair(), socket.socketpair()
     with early, peer, late, other:
         peer.settimeout(5)
-        other.settimeout(5)  # nobody waits that long
+        other.settimeout(5)  # a failing test ends sooner than the server
         sockets.keep(early)
         sockets.cut()
         sockets.keep(late)

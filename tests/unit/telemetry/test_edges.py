@@ -1,4 +1,4 @@
-"""Values at the edge of what a page or a log line shows."""
+"""Values at the boundary of what a page or a log line shows."""
 
 import threading
 
@@ -21,7 +21,7 @@ PAGE = (GOLDEN / "metrics.prom").read_bytes()
 @pytest.mark.parametrize(
     "sources", [[], [{"name": "nvml", "up": True, "errors": {}, "reason": "", "lastReadingAt": None}]]
 )
-def test_the_page_says_that_there_is_no_source_only_where_there_is_none(sources: list[object]) -> None:
+def test_the_page_says_no_source_only_where_there_is_none(sources: list[object]) -> None:
     page = str(sources_part({"sources": sources, "journal": {"records": 3, "fault": ""}, "signingKey": None}))
     assert ("No source." in page) == (not sources)
     assert ("nvml is up" in page) == bool(sources)
@@ -33,7 +33,7 @@ def test_a_pipe_is_shown_from_half_a_percent() -> None:
 
 
 def test_nothing_is_sent_when_no_time_is_left() -> None:
-    """What fails while the end comes is tried once more only if there is time."""
+    """A page that fails while the end comes is tried once more only if there is time."""
     sending, ended, sent = threading.Event(), threading.Event(), list[float]()
 
     class Failing:
@@ -60,6 +60,6 @@ def test_nothing_is_sent_when_no_time_is_left() -> None:
 
 
 @pytest.mark.parametrize("size", [1023, 1024])
-def test_what_fits_into_one_packet_is_not_compressed(size: int) -> None:
+def test_a_body_that_fits_into_one_packet_is_not_compressed(size: int) -> None:
     body, headers = compressed(b"x" * size, "gzip")
     assert (len(body) < size) == (("Content-Encoding", "gzip") in headers) == (size == 1024)

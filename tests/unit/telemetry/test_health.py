@@ -1,4 +1,5 @@
-"""The health of a run by table: the gravest fact decides the state, and its sentence hides none of the others."""
+"""The health of a run, as a table: the most severe fact decides the state, and its sentence hides none of the
+others."""
 
 from typing import Any
 
@@ -63,7 +64,7 @@ TABLE: list[tuple[list[DeviceHealth], dict[str, Any], HealthState, str, str | No
 
 
 @pytest.mark.parametrize(("devices", "more", "state", "sentence", "since"), TABLE)
-def test_health(
+def test_health_of_a_run(
     devices: list[DeviceHealth], more: dict[str, Any], state: HealthState, sentence: str, since: str | None
 ) -> None:
     how = {"wall_offset_ns": OFFSET_NS, "last_record_ns": OFFSET_NS + (NOW_S - 30) * NS_PER_S, **more}
@@ -80,12 +81,12 @@ def test_every_state_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("begin_s", "reason", "since_s"),
     [
-        (20, GapReason.DEVICE_LOST, 10),  # goes on
+        (20, GapReason.DEVICE_LOST, 10),  # continues
         (20, GapReason.SOURCE_DOWN, 10),  # for another reason
-        (21, GapReason.DEVICE_LOST, 21),  # a reading lies between
-        (20, GapReason.OTHER_JOB, 20),  # lost no more, but given away
-        (20, GapReason.DAEMON_DOWN, 20),  # what the device did then is not known
+        (21, GapReason.DEVICE_LOST, 21),  # a reading lies in between
+        (20, GapReason.OTHER_JOB, 20),  # no longer lost, but given to another job
+        (20, GapReason.DAEMON_DOWN, 20),  # what the device did then is unknown
     ],
 )
-def test_a_gap_goes_on_where_no_reading_lies_between(begin_s: int, reason: GapReason, since_s: int) -> None:
+def test_a_gap_continues_where_no_reading_lies_in_between(begin_s: int, reason: GapReason, since_s: int) -> None:
     assert last_gap(LastGap(10, 20, GapReason.DEVICE_LOST), begin_s, 30, reason) == LastGap(since_s, 30, reason)

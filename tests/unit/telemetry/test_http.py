@@ -1,4 +1,4 @@
-"""The HTTP front and the exposition behind it; requests from bytes, however they are cut, and what is none."""
+"""The HTTP server and the exposition behind it; parsing of requests, split at any byte, and refusal of invalid ones."""
 
 import http.client
 import os
@@ -62,7 +62,7 @@ def connection(url: str) -> Iterator[http.client.HTTPConnection]:
     opened.close()
 
 
-def test_paths(run: Run, url: str) -> None:
+def test_each_path_gives_its_answer(run: Run, url: str) -> None:
     assert get(f"{url}/-/healthy")[:2] == (200, "flopsd is alive\n")
     status, body, headers = get(f"{url}/-/ready")
     assert (status, body, headers["Retry-After"]) == (503, "no device has been read yet\n", "1")
@@ -77,7 +77,7 @@ def test_paths(run: Run, url: str) -> None:
     page = get(url)[1]
     assert "run-1" in page
     assert 'href="metrics"' in page
-    assert "no upper bound is known" in page  # a stranger has no peak
+    assert "no upper bound is known" in page  # an unknown device has no peak
 
 
 def test_head_has_headers_and_no_body(connection: http.client.HTTPConnection) -> None:
@@ -102,7 +102,7 @@ def test_head_has_headers_and_no_body(connection: http.client.HTTPConnection) ->
         ("", False),
     ],
 )
-def test_the_weights_of_accept_decide_and_caches_are_reported(
+def test_the_weights_of_accept_decide_the_format_and_caches_are_notified(
     connection: http.client.HTTPConnection, accept: str, is_openmetrics: bool
 ) -> None:
     connection.request("GET", "/metrics", headers={"Accept": accept})
@@ -130,7 +130,7 @@ def test_a_run_whose_devices_are_all_lost_is_not_ready(run: Run, url: str) -> No
     assert up == ["1.0", "1.0", "0.0"], "of the stranger, of which the peak table has no row, nothing is known"
 
 
-def test_a_head_that_differs_from_the_last_is_answered_as_it_asks(connection: http.client.HTTPConnection) -> None:
+def test_each_request_of_a_connection_is_answered_by_its_own_headers(connection: http.client.HTTPConnection) -> None:
     plain, openmetrics, foreign = {"Accept": "*/*"}, {"Accept": "application/openmetrics-text"}, {"Host": "example.org"}
     for headers, status, kind in (
         (plain, 200, "text/plain"),
@@ -153,7 +153,7 @@ def test_methods_that_change_something_are_refused(connection: http.client.HTTPC
     assert (answer.status, answer.headers["Allow"], answer.headers["Connection"]) == (405, "GET, HEAD", "close")
 
 
-def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
+def test_a_rendering_error_is_a_500_and_the_daemon_lives(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: object) -> object:
@@ -166,7 +166,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
     assert get(f"{url}/metrics")[0] == 200
 
 
-def test_the_metrics_of_the_process_are_those_of_prometheus_client() -> None:
+def test_process_metrics_match_those_of_prometheus_client() -> None:
     ours = {family.name: family for family in ProcessMetrics().families()}
     theirs = {found.name: found for found in ProcessCollector(registry=None).collect()}
     assert list(ours) == list(theirs)
@@ -180,7 +180,7 @@ def test_the_metrics_of_the_process_are_those_of_prometheus_client() -> None:
         assert ours[constant].rows[0][1] == theirs[constant].samples[0].value
 
 
-def test_a_plain_scrape_takes_no_thread(
+def test_a_plain_scrape_needs_no_thread(
     connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: threading.Thread) -> None:
@@ -191,7 +191,7 @@ def test_a_plain_scrape_takes_no_thread(
         connection.request("GET", "/metrics")
         assert b"flopsd_run_flop" in connection.getresponse().read()
     connection.request("GET", "/-/healthy")
-    with pytest.raises(ConnectionError):  # as long as there are no threads
+    with pytest.raises(ConnectionError):  # while no thread can be started
         connection.getresponse()
 
 
@@ -202,7 +202,7 @@ def test_a_page_for_this_machine_is_not_compressed(connection: http.client.HTTPC
     assert b"flopsd_run_flop" in answer.read()
 
 
-def test_what_the_kernel_does_not_take_of_a_page_is_sent_by_a_thread(
+def test_the_rest_of_a_page_that_the_kernel_does_not_accept_is_sent_by_a_thread(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_SEND_BYTES", 4096)
@@ -227,8 +227,8 @@ def test_what_the_kernel_does_not_take_of_a_page_is_sent_by_a_thread(
     assert 0 < sent[0] < len(page)
 
 
-def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
-    """Every family, with a fault and a second incarnation in it. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
+def test_the_exposition_matches_its_golden(run: Run, url: str) -> None:
+    """Every family, with a fault and a second incarnation. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
     interrupted(run)
     text = get(f"{url}/metrics")[1]
     changing = ("flopsd_build_info{", "process_", "# HELP process_", "# TYPE process_")
@@ -242,13 +242,13 @@ def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
 
 
 @pytest.mark.tool("promtool")
-def test_promtool_finds_nothing_to_say() -> None:
+def test_promtool_accepts_the_exposition_without_remarks() -> None:
     text = (GOLDEN / "metrics.prom").read_bytes()
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
-def test_without_rolling_seals_there_are_no_metrics_of_them(run: Run) -> None:
+def test_without_rolling_seals_there_are_no_seal_metrics(run: Run) -> None:
     page = Exposition().render(replace(run.writer.snapshot, journal_state=JournalState(5 * NS_PER_S)), "")[0].decode()
     assert "flopsd_time_seconds 5.0" in page
     assert "_seal_" not in page
@@ -256,8 +256,8 @@ def test_without_rolling_seals_there_are_no_metrics_of_them(run: Run) -> None:
         assert f"\nflopsd_{unknown}" not in page
 
 
-def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Path) -> None:
-    """`neuron0` is on every host: the sums of a fleet take each name once."""
+def test_a_device_without_a_unique_name_is_prefixed_with_its_node(tmp_path: Path) -> None:
+    """`neuron0` exists on every host, and the sums of a fleet count each name once."""
     run = Run(tmp_path / "nameless", devices=(replace(H100, uid="neuron0", serial=None),))
     run.meter(2)
     page = Exposition().render(run.writer.snapshot, "")[0].decode()
@@ -271,7 +271,7 @@ HEADS = st.tuples(st.sampled_from(["GET", "HEAD"]), st.sampled_from(["/", "/metr
 
 
 @given(st.lists(HEADS, min_size=1, max_size=3), st.lists(st.integers(1, 60), min_size=1, max_size=5))
-def test_requests_are_the_same_however_the_bytes_come(
+def test_requests_are_parsed_alike_however_the_bytes_arrive(
     heads: list[tuple[str, str, dict[str, str]]], sizes: list[int]
 ) -> None:
     wire = b"".join(
@@ -291,7 +291,7 @@ def test_requests_are_the_same_however_the_bytes_come(
     assert not buffer
 
 
-def test_empty_lines_before_a_request_are_passed_over() -> None:
+def test_empty_lines_before_a_request_are_skipped() -> None:
     buffer = bytearray(b"\r\n\r\nGET /metrics HTTP/1.0\r\n\r\n\r\n")
     found = take_request(buffer)
     assert found is not None
@@ -329,13 +329,13 @@ HOST = "\r\nHost: localhost"
         (f"GET / HTTP/1.1{HOST}\r\nA: {'b' * MAX_HEAD_BYTES}", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )  # fmt: skip
-def test_what_is_refused(head: str, status: HTTPStatus) -> None:
+def test_invalid_requests_are_refused(head: str, status: HTTPStatus) -> None:
     with pytest.raises(RefusedRequest) as caught:
         take_request(bytearray(f"{head}\r\n\r\n".encode("latin-1")))
     assert caught.value.status is status
 
 
-def test_a_head_is_refused_as_soon_as_it_is_as_long_as_the_longest() -> None:
+def test_a_head_is_refused_as_soon_as_it_reaches_the_limit() -> None:
     head = bytearray(f"GET / HTTP/1.1{HOST}\r\nA: ".encode()).ljust(MAX_HEAD_BYTES - 1, b"b")
     assert take_request(head) is None
     with pytest.raises(RefusedRequest) as caught:
@@ -347,7 +347,9 @@ def test_a_head_with_bare_line_ends_is_refused_before_its_time_is_up() -> None:
     with pytest.raises(RefusedRequest) as caught:
         take_request(bytearray(b"GET / HTTP/1.0\n\n"))
     assert caught.value.status is HTTPStatus.BAD_REQUEST
-    assert take_request(bytearray(b"GET / HTTP/1.0\r")) is None  # half a line end, the other half of which comes
+    assert (
+        take_request(bytearray(b"GET / HTTP/1.0\r")) is None
+    )  # half a line end, the other half of which is still to come
 
 
 @pytest.mark.parametrize(
@@ -357,11 +359,11 @@ def test_a_head_with_bare_line_ends_is_refused_before_its_time_is_up() -> None:
      ("10.0.0.1", 421), ("notlocalhost", 421), ("[2001:db8::1]", 421), ("", 421), (None, 200)],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/status", "/nope"])
-def test_a_loopback_listener_answers_only_those_who_call_it_so(
+def test_a_loopback_listener_answers_only_to_loopback_host_names(
     connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch, host: str | None, status: int, path: str
 ) -> None:
-    """A page in a browser may have its own name resolve to 127.0.0.1, and would read ours as its own."""
-    if host is None:  # of HTTP/1.0, which no browser speaks
+    """A page in a browser may have its own name resolve to 127.0.0.1, and would then read ours as its own."""
+    if host is None:  # HTTP/1.0, which no browser speaks
         monkeypatch.setattr(connection, "_http_vsn_str", "HTTP/1.0")
     connection.putrequest("GET", path, skip_host=True)
     if host is not None:
@@ -373,7 +375,7 @@ def test_a_loopback_listener_answers_only_those_who_call_it_so(
     assert (b"run-1" in body) is (status == 200 and path in ("/", "/metrics", "/api/status"))
 
 
-def test_the_address_of_an_ipv6_listener_is_one_that_can_be_called(run: Run) -> None:
+def test_the_address_of_an_ipv6_listener_can_be_called(run: Run) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -402,7 +404,7 @@ def test_a_listener_for_other_hosts_answers_to_any_name(run: Run) -> None:
     [("gzip", True), ("deflate, gzip;q=1.0", True), ("*", True), ("GZIP", True), ("", False), ("br", False),
      ("gzip;q=0", False), ("gzip; q=0.0, *", False)],
 )  # fmt: skip
-def test_gzip_where_it_is_accepted(accepted: str, packed: bool) -> None:
+def test_gzip_is_used_where_it_is_accepted(accepted: str, packed: bool) -> None:
     body, headers = compressed(b"flopsd " * 1000, accepted)
     assert (("Content-Encoding", "gzip") in headers) is packed
     assert (len(body) < 200) is packed

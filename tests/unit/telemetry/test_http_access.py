@@ -1,4 +1,4 @@
-"""TLS, client certificates and passwords, as a client meets them; and the file followed while the daemon serves."""
+"""TLS, client certificates and passwords, as a client sees them; and changes of the file while the daemon serves."""
 
 import base64
 import http.client
@@ -86,18 +86,18 @@ def ask(
         connection.close()
 
 
-def test_tls_and_a_version_that_is_too_old(authority: Authority, tmp_path: Path) -> None:
+def test_tls_refuses_too_old_a_version_and_clear_text(authority: Authority, tmp_path: Path) -> None:
     file = written(authority, "tls_server_config: {cert_file: server.crt, key_file: server.key, min_version: TLS13}")
     with serving(file, tmp_path) as port:
         assert ask(port, authority).status == 200
         with pytest.raises(ssl.SSLError):
             ask(port, authority, limit=ssl.TLSVersion.TLSv1_2)
         with pytest.raises((OSError, http.client.HTTPException)):
-            ask(port)  # in clear
+            ask(port)  # in clear text
         assert ask(port, authority).status == 200
 
 
-def test_only_clients_with_a_certificate_and_an_allowed_name(authority: Authority, tmp_path: Path) -> None:
+def test_only_clients_with_a_certificate_and_an_allowed_name_are_served(authority: Authority, tmp_path: Path) -> None:
     good = authority.issue("prometheus", x509.DNSName("prometheus.example"))
     other = authority.issue("other", x509.DNSName("other.example"))
     stranger = Authority(tmp_path / "strangers").issue("prometheus", x509.DNSName("prometheus.example"))
@@ -115,14 +115,14 @@ def test_only_clients_with_a_certificate_and_an_allowed_name(authority: Authorit
         assert ask(port, authority, client=good).status == 200
 
 
-def test_passwords_and_headers(authority: Authority, tmp_path: Path) -> None:
+def test_passwords_are_checked_and_headers_are_set(authority: Authority, tmp_path: Path) -> None:
     file = written(
         authority,
         f"basic_auth_users: {{alice: {HASH}}}\nhttp_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
         "tls_server_config: {cert_file: server.crt, key_file: server.key}",
     )
     with serving(file, tmp_path) as port:
-        for _ in range(2):  # from bcrypt, and from what is known by then
+        for _ in range(2):  # first by bcrypt, then from the cache
             answer = ask(port, authority, login=f"alice:{PASSWORD}")
             assert (answer.status, answer.headers["X-Frame-Options"]) == (200, "deny")
             for wrong in ("", f"bob:{PASSWORD}", "alice:", f"alice:{PASSWORD} ", f"Alice:{PASSWORD}", "alice"):
@@ -133,7 +133,9 @@ def test_passwords_and_headers(authority: Authority, tmp_path: Path) -> None:
             assert ask(port, authority, path=path).status == 401
 
 
-def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_changes_of_the_file_are_followed(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tls = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
     file = written(authority, tls)
     with serving(file, tmp_path) as port:
@@ -147,7 +149,7 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
         nowhere = "tls_server_config: {cert_file: nope, key_file: nope}"
         for broken in ("basic_auth_users: {alice: secret}", "", nowhere, tls):
             file.write_text(broken)
-            with pytest.raises((OSError, http.client.HTTPException)):  # nobody gets in, not even as before
+            with pytest.raises((OSError, http.client.HTTPException)):  # no client is admitted, not even as before
                 ask(port, authority, login=f"alice:{PASSWORD}")
         file.write_text(f"{tls}basic_auth_users: {{bob: {HASH}}}\n")
         assert ask(port, authority, login=f"bob:{PASSWORD}").status == 200
@@ -157,7 +159,7 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
     assert "the last user cannot be removed without a restart" in caplog.text
 
 
-def test_a_handshake_that_read_the_file_before_a_change_keeps_no_other_from_the_new_one(
+def test_a_handshake_with_the_old_file_does_not_delay_the_new_one_for_others(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = "tls_server_config: {{cert_file: server.crt, key_file: server.key, client_ca_file: {}, client_auth_type: {}}}"
@@ -183,7 +185,7 @@ def test_a_handshake_that_read_the_file_before_a_change_keeps_no_other_from_the_
     assert access.context().verify_mode is ssl.CERT_REQUIRED
 
 
-def test_a_kept_connection_is_asked_again_for_each_request(authority: Authority, tmp_path: Path) -> None:
+def test_a_kept_connection_is_checked_again_for_each_request(authority: Authority, tmp_path: Path) -> None:
     file = written(authority, "")
     with serving(file, tmp_path) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -200,14 +202,14 @@ def test_a_kept_connection_is_asked_again_for_each_request(authority: Authority,
 @pytest.mark.parametrize("text", ["tls_server_config: {cert_file: ca.crt, key_file: server.key}",
                                   "tls_server_config: {cert_file: nope.crt, key_file: server.key}",
                                   "tls_server_config: {cert_file: server.crt, key_file: locked.key}"])  # fmt: skip
-def test_certificates_that_cannot_be_used_are_an_error_at_the_start(authority: Authority, text: str) -> None:
+def test_unusable_certificates_are_an_error_at_the_start(authority: Authority, text: str) -> None:
     subprocess.run(["openssl", "pkey", "-in", str(authority.folder / "server.key"), "-aes256", "-passout", "pass:x",
                     "-out", str(authority.folder / "locked.key")], check=True)  # fmt: skip
     with pytest.raises(ConfigError, match="cannot"):
         Access(written(authority, text))
 
 
-def test_guesses_side_by_side_are_all_wrong(authority: Authority) -> None:
+def test_concurrent_wrong_guesses_are_all_refused(authority: Authority) -> None:
     access = Access(written(authority, f"basic_auth_users: {{alice: {HASH}, bob: {HASH}}}"))
     found: list[tuple[bool | None, bool]] = []
 
@@ -265,7 +267,7 @@ def test_no_number_of_guesses_keeps_a_user_out(authority: Authority, monkeypatch
         thread.join()
 
 
-def test_who_has_to_wait_for_a_check_is_asked_to_try_again(
+def test_a_client_that_must_wait_for_a_check_is_asked_to_try_again(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(*_: object) -> bool:

@@ -1,6 +1,6 @@
-"""Clients that are slow, silent, many or oversized: a scrape goes on beside them, and none stays for ever.
+"""Clients that are slow, silent, many or oversized: scrapes continue meanwhile, and no client stays for ever.
 
-No time is asserted: that it does not wait for them shows in that they never end by themselves.
+No time is asserted: such clients never end by themselves, so a scrape that waited for them would hang.
 """
 
 import gzip
@@ -35,7 +35,7 @@ def clock() -> FakeClock:
 
 
 class Door:
-    """A server with TLS, and ways to knock at it."""
+    """A server with TLS, and ways to connect to it."""
 
     def __init__(self, server: WebServer, ca: Path) -> None:
         self.server = server
@@ -91,7 +91,7 @@ def is_closed(sock: socket.socket) -> bool:
 
 
 def nobody_is_served(door: Door) -> None:
-    """Before a clock that is stepped by hand ends a turn that real time would not."""
+    """Wait, before the test clock is stepped: the step could end a turn that real time would not."""
     wait_until(lambda: not door.server._at_work, "no turn goes on")
 
 
@@ -99,7 +99,7 @@ def rss_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def test_those_over_the_limit_are_closed_the_longest_waiting_first(door: Door) -> None:
+def test_connections_over_the_limit_are_closed_longest_waiting_first(door: Door) -> None:
     with all_of([door.knock() for _ in range(MAX_CONNECTIONS + 20)]) as idle:
         assert door.scrape() == 200
         wait_until(lambda: sum(map(is_closed, idle)) >= 20, "20 are closed")
@@ -107,16 +107,14 @@ def test_those_over_the_limit_are_closed_the_longest_waiting_first(door: Door) -
         assert not any(closed[40:])
 
 
-def test_the_server_wakes_when_the_time_of_a_client_is_up_whether_it_waits_or_is_served(
-    door: Door, clock: FakeClock
-) -> None:
+def test_the_server_wakes_at_the_deadline_of_a_waiting_or_served_client(door: Door, clock: FakeClock) -> None:
     server = door.server
     assert server.seconds_to_deadline() is None
     with door.knock() as silent:
         wait_until(lambda: server._waiting, "it is let in")
         assert server.seconds_to_deadline() == REQUEST_SECONDS
         clock.advance(3 * 10**9)
-        silent.sendall(b"\x16")  # the first byte of a handshake: a thread waits for the others
+        silent.sendall(b"\x16")  # the first byte of a handshake: a thread waits for the rest
         wait_until(lambda: server._at_work, "it is served")
         assert server.seconds_to_deadline() == REQUEST_SECONDS - 3
         clock.advance((REQUEST_SECONDS - 3) * 10**9)
@@ -125,14 +123,14 @@ def test_the_server_wakes_when_the_time_of_a_client_is_up_whether_it_waits_or_is
         wait_until(lambda: is_closed(silent), "it is closed")
 
 
-def test_an_answer_of_several_records_of_tls_does_not_wait_for_the_client_to_acknowledge_each(door: Door) -> None:
+def test_a_long_tls_answer_does_not_wait_for_acknowledgements(door: Door) -> None:
     with door.knock():
         wait_until(lambda: door.server._waiting, "it is let in")
         (client,) = door.server._waiting
         assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> None:
+def test_partial_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> None:
     with all_of([door.shake_hands() for _ in range(60)]) as slow:
         for one in slow:
             one.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
@@ -150,10 +148,12 @@ def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> N
 
 
 @pytest.mark.parametrize("clock", [SystemClock()], ids=["real time"])
-def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They ask for much and read nothing: answers that fit nowhere wait in as many threads as there are, until one more
-    client comes."""
-    monkeypatch.setattr(server_module, "FAIR_NS", 1_000_000_000)  # the scrape's own turn too, on a machine that is busy
+def test_slow_readers_do_not_delay_a_scrape(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask for much and read nothing: answers that cannot be sent occupy all threads, until one more client
+    comes."""
+    monkeypatch.setattr(
+        server_module, "FAIR_NS", 1_000_000_000
+    )  # enough for the scrape's own turn too, on a busy machine
     ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
     slow: list[socket.socket] = []
     for _ in range(MAX_AT_WORK * 2):
@@ -166,12 +166,12 @@ def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.Monke
             try:
                 one.sendall(ask)
             except OSError:
-                pass  # left already
+                pass  # closed already
         for _ in range(5):
             assert door.scrape() == 200
 
 
-def test_a_client_that_asks_and_does_not_read_is_closed_and_holds_no_thread(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_its_answer_is_closed_and_holds_no_thread(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(1)
     exchange = Exchange(Access(None), Routes(lambda: run.writer.snapshot, tuple, compresses=False))
@@ -201,12 +201,12 @@ def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:
                 if sent == 10 * len(chunk):
                     assert door.scrape() == 200
         except OSError:
-            pass  # it is free to close at once
+            pass  # the server may close at once
         assert rss_mb() - before < HEADER_BYTES / 1e6 / 2
     assert door.scrape() == 200
 
 
-def test_requests_sent_ahead_are_answered_one_after_the_other(door: Door) -> None:
+def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
     with door.shake_hands() as client:
         client.sendall(
             b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3
@@ -216,7 +216,7 @@ def test_requests_sent_ahead_are_answered_one_after_the_other(door: Door) -> Non
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", answers) == [b"200", b"200", b"200", b"404"]
 
 
-def test_a_kept_connection_serves_many_scrapes_and_ends_when_it_is_forgotten(door: Door, clock: FakeClock) -> None:
+def test_a_kept_connection_serves_many_scrapes_and_ends_when_idle(door: Door, clock: FakeClock) -> None:
     connection = http.client.HTTPSConnection(*door.address, timeout=30, context=door.context)
     for _ in range(3):
         connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
@@ -237,7 +237,7 @@ def test_a_kept_connection_serves_many_scrapes_and_ends_when_it_is_forgotten(doo
     connection.close()
 
 
-def test_the_server_stops_with_clients_at_work_and_waiting(tmp_path: Path) -> None:
+def test_the_server_stops_with_clients_served_and_waiting(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(1)
     server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot)

@@ -1,4 +1,5 @@
-"""The rate of a whole run in few points, its drawing, and advice that stands once for all devices that it holds for."""
+"""The rate of a whole run in few points, its drawing, and advice that is given once for all devices that it applies
+to."""
 
 import re
 from dataclasses import replace
@@ -45,8 +46,8 @@ def test_a_device_whose_last_reading_is_a_gap_has_no_rate(tmp_path: Path) -> Non
     assert [rate is None for rate in found] == [False, True, False]
 
 
-def test_a_time_of_another_day_has_its_date_and_no_name_turns_the_words_around(tmp_path: Path) -> None:
-    """A run may be weeks old, and its page left open; a driver may name a device by any characters."""
+def test_a_time_of_another_day_has_its_date_and_names_cannot_reverse_text(tmp_path: Path) -> None:
+    """A run may be weeks old, and its page left open; a driver may name a device with any characters."""
     run = Run(tmp_path, devices=(replace(H100, model="H100 \N{RIGHT-TO-LEFT OVERRIDE}x"),))
     run.meter(3)
     run.meter(3, GapReason.DEVICE_LOST)
@@ -69,7 +70,7 @@ def test_a_time_of_another_day_has_its_date_and_no_name_turns_the_words_around(t
     assert "Means since 2026-09-21 14:13 UTC, gaps" in str(sparkline(history))
 
 
-def test_time_in_which_nothing_was_measured_has_no_rate(tmp_path: Path) -> None:
+def test_time_without_measurement_has_no_rate(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for fault in (None, None, GapReason.DEVICE_LOST, None):
         run.meter(10, fault)
@@ -99,8 +100,8 @@ DRAWN = """<div><svg class="spark" viewBox="0 0 200 32" preserveAspectRatio="non
         ((0, 0), "0 FLOP/s", ("M0,31 L100,31 L100,31 L200,31",)),
     ],
 )  # fmt: skip
-def test_a_rate_is_drawn_thus(rates: tuple[int | None, ...], words: str, lines: tuple[str, ...]) -> None:
-    """From the left to the right of 200, from 31 for none to 1 for the highest."""
+def test_a_rate_history_is_drawn_as_expected(rates: tuple[int | None, ...], words: str, lines: tuple[str, ...]) -> None:
+    """From left to right over 200 units; from 31 for zero to 1 for the highest rate."""
     history = [
         {"startedAt": begin, "endedAt": end, "measuredFlopPerSecond": None if rate is None else str(rate)}
         for (begin, end), rate in zip(pairwise(MINUTES), rates, strict=False)
@@ -112,7 +113,7 @@ def test_a_rate_is_drawn_thus(rates: tuple[int | None, ...], words: str, lines: 
     assert str(sparkline(history)).replace("\N{NO-BREAK SPACE}", " ") == drawn
 
 
-def test_a_run_whose_totals_began_anew_has_a_rate_from_then_on(tmp_path: Path) -> None:
+def test_a_run_whose_totals_restarted_has_a_rate_from_then_on(tmp_path: Path) -> None:
     run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
     history = RateHistory(NS_PER_S)
     run.meter(5)
@@ -124,7 +125,7 @@ def test_a_run_whose_totals_began_anew_has_a_rate_from_then_on(tmp_path: Path) -
     other.kill()
 
 
-def test_advice_stands_once(tmp_path: Path) -> None:
+def test_advice_is_given_only_once(tmp_path: Path) -> None:
     why, fix = "no counters", "run dcgm-exporter"
     worse = tuple(replace(one, evidence_reason=why, evidence_fix=fix) for one in EIGHT[3:6])
     devices = (*EIGHT[:3], *worse, EIGHT[6], replace(EIGHT[7], shared="vm-2"))

@@ -1,4 +1,4 @@
-"""Pushing: where to, what goes through the pipe, what receivers get, and what bad ones cost."""
+"""Pushing: addresses, pages in the pipe, what receivers get, and the cost of bad receivers."""
 
 import gzip
 import queue
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "state", devices=(H100, A100))
 
 
-def test_settings_take_several_receivers_once_each() -> None:
+def test_settings_accept_several_receivers_once_each() -> None:
     two = "pushgateway+http://a:1 otlp+http://b/v1/metrics#auth=env"
     assert load_settings({}, {"FLOPSD_PUSH": two, "FLOPSD_PUSH_AUTH": "Bearer x"}).pushes == tuple(two.split())
     with pytest.raises(ConfigError, match="did you mean FLOPSD_PUSH_EVERY"):
@@ -64,7 +64,7 @@ def test_settings_take_several_receivers_once_each() -> None:
     assert "FLOPSD_PUSH_AUTH" in SECRETS
 
 
-def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> None:
+def test_the_docs_page_shows_valid_addresses_and_metrics() -> None:
     text = (ROOT / "docs" / "push.md").read_text()
     addresses = re.findall(r"(?:pushgateway|otlp|remotewrite)\+http[^\s'`]+", text)
     for name, value in {"#auth=FILE&tenant=ID": "#auth=f&tenant=t", "sigv4=REGION": "sigv4=eu-west-1"}.items():
@@ -84,7 +84,7 @@ def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> 
     ),
     cuts=st.lists(st.integers(1, 40), min_size=1),
 )
-def test_pages_come_whole_however_the_stream_is_cut(pages: list[Page], cuts: list[int]) -> None:
+def test_pages_are_read_whole_however_the_stream_is_split(pages: list[Page], cuts: list[int]) -> None:
     stream, reader, found, at, turn = b"".join(map(encode_frame, pages)), FrameReader(), [], 0, 0
     while at < len(stream):
         size = cuts[turn % len(cuts)]
@@ -94,18 +94,18 @@ def test_pages_come_whole_however_the_stream_is_cut(pages: list[Page], cuts: lis
 
 
 @pytest.mark.parametrize("junk", [b"page 1 99999999999\n", b"nonsense\n", b"x" * 64, b"page -1 2\n"])
-def test_what_is_no_page_is_refused_in_bounded_memory(junk: bytes) -> None:
+def test_an_invalid_frame_is_refused_in_bounded_memory(junk: bytes) -> None:
     with pytest.raises(FrameError):
         FrameReader().feed(junk)
 
 
-def test_the_largest_page_is_waited_for_and_a_larger_one_refused() -> None:
+def test_the_largest_page_is_accepted_and_a_larger_one_refused() -> None:
     assert FrameReader().feed(b"page 1 %d\n" % MAX_PAGE_BYTES) == []
     with pytest.raises(FrameError, match=f"a page of {MAX_PAGE_BYTES + 1} bytes"):
         FrameReader().feed(b"page 1 %d\n" % (MAX_PAGE_BYTES + 1))
 
 
-def test_a_page_of_something_else_is_refused() -> None:
+def test_a_page_of_another_program_is_refused() -> None:
     for text in (b"up 1\n", b"\xff", b"flopsd_run_info{run_id='\n"):
         with pytest.raises(PushError, match="this is not a page of"):
             parse_page(Page(text, 0))
@@ -166,9 +166,7 @@ def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> 
 
 
 @pytest.mark.parametrize("of_run", [False, True])
-def test_before_a_pushers_first_page_counters_were_zero_only_where_it_is_the_first_of_the_run(
-    run: Run, of_run: bool
-) -> None:
+def test_zero_points_precede_a_pushers_first_page_only_if_it_is_the_runs_first(run: Run, of_run: bool) -> None:
     run.meter(3)
     target = parse_target("remotewrite+http://x/w")
     request = written(RemoteWrite(target, Http(target, {})).encode(page_of(run, first=of_run)))
@@ -200,8 +198,8 @@ def ended(sender: RemoteWrite | Otlp, parsed: Parsed) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("kind", [RemoteWrite, Otlp])
-def test_what_is_not_known_any_more_ends(tmp_path: Path, kind: type[RemoteWrite | Otlp]) -> None:
-    """Without that the receiver shows it for five more minutes."""
+def test_a_value_that_is_no_longer_known_ends_its_series(tmp_path: Path, kind: type[RemoteWrite | Otlp]) -> None:
+    """Otherwise the receiver shows it for five more minutes."""
     target = parse_target("otlp+http://x/v1/metrics")
     sender, run = kind(target, Http(target, {})), Run(tmp_path, devices=(H100,), policies=load_policies())
     run.meter(2)
@@ -223,7 +221,7 @@ def lane(target: str, states: list[PushState]) -> SendQueue:
     return SendQueue(found.name, opener, SystemClock(), states.append)
 
 
-def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
+def test_pages_missed_by_a_dead_receiver_arrive_in_order_up_to_a_bound(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(RemoteWrite, "keeps", 5)
@@ -247,7 +245,7 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert parse_state(states[-1].line()) == states[-1]
 
 
-def test_a_page_that_is_pushed_out_while_it_is_sent_takes_no_other_with_it(run: Run) -> None:
+def test_a_page_dropped_while_it_is_sent_drops_no_other_page(run: Run) -> None:
     begun, may_go_on, sent = threading.Event(), threading.Event(), list[bytes]()
 
     class Slow:
@@ -285,7 +283,7 @@ def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: py
     assert dict(one.state.failures) == {"timeout": 2, "refused": 1}
 
 
-def test_a_receiver_that_cannot_be_opened_is_a_failure_and_holds_up_no_end(run: Run) -> None:
+def test_a_receiver_that_cannot_be_opened_is_a_failure_and_does_not_delay_the_end(run: Run) -> None:
     def opener() -> Sender:
         raise PushError("no credentials", reason="refused")
 
@@ -302,7 +300,7 @@ def test_an_hour_is_kept_at_the_default_interval() -> None:
     assert RemoteWrite.keeps * load_settings({}, {}).push_every_seconds == 3600
 
 
-def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
+def test_the_end_waits_for_a_receiver_no_longer_than_allowed(run: Run) -> None:
     clock, states = SystemClock(), list[PushState]()
     with receiving() as receiver:
         receiver.hang.set()
@@ -311,12 +309,12 @@ def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
         begun_ns = clock.boottime_ns()
         one.finish(begun_ns + NS_PER_S // 2)
         assert one.done.wait(30)
-    # Once, or twice where it was tried before the end was known.
+    # Once, or twice if it was tried before the end was known.
     assert (set(states[-1].failures), states[-1].dropped, states[-1].waiting) == ({"timeout"}, 1, 1)
 
 
 @pytest.mark.parametrize("final", [False, True])
-def test_how_a_receiver_stands_is_reported_once_a_try_before_it_is_tried_again(run: Run, final: bool) -> None:
+def test_the_state_of_a_receiver_is_reported_once_per_try(run: Run, final: bool) -> None:
     states: queue.SimpleQueue[PushState] = queue.SimpleQueue()
     waits: queue.SimpleQueue[float] = queue.SimpleQueue()
 
@@ -352,7 +350,7 @@ def test_how_a_receiver_stands_is_reported_once_a_try_before_it_is_tried_again(r
 
 
 def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[int]]:
-    """Pages are larger than any pipe holds, unless `size` says otherwise."""
+    """Pages are larger than any pipe buffer, unless `size` says otherwise."""
     rendered: list[int] = []
 
     def render() -> bytes:
@@ -363,12 +361,12 @@ def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[
 
 
 def end(feed: Feed, seconds: float) -> None:
-    """In real time, whose end it waits for."""
+    """End it in real time, waiting for it."""
     feed._clock = SystemClock()
     feed.end(seconds)
 
 
-def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_one_page() -> None:
+def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_one_page() -> None:
     clock = FakeClock()
     feed, rendered = fed(clock, "import signal; signal.pause()")
     for _ in range(20):
@@ -383,9 +381,7 @@ def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_o
 
 
 @pytest.mark.parametrize("begins_run", [False, True])
-def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_with_it(
-    tmp_path: Path, begins_run: bool
-) -> None:
+def test_only_the_first_page_of_a_new_run_is_marked_first(tmp_path: Path, begins_run: bool) -> None:
     kinds, clock = tmp_path / "kinds", FakeClock()
     code = (
         "import sys\nfrom flopsd.telemetry.push.frames import FrameReader\nreader = FrameReader()\n"
@@ -403,7 +399,7 @@ def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_
     assert kinds.read_text().splitlines() == [f"{begins_run} False", "False True"]
 
 
-def test_a_page_is_offered_once_an_interval() -> None:
+def test_a_page_is_offered_once_per_interval() -> None:
     clock = FakeClock()
     feed, rendered = fed(clock, "import signal; signal.pause()", size=10)
     pages = []
@@ -415,7 +411,7 @@ def test_a_page_is_offered_once_an_interval() -> None:
     end(feed, 0)
 
 
-def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pusher_that_dies_is_restarted_ever_later(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     feed, _ = fed(clock, "raise SystemExit(7)")
     starts: list[int] = []
@@ -448,7 +444,7 @@ sys.stdout.buffer.write(PushState("x", len(pages)).line())
 
 
 @pytest.mark.parametrize("before", ["a page is half through", "none was started", "it died"])
-def test_the_last_page_of_a_run_gets_through_whole_and_what_came_of_it_is_known(tmp_path: Path, before: str) -> None:
+def test_the_last_page_of_a_run_arrives_whole_and_its_outcome_is_known(tmp_path: Path, before: str) -> None:
     dies = tmp_path / "dies"
     feed, _ = fed(FakeClock(), PUSHER)
     feed._command = (*feed._command, str(dies))
@@ -466,7 +462,7 @@ def test_the_last_page_of_a_run_gets_through_whole_and_what_came_of_it_is_known(
     assert feed.states == (PushState("x", 1 + (before == "a page is half through")),)
 
 
-def test_a_pusher_that_cannot_be_started_is_said_and_stops_neither_a_tick_nor_the_end(
+def test_a_pusher_that_cannot_start_is_logged_and_delays_neither_tick_nor_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     feed = Feed(("/nowhere/python",), 1, lambda: b"x", FakeClock())
@@ -476,7 +472,7 @@ def test_a_pusher_that_cannot_be_started_is_said_and_stops_neither_a_tick_nor_th
     assert [message.count("NOT PUSHED: the pushing process cannot be started") for message in caplog.messages] == [1, 1]
 
 
-def test_the_metrics_of_a_receiver_are_what_its_pusher_tells() -> None:
+def test_the_metrics_of_a_receiver_match_its_pushers_state() -> None:
     states = [PushState("a", 3, {"timeout": 2}, 1, 4, 1_500_000_000), PushState("b")]
     found = {family.name.removeprefix("flopsd_push_"): dict(family.rows) for family in metrics(states)}
     assert found.pop("failures") == {
@@ -490,7 +486,7 @@ def test_the_metrics_of_a_receiver_are_what_its_pusher_tells() -> None:
     }
 
 
-def test_a_page_gets_through_in_several_ticks_and_what_came_of_it_is_shown() -> None:
+def test_a_page_is_sent_over_several_ticks_and_its_outcome_is_shown() -> None:
     state = PushState("otlp+http://x/v1", 3, {"timeout": 2}, 1, 4, WALL_NS)
     code = f"""
 import signal, sys

@@ -1,4 +1,4 @@
-"""One request to a receiver: its credentials and signature, what came of it, and what a bad receiver costs."""
+"""One request to a receiver: its credentials and signature, its outcome, and the cost of a bad receiver."""
 
 import base64
 import threading
@@ -23,7 +23,7 @@ def sent(target: str, environment: dict[str, str], seconds: float = 5) -> None:
     Http(found, environment, signer(found)).request("POST", found.url, {}, b"body", seconds)
 
 
-def test_credentials_go_to_whom_they_are_for_and_are_read_anew(tmp_path: Path) -> None:
+def test_credentials_go_only_to_their_receiver_and_are_reread(tmp_path: Path) -> None:
     token, environment = tmp_path / "token", {"FLOPSD_PUSH_AUTH": "Basic me:se cret"}
     with receiving() as receiver:
         url = f"otlp+{receiver.url}/v1/metrics"
@@ -51,7 +51,7 @@ def test_credentials_go_to_whom_they_are_for_and_are_read_anew(tmp_path: Path) -
         *((text, None) for text in ("", "Bearer", "Bearer ", "Basic a\x07b", "Token x", "Token a\x07b", "Digest")),
     ],
 )  # fmt: skip
-def test_what_are_credentials(text: str, header: str | None) -> None:
+def test_credentials_are_parsed_or_refused(text: str, header: str | None) -> None:
     http = Http(parse_target("otlp+http://x/v1/metrics#auth=env"), {"FLOPSD_PUSH_AUTH": text})
     if header is None:
         with pytest.raises(PushError, match="^FLOPSD_PUSH_AUTH holds no credentials$"):
@@ -60,7 +60,7 @@ def test_what_are_credentials(text: str, header: str | None) -> None:
         assert http._authorization() == {"Authorization": header}
 
 
-def test_a_redirect_takes_no_credentials_along() -> None:
+def test_a_redirect_does_not_pass_credentials_on() -> None:
     with receiving() as other, receiving() as receiver:
         receiver.status, receiver.location = 307, f"{other.url}/v1/metrics"
         with pytest.raises(PushError, match="HTTP 307") as caught:
@@ -69,8 +69,8 @@ def test_a_redirect_takes_no_credentials_along() -> None:
         assert str(caught.value).isprintable()  # the receiver's words move no cursor
 
 
-def test_sigv4_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signature covers host, time and body; AWS's own signer says the same of the request as it arrived."""
+def test_the_sigv4_signature_matches_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signature covers host, time and body; AWS's own signer gives the same one for the request as it arrived."""
     auth, request_of = pytest.importorskip("botocore.auth"), pytest.importorskip("botocore.awsrequest")
     credentials = pytest.importorskip("botocore.credentials").Credentials("AKIDEXAMPLE", "secret", "session")
     for name, value in zip(
@@ -93,7 +93,7 @@ def test_sigv4_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/eu-west-1/aps/aws4_request" in given["authorization"]
 
 
-def test_without_aws_credentials_the_hint_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_hint_explains_missing_aws_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE", "CONTAINER_CREDENTIALS_RELATIVE_URI"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -104,14 +104,14 @@ def test_without_aws_credentials_the_hint_says_why(monkeypatch: pytest.MonkeyPat
     assert "network isolation" in caught.value.hint
 
 
-def test_a_receiver_that_drips_is_cut_off_and_a_dead_one_is_unreachable() -> None:
+def test_a_dripping_receiver_is_cut_off_and_a_dead_one_is_unreachable() -> None:
     with receiving() as receiver:
         receiver.hang.set()
         with pytest.raises(PushError) as caught:
             sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
         assert caught.value.reason == "timeout"
         receiver.hang.clear()
-        receiver.drip.set()  # a byte each 0.1 s, for ever; the page itself was taken with the status
+        receiver.drip.set()  # a byte every 0.1 s, for ever; the page itself was accepted with the status
         sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
     with pytest.raises(PushError, match="refused") as caught:
         sent(f"otlp+http://127.0.0.1:{free_port()}/v1/metrics", {})
@@ -122,7 +122,7 @@ RETRIED, FINAL = (408, 429, 500, 502, 503, 504), (400, 413, 415, 422)
 
 
 @pytest.mark.parametrize("status", sorted({300, 399, *(code + by for code in RETRIED + FINAL for by in (-1, 0, 1))}))
-def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
+def test_retryable_and_final_statuses_are_distinguished(status: int) -> None:
     with HTTPError("http://x", status, "", Message(), BytesIO(b"told \x1b[31mwhy\nnot" + b"x" * 400)) as answer:
         fault = _refused(answer, 1)
     assert fault.reason == ("server_error" if status in RETRIED else "refused")
@@ -145,21 +145,21 @@ def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
         (OSError(), False, "OSError"),
     ],
 )
-def test_why_no_answer_came(fault: Exception, late: bool, said: str) -> None:
+def test_a_missing_answer_has_its_reason(fault: Exception, late: bool, said: str) -> None:
     found = _unreachable(fault, 2.5, late)
     assert (str(found), found.final) == (said, False)
     assert found.reason == ("timeout" if said.startswith("no answer") else "unreachable")
 
 
 @pytest.mark.long
-def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_cut_off() -> None:
+def test_an_empty_answer_is_described_by_its_status_and_a_dripping_one_is_cut_off() -> None:
     with HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")) as answer:
         assert str(_refused(answer, 1)) == "HTTP 503: Service Unavailable"
     with receiving() as receiver:
         receiver.status = 503
-        receiver.drip.set()  # a byte each 0.1 s
+        receiver.drip.set()  # a byte every 0.1 s
         with pytest.raises(PushError, match="HTTP 503: x+$") as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics", {}, 2)  # in which the first byte comes on a busy machine too
+            sent(f"otlp+{receiver.url}/v1/metrics", {}, 2)  # enough for the first byte on a busy machine too
     assert str(caught.value).count("x") < MAX_ANSWER_BYTES
 
 
@@ -172,7 +172,7 @@ def test_a_proxy_of_the_environment_is_used_and_no_timer_outlives_its_request(mo
     wait_until(lambda: not any(isinstance(one, threading.Timer) for one in threading.enumerate()), "no timer is left")
 
 
-def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_certificates_are_named(tmp_path: Path) -> None:
     with pytest.raises(PushError, match=f"cannot use {tmp_path}/none: ") as caught:
         Http(parse_target(f"otlp+https://x/v1/metrics#ca={tmp_path}/none"), {})
     assert (caught.value.reason, caught.value.final) == ("not_possible", True)

@@ -1,4 +1,4 @@
-"""Metrics of the run, its thresholds, sources and journal: each is the figure it was made of, or absent."""
+"""Metrics of the run, its thresholds, sources and journal: each equals the figure it was made from, or is absent."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,7 +42,7 @@ def bounds(name: str, figures: dict[str, Any]) -> Rows:
     [NOTHING_DECLARED, modified(Base("b", "known", 10**24, None, True)), modified(Base("b", "estimated", 10**14, None, False)),
      modified(Base("b", "known", 10**12, None, False)), OperatorDeclarations(Phase.EVALUATE, None, None, None)],
 )  # fmt: skip
-def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, declared: OperatorDeclarations) -> None:
+def test_figures_match_those_of_the_status(tmp_path: Path, devices: Any, declared: OperatorDeclarations) -> None:
     run = Run(tmp_path, devices=devices, declared=declared, policies=load_policies())
     run.meter(5)
     facts, found = facts_of(run.writer.snapshot), rows(figures(run.writer.snapshot))
@@ -72,7 +72,7 @@ def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, decla
     ]  # fmt: skip
 
 
-def test_what_an_alert_says_of_a_rule_has_the_doubts_that_every_output_has(tmp_path: Path) -> None:
+def test_the_rule_info_of_an_alert_includes_its_caveats(tmp_path: Path) -> None:
     declared = OperatorDeclarations(method=Method.PRETRAINING)
     run = Run(tmp_path, devices=(H100,), declared=declared, policies=load_policies(["us-ny-raise"]))
     run.meter(1)
@@ -88,7 +88,7 @@ def test_what_an_alert_says_of_a_rule_has_the_doubts_that_every_output_has(tmp_p
     assert applies == "true"
 
 
-def test_a_source_has_what_it_gave_and_one_without_hardware_has_nothing(tmp_path: Path) -> None:
+def test_a_source_has_its_metrics_and_one_without_hardware_has_none(tmp_path: Path) -> None:
     run = Run(tmp_path)
     states = {
         "well": SourceState(True, "", 0.25, 3 * NS_PER_S, {"a": 2, "b": 1}, child=ChildCost(4, 5 * NS_PER_S, 6)),
@@ -109,7 +109,7 @@ def test_a_source_has_what_it_gave_and_one_without_hardware_has_nothing(tmp_path
 
 
 @pytest.mark.parametrize("fault", ["", "no space left"])
-def test_the_journal_and_whether_it_can_be_written(tmp_path: Path, fault: str) -> None:
+def test_journal_metrics_show_whether_it_can_be_written(tmp_path: Path, fault: str) -> None:
     run = Run(tmp_path)
     run.kill()
     given: dict[str, Any] = {"journal_records": 7, "journal_last_append_wall_ns": 8 * NS_PER_S, "journal_put_back": 9}
@@ -144,9 +144,7 @@ SEALED = {"flopsd_ledger_seal_interval_seconds": 2.0, "flopsd_ledger_seal_failur
          BARE | SEALED | {"flopsd_ledger_copy_failures": 6, "flopsd_ledger_last_copy_timestamp_seconds": 5}),
     ],
 )  # fmt: skip
-def test_what_is_not_known_of_seals_copies_key_and_disk_is_absent(
-    state: JournalState, metrics: dict[str, float]
-) -> None:
+def test_unknown_facts_of_seals_copies_key_and_disk_are_absent(state: JournalState, metrics: dict[str, float]) -> None:
     found = {
         " ".join((name, *labels)): value
         for name, some in rows(journal_state(state)).items()
@@ -155,7 +153,7 @@ def test_what_is_not_known_of_seals_copies_key_and_disk_is_absent(
     assert found == metrics
 
 
-def test_what_counts_has_the_devices_of_earlier_starts_too(tmp_path: Path) -> None:
+def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(5)
     run.finish()

@@ -1,5 +1,5 @@
-"""The facts of a snapshot and of its journal are the same, and they are shown in 80 plain columns; the log names each step
-towards a threshold once."""
+"""A snapshot and its journal give the same facts, shown in 80 plain columns; the log names each step towards a
+threshold once."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def story(folder: Path, *, stranger: bool, replay: bool = False) -> Run:
 
 
 @pytest.mark.parametrize("stranger", [False, True])
-def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool) -> None:
+def test_a_snapshot_and_its_journal_give_the_same_facts(tmp_path: Path, stranger: bool) -> None:
     run = story(tmp_path, stranger=stranger)
     places = (Destination("s3://b/l.json", Delivery.DELIVERED), Destination("s3://c/l.json"))
     write_deliveries(run.state.deliveries, [NotedLedger(tmp_path, {"ledger": "0" * 64, "publicKey": "0" * 64}, places)])
@@ -78,7 +78,7 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
 
 def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    for _ in range(2):  # the second time after a start that ended as it should
+    for _ in range(2):  # the second time after a start that ended regularly
         snapshot = run.writer.snapshot
         for health in (facts_of(snapshot)["health"], from_state_dir(str(tmp_path), {})["health"]):
             assert health["state"] == "starting"
@@ -92,7 +92,7 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
         run.start()
 
 
-def test_what_a_process_counted_before_this_start_is_no_rate_of_it_after_a_rotation_either(tmp_path: Path) -> None:
+def test_work_counted_before_this_start_is_not_in_its_rate(tmp_path: Path) -> None:
     run, process = Run(tmp_path, devices=(A100,), policies=load_policies(), declared=DECLARED), "1" * 32
     run.writer.take_event(SessionOpened(process, 7, 1000, "1"))
     run.writer.take_event(FactsDeclared(process, {"device": A100.uid}))
@@ -110,10 +110,10 @@ def test_what_a_process_counted_before_this_start_is_no_rate_of_it_after_a_rotat
         assert {one["crossing"]["latestSeconds"] for one in facts["thresholds"] if one["crossing"]} == {None}
 
 
-def test_a_run_of_which_a_part_was_a_recording_stays_one(tmp_path: Path) -> None:
+def test_a_run_with_a_replayed_part_stays_a_replay(tmp_path: Path) -> None:
     run = Run(tmp_path, replay=True)
     run.meter(2)
-    run.state.journal.write_bytes(b"{}\n")  # another process: the run goes on in a new journal
+    run.state.journal.write_bytes(b"{}\n")  # by another process: the run continues in a new journal
     run.meter(12)
     assert run.writer.snapshot.replay
     run.finish()
@@ -125,8 +125,8 @@ def test_a_run_of_which_a_part_was_a_recording_stays_one(tmp_path: Path) -> None
     assert found[0][0][0][-1] == "true"
 
 
-def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(tmp_path: Path) -> None:
-    """As of a job that goes on on another machine."""
+def test_devices_metered_only_by_an_earlier_start_are_shown_with_their_gaps(tmp_path: Path) -> None:
+    """Like a job that continues on another machine."""
     run = Run(tmp_path)
     run.meter(5)
     run.meter(3, GapReason.DRIVER_TIMEOUT)
@@ -147,7 +147,7 @@ def test_devices_that_an_earlier_start_alone_metered_are_shown_with_their_gaps(t
 
 
 @pytest.mark.parametrize("lost", [3, 12])
-def test_since_when_devices_are_lost_is_when_their_gap_began(tmp_path: Path, lost: int) -> None:
+def test_devices_are_lost_since_the_begin_of_their_gap(tmp_path: Path, lost: int) -> None:
     """In the snapshot and in its journal, within a checkpoint and across one."""
     run = Run(tmp_path)
     run.meter(8)
@@ -164,7 +164,7 @@ def test_since_when_devices_are_lost_is_when_their_gap_began(tmp_path: Path, los
     assert from_state_dir(str(tmp_path), {})["health"]["state"] == "not-running"
 
 
-def test_what_an_earlier_start_lost_is_not_lost_until_this_one_has_read_it(tmp_path: Path) -> None:
+def test_a_device_lost_in_an_earlier_start_counts_as_starting_until_read(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(8)
     run.meter(4, GapReason.DEVICE_LOST)
@@ -175,7 +175,7 @@ def test_what_an_earlier_start_lost_is_not_lost_until_this_one_has_read_it(tmp_p
     run.kill()
 
 
-def test_a_segment_does_not_know_since_when_a_device_is_lost_that_was_lost_when_it_began(tmp_path: Path) -> None:
+def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(8)
     run.meter(4, GapReason.DEVICE_LOST)
@@ -212,10 +212,10 @@ def page(stated: dict[str, Any]) -> str:
     (None, (), ""), (0, ("a",), ""), (1, ("a", "b"), ""), (0, (), "other nodes, if it has any, did"),
     (3, (), "the other nodes did"),
 ])  # fmt: skip
-def test_a_node_whose_job_may_have_others_is_said_to_be_one_of_them(
+def test_a_node_whose_job_may_have_others_is_described_as_one_of_them(
     tmp_path: Path, rank: int | None, nodes: tuple[str, ...], words: str
 ) -> None:
-    """Slurm and indexed jobs of Kubernetes give a rank and no list of nodes: "Far below" is of this node alone."""
+    """Slurm and indexed jobs of Kubernetes give a rank and no list of nodes: "Far below" applies to this node alone."""
     run = Run(tmp_path, devices=(H100,), context=replace(CONTEXT, rank=rank, job_nodes=nodes))
     run.meter(2)
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
@@ -236,7 +236,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scene", ["well", "faulty", "empty", "above"])
-def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> None:
+def test_the_status_matches_its_goldens(tmp_path: Path, shape: str, scene: str) -> None:
     """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
     if scene in ("well", "faulty"):
         run = story(tmp_path, stranger=scene == "faulty", replay=scene == "faulty")
@@ -257,7 +257,7 @@ def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> Non
     run.kill()
 
 
-def test_the_page_says_what_processes_claim(tmp_path: Path) -> None:
+def test_the_page_shows_claims_of_processes_as_claims(tmp_path: Path) -> None:
     run = Run(tmp_path)
     facts = facts_of(run.writer.snapshot)
     assert AS_CLAIMED not in page(facts)
@@ -270,13 +270,13 @@ def test_the_page_says_what_processes_claim(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ask", [lambda folder: from_state_dir(str(folder), {}), lambda _: from_url(f"http://127.0.0.1:{free_port()}")]
 )
-def test_where_no_daemon_is_the_hint_says_what_to_look_at(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+def test_without_a_daemon_the_hint_names_where_to_look(tmp_path: Path, ask: Callable[[Path], object]) -> None:
     with pytest.raises(FlopsdError) as caught:
         ask(tmp_path)
     assert caught.value.hint
 
 
-def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None:
+def test_no_crossing_is_forecast_for_a_run_that_has_ended(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=False)
     going_on = from_state_dir(str(tmp_path), {})["thresholds"]
     assert any(one["crossing"] is not None for one in going_on)
@@ -292,7 +292,7 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
 
 
-def test_no_rate_and_no_crossing_are_shown_of_a_run_that_no_daemon_meters(tmp_path: Path) -> None:
+def test_no_rate_or_crossing_is_shown_for_a_run_without_a_daemon(tmp_path: Path) -> None:
     """Those of its last record may be years old."""
     run = story(tmp_path, stranger=False)
     assert from_state_dir(str(tmp_path), {})["measuredFlopPerSecond"] is not None
@@ -312,10 +312,10 @@ def test_no_rate_and_no_crossing_are_shown_of_a_run_that_no_daemon_meters(tmp_pa
         ({}, None),
     ],
 )
-def test_the_page_forecasts_the_rule_that_is_crossed_first_of_those_that_apply(
+def test_the_page_forecasts_the_first_crossing_of_the_rules_that_apply(
     tmp_path: Path, earliest: dict[str, str | None], expected: str | None
 ) -> None:
-    """The rules of this run that may apply, and would be crossed at once, are not among them."""
+    """Rules of this run that may apply and would be crossed at once are left out."""
     run = story(tmp_path, stranger=False)
     findings = facts_of(run.writer.snapshot)["thresholds"]
     run.kill()
@@ -338,7 +338,7 @@ def test_a_source_that_starts_or_has_no_hardware_is_not_down(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
-def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> None:
+def test_no_text_of_a_daemon_controls_the_terminal(tmp_path: Path, escape: str) -> None:
     run = story(tmp_path, stranger=False)
     found = facts_of(run.writer.snapshot)
     found["run"] = found["node"] = found["endReason"] = escape
@@ -363,9 +363,7 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
         (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate since the last start"),
     ],
 )
-def test_a_crossing_is_not_stated_later_than_its_earliest_nor_sooner_than_its_latest(
-    earliest: int, latest: int | None, text: str
-) -> None:
+def test_a_crossing_is_rounded_outward(earliest: int, latest: int | None, text: str) -> None:
     assert crossing_text({"earliestSeconds": str(earliest), "latestSeconds": text_or_none(latest)}) == text
 
 
@@ -385,7 +383,7 @@ def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
     return Run(tmp_path, devices=(device,), declared=TRAINS, policies=(rules,))
 
 
-def test_each_step_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_step_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     alone = run_of(tmp_path / "first", 10**30, H100)
     alone.meter(THRESHOLD_SECONDS)
     a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
@@ -398,7 +396,7 @@ def test_each_step_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert said[-1].startswith("ABOVE")
 
 
-def test_a_step_is_what_is_measured_or_certain_looked_at_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_are_measured_or_certain_and_checked_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     clock, minute_ns = FakeClock(), THRESHOLD_SECONDS * NS_PER_S
     watch = ThresholdLog(clock)
     rule = SimpleNamespace(id="r", citation="c", consequence="", status="text", other_conditions=())
@@ -423,7 +421,7 @@ def test_a_step_is_what_is_measured_or_certain_looked_at_once_a_minute(caplog: p
         caplog.clear()
 
 
-def test_a_ceiling_is_never_reported_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ceiling_is_never_logged_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
     assert logged(caplog, bounded, 2 * THRESHOLD_SECONDS) == []
     high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop

@@ -1,4 +1,4 @@
-"""The status that a daemon is asked for: by which address, with which password, and what is no answer."""
+"""Requests for the status of a daemon: the address, the password, and answers that are no status."""
 
 from base64 import b64encode
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from tests.support.process import free_port, in_process
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:10188", "ftp://127.0.0.1", "http://", "https:///x", "http://:80", "http://[::1"]
 )
-def test_what_is_no_address_is_refused_without_a_word_of_it(url: str) -> None:
+def test_an_invalid_address_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(FlopsdError, match="^--url is not an http or https address$") as caught:
         from_url(url)
     assert caught.value.hint == "such as http://127.0.0.1:10188"
@@ -27,7 +27,7 @@ def test_what_is_no_address_is_refused_without_a_word_of_it(url: str) -> None:
     ("login", "sent"),
     [("", None), ("ada:secret@", "ada:secret"), ("a%40b:p%3Aw%2F@", "a@b:p:w/"), ("ada@", "ada:"), ("a:b:c@", "a:b:c")],
 )
-def test_a_password_in_the_address_goes_to_the_daemon_and_into_no_message(login: str, sent: str | None) -> None:
+def test_a_password_in_the_address_is_sent_and_never_shown(login: str, sent: str | None) -> None:
     received: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
@@ -40,7 +40,7 @@ def test_a_password_in_the_address_goes_to_the_daemon_and_into_no_message(login:
     assert "https://USER:PASSWORD@HOST:PORT" in caught.value.hint
 
 
-def test_the_pushing_process_uses_the_password_too_and_shows_it_to_nobody(
+def test_the_pushing_process_uses_the_password_and_never_shows_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[str | None] = []
@@ -78,7 +78,7 @@ def test_the_pushing_process_waits_for_a_daemon_that_does_not_answer(
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
-def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: bytes) -> None:
+def test_an_invalid_status_is_an_error_that_names_the_address(body: bytes) -> None:
     def answer(_: BaseHTTPRequestHandler, __: bytes) -> Answer:
         return 200, body, {}
 

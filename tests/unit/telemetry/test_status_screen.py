@@ -48,21 +48,21 @@ def test_every_gpu_has_a_line_or_is_counted(
         assert lines[-1] == f"and {gpus - listed} more GPUs, 0 with gaps: `flopsd status` lists all"
 
 
-def test_a_very_narrow_terminal_has_what_was_measured_of_each_gpu(tmp_path: Path) -> None:
+def test_a_very_narrow_terminal_shows_measured_flop_of_each_gpu(tmp_path: Path) -> None:
     assert [line.split() for line in status_screen(of(2, tmp_path), 20, 200).splitlines()[-3:]] == [
         ["GPU", "measured"],
         *([str(gpu), "1.23x10^15", "FLOP"] for gpu in range(2)),
     ]
 
 
-def test_no_more_lines_are_shown_than_there_is_room_for_once_the_facts_have_theirs(tmp_path: Path) -> None:
+def test_lines_are_limited_to_the_screen_after_the_facts(tmp_path: Path) -> None:
     status = of(8, tmp_path)
     lines = {rows: len(status_screen(status, 80, rows).splitlines()) for rows in range(1, 24)}
     assert lines == {rows: 10 if rows < 12 else min(rows, 18) for rows in lines}, "ten are facts and how many GPUs"
 
 
 @pytest.mark.parametrize("stranger", [False, True])
-def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stranger: bool) -> None:
+def test_bounds_and_faults_are_shown_in_few_lines_too(tmp_path: Path, *, stranger: bool) -> None:
     run = story(tmp_path, stranger=stranger)
     text = status_screen(facts_of(run.writer.snapshot), 80, 22)
     assert len(text.splitlines()) <= 22
@@ -73,7 +73,7 @@ def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stran
     assert re.search(r"^  1  A100-SXM4-80GB +utilization +ceiling only", text, re.MULTILINE)
 
 
-def test_what_keeps_a_ledger_from_being_sealed_or_copied_has_a_line_where_there_is_something(tmp_path: Path) -> None:
+def test_a_problem_with_sealing_or_copying_has_a_line_of_its_own(tmp_path: Path) -> None:
     status = of(8, tmp_path)
     named = ["run", "measured", "guidelines", "answer", "rate", "gaps"]
     faults: tuple[dict[str, Any], ...] = (
@@ -94,7 +94,7 @@ def test_what_keeps_a_ledger_from_being_sealed_or_copied_has_a_line_where_there_
         ]
 
 
-def test_the_whole_is_shown_where_it_fits(tmp_path: Path) -> None:
+def test_the_whole_text_is_shown_where_it_fits(tmp_path: Path) -> None:
     status = of(1, tmp_path)
     whole = status_text(status)
     assert status_screen(status, 80, len(whole.splitlines())) == whole

@@ -23,7 +23,7 @@ LABELS = {"instance": "n1/slurm-7", "run_id": "slurm-7", "node": "n1", "slurm_us
      ("http://[fd00::1]:9", "[fd00::1]:9", {}), ("http://0.0.0.0:9", f"{socket.gethostname()}:9", {}),
      ("http://[::]:9", f"{socket.gethostname()}:9", {})],
 )  # fmt: skip
-def test_the_address_is_one_that_prometheus_can_ask(
+def test_the_address_is_one_that_prometheus_can_reach(
     url: str, address: str, more: dict[str, str], tmp_path: Path
 ) -> None:
     target = TargetFile(tmp_path, "slurm-7", "n1", {"slurm_user": "ada"}, FakeClock())
@@ -36,7 +36,7 @@ def test_the_address_is_one_that_prometheus_can_ask(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_comes_later_is_one_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_appears_later_causes_one_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder, clock = tmp_path / "mount", FakeClock()
     begin_ns = clock.boottime_ns()
     target = TargetFile(folder, "../../r/1", "n/1", {}, clock)
@@ -51,10 +51,10 @@ def test_a_folder_that_comes_later_is_one_message(tmp_path: Path, caplog: pytest
     target.remove()
 
 
-def test_the_file_of_a_daemon_that_was_killed_goes_when_its_address_is_served_again(
+def test_the_file_of_a_killed_daemon_is_removed_when_its_address_is_reused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else Prometheus would take the figures of the next run for those of the one that died, and call that one alive."""
+    """Otherwise Prometheus would attribute the figures of the next run to the dead one, and show it as alive."""
     dead, other = (
         TargetFile(tmp_path, "run-1", "n1", {}, FakeClock()),
         TargetFile(tmp_path, "run-2", "n1", {}, FakeClock()),
@@ -79,7 +79,7 @@ def test_the_file_of_a_daemon_that_was_killed_goes_when_its_address_is_served_ag
 
 
 def test_a_first_scrape_has_a_next_where_prometheus_has_the_run_as_a_target() -> None:
-    """The end of a run that was scraped once is shown too: else it would look like one that was killed."""
+    """The end of a run that was scraped only once is scraped too; otherwise it would look killed."""
     clock = FakeClock()
     scrapes, begin_ns = Scrapes(clock), clock.boottime_ns()
     scrapes.wait_for_one_since(begin_ns, 30, is_discovered=True)
@@ -91,7 +91,7 @@ def test_a_first_scrape_has_a_next_where_prometheus_has_the_run_as_a_target() ->
 
 
 class Waits(FakeClock):
-    """A scrape comes `after` so many seconds of a wait; None: none comes."""
+    """A scrape comes `after` seconds of a wait; None: none comes."""
 
     after: float | None = None
     scrapes: Scrapes
@@ -107,7 +107,7 @@ class Waits(FakeClock):
 @pytest.mark.parametrize(
     ("scraped", "since", "now", "at_most", "after", "came", "waited"),
     [
-        ((0, 10), 2, 12, 30, None, True, 0),  # one since, and more than a quarter of their distance later
+        ((0, 10), 2, 12, 30, None, True, 0),  # one since then, and more than a quarter of their interval later
         ((0, 10), 7, 12, 30, None, True, 0),
         ((0, 10), 7.5, 12, 30, None, False, 23),
         ((0, 10), 8, 12, 30, 8, True, 8),
@@ -115,12 +115,12 @@ class Waits(FakeClock):
         ((0, 10), 12, 12, 22, None, False, 22),
         ((0, 10), 12, 12, 8, None, False, 8),  # it is due just in time
         ((0, 10), 12, 12, 7.9, 5, False, 0),
-        ((0, 10), 33, 33, 30, None, False, 23),  # it is late, as it may be by an interval and three seconds
+        ((0, 10), 33, 33, 30, None, False, 23),  # it is late, by at most an interval and three seconds
         ((0, 10), 33.1, 33.1, 30, 1, False, 0),
         ((0, 100), 112, 112, 300, None, False, 203),
     ],
 )
-def test_the_next_scrape_is_waited_for_where_it_is_due_in_time(
+def test_the_next_scrape_is_waited_for_if_it_is_due_in_time(
     scraped: tuple[int, int], since: float, now: float, at_most: float, after: float | None, came: bool, waited: float
 ) -> None:
     clock = Waits(0)

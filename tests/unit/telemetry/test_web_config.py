@@ -1,4 +1,5 @@
-"""The web configuration file: what promtool takes is taken or refused by name, what it refuses is refused."""
+"""The web configuration file: what promtool accepts is accepted or refused by name; what promtool refuses is
+refused."""
 
 import json
 import ssl
@@ -46,7 +47,7 @@ MEANT = {
         "X-XSS-Protection": "0", "Content-Security-Policy": "default-src 'self'",
     }),
 }  # fmt: skip
-# What is wrong for everybody: promtool refuses it too.
+# Invalid for everybody: promtool refuses it too.
 WRONG = {
     "unknown section": ("tls: {}", "unknown section"),
     "unknown key": (PAIR + ", ca: x}", "ca: unknown"),
@@ -62,7 +63,7 @@ WRONG = {
     "list": ("- a", "must be a mapping, is a list"),
     "twice": (f"basic_auth_users: {{alice: {HASH}}}\nbasic_auth_users: {{bob: {HASH}}}", "given twice"),
 }
-# What others take and flopsd does not: refused by name, never passed over.
+# Accepted by others but not by flopsd: refused by name, never ignored.
 NOT_HERE = {
     "a number for a name": (f"basic_auth_users: {{7: {HASH}}}", "must be a name without a colon"),
     "names that nobody verifies": (PAIR + ", client_allowed_sans: [me]}", "needs client_auth_type: RequireAndVerify"),
@@ -95,17 +96,17 @@ def promtool(file: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.tool("promtool")
 @pytest.mark.parametrize("name", GOOD)
-def test_promtool_has_nothing_to_say_on_what_is_taken(folder: Path, name: str) -> None:
+def test_promtool_accepts_all_accepted_files(folder: Path, name: str) -> None:
     file = folder / "web.yml"
     file.write_text(GOOD[name])
     parse_web_config(file.read_bytes(), file)
-    if name != "clients by name":  # newer than Debian's promtool is
+    if name != "clients by name":  # newer than Debian's promtool
         checked = promtool(file)
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", f"{file} SUCCESS\n")
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_is_taken_means_this_also_to_openssl(folder: Path, name: str) -> None:
+def test_accepted_files_are_parsed_as_meant_and_work_with_openssl(folder: Path, name: str) -> None:
     assert parse_web_config(GOOD[name].encode(), Path("web.yml")) == MEANT[name]
     tls = parse_web_config(GOOD[name].encode(), folder / "web.yml").tls
     if tls is None:
@@ -120,7 +121,7 @@ def test_what_is_taken_means_this_also_to_openssl(folder: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_promtool_refuses_is_refused_and_says_where(name: str) -> None:
+def test_files_that_promtool_refuses_are_refused_by_place(name: str) -> None:
     text, expected = WRONG[name]
     with pytest.raises(ConfigError) as caught:
         parse_web_config(text.encode(), Path("/etc/web.yml"))
@@ -130,14 +131,14 @@ def test_what_promtool_refuses_is_refused_and_says_where(name: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.tool("promtool")
-def test_promtool_refuses_the_same(folder: Path) -> None:
+def test_promtool_refuses_all_wrong_files(folder: Path) -> None:
     for name, (text, _) in WRONG.items():
         (file := folder / "web.yml").write_text(text)
         assert promtool(file).returncode != 0, name
 
 
 @pytest.mark.parametrize("name", NOT_HERE)
-def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
+def test_unsupported_options_are_refused_by_name(name: str) -> None:
     text, expected = NOT_HERE[name]
     with pytest.raises(ConfigError) as caught:
         parse_web_config(text.encode(), Path("web.yml"))
@@ -146,7 +147,7 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     assert "promtool" in caught.value.hint
 
 
-def test_paths_are_those_of_the_files_folder_and_every_problem_is_reported_at_once_and_no_secret() -> None:
+def test_paths_are_relative_to_the_file_and_all_problems_are_reported_without_secrets() -> None:
     config = parse_web_config(b"tls_server_config: {cert_file: a.crt, key_file: /abs/b.key}", Path("/etc/x/web.yml"))
     assert config.tls is not None
     assert (str(config.tls.cert_file), str(config.tls.key_file)) == ("/etc/x/a.crt", "/abs/b.key")
@@ -160,7 +161,7 @@ def test_paths_are_those_of_the_files_folder_and_every_problem_is_reported_at_on
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(["tls_server_config", "http_server_config", "basic_auth_users", "headers", "cert_file", "key_file", "cipher_suites",
                      "client_auth_type", "client_allowed_sans", "min_version", "http2", "X-Frame-Options"]), inner, max_size=4), max_leaves=12))  # fmt: skip
-def test_whatever_it_holds_is_taken_or_a_config_error(document: object) -> None:
+def test_any_document_is_accepted_or_a_config_error(document: object) -> None:
     try:
         parse_web_config(json.dumps(document).encode(), Path("web.yml"))
     except ConfigError as fault:
