@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def tell(run: Run, source: str, *read: tuple[Device, Work], **counters: int) -> None:
-    """A source reads what devices did in the last second."""
+    """A source reads the work of the last second of each device."""
     now_ns = run.clock.boottime_ns()
     readings = tuple(Reading(device.uid, now_ns - NS_PER_S, now_ns, work, counters) for device, work in read)
     devices = tuple(device for device, _ in read)
@@ -42,7 +42,7 @@ def tell(run: Run, source: str, *read: tuple[Device, Work], **counters: int) -> 
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Evidence)), st.booleans()), max_size=12)
 )
-def test_the_strongest_offer_of_those_that_answer_is_taken(calls: list[tuple[str, Evidence, bool]]) -> None:
+def test_the_strongest_offer_of_an_answering_source_is_taken(calls: list[tuple[str, Evidence, bool]]) -> None:
     roster, offers, down = Arbiter(("a", "b")), dict[str, Evidence](), set[str]()
     for source, evidence, answers in calls:
         if answers:
@@ -60,7 +60,7 @@ def test_the_strongest_offer_of_those_that_answer_is_taken(calls: list[tuple[str
         assert list(Evidence).index(offers[best[0]]) == min(list(Evidence).index(offers[name]) for name in answering)
 
 
-def test_what_a_source_lists_no_more_is_nobodys() -> None:
+def test_a_device_no_longer_listed_belongs_to_no_source() -> None:
     roster = Arbiter(("nvml",))
     assert roster.offer("nvml", [H100, A100])
     assert not roster.offer("nvml", [H100, A100])
@@ -68,7 +68,7 @@ def test_what_a_source_lists_no_more_is_nobodys() -> None:
     assert roster.best(A100.uid) is None
 
 
-def test_of_equal_offers_the_first_named_is_taken_and_one_that_is_down_last() -> None:
+def test_the_first_named_of_equal_offers_is_taken_and_a_source_that_is_down_last() -> None:
     roster, weaker = Arbiter(("b", "a")), replace(H100, evidence=Evidence.UTILIZATION)
     assert roster.offered("a") == ()
     assert all(roster.offer(source, [H100]) for source in ("stranger", "a", "b"))
@@ -88,8 +88,9 @@ def test_of_equal_offers_the_first_named_is_taken_and_one_that_is_down_last() ->
 
 
 @pytest.mark.parametrize("whole_first", [True, False])
-def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first: bool) -> None:
-    """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""
+def test_a_gpu_whose_slices_are_read_is_never_metered_as_a_whole_too(run: Run, whole_first: bool) -> None:
+    """An exporter lists the whole GPU, NVML its slices. Whichever comes first, the whole has neither work nor
+    ceiling."""
     whole = replace(A100, evidence=Evidence.UTILIZATION)
     slices = [replace(whole, uid=f"MIG-{n}", parent=whole.uid, sm_count=42) for n in (1, 2)]
     for _ in range(5):
@@ -99,7 +100,7 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first:
     assert run.writer.close("sigterm")
     states = {state.device.uid: state for state in run.writer.snapshot.devices}
     assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
-    if whole_first:  # it was met before its slices were
+    if whole_first:  # it was listed before its slices
         tally = states[whole.uid].tally
         assert tally.unknown_ns == 0
         assert tally.gap_ns[GapReason.METERED_AS_MIG] > 3 * NS_PER_S
@@ -108,7 +109,9 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first:
 
 
 @pytest.mark.parametrize("nameless_first", [True, False])
-def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameless_first: bool) -> None:
+def test_the_identity_of_a_device_does_not_depend_on_the_first_source_that_lists_it(
+    run: Run, nameless_first: bool
+) -> None:
     nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
                        sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
     writer = run.writer
@@ -125,7 +128,7 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameles
     assert shown.device.serial == H100.serial
     assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}
     figures = writer.snapshot.view.figures
-    assert figures.high_flop is not None  # a second without a name is bounded by what the device is known to be
+    assert figures.high_flop is not None  # the second without a name is bounded by the later identity of the device
     history = read_history(run.journal.read())
     assert view_of(history, table()).figures == figures
     (entry,) = history.incarnations[0].devices.values()
@@ -166,8 +169,8 @@ def test_a_source_that_never_answers_is_logged(run: Run, caplog: pytest.LogCaptu
     assert said.startswith("source dcgm: no answer for 2 min: a call of its driver or server has not returned")
 
 
-def test_a_daemon_that_stood_still_blames_no_driver(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether it ticks before it reads again, or not."""
+def test_a_suspended_daemon_blames_no_driver(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether or not it ticks before it reads again."""
     for seconds in (1, 60, 1, 700, 1, 1):
         run.clock.advance(seconds * NS_PER_S)
         if seconds == 60:
@@ -178,7 +181,9 @@ def test_a_daemon_that_stood_still_blames_no_driver(run: Run, caplog: pytest.Log
     assert said == ["flopsd stood still for 60 s", "flopsd stood still for 12 min"]
 
 
-def test_nor_one_that_could_not_be_tried_again_meanwhile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_suspended_daemon_blames_no_source_that_it_could_not_retry(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     for seconds in (1, 700, 1, 1):
         run.clock.advance(seconds * NS_PER_S)
         tell(run, "nvml", (A100, Busy(10)))
@@ -197,7 +202,7 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None
 
 
 def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) -> None:
-    """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
+    """NVML bounds it at 1000 and 1700 mJ; an exporter measures it from a page that still says 1100, and dies."""
     better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
     for energy_mj in (1000, 1700):
         run.clock.advance(NS_PER_S)
@@ -205,7 +210,7 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) 
     run.clock.advance(NS_PER_S)
     tell(run, "dcgm", better, energy_mj=1100)
     run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault="no answer"))
-    # Its own value that falls is a driver's reload, as ever.
+    # If its own value falls, the driver was reloaded, as always.
     for energy_mj, total_mj in ((3100, 2100), (100, 2100), (150, 2150)):
         run.clock.advance(NS_PER_S)
         tell(run, "nvml", (A100, Busy(10)), energy_mj=energy_mj)
@@ -221,7 +226,7 @@ def test_an_energy_value_that_another_source_reads_unchanged_counts_up_to_then(r
     assert tally.energy_at_ns == tally.watermark_ns == run.clock.boottime_ns()
 
 
-def test_a_fault_of_a_source_is_logged_once_until_it_is_another(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_a_source_is_logged_once_until_it_changes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     for fault in ("no answer", "no answer", "no permission"):
         run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault=fault))
     said = [record.getMessage() for record in caplog.records if record.levelno > INFO]
@@ -254,14 +259,14 @@ SLICE = replace(H100, uid="MIG-1", parent=H100.uid)
     [
         ((), (), (), None),
         ((H100,), (), (), GapReason.REPLACED),  # the whole GPU is read in its place
-        ((replace(SLICE, uid="MIG-2"),), (), (), GapReason.REPLACED),  # another slice of it is
+        ((replace(SLICE, uid="MIG-2"),), (), (), GapReason.REPLACED),  # another slice of the GPU is read
         ((A100,), (), (), None),
-        ((SLICE,), (), (), None),  # it is read itself
+        ((SLICE,), (), (), None),  # the slice itself is read
         ((H100,), (), (SLICE.uid,), None),  # another job's
         ((A100,), (SLICE.uid,), (), GapReason.REPLACED),  # under another name
     ],
 )  # fmt: skip
-def test_a_slice_loses_no_time_where_its_gpu_is_read(
+def test_a_slice_loses_no_time_while_its_gpu_is_read(
     offered: tuple[Device, ...], renamed: tuple[str, ...], others: tuple[str, ...], why: GapReason | None
 ) -> None:
     tracker = SourceTracker(("nvml",), FakeClock())
@@ -282,14 +287,16 @@ def test_a_slice_loses_no_time_where_its_gpu_is_read(
         (SourceState(up=True), (H100,), GapReason.STARTING),
     ],
 )
-def test_why_a_device_is_not_read(state: SourceState | None, offered: tuple[Device, ...], why: GapReason) -> None:
+def test_an_unread_device_has_the_right_gap_reason(
+    state: SourceState | None, offered: tuple[Device, ...], why: GapReason
+) -> None:
     tracker = SourceTracker(("nvml",), FakeClock())
     tracker.listed(Message("nvml", 1, offered, Sweep(())), Sweep(()))
     tracker.states = {} if state is None else {"nvml": state}
     assert tracker.why_unread(DeviceEntry(H100, "nvml", None, 0), GapReason.STARTING) is why
 
 
-def test_a_reading_of_a_device_that_is_not_listed_is_reported_and_not_counted(
+def test_a_reading_of_an_unlisted_device_is_reported_and_not_counted(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     now_ns = run.clock.boottime_ns()

@@ -1,4 +1,5 @@
-"""What a source may leave out or get wrong between two reads, which costs no reading; and a small recording."""
+"""Optional calls that a source may omit or answer wrongly between two reads, at no cost to a reading; and a small
+recording."""
 
 import json
 from collections.abc import Callable
@@ -47,11 +48,11 @@ class Failing:
     [(None, None), (SimpleNamespace(), None), (SimpleNamespace(facts_version="2"), "2"),
      (SimpleNamespace(facts_version=2), None), (Failing(), None)],
 )  # fmt: skip
-def test_a_version_of_facts_is_text(source: Any, version: str | None) -> None:
+def test_a_version_of_facts_is_text_or_none(source: Any, version: str | None) -> None:
     assert facts_version_of(source) == version
 
 
-def test_devices_that_were_checked_are_remembered_for_the_next_call() -> None:
+def test_checked_devices_are_remembered_for_the_next_call() -> None:
     checked, other, clock = Checked(), replace(H100, uid="GPU-new"), FakeClock()
     source = ScriptedSource("acme", [H100], lambda: Sweep((), renamed={"GPU-old": other}))
     assert devices_of(source, checked) == (H100,)
@@ -74,7 +75,7 @@ def recording(*rows: object, **head: object) -> bytes:
     return b"\n\n".join(json.dumps(row).encode() for row in ({**HEAD, **head}, *rows))
 
 
-def test_readings_come_when_they_are_due_and_begin_anew_after_the_last() -> None:
+def test_replayed_readings_come_when_due_and_start_over_after_the_last() -> None:
     clock = FakeClock()
     source, begin_ns = ReplaySource(recording(*ROWS), "r", clock), clock.boottime_ns() + 500
     clock.advance(500)
@@ -108,7 +109,7 @@ def test_readings_come_when_they_are_due_and_begin_anew_after_the_last() -> None
         (recording([0, 1]), "too short"),
     ],
 )
-def test_what_is_no_recording_is_refused_by_its_name(data: bytes, why: str, tmp_path: Any) -> None:
+def test_an_invalid_recording_is_refused_by_name(data: bytes, why: str, tmp_path: Any) -> None:
     (tmp_path / "r.jsonl").write_bytes(data)
     with pytest.raises(SourceUnavailableError, match=r"r\.jsonl is not a recording of flopsd-recording/1") as caught:
         open_source("replay", SourceSettings(FakeClock(), table(), {"file": str(tmp_path / "r.jsonl")}))

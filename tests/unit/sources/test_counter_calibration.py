@@ -1,4 +1,4 @@
-"""What running counters count: the self-test of their scale against percentages and clock."""
+"""The units of running counters: the self-test of their scale against percentages and clock."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from flopsd.sources.nvml.counter_calibration import (
 SMS, MHZ = 132, 1000
 SECOND = 10**9
 SOUND = SampleInterval(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5})  # averaged over the SMs
-RAN = 10**11  # cycles of one SM in the time that is judged
+RAN = 10**11  # cycles of one SM in the judged time
 WINDOW = Window(RAN, RAN, 0, 0, 100 * SECOND)
 
 
@@ -29,9 +29,9 @@ def judged(trial: SampleInterval, window: Window = WINDOW) -> Calibration | None
     return judge(trial, window, SMS, MHZ)
 
 
-def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() -> None:
+def test_matching_counters_give_their_scale_and_stopped_ones_give_none() -> None:
     assert judged(SOUND) == Calibration(Scale(SMS), Scale(SMS))
-    for active in (0, 5):  # the counters are up to 100 ms old: two samples may show the same, and any scale fits zero
+    for active in (0, 5):  # counters can be 100 ms old: two samples may show the same value, and any scale fits zero
         assert judged(SOUND._replace(elapsed=0, active={Pipe.TENSOR: active})) is None
     assert judged(SOUND, WINDOW._replace(cycles=0, elapsed=0)) is None, "a clock that stood still"
     for ratio, decides in ((0.01, True), (0.0099, False)):
@@ -44,7 +44,7 @@ def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() ->
     [
         ({"active": {Pipe.TENSOR: 300}}, r"tensor 0\.3000 for 0\.5000"),
         ({"active": {Pipe.TENSOR: 500, Pipe.FP32: 500 * SMS}, "ratios": {Pipe.TENSOR: 0.5, Pipe.FP32: 0.5}},
-         r"tensor 0\.5000 for 0\.5000, fp32 66"),  # they ask for different scales
+         r"tensor 0\.5000 for 0\.5000, fp32 66"),  # they imply different scales
     ],
 )  # fmt: skip
 def test_counters_that_contradict_the_percentages_or_each_other_fail(changed: dict[str, Any], words: str) -> None:
@@ -69,14 +69,12 @@ def test_an_origin_names_its_calibration(pipes: Scale, elapsed: Scale) -> None:
 @pytest.mark.parametrize(
     ("active", "is_contradiction"), [(500, False), (550, False), (450, False), (551, True), (449, True)]
 )
-def test_proven_counters_may_differ_from_the_percentage_by_five_percent_of_all_cycles(
-    active: int, is_contradiction: bool
-) -> None:
+def test_proven_counters_may_differ_from_the_percentage_by_five_percent(active: int, is_contradiction: bool) -> None:
     trial = SOUND._replace(active={Pipe.TENSOR: active})
     assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
 
 
-STALE = 10**8 * MHZ // 1000  # what a counter that is 100 ms old can lack
+STALE = 10**8 * MHZ // 1000  # the most that a counter 100 ms old can lack
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ STALE = 10**8 * MHZ // 1000  # what a counter that is 100 ms old can lack
         (0, RAN // 10, None),
     ],
 )  # fmt: skip
-def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_with_its_doubt(
+def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_plus_its_doubt(
     off: int, doubt: int, fits: bool | None
 ) -> None:
     for sign in (1, -1):
@@ -99,8 +97,8 @@ def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_with_its_doubt(
             assert judged(SOUND, window) == (Calibration(Scale(SMS), Scale(SMS)) if fits else None)
 
 
-def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> None:
-    """Ten seconds never suffice; a hundred do, however wild the clock was."""
+def test_a_randomly_polled_clock_has_a_doubt_of_its_deviation() -> None:
+    """Ten seconds are never enough if the clock varied; a hundred are, however much it varied."""
     ten_seconds = Window(RAN // 10, RAN // 10, 0, 0, 10 * SECOND)
     assert judged(SOUND, ten_seconds) is not None
     assert judged(SOUND, ten_seconds._replace(square_sum=1)) is None
@@ -114,15 +112,13 @@ def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> Non
         (2**48 - 5, 7, 32, 12 - 2**48), (2**30, 7, 32, 7 - 2**30),
     ],
 )  # fmt: skip
-def test_a_counter_that_begins_anew_at_its_width_did_not_fall_and_it_has_as_many_bits_as_it_showed(
-    before: int, now: int, bits: int, grown: int
-) -> None:
+def test_a_counter_that_wraps_at_its_width_did_not_fall(before: int, now: int, bits: int, grown: int) -> None:
     assert growth(before, now, bits) == grown
 
     assert [width(n) for n in (0, 2**32 - 1, 2**32, 2**48 - 1, 2**48)] == [32, 32, 48, 48, None]
 
 
-def test_counters_begin_anew_where_their_own_scale_has_it() -> None:
+def test_counters_wrap_where_their_own_scale_does() -> None:
     calibration = Calibration(pipes=Scale(1, 4), elapsed=Scale(132))
     assert calibration.totals(5, {Pipe.FP64: 8}, 32) == Totals(calibration.origin, 660, {Pipe.FP64: 2})
     assert calibration.totals(5, {Pipe.FP64: 8}, 32).wrap_at == (132 * 2**32, 2**30)

@@ -1,4 +1,4 @@
-"""Running counters from read to read: when their scale is proven, what takes that back, and what is a gap."""
+"""Running counters from read to read: when their scale is proven, what revokes that, and which reads are gaps."""
 
 from dataclasses import dataclass, field
 
@@ -19,14 +19,15 @@ PROVEN = (Evidence.CYCLES, "", "")
 
 @dataclass
 class Counters:
-    """Of a GPU at a steady clock, half of whose cycles are tensor work. What a read may change is in `sees`."""
+    """Counters of a GPU at a steady clock with tensor work in half of its cycles. The arguments of `sees` vary a
+    read."""
 
     origin: str | None = None
     doubted_sms: int = 0
     driver: str = "595.91.07"
     elapsed: int = 10**12
     tensor: int = 10**12
-    asked: int = 0  # how often for the origin
+    asked: int = 0  # number of times that the origin was asked for
     now_ns: int = 0
     check: CounterCheck = field(init=False)
 
@@ -49,8 +50,9 @@ class Counters:
         more: tuple[Pipe, ...] = (),
         old: bool = False,
     ) -> bool | GapReason:
-        """One read after `seconds`: whether the counters count, or why the interval is a gap. `speed`: of the counters,
-        `share`: of what they count as active. `late_ns`: the percentages began so much after the read before."""
+        """One read after `seconds`: return whether the counters count, or the gap reason of the interval. `speed`:
+        factor of the counters; `share`: active part of the cycles; `late_ns`: delay of the begin of the percentages
+        after the previous read."""
         since_ns, ns = self.now_ns + late_ns, round(seconds * SECOND)
         grown = round(SMS * MHZ * ns // 1000 * speed)
         self.now_ns, self.elapsed, self.tensor = (
@@ -79,7 +81,7 @@ def proven() -> Counters:
 @pytest.mark.parametrize(
     "origin", [None, BY_ONE.replace("x1", "x7"), BY_ONE.replace("91", "92"), BY_ONE, f"{BY_ONE}, more"]
 )
-def test_a_scale_that_the_journal_names_counts_from_the_first_read_and_another_is_proven(origin: str | None) -> None:
+def test_a_scale_named_by_the_journal_counts_from_the_first_read(origin: str | None) -> None:
     one = Counters(origin)
     is_known = origin is not None and origin.startswith(BY_ONE)
     assert (one.check.are_proven, one.check.evidence) == (False, (Evidence.ACTIVITY, "not read yet", ""))
@@ -91,7 +93,7 @@ def test_a_scale_that_the_journal_names_counts_from_the_first_read_and_another_i
     assert one.sees() is True
 
 
-def test_what_cannot_be_proven_says_why() -> None:
+def test_unproven_counters_state_the_reason() -> None:
     one = Counters(BY_ONE, doubted_sms=12)
     assert [one.sees() for _ in range(4)] == [False] * 4
     assert one.check.evidence[0] is Evidence.ACTIVITY
@@ -103,7 +105,7 @@ def test_what_cannot_be_proven_says_why() -> None:
         assert one.check.evidence[2].startswith("a driver of R595 or newer") is is_old
 
 
-def test_two_seconds_of_work_at_a_known_clock_without_a_break_prove_them() -> None:
+def test_two_seconds_of_uninterrupted_work_at_a_known_clock_prove_counters() -> None:
     """A counter may be a tenth of a second old, and the clock twice as fast: a tenth of the cycles of two seconds."""
     for broken in ({"mhz": None}, {"late_ns": 1}, {"speed": -0.1, "share": 0.0}):
         one = Counters()
@@ -118,7 +120,7 @@ def test_two_seconds_of_work_at_a_known_clock_without_a_break_prove_them() -> No
         assert one.check.are_proven
 
 
-def test_counters_that_others_join_or_leave_count_on() -> None:
+def test_counters_keep_counting_when_others_appear_or_disappear() -> None:
     one = proven()
     assert one.sees(more=(Pipe.FP16,), share=0.3) is True, "nothing to compare with"
     assert one.sees(more=(Pipe.FP16,), share=0.3) is GapReason.CONTRADICTORY
@@ -137,7 +139,7 @@ def test_counters_that_others_join_or_leave_count_on() -> None:
         ({"share": 0.3}, GapReason.CONTRADICTORY), ({"share": 0.3, "late_ns": 1}, True),
     ],
 )  # fmt: skip
-def test_what_counters_that_are_proven_cannot_do_is_a_gap_of_one_read(
+def test_a_read_that_proven_counters_contradict_is_a_single_gap(
     change: dict[str, float], found: bool | GapReason
 ) -> None:
     one = proven()
@@ -153,8 +155,8 @@ def test_what_counters_that_are_proven_cannot_do_is_a_gap_of_one_read(
         (2**48 - 10**11, 10**12, True), (2**31, 10**9, GapReason.COUNTER_RESET), (2**48 + 1, 10**12, GapReason.COUNTER_RESET),
     ],
 )  # fmt: skip
-def test_counters_begin_anew_at_their_width(elapsed: int, tensor: int, found: bool | GapReason) -> None:
-    """Of the elapsed counter's: the largest value that it ever showed."""
+def test_counters_wrap_at_their_width(elapsed: int, tensor: int, found: bool | GapReason) -> None:
+    """The width follows from the largest value that the elapsed counter ever showed."""
     one = Counters(BY_ONE, elapsed=elapsed, tensor=tensor)
     assert one.sees(0) is True
     bits = next((bits for bits in (32, 48) if elapsed < 2**bits), 48)
@@ -172,7 +174,7 @@ def test_counters_begin_anew_at_their_width(elapsed: int, tensor: int, found: bo
     assert got is found
 
 
-def test_three_contradictions_in_a_row_end_it_for_good() -> None:
+def test_three_contradictions_in_a_row_end_the_use_of_counters_for_good() -> None:
     one = proven()
     assert [one.sees(share=0.3) for _ in range(3)] == [GapReason.CONTRADICTORY] * 3
     said = one.check.evidence
@@ -196,7 +198,7 @@ def test_three_contradictions_in_a_row_end_it_for_good() -> None:
     ("speed", "ends", "is_clock_doubted"),
     [(0.8, True, False), (1.2, True, True), (0.91, False, False), (1.09, False, False)],
 )
-def test_the_clock_is_held_against_them_each_minute(speed: float, ends: bool, is_clock_doubted: bool) -> None:
+def test_the_clock_is_compared_with_the_counters_each_minute(speed: float, ends: bool, is_clock_doubted: bool) -> None:
     one = proven()
     for _ in range(700):
         one.sees()
@@ -211,7 +213,7 @@ def test_the_clock_is_held_against_them_each_minute(speed: float, ends: bool, is
     assert one.check.clock_doubted is is_clock_doubted
 
 
-def test_counters_that_fit_a_faster_clock_than_the_device_reports_blame_it_until_they_fit() -> None:
+def test_counters_that_fit_a_faster_clock_blame_the_clock_until_they_fit() -> None:
     one = Counters()
     assert [one.sees(speed=1.6) for _ in range(9)] == [False] * 9
     assert one.check.clock_doubted
@@ -221,7 +223,7 @@ def test_counters_that_fit_a_faster_clock_than_the_device_reports_blame_it_until
     assert (one.check.clock_doubted, one.check.evidence) == (False, PROVEN)
 
 
-def test_totals_are_those_of_the_proven_scale() -> None:
+def test_totals_have_the_proven_scale() -> None:
     one = Counters()
     metrics = Metrics({}, (), 2**20, {Pipe.TENSOR: 7})
     assert one.check.totals(metrics) is None

@@ -1,4 +1,4 @@
-"""One collection of DCGM fields as work: each rule at its edges, without an exporter."""
+"""One collection of DCGM fields as work: each rule at its limits, without an exporter."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ ELAPSED, MMA = Field.CYCLES_ELAPSED, Field.CYCLES_MMA
     ("label", "index"),
     [("7", 7), ("999999999", 999_999_999), ("1" * 10, 3), ("1" * 5000, 3), ("-1", 3), ("x", 3), ("", 3)],
 )
-def test_an_index_or_a_name_that_cannot_be_one_costs_nothing_else_of_the_page(label: str, index: int) -> None:
+def test_an_impossible_index_or_name_costs_nothing_else_of_the_page(label: str, index: int) -> None:
     device = device_of(GpuPage("GPU-1", {"gpu": label, "modelName": "x" * 1001, "pci_bus_id": "y" * 1000}), 3)
     assert (device.index, device.model, device.pci_bus_id) == (index, "unidentified", "y" * 1000)
     check_devices([device])
@@ -51,13 +51,13 @@ def page(values: Mapping[Field, float], **more: object) -> GpuPage:
         ({TENSOR: 0.25, HMMA: 0.5}, {Pipe.TENSOR: 0.0, Pipe.TENSOR_HMMA: 0.5}),
     ],
 )  # fmt: skip
-def test_activity_by_pipe_is_what_no_part_of_it_accounts_for(
+def test_activity_by_pipe_excludes_the_parts_counted_elsewhere(
     values: Mapping[Field, float], found: Mapping[Pipe, float]
 ) -> None:
     assert ratios(page(values)) == found
 
 
-def test_what_no_field_shows_is_unread() -> None:
+def test_pipes_without_a_field_are_unread() -> None:
     work = active(page({TENSOR: 0.5, Field.FP32: 0.25}), Cycles(1000, 100), 108)
     assert work == Active(
         Evidence.ACTIVITY, {Pipe.TENSOR: 54_000, Pipe.FP32: 27_000}, {Pipe.TENSOR: 5400, Pipe.FP32: 2700},
@@ -73,9 +73,7 @@ def test_what_no_field_shows_is_unread() -> None:
         (49, 3, 2.916_666_667), (99, 3, 3),
     ],
 )  # fmt: skip
-def test_one_sample_of_utilisation_stands_for_a_sixth_of_a_second(
-    percent: float, seconds: float, busy_s: float
-) -> None:
+def test_one_utilisation_sample_covers_a_sixth_of_a_second(percent: float, seconds: float, busy_s: float) -> None:
     assert ceiling(percent, LIMITS, round(seconds * S)) == Busy(max_sm_cycles(LIMITS, round(busy_s * S)))
 
 
@@ -101,7 +99,7 @@ def test_counters_are_compared_where_they_grew(
     assert counted_between(page(before), page(now)) == found
 
 
-def test_double_precision_is_counted_once_and_what_is_missing_is_part_of_the_origin() -> None:
+def test_double_precision_is_counted_once_and_missing_counters_are_in_the_origin() -> None:
     scale = Calibration(Scale(2), Scale(3), "DCGM")
     every = {ELAPSED: 100, MMA: 50, Field.CYCLES_HMMA: 20, Field.CYCLES_IMMA: 10, Field.CYCLES_FP64: 4,
              Field.CYCLES_FP32: 5, Field.CYCLES_FP16: 6, Field.CYCLES_DMMA: 7, Field.CYCLES_DFMA: 8}  # fmt: skip
@@ -143,7 +141,9 @@ HOPPER = "with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's
         ({TENSOR: 0.5, **PARTS}, True, "no cycle counters on the page", f"{HOPPER}; add {NAMES} {BOUNDED} bounded"),
     ],
 )  # fmt: skip
-def test_what_would_make_activity_better(values: Mapping[Field, float], hopper: bool, reason: str, fix: str) -> None:
+def test_the_remedy_names_the_fields_that_would_improve_activity(
+    values: Mapping[Field, float], hopper: bool, reason: str, fix: str
+) -> None:
     assert expect(page(values), LIMITS, None, True, hopper) == Expected(Evidence.ACTIVITY, reason, fix)
 
 
@@ -154,7 +154,7 @@ def test_what_would_make_activity_better(values: Mapping[Field, float], hopper: 
         (1, 3, 4, True), (1.1, 3, 4, False), (1, 2.9, 4, False),
     ],
 )  # fmt: skip
-def test_samples_of_the_clock_reach_from_end_to_end_but_for_two_seconds_or_a_quarter(
+def test_clock_samples_may_miss_two_seconds_or_a_quarter_of_the_interval(
     begin: float, end: float, seconds: float, known: bool
 ) -> None:
     samples = [(round(at * S) + 10 * S, 1000) for at in (begin, end)]

@@ -1,4 +1,4 @@
-"""Which devices the environment and the settings name, by the examples of the vendors' documents."""
+"""The devices named by the environment and the settings, with the examples of the vendors' documents."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,19 +34,19 @@ def test_the_examples_of_the_cuda_programming_guide() -> None:
     assert cuda("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/2/0", (*GPUS, *SLICES)) == [MIGS[1]]
 
 
-def test_slices_by_uuid_and_by_their_gpu() -> None:
+def test_slices_are_selected_by_uuid_and_by_their_gpu() -> None:
     assert cuda(f"{MIGS[2]},{MIGS[0]}", SLICES) == [MIGS[2], MIGS[0]]
-    assert cuda("GPU-8932f937", SLICES) == MIGS  # the GPU itself is not listed, only its slices are
+    assert cuda("GPU-8932f937", SLICES) == MIGS  # only the slices of the GPU are listed, not the GPU itself
     assert cuda("0", (*GPUS, *SLICES)) == [A, *MIGS]
     assert cuda("0", SLICES) == MIGS
     assert cuda("MIG-GPU-8932f937/9/0", (*GPUS, *SLICES)) == []
-    devices = (*GPUS, *SLICES)  # and the names of GKE
+    devices = (*GPUS, *SLICES)  # the names of GKE too
     assert [device.uid for device in find("nvidia2", devices)] == [C]
     assert [device.uid for device in find("nvidia0/gi5", devices)] == [MIGS[2]]
     assert find("nvidia1/gi5", devices) == []
 
 
-def test_without_a_variable_all_are_visible_and_the_container_runtime_counts_only_by_uuid() -> None:
+def test_without_a_variable_all_devices_are_visible_and_runtime_ones_count_only_by_uuid() -> None:
     assert visible({}) == [A, B, C, D]
     assert VisibleRule({}, NVIDIA).words == "all: no variable hides any"
     assert visible({"NVIDIA_VISIBLE_DEVICES": f"{C},{D}"}) == [C, D]
@@ -55,7 +55,7 @@ def test_without_a_variable_all_are_visible_and_the_container_runtime_counts_onl
     assert visible({"NVIDIA_VISIBLE_DEVICES": f"{C},{D}", "CUDA_VISIBLE_DEVICES": "0,3"}) == [D]
 
 
-def test_indices_of_unlike_gpus_need_a_known_order() -> None:
+def test_indices_of_different_gpu_models_need_a_known_order() -> None:
     mixed = (GPUS[0], replace(GPUS[1], model="NVIDIA T4"))
     with pytest.raises(OwnershipError, match="in CUDA's order") as caught:
         visible({"CUDA_VISIBLE_DEVICES": "0"}, mixed)
@@ -64,7 +64,7 @@ def test_indices_of_unlike_gpus_need_a_known_order() -> None:
     assert visible({"CUDA_VISIBLE_DEVICES": "GPU-8932f9aa"}, mixed) == [B]
 
 
-def test_a_lost_gpu_may_be_the_one_that_is_named() -> None:
+def test_a_lost_gpu_may_be_the_named_one() -> None:
     devices = (*GPUS[:3], LOST)
     verdicts = VisibleRule({"CUDA_VISIBLE_DEVICES": f"{D},{B}"}, NVIDIA).judge(devices).verdicts
     assert [verdict.mine for verdict in verdicts.values()] == [False, True, False, None]
@@ -88,7 +88,7 @@ def test_neuron_cores_make_their_chips_visible() -> None:
     [
         ({}, None, True),
         ({"NEURON_RT_NUM_CORES": "0"}, None, True),
-        ({"NEURON_RT_NUM_CORES": "16"}, 8, True),  # Trainium2: two physical ones are a logical one
+        ({"NEURON_RT_NUM_CORES": "16"}, 8, True),  # Trainium2: two physical cores are one logical core
         ({"NEURON_RT_NUM_CORES": "8"}, 8, None),  # any eight of sixteen
         ({"NEURON_RT_NUM_CORES": "8"}, 2, True),
         ({"NEURON_RT_NUM_CORES": "32", "NEURON_LOGICAL_NC_CONFIG": "1"}, 8, True),
@@ -97,7 +97,7 @@ def test_neuron_cores_make_their_chips_visible() -> None:
         ({"NEURON_RT_NUM_CORES": "16", "NEURON_LOGICAL_NC_CONFIG": "x"}, 8, None),
         ({"NEURON_RT_VISIBLE_CORES": "0"}, None, None),
         ({"NEURON_RT_VISIBLE_CORES": "0-15"}, 8, True),
-        ({"NEURON_RT_VISIBLE_CORES": "0-16"}, 8, None),  # so there are more than four on a chip
+        ({"NEURON_RT_VISIBLE_CORES": "0-16"}, 8, None),  # so a chip has more than four cores
     ],
 )
 def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int | None, mine: bool | None) -> None:
@@ -106,13 +106,13 @@ def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int
     assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
 
 
-def test_named_devices_that_are_not_here_are_reported() -> None:
+def test_named_devices_that_are_absent_are_reported() -> None:
     judgement = NamedRule(("2", "GPU-00", "7"), NVIDIA).judge(GPUS)
     assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [C]
     assert judgement.unmatched == ("GPU-00", "7")
 
 
-def test_a_vendor_that_declares_nothing_is_known_by_uid_and_index_and_not_guessed() -> None:
+def test_devices_of_an_unknown_vendor_are_matched_by_uid_and_index_only() -> None:
     other = replace(GPUS[0], uid="0x1", vendor="other")
     assert VisibleRule({}, VendorDevices()).judge([other]).verdicts["0x1"].mine is None
     judgement = NamedRule(("2", CHIPS[0].uid.upper(), "x7"), VendorDevices()).judge(CHIPS)

@@ -1,4 +1,4 @@
-"""A wrapped source, with a job-mapping folder that names whose a device is."""
+"""A wrapped source, with a job-mapping folder that names the owner of each device."""
 
 import os
 import shutil
@@ -36,13 +36,13 @@ from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted
 from tests.support.process import wait_until
 from tests.support.runs import H100
 
-PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
+PATIENCE_SECONDS = 30.0  # for one of our own threads to answer; no test waits that long
 A, B, C, D = (device.uid for device in GPUS)
 NVIDIA = NvidiaDevices()
 
 
 class Node:
-    """A node with four GPUs, and the folder in which its scheduler notes the jobs of each."""
+    """A node with four GPUs, and the folder in which its scheduler lists the jobs of each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder / "jobs", FakeClock()
@@ -68,7 +68,7 @@ def uids(source: FilteredSource) -> list[str]:
 
 
 def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
-    """What is read `seconds` later, which are the devices that are listed."""
+    """Read `seconds` later; return the devices read, after checking that they are the listed ones."""
     node.clock.advance(seconds * NS_PER_S)
     sweep = source.read()
     read = [reading.device for reading in sweep.readings]
@@ -79,7 +79,7 @@ def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
 @pytest.mark.parametrize(("devices", "is_job_known", "is_wrapped"), [
     ("all", False, False), ("all", True, True), ("GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52", False, True),
 ])  # fmt: skip
-def test_a_source_is_wrapped_where_devices_are_chosen_or_the_jobs_processes_are_known(
+def test_a_source_is_wrapped_if_devices_are_chosen_or_the_jobs_processes_are_known(
     node: Node, devices: str, is_job_known: bool, is_wrapped: bool
 ) -> None:
     root_pid = os.getpid() if is_job_known else None
@@ -98,7 +98,7 @@ def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:
     assert found["replay"] is None
 
 
-def test_devices_come_and_go_with_the_job(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_devices_join_and_leave_with_the_job(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "flopsd")
     node.note(gpu0="4711")
     source = node.open()
@@ -115,21 +115,21 @@ def test_devices_come_and_go_with_the_job(node: Node, caplog: pytest.LogCaptureF
     ]  # fmt: skip
 
 
-def test_readings_that_a_plug_in_gives_once_are_not_lost(node: Node) -> None:
+def test_readings_given_as_an_iterator_are_not_lost(node: Node) -> None:
     node.note(gpu0="4711")
     source, read = node.open(), node.source.read
     node.source.read = lambda: replace(read(), readings=iter(read().readings))  # type: ignore[method-assign,arg-type]
     assert [reading.device for reading in source.read().readings] == [A]
 
 
-def test_what_the_source_samples_and_states_between_reads_passes(node: Node) -> None:
+def test_poll_and_facts_version_of_the_wrapped_source_are_passed_on(node: Node) -> None:
     node.note(gpu0="4711")
     node.source.poll, node.source.facts_version = (lambda until_ns: until_ns - 1), "2"  # type: ignore[attr-defined]
     source = node.open()
     assert (source.poll(NS_PER_S), source.facts_version) == (NS_PER_S - 1, "2")
 
 
-def test_the_last_selection_is_kept_and_says_so_when_it_cannot_be_asked_for_any_more(
+def test_the_last_selection_is_kept_with_a_warning_when_the_mapping_is_unreadable(
     node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "flopsd")
@@ -163,7 +163,7 @@ def test_nothing_is_guessed_at_the_start(node: Node) -> None:
     assert node.source.closed
 
 
-def test_the_rule_is_asked_again_at_a_moment_that_is_drawn(node: Node) -> None:
+def test_the_rule_is_asked_again_at_a_random_time(node: Node) -> None:
     node.note(gpu0="4711")
     rule, draws = JobRule(node.folder, "4711", NVIDIA), [0, 2 * NS_PER_S, 5 * NS_PER_S, NS_PER_S, 0]
     source = FilteredSource(
@@ -188,7 +188,7 @@ def test_the_rule_is_asked_again_at_a_moment_that_is_drawn(node: Node) -> None:
 
 
 class Sharing(AllRule):
-    """Who else uses the devices, which is answered once `answers` is set."""
+    """Other users of the devices; the answer comes once `answers` is set."""
 
     constant = False
 
@@ -203,7 +203,7 @@ class Sharing(AllRule):
 
 
 class Hanging(JobRule):
-    """Answers the first question, and no other before `answers` is set."""
+    """Answers the first question at once, and the others only after `answers` is set."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node.folder, "4711", NVIDIA)
@@ -216,7 +216,7 @@ class Hanging(JobRule):
         return super().judge(devices)
 
 
-def test_a_question_that_hangs_is_given_up_after_ten_seconds_and_the_selection_kept_until_it_is_answered(
+def test_a_hanging_question_is_abandoned_after_ten_seconds_and_the_selection_kept(
     node: Node,
 ) -> None:
     node.note(gpu0="4711")
@@ -233,9 +233,7 @@ def test_a_question_that_hangs_is_given_up_after_ten_seconds_and_the_selection_k
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), OSError(24, "Too many open files")])
-def test_a_question_that_cannot_be_asked_now_is_asked_again(
-    node: Node, fault: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_that_failed_is_asked_again(node: Node, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     node.note(gpu0="4711")
     source, where = node.open(), threading.Thread if isinstance(fault, RuntimeError) else JobRule
     with monkeypatch.context() as now:
@@ -243,11 +241,11 @@ def test_a_question_that_cannot_be_asked_now_is_asked_again(
         assert later(node, source, 10) == [A]
     assert str(fault) in str(source.describe()["devices"])
     node.note(gpu0="", gpu1="4711")
-    assert later(node, source, 10) == [B, C, D]  # nobody asked for twenty seconds
+    assert later(node, source, 10) == [B, C, D]  # the rule was not asked for twenty seconds
     assert later(node, source, 1) == [B]
 
 
-def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
+def test_only_one_question_about_sharing_runs_at_a_time(node: Node) -> None:
     sharing = Sharing()
     source = FilteredSource(
         node.source, AllRule(), node.clock, sharing=sharing, grace_seconds=0.0, draw_below=lambda _: 0
@@ -260,7 +258,7 @@ def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_be
     wait_until(lambda: later(node, source) and sharing.asked > 1, "the next question")
 
 
-def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> None:
+def test_an_unreadable_file_leaves_its_device_unchanged(node: Node) -> None:
     node.note(gpu0="4711", gpu1="4711")
     source = node.open()
     for name in ("0", "2"):
@@ -271,7 +269,7 @@ def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> N
     assert found == {A: f"{node.folder}/0 cannot be read: No such file or directory", B: ""}
 
 
-def test_a_device_whose_owner_is_not_known_is_shown_and_says_so(node: Node) -> None:
+def test_a_device_with_unknown_owner_is_listed_and_marked(node: Node) -> None:
     node.source.listed = (*GPUS[:3], LOST)
     source = node.open(NamedRule((B, D), NVIDIA))
     assert uids(source) == [B, LOST.uid]
@@ -280,11 +278,11 @@ def test_a_device_whose_owner_is_not_known_is_shown_and_says_so(node: Node) -> N
     assert lost.evidence_reason == f"it cannot be identified, and may be {D}"
     assert source.describe()["devices"] == f"the devices named in the settings ({B}, {D}): 2 of 4; not found here: {D}"
     node.source.listed = GPUS
-    assert later(node, source, 1) == [B, D]  # the moment that it is identified
+    assert later(node, source, 1) == [B, D]  # as soon as it is identified
     assert {device.shared for device in source.devices()} == {None}
 
 
-def test_devices_that_no_rule_can_tell_of_and_settings_that_select_nothing_are_errors(node: Node) -> None:
+def test_settings_that_select_no_device_are_errors(node: Node) -> None:
     with pytest.raises(SourceUnavailableError, match="has none of the devices named") as caught:
         node.open(NamedRule(("9",), NVIDIA))
     assert B in caught.value.hint
@@ -298,7 +296,7 @@ def test_devices_that_no_rule_can_tell_of_and_settings_that_select_nothing_are_e
     assert not caught.value.absent
 
 
-def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
+def test_slices_are_selected_by_gpu_and_gpu_instance(node: Node) -> None:
     node.source.listed = (*GPUS, *SLICES)
     node.note(gpu0_2="4711", gpu0_5="4712")
     source = node.open()
@@ -308,7 +306,7 @@ def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
     assert {device.uid: device.shared for device in source.devices()}[SLICES[2].uid] == "1 other job"
 
 
-def test_what_the_source_itself_says_is_kept_and_a_mapping_that_names_no_device_here_is_reported(node: Node) -> None:
+def test_the_sources_own_notes_are_kept_and_unmatched_mappings_reported(node: Node) -> None:
     node.source.listed = (replace(GPUS[0], shared="MPS", evidence_reason="no GPM"), *GPUS[1:])
     node.note(gpu0="4711\n1", gpu9="4711", gpu8="4712")
     source = node.open()
@@ -323,8 +321,8 @@ def grown(node: Node, device: Device, cycles: int) -> Reading:
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> None:
-    """Counters that run on are read while the device is another's too: that growth is nobody's here."""
+def test_work_of_other_jobs_meanwhile_is_not_counted(node: Node, away: bool) -> None:
+    """Running counters are read while the device is another job's too: that growth is not counted here."""
     node.source.listed = GPUS[:1]
     node.note(gpu0="4711")
     source = node.open()
@@ -343,15 +341,15 @@ def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> N
             mine += 1
     counted = tally.active_sm_cycles[(Evidence.CYCLES, Pipe.FP32)]
     if away:
-        assert counted == tally.energy_mj == 1000 * (mine - 2)  # each beginning is a reading that counts nothing yet
+        assert counted == tally.energy_mj == 1000 * (mine - 2)  # the first reading after each begin counts nothing
         assert tally.gap_ns == {GapReason.STARTING: (62 - mine) * NS_PER_S}
-        assert tally.energy_ns == (mine - 2) * NS_PER_S  # and none of the 20 seconds in which it was another's
+        assert tally.energy_ns == (mine - 2) * NS_PER_S  # and none of the 20 seconds as another job's device
     else:
         assert counted == tally.energy_mj == 1000 * 59
     assert tally.span_ns == 60 * NS_PER_S
 
 
-def test_what_a_device_did_before_the_rule_answers_for_it_may_be_others(node: Node) -> None:
+def test_work_before_the_first_answer_of_a_rule_may_be_anothers(node: Node) -> None:
     node.source.listed = GPUS[:1]
     node.note(gpu0="4711")
     source = node.open()
@@ -364,7 +362,7 @@ def test_what_a_device_did_before_the_rule_answers_for_it_may_be_others(node: No
         assert works == [Growth(), Gap(GapReason.STARTING)]
 
 
-def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Node) -> None:
+def test_a_constant_rule_recovers_the_time_while_the_daemon_was_down(node: Node) -> None:
     node.source.template = grown(node, GPUS[0], 7)
     for rule, work in ((AllRule(), Growth()), (JobRule(node.folder, "4711", NVIDIA), Gap(GapReason.STARTING))):
         node.note(gpu0="4711")
@@ -379,7 +377,9 @@ def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Nod
         ("processes", {}, "first process is not known", "flopsd exec"),
     ],
 )
-def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[str, str], why: str, hint: str) -> None:
+def test_facts_that_a_rule_needs_and_lacks_are_named(
+    node: Node, setting: str, environment: dict[str, str], why: str, hint: str
+) -> None:
     with pytest.raises(SourceUnavailableError, match=why) as caught:
         own(node.source, NVIDIA, parse_devices(setting), Job(environment), node.clock)
     assert hint in caught.value.hint
@@ -393,13 +393,13 @@ def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[
         lambda folder: Job({"DCGM_HPC_JOB_MAPPING_DIR": str(folder)}, "4711"),
     ],
 )
-def test_the_job_is_the_schedulers_or_the_platforms(node: Node, make: Callable[[Path], Job]) -> None:
+def test_the_job_comes_from_the_scheduler_or_the_platform(node: Node, make: Callable[[Path], Job]) -> None:
     node.note(gpu3="4711")
     assert uids(own(node.source, NVIDIA, parse_devices("job"), make(node.folder), node.clock)) == [D]
 
 
 @pytest.mark.parametrize("listed", [lambda: None, lambda: 1 / 0, lambda: (1 / 0 for _ in "x"), lambda: ["GPU-0"]])
-def test_a_source_whose_devices_cannot_be_listed_is_a_source_that_failed(
+def test_a_source_whose_devices_cannot_be_listed_has_failed(
     node: Node, monkeypatch: pytest.MonkeyPatch, listed: Callable[[], Any]
 ) -> None:
     closed: list[bool] = []
@@ -410,7 +410,7 @@ def test_a_source_whose_devices_cannot_be_listed_is_a_source_that_failed(
     assert closed
 
 
-def test_energy_that_a_device_used_while_it_was_not_the_jobs_is_taken_off_until_its_counter_starts_over(
+def test_energy_used_while_not_the_jobs_is_subtracted_until_the_counter_restarts(
     node: Node,
 ) -> None:
     rejoin = Rejoin()

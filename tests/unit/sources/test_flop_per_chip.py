@@ -1,4 +1,4 @@
-"""One document of neuron-monitor by chip: two chips of two cores, what each runtime says of them, and what that gives."""
+"""One document of neuron-monitor by chip: two chips of two cores, the data of each runtime, and the resulting work."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,7 +15,7 @@ Numbers = tuple[int | None, float | None]
 
 
 def runtime(key: str, cores: Mapping[int, Numbers | GapReason], seconds: float = 1, error: str = "") -> Runtime:
-    """`cores`: FLOP a second and per cent, by core; or what is wrong with it."""
+    """`cores`: FLOP/s and percent by core, or a gap reason."""
     found = {}
     for index, what in cores.items():
         rate, percent = (None, None) if isinstance(what, GapReason) else what
@@ -87,7 +87,7 @@ USED, NONE = cores(0, 1), cores()
                      [GapReason.UNCOUNTED_WORK, 0], [0.3, 0], {"a": cores(0), "b": cores(0)}, id="busy by two runtimes"),
     ],
 )  # fmt: skip
-def test_each_chip_has_what_was_counted_on_it_or_why_that_is_not_known(
+def test_each_chip_has_its_counted_work_or_a_gap_reason(
     given: MonitorDocument, before: Runtimes, work: list[object], utilization: list[float | None], used: Runtimes
 ) -> None:
     found = account(given, 2, 2, before)
@@ -111,13 +111,13 @@ def test_each_chip_has_what_was_counted_on_it_or_why_that_is_not_known(
         (document(runtime("a", {}, 0, error="x"), system=9), {"a": NONE}, 9),
     ],
 )
-def test_the_period_is_the_shortest_of_those_that_were_there_before(
+def test_the_period_is_the_shortest_of_the_runtimes_present_before(
     given: MonitorDocument, before: Runtimes, seconds: float
 ) -> None:
     assert period_ns(given, before) == seconds * NS_PER_S
 
 
-def test_a_line_ended_no_later_than_the_period_of_the_next_began() -> None:
+def test_a_line_ends_no_later_than_the_period_of_the_next_begins() -> None:
     assert period_ends([], {}) == []
     second = document(runtime("a", {}, 1))
     came = [(t * NS_PER_S // 10, None if t == 25 else second) for t in (10, 25, 50, 51, 52)]

@@ -1,4 +1,4 @@
-"""One GPU's GPM counters, read by read, from a driver that says what the test wants: proof of the counters, and lies."""
+"""The GPM counters of one GPU, read by read, from a scripted driver: proof of the counters, and lies."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +18,7 @@ MS = 10**6
 
 
 def proven(gpu: Gpu) -> Gpu:
-    """Work that proves the counters, and one reading more."""
+    """Do work that proves the counters, and take one more reading."""
     assert any(isinstance(gpu.runs(0.5).work, Growth) for _ in range(20))
     assert gpu.meter.evidence == (Evidence.CYCLES, "", "")
     return gpu
@@ -30,7 +30,7 @@ def reason(reading: Reading) -> GapReason:
 
 
 @pytest.mark.parametrize("vector", [(), (Pipe.FP32,), (Pipe.FP64, Pipe.FP32, Pipe.FP16)])
-def test_counters_are_proven_though_some_pipes_have_a_percentage_only(vector: tuple[Pipe, ...]) -> None:
+def test_counters_are_proven_though_some_pipes_have_only_a_percentage(vector: tuple[Pipe, ...]) -> None:
     counted = (Pipe.TENSOR, Pipe.TENSOR_HMMA, *vector)
     gpu = Gpu(counted, vector_share=1.0)
     readings = [gpu.runs(0.5) for _ in range(20)]
@@ -53,7 +53,7 @@ def test_counters_that_fell_are_a_gap_of_one_reading() -> None:
     assert reason(gpu.runs(0.0)) is GapReason.COUNTER_RESET
 
 
-def test_the_clock_of_reads_that_come_late_shows_that_proven_counters_run_too_fast() -> None:
+def test_the_clock_of_late_reads_reveals_proven_counters_that_run_too_fast() -> None:
     gpu = proven(Gpu())
     gpu.mhz = 900 * MHZ // 1000 - 5
     found = [gpu.runs(0.5, 1.1) for _ in range(60)]
@@ -62,8 +62,8 @@ def test_the_clock_of_reads_that_come_late_shows_that_proven_counters_run_too_fa
     assert "differ by over a tenth" in gpu.meter.evidence[1]
 
 
-def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
-    """As on a machine that is too busy to read the clock between two readings."""
+def test_slow_calls_and_missed_polls_add_doubt_and_no_gap() -> None:
+    """As on a machine too busy to read the clock between two readings."""
     gpu = Gpu((), is_polled=False, took_ns=[45 * MS] * 2)
     tally = advance(Tally(0, 0), gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
     before_ns = tally.gap_ns
@@ -76,7 +76,7 @@ def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
     assert doubt > cycles == round(0.99 * SMS * MHZ * 145_000)
 
 
-def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
+def test_activity_without_a_clock_is_a_gap_and_idleness_is_not() -> None:
     gpu = Gpu(counted=())
     gpu.runs(0.5)
     gpu.mhz = None
@@ -90,7 +90,7 @@ def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
     ("utilization", "power", "is_a_lie"),
     [(0.9, 0.2, True), (0.89, 0.2, False), (0.9, 0.19, False), (None, 0.2, False), (0.9, None, False)],
 )
-def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | None, is_a_lie: bool) -> None:
+def test_zero_activity_at_full_load_is_a_lie(utilization: float | None, power: float | None, is_a_lie: bool) -> None:
     gpu = Gpu(counted=())
     gpu.runs(0.5)
     gpu.utilization, gpu.power = utilization, power
@@ -102,7 +102,7 @@ def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | No
     assert isinstance(gpu.runs(0.01).work, Active), "whatever ran a little is not a lie"
 
 
-def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
+def test_a_device_without_limits_is_read_and_becomes_a_gap_in_the_daemon() -> None:
     gpu = Gpu()
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
     meter = GpmMeter(driver, gpm, H100, gpu.handle, None, lambda: None)
@@ -116,7 +116,7 @@ def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> N
     assert not meter.polls, "no clock would help"
 
 
-def test_what_a_reading_and_its_gauges_state() -> None:
+def test_a_reading_and_its_gauges_have_their_counters() -> None:
     slice_of = replace(H100, uid="MIG-1", parent=H100.uid)
     for device, counters, utilization in ((H100, {"reads": 7}, 0.25), (slice_of, {}, None)):
         gpu = Gpu((), device=device, utilization=0.25)
@@ -138,7 +138,7 @@ def test_what_a_reading_and_its_gauges_state() -> None:
         )
 
 
-def test_a_read_that_comes_too_soon_is_none() -> None:
+def test_a_read_that_comes_too_soon_gives_nothing() -> None:
     gpu = Gpu(())
     gpu.runs(0.5)
     gpu.clock.advance(100 * MS - 1)
@@ -153,7 +153,7 @@ def test_a_read_that_comes_too_soon_is_none() -> None:
     ("took_ms", "edge_ms", "begin_ms"),
     [((10, 20), 30, 5), ((50, 0), 50, 25), ((51, 4, 20), 24, 53), ((60, 50, 50), 100, 85)],
 )
-def test_a_sample_is_of_any_moment_of_its_call_and_one_that_took_over_fifty_milliseconds_is_taken_again(
+def test_a_sample_is_dated_anywhere_within_its_call_and_repeated_if_slow(
     took_ms: tuple[int, ...], edge_ms: int, begin_ms: int
 ) -> None:
     gpu = Gpu(())
@@ -162,11 +162,11 @@ def test_a_sample_is_of_any_moment_of_its_call_and_one_that_took_over_fifty_mill
     first, second = gpu.runs(0.5), gpu.runs(0.5, 0.5)
     assert first.end_ns == second.begin_ns == at_ns + begin_ms * MS
     assert isinstance(second.work, Active)
-    edges = edge_ms * 1000 * MHZ // 2  # as much again is between a sample and the first or last poll
+    edges = edge_ms * 1000 * MHZ // 2  # the same again lies between a sample and the first or last poll
     assert second.work.uncertainty_sm_cycles[Pipe.TENSOR_HMMA] == (2 * edges + 1) * SMS // 2
 
 
-def test_what_takes_long_twice_is_left_for_a_later_reading() -> None:
+def test_a_sample_that_is_slow_twice_is_left_for_a_later_reading() -> None:
     gpu = Gpu(())
     first = gpu.runs(0.5)
     gpu.took_ns = [51 * MS, 51 * MS]
@@ -183,7 +183,7 @@ def test_what_takes_long_twice_is_left_for_a_later_reading() -> None:
         (False, UnusableError),
     ],
 )  # fmt: skip
-def test_counters_that_are_off_are_switched_on_and_are_no_fault_at_the_first_look(
+def test_counters_that_are_off_are_switched_on_without_a_fault_at_first(
     streams: bool | Exception, raised: type[Exception] | None
 ) -> None:
     for is_first in (True, False):
@@ -198,7 +198,7 @@ def test_counters_that_are_off_are_switched_on_and_are_no_fault_at_the_first_loo
         assert gpu.made == (["stream first 1"] if raised is UnusableError else [])
 
 
-def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> None:
+def test_a_new_handle_is_used_and_the_old_buffers_are_released() -> None:
     gpu = Gpu(())
     gpu.runs(0.5)
     gpu.meter.fail(GapReason.DEVICE_LOST)
@@ -212,7 +212,7 @@ def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> No
     assert gpu.made == ["release gpm", "release other"]
 
 
-def test_a_clock_without_any_poll_is_first_taken_as_the_second_read_finds_it() -> None:
+def test_a_clock_without_polls_is_first_taken_from_the_second_read() -> None:
     gpu = Gpu((), is_polled=False)
     gpu.runs(0.5, 0.5)
     gpu.mhz = 600
@@ -220,7 +220,7 @@ def test_a_clock_without_any_poll_is_first_taken_as_the_second_read_finds_it() -
     assert [work.sm_cycles[Pipe.TENSOR_HMMA] for work in works if isinstance(work, Active)] == [600 * SMS * 250_000] * 2
 
 
-def test_a_clock_is_polled_where_cycles_do_not_count() -> None:
+def test_a_clock_is_polled_where_counters_do_not_count() -> None:
     for counted, polls in (((), True), ((Pipe.TENSOR, Pipe.TENSOR_HMMA), False)):
         gpu = Gpu(counted)
         assert not gpu.meter.polls, "there is no sample to compare with yet"

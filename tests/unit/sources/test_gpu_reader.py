@@ -1,4 +1,4 @@
-"""One GPU of the NVML source from read to read: what its failures lead to, and when it is looked at again."""
+"""One GPU of the NVML source from read to read: the results of its failures, and when it is looked up again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ def unread(device: Device, clock: FakeClock, handle: object = None) -> Gpu:
 
 
 class Found:
-    """What discovery finds; `later`: when it is looked again, or what that raises."""
+    """The GPUs that discovery finds; `later`: the result of the next lookup, or the error that it raises."""
 
     def __init__(self, simulated: GpmGpu, *devices: Device) -> None:
         self.simulated, self.clock = simulated, simulated.clock
@@ -82,7 +82,7 @@ class Found:
         return UtilizationMeter(driver, device, handle, Limits(SMS, MHZ), (why, "a fix"))
 
     def reads(self, seconds: int = 1) -> list[GapReason | None]:
-        """The reasons of all readings, one read a second."""
+        """The reasons of all readings, one read per second."""
         reasons = list[GapReason | None]()
         for _ in range(seconds):
             self.clock.advance(SECOND)
@@ -98,7 +98,7 @@ class Found:
         ([3, 3], False), ([3, 3, 4], False), ([3, 3, 999, 3], False), ([3, 3, None, 3, 3, 3], False),
     ],
 )  # fmt: skip
-def test_a_gpu_that_refuses_its_first_three_samples_has_a_ceiling(faults: list[int | None], is_ceiling: bool) -> None:
+def test_a_gpu_that_refuses_its_first_three_samples_gets_a_ceiling(faults: list[int | None], is_ceiling: bool) -> None:
     found = Found(GpmGpu((), faults=list(faults)))
     found.reader.open()
     found.reads(len(faults))
@@ -109,7 +109,7 @@ def test_a_gpu_that_refuses_its_first_three_samples_has_a_ceiling(faults: list[i
     assert found.simulated.made.count("release gpm") == 1, "its buffers were the old handle's"
 
 
-def test_a_slice_that_refuses_its_samples_stays_one_and_says_what_it_lacks() -> None:
+def test_a_slice_that_refuses_its_samples_stays_a_slice_and_names_its_lack() -> None:
     found = Found(GpmGpu((), faults=[3, 3, 3, 4]), SLICES[0])
     found.reader.open()
     assert found.reads(4) == [*[GapReason.NOT_SUPPORTED] * 3, GapReason.NO_PERMISSION]
@@ -121,7 +121,7 @@ def test_a_slice_that_refuses_its_samples_stays_one_and_says_what_it_lacks() -> 
     assert found.reader.uid == H100.uid
 
 
-def test_what_is_down_is_opened_again_and_is_named_when_it_answers() -> None:
+def test_a_gpu_that_is_down_is_reopened_and_named_when_it_answers() -> None:
     found = Found(GpmGpu(()))
     reader = found.reader
     assert (reader.uid, list(reader.devices), reader.is_down, reader.polls) == (None, [NAMELESS], True, False)
@@ -143,7 +143,7 @@ def test_what_is_down_is_opened_again_and_is_named_when_it_answers() -> None:
     assert reader.read().readings[0].begin_ns > 9, "only the first reading begins there"
 
 
-def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back() -> None:
+def test_a_gpu_is_looked_up_again_every_ten_seconds_and_lost_parts_are_released() -> None:
     found = Found(GpmGpu(()), *SLICES[:2])
     found.reader.open()
     found.reads(9)
@@ -165,9 +165,9 @@ def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back()
     assert found.simulated.made == ["release gpm"] * 3
 
 
-def test_clocks_of_all_its_devices_are_polled() -> None:
+def test_the_clocks_of_all_devices_of_a_gpu_are_polled() -> None:
     found = Found(GpmGpu(()), SLICES[0], H100)
-    found.found.append(unread(SLICES[2], found.clock, "first"))  # which has no clock to poll
+    found.found.append(unread(SLICES[2], found.clock, "first"))  # it has no clock to poll
     found.reader.open()
     until_ns = found.clock.boottime_ns() + 2 * SECOND
     assert (found.reader.polls, found.reader.next_poll_ns(found.clock.boottime_ns(), until_ns)) == (False, None)

@@ -15,10 +15,10 @@ from flopsd.sources.nvml.profiling_access import mig_capability
         ("DeviceFileMinor: 2\nDeviceFileMode: 256\n", None, "0", "closed"),
         ("DeviceFileMinor: 2\nDeviceFileMode: 256\n", 0o400, "0", "open"),
         ("DeviceFileMinor: 2\nDeviceFileMode: 256\n", None, "200000", "open"),  # CAP_SYS_ADMIN has all of them
-        ("", None, "0", "open"),  # of drivers without device files: who may read it has it
+        ("", None, "0", "open"),  # for drivers without device files: whoever may read it has the capability
     ],
 )
-def test_a_capability_is_open_to_who_may_read_its_device_file(
+def test_a_capability_is_open_to_a_process_that_may_read_its_device_file(
     tmp_path: Path, file: str | None, device_mode: int | None, cap_eff: str, state: str
 ) -> None:
     folder, devices = tmp_path / "proc/driver/nvidia/capabilities/mig", tmp_path / "dev/nvidia-caps"

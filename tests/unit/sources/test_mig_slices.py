@@ -1,4 +1,4 @@
-"""MIG devices as the driver lists them: one slice for each GPU instance, whatever compute instances it is cut into."""
+"""MIG devices as the driver lists them: one slice for each GPU instance, whatever its compute instances."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.support.strategies import table
 
 
 class Mig(NamedTuple):
-    """A compute instance: its GPU instance, and of that its SMs and slices, None where the driver does not say."""
+    """A compute instance: its GPU instance, with the SMs and slices of that, None where the driver does not say."""
 
     instance: int
     sms: int | None = 16
@@ -26,7 +26,7 @@ class Mig(NamedTuple):
 
 
 def driver(*devices: Mig | int, mode: Any = None) -> Driver:
-    """Of a GPU whose places for MIG devices hold one each, or an error."""
+    """A driver for a GPU whose places for MIG devices each hold one, or an error."""
 
     def at(handle: object, place: int) -> int:
         assert handle == "handle"
@@ -82,10 +82,10 @@ def driver(*devices: Mig | int, mode: Any = None) -> Driver:
         ((Mig(3, 16), Mig(3, None)), [(0, 3, None, True)]), ((Mig(3, None), Mig(3, 16)), [(0, 3, None, False)]),
     ],
 )  # fmt: skip
-def test_compute_instances_are_one_slice_of_each_gpu_instance(
+def test_compute_instances_form_one_slice_per_gpu_instance(
     devices: tuple[Mig | int, ...], found: list[tuple[int, int, int | None, bool]]
 ) -> None:
-    """By the place of the first, the instance, its SMs, and whether a part of it is nobody's."""
+    """Expected: the place of the first, the instance, its SMs, and whether a part of it is unassigned."""
     got = slices(driver(*devices), H100, "handle")
     assert [(one.handle, one.device.gpu_instance, one.device.sm_count, one.partial) for one in got] == found
     for one in got:
@@ -96,13 +96,13 @@ def test_compute_instances_are_one_slice_of_each_gpu_instance(
 
 
 @pytest.mark.parametrize("name", [None, "NVIDIA H100", ""])
-def test_a_slice_without_a_profile_in_its_name(name: str | None) -> None:
+def test_a_slice_may_have_no_profile_in_its_name(name: str | None) -> None:
     (one,) = slices(driver(Mig(3, name=name)), H100, "handle")
     assert one.device.mig_profile is None
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_GPU_IS_LOST])
-def test_a_place_that_cannot_be_looked_at_is_an_error(error: int) -> None:
+def test_a_place_that_cannot_be_read_is_an_error(error: int) -> None:
     with pytest.raises(NvmlFault):
         slices(driver(Mig(3), error), H100, "handle")
 
@@ -114,7 +114,7 @@ def test_a_place_that_cannot_be_looked_at_is_an_error(error: int) -> None:
         (NvmlFault(13), False), (NvmlFault(4), None), (NvmlFault(999), None),
     ],
 )  # fmt: skip
-def test_a_gpu_is_partitioned_by_its_mode_as_it_is_now(mode: Any, is_on: bool | None) -> None:
+def test_a_gpu_is_partitioned_by_its_current_mig_mode(mode: Any, is_on: bool | None) -> None:
     if is_on is None:
         with pytest.raises(NvmlFault):
             is_partitioned(driver(mode=mode), "handle")

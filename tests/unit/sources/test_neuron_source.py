@@ -1,4 +1,4 @@
-"""The Neuron source over a monitor that is made of what a test says: what each line gives, and when it is started again."""
+"""The Neuron source with a scripted monitor: the work from each line, and when the monitor is restarted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,11 +21,11 @@ S = NS_PER_S
 
 
 class Monitor:
-    """Each start takes what `first` holds; `fails`: it cannot be started."""
+    """Each start takes the items of `first`; `fails`: it cannot be started."""
 
     started: list["Monitor"]
     first: list[MonitorDocument | Failure]
-    fails, rattles = False, False  # it rattles: garbage without end
+    fails, rattles = False, False  # rattles: prints garbage without end
 
     def __init__(self, path: str, clock: FakeClock) -> None:
         assert path == "/opt/monitor"
@@ -58,7 +58,8 @@ class Monitor:
 def document(
     flop: int | None = 0, *, cores: int | None = 2, count: int | None = 2, error: str = "", rate: str | None = "flops"
 ) -> MonitorDocument:
-    """One runtime, `flop` a second on core 2, which is of the second of two chips. No two of them are alike."""
+    """One runtime with `flop` per second on core 2, which is on the second of two chips. Each document differs from
+    the others."""
     core = Core(None if flop is None else Fraction(flop), Fraction(20))
     runtimes = (Runtime("7/t", "", Fraction(1), {2: core}),) if count else ()
     facts = {"neuron_device_type": "trainium2"}
@@ -94,7 +95,7 @@ class Opened:
         return self.source.describe().__getitem__
 
 
-def test_a_line_is_its_period_of_every_chip() -> None:
+def test_a_line_covers_its_period_on_every_chip() -> None:
     opened = Opened()
     assert [(chip.uid, chip.model) for chip in opened.source.devices()] == [
         ("neuron0", "trainium2"), ("neuron1", "trainium2"),
@@ -128,7 +129,7 @@ def test_a_line_is_its_period_of_every_chip() -> None:
     assert opened.fact("neuron_monitor_version") is None
 
 
-def test_work_that_partly_lies_before_the_first_read_is_not_counted() -> None:
+def test_work_partly_before_the_first_read_is_not_counted() -> None:
     opened = Opened()
     opened.clock.advance(S // 2)
     opened.source.read()
@@ -140,7 +141,7 @@ def test_work_that_partly_lies_before_the_first_read_is_not_counted() -> None:
     assert opened.works(S, document(7)) == [Counted(0), Counted(7)], "it begins with that read"
 
 
-def test_a_line_that_is_none_is_a_gap_until_it_came() -> None:
+def test_an_invalid_line_is_a_gap_up_to_its_arrival() -> None:
     opened = Opened()
     opened.source.read()
     assert opened.works(S, Failure("no JSON")) == [Gap(GapReason.DRIVER_ERROR)] * 2
@@ -149,7 +150,7 @@ def test_a_line_that_is_none_is_a_gap_until_it_came() -> None:
     assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
 
 
-def test_a_monitor_that_ends_is_started_again_after_pauses_that_double_until_it_prints() -> None:
+def test_a_monitor_that_ends_is_restarted_after_doubling_pauses() -> None:
     opened = Opened()
     opened.source.read()
     assert opened.works(S, Failure("it ended", ended=True)) == [Gap(GapReason.SOURCE_DOWN)] * 2
@@ -174,7 +175,7 @@ def test_a_monitor_that_ends_is_started_again_after_pauses_that_double_until_it_
     assert opened.fact("restarts") == 2
 
 
-def test_the_time_before_the_first_period_of_a_monitor_that_was_started_again_is_not_covered_by_it() -> None:
+def test_a_restarted_monitor_does_not_cover_time_before_its_first_period() -> None:
     opened = Opened()
     opened.source.read()
     opened.after(S, document(7), Failure("it ended", ended=True))
@@ -187,7 +188,7 @@ def test_the_time_before_the_first_period_of_a_monitor_that_was_started_again_is
 
 
 @pytest.mark.parametrize("prints", [False, True])
-def test_one_that_prints_nothing_is_ended_after_a_minute_at_first_and_ten_seconds_later(prints: bool) -> None:
+def test_a_silent_monitor_is_ended_after_a_minute_at_first_and_ten_seconds_later(prints: bool) -> None:
     opened = Opened()
     opened.source.read()
     opened.after(S, Failure("it ended", ended=True))
@@ -201,7 +202,7 @@ def test_one_that_prints_nothing_is_ended_after_a_minute_at_first_and_ten_second
     assert opened.works(1) == [Gap(GapReason.SOURCE_SILENT)] * 2
 
 
-def test_a_chip_without_a_rate_or_a_number_of_cores_is_a_stated_gap_until_it_has_one() -> None:
+def test_a_chip_without_a_rate_or_core_count_is_a_gap_until_it_has_one() -> None:
     Monitor.first = [replace(document(cores=None), instance_type=None)]
     opened = Opened()
     assert "instance_type" not in opened.source.describe()
@@ -230,7 +231,9 @@ def test_a_chip_without_a_rate_or_a_number_of_cores_is_a_stated_gap_until_it_has
         ([Failure("no JSON")], "neuron-monitor is silent"),
     ],
 )
-def test_what_shows_no_chip_is_unavailable(first: list[MonitorDocument | Failure], why: str) -> None:
+def test_a_monitor_that_shows_no_chip_makes_the_source_unavailable(
+    first: list[MonitorDocument | Failure], why: str
+) -> None:
     Monitor.first = first
     with pytest.raises(SourceUnavailableError, match=why) as caught:
         Opened()
@@ -240,7 +243,7 @@ def test_what_shows_no_chip_is_unavailable(first: list[MonitorDocument | Failure
 
 
 @pytest.mark.parametrize("monitor", [None, "/opt/monitor"])
-def test_chips_of_the_host_are_read_from_sysfs_where_no_monitor_shows_one(tmp_path: Path, monitor: str | None) -> None:
+def test_chips_are_read_from_sysfs_where_no_monitor_shows_one(tmp_path: Path, monitor: str | None) -> None:
     (tmp_path / "neuron0").mkdir()
     Monitor.first = [document(count=0)]
     opened = Opened(monitor, root=str(tmp_path))
@@ -252,14 +255,14 @@ def test_chips_of_the_host_are_read_from_sysfs_where_no_monitor_shows_one(tmp_pa
     assert chip.evidence_reason == f"{why}, and this driver shows no flop_count"
 
 
-def test_one_that_never_lists_the_hardware_is_given_up() -> None:
+def test_a_monitor_that_never_lists_the_hardware_is_abandoned() -> None:
     Monitor.first, Monitor.rattles = [], True
     with pytest.raises(SourceUnavailableError, match="is silent"):
         Opened()
     assert Monitor.started[0].waits == 5
 
 
-def test_a_chip_keeps_its_place_where_its_name_changes(tmp_path: Path) -> None:
+def test_a_chip_keeps_its_place_when_its_name_changes(tmp_path: Path) -> None:
     for index in range(3):
         (tmp_path / f"neuron{index}").mkdir()
     Monitor.first = []
@@ -274,7 +277,7 @@ def test_a_chip_keeps_its_place_where_its_name_changes(tmp_path: Path) -> None:
     assert opened.source.read().renamed == {"neuron2": chips[1]}
 
 
-def test_chips_that_a_monitor_shows_no_more_are_gaps_and_those_that_it_shows_later_are_listed() -> None:
+def test_chips_that_disappear_are_gaps_and_new_chips_are_listed() -> None:
     opened = Opened()
     opened.source.read()
     missing = Gap(GapReason.DEVICE_MISSING)
@@ -287,7 +290,7 @@ def test_chips_that_a_monitor_shows_no_more_are_gaps_and_those_that_it_shows_lat
 
 
 @pytest.mark.parametrize("core", [2, 3], ids=["the-process", "one-of-its-cores"])
-def test_time_in_which_a_process_was_left_out_is_a_gap_unless_it_has_stayed_away(core: int) -> None:
+def test_time_without_a_process_is_a_gap_unless_the_process_stays_away(core: int) -> None:
     opened = Opened()
     opened.source.read()
     one, worked = document(7), Core(Fraction(7), Fraction(20))
@@ -313,7 +316,7 @@ def test_time_in_which_a_process_was_left_out_is_a_gap_unless_it_has_stayed_away
     assert opened.works(S, Failure("it ended", ended=True)) == [left, down, down]
 
 
-def test_idle_runtimes_that_read_alike_to_the_nanosecond_are_a_monitor_that_stands_still() -> None:
+def test_identical_idle_documents_mean_a_monitor_that_stands_still() -> None:
     opened = Opened()
     opened.source.read()
     idle = document()

@@ -1,4 +1,4 @@
-"""What is metered of a GPU, by what the driver says of it, and what becomes of it when MIG is switched."""
+"""How a GPU is metered, by the driver's answers, and what happens when MIG is switched."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ class Machine:
         return self.discovery.open(3, self.known.__contains__)
 
 
-def test_a_gpu_of_a_known_uuid_is_not_listed_as_another_one() -> None:
+def test_a_gpu_with_a_known_uuid_is_not_listed_as_another() -> None:
     machine = Machine()
     machine.known.add(UID)
     (gpu,) = machine.open()
@@ -89,7 +89,7 @@ def test_a_gpu_of_a_known_uuid_is_not_listed_as_another_one() -> None:
         ("nvmlDeviceGetName", NOT_UTF8, "", SMS, 1980),
     ],
 )
-def test_a_fact_that_cannot_be_true_or_read_is_not_known(
+def test_an_impossible_or_unreadable_fact_is_unknown(
     call: str, answer: Any, model: str, sms: int | None, mhz: int | None
 ) -> None:
     (gpu,) = Machine(**{call: answer}).open()
@@ -99,7 +99,7 @@ def test_a_fact_that_cannot_be_true_or_read_is_not_known(
     assert table().resolve(gpu.device).sm_count == SMS
 
 
-def test_a_slice_of_no_sms_is_not_read_and_costs_no_other() -> None:
+def test_a_slice_without_sms_is_not_read_and_costs_no_other() -> None:
     found = Machine(0, 16, mig=1).open()
     check_devices([gpu.device for gpu in found])
     assert kinds(found) == [("MIG-1", None, Unread), ("MIG-2", 16, GpmMeter)]
@@ -116,7 +116,7 @@ def kinds(gpus: Any) -> list[tuple[str, int | None, type]]:
         (NvmlFault(3), UtilizationMeter, "GPM support cannot be queried"),
     ],
 )  # fmt: skip
-def test_a_gpu_is_metered_by_gpm_where_it_has_it(gpm: Any, meter: type, why: str) -> None:
+def test_a_gpu_is_metered_by_gpm_where_available(gpm: Any, meter: type, why: str) -> None:
     machine = Machine(gpm=gpm)
     (gpu,) = machine.open()
     assert kinds([gpu]) == [(UID, SMS, meter)]
@@ -130,9 +130,7 @@ def test_a_gpu_is_metered_by_gpm_where_it_has_it(gpm: Any, meter: type, why: str
     [(15, GapReason.DEVICE_LOST, ""), (4, GapReason.NO_PERMISSION, "/dev/nvidia"), (999, GapReason.DRIVER_ERROR, "")],
 )
 @pytest.mark.parametrize("call", ["nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetMigMode"])
-def test_a_gpu_that_cannot_be_identified_is_listed_and_not_read(
-    call: str, error: int, reason: GapReason, fix: str
-) -> None:
+def test_an_unidentified_gpu_is_listed_and_not_read(call: str, error: int, reason: GapReason, fix: str) -> None:
     machine = Machine(**{call: NvmlFault(error)})
     (gpu,) = machine.open()
     assert (gpu.device.uid, gpu.device.model, gpu.handle) == ("nvml-index-3", UNIDENTIFIED, None)
@@ -145,23 +143,21 @@ def test_a_gpu_that_cannot_be_identified_is_listed_and_not_read(
     assert machine.discovery.renamed == {}
 
 
-def test_a_partitioned_gpu_is_its_slices_and_one_of_which_none_is_seen_a_gap() -> None:
+def test_a_partitioned_gpu_is_its_slices_and_a_gap_if_none_is_visible() -> None:
     machine = Machine(16, None, 60, mig=1)
     found = machine.open()
     assert kinds(found) == [("MIG-1", 16, GpmMeter), ("MIG-2", None, Unread), ("MIG-3", 60, GpmMeter)]
     assert "do not cover the GPU instance" in found[1].device.evidence_reason
     assert [gpu.device.gpu_instance for gpu in found] == [1, 2, 3]
     assert all(gpu.handle is HANDLE and gpu.whole == UID and gpu.is_partitioned for gpu in found)
-    (alone,) = Machine(mig=1, nvmlDeviceGetNumGpuCores=100 * 128).open()  # fewer SMs than the peak table has
+    (alone,) = Machine(mig=1, nvmlDeviceGetNumGpuCores=100 * 128).open()  # fewer SMs than in the peak table
     assert kinds([alone]) == [(UID, SMS, Unread)]
     assert alone.device.evidence_fix == PERMISSION_FIX
     assert "MIG is on and no instance is visible" in alone.device.evidence_reason
 
 
 @pytest.mark.parametrize(("cores", "sms", "doubted"), [(132, 132, 0), (100, 132, 32), (144, 144, 12)])
-def test_the_larger_number_of_sms_is_taken_where_driver_and_peak_table_differ(
-    cores: int, sms: int, doubted: int
-) -> None:
+def test_the_larger_sm_count_is_taken_where_driver_and_peak_table_differ(cores: int, sms: int, doubted: int) -> None:
     (gpu,) = Machine(nvmlDeviceGetNumGpuCores=cores * 128).open()
     assert isinstance(gpu.meter, GpmMeter)
     assert (gpu.device.sm_count, gpu.meter._doubted_sms) == (sms, doubted)
@@ -171,7 +167,7 @@ def test_the_larger_number_of_sms_is_taken_where_driver_and_peak_table_differ(
     assert (other.device.sm_count, other.meter._doubted_sms) == (cores, 0), "the table does not have it"
 
 
-def test_what_is_metered_again_after_mig_was_switched_and_slices_were_made_and_removed() -> None:
+def test_devices_are_found_again_after_mig_and_slices_changed() -> None:
     machine = Machine(16, 32)
     whole = machine.open()
 
@@ -211,7 +207,7 @@ def test_what_is_metered_again_after_mig_was_switched_and_slices_were_made_and_r
         (True, 3, None),
     ],
 )  # fmt: skip
-def test_a_slice_is_sampled_by_its_parent_or_where_that_is_not_permitted_by_itself(
+def test_a_slice_is_sampled_by_its_parent_or_else_by_itself(
     part: bool, error: int | None, sampled: tuple[object, ...] | None
 ) -> None:
     machine, samples = Machine(), list[tuple[object, ...]]()

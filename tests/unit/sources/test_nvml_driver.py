@@ -1,4 +1,4 @@
-"""NVML's answers in flopsd's units: what is left out, what cannot be true, and what an error means."""
+"""NVML's answers in flopsd's units: missing and impossible values, and the meaning of errors."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ SECOND = 10**9
         (pynvml.NVML_ERROR_UNKNOWN, GapReason.DRIVER_ERROR, "", False),
     ],
 )
-def test_what_an_error_means(error: int, reason: GapReason, hint: str, absent: bool) -> None:
+def test_each_nvml_error_has_its_reason_and_hint(error: int, reason: GapReason, hint: str, absent: bool) -> None:
     fault = NvmlFault(error)
     assert (reason_of(fault), is_absent(fault)) == (reason, absent)
     assert hint in hint_of(fault)
@@ -50,7 +50,7 @@ def test_what_an_error_means(error: int, reason: GapReason, hint: str, absent: b
         (None, pynvml.NVML_DEVICE_ARCH_HOPPER, (9, 0), None), (16896, 99, (9, 0), None),
     ],
 )  # fmt: skip
-def test_the_number_of_sms_follows_from_the_cores_where_the_chip_is_known(
+def test_the_sm_count_follows_from_the_cores_of_a_known_chip(
     cores: int | None, arch: int | None, capability: tuple[int, int] | None, sms: int | None
 ) -> None:
     facts = {"NumGpuCores": cores, "Architecture": arch, "CudaComputeCapability": capability}
@@ -61,7 +61,7 @@ def test_the_number_of_sms_follows_from_the_cores_where_the_chip_is_known(
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_an_identity_whether_texts_are_bytes_or_not(as_bytes: bool) -> None:
+def test_an_identity_is_read_from_bytes_or_text(as_bytes: bool) -> None:
     text: Any = str.encode if as_bytes else str
     pci = SimpleNamespace(busId=text("00000000:10:00.0"), pciDeviceId=0x2330_10DE)
     one = driver(
@@ -79,7 +79,7 @@ def test_an_identity_whether_texts_are_bytes_or_not(as_bytes: bool) -> None:
     ("mhz", "max_mhz", "found"),
     [(0, 1980, None), (1, 1980, 1), (3960, 1980, 3960), (3961, 1980, None), (9999, None, 9999)],
 )
-def test_a_clock_that_cannot_be_one_is_none(mhz: int, max_mhz: int | None, found: int | None) -> None:
+def test_an_impossible_clock_is_none(mhz: int, max_mhz: int | None, found: int | None) -> None:
     one = driver(nvmlDeviceGetClockInfo=lambda kind: mhz if kind == pynvml.NVML_CLOCK_SM else 1)
     assert one.sm_clock_mhz(HANDLE, max_mhz) == found
 
@@ -87,8 +87,8 @@ def test_a_clock_that_cannot_be_one_is_none(mhz: int, max_mhz: int | None, found
 def utilization(
     stamps_ms: Sequence[int], after_ms: int, again_ms: int | None = None, *, is_kept: bool = True
 ) -> list[list[int]]:
-    """By when samples were stamped, in ms before now: those that are found, in ms before. And again after a while, in
-    which they are kept or not."""
+    """The stamps of the samples found, in ms before now, for samples stamped `stamps_ms` before now. With
+    `again_ms`, read again after that time, with the samples kept or not."""
     clock = FakeClock()
     value = SimpleNamespace(uiVal=7)
     stamps = [SimpleNamespace(timeStamp=clock.wall_ns() // 1000 - 1000 * ms, sampleValue=value) for ms in stamps_ms]
@@ -115,16 +115,14 @@ def utilization(
         ([60_000, 59_999], 90_000, [59_999]),
     ],
 )  # fmt: skip
-def test_samples_are_those_since_a_moment_and_of_the_last_minute_in_order(
+def test_samples_are_those_since_a_time_within_the_last_minute_in_order(
     stamps_ms: Sequence[int], after_ms: int, found: Sequence[int]
 ) -> None:
     assert utilization(stamps_ms, after_ms) == [found]
 
 
 @pytest.mark.parametrize(("ahead_ns", "is_known"), [(10**9, True), (10**9 + 1, False)])
-def test_a_stamp_that_is_over_a_second_ahead_is_of_before_the_wall_clock_was_set_back(
-    ahead_ns: int, is_known: bool
-) -> None:
+def test_a_stamp_over_a_second_ahead_predates_a_wall_clock_set_back(ahead_ns: int, is_known: bool) -> None:
     clock = FakeClock(wall_ns=1_790_000_000 * SECOND - ahead_ns % 1000)
     sample = SimpleNamespace(timeStamp=(clock.wall_ns() + ahead_ns) // 1000, sampleValue=SimpleNamespace(uiVal=7))
     one = driver(clock, nvmlDeviceGetSamples=(0, [sample]))
@@ -139,20 +137,20 @@ def test_a_stamp_that_is_over_a_second_ahead_is_of_before_the_wall_clock_was_set
         (-10**9, 90_000, True, [-1]), (-10**9, 60_999, False, [-1]), (-10**9, 61_000, False, []),
     ],
 )  # fmt: skip
-def test_after_the_wall_clock_was_set_back_nothing_is_known_until_its_times_are_over(
+def test_after_a_wall_clock_set_back_no_sample_is_used_until_its_times_are_over(
     stamp_ms: int, again_ms: int, is_kept: bool, found: Sequence[int]
 ) -> None:
-    """Or for a minute after the last sample whose stamp is too far ahead."""
+    """Or for a minute after the last sample with a stamp too far ahead."""
     assert utilization([stamp_ms], 1000, again_ms, is_kept=is_kept) == [[-1], found]
 
 
-def test_samples_are_asked_for_since_1970_at_the_earliest() -> None:
+def test_samples_are_requested_since_1970_at_the_earliest() -> None:
     one = driver(FakeClock(wall_ns=0), nvmlDeviceGetSamples=lambda *asked: (0, [] if asked[1] == 0 else [None]))
     assert one.utilization_samples(HANDLE, 5) == []
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_UNKNOWN])
-def test_no_sample_since_then_is_no_error(error: int) -> None:
+def test_no_new_sample_is_no_error(error: int) -> None:
     one = driver(nvmlDeviceGetSamples=NvmlFault(error))
     if error == pynvml.NVML_ERROR_NOT_FOUND:
         assert one.utilization_samples(HANDLE, 0) == []
@@ -177,7 +175,7 @@ def test_power_is_a_share_of_the_limit_where_there_is_one(
     assert found == [None, (drawn_mw or 0) / limit_mw if limit_mw else None]
 
 
-def test_the_mean_power_between_two_reads_needs_both_of_them() -> None:
+def test_the_mean_power_between_two_reads_needs_both() -> None:
     power, limits = MeanPower(), [700_000, 1]
     one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
     reads = ((0, 5), (700, 6), (None, 7), (1400, 8), (1750, 9), (1750, 10), (1749, 11), (2449, 11), (2799, 12))
@@ -186,8 +184,9 @@ def test_the_mean_power_between_two_reads_needs_both_of_them() -> None:
 
 
 @pytest.mark.parametrize("limit_mw", [0, 2**32 - 1])
-def test_a_power_limit_that_is_none_is_asked_for_again(limit_mw: int) -> None:
-    """Work would seem to draw too little to the end of the run, or no power would ever contradict it."""
+def test_an_invalid_power_limit_is_asked_for_again(limit_mw: int) -> None:
+    """Otherwise work would seem to draw too little power to the end of the run, or no power would ever contradict
+    it."""
     power, limits = MeanPower(), [limit_mw, 700_000, 1]
     one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
     found = [power.ratio(one, HANDLE, at * 350_000, at * SECOND) for at in range(4)]

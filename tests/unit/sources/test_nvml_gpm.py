@@ -1,4 +1,4 @@
-"""What GPM answers, metric by metric: what a chip or driver does not have, and what cannot be."""
+"""GPM's answers, metric by metric: metrics that a chip or driver lacks, and impossible values."""
 
 import ctypes
 import math
@@ -26,14 +26,14 @@ ALL = Metrics(RATIOS, (), 1000, COUNTERS)
 
 
 class Library:
-    """Answers each metric with a value, or refuses it with a code; `refusals` are of whole requests, in order."""
+    """Answers each metric with a value, or refuses it with a code; `refusals` refuse whole requests, in order."""
 
     NVMLError = NvmlFault
     c_nvmlGpmMetricsGet_t = pynvml.c_nvmlGpmMetricsGet_t  # noqa: N815
 
     def __init__(self, answers: Mapping[int, float | int], *refusals: int) -> None:
         self.answers, self.refusals = answers, list(refusals)
-        self.asked: list[int] = []  # how many metrics
+        self.asked: list[int] = []  # the number of metrics in each request
         self.samples: list[tuple[int | None, int | None]] = []
         self.freed: list[Any] = []
         self.nvmlGpmSampleFree = self.freed.append
@@ -97,7 +97,7 @@ def without(whole: Mapping[Pipe, Any], *pipes: Pipe) -> dict[Pipe, Any]:
         ({FP16: pynvml.NVML_ERROR_GPU_IS_LOST}, pynvml.NVML_ERROR_GPU_IS_LOST),
     ],
 )  # fmt: skip
-def test_metrics_by_what_each_one_answers(
+def test_metrics_follow_from_the_answer_for_each(
     answers: Mapping[int, float | int], metrics: Metrics | GapReason | int
 ) -> None:
     gpm = sampled(Library({**PERCENT, **CYCLES, **answers}))
@@ -111,7 +111,7 @@ def test_metrics_by_what_each_one_answers(
     assert getattr(caught.value, "reason", getattr(caught.value, "value", None)) == metrics
 
 
-def test_ratios_made_disjoint() -> None:
+def test_ratios_are_made_disjoint() -> None:
     found = remainder(RATIOS)
     assert found.pop(TENSOR) == pytest.approx(0.08)
     assert found == without(RATIOS, TENSOR)
@@ -122,12 +122,12 @@ def test_ratios_made_disjoint() -> None:
     ("answers", "refusals", "asked"),
     [
         ({}, (), [17, 17]),
-        ({ELAPSED: 3}, (), [17, 8]),  # they will not come while this driver runs
+        ({ELAPSED: 3}, (), [17, 8]),  # the counters will not appear while this driver runs
         ({ELAPSED: 3}, (2,), [17, 8, 8]), ({ELAPSED: 3}, (25,), [17, 8, 8]),
         ({}, (2, 2), [17, 8]), ({}, (3,), [17]),
     ],
 )  # fmt: skip
-def test_a_driver_that_does_not_know_the_counters_is_asked_for_percentages_only(
+def test_a_driver_without_the_counters_is_asked_only_for_percentages(
     answers: Mapping[int, float | int], refusals: tuple[int, ...], asked: list[int]
 ) -> None:
     lib = Library({**PERCENT, **CYCLES, **answers}, *refusals)
@@ -141,7 +141,7 @@ def test_a_driver_that_does_not_know_the_counters_is_asked_for_percentages_only(
     assert lib.asked == asked
 
 
-def test_samples_are_taken_by_turns_and_their_buffers_given_back_once() -> None:
+def test_samples_alternate_between_buffers_that_are_freed_once() -> None:
     lib, taken = Library({**PERCENT, **CYCLES}), list[Any]()
     gpm = Gpm(lib, taken.append)
     gpm.release()

@@ -1,4 +1,4 @@
-"""The processes that NVML lists to whoever asks once, whether a source of this process uses NVML or not."""
+"""The processes that NVML lists for a single question, whether or not a source of this process uses NVML."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ NOT_SUPPORTED, NO_FUNCTION = pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_
 
 
 class Library:
-    """Of one GPU; `errors` by the kind of processes, or of any call by "". `users`: of NVML."""
+    """A library with one GPU. `errors` by the kind of processes, or for any call by "". `users`: of NVML."""
 
     NVMLError = NvmlFault
 
@@ -65,7 +65,7 @@ class Library:
 def test_processes_of_every_kind_that_the_driver_knows(
     monkeypatch: pytest.MonkeyPatch, users: int, errors: dict[str, int], pids: set[int] | None
 ) -> None:
-    """Where nobody uses NVML it is started for the question, and stopped."""
+    """If NVML is unused it is started for the question, and shut down."""
     library = Library(users, **errors)
     monkeypatch.setitem(sys.modules, "pynvml", library)
     is_started = users > 0 or "start" not in errors
@@ -73,6 +73,6 @@ def test_processes_of_every_kind_that_the_driver_knows(
     assert (library.users, library.starts) == (users, 1 if users == 0 and is_started else 0)
 
 
-def test_without_the_module_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_module_no_process_list_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert NvmlProcesses().on("GPU-1") is None

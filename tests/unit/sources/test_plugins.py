@@ -1,5 +1,5 @@
-"""How a source is found by its name, what is said of a bad plug-in (always which distribution it came with), and what `doctor`
-asks of all sources: one that fails in any call is named, and costs no other."""
+"""How a source is found by its name, the errors for a bad plug-in (always with its distribution), and `doctor`'s
+questions to all sources: one that fails in any call is named, and costs no other."""
 
 import hashlib
 import sys
@@ -84,7 +84,7 @@ def refused(name: str = "extra") -> SourceUnavailableError:
     return caught.value
 
 
-def test_a_plug_in_is_opened_by_its_name_and_an_unknown_name_lists_the_known_ones(install: Install) -> None:
+def test_a_plug_in_is_opened_by_name_and_an_unknown_name_lists_the_known_ones(install: Install) -> None:
     install("good-one", GOOD)
     assert open_source("extra", settings()).name == "extra"
     fault = refused("nosuch")
@@ -115,8 +115,9 @@ def test_a_bad_plug_in_is_named_with_its_distribution(
     assert words in str(fault)
 
 
-def test_a_plug_in_of_the_earlier_contract_is_refused_with_what_changed(install: Install) -> None:
-    """Verbatim the one that docs/plugins.md showed then, whose entry point named the function that opens it."""
+def test_a_plug_in_of_the_earlier_contract_is_refused_with_the_change(install: Install) -> None:
+    """The plug-in is the example of the old docs/plugins.md, verbatim; its entry point named the function that opens
+    it."""
     install("flopsd-acme", EARLIER, name="earlier", point="open_source")
     fault = refused("earlier")
     assert str(fault) == (
@@ -130,7 +131,7 @@ def test_a_plug_in_of_the_earlier_contract_is_refused_with_what_changed(install:
     assert list(map(str, known.faults)) == [str(fault)]
 
 
-def test_what_a_plug_in_says_of_this_machine_stays_as_it_said_it(install: Install) -> None:
+def test_a_plug_ins_own_error_about_this_machine_is_kept(install: Install) -> None:
     opener = (
         "from flopsd.errors import SourceUnavailableError\n"
         "def open_it(settings): raise SourceUnavailableError('no card', hint={hint!r}, absent=True)"
@@ -151,7 +152,7 @@ def test_a_missing_package_is_named_with_its_remedy(install: Install) -> None:
     assert (caught.value.hint, caught.value.absent) == ("pip install 'flopsd-acme[acme]'", True)
 
 
-def test_its_options_are_settings_like_any_other(install: Install, tmp_path: Path) -> None:
+def test_options_of_a_plug_in_are_settings_like_any_other(install: Install, tmp_path: Path) -> None:
     install("good-three", GOOD)
     known = known_sources()
     assert known.faults == ()
@@ -174,16 +175,14 @@ ROW = "{id: %s, vendor: acme, names: [%s], status: published, sources: [a data s
 
 
 def with_rows(install: Install, folder: Path, rows: str, *, name: str = "extra", distribution: str = "rows") -> None:
-    """A plug-in that ships peak rows in a file beside it."""
+    """A plug-in that ships peak rows in a file next to it."""
     file = folder / f"{distribution}.yaml"
     file.write_text(rows)
     more = f'vendor="acme",\n    peaks=__import__("pathlib").Path({str(file)!r}),\n    evidence='
     install(distribution, GOOD.replace("evidence=", more).replace('"extra"', f'"{name}"'), name=name)
 
 
-def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_bytes(
-    install: Install, tmp_path: Path
-) -> None:
+def test_rows_of_a_plug_in_are_added_to_the_table_reproducibly(install: Install, tmp_path: Path) -> None:
     with_rows(install, tmp_path, "# ours\n   - " + ROW % ("one", "One") + "\n   - id: two\n     vendor: acme\n"
               "     names: [Two]\n     status: >-\n       published\n\n     sources: []\n")  # fmt: skip
     with_rows(install, tmp_path, "- " + ROW % ("three", "Three"), name="other", distribution="more")
@@ -216,7 +215,7 @@ def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_byte
         ("---\n- " + ROW % ("mine", "One"), "they are not a plain YAML list"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused_with_their_distribution(
+def test_invalid_rows_are_refused_with_their_distribution(
     install: Install, tmp_path: Path, rows: str, words: str
 ) -> None:
     with_rows(install, tmp_path, rows)
@@ -233,9 +232,7 @@ def test_rows_that_do_not_fit_are_refused_with_their_distribution(
         table_of(None, ["other", "third"])
 
 
-def test_doctor_asks_plug_ins_that_nobody_named_and_none_of_them_costs_another(
-    install: Install, tmp_path: Path
-) -> None:
+def test_doctor_probes_unnamed_plug_ins_and_none_costs_another(install: Install, tmp_path: Path) -> None:
     install("broken", "import no_such_library", name="broken")
     with_rows(install, tmp_path, "- " + ROW % ("one", "One") + "\n")
     device = "Device('GPU-x', 0, 'acme', 'One', sm_count=64, evidence=Evidence.COUNT)"
@@ -288,7 +285,7 @@ def test_two_plug_ins_of_one_name_are_refused(install: Install) -> None:
     assert fault.hint == "pip uninstall left-one or right-one: only one can be meant"
 
 
-def test_a_plug_in_does_not_take_a_built_in_sources_name(install: Install) -> None:
+def test_a_plug_in_cannot_take_a_built_in_sources_name(install: Install) -> None:
     assert open_source("replay", settings()).name == "replay"
     install("taker", GOOD, name="replay")
     fault = refused("replay")
@@ -296,7 +293,7 @@ def test_a_plug_in_does_not_take_a_built_in_sources_name(install: Install) -> No
     assert "pip uninstall taker" in fault.hint
 
 
-def test_the_command_line_reads_what_sources_declare_without_their_drivers() -> None:
+def test_the_command_line_reads_source_declarations_without_their_drivers() -> None:
     loaded = modules_after("from flopsd.cli.main import _parser; _parser()")
     assert not {"importlib.metadata", "pynvml", "socket", "yaml"} & loaded
     described = {f"flopsd.sources.{name}" for name in (*BUILT_IN, "registry")}
@@ -304,7 +301,7 @@ def test_the_command_line_reads_what_sources_declare_without_their_drivers() -> 
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_built_in_source_declares_what_is_collected(name: str) -> None:
+def test_a_built_in_source_declares_its_name_title_and_remedy(name: str) -> None:
     info = built_in(name)
     assert info.name == name
     assert info.title
@@ -327,7 +324,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
 
 
 def faulty(call: str) -> ScriptedSource:
-    """A source that fails in this call; closing it closes it all the same."""
+    """A source that fails in the given call; closing it works all the same."""
     source = ScriptedSource("bad", [A100], lambda: Sweep(()))
     close = source.close
 
@@ -369,7 +366,7 @@ def test_a_source_that_hangs_is_named_and_costs_no_other() -> None:
     assert found.devices == ((H100, "good"),)
 
 
-def test_what_opening_says_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_of_opening_a_source_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     def opener(name: str) -> Source:
         if name == "gone":
             raise SourceUnavailableError("nothing here", hint="plug it in", absent=True)

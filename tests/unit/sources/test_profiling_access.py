@@ -1,4 +1,5 @@
-"""Whether profiling counters are open to this process, by the files of driver and kernel, and the one thing to do."""
+"""Whether profiling counters are open to this process, by the files of driver and kernel, and the recommended
+action."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,14 +61,14 @@ PROGRAM, BOTH = "/usr/bin/dcgm-exporter", ("dcgm-exporter", "nv-hostengine")
         ("no_capability", "sagemaker-training", (), None, "a training job's container has no such capability"),
     ],
 )
-def test_the_one_thing_to_do(
+def test_one_action_is_recommended_for_each_situation(
     access: str, platform: str, servers: Sequence[str], program: str | None, words: str
 ) -> None:
-    """A server that runs comes before what flopsd would start."""
+    """A running server comes before one that flopsd would start."""
     assert advice(ProfilingAccess(access), platform, servers, program).startswith(words)
 
 
-def test_every_access_has_words_that_say_whether_they_are_open() -> None:
+def test_the_words_for_each_access_state_whether_it_is_open() -> None:
     said = {access: words_of(access) for access in ProfilingAccess}
     assert len(set(said.values())) == len(said)
     begins = {True: "open to ", False: "closed to ", None: "not known to be open"}

@@ -1,4 +1,4 @@
-"""SM clocks of GPUs that another source meters: what they ran between two moments, and what is not known of it."""
+"""SM clocks of GPUs that another source meters: the cycles between two times, and the unknown part."""
 
 from contextlib import nullcontext
 
@@ -45,12 +45,12 @@ class Clocked:
     ("begin_ms", "end_ms", "parts", "unknown_ms"),
     [
         (0, 2000, 2, 0), (0, 1000, 1, 0), (1000, 2000, 1, 0),
-        # A part counts where its middle is: the half of it that lies beyond, and what no part covers, are not known.
+        # A part counts where its middle is. The half of it outside, and time that no part covers, are unknown.
         (500, 1500, 1, 1000), (501, 1501, 1, 998), (499, 1501, 2, 998),
         (0, 4000, 2, 2000), (0, 4001, 0, 0), (5000, 6000, 0, 0),
     ],
 )  # fmt: skip
-def test_what_a_clock_ran_is_that_of_the_reads_around_with_doubt_for_what_they_do_not_cover(
+def test_cycles_come_from_the_surrounding_reads_with_doubt_for_uncovered_time(
     begin_ms: int, end_ms: int, parts: int, unknown_ms: int
 ) -> None:
     clocks = Clocked().reads(700, 800, 600).clocks
@@ -60,23 +60,23 @@ def test_what_a_clock_ran_is_that_of_the_reads_around_with_doubt_for_what_they_d
     assert clocks.cycles("GPU-2", 0, SECOND) is None
 
 
-def test_clocks_are_forgotten_in_time() -> None:
+def test_old_clock_reads_are_forgotten() -> None:
     clocks = Clocked(keep_s=2).reads(700, 800, 600, 500).clocks
     known = [clocks.cycles("GPU-1", at * SECOND, (at + 1) * SECOND) is not None for at in range(4)]
     assert known == [False, True, True, False]
 
 
 @pytest.mark.parametrize(("took_ns", "is_one"), [(50_000_000, True), (50_000_001, False)])
-def test_a_read_that_took_long_is_none(took_ns: int, is_one: bool) -> None:
+def test_a_slow_clock_read_is_discarded(took_ns: int, is_one: bool) -> None:
     one = Clocked().reads(700)
-    one.took_ns = took_ns // 2  # of each of the two GPUs
+    one.took_ns = took_ns // 2  # for each of the two GPUs
     one.reads(800)
     begin_ns = SECOND if is_one else SECOND // 2
     assert (one.clocks.cycles("GPU-1", 0, begin_ns) is not None) is is_one
 
 
 @pytest.mark.parametrize("fault", [NvmlFault(15), ZeroDivisionError()])
-def test_a_fault_of_the_driver_lets_go_of_it_and_another_is_raised(fault: Exception) -> None:
+def test_a_driver_fault_releases_the_driver_and_other_errors_are_raised(fault: Exception) -> None:
     def fail(*_: object) -> int:
         raise fault
 
@@ -93,7 +93,7 @@ def test_a_fault_of_the_driver_lets_go_of_it_and_another_is_raised(fault: Except
     assert one.users == 0
 
 
-def test_a_gpu_that_is_lost_takes_the_clock_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_gpu_does_not_affect_the_clock_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Clocked().reads(700, 800)
     lost = object()
     answer = one.lib.nvmlDeviceGetClockInfo

@@ -1,4 +1,4 @@
-"""The ceiling from a driver's samples of utilisation: which time each stands for, and what is a gap."""
+"""The ceiling from a driver's samples of utilisation: the time that each covers, and which reads are gaps."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ class Gpu:
     clock: FakeClock = field(default_factory=FakeClock)
     samples: list[tuple[int, int]] = field(default_factory=list)  # ms since the begin, percent
     mhz: int | None = 1200
-    asked_ms: list[int] = field(default_factory=list)  # since when samples were asked for
+    asked_ms: list[int] = field(default_factory=list)  # the times since which samples were asked for
 
     def __post_init__(self) -> None:
         driver: Any = SimpleNamespace(
@@ -57,11 +57,11 @@ def reading(begin_ms: int, end_ms: int, work: Busy | Gap) -> Reading:
 
 
 def busy(percent_ms: int) -> Busy:
-    """Of a clock that nobody knew before its first poll: at the maximum."""
+    """Work at an unknown clock before its first poll: at the maximum."""
     return Busy(max_sm_cycles(LIMITS, -(-percent_ms * MS // 100)))
 
 
-def test_readings_follow_each_other_and_end_where_the_newest_sample_ends() -> None:
+def test_readings_are_contiguous_and_end_at_the_newest_sample() -> None:
     gpu = Gpu()
     assert gpu.meter.evidence == (Evidence.UTILIZATION, "no GPM", "a fix")
     polls, due_ns = [gpu.meter.polls], [gpu.next_poll_ns(BEGIN + SECOND)]
@@ -80,14 +80,14 @@ def test_readings_follow_each_other_and_end_where_the_newest_sample_ends() -> No
     ("samples", "percent_ms"),
     [
         (((2000, 0),), 1000), (((2000, 99),), 100 * 1000), (((2000, 100),), 100 * 1000),
-        (((2001, 0),), 1000 + 100),  # a sample stands for a second at most
+        (((2001, 0),), 1000 + 100),  # a sample covers a second at most
         (((1500, 9), (3000, 9)), 10 * 500 + 10 * 1000 + 100 * 500),
-        (((1500, 9), (1500, 80), (2000, 9)), 10 * 1000),  # of one moment the first
-        # The driver's buffer lost some: one stands for the shortest period, and a fourth of it for a late one.
+        (((1500, 9), (1500, 80), (2000, 9)), 10 * 1000),  # the first of two with the same stamp
+        # The driver's buffer lost some: one covers at most the shortest period and, as it may be late, a fourth more.
         (((3000, 0), (3200, 0), (3450, 0), (3701, 0)), 250 + 100 * 1750 + 200 + 250 + 250 + 100),
     ],
 )  # fmt: skip
-def test_each_sample_stands_for_the_time_since_the_one_before(
+def test_each_sample_covers_the_time_since_the_previous_one(
     samples: tuple[tuple[int, int], ...], percent_ms: int
 ) -> None:
     gpu = Gpu()
@@ -97,7 +97,9 @@ def test_each_sample_stands_for_the_time_since_the_one_before(
 
 @pytest.mark.parametrize(("percent", "is_known"), [(-1, False), (0, True), (100, True), (101, False)])
 @pytest.mark.parametrize("is_last", [True, False])
-def test_a_share_beyond_the_whole_is_out_of_range_and_not_shown(percent: int, is_known: bool, is_last: bool) -> None:
+def test_utilisation_over_100_percent_is_out_of_range_and_not_shown(
+    percent: int, is_known: bool, is_last: bool
+) -> None:
     samples = ((1500, percent),) if is_last else ((1500, percent), (1900, 50))
     gpu = Gpu()
     gpu.read(1000)
@@ -113,7 +115,7 @@ def test_a_share_beyond_the_whole_is_out_of_range_and_not_shown(percent: int, is
 
 @pytest.mark.parametrize(("at_ms", "stalls"), [(3999, False), (4000, True)])
 @pytest.mark.parametrize("samples", [(), ((999, 50),), ((1000, 50),)])
-def test_no_new_sample_for_three_seconds_is_a_standstill(
+def test_no_new_sample_for_three_seconds_is_a_stall(
     at_ms: int, stalls: bool, samples: tuple[tuple[int, int], ...]
 ) -> None:
     gpu = Gpu()
@@ -139,7 +141,7 @@ def test_without_limits_there_is_no_ceiling_and_no_poll() -> None:
     assert gpu.read(2000, (1900, 50))[0] == reading(1000, 1900, Busy(0))
 
 
-def test_a_clock_that_was_known_lower_before_its_polls_gives_a_lower_ceiling_and_one_above_it_none() -> None:
+def test_the_polled_clock_limits_the_ceiling_only_where_it_is_lower() -> None:
     for percent, is_lower in ((100, True), (20, False)):
         gpu, works = Gpu(), list[Busy | Gap | None]()
         for second in range(1, 5):

@@ -1,4 +1,4 @@
-"""What a source may hand over: everything else is refused by name, and is an outage of that source only."""
+"""Answers that a source may give: all others are refused by name, and are an outage of that source only."""
 
 import json
 import logging
@@ -131,7 +131,7 @@ SWEEPS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("words", "sweep"), SWEEPS)
-def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: Any) -> None:
+def test_an_invalid_sweep_is_refused_by_device_and_field(words: str, sweep: Any) -> None:
     with pytest.raises(ValueError, match=words):
         check_sweep(sweep, NOW)
 
@@ -155,7 +155,7 @@ def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: 
         shows({Pipe.FP32: 1, Pipe.FP16: 0.0}, 0.5, 1980),
     ],
 )
-def test_a_sound_sweep_passes(sweep: Sweep) -> None:
+def test_a_valid_sweep_passes(sweep: Sweep) -> None:
     check_sweep(sweep, NOW)
 
 
@@ -166,7 +166,7 @@ def test_a_sound_sweep_passes(sweep: Sweep) -> None:
         ("vendor", None),
         ("model", "x" * 10_001),
         *(("index", value) for value in (-1, 1.0, True, None, 2**33)),
-        *(("sm_count", value) for value in (132.0, 0, -1, "132", 2**33)),  # 0 would be a ceiling of nothing
+        *(("sm_count", value) for value in (132.0, 0, -1, "132", 2**33)),  # 0 would be a ceiling of zero
         ("sm_clock_max_mhz", NAN),
         ("pci_device_id", -1),
         ("serial", 165),
@@ -191,12 +191,12 @@ def test_a_device_that_the_journal_cannot_hold_is_refused(field: str, value: Any
         ("parent is 'GPU-s', expected", (replace(H100, parent="GPU-s"), replace(H100, uid="GPU-s", parent="GPU-w"))),
     ],
 )
-def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence[Any]) -> None:
+def test_an_invalid_list_of_devices_is_refused(words: str, devices: Sequence[Any]) -> None:
     with pytest.raises(ValueError, match=words):
         check_devices(devices)
 
 
-def test_a_source_that_lists_other_devices_each_time_is_refused_before_no_record_holds_them(
+def test_a_source_that_lists_ever_new_devices_is_refused_before_records_overflow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flopsd.sources.validate.MOST_DEVICES", 3)
@@ -208,7 +208,7 @@ def test_a_source_that_lists_other_devices_each_time_is_refused_before_no_record
     check_devices([replace(H100, uid="GPU-1")], known)
 
 
-def test_what_was_checked_is_remembered_and_not_checked_again() -> None:
+def test_checked_devices_are_remembered_and_not_checked_again() -> None:
     known = {ACME.uid: ACME, "GPU-x": replace(H100, uid="GPU-x", index=-1)}
     check_devices((H100, known["GPU-x"]), known)
     check_devices((replace(H100, model="x" * 10_000),))
@@ -246,7 +246,7 @@ def test_facts_that_the_ledger_cannot_hold_are_refused(words: str, facts: Any) -
         check_facts(facts)
 
 
-def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refused() -> None:
+def test_text_integers_and_null_are_valid_facts_and_cycles_are_refused() -> None:
     check_facts(
         {
             "driver": "ü",
@@ -267,7 +267,7 @@ def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refu
             check_facts({"x": around(deepest)})
 
 
-def test_facts_of_exactly_the_limit_are_taken() -> None:
+def test_facts_of_exactly_the_limit_are_accepted() -> None:
     facts = {str(n): "x" * 9000 for n in range(29)}
     facts["28"] += "x" * (256 * 1024 - len(json.dumps(facts)))
     check_facts(facts)
@@ -276,7 +276,7 @@ def test_facts_of_exactly_the_limit_are_taken() -> None:
         check_facts(facts)
 
 
-def test_what_is_refused_names_the_source() -> None:
+def test_a_refusal_names_the_source() -> None:
     source, clock = ScriptedSource("acme", [replace(ACME, index=-1)], lambda: Sweep((None,))), FakeClock()  # type: ignore[arg-type]
     for call in (lambda: read_source(source, clock), lambda: devices_of(source)):
         with pytest.raises(SourceError, match="^source 'acme': ") as caught:
@@ -285,7 +285,7 @@ def test_what_is_refused_names_the_source() -> None:
 
 
 class Metered:
-    """A daemon over a good source and a bad one, for as long as the good one has readings to give."""
+    """A daemon over a good source and a bad one, for as long as the good one has readings."""
 
     def __init__(self, folder: Path) -> None:
         self.clock, self.state = SystemClock(), StateDir(folder / "state")
@@ -343,9 +343,7 @@ BAD: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("words", "changed"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_bad_answer_of_one_source_is_an_outage_of_it_alone(
-    tmp_path: Path, words: str, changed: dict[str, Any]
-) -> None:
+def test_an_invalid_answer_is_an_outage_of_its_source_only(tmp_path: Path, words: str, changed: dict[str, Any]) -> None:
     bench = Metered(tmp_path)
     bench.run(lambda: Bad(bench, **changed))
     bench.check(tmp_path)
@@ -355,7 +353,7 @@ def test_a_bad_answer_of_one_source_is_an_outage_of_it_alone(
     assert set(state.errors) == {"driver_error"}
 
 
-def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_states_anew_what_it_is(
+def test_a_writer_error_is_an_outage_of_its_source_whose_facts_are_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Metered(tmp_path)
@@ -380,7 +378,7 @@ def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_states_an
     ]
 
 
-def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_view_does_not_end_metering(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Metered(tmp_path)
 
     def broken() -> None:
@@ -395,5 +393,5 @@ def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCa
     ]
 
 
-def test_the_largest_and_the_smallest_whole_number_are_what_a_ledger_holds() -> None:
+def test_whole_numbers_are_limited_to_what_a_ledger_holds() -> None:
     assert [is_whole(value) for value in (MOST, -MOST, 0, MOST + 1, -MOST - 1, True, 1.0)] == [True] * 3 + [False] * 4
