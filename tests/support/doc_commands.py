@@ -124,7 +124,7 @@ _JOBS_LEDGER = By("e2e/test_docs.py::test_two_pods_ledgers_become_the_jobs_by_th
 _STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_timestamped_and_others_can_check_the_timestamp")
 _HSM = By("e2e/test_hsm.py::test_a_token_seals_and_countersigns_through_the_command_line")
 _UNIT = By("e2e/test_systemd.py::test_the_unit_meters_and_seals_under_the_real_systemd")
-_HELM = By("unit/docs/test_commands.py::test_the_values_of_helm_install_are_the_charts")
+_HELM = By("unit/docs/test_commands.py::test_the_values_of_helm_install_exist_in_the_chart")
 _OPT = {"/opt/flopsd": "opt"}
 
 # Pages all of whose commands are run by one test, in their order.
@@ -155,7 +155,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
             "e2e/test_hardware_suite.py::test_metered_flop_agree_with_the_true_ones_load_by_load"
         ),
         "python3 -m tests.hardware.accuracy docs/accuracy/*.json -o docs/accuracy.md": By(
-            "unit/tests/test_hardware_accuracy.py::test_the_page_in_the_repository_is_made_of_the_results_in_the_repository"
+            "unit/tests/test_hardware_accuracy.py::test_the_committed_page_is_made_from_the_committed_results"
         ),
     },
     "command-line.md": {
@@ -269,7 +269,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
         "python -m conformance clauses": Run("ENV-1", {"python": sys.executable}, long=True, at=ROOT),
         "python -m conformance pack -o flopsd-vectors-v1.tar.gz": By(
-            "unit/conformance/test_judge.py::test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed"
+            "unit/conformance/test_judge.py::test_the_packed_vectors_match_the_folder_and_a_changed_file_is_detected"
         ),
     },
     "ledger-format.md": {

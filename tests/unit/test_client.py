@@ -1,4 +1,4 @@
-"""The client in a training process: what it sends arrives, and which daemon it meets changes nothing for the training."""
+"""The client in a training process: its messages arrive, and no kind of daemon changes anything for the training."""
 
 import gc
 import logging
@@ -88,7 +88,7 @@ def test_declarations_arrive(server: EventServer, client: Client, caplog: pytest
 def test_a_change_after_a_quiet_time_is_sent_at_once(
     path: Path, server: EventServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not with the next counters: those would come in an hour."""
+    """The change must not wait for the next counters, which would come in an hour."""
     monkeypatch.setattr("flopsd.client.client.WORK_SECONDS", 3600.0)
     client = connect(path)
     client.set_phase("train")
@@ -104,7 +104,7 @@ def test_a_change_after_a_quiet_time_is_sent_at_once(
     assert server.all()[-1] == SessionClosed(client.session, clean=True)
 
 
-def test_a_phase_that_is_set_again_is_no_change(server: EventServer, client: Client) -> None:
+def test_setting_the_same_phase_again_is_no_change(server: EventServer, client: Client) -> None:
     client.set_phase("train")
     server.wait_for(PhaseChanged(client.session, "train"))
     for phase in (None, None, Phase.TRAIN, "train", None):
@@ -133,7 +133,7 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
     second.close()
 
 
-def test_a_daemon_gets_the_phase_of_now_and_none_of_before(path: Path, client: Client) -> None:
+def test_a_new_daemon_gets_only_the_current_phase(path: Path, client: Client) -> None:
     for phase in ("train", "evaluate", "generate"):
         client.set_phase(phase)
     daemon = Daemon(path)
@@ -144,7 +144,7 @@ def test_a_daemon_gets_the_phase_of_now_and_none_of_before(path: Path, client: C
 
 
 @pytest.mark.long
-def test_another_run_counts_operators_once_none_from_before_it_can_be_running(path: Path) -> None:
+def test_operator_counts_restart_for_another_run_once_queued_work_has_ended(path: Path) -> None:
     clock = SkippingClock()
     client = Client((path,), clock)
     first = Daemon(path)
@@ -156,7 +156,7 @@ def test_another_run_counts_operators_once_none_from_before_it_can_be_running(pa
     client.count("train", tokens=20, operator_flop=200)
     second = Daemon(path)
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120}}
-    client.count("train", tokens=1, operator_flop=30)  # perhaps of a pass that began before
+    client.count("train", tokens=1, operator_flop=30)  # may belong to a pass that began before
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 121}}
     clock.skipped_ns = QUEUED_NS
     client.count("train", operator_flop=7)
@@ -165,9 +165,7 @@ def test_another_run_counts_operators_once_none_from_before_it_can_be_running(pa
     second.close()
 
 
-def test_what_another_session_counts_while_no_daemon_is_there_is_not_sent_to_the_next(
-    path: Path, client: Client
-) -> None:
+def test_counts_of_another_session_without_a_daemon_are_not_sent_to_the_next(path: Path, client: Client) -> None:
     first = Daemon(path)
     client.count("train", tokens=100)
     first.next("WorkCounted")
@@ -181,7 +179,7 @@ def test_what_another_session_counts_while_no_daemon_is_there_is_not_sent_to_the
 
 
 @pytest.mark.long
-def test_what_another_session_counts_while_the_next_daemon_does_not_answer_is_not_sent_to_it(
+def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_to_it(
     path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = Daemon(path)
@@ -205,7 +203,7 @@ def test_what_another_session_counts_while_the_next_daemon_does_not_answer_is_no
     second.listener.stop()
 
 
-def test_what_another_session_counts_before_it_is_answered_is_reported_to_the_daemon_of_the_first(
+def test_counts_of_another_session_before_its_answer_go_to_the_first_sessions_daemon(
     server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_until(lambda: client._was_met, "the daemon is met")
@@ -223,7 +221,7 @@ def test_what_another_session_counts_before_it_is_answered_is_reported_to_the_da
 
 
 @pytest.mark.long
-def test_a_daemon_that_goes_on_with_the_run_gets_all_of_it(path: Path, client: Client) -> None:
+def test_a_daemon_that_continues_the_run_gets_all_counts(path: Path, client: Client) -> None:
     first = EventServer(path)
     client.count("train", tokens=100)
     assert isinstance(first.next(), SessionOpened)
@@ -241,7 +239,7 @@ def test_a_daemon_that_goes_on_with_the_run_gets_all_of_it(path: Path, client: C
 
 
 class Whole:
-    """A whole number of another type, as NumPy's are."""
+    """A whole number of another type, like NumPy's."""
 
     def __init__(self, value: int) -> None:
         self._value = value
@@ -306,9 +304,7 @@ def test_an_invalid_call_is_logged_once_and_ignored(
     assert {type(event) for event in server.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
 
 
-def test_calls_that_are_wrong_in_ever_other_ways_do_not_fill_the_log(
-    client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_many_different_invalid_calls_do_not_fill_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(40):
         client.set_phase(f"phase {number}")
     assert [record.getMessage()[:20] for record in caplog.records] == [
@@ -328,7 +324,7 @@ def test_a_daemon_of_another_version_is_logged_once(path: Path, caplog: pytest.L
 
 
 class Waits(SystemClock):
-    """Notes how long is waited, waits for nothing, and closes after eight times."""
+    """Records the requested waits, does not wait, and closes after eight of them."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -340,19 +336,19 @@ class Waits(SystemClock):
         return event.is_set()
 
 
-def test_a_daemon_that_is_not_there_is_sought_ever_less_often_and_one_that_refuses_seldom(path: Path) -> None:
+def test_an_absent_daemon_is_sought_ever_less_often_and_a_refusing_one_seldom(path: Path) -> None:
     for peer, expected in ((nullcontext(), [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]), (foreign(path), [60.0] * 8)):
         with peer:
             clock = Waits()
             client = Client([path], clock)
             client._thread.join(PATIENCE_SECONDS)
             assert clock.seconds == expected
-            client._close_connection()  # as in a forked child, without one
+            client._close_connection()  # as in a forked child, without a connection
             client.close()
 
 
 def test_a_daemon_that_was_met_and_is_gone_is_sought_again_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it was sought before: one that starts again lets its processes return for a few seconds."""
+    """However long it was sought before: a restarted daemon lets its processes return for only a few seconds."""
     servers = list[EventServer]()
 
     class Meets(Waits):
@@ -369,7 +365,7 @@ def test_a_daemon_that_was_met_and_is_gone_is_sought_again_at_once(path: Path, m
     assert clock.seconds == [0.2, 0.4, 0.8, SEND_SECONDS, 0.2, 0.4, 0.8, 1.6]
 
 
-def test_what_the_daemon_rejects_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rejections_by_the_daemon_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with never_reads(path) as listening, caplog.at_level(logging.WARNING, "flopsd.client"):
         client = connect(path)
         daemon, _ = listening.accept()
@@ -381,7 +377,7 @@ def test_what_the_daemon_rejects_is_logged(path: Path, caplog: pytest.LogCapture
     assert caplog.messages == ["flopsd's daemon rejected a declaration: too many facts"]
 
 
-def test_a_closed_client_is_freed_and_close_may_be_interrupted_by_close(
+def test_a_closed_client_is_freed_and_close_may_interrupt_close(
     path: Path, server: EventServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(path)
@@ -415,7 +411,7 @@ def test_unsent_changes_are_bounded(path: Path) -> None:
         client.close(0.01)
 
 
-def test_without_a_phase_none_is_named_and_a_block_at_the_beginning_leaves_it_undeclared(
+def test_without_a_phase_none_is_sent_and_an_initial_block_leaves_it_undeclared(
     server: EventServer, client: Client
 ) -> None:
     client.count("train", tokens=1)
@@ -437,7 +433,7 @@ def test_after_quick_phase_changes_the_last_phase_is_active(server: EventServer,
     assert phases[-1] == "other"
 
 
-def test_threads_lose_no_count(server: EventServer, client: Client) -> None:
+def test_concurrent_threads_lose_no_count(server: EventServer, client: Client) -> None:
     def work() -> None:
         for _ in range(2000):
             client.count("train", tokens=1)
@@ -475,7 +471,7 @@ def test_a_signal_handler_may_call_while_its_thread_is_inside(server: EventServe
 
 
 def test_a_count_that_interrupts_another_anywhere_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal comes between any two instructions, also where the thread that counts sums up."""
+    """A signal comes between any two instructions, also while the counting thread sums up."""
     monkeypatch.setattr("flopsd.client.counted_work.MAX_NOTED", 1)
     codes = [function.__code__ for function in (CountedWork.add, CountedWork._sum_up)]
     position, done = 0, False
@@ -572,7 +568,7 @@ def test_a_thread_that_cannot_start_does_not_affect_the_training(
     with client.phase("train"):
         client.count("train", tokens=1)
         assert client.current_phase == "train"
-    client._close_connection()  # as in a forked child, without one
+    client._close_connection()  # as in a forked child, without a connection
     client.close()
     assert [record.message for record in caplog.records] == [
         "nothing is declared to flopsd: can't start new thread; the training goes on"

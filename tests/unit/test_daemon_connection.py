@@ -1,4 +1,4 @@
-"""One connection of a training process to the daemon: whatever answers at the other end."""
+"""One connection of a training process to the daemon, with any kind of answer from the other end."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, liste
 
 
 @pytest.mark.parametrize(("more", "known"), [({"known": True}, True), ({"known": False}, False), ({}, None), ({"known": 1}, None)])  # fmt: skip
-def test_a_session_that_is_opened(
+def test_hello_opens_a_session(
     connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], known: bool | None
 ) -> None:
     daemon.sendall(said(flopsd=PROTOCOL, ok=True, **more))
@@ -84,7 +84,7 @@ def test_a_session_that_is_opened(
     ],
     ids=["refused", "another protocol", "a long reason", "a list", "no JSON", "too long", "the longest", "no end"],
 )
-def test_what_is_answered_to_a_hello(
+def test_each_answer_to_a_hello_has_its_result(
     connection: DaemonConnection, daemon: socket.socket, answer: bytes, fault: type[Exception] | None, words: str
 ) -> None:
     daemon.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_LINE_BYTES)
@@ -97,14 +97,16 @@ def test_what_is_answered_to_a_hello(
         connection.hello("s")
 
 
-def test_a_daemon_that_closes_at_once_has_said_why(connection: DaemonConnection, daemon: socket.socket) -> None:
+def test_the_reason_of_a_daemon_that_closes_at_once_is_read(
+    connection: DaemonConnection, daemon: socket.socket
+) -> None:
     daemon.sendall(said(flopsd=PROTOCOL, error="full"))
     daemon.close()
     with pytest.raises(RefusedByDaemonError, match="full"):
         connection.hello("s")
 
 
-def test_errors_come_one_at_a_time_and_none_is_waited_for(connection: DaemonConnection, daemon: socket.socket) -> None:
+def test_errors_are_read_one_at_a_time_without_waiting(connection: DaemonConnection, daemon: socket.socket) -> None:
     assert connection.error() is None
     daemon.sendall(said(error="x" * 500) + said(kept=True) + said(error="second"))
     assert [connection.error() for _ in range(4)] == ["x" * 400, None, "second", None]
@@ -113,7 +115,7 @@ def test_errors_come_one_at_a_time_and_none_is_waited_for(connection: DaemonConn
         connection.error()
 
 
-def test_what_is_sent_after_a_look_for_errors_may_be_longer_than_the_socket_holds(
+def test_a_message_longer_than_the_socket_buffer_can_be_sent_after_an_error_check(
     connection: DaemonConnection, daemon: socket.socket
 ) -> None:
     assert connection.error() is None
@@ -130,6 +132,6 @@ def test_what_is_sent_after_a_look_for_errors_may_be_longer_than_the_socket_hold
     connection.send("bye", padding="x" * (1 << 20))
     reader.join()
     assert len(received) > 1 << 20
-    connection.bye()  # the answer to the first is that to the second, and the error before it is passed over
+    connection.bye()  # the first answer is read for both, and the error before it is skipped
     assert connection.error() == "of afterwards"
     assert json.loads(daemon.recv(1000)) == {"flopsd": PROTOCOL, "kind": "bye"}

@@ -1,5 +1,5 @@
-"""Rooms and the direction of imports (MAY_IMPORT is the drawing of docs/source-tree.md), and what a reader of any module may
-rely on: the core is pure, one module reads time, one exits."""
+"""Rooms and the direction of imports (MAY_IMPORT is the drawing of docs/source-tree.md), and guarantees about any
+module: the core is pure, one module reads time, one exits."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ import flopsd
 from tests.support.paths import ROOT
 
 BELOW_DAEMON = "errors system core settings journal sources attestation report telemetry"
-# Each room and the rooms that it may import, ground floor first; `flopsd` is the root's `__init__`, for the version.
+# Each room and the rooms that it may import, lowest first; `flopsd` is the root's `__init__`, for the version.
 MAY_IMPORT = {
     "flopsd": "",
     "errors": "",
@@ -50,7 +50,7 @@ def modules(folder: Path) -> Modules:
 
 
 def imports(name: str, known: Modules, *, is_package: bool) -> Iterator[tuple[int, str]]:
-    """Line and module of every import of the package's own modules in module `name`, in whatever form and place."""
+    """Line and module of every import of the package's own modules in module `name`, in any form and place."""
     for node in ast.walk(known[name]):
         targets: list[str] = []
         if isinstance(node, ast.Import):
@@ -79,7 +79,7 @@ def room_of(module: str) -> str:
 
 
 def breaches(known: Modules) -> list[str]:
-    """What is wrong with the direction of imports in a package, a line each."""
+    """The breaches of the direction of imports in a package, a line each."""
     found, graph = [], {}
     for name in known:
         room = room_of(name)
@@ -129,7 +129,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert [name for name, times in names.items() if times > 1] == []
 
 
-def test_the_page_has_the_same_drawing() -> None:
+def test_the_docs_page_has_the_same_drawing() -> None:
     page = (ROOT / "docs" / "source-tree.md").read_text()
     for room, allowed in MAY_IMPORT.items():
         if room not in ("flopsd", "__main__"):
@@ -170,7 +170,7 @@ PLANTED = {
 }
 
 
-# A small package of the same rooms: what its modules hold, and those that hold nothing.
+# A small package with the same rooms: the content of its modules, and the empty ones.
 SMALL = {
     "core.meter": "from flopsd.core.model import Tally",
     "core.ledger.statement": "from flopsd.core import meter",
@@ -203,8 +203,8 @@ DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assig
 
 
 def liberties(name: str, tree: ast.Module) -> Iterator[str]:
-    """What a module does that no module may: the core is pure, one module reads time, one exits, an import only defines,
-    and no file that cannot be looked at is absent."""
+    """Things that no module may do, as found in one: the core is pure, one module reads time, one exits, an import
+    only defines, and no file that cannot be accessed counts as absent."""
     if not ast.get_docstring(tree):
         yield "has no docstring"
     for line in tree.body:
@@ -229,7 +229,7 @@ def liberties(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"line {getattr(node, 'lineno', 0)} exits"
 
 
-def test_what_a_reader_of_any_module_may_rely_on() -> None:
+def test_every_module_keeps_the_guarantees() -> None:
     found = modules(Path(flopsd.__file__).parent)
     assert [f"{name} {fault}" for name, tree in found.items() for fault in liberties(name, tree)] == []
 
@@ -250,5 +250,5 @@ def test_what_a_reader_of_any_module_may_rely_on() -> None:
         ),
     ],
 )
-def test_a_planted_liberty_is_caught(text: str, fault: str) -> None:
+def test_a_planted_violation_is_caught(text: str, fault: str) -> None:
     assert fault in set(liberties("flopsd.core.meter", ast.parse(text)))

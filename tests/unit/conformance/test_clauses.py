@@ -1,4 +1,4 @@
-"""The clauses of the ledger's pages have ids of their own, and only they have."""
+"""The clauses of the ledger's pages have unique ids, and nothing else has one."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 DOCS = ROOT / "docs"
 
 
-def test_every_clause_has_an_id_of_its_own_and_a_text() -> None:
+def test_every_clause_has_a_unique_id_and_a_text() -> None:
     found = clauses(DOCS)
     assert len(found) > 200
     ids = [clause.id for clause in found]
@@ -33,7 +33,7 @@ def test_an_id_that_a_page_refers_to_is_a_clause() -> None:
 
 
 @pytest.mark.long
-def test_every_clause_has_vectors_that_decide_it_or_a_reason_why_none_can() -> None:
+def test_every_clause_has_vectors_that_decide_it_or_a_reason_why_not() -> None:
     ids = {clause.id for clause in clauses(DOCS)}
     names, reasons = decided(VECTORS, vectors_in(VECTORS)), undecided(VECTORS)
     assert ids - names.keys() - reasons.keys() == set()
@@ -41,7 +41,7 @@ def test_every_clause_has_vectors_that_decide_it_or_a_reason_why_none_can() -> N
     assert names.keys() & reasons.keys() == set()
 
 
-def test_a_clause_ends_where_the_next_thing_begins() -> None:
+def test_a_clause_ends_where_the_next_block_begins() -> None:
     page = "[A-1] one\n[A-2] two\n\nno clause\n\n- [A-2] three\n  four\n- five\n| [B-10] x | y |\n| z | [A-1] |\n"
     found = clauses_of("p.md", page)
     assert [(clause.id, clause.line, clause.text) for clause in found] == [

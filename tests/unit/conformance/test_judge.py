@@ -1,4 +1,4 @@
-"""What a command did with a vector is judged as docs/conformance.md says."""
+"""The result of a command for a vector is judged as docs/conformance.md says."""
 
 import json
 import shutil
@@ -41,13 +41,11 @@ GOOD = vector(verdict="accept", code=None, clause=None, path=None)
         (GOOD, 0, ["verified"], FAILED),
     ],
 )
-def test_a_verdict_counts_only_with_its_reason_and_what_it_leaves_out(
-    of: Vector, status: int, says: Any, result: str
-) -> None:
+def test_a_verdict_counts_only_with_its_reason_and_omissions(of: Vector, status: int, says: Any, result: str) -> None:
     assert judge(of, status, json.dumps(says).encode(), {"n": 1}).result == result
 
 
-def test_of_another_figure_the_first_difference_and_its_rows_are_named() -> None:
+def test_a_wrong_figure_is_reported_with_its_first_difference_and_rows() -> None:
     (of,) = [one for one in vectors_in(VECTORS) if one.name == "valid/two-signatures"]
     (plain,) = [one for one in vectors_in(VECTORS) if one.name == "valid/p256"]
     there, mine = {"a": "1", "b": [{"low": "2"}, "3"]}, {"b": [{"low": "4"}, "5"], "a": "1"}
@@ -61,7 +59,7 @@ def test_of_another_figure_the_first_difference_and_its_rows_are_named() -> None
         assert judge(of, 3, refused, there).why == f"refused ({code} at statement.x); it is valid{more}"
 
 
-def test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed(tmp_path: Path) -> None:
+def test_the_packed_vectors_match_the_folder_and_a_changed_file_is_detected(tmp_path: Path) -> None:
     vectors, rows = tmp_path / "vectors", Path("merged", "lineage", ROWS)
     for kind, some in (("valid", "p256"), ("invalid", "fork"), ("merged", "lineage")):
         shutil.copytree(VECTORS / kind / some, vectors / kind / some)
@@ -81,7 +79,9 @@ def test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_notice
         unpack(archive, tmp_path / "there")
 
 
-def test_a_command_that_refuses_all_fails_the_valid_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_refuses_all_vectors_fails_the_valid_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = 'import json,sys; print(json.dumps({"verified": False, "code": "law_7"})); sys.exit(3)'
     report = tmp_path / "report.json"
     for only, code, result in (("invalid/device-counted-twice", 0, PASSED), ("valid/no-device", 1, FAILED)):

@@ -1,4 +1,4 @@
-"""The `rows.json` of a vector, which the second implementation makes, has flopsd's own rows and sums."""
+"""The `rows.json` of a vector, written by the second implementation, contains flopsd's own rows and sums."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from tests.support.vector_arguments import published
 J = dict[str, Any]
 WITH_ROWS = [vector for vector in published() if (vector.folder / ROWS).is_file()]
 OF_RUNS = [vector for vector in WITH_ROWS if vector.name.startswith("valid/")]
-NOT_IN_FLOPSD = ("cycles", "rates")  # what a row is made of: its figures follow from these
+NOT_IN_FLOPSD = ("cycles", "rates")  # the inputs of a row: its figures follow from these
 
 
 def read(vector: Vector) -> J:
@@ -51,7 +51,7 @@ def phases(*parts: Mapping[str, Figures]) -> J:
 
 
 def without(part: Any) -> Any:
-    """But for what flopsd's rows do not keep."""
+    """The part without the members that flopsd's rows do not keep."""
     if isinstance(part, dict):
         return {name: without(one) for name, one in part.items() if name not in NOT_IN_FLOPSD}
     return [without(one) for one in part] if isinstance(part, list) else part
@@ -110,12 +110,12 @@ def energy_said(devices: Iterable[DeviceView]) -> list[J]:
     ]  # fmt: skip
 
 
-def test_all_vectors_that_are_to_have_rows_have_them() -> None:
+def test_all_vectors_that_need_rows_have_them() -> None:
     assert sorted(vector.name for vector in WITH_ROWS) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("vector", OF_RUNS, ids=lambda one: one.name.partition("/")[2])
-def test_rows_and_sums_are_those_of_flopsd(vector: Vector) -> None:
+def test_rows_and_sums_match_flopsds(vector: Vector) -> None:
     found, run, predicate = read(vector), view(vector), predicate_of(vector)
     assert without(found["tallies"]) == [tally_said(one) for one in run.rated]
     by_uid = sorted(run.devices, key=lambda one: one.device.uid)
@@ -137,7 +137,7 @@ def test_rows_and_sums_are_those_of_flopsd(vector: Vector) -> None:
 
 
 def test_the_figures_of_each_row_follow_from_its_cycles_rates_and_margin() -> None:
-    """By [ROW-2], [ROW-3], [ROW-5] and [ROW-6], whoever made the row."""
+    """By [ROW-2], [ROW-3], [ROW-5] and [ROW-6], whichever implementation made the row."""
     seen = set()
     for vector in OF_RUNS:
         for tally in read(vector)["tallies"]:
@@ -171,7 +171,7 @@ def follows(tally: J, row: J, name: str) -> str:
     return "gap"
 
 
-def test_models_add_up_to_what_flopsd_says_of_the_architecture() -> None:
+def test_models_add_up_to_flopsds_architecture_basis() -> None:
     walked = 0
     for vector in OF_RUNS:
         totals = predicate_of(vector)["totals"]
@@ -193,7 +193,7 @@ def test_models_add_up_to_what_flopsd_says_of_the_architecture() -> None:
     assert walked == 9
 
 
-def test_children_add_up_to_what_flopsd_says_of_all() -> None:
+def test_children_add_up_to_flopsds_totals() -> None:
     merged = [vector for vector in WITH_ROWS if vector not in OF_RUNS]
     for vector in merged:
         found, totals = read(vector), predicate_of(vector)["totals"]

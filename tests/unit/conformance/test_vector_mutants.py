@@ -1,4 +1,4 @@
-"""Faults planted in the other implementations are noticed by a vector; `make vector-mutants` plants more of them."""
+"""Faults planted in the other implementations are detected by a vector; `make vector-mutants` plants more of them."""
 
 import pytest
 
@@ -13,7 +13,7 @@ OF_LAWS = [one for one in ALL if (one.expected["clause"] or "").startswith("LAW-
 
 
 @pytest.mark.long
-def test_a_law_that_is_left_out_changes_a_verdict() -> None:
+def test_omitting_a_law_in_the_second_implementation_changes_a_verdict() -> None:
     left_out = [
         fault
         for fault in python.faults_of("laws")
@@ -26,13 +26,13 @@ def test_a_law_that_is_left_out_changes_a_verdict() -> None:
 
 @pytest.mark.long
 @pytest.mark.tool("node")
-def test_so_it_does_in_the_verifier_of_the_browser() -> None:
+def test_omitting_a_law_in_the_browser_verifier_changes_a_verdict() -> None:
     left_out = [fault for fault in javascript.faults_of("laws.js") if fault.kind == "check left out"]
     assert len(left_out) > 20
     found = dict(campaign(javascript, left_out[-1:], OF_LAWS, 1))
     assert list(found.values()) != [None]
 
 
-def test_what_is_said_to_change_nothing_is_a_fault_that_can_be_made() -> None:
+def test_faults_listed_as_equivalent_can_be_planted() -> None:
     possible = {fault.key for of in (python, javascript) for fault in of.faults()}
     assert sorted(key for key in equivalent() if key not in possible) == []

@@ -1,5 +1,5 @@
-"""Each command of the pages is run by a test, or is named with the reason why nothing here can run it; and every command of
-flopsd on them, those in running text too, is one that this flopsd takes."""
+"""Each command of the pages is run by a test, or is listed with the reason why it cannot be run here; and every
+flopsd command on them, including those in running text, is accepted by this flopsd."""
 
 import argparse
 import re
@@ -18,11 +18,11 @@ from tests.support.kubernetes import PACKAGES, render
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
-# What stands in a text for a verb, or names a verb whose operands are on the page of it.
+# A placeholder for a verb in a text, or a verb whose operands are on its own page.
 SCHEMATIC = {"flopsd VERB --help"}
 
 
-def test_every_command_is_in_the_table_and_no_other() -> None:
+def test_the_table_has_exactly_the_commands_of_the_pages() -> None:
     found = {name: set(commands(page)) for name, page in PAGES.items() if name not in WHOLE}
     tabled = {name: set(table) for name, table in COMMANDS.items()}
     new = {
@@ -32,7 +32,7 @@ def test_every_command_is_in_the_table_and_no_other() -> None:
     assert {name: sorted(some - found[name]) for name, some in tabled.items() if some - found[name]} == {}, "gone"
 
 
-def test_what_is_said_to_run_them_exists() -> None:
+def test_the_tests_listed_for_commands_exist() -> None:
     named = {how.test for table in COMMANDS.values() for how in table.values() if isinstance(how, By)}
     for test in named | {how.test for how in WHOLE.values()}:
         file, _, function = test.partition("::")
@@ -40,7 +40,7 @@ def test_what_is_said_to_run_them_exists() -> None:
     assert all(how.reason for table in COMMANDS.values() for how in table.values() if isinstance(how, Not))
 
 
-# A flag in running text stands for itself, without the operands of its verb.
+# A flag in running text is named alone, without the operands of its verb.
 NAMED_ALONE = ("the following arguments are required", "expected one argument")
 
 
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "flopsd " in page])
-def test_flopsd_takes_every_command_of_a_page(
+def test_flopsd_accepts_every_command_of_a_page(
     name: str, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its verb, its flags and the values of its settings."""
@@ -80,8 +80,8 @@ def test_flopsd_takes_every_command_of_a_page(
 
 @pytest.mark.long
 @pytest.mark.package(*PACKAGES)
-def test_the_values_of_helm_install_are_the_charts() -> None:
-    """By Helm's own SDK, in place of its command: with `--set`, and with the values file that the page shows."""
+def test_the_values_of_helm_install_exist_in_the_chart() -> None:
+    """Checked by Helm's own SDK instead of its command: with `--set`, and with the values file that the page shows."""
     for page in ("kubernetes.md", "helm.md"):
         (line,) = [command for command in COMMANDS[page] if command.startswith("helm install")]
         values: dict[str, Any] = {}
@@ -108,13 +108,13 @@ def test_make_has_every_target_that_a_page_names() -> None:
 
 
 def test_no_page_installs_flopsd_from_an_index() -> None:
-    """There is no release: whoever followed such a line would get nothing, or a stranger's package of that name."""
+    """There is no release: such a line would install nothing, or a stranger's package of that name."""
     for name, page in PAGES.items():
         for line in page.splitlines():
             assert not re.search(r"pip3? install (-\S+ )*'?flopsd(?!\[EXTRA)\b", line), f"{name}: {line}"
 
 
-def test_the_page_of_hosts_has_every_extra() -> None:
+def test_the_hosts_page_lists_every_extra() -> None:
     table = PAGES["host.md"].partition("| extra | for |")[2].partition("\n\n")[0]
     of_users = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().partition(
         "[project.optional-dependencies]")[2].partition("\ntrain = [")[0], re.MULTILINE)  # fmt: skip

@@ -1,4 +1,5 @@
-"""The limits that a page states are the limits: what is at one is taken by every implementation, what is above by none."""
+"""The limits that a page states are the real limits: every implementation accepts a value at the limit, and none
+accepts one above it."""
 
 import re
 from collections.abc import Iterator
@@ -41,14 +42,14 @@ KIB, MIB = 1024, 1024**2
         ("training-process", "at most 64 KiB, each with", MAX_MESSAGE_BYTES, 64 * KIB),
     ],
 )
-def test_a_limit_is_the_one_that_its_page_states(page: str, words: str, limit: int, stated: int) -> None:
+def test_a_limit_equals_the_one_on_its_page(page: str, words: str, limit: int, stated: int) -> None:
     assert words in " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
     assert limit == stated
 
 
 UNITS: dict[str, int | Fraction] = {"%": Fraction(1, 100), "ms": Fraction(1, 1000), "s": 1, "min": 60, "h": 3600}
 UNITS |= {"kB": 1000, "MB": 10**6, "KiB": KIB, "MiB": MIB, "GiB": KIB**3}
-# By a word of a constant's name: how many of it are one of the page's unit of that kind.
+# By a word of a constant's name: how many of its units make one unit of the page.
 SCALES = {"NS": 10**9, "MS": 1000, "PPM": 10**6, "PERCENT": 100}
 
 
@@ -66,7 +67,7 @@ def leaves(value: Any) -> Iterator[Fraction]:
             yield from leaves(one)
 
 
-def test_each_value_of_the_page_of_limits_is_that_of_its_constant() -> None:
+def test_each_value_on_the_limits_page_equals_its_constant() -> None:
     sections = (ROOT / "docs" / "limits.md").read_text().split("\n## ")[1:]
     assert {section.partition("\n")[0] for section in sections} == set(CONSTANTS)
     for section in sections:

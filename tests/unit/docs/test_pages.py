@@ -1,4 +1,5 @@
-"""Every Markdown file of the repository: its width, its links; what pages state and pictures made from text are current."""
+"""Every Markdown file of the repository: its width and its links; statements of pages, and pictures made from text,
+are current."""
 
 import re
 from pathlib import Path
@@ -46,7 +47,7 @@ def name_of(page: Path) -> str:
 
 
 def prose(text: str) -> str:
-    """The text without its code, which may hold what looks like a link or a heading."""
+    """The text without its code, which may contain what looks like a link or a heading."""
     return re.sub(r"^```.*?^```|^ {4}.*?$|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -55,8 +56,8 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_python_api_that_holds_is_what_pages_and_examples_import() -> None:
-    """integrations import a framework: those are looked up, not imported."""
+def test_the_stable_python_api_is_what_pages_and_examples_import() -> None:
+    """integrations import a framework, so they are looked up and not imported."""
     section = (
         (ROOT / "docs" / "stability.md").read_text().partition("## Python API")[2].partition("All other modules")[0]
     )
@@ -72,13 +73,13 @@ def test_the_python_api_that_holds_is_what_pages_and_examples_import() -> None:
         module
         for path in sources
         for start, name in re.findall(r"^\s*from (flopsd(?:\.\w+)*) import (\w+)", path.read_text(), re.M)
-        for module in [f"{start}.{name}" if start == "flopsd.settings" else start]  # of a package its module
+        for module in [f"{start}.{name}" if start == "flopsd.settings" else start]  # for a package its module
     }
     assert imported <= held, imported - held
     assert held - imported <= {"flopsd.client"}, "most call it as `flopsd.client.connect()`"
 
 
-def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
+def test_the_accelerators_page_has_the_ceilings_of_the_peak_table() -> None:
     page = (ROOT / "docs" / "accelerators.md").read_text().partition("## Ceilings")[2].partition("\n## ")[0]
     stated = {
         part: cells
@@ -110,7 +111,7 @@ def test_no_line_is_wider_than_a_screen() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150, "it is read in one sitting"
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_existing_targets() -> None:
     for page in PAGES:
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", prose(page.read_text())):
             if re.match(r"https?:", target):
@@ -132,7 +133,7 @@ def test_files_that_a_page_names_exist() -> None:
             )
 
 
-def test_the_picture_of_the_architecture_is_current_and_every_room_of_it_exists() -> None:
+def test_the_architecture_picture_is_current_and_all_its_rooms_exist() -> None:
     assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.picture(), "run `make docs`"
     for name, (_, _, _, where) in architecture.BOXES.items():
         if "/" in where or where.endswith(".py"):
@@ -143,12 +144,12 @@ PAGE = (ROOT / "docs" / "training-process.md").read_text()
 NAMES = set(re.findall(r"`(\w+)`", PAGE))
 
 
-def test_every_word_is_on_the_page() -> None:
+def test_every_word_of_the_protocol_is_on_the_page() -> None:
     assert {*_FACTS, *COUNTERS} <= NAMES
     assert {word.value for words in (Phase, Method, Recomputation) for word in words} <= NAMES
 
 
-def test_the_lines_of_the_protocol_are_taken_as_they_are_printed() -> None:
+def test_the_printed_lines_of_the_protocol_are_accepted() -> None:
     talk = Conversation(4711, 0)
     lines = re.findall(r'^ {4}(\{"flopsd".*\})$', PAGE, re.MULTILINE)
     lines[0] = lines[0].replace("0f…32 hexadecimal digits", "0f" * 16)
@@ -156,7 +157,7 @@ def test_the_lines_of_the_protocol_are_taken_as_they_are_printed() -> None:
     assert [type(event) for event in events] == [SessionOpened, FactsDeclared, PhaseChanged, WorkCounted, SessionClosed]
 
 
-def test_the_bounds_on_the_page_are_those_that_hold() -> None:
+def test_the_bounds_on_the_page_are_the_real_ones() -> None:
     assert f"reads {MESSAGES_A_SECOND} lines and {BYTES_A_SECOND // 1024} KiB a second" in PAGE
     assert f"serves {MAX_SESSIONS} processes" in PAGE
     assert f"without a hello after {HELLO_SECONDS} s" in PAGE
@@ -175,7 +176,7 @@ SOURCE = "https://example.com/flopsd/blob/main"
         ("[the table](../../config/peaks.yaml#x)", "docs/adr", "the table (`config/peaks.yaml`)", "config/peaks.yaml#x"),
     ],
 )  # fmt: skip
-def test_a_link_out_of_the_pages_is_a_path_or_leads_to_the_source(
+def test_a_link_out_of_the_pages_becomes_a_path_or_leads_to_the_source(
     link: str, folder: str, without: str, with_source: str
 ) -> None:
     assert replace_links(f"See {link}.", folder, "") == f"See {without}."
@@ -183,7 +184,7 @@ def test_a_link_out_of_the_pages_is_a_path_or_leads_to_the_source(
     assert replace_links(f"See {link}.", folder, SOURCE) == f"See {text}]({SOURCE}/{with_source})."
 
 
-def test_a_link_between_pages_stays_and_one_to_no_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_link_between_pages_stays_and_one_to_a_missing_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert replace_links("[keys](../keys.md#files)", "docs/adr", SOURCE) == "[keys](../keys.md#files)"
     replace_links("[x](../config/gone.yaml)", "docs", "")
     assert "config/gone.yaml leads to no file" in caplog.text
@@ -204,7 +205,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_part_of_the_table_has_a_row_that_says_evidence_and_margin_as_they_are(name: str) -> None:
+def test_every_part_has_a_row_with_its_actual_evidence_and_margin(name: str) -> None:
     assert sorted(part for parts in ROWS.values() for part in parts) == sorted(table().parts)
     (line,) = [line for line in ACCELERATORS.splitlines() if line.startswith(f"| {name} |")]
     _, _, evidence, how, margin, why, _ = (cell.strip() for cell in line.split("|"))
@@ -227,7 +228,7 @@ def test_every_part_of_the_table_has_a_row_that_says_evidence_and_margin_as_they
 GOLDEN = GOLDEN / "metrics.prom"
 
 
-def test_whatever_is_served_is_on_the_page_with_these_labels_and_no_others_are_explained() -> None:
+def test_the_metrics_page_lists_exactly_the_served_metrics_and_labels() -> None:
     assert metrics_docs.PAGE.read_text(encoding="utf-8") == metrics_docs.page(), "run `make docs` and read the diff"
     assert set(LABELS) == {label for family in families() for label in family.labels}
     known = {family.name: set(family.labels) for family in families()}

@@ -1,4 +1,4 @@
-"""The codes of journal lines: who takes over a daemon cannot change what it wrote before."""
+"""The codes of journal lines: taking over a daemon does not allow changing what it wrote before."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ LINES = 12
 
 
 class Keys:
-    """What an attacker has who takes over the daemon at line `since` of a journal of `LINES` lines."""
+    """The keys of an attacker who takes over the daemon at line `since` of a journal of `LINES` lines."""
 
     def __init__(self, since: int) -> None:
         held = CodeKey(SECRET, 1)
@@ -36,7 +36,7 @@ class Keys:
             self._keys.append(next_key(self._keys[-1]))
 
     def at(self, index: int) -> bytes:
-        """The key of a line; of one before the takeover the nearest that follows from what the attacker has."""
+        """The key of a line; for a line before the takeover, the nearest key that the attacker can derive."""
         return self._keys[max(0, index - self._since)]
 
 
@@ -47,7 +47,7 @@ def honest() -> list[dict[str, Any]]:
 
 
 def written(records: list[dict[str, Any]], keys: Keys, old: list[bytes]) -> bytes:
-    """A journal of `records` with the best codes to be had: the old one where line and chain are as they were."""
+    """A journal of `records` with the best codes available: the old code where line and chain are unchanged."""
     lines, head = [], GENESIS
     for index, record in enumerate(records):
         known = honest()[: index + 1] == records[: index + 1]
@@ -72,7 +72,7 @@ EDITS: dict[str, Callable[[list[dict[str, Any]], int], list[dict[str, Any]]]] = 
 
 
 @given(st.integers(1, LINES - 2), st.integers(2, LINES - 2), st.sampled_from(sorted(EDITS)))
-def test_who_has_the_key_of_a_line_changes_that_line_and_later_ones_and_none_before(
+def test_the_key_of_a_line_allows_changes_of_that_and_later_lines_only(
     tmp_path_factory: pytest.TempPathFactory, since: int, at: int, edit: str
 ) -> None:
     key, old, head = CodeKey(SECRET, 1), list[bytes](), GENESIS
@@ -101,7 +101,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_every_line_has_a_code_but_that_of_the_pending_file(run: Run) -> None:
+def test_every_line_has_a_code_except_that_of_the_pending_file(run: Run) -> None:
     lines = list(read_journal(run.state.journal))
     begins = [line.number for line in lines if line.record()["kind"] == "begin"]
     assert [line.number for line in lines if not line.code] == [begins[1] - 1]
@@ -113,7 +113,7 @@ def other_digit(line: bytes) -> bytes:
     return line[:at] + (b"1" if line[at : at + 1] == b"0" else b"0") + line[at + 1 :]
 
 
-def test_who_seals_again_knows_the_secret_from_the_ledger_that_is_there(run: Run, tmp_path: Path) -> None:
+def test_resealing_takes_the_secret_from_the_existing_ledger(run: Run, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.json"
     run.seal(ledger)
     run.secret = None
@@ -135,8 +135,8 @@ ATTACKS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
-def test_a_journal_whose_codes_are_not_the_daemons_is_not_sealed_again(run: Run, tmp_path: Path, attack: str) -> None:
-    """The chain does not cover the codes, so that only they tell."""
+def test_a_journal_with_wrong_codes_is_not_sealed_again(run: Run, tmp_path: Path, attack: str) -> None:
+    """The chain does not cover the codes, so only the codes reveal it."""
     lines = run.state.journal.read_bytes().splitlines(keepends=True)
     run.state.journal.write_bytes(b"".join(ATTACKS[attack](lines)))
     assert len(list(read_journal(run.state.journal))) == len(lines)
@@ -145,8 +145,8 @@ def test_a_journal_whose_codes_are_not_the_daemons_is_not_sealed_again(run: Run,
     assert not (tmp_path / "ledger.json").exists()
 
 
-def test_the_lines_of_one_daemon_start_are_not_passed_off_as_those_of_another(run: Run, tmp_path: Path) -> None:
-    """The key of each start follows from its number, so that a start that was taken over forges no later one."""
+def test_lines_of_one_daemon_start_cannot_pass_as_those_of_another(run: Run, tmp_path: Path) -> None:
+    """The key of each start follows from its number, so a start that was taken over cannot forge a later one."""
     records = [dict(line.record()) for line in read_journal(run.state.journal)]
     moved = [{**record, "incarnation": 1} for record in records if record["incarnation"] == 2]
     for start in (1, 2):
@@ -169,14 +169,14 @@ def test_a_line_that_the_disk_refused_leaves_no_hole(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", failing(errno.EIO))
-        run.start()  # what was pending is still owed
+        run.start()  # pending records are still owed
         assert not run.writer.checkpoint()
     run.meter(12)
     run.finish()
     assert checked(run.state.journal) == len(run.state.journal.read_bytes().splitlines())
 
 
-def test_the_launchers_secret_is_overwritten_once_used_and_ones_own_is_kept() -> None:
+def test_the_launchers_secret_is_overwritten_after_use_and_an_own_one_kept() -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, SECRET + b"stopping\n")
     given = read_secret(read_end)

@@ -1,6 +1,6 @@
 """The crash matrix of a real run's journal: cut, filled with NULs or flipped at every byte, and copied while written.
 
-What is before the damage is kept, what is behind it is reported and never believed, and the run goes on and verifies.
+Lines before the damage are kept. Lines after it are reported and never accepted. The run continues and verifies.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Place:
         self.outcomes: Counter[str] = Counter()
 
     def recover(self, journal: bytes, pending: bytes, *, kept: int) -> Recovery | None:
-        """Recover from `journal`, append, read back; the first `kept` lines must be there and nothing else of it."""
+        """Recover from `journal`, append, read back; exactly the first `kept` lines of it must be there."""
         self.state.journal.write_bytes(journal)
         self.state.pending.write_bytes(pending)
         writer = Journal(self.state)
@@ -75,7 +75,7 @@ class Place:
         assert self.state.pending.read_bytes() == b""
         honest = [json.loads(raw)["r"] for raw in journal.splitlines()[:kept]]
         assert records[:kept] == honest
-        assert len(records) in (kept, kept + 1)  # one more from the pending file, if that continues what is kept
+        assert len(records) in (kept, kept + 1)  # one more from the pending file, if it continues the kept lines
         lines = list(read_live(self.state.journal))
         assert [line.record() for line in lines] == [*records, {"kind": "next"}]
         size = lines[kept - 1].end if kept else 0
@@ -91,7 +91,7 @@ class Place:
         return recovery
 
     def go_on(self, journal: bytes) -> None:
-        """A whole new incarnation on what a crash left, sealed and verified."""
+        """A whole new incarnation on the remains of a crash, sealed and verified."""
         self.state.journal.write_bytes(journal)
         self.state.pending.write_bytes(b"")
         self.state.release()
@@ -105,14 +105,14 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    """In memory where that is to be had: what is tested here is what is read, and thousands of fsyncs take minutes."""
+    """In memory where available: the test is about reading, and thousands of fsyncs take minutes."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
         yield Place(Path(folder))
 
 
 @sampled(20)
-def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
+def test_a_journal_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     around = {0, *(end + d for end in left.ends for d in (-1, 0, 1) if end + d <= len(left.journal))}
     sizes = extent.of(range(len(left.journal) + 1), always=around)
     for size in sizes:
@@ -126,8 +126,8 @@ def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
 
 @sampled(20)
 @pytest.mark.parametrize("pattern", [0x01, 0x80, 0xFF])
-def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Extent) -> None:
-    """Whole lines that were changed are put aside; what might have been torn is cut, and its digest stated."""
+def test_a_journal_flipped_at_every_byte(left: Left, place: Place, pattern: int, extent: Extent) -> None:
+    """Whole lines that were changed are put aside; a part that may be torn is cut off, and its digest recorded."""
     places = extent.of(range(len(left.journal)))
     for at in places:
         flipped = bytearray(left.journal)
@@ -142,7 +142,7 @@ def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Ex
 
 
 @sampled(20)
-def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
+def test_a_tail_of_nuls_from_every_byte(left: Left, place: Place, extent: Extent) -> None:
     for size in extent.of(range(len(left.journal))):
         nuls = b"\0" * (len(left.journal) - size)
         place.recover(left.journal[:size] + nuls, b"", kept=left.lines_before(size))
@@ -170,7 +170,7 @@ def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, e
 @pytest.mark.long
 def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory(place: Place) -> None:
     with place.state.journal.open("wb") as file:
-        file.truncate(10 << 30)  # NULs that take no room
+        file.truncate(10 << 30)  # NULs that take no space
     tracemalloc.start()
     with pytest.raises(JournalError, match="journal line 1: no newline at its end"):
         list(read_journal(place.state.journal))
@@ -200,7 +200,7 @@ def test_an_invalid_pending_record_with_a_valid_hash_is_left_out(left: Left, pla
 
 
 def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Place) -> None:
-    """A journal that cannot grow is still read, the pending totals are counted, and written when there is room."""
+    """A journal that cannot grow is still read; the pending totals are counted, and written when there is space."""
     place.state.journal.write_bytes(left.journal)
     place.state.pending.write_bytes(left.pending)
     newest = json.loads(left.pending.splitlines()[-1])["r"]
@@ -247,7 +247,7 @@ def test_a_record_that_cannot_be_read_back_does_not_block_later_ones(place: Plac
     assert outbox.append({"kind": "begin"})
     with pytest.raises(UnreadableRecordError):
         outbox.append({"kind": "source", "facts": {"x": 1.5}})
-    assert not outbox.append({"kind": "checkpoint", "devices": 10**41})  # the next one says it again
+    assert not outbox.append({"kind": "checkpoint", "devices": 10**41})  # the next record repeats it
     assert "a record of kind 'checkpoint'" in outbox.fault
     outbox.note(lambda: {"kind": "checkpoint", "devices": 10**41})
     assert outbox.append({"kind": "end"})

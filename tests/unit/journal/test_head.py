@@ -1,4 +1,4 @@
-"""What a journal must contain to be sealed as its run's."""
+"""What a journal must contain to be sealed as the journal of its run."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ from tests.support.runs import Run, verified
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 64 + "\n2"])
-def test_what_is_no_head_is_refused_and_not_left_out(text: str) -> None:
+def test_an_invalid_head_is_refused_and_not_ignored(text: str) -> None:
     with pytest.raises(ValueError, match="is not a head of a journal"):
         Head.parse(text)
     assert in_process("seal", "--head", text).returncode == 2
 
 
 @pytest.mark.parametrize("pending", ["-", "a" * 64])
-def test_what_a_launcher_knows_of_a_journal_is_read_back(pending: str) -> None:
+def test_a_launchers_knowledge_of_a_journal_survives_a_round_trip(pending: str) -> None:
     text = f"7:{'0' * 64} {pending} a run"
     known = KnownJournal(Head(7, "0" * 64), None if pending == "-" else pending, "a run")
     assert (str(known), KnownJournal.parse(text)) == (text, known)
@@ -36,7 +36,7 @@ def test_what_a_launcher_knows_of_a_journal_is_read_back(pending: str) -> None:
             KnownJournal.parse(wrong)
 
 
-def test_a_journal_is_its_runs_if_the_head_lies_on_its_chain(tmp_path: Path) -> None:
+def test_a_journal_belongs_to_the_run_if_the_head_is_on_its_chain(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(3)
     head = Head(run.journal.records, run.journal.head_sha256)
@@ -60,7 +60,7 @@ def require(path: Path, head: Head) -> None:
     required.require(path)
 
 
-def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(
+def test_a_run_whose_journal_was_lost_continues_once_another_can_be_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path / "state")

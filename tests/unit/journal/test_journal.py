@@ -1,5 +1,5 @@
-"""The journal file: what survives a crash at any byte, what is never believed, and what is synced when it says that it is
-durable."""
+"""The journal file: what survives a crash at any byte, what is never accepted, and what is synced before it counts
+as durable."""
 
 import errno
 import fcntl
@@ -56,7 +56,7 @@ def read(state: StateDir) -> list[object]:
     return [line.record() for line in read_journal(state.journal)]
 
 
-def test_after_a_record_that_cannot_be_synced_the_file_is_cut_and_read_whole_once(
+def test_after_a_failed_sync_the_file_is_cut_and_read_whole_once(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(state, 3)
@@ -145,14 +145,14 @@ def test_a_line_longer_than_readers_accept_is_not_written() -> None:
     [
         (b"", False), (b"x\n", False), (b'{"h":"x', False), (b'{"h":"\n', True), (b"x}}\n", True), (b"x}}", False),
         (b'x\n\n{"h":"\n', True), (b'{"h":"x\0', False), (bytes(40), False), (b'\n{"h":', False), (b'{"h":\n', False),
-        # A piece is of 16 bytes: only the first of a line shows how it begins.
+        # A chunk has 16 bytes: only the first chunk of a line shows its beginning.
         (b"x" * 16 + b'{"h":"\n', False), (b'{"h":"' + b"x" * 40 + b"\n", True), (b"x" * 40 + b"}}\n", True),
         (b'{"h":"' + b"x" * 40, False), (b"x" * 20 + b'\n{"h":"\n', True), (b'{"h":"' + b"x" * 9 + b"\n" + b"y\n", True),
-        # Of a line that a power cut left in part, its last block alone may be on the disk.
+        # After a power cut, only the last block of a line may be on the disk.
         (bytes(9) + b"x}}\n", False), (b'{"h":"' + bytes(20) + b"x}}\n", False), (bytes(3) + b'\n{"h":"\n', True),
     ],
 )  # fmt: skip
-def test_a_whole_line_that_was_once_a_record_is_no_crash(
+def test_a_whole_altered_line_is_not_mistaken_for_a_crash(
     monkeypatch: pytest.MonkeyPatch, data: bytes, is_altered: bool
 ) -> None:
     monkeypatch.setattr(framing, "MAX_LINE_BYTES", 16)
@@ -160,7 +160,8 @@ def test_a_whole_line_that_was_once_a_record_is_no_crash(
 
 
 def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
-    """What is before them is kept: its chain is good, and what left the host before still lies on it."""
+    """The lines before them are kept: their chain is intact, and checkpoint lines that left the host still lie on
+    it."""
     write(state, 5)
     lines = state.journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"n":2', b'"n":7')
@@ -196,7 +197,7 @@ def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, ho
     assert (state.path / "not-ours.journal.jsonl").exists() is (how != "removed")
 
 
-def test_what_a_kill_left_of_a_journal_that_was_put_back_or_restored_is_removed(state: StateDir) -> None:
+def test_files_left_by_a_kill_while_restoring_a_journal_are_removed(state: StateDir) -> None:
     write(state, 1)
     left = [path.with_name(f".{path.name}.{'0' * 16}") for path in (state.journal, state.next_journal)]
     for path in left:
@@ -206,7 +207,7 @@ def test_what_a_kill_left_of_a_journal_that_was_put_back_or_restored_is_removed(
 
 
 @pytest.mark.parametrize("gone", ["lock", "folder"])
-def test_a_lock_or_a_folder_that_is_removed_is_made_again_with_all_that_was_written(state: StateDir, gone: str) -> None:
+def test_a_removed_lock_or_folder_is_recreated_with_everything_written(state: StateDir, gone: str) -> None:
     journal = opened(state)
     journal.append({"n": 0})
     if gone == "lock":
@@ -222,7 +223,7 @@ def test_a_lock_or_a_folder_that_is_removed_is_made_again_with_all_that_was_writ
         StateDir(state.path).acquire()
 
 
-def test_a_folder_that_another_daemon_took_is_not_written_to(state: StateDir) -> None:
+def test_a_folder_taken_over_by_another_daemon_is_not_written_to(state: StateDir) -> None:
     journal, other = Journal(state), StateDir(state.path)
     journal.recover("aside")
     journal.append({"n": 0})
@@ -242,7 +243,7 @@ def test_a_folder_that_another_daemon_took_is_not_written_to(state: StateDir) ->
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "pending.jsonl"])
 @pytest.mark.parametrize("kind", ["fifo", "link"])
-def test_what_is_no_file_of_the_daemons_own_is_neither_waited_for_nor_written_to(
+def test_a_foreign_file_in_the_state_folder_is_neither_waited_for_nor_written_to(
     state: StateDir, name: str, kind: str
 ) -> None:
     path, elsewhere = state.path / name, state.path / "elsewhere"
@@ -268,8 +269,8 @@ def test_a_journal_altered_in_place_is_not_continued(state: StateDir) -> None:
     journal.close()
 
 
-def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(state: StateDir) -> None:
-    """A daemon was killed, and another process went on in its files before it was restarted."""
+def test_records_added_by_another_process_are_not_continued(state: StateDir) -> None:
+    """A daemon was killed, and another process continued in its files before the restart."""
     write(state, 2)
     journal = opened(state)
     journal.note({"n": 2})
@@ -290,8 +291,8 @@ def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(
 
 
 @pytest.mark.parametrize("records", [0, 1, 3])
-def test_a_journal_that_lacks_what_is_known_of_it_is_not_recovered(state: StateDir, records: int) -> None:
-    """Cut, or another one in its place."""
+def test_a_journal_that_lacks_known_records_is_not_recovered(state: StateDir, records: int) -> None:
+    """Cut off, or replaced by another journal."""
     write(state, 2)
     journal = opened(state)
     known = KnownJournal.parse(str(journal.known("run-1")))
@@ -322,10 +323,9 @@ def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: St
 
 @pytest.mark.parametrize("is_launched", [True, False])
 @pytest.mark.parametrize("kind", ["sealed", "declaration", "device"])
-def test_a_record_beside_the_totals_leaves_those_that_are_pending(
-    state: StateDir, kind: str, is_launched: bool
-) -> None:
-    """A seal or declarations precede a checkpoint, and a kill may come in between. A device has no totals in older ones."""
+def test_a_record_without_totals_leaves_the_pending_totals(state: StateDir, kind: str, is_launched: bool) -> None:
+    """A seal or declarations precede a checkpoint, and a kill may come between them. Older device records have no
+    totals."""
     write(state, 2)
     journal = opened(state)
     journal.note({"n": 2})
@@ -342,7 +342,7 @@ def test_a_record_beside_the_totals_leaves_those_that_are_pending(
     killed.close()
 
 
-def test_what_a_full_disk_keeps_pending_outlives_who_seals_the_rest(
+def test_records_pending_on_a_full_disk_survive_a_seal_of_the_rest(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(state, 2)
@@ -361,7 +361,7 @@ def test_what_a_full_disk_keeps_pending_outlives_who_seals_the_rest(
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_no_running_daemon(
+def test_a_file_system_without_locks_is_not_reported_as_a_running_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     folder = StateDir(tmp_path / "state")
@@ -373,7 +373,7 @@ def test_a_file_system_without_locks_is_no_running_daemon(
     assert not folder.is_held()
 
 
-def test_the_second_owner_of_a_state_folder_is_refused_by_name_and_an_unusable_one_too(state: StateDir) -> None:
+def test_a_second_owner_or_an_unusable_state_folder_is_refused_by_name(state: StateDir) -> None:
     with pytest.raises(StateDirBusyError, match=rf"is in use by a running flopsd: process {os.getpid()} ") as caught:
         StateDir(state.path).acquire()
     assert "--state-dir" in caught.value.hint
@@ -411,7 +411,7 @@ def journal(state: StateDir) -> Iterator[Journal]:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The inodes of all that is synced from now on."""
+    """The inodes of all files synced from now on."""
     found: list[int] = []
     sync = os.fsync
 
@@ -427,7 +427,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_pending_file_that_another_process_removed_is_made_again(journal: Journal, state: StateDir) -> None:
+def test_a_removed_pending_file_is_recreated(journal: Journal, state: StateDir) -> None:
     journal.append({"n": 0})
     before = descriptors()
     state.pending.unlink()
@@ -437,7 +437,7 @@ def test_a_pending_file_that_another_process_removed_is_made_again(journal: Jour
     assert descriptors() == before
 
 
-def test_a_journal_that_is_put_aside_is_kept_whole_and_an_empty_one_is_there(journal: Journal, state: StateDir) -> None:
+def test_a_journal_put_aside_is_kept_whole_and_replaced_by_an_empty_one(journal: Journal, state: StateDir) -> None:
     before = descriptors()
     journal.append({"n": 0})
     journal.note({"n": 1})
@@ -450,9 +450,7 @@ def test_a_journal_that_is_put_aside_is_kept_whole_and_an_empty_one_is_there(jou
     assert ([line.record() for line in read_journal(state.journal)], descriptors()) == ([{"n": 2}], before)
 
 
-def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
-    journal: Journal, state: StateDir, tmp_path: Path
-) -> None:
+def test_without_a_pending_file_no_other_file_is_written_to(journal: Journal, state: StateDir, tmp_path: Path) -> None:
     journal.append({"n": 0})
     state.pending.unlink()
     state.pending.symlink_to(tmp_path / "elsewhere")
@@ -473,7 +471,7 @@ def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
-def test_a_failed_write_costs_no_descriptor(
+def test_a_failed_write_leaks_no_descriptor(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     journal.append({"n": 0})
@@ -487,12 +485,12 @@ def test_a_failed_write_costs_no_descriptor(
     journal.append({"n": 1})
     assert descriptors() == before
     journal.close()
-    journal.close()  # no descriptor that another has meanwhile
+    journal.close()  # closes no descriptor that another file has meanwhile
     assert descriptors() == before - 2
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 
-def test_a_note_that_a_full_disk_took_in_part_is_ignored_and_written_over(
+def test_a_note_partly_written_on_a_full_disk_is_ignored_and_overwritten(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_at = os.pwrite
@@ -506,7 +504,7 @@ def test_a_note_that_a_full_disk_took_in_part_is_ignored_and_written_over(
         journal.note({"n": n + 1})
 
 
-def test_what_a_broken_disk_left_is_cut_before_the_next_record(
+def test_remains_of_a_failed_write_are_cut_before_the_next_record(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_at = os.pwrite
@@ -533,7 +531,7 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
     assert read(state) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_counts_as_written(
+def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_counts(
     state: StateDir, synced: list[int]
 ) -> None:
     fresh = opened(state)
@@ -544,9 +542,7 @@ def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_count
     fresh.close()
 
 
-def test_the_journal_of_the_next_segment_has_nothing_of_one_that_was_begun_before_a_kill(
-    journal: Journal, state: StateDir
-) -> None:
+def test_the_next_segments_journal_contains_nothing_begun_before_a_kill(journal: Journal, state: StateDir) -> None:
     state.next_journal.write_bytes(b"x" * 4096)
     journal.append({"n": 0})
     journal.begin_next()
@@ -559,7 +555,7 @@ def test_the_journal_of_the_next_segment_has_nothing_of_one_that_was_begun_befor
     assert read(state) == [{"n": 1}, {"n": 2}]
 
 
-def test_nobody_else_reads_the_state_folder(tmp_path: Path) -> None:
+def test_the_state_folder_is_readable_only_by_its_owner(tmp_path: Path) -> None:
     folder = StateDir(tmp_path / "of" / "state")
     folder.acquire()
     folder.move_to_segments("one")
@@ -567,7 +563,7 @@ def test_nobody_else_reads_the_state_folder(tmp_path: Path) -> None:
     folder.release()
 
 
-def test_after_a_journal_was_put_aside_what_is_noted_is_of_the_new_one(journal: Journal, state: StateDir) -> None:
+def test_notes_after_a_journal_was_put_aside_belong_to_the_new_one(journal: Journal, state: StateDir) -> None:
     journal.append({"n": 0})
     journal.note({"n": 1})
     assert journal.put_aside("old") == "old"
@@ -578,7 +574,7 @@ def test_after_a_journal_was_put_aside_what_is_noted_is_of_the_new_one(journal: 
     assert read(state) == [{"n": 2}]
 
 
-def test_what_was_put_aside_and_the_cut_are_synced(journal: Journal, state: StateDir, synced: list[int]) -> None:
+def test_the_journal_put_aside_and_the_cut_are_synced(journal: Journal, state: StateDir, synced: list[int]) -> None:
     for n in range(3):
         journal.append({"n": n})
     journal.close()
@@ -592,7 +588,7 @@ def test_what_was_put_aside_and_the_cut_are_synced(journal: Journal, state: Stat
     assert state.journal.stat().st_ino in synced
 
 
-def test_what_is_sealed_is_on_the_disk_before(journal: Journal, state: StateDir, synced: list[int]) -> None:
+def test_sealed_records_are_synced_before_the_seal(journal: Journal, state: StateDir, synced: list[int]) -> None:
     journal.append({"n": 0})
     synced.clear()
     assert durable_prefix(state.journal, lambda _: None).facts.size_bytes == state.journal.stat().st_size
@@ -600,7 +596,7 @@ def test_what_is_sealed_is_on_the_disk_before(journal: Journal, state: StateDir,
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.ENOTSUP])
-def test_where_nothing_can_be_synced_nothing_can_be_lost(
+def test_a_file_system_without_sync_can_be_sealed(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     journal.append({"n": 0})
@@ -609,7 +605,7 @@ def test_where_nothing_can_be_synced_nothing_can_be_lost(
     assert durable_prefix(state.journal, lambda _: None).facts.size_bytes == state.journal.stat().st_size
 
 
-def test_a_disk_that_fails_is_named_when_it_is_sealed(
+def test_a_failing_disk_is_named_when_it_is_sealed(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.append({"n": 0})
@@ -619,9 +615,7 @@ def test_a_disk_that_fails_is_named_when_it_is_sealed(
         durable_prefix(state.journal, lambda _: None)
 
 
-def test_a_state_folder_has_one_file_open_while_it_is_held_and_else_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_folder_has_one_open_file_only_while_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held, other, before = StateDir(tmp_path), StateDir(tmp_path), descriptors()
     held.acquire()
     with pytest.raises(StateDirBusyError):

@@ -1,4 +1,4 @@
-"""Notes beside a journal, which any process of the user can write: what is read of them, and what is refused."""
+"""Notes next to a journal, which any process of the user can write: which are read, and which are refused."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LEDGERS = (
 )  # fmt: skip
 
 
-def test_deliveries_are_read_back_and_nobody_else_reads_them(tmp_path: Path) -> None:
+def test_deliveries_survive_a_round_trip_and_are_readable_only_by_the_owner(tmp_path: Path) -> None:
     note = tmp_path / "deliveries.json"
     assert read_deliveries(note) == ()
     write_deliveries(note, LEDGERS)
@@ -58,7 +58,7 @@ def entry(**changed: Any) -> bytes:
         (entry(sha256={"ledger": DIGEST, "publicKey": DIGEST, f"peaks-{DIGEST[:16]}.yaml": DIGEST}), True),
     ],
 )  # fmt: skip
-def test_what_flopsd_did_not_write_is_no_note_of_deliveries(tmp_path: Path, data: bytes, is_taken: bool) -> None:
+def test_a_file_that_flopsd_did_not_write_is_no_deliveries_note(tmp_path: Path, data: bytes, is_taken: bool) -> None:
     (note := tmp_path / "deliveries.json").write_bytes(data)
     if is_taken:
         read_deliveries(note)
@@ -70,7 +70,7 @@ def test_what_flopsd_did_not_write_is_no_note_of_deliveries(tmp_path: Path, data
     assert "flopsd copy" in caught.value.hint
 
 
-def test_a_note_of_deliveries_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_deliveries_note_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="Is a directory"):
         read_deliveries(tmp_path)
     write_deliveries(note := tmp_path / "deliveries.json", LEDGERS)
@@ -94,7 +94,7 @@ SEAL = EarlierSeal(7, DIGEST, DIGEST, "2026-11-28T06:00:00.000000Z")
         (lambda seal, _: replace(seal, size_bytes=0), False),
     ],
 )
-def test_a_seal_is_one_of_the_journal_whose_record_ends_there(
+def test_a_seal_belongs_to_the_journal_whose_record_ends_there(
     tmp_path: Path, change: Callable[[EarlierSeal, int], EarlierSeal], is_one: bool
 ) -> None:
     first, head = frame(GENESIS, {"n": 0})
@@ -127,7 +127,7 @@ def test_a_seal_is_one_of_the_journal_whose_record_ends_there(
         json.dumps({**SEAL.for_journal(0), "bytes": -1}).encode(),
     ],
 )
-def test_what_is_no_seal_is_no_note(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_seal_note_is_ignored(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     note = tmp_path / "newest-seal.json"
     assert read_note(note) is None
     note.write_bytes(data)

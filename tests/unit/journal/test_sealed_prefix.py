@@ -1,4 +1,4 @@
-"""What a ledger seals is a prefix of its journal: any longer one fits it, and says nothing more."""
+"""A ledger seals a prefix of its journal: any longer version of the journal fits it, and adds nothing."""
 
 import io
 import shutil
@@ -27,7 +27,7 @@ from tests.support.runs import Run, verified
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
-    """One run, sealed after each of five checkpoints while it went on, a kill in its middle."""
+    """One run, sealed after each of five checkpoints while it continued, with a kill in the middle."""
     folder = tmp_path_factory.mktemp("states")
     run = Run(folder / "state")
     sealed = []
@@ -60,7 +60,7 @@ def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Se
     assert fitting == 15
 
 
-def test_the_text_names_what_is_not_sealed(states: list[Sealed]) -> None:
+def test_the_text_names_the_unsealed_records(states: list[Sealed]) -> None:
     found = verified(states[1], journal=states[4].journal)
     text = verified_text(found)
     assert "ROLLING: sealed while the run went on" in text
@@ -113,9 +113,7 @@ def test_a_signed_lie_about_the_size_is_found(states: list[Sealed], tmp_path: Pa
 
 
 @given(cut=st.integers(0, 10**6))
-def test_whatever_is_copied_of_a_growing_journal_its_whole_records_are_the_prefix(
-    states: list[Sealed], cut: int
-) -> None:
+def test_the_whole_records_of_any_copy_of_a_growing_journal_are_a_prefix(states: list[Sealed], cut: int) -> None:
     data = states[4].journal.read_bytes()
     part = data[: cut % (len(data) + 1)]
     lines: list[JournalLine] = []
@@ -136,5 +134,5 @@ def test_an_altered_record_is_never_in_a_prefix(states: list[Sealed], at: int, f
     try:
         found = longest_prefix(io.BytesIO(data), lambda _: None)
     except JournalDamagedError:
-        return  # records stand behind the damage: altered, not torn
+        return  # records follow the damage: altered, not torn
     assert found.facts.size_bytes <= begin

@@ -1,4 +1,4 @@
-"""Segments on disk: the chain that the journal goes on from, and a rotation that a kill interrupted."""
+"""Segments on disk: the chain that the journal continues, and a rotation interrupted by a kill."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ def state(tmp_path: Path) -> StateDir:
 
 
 def chain(state: StateDir, numbers: tuple[int, ...] = (1, 2, 3)) -> list[tuple[str, Head]]:
-    """Closed segments of these numbers and the journal after them; names and heads, the last first."""
+    """Closed segments with these numbers and the journal after them; names and heads, the last first."""
     found, record = list[tuple[str, Head]](), dict[str, Any](kind="begin")
     for number in numbers:
         head = written(path := state.segments / "any", record, {"n": number})
@@ -60,7 +60,7 @@ def chain(state: StateDir, numbers: tuple[int, ...] = (1, 2, 3)) -> list[tuple[s
     return found
 
 
-def test_the_chain_names_each_segment_before_and_what_it_must_contain(state: StateDir) -> None:
+def test_the_chain_names_each_earlier_segment_and_its_required_head(state: StateDir) -> None:
     found = chain(state)
     assert list(heads_in_chain(state)) == found
     assert [name[:5] for name, _ in found] == ["0003-", "0002-", "0001-"]
@@ -71,8 +71,8 @@ def test_the_chain_names_each_segment_before_and_what_it_must_contain(state: Sta
     assert list(heads_in_chain(state)) == []
 
 
-def test_the_newest_segment_is_the_one_that_none_continues_whatever_the_times_of_the_files(state: StateDir) -> None:
-    """A rotation that a kill interrupted began another segment 2, where the wall clock had been set back."""
+def test_the_newest_segment_is_the_one_that_no_other_continues(state: StateDir) -> None:
+    """An interrupted rotation began another segment 2, after the wall clock had been set back."""
     found = chain(state)
     for age, (name, _) in enumerate(found):
         os.utime(state.segments / name, ns=(0, age))
@@ -83,20 +83,18 @@ def test_the_newest_segment_is_the_one_that_none_continues_whatever_the_times_of
 
 
 @pytest.mark.parametrize("numbers", [(2, 2, 3), (3, 2, 3), (7, 8, 10)])
-def test_a_segment_that_does_not_have_the_number_before_ends_the_chain(
-    state: StateDir, numbers: tuple[int, ...]
-) -> None:
+def test_a_segment_without_the_preceding_number_ends_the_chain(state: StateDir, numbers: tuple[int, ...]) -> None:
     found = chain(state, numbers)
     assert list(heads_in_chain(state)) == found[: 2 if numbers[1] == numbers[2] - 1 else 1]
 
 
 @pytest.mark.parametrize("continues", [None, 7, "x", [], {}, {"segment": 1}, {"run": []}])
-def test_what_no_daemon_writes_continues_nothing(state: StateDir, continues: Any) -> None:
+def test_an_invalid_continuation_continues_nothing(state: StateDir, continues: Any) -> None:
     written(state.journal, {"kind": "begin", "continues": continues})
     assert list(heads_in_chain(state)) == []
 
 
-def test_segments_are_in_the_order_of_their_numbers_and_the_newest_is_the_last_written(state: StateDir) -> None:
+def test_segments_are_ordered_by_number_and_the_newest_is_the_last_written(state: StateDir) -> None:
     assert newest_closed(state) is None
     names = [f"{number}-{'a' * 16}.journal.jsonl" for number in ("0002", "0010", "9999", "10000")]
     for age, name in enumerate(names):
@@ -127,7 +125,7 @@ def test_a_journal_without_a_record_continues_nothing(state: StateDir) -> None:
 def test_a_rotation_is_finished_exactly_where_the_begun_journal_is_known(
     state: StateDir, begun: str, old: str, is_known: bool | None
 ) -> None:
-    """`first`: one that goes on from none."""
+    """`first`: a journal that continues no other."""
     ended = written(state.journal, {"kind": "begin"}, {"n": 1})
     before, record = going_on(1, ended)
     closed = state.segments / closed_name(before)
@@ -159,9 +157,7 @@ def written_next(state: StateDir, *more: dict[str, Any], other: bool = False) ->
 
 
 @pytest.mark.parametrize("old", ["there", "moved"])
-def test_a_begun_journal_in_which_a_run_went_on_is_gone_on_with_by_whoever_comes_next(
-    state: StateDir, old: str
-) -> None:
+def test_a_begun_journal_in_which_the_run_continued_is_used_by_the_next_start(state: StateDir, old: str) -> None:
     """A disk refused the last step of a rotation for an hour, and then the daemon and its launcher were killed."""
     before, whole = written_next(state, {"kind": "device"}, {"kind": "checkpoint"}, {"n": 1})
     ended, closed = state.journal.read_bytes(), state.segments / closed_name(before)
@@ -173,14 +169,14 @@ def test_a_begun_journal_in_which_a_run_went_on_is_gone_on_with_by_whoever_comes
     assert (closed.read_bytes(), state.next_journal.exists()) == (ended, False)
 
 
-def test_a_begun_journal_of_another_segment_is_never_gone_on_with(state: StateDir) -> None:
+def test_a_begun_journal_of_another_segment_is_never_continued(state: StateDir) -> None:
     written_next(state, {"kind": "checkpoint"}, other=True)
     ended = state.journal.read_bytes()
     settle_next(state, None)
     assert (state.journal.read_bytes(), state.next_journal.exists()) == (ended, False)
 
 
-def test_what_the_launcher_knows_may_be_less_than_the_begun_journal_has(state: StateDir) -> None:
+def test_the_launcher_may_know_fewer_records_than_the_begun_journal_has(state: StateDir) -> None:
     written_next(state, {"kind": "device"}, {"n": 3})
     begun = list(read_journal(state.next_journal))
     settle_next(state, KnownJournal(Head(2, begun[1].head.hex()), None, "run"))
@@ -202,7 +198,7 @@ def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
     assert state.journal.read_bytes() == (ended if call == "unlink" else whole)
 
 
-def test_a_folder_of_closed_segments_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+def test_an_unlistable_folder_of_closed_segments_is_not_treated_as_empty(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "listdir", failing(errno.ESTALE))

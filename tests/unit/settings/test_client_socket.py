@@ -1,4 +1,4 @@
-"""Where the daemon's socket is: both sides compute it alike."""
+"""The place of the daemon's socket: both sides compute the same."""
 
 import os
 import tempfile
@@ -10,12 +10,12 @@ import pytest
 from flopsd.settings.client_socket import client_socket_candidates, socket_path
 
 DEFAULT = "/run/flopsd/client.sock"
-DEEP = "/" + "x" * 95  # with the socket's name 108 bytes
+DEEP = "/" + "x" * 95  # 108 bytes with the socket's name
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder for short names of a user for whom there is no folder in /run."""
+    """The folder for short socket paths of a user without a folder in /run."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     return tmp_path
@@ -33,7 +33,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ({"FLOPSD_CLIENT_SOCKET": "off", "FLOPSD_STATE_DIR": "/state"}, [DEFAULT]),
     ],
 )
-def test_a_training_process_looks_where_the_daemon_of_the_same_settings_listens(
+def test_a_training_process_looks_where_a_daemon_with_the_same_settings_listens(
     environment: Mapping[str, str], expected: list[str]
 ) -> None:
     assert [str(path) for path in client_socket_candidates(environment)] == expected
@@ -43,7 +43,7 @@ def test_a_training_process_looks_where_the_daemon_of_the_same_settings_listens(
     ("state", "is_shared", "name"),
     [("/state", False, None), (DEEP[:-1], False, None), (DEEP, False, "flopsd"), ("/state", True, "flopsd-jobs")],
 )
-def test_it_is_in_the_state_folder_where_that_can_be_entered_and_its_path_fits(
+def test_the_socket_is_in_the_state_folder_if_accessible_and_short_enough(
     short: Path, state: str, is_shared: bool, name: str | None
 ) -> None:
     found = socket_path(None, Path(state), shared=is_shared)

@@ -1,4 +1,4 @@
-"""The places that a ledger can be named for, and what is refused before a run of weeks begins."""
+"""The places that can be named for a ledger, and those that are refused before a run of weeks begins."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
     assert isinstance(full, S3Location)
     assert str(full) == "s3://my-bucket/b.json"
     assert full.beside("b.pub") == S3Location("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
-    # A rolling ledger is replaced each quarter of an hour: it is neither locked nor kept from being overwritten.
+    # A rolling ledger is replaced every quarter of an hour: it is neither locked nor protected from overwriting.
     assert full.for_rolling() == S3Location("my-bucket", "b.rolling.json", rolling=False)
     for days in (1, 36_500):
         kept = parse_location(f"s3://bucket/a.json?lock=governance&days={days}")

@@ -1,4 +1,4 @@
-"""config/parsed.json, which stands for the packaged YAML files while metering starts."""
+"""config/parsed.json, which replaces the packaged YAML files while metering starts."""
 
 import json
 
@@ -8,7 +8,7 @@ from flopsd.system.sha256 import hex_sha256
 from scripts import parsed_yaml
 
 
-def test_it_has_what_the_files_contain_and_nothing_else() -> None:
+def test_the_parsed_file_has_exactly_the_content_of_the_yaml_files() -> None:
     files = [path.read_bytes() for path in packaged_files()]
     parsed = json.loads(parsed_yaml.FILE.read_bytes())
     assert parsed == {hex_sha256(data): read_yaml(data, "")[0] for data in files}, "run `make docs`"

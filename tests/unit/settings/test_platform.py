@@ -1,4 +1,5 @@
-"""Where flopsd runs, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
+"""The platform flopsd runs on, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a
+pod's."""
 
 import os
 import re
@@ -25,7 +26,7 @@ STEP = {"SLURM_JOB_ID": "9", "SLURMD_NODENAME": "n2", "SLURM_NODEID": "1", "SLUR
         ({"SLURM_GPUS_PER_TASK": "8", "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}, "n2", 1, None),
     ],
 )
-def test_a_task_of_a_slurm_step_meters_its_node_or_itself_or_leaves_it_to_another(
+def test_a_slurm_task_meters_its_node_itself_or_leaves_it_to_another_task(
     tmp_path: Path, more: dict[str, str], node: str, rank: int, by_other: int | None
 ) -> None:
     variables = {**STEP, **more}
@@ -45,14 +46,14 @@ def test_a_task_of_a_slurm_step_meters_its_node_or_itself_or_leaves_it_to_anothe
         (1000, {"HOME": "/home/me", "XDG_STATE_HOME": "/data/me"}, "/data/me/flopsd"),
     ],
 )
-def test_the_state_folder_is_the_users(
+def test_the_default_state_folder_belongs_to_the_user(
     monkeypatch: pytest.MonkeyPatch, user: int, variables: dict[str, str], folder: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     assert str(default_state_dir(variables)) == folder
 
 
-def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
+def test_a_requeued_job_is_another_attempt_with_its_own_start_time(tmp_path: Path) -> None:
     assert find_context(STEP, tmp_path).attempt == "0"
     assert find_context({**STEP, "SLURM_RESTART_COUNT": "2"}, tmp_path).attempt == "2"
     began = {**STEP, "SLURM_JOB_START_TIME": "1790000000"}
@@ -65,13 +66,14 @@ def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_
 
 
 def test_names_that_are_not_utf_8_can_be_journalled(tmp_path: Path) -> None:
-    """A daemon ended with 1 at each start: its first record could not be read back."""
+    """The daemon used to end with 1 at each start, because its first record could not be read back."""
     found = find_context({"SLURM_JOB_ID": "7\udcff", "SLURMD_NODENAME": "n\udce9", "SLURM_NODEID": "0"}, tmp_path)
     assert (found.job_name, found.node) == ("slurm-7\\xff", "n\\xe9")
 
 
 def test_daemon_starts_without_a_readable_boot_id_count_as_different_boots(tmp_path: Path) -> None:
-    """Taken for one, what the counters ran in between would be this job's, on another machine too."""
+    """If they counted as one boot, the growth of counters in between would count as this job's, even on another
+    machine."""
     first, second = find_context({}, tmp_path), find_context({}, tmp_path)
     assert first.boot_id.startswith("unknown-")
     assert first.boot_id != second.boot_id
@@ -95,14 +97,14 @@ def test_a_pod_of_an_indexed_job_keeps_its_name_when_it_is_replaced(tmp_path: Pa
     again = find_context({**INSIDE, **JOB, "JOB_COMPLETION_INDEX": "3", "POD_NAME": "llama-3-other"}, tmp_path)
     assert (first.platform, first.job_name, first.node, first.rank) == ("kubernetes", "llama-0b1f5c1e", "llama-3", 3)
     assert first == again
-    assert first.attempt == first.boot_id  # no number of its own, and merge must not look for one
+    assert first.attempt == first.boot_id  # it has no number of its own, so merge must not expect one
 
 
 @pytest.mark.parametrize(
     ("more", "job", "node"),
     [
         ({}, None, "llama-0-x7k2p"),
-        ({"JOB_NAME": "", "JOB_UID": ""}, None, "llama-0-x7k2p"),  # a label that the pod does not have
+        ({"JOB_NAME": "", "JOB_UID": ""}, None, "llama-0-x7k2p"),  # a label that the pod lacks
         ({"JOB_NAME": "llama"}, "llama", "llama-0-x7k2p"),
         ({**JOB, "JOB_COMPLETION_INDEX": ""}, "llama-0b1f5c1e", "llama-0-x7k2p"),
         ({"NODE_NAME": "ip-10-0-0-7"}, None, "ip-10-0-0-7"),
@@ -117,22 +119,23 @@ def test_missing_pod_variables_are_left_out(more: dict[str, str], job: str | Non
     assert find_context({**INSIDE, "TRAINING_JOB_NAME": "j"}, tmp_path).platform == "sagemaker-training"
 
 
-def test_a_service_called_flopsd_disturbs_no_setting() -> None:
-    """The kubelet gives every container of the namespace its place, in variables that begin with FLOPSD_."""
+def test_variables_of_a_kubernetes_service_named_flopsd_change_no_setting() -> None:
+    """The kubelet gives every container of the namespace the service's address, in variables that begin with
+    FLOPSD_."""
     links = {f"FLOPSD_{end}": "tcp://10.100.7.7:10188" for end in (
         "PORT", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT_10188_TCP", "PORT_10188_TCP_PROTO",
         "PORT_10188_TCP_PORT", "PORT_10188_TCP_ADDR")}  # fmt: skip
     assert load_settings({}, links) == load_settings({}, {})
 
 
-def test_a_run_without_a_name_is_called_by_the_second_at_which_it_starts() -> None:
+def test_an_unnamed_run_is_named_after_the_second_of_its_start() -> None:
     names = {new_run_id("2026-09-21T15:00:59.123456Z") for _ in range(2)}
     assert len(names) == 2
     assert all(re.fullmatch(r"run-20260921T150059Z-[0-9a-f]{8}", name) for name in names)
 
 
 @pytest.mark.parametrize(("name", "node"), [("gpu-7", "gpu-7"), ("", "unknown"), ("n\udcff", "n\\xff")])
-def test_a_host_of_no_platform_has_its_own_name(
+def test_a_host_without_a_platform_is_named_by_its_host_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, node: str
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: name)

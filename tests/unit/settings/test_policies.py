@@ -1,4 +1,4 @@
-"""Policy files: the packaged one, others beside it, and every fault of a bad one by its name."""
+"""Policy files: the packaged one, others in addition to it, and every fault of an invalid one by name."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ def data() -> dict[str, Any]:
     return deepcopy(packaged())
 
 
-def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
+def test_every_threshold_of_the_packaged_policy_is_written_in_its_file() -> None:
     (policy,) = load_policies()
     assert policy.sha256 == hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
     assert policy.margin_ppm == 300_000
@@ -57,7 +57,7 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
     assert notified == {"systemic-presumption", "modification-systemic", "base-and-modification-systemic"}
 
 
-def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
+def test_the_thresholds_page_has_every_rule_with_its_threshold() -> None:
     page = (config_dir().parent / "docs" / "thresholds.md").read_text()
     rows = {
         line.split("`")[1]: line.split("|")[3]
@@ -174,7 +174,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "says"), FAULTS)
-def test_a_fault_is_named(fields: dict[str, Any], says: str) -> None:
+def test_a_fault_of_a_rule_is_named(fields: dict[str, Any], says: str) -> None:
     bad = data()
     rule = next(rule for rule in bad["rules"] if rule["id"] == "modification-third")
     for name, value in fields.items():
@@ -184,7 +184,7 @@ def test_a_fault_is_named(fields: dict[str, Any], says: str) -> None:
     assert_refused(bad, says)
 
 
-def test_every_fault_at_once() -> None:
+def test_all_faults_of_a_policy_are_reported_at_once() -> None:
     bad = data()
     bad["rules"][0]["greater_than"] = 1e23
     bad["rules"][1]["status"] = "law"
@@ -229,7 +229,7 @@ def test_every_field_of_the_packaged_rules_is_read() -> None:
             assert tuple(one.value for one in rule.quantities) == both
 
 
-def test_each_rounding_of_the_form_is_its_own() -> None:
+def test_each_rounding_of_the_form_is_read_from_its_own_field() -> None:
     changed = data()
     for figures, name in enumerate(("flop", "notification", "energy", "parameters", "hardware_days"), 1):
         changed["form"][f"{name}_significant_figures"] = figures
@@ -240,7 +240,7 @@ def test_each_rounding_of_the_form_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "\x1b[2J", None, 7, []], ids=["empty", "escape", "missing", "number", "list"])
-def test_a_rule_without_a_usable_name_is_named_by_its_place(name: object) -> None:
+def test_a_rule_without_a_usable_id_is_named_by_its_position(name: object) -> None:
     bad = data()
     bad["rules"][2]["id"] = name
     with pytest.raises(PolicyError) as fault:
@@ -260,7 +260,7 @@ MODIFIED = {"modification": True, "base.kind": ["unknown"]}
             "or_else: one rule must be for base.systemic",
         ),
         ("unknown-base-other", {"when": MODIFIED}, "or_else: one rule must be for base.systemic true, one for false"),
-        # Where the other is not for LoRA, it does not stand in for this one, and neither may apply.
+        # If the other rule is not for LoRA, it does not replace this one, and neither may apply.
         (
             "unknown-base-other",
             {"when": {**MODIFIED, "base.systemic": False, "method": ["full"]}},
@@ -303,20 +303,20 @@ def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> N
     assert_refused(bad, problem)
 
 
-def test_other_conditions_are_one_line_each_however_they_are_folded() -> None:
+def test_other_conditions_are_unfolded_to_one_line_each() -> None:
     edited = data()
     edited["rules"][0]["other_conditions"] = ["of a\n  large firm ", "x" * 1200]
     assert policy_from(edited, "").rules[0].other_conditions == ("of a large firm", "x" * 1200)
 
 
 @pytest.mark.parametrize("ppm", [1, 999_999])
-def test_the_least_and_the_largest_margin_are_taken(ppm: int) -> None:
+def test_the_smallest_and_the_largest_margin_are_accepted(ppm: int) -> None:
     edited = data()
     edited["estimation_margin"]["ppm"] = ppm
     assert policy_from(edited, "").margin_ppm == ppm
 
 
-def test_what_is_not_yaml_is_named_with_its_line() -> None:
+def test_invalid_yaml_is_reported_with_its_line() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(b"id: ours\nrules: [", "ours.yaml")
     (problem,) = caught.value.problems

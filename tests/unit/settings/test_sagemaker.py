@@ -44,7 +44,7 @@ def tree(root: Path, sample: str, **changed: object) -> Path:
         ({"current_host": "algo-9", "current_instance_type": None}, None, None),
     ],
 )
-def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
+def test_each_host_of_a_heterogeneous_cluster_has_its_own_groups_instance_type(
     tmp_path: Path, changed: dict[str, object], rank: int | None, instance_type: str | None
 ) -> None:
     found = find_context(NAMED, tree(tmp_path, "resourceconfig_heterogeneous_toolkit_test", **changed))
@@ -64,7 +64,7 @@ def test_a_resource_file_of_another_shape_is_tolerated(tmp_path: Path, changed: 
     assert find_context({"TRAINING_JOB_ARN": NAMED["TRAINING_JOB_ARN"]}, tmp_path).job_name == JOB
 
 
-def test_defaults_apply_to_unset_settings_of_training_jobs_only(tmp_path: Path) -> None:
+def test_defaults_apply_only_to_unset_settings_of_training_jobs(tmp_path: Path) -> None:
     job = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs"))
     output = str(tmp_path / "opt/ml/output/data/flopsd/{node}.json")
     plain = with_defaults(Settings(), job, tmp_path)
@@ -94,7 +94,7 @@ def test_defaults_apply_to_unset_settings_of_training_jobs_only(tmp_path: Path) 
         ("[]", "opt/ml/checkpoints"),
     ],
 )
-def test_the_checkpoint_folder_is_where_the_platform_says(tmp_path: Path, config: str, folder: str | None) -> None:
+def test_the_checkpoint_folder_is_the_platforms(tmp_path: Path, config: str, folder: str | None) -> None:
     assert checkpoint_folder(tmp_path) is None
     root = tree(tmp_path, "resourceconfig_homogeneous_awsdocs")
     (root / "opt/ml/input/config/checkpointconfig.json").write_text(config)
@@ -141,7 +141,7 @@ def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("replay", [False, True])
-def test_the_line_has_a_coverage_of_two_decimals_rounded_down(
+def test_the_coverage_in_the_line_has_two_decimals_rounded_down(
     coverage_ppm: int | None, percent: str, *, replay: bool
 ) -> None:
     view = SimpleNamespace(figures=Figures(7, None, 9), coverage_ppm=coverage_ppm)
@@ -158,9 +158,7 @@ class Closed(io.StringIO):
 
 
 @pytest.mark.parametrize("out", [io.StringIO(), Closed()])
-def test_a_device_that_is_new_has_a_rate_from_its_first_moment(
-    out: io.StringIO, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_new_device_has_a_rate_from_its_first_reading(out: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
     def snapshot(*counted: tuple[str, int, int]) -> Any:
         devices = [
             SimpleNamespace(device=SimpleNamespace(uid=uid), now=SimpleNamespace(figures=Figures(0, flop, 0)),
@@ -179,7 +177,7 @@ def test_a_device_that_is_new_has_a_rate_from_its_first_moment(
     assert [("could not be written" in text) for text in caplog.messages] == [True] * (2 * isinstance(out, Closed))
 
 
-def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
+def test_the_rate_is_the_one_since_the_previous_line(tmp_path: Path) -> None:
     run, out = Run(tmp_path), io.StringIO()
     lines = MetricLines(out, 60, run.writer.snapshot, run.clock)
     run.meter(59)
@@ -195,7 +193,7 @@ def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
     lines.each_tick(run.writer.snapshot)
     assert "rate_flop_per_second=unknown" in out.getvalue(), "a minute in which nothing was measured"
     out.truncate(0)
-    run.meter(1)  # its reading is of the minute before too
+    run.meter(1)  # its reading also covers the minute before
     lines.write(run.writer.snapshot)
     assert int(numbers(out.getvalue())["rate_flop_per_second"]) == pytest.approx(rate, rel=1e-6), "not 61 times that"
 
@@ -206,7 +204,7 @@ def blocks() -> list[str]:
 
 @pytest.mark.long
 def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore checks every field of it by the service's own model; the SDK's calls are read for their syntax only."""
+    """botocore checks every field by the service's own model; for the SDK's calls only the syntax is checked."""
     with_boto, estimator, trainer = blocks()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")

@@ -1,4 +1,4 @@
-"""Single settings: what each check takes, in YAML and as text, and what it refuses with which words."""
+"""Single settings: the values that each check accepts, in YAML and as text, and the messages for those it refuses."""
 
 import re
 from dataclasses import replace
@@ -57,7 +57,7 @@ TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
 
 
 @pytest.mark.parametrize(("check", "given", "value"), [(check, *pair) for check, each in TAKEN for pair in each])
-def test_a_setting_that_is_taken(check: Any, given: object, value: object) -> None:
+def test_valid_values_of_a_setting_are_accepted(check: Any, given: object, value: object) -> None:
     assert check(given) == value
 
 
@@ -145,7 +145,7 @@ REFUSED: list[tuple[Any, list[object], str]] = [
 @pytest.mark.parametrize(
     ("check", "given", "reason"), [(check, given, reason) for check, each, reason in REFUSED for given in each]
 )
-def test_a_setting_that_is_refused(check: Any, given: object, reason: str) -> None:
+def test_invalid_values_of_a_setting_are_refused(check: Any, given: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check(given)
 
@@ -157,7 +157,7 @@ LIMITS = {
 }  # fmt: skip
 
 
-def test_times_have_these_limits() -> None:
+def test_settings_in_seconds_have_their_limits() -> None:
     assert {one.key for one in SETTINGS if one.key.endswith("_seconds")} == LIMITS.keys()
     for key, (least, most) in LIMITS.items():
         parse = BY_KEY[key].parse
@@ -187,7 +187,7 @@ def test_a_selection_of_devices_is_read(value: object, expected: DevicesSetting)
     assert parse_devices(str(expected)) == expected
 
 
-def test_a_receiver_is_read_with_its_options() -> None:
+def test_a_push_receiver_is_read_with_its_options() -> None:
     assert parse_target("remotewrite+https://h:9/api/v1/write?x=1#sigv4=eu-west-1&tenant=a|b&ca=/c.pem&job=j") == Target(
         "remotewrite", "https://h:9/api/v1/write?x=1", "remotewrite+https://h:9/api/v1/write",
         job="j", ca="/c.pem", sigv4="eu-west-1", tenant="a|b",
@@ -209,7 +209,7 @@ def test_a_receiver_is_read_with_its_options() -> None:
         ({"base_flop": "3.8e25", "base_systemic_reason": "rebutted"}, "explains --base-systemic false"),
     ],
 )
-def test_declarations_that_contradict_each_other_are_refused(flags: dict[str, str], reason: str) -> None:
+def test_contradictory_declarations_are_refused(flags: dict[str, str], reason: str) -> None:
     with pytest.raises(ConfigError) as fault:
         declared_of(load_settings(flags, {}))
     assert len(fault.value.problems) == 1
@@ -221,7 +221,7 @@ def test_declarations_that_contradict_each_other_are_refused(flags: dict[str, st
     [({"base_flop": "1e23"}, "known", 10**23), ({"base_flop": "unknown"}, "unknown", None),
      ({"base_flop": "1e23", "base_flop_method": "6ND"}, "estimated", 10**23)],
 )  # fmt: skip
-def test_how_well_a_base_model_is_known_follows_from_what_is_declared(
+def test_the_kind_of_a_base_model_follows_from_its_declared_fields(
     flags: dict[str, str], kind: str, flop: int | None
 ) -> None:
     base = declared_of(load_settings(flags, {})).base
@@ -229,8 +229,8 @@ def test_how_well_a_base_model_is_known_follows_from_what_is_declared(
     assert (base.kind, base.flop) == (kind, flop)
 
 
-def test_every_description_of_a_base_model_that_is_taken_can_be_read_back_from_the_journal() -> None:
-    """A daemon metered for its whole life, and sealed nothing: its first record was refused by all of its readers."""
+def test_every_accepted_base_model_can_be_read_back_from_the_journal() -> None:
+    """A daemon used to meter for its whole life and seal nothing, because all readers refused its first record."""
     texts = {"base_model": "Llama\N{NO-BREAK SPACE}3.1\t8B", "base_flop_method": " 6 x 8e9\nx 15e12\n"}
     declared = declared_of(load_settings({**texts, "base_flop": "1e24"}, {}))
     assert declared_from(declared.for_journal()) == declared
@@ -281,7 +281,7 @@ def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
         ({"recomputation": "selective"}, {}, {"train": {"tokens": 5, "fused_head_tokens": 5}}, []),
     ],
 )
-def test_what_contradicts_what_is_named(
+def test_each_contradiction_of_declarations_is_named_once(
     settings: dict[str, str], facts: dict[str, object], work: dict[str, dict[str, int]], names: list[str]
 ) -> None:
     session = DeclaredSession("5e", 1, 0, "client", facts, work)
@@ -289,7 +289,7 @@ def test_what_contradicts_what_is_named(
     assert [one.name for one in found] == names, "each once"
 
 
-def test_a_socket_whose_path_is_too_long_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+def test_a_socket_path_that_is_too_long_is_refused_if_requested(tmp_path: Path) -> None:
     assert socket_path("off", tmp_path) is None
     fitting = "/" + "x" * 106
     assert socket_path(fitting, tmp_path) == Path(fitting)
@@ -298,7 +298,7 @@ def test_a_socket_whose_path_is_too_long_is_refused_where_it_was_asked_for(tmp_p
     assert len(str(socket_path(None, tmp_path / ("y" * 120)))) <= 107
 
 
-def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_peak_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PeakTableError, match="cannot read the peak table .*: No such file"):
         load_peaks(str(tmp_path / "missing.yaml"))
     for data in (b"- 1\n", b"", b"a: [\n", b"a: 1\na: 2\n"):
@@ -320,7 +320,7 @@ MIX = Precision((("bf16", 900_000), ("fp8", 100_000)), "config")
 
 
 @pytest.mark.parametrize("value", ["0=bf16;GPU-a=bf16:0.9,fp8:0.1", {0: "bf16", "GPU-a": {"bf16": 0.9, "fp8": 0.1}}])
-def test_the_setting_as_text_and_as_yaml(value: object) -> None:
+def test_device_precision_is_read_from_text_and_yaml(value: object) -> None:
     assert device_precision(value) == {"0": BF16, "GPU-a": MIX}
     assert load_settings({"precision": "fp8:0.1,bf16:0.9"}, {}).precision == MIX
     assert load_settings({"precision": "undeclared"}, {}).precision is None

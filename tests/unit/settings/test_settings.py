@@ -1,4 +1,4 @@
-"""Settings from file, environment and flags: precedence, and every problem at once."""
+"""Settings from file, environment and flags: precedence, and all problems at once."""
 
 import errno
 import os
@@ -45,9 +45,7 @@ def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: P
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_anything_but_settings_or_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
+def test_any_bytes_give_settings_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.mktemp("yaml") / "flopsd.yaml"
     file.write_bytes((config_dir() / "flopsd.yaml").read_bytes() + b"\nsources: " + data)
     try:
@@ -71,8 +69,8 @@ def test_odd_values_are_reported_and_never_crash(tmp_path: Path, text: str, prob
     assert problem in str(caught.value)
 
 
-def test_aliases_of_aliases_cost_no_time() -> None:
-    """Each names the one before ten times: read one by one they would be 10^40."""
+def test_nested_yaml_aliases_cost_no_time() -> None:
+    """Each alias names the previous one ten times: expanded one by one they would be 10^40."""
     lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 41))]
     document, problems = read_yaml("\n".join(lines).encode(), "file")
     assert (len(document), problems) == (41, [])
@@ -89,7 +87,7 @@ def test_an_inaccessible_settings_folder_stops_no_job(
     assert "may not enter" in caplog.text
 
 
-def test_listen() -> None:
+def test_listen_addresses_are_parsed() -> None:
     assert parse_listen("127.0.0.1:0") == ("127.0.0.1", range(1))
     assert parse_listen("[::1]:10188-10190") == ("::1", range(10188, 10191))
     assert parse_listen(":9") == ("", range(9, 10))
@@ -105,6 +103,6 @@ def test_every_setting_is_a_key_a_flag_and_a_variable() -> None:
     assert len({s.flag for s in known}) == len({s.variable for s in known}) == len({s.key for s in known}) == len(known)
 
 
-def test_the_digest_leaves_out_the_location_of_the_key() -> None:
+def test_the_settings_digest_excludes_the_location_of_the_key() -> None:
     assert settings_sha256(Settings(key="a")) == settings_sha256(Settings(key="b"))
     assert settings_sha256(Settings(interval_seconds=2)) != settings_sha256(Settings())

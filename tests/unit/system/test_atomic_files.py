@@ -14,7 +14,7 @@ from flopsd.system.atomic_files import new_file, remove_unfinished, replace_file
 from tests.support.os_calls import failing
 
 
-def test_a_folder_in_the_place_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_named_and_no_file_is_left(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         replace_file(tmp_path, b"x")
     assert (caught.value.filename, caught.value.filename2) == (str(tmp_path), None)
@@ -31,10 +31,8 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"new", [path])
 
 
-def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a folder that others may write to: they know our process id, and a name that they guessed is not opened."""
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that others may write to: they know our process id, but a file at a guessed name is not opened."""
     path, victim = tmp_path / "file", tmp_path / "victim"
     victim.write_bytes(b"dear")
     (tmp_path / f".file.{os.getpid()}").symlink_to(victim)
@@ -47,7 +45,7 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
     assert (path.read_bytes(), victim.read_bytes()) == (b"new", b"dear")
 
 
-def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_afterwards(
+def test_the_bytes_are_synced_before_the_name_and_the_name_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[object] = []
@@ -88,7 +86,7 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
 
 
 def lacking(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """A file system that has no files without a name, no links, and no sync of folders: it answers with this error."""
+    """A file system without unnamed files, links, and sync of folders: it answers with this error."""
     fsync = os.fsync
 
     def of_files(fd: int) -> None:
@@ -102,7 +100,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_a_file_system_may_have_no_links_and_no_sync_of_folders(
+def test_a_file_system_may_lack_links_and_sync_of_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     lacking(monkeypatch, number)
@@ -113,7 +111,7 @@ def test_a_file_system_may_have_no_links_and_no_sync_of_folders(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"key": b"secret", "ledger": b"{}"}
 
 
-def test_a_disk_that_fails_is_another_matter_and_so_is_a_file_that_cannot_be_synced(
+def test_a_failing_disk_or_a_file_that_cannot_be_synced_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as now:
@@ -127,7 +125,7 @@ def test_a_disk_that_fails_is_another_matter_and_so_is_a_file_that_cannot_be_syn
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
-def test_a_mode_holds_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
+def test_a_mode_is_set_regardless_of_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         replace_file(tmp_path / "ledger", b"", 0o644)
@@ -141,7 +139,7 @@ def test_a_mode_holds_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
     assert modes == {"ledger": 0o644, "secret": 0o600, "other": 0o640, "report": 0o666 & ~umask}
 
 
-def test_only_what_a_killed_writer_of_this_file_left_is_removed(tmp_path: Path) -> None:
+def test_only_files_left_by_a_killed_writer_of_this_file_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".a[1].json.0123456789abcdef"
     others = [tmp_path / name for name in (".a[1].json.backup", ".a1.json.0123456789abcdef", ".a[1].json.12")]
     for path in (left, *others):

@@ -1,4 +1,4 @@
-"""What the clocks of a machine may say."""
+"""Values that the clocks of a machine may have."""
 
 import time
 
@@ -7,7 +7,7 @@ import pytest
 from flopsd.system.clock import SystemClock, file_stamp, rfc3339, wall_ns_of
 
 
-def test_a_clock_before_1970_is_at_1970(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_before_1970_reads_1970(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: -86_400_000_000_000)
     assert rfc3339(SystemClock().wall_ns()) == "1970-01-01T00:00:00.000000Z"
 
@@ -21,7 +21,7 @@ def test_a_clock_before_1970_is_at_1970(monkeypatch: pytest.MonkeyPatch) -> None
         (253_402_300_799_999_999_999, "9999-12-31T23:59:59.999999Z"),
     ],
 )
-def test_a_moment_is_written_to_the_microsecond_below(wall_ns: int, text: str) -> None:
+def test_a_time_is_written_rounded_down_to_a_microsecond(wall_ns: int, text: str) -> None:
     assert rfc3339(wall_ns) == text
     assert file_stamp(wall_ns) == text.replace("-", "").replace(":", "").replace(".", "")
     assert wall_ns_of(text) == wall_ns // 1000 * 1000

@@ -1,4 +1,4 @@
-"""What is there, what is not, and what cannot be looked at."""
+"""Files that exist, that do not, and that cannot be accessed."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def kinds(path: Path) -> tuple[bool, ...]:
     return tuple(ask(path) for ask in KINDS)
 
 
-def test_what_is_there_has_its_kind(tmp_path: Path) -> None:
+def test_an_existing_file_has_its_kind(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("file")
@@ -34,7 +34,7 @@ def test_what_is_there_has_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("ask", KINDS)
-def test_what_cannot_be_looked_at_is_not_absent(
+def test_a_file_that_cannot_be_accessed_does_not_count_as_absent(
     ask: Callable[[Path], bool], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "stat", failing(code))

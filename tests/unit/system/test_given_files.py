@@ -1,4 +1,4 @@
-"""Files that others handed over or still write to: what is read of them, and what is refused."""
+"""Files that others handed over or still write to: the part that is read, and files that are refused."""
 
 import errno
 import gzip
@@ -32,7 +32,7 @@ def open_descriptors() -> int:
         (lambda _path: None, errno.ENOENT, "No such file or directory"),
     ],
 )
-def test_what_is_no_regular_file_or_too_large_is_named_and_not_waited_for(
+def test_an_irregular_or_too_large_file_is_named_and_not_waited_for(
     tmp_path: Path, make: Callable[[Path], object], code: int, words: str
 ) -> None:
     make(path := tmp_path / "given")
@@ -44,7 +44,7 @@ def test_what_is_no_regular_file_or_too_large_is_named_and_not_waited_for(
 
 
 @pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "not a regular file"), (lambda p: p.symlink_to("/x"), "link")])
-def test_a_file_of_our_own_that_is_something_else_is_refused_and_not_left_open(
+def test_an_irregular_own_file_is_refused_and_not_left_open(
     tmp_path: Path, make: Callable[[Path], object], words: str
 ) -> None:
     make(path := tmp_path / "journal.jsonl")
@@ -64,12 +64,14 @@ def test_a_file_of_our_own_that_is_something_else_is_refused_and_not_left_open(
         (lambda _path: None, "No such file or directory"),
     ],
 )
-def test_why_a_path_is_not_one_of_a_file(tmp_path: Path, make: Callable[[Path], object], why: str | None) -> None:
+def test_the_reason_why_a_path_is_no_file_is_given(
+    tmp_path: Path, make: Callable[[Path], object], why: str | None
+) -> None:
     make(path := tmp_path / "given")
     assert unfit(path) == why
 
 
-def test_as_much_as_a_file_may_have_is_read_also_of_a_pipe_of_our_own(tmp_path: Path) -> None:
+def test_a_file_or_own_pipe_is_read_up_to_its_limit(tmp_path: Path) -> None:
     (path := tmp_path / "given").write_bytes(b"12345")
     assert read_at_most(path, 5) == b"12345"
     with open_regular(path) as file:
@@ -86,7 +88,7 @@ def test_as_much_as_a_file_may_have_is_read_also_of_a_pipe_of_our_own(tmp_path: 
         with open_regular(Path(name.format(reader))) as file:
             assert os.get_blocking(file.fileno()), "its writer may be slow"
         os.close(reader)
-    # By any other name a pipe may be another's, who never writes.
+    # Under any other name a pipe may belong to another process that never writes.
     reader, writer = os.pipe()
     with pytest.raises(OSError, match="not a regular file"):
         read_at_most(Path(f"/proc/{os.getpid()}/fd/{reader}"), 5)
@@ -98,10 +100,10 @@ def test_as_much_as_a_file_may_have_is_read_also_of_a_pipe_of_our_own(tmp_path: 
     ("size", "free", "is_refused"),
     [(20_000, 0, False), (20_001, 0, True), (20_001, 20_000, True), (20_001, 20_001, False), (20_000, 5, False)],
 )
-def test_zeros_are_unpacked_to_a_hundred_times_what_was_read_or_to_what_is_free(
+def test_gzip_is_unpacked_to_a_hundred_times_its_size_or_the_free_allowance(
     size: int, free: int, is_refused: bool
 ) -> None:
-    packed = gzip.compress(bytes(size)).ljust(200, b"\0")  # zeros behind it are skipped
+    packed = gzip.compress(bytes(size)).ljust(200, b"\0")  # trailing zeros are skipped
     assert (MOST_TIMES, len(packed)) == (100, 200)
     file = Unpacked(io.BytesIO(packed), free)
     assert file.readable()
@@ -125,7 +127,7 @@ def test_zeros_are_unpacked_to_a_hundred_times_what_was_read_or_to_what_is_free(
         ([bytes(5), b"\1"], False),
     ],
 )
-def test_zeros_in_a_row_are_counted_over_whole_reads(pieces: list[bytes], is_refused: bool) -> None:
+def test_consecutive_zeros_are_counted_across_reads(pieces: list[bytes], is_refused: bool) -> None:
     class Pieces(io.RawIOBase):
         def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
             piece = left.pop(0) if left else b""
@@ -142,7 +144,7 @@ def test_zeros_in_a_row_are_counted_over_whole_reads(pieces: list[bytes], is_ref
         assert file.read() == b"".join(pieces)
 
 
-def test_the_first_bytes_of_a_file_that_grows(tmp_path: Path) -> None:
+def test_only_the_first_bytes_of_a_growing_file_are_read(tmp_path: Path) -> None:
     (path := tmp_path / "given").write_bytes(b"0123456789")
     plain = path.open("rb")
     file = FirstBytes.now_in(plain)
@@ -159,7 +161,7 @@ def test_the_first_bytes_of_a_file_that_grows(tmp_path: Path) -> None:
     assert raw.closed
 
 
-def test_a_file_is_known_by_its_first_bytes_and_copied_as_such(tmp_path: Path) -> None:
+def test_a_file_is_identified_and_copied_by_its_first_bytes(tmp_path: Path) -> None:
     (path := tmp_path / "given").write_bytes(b"0123456789")
     whole, part = known_file(path), known_file(path, 4)
     assert whole == KnownFile(path, 10, hex_sha256(b"0123456789"))

@@ -1,4 +1,4 @@
-"""A process that we started: what it has used, as /proc has it, and that it and what it started end."""
+"""A process that we started: its resource use according to /proc, and that it ends together with its children."""
 
 import os
 import select
@@ -55,7 +55,7 @@ signal.pause()
 
 
 @pytest.mark.parametrize("how", ["with another", "alone"])
-def test_it_ends_with_what_it_started_and_also_without_its_guard(how: str) -> None:
+def test_a_child_ends_with_its_children_even_without_its_guard(how: str) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     child = GuardedChild([sys.executable, "-c", STARTS, how], one_output=True)
     try:
@@ -87,7 +87,7 @@ print(os.environ["LISTEN_FDS"], mine, socket.socket(fileno=3).getsockname()[1], 
 """
 
 
-def test_a_listening_socket_is_handed_over_as_systemd_does() -> None:
+def test_a_listening_socket_is_handed_over_as_by_systemd() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         child = GuardedChild([sys.executable, "-c", LISTENS], listener=listener.fileno(), one_output=True)
         assert child.output.read().decode().split() == ["1", "True", str(listener.getsockname()[1]), "True"]
@@ -96,5 +96,5 @@ def test_a_listening_socket_is_handed_over_as_systemd_does() -> None:
         child.output.close()
 
 
-def test_how_a_process_ended() -> None:
+def test_the_end_of_a_process_is_described() -> None:
     assert [how_ended(code) for code in (-9, -1, 0, 1)] == ["signal 9", "signal 1", "exit code 0", "exit code 1"]

@@ -1,4 +1,4 @@
-"""A module of a package without the rest, and the whole package afterwards for whoever imports it."""
+"""A module of a package without the rest, and the whole package later for whoever imports it."""
 
 import sys
 from pathlib import Path
@@ -27,16 +27,16 @@ except AttributeError:
 """
 
 
-def test_the_rest_is_loaded_when_it_is_asked_for() -> None:
+def test_the_rest_of_a_package_is_loaded_on_demand() -> None:
     assert {"refused", "prometheus_client.exposition"} <= modules_after(CODE)
 
 
-def test_a_package_that_is_not_installed() -> None:
+def test_a_package_that_is_not_installed_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         part_of("no_such_package", "utils")
 
 
-def test_what_is_no_module_of_it_runs_the_packages_own_code_once(
+def test_an_attribute_that_is_no_module_runs_the_packages_own_code_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (package := tmp_path / "flopsd_lazy").mkdir()

@@ -1,4 +1,4 @@
-"""Processes whose parent ends become children of whoever adopts orphans; a group is killed as a whole."""
+"""Processes whose parent ends become children of an adopting process; a group is killed as a whole."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_a_process_whose_parent_has_ended_is_adopted() -> None:
     assert subprocess.check_output([sys.executable, "-c", SCRIPT], text=True) == "True True\n"
 
 
-def test_a_child_is_killed_with_what_it_started() -> None:
+def test_a_child_is_killed_with_its_children() -> None:
     child = subprocess.Popen(
         ["/bin/sh", "-c", "exec 3>&1; sleep 600 & echo; wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True,
@@ -34,6 +34,6 @@ def test_a_child_is_killed_with_what_it_started() -> None:
     assert child.stdout.readline() == b"\n"
     output = os.dup(child.stdout.fileno())
     kill_group(child)
-    assert os.read(output, 1) == b""  # nobody has the other end any more
+    assert os.read(output, 1) == b""  # no process has the other end open any more
     os.close(output)
     assert (child.returncode, child.stdin.closed, child.stdout.closed) == (-signal.SIGKILL, True, True)

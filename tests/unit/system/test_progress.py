@@ -26,7 +26,7 @@ class Turns(FakeClock):
         return ended
 
     def turn(self, *, ended: bool = False) -> None:
-        """End the wait that is going on; return in the next one, unless it was the last."""
+        """End the current wait; return in the next one, unless it was the last."""
         self._turns.put(ended)
         if not ended:
             self.asked.get()
@@ -36,7 +36,7 @@ class Turns(FakeClock):
     ("is_terminal", "term", "rewrites"),
     [(True, "xterm", True), (True, "dumb", False), (True, "", False), (True, None, False), (False, "xterm", False)],
 )
-def test_only_a_terminal_that_can_is_a_screen(
+def test_only_a_capable_terminal_gets_a_progress_line(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool, term: str | None, rewrites: bool
 ) -> None:
     stream = io.StringIO()
@@ -47,7 +47,7 @@ def test_only_a_terminal_that_can_is_a_screen(
     assert is_screen(stream) is rewrites
 
 
-def test_it_appears_after_a_second_is_rewritten_makes_room_and_is_removed() -> None:
+def test_the_line_appears_after_a_second_is_rewritten_and_removed() -> None:
     out, clock = io.StringIO(), Turns()
     with ProgressLine(out, clock, "verifying", is_shown=True) as line:
         assert clock.asked.get() == 1.0
@@ -71,7 +71,7 @@ def test_it_appears_after_a_second_is_rewritten_makes_room_and_is_removed() -> N
     ]
 
 
-def test_it_is_cut_and_what_is_quick_leaves_no_trace() -> None:
+def test_the_line_is_cut_to_the_width_and_quick_work_leaves_no_trace() -> None:
     out, clock = io.StringIO(), Turns()
     with ProgressLine(out, clock, "x" * 200, is_shown=True) as line:
         clock.asked.get()

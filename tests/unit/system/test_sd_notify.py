@@ -1,4 +1,4 @@
-"""What the service manager is sent, and when; and one that does not hear."""
+"""Messages to the service manager, and their times; and a manager that does not read."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def run(notifier: Notifier, clock: FakeClock, manager: Manager, seconds: range, read_at: int) -> list[tuple[int, str]]:
-    """What arrives in which second, one tick in each."""
+    """The messages received in each second, with one tick per second."""
     asked: list[int] = []
 
     def has_read() -> bool:
@@ -56,7 +56,7 @@ def run(notifier: Notifier, clock: FakeClock, manager: Manager, seconds: range, 
 
 
 @pytest.mark.parametrize("read_at", [0, 4, 10, 99])
-def test_ready_then_status_and_watchdog_at_their_times_until_it_stops(
+def test_ready_status_and_watchdog_are_sent_on_time_until_the_stop(
     manager: Manager, tmp_path: Path, read_at: int
 ) -> None:
     clock, more = FakeClock(), {"WATCHDOG_USEC": "9000000", "WATCHDOG_PID": str(os.getpid())}
@@ -81,7 +81,7 @@ def test_ready_then_status_and_watchdog_at_their_times_until_it_stops(
     [("3", "", 1e-6), ("6000000", None, 2), ("6000000", "1", None), ("0", "", None), ("", "", None),
      ("-3", "", None), ("3.0", "", None), ("३", "", None)],
 )  # fmt: skip
-def test_a_watchdog_that_is_not_this_processs_or_no_number_is_none(
+def test_a_watchdog_for_another_process_or_without_a_number_is_ignored(
     manager: Manager, tmp_path: Path, timeout_us: str, pid: str | None, expected: float | None
 ) -> None:
     pid, clock = str(os.getpid()) if pid is None else pid, FakeClock()
@@ -95,9 +95,9 @@ def test_a_watchdog_that_is_not_this_processs_or_no_number_is_none(
     assert Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, clock).ping_seconds is None
 
 
-def test_an_abstract_name() -> None:
+def test_an_abstract_socket_name_is_supported() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-        one.bind("")  # the kernel gives it a name
+        one.bind("")  # the kernel assigns a name
         name = one.getsockname()
         Notifier({"NOTIFY_SOCKET": "@" + name[1:].decode()}, FakeClock()).stopping()
         assert one.recv(4096, socket.MSG_DONTWAIT) == b"STOPPING=1\nSTATUS=final reading, then the seal"
@@ -106,7 +106,7 @@ def test_an_abstract_name() -> None:
 @pytest.mark.parametrize(
     ("address", "complaints"), [("", 0), ("vsock:2:1", 0), ("/none/notify", 1), ("/" + 200 * "x", 1), ("FULL", 1)]
 )
-def test_a_manager_that_does_not_hear_is_complained_of_once_and_raises_nothing(
+def test_an_unreachable_manager_is_logged_once_and_raises_nothing(
     tmp_path: Path, manager: Manager, caplog: pytest.LogCaptureFixture, address: str, complaints: int
 ) -> None:
     clock = FakeClock()
@@ -118,7 +118,7 @@ def test_a_manager_that_does_not_hear_is_complained_of_once_and_raises_nothing(
         notifier.each_tick(lambda: True, lambda: "x")
         clock.advance(NS_PER_S)
     assert caplog.text.count("cannot notify the service manager at $NOTIFY_SOCKET") == complaints
-    if manager.received():  # it takes messages again
+    if manager.received():  # it accepts messages again
         notifier.each_tick(lambda: True, lambda: "x")
         assert manager.received() == ["READY=1", "STATUS=x", "WATCHDOG=1"]
     notifier.stopping()

@@ -1,4 +1,4 @@
-"""Without OpenSSL the same digests."""
+"""The same digests without OpenSSL."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ from flopsd.system.sha256 import MANY_BYTES, hex_sha256, hmac_sha256, same_diges
 
 
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 63, 64, 65, 600, 100_000])
-def test_the_same_as_openssls(size: int) -> None:
+def test_digests_match_openssls(size: int) -> None:
     drawn = Random(size)
     data = drawn.randbytes(size)
     assert hex_sha256(data) == hashlib.sha256(data).hexdigest()
@@ -20,14 +20,14 @@ def test_the_same_as_openssls(size: int) -> None:
         assert hmac_sha256(key, data) == hmac.digest(key, data, "sha256")
 
 
-def test_what_reads_much_takes_the_fast_one() -> None:
+def test_large_inputs_use_the_fast_implementation() -> None:
     assert sha256_for(MANY_BYTES - 1) is sha256
     assert sha256_for(MANY_BYTES) is hashlib.sha256
     assert sha256 is not hashlib.sha256
 
 
 @pytest.mark.parametrize("without", [(), ("_operator",)])
-def test_digests_are_compared_whatever_python_offers(monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]) -> None:
+def test_digests_can_be_compared_on_any_python(monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]) -> None:
     for name in without:
         monkeypatch.setitem(sys.modules, name, None)
     one = sha256(b"one").digest()
@@ -35,7 +35,7 @@ def test_digests_are_compared_whatever_python_offers(monkeypatch: pytest.MonkeyP
     assert not any(same_digest(one, other) for other in (one[:-1] + b"x", one[:-1], b""))
 
 
-def test_a_python_without_the_quick_module_takes_openssls_and_one_without_any_says_so(
+def test_without_the_built_in_module_openssls_is_used_or_its_lack_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("_sha2", "_sha256"):

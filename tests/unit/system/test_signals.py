@@ -13,7 +13,7 @@ def raise_here(number: int) -> None:
     signal.pthread_kill(threading.get_ident(), number)
 
 
-def test_one_that_came_before_the_wait_is_found_by_it() -> None:
+def test_a_signal_before_the_wait_is_returned_by_it() -> None:
     with awaited(signal.SIGUSR1, signal.SIGUSR2) as wait:
         raise_here(signal.SIGUSR2)
         assert wait(PATIENCE_SECONDS) is signal.SIGUSR2
@@ -21,7 +21,7 @@ def test_one_that_came_before_the_wait_is_found_by_it() -> None:
         assert wait(-1) is None
 
 
-def test_one_that_comes_during_the_wait_ends_it() -> None:
+def test_a_signal_during_the_wait_ends_it() -> None:
     with awaited(signal.SIGUSR1) as wait:
         waiting = threading.get_ident()
         sender = threading.Thread(target=lambda: signal.pthread_kill(waiting, signal.SIGUSR1))
@@ -32,13 +32,13 @@ def test_one_that_comes_during_the_wait_ends_it() -> None:
 
 def test_signals_not_waited_for_are_dropped_and_the_mask_is_restored() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with awaited(signal.SIGUSR1, signal.SIGUSR2):  # whose default is to end the process
+    with awaited(signal.SIGUSR1, signal.SIGUSR2):  # their default is to end the process
         raise_here(signal.SIGUSR1)
         raise_here(signal.SIGUSR2)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
-def test_threads_started_within_leave_the_signals_alone() -> None:
+def test_threads_started_within_do_not_receive_the_signals() -> None:
     seen: list[set[signal.Signals | int]] = []
     with awaited(signal.SIGUSR1):
         thread = threading.Thread(target=lambda: seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))

@@ -1,4 +1,4 @@
-"""Servers that share a thread: each is served, also beside one that fails, until it stops."""
+"""Servers that share a thread: each is served, even next to a failing one, until it stops."""
 
 import queue
 import selectors
@@ -15,7 +15,7 @@ from tests.support.process import PATIENCE_SECONDS
 
 
 class Echo:
-    """Notes what is sent to it, and the thread that served it. `end` stops it, `fail` is an internal error."""
+    """Records the data sent to it, and the thread that served it. `end` stops it, `fail` is an internal error."""
 
     def __init__(self, name: str) -> None:
         self.name, self.times_served = name, 0
@@ -76,7 +76,7 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
 
 
 class Due(Echo):
-    """It stops when its deadline has come."""
+    """Stops when its deadline has come."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -91,7 +91,7 @@ class Due(Echo):
         return super().serve_once()
 
 
-def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again(
+def test_a_deadline_is_kept_and_a_new_thread_starts_after_all_have_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     thread, pair = SocketThread(FakeClock()), socket.socketpair
@@ -130,7 +130,7 @@ def no_thread(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_server_that_fails_again_and_again_does_not_take_the_processor() -> None:
+def test_a_server_that_keeps_failing_does_not_occupy_the_cpu() -> None:
     waits = list[float]()
 
     class Noting(FakeClock):

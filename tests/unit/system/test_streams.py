@@ -1,4 +1,4 @@
-"""The standard streams: closed, full or old ones, missing ones, and systemd's journal."""
+"""The standard streams: closed, full, slow or missing ones, and systemd's journal."""
 
 import fcntl
 import io
@@ -18,8 +18,8 @@ from flopsd.system.streams import last_flush, open_missing, say, with_priority
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_a_reader_that_does_not_read_holds_up_nobody(is_terminal: bool) -> None:
-    """A filter behind the log that hangs, or Ctrl-S: no journal was written any more, and no ledger at the end."""
+def test_a_reader_that_does_not_read_blocks_nothing(is_terminal: bool) -> None:
+    """A hanging filter behind the log, or Ctrl-S: no journal was written any more, and no ledger at the end."""
     reader, writer = os.openpty() if is_terminal else os.pipe()
     go_on = partial(termios.tcflow, writer, termios.TCOON) if is_terminal else partial(os.read, reader, 1 << 16)
     late = threading.Timer(5, go_on)
@@ -64,7 +64,7 @@ def test_say_returns_whether_the_text_was_written() -> None:
     assert say(sys.stderr, "")
 
 
-def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None:
+def test_the_last_flush_returns_whether_all_was_written() -> None:
     assert last_flush(None)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
@@ -74,13 +74,13 @@ def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None
         os.close(reader)
         stream.write("more")
         descriptors = len(os.listdir("/proc/self/fd"))
-        assert not last_flush(stream)  # and closing it raises nothing
+        assert not last_flush(stream)  # closing it raises nothing
         assert os.fstat(stream.fileno()).st_rdev == os.stat(os.devnull).st_rdev
         assert len(os.listdir("/proc/self/fd")) == descriptors
     assert not last_flush(Full())
 
 
-def test_what_a_verb_prints_is_not_cut_where_its_reader_takes_time() -> None:
+def test_output_of_a_verb_is_not_cut_for_a_slow_reader() -> None:
     """A pager: for a while `flopsd report … | less` had exit code 1."""
     reader, writer = os.pipe()
     filled = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)

@@ -1,4 +1,4 @@
-"""Users of a machine, and who can write what belongs to one."""
+"""Users of a machine, and who can write to a folder."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ import pytest
 from flopsd.system.users import User, find_user, only_own_user_writes
 
 
-def test_a_user_by_name_or_number() -> None:
+def test_a_user_is_found_by_name_or_number() -> None:
     root = find_user("root")
     assert root == find_user("0") == User(0, 0, root.groups, "root", root.home)
     assert 0 in root.groups
@@ -34,7 +34,9 @@ def test_a_user_by_name_or_number() -> None:
         (0o1777, 0o755, False), (0o755, 0o775, False), (0o755, 0o757, False), (0o755, 0o1775, True),
     ],
 )  # fmt: skip
-def test_who_can_write_a_folder_or_exchange_it(tmp_path: Path, folder: int, above: int, expected: bool) -> None:
+def test_users_who_can_write_or_replace_a_folder_are_found(
+    tmp_path: Path, folder: int, above: int, expected: bool
+) -> None:
     path = tmp_path / "above" / "folder"
     path.mkdir(parents=True)
     path.chmod(folder)

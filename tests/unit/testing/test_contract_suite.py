@@ -1,4 +1,4 @@
-"""The contract suite catches what it is there for: for each clause a source that breaks it."""
+"""The contract suite catches violations: for each clause a source that breaks it."""
 
 import subprocess
 import sys
@@ -57,14 +57,14 @@ def work(**changed: Any) -> Callable[[Sweep], Sweep]:
 
 @dataclass
 class Model:
-    """A sound source of two devices, with the places where a test breaks it."""
+    """A valid source of two devices, with the places where a test breaks it."""
 
     settings: SourceSettings
     listed: Sequence[Device] = (CYCLES, A100)
     edit: Callable[[Sweep], Sweep] = lambda sweep: sweep
     name: Any = "model"
     facts: Any = field(default_factory=lambda: {"driver": "1", "replay": None})
-    edit_second: Callable[[Sweep], Sweep] = lambda sweep: sweep  # of what is read again at one moment
+    edit_second: Callable[[Sweep], Sweep] = lambda sweep: sweep  # of a second read at the same time
     broken: DeviceUid | None = None
     closed: int = 0
     on_fault: Callable[[Sweep, DeviceUid], Sweep] = lambda sweep, uid: on(
@@ -108,7 +108,7 @@ class Model:
 
 
 class Sound(SourceContract):
-    """The suite on the model, with what a test changes in it."""
+    """The suite on the model, with a test's changes."""
 
     name = "model"
 
@@ -147,7 +147,7 @@ class OnRealTime(Quick):
 
 @pytest.mark.long
 @pytest.mark.parametrize("contract", [Sound, OnRealTime])
-def test_a_sound_source_breaks_nothing(contract: type[Sound]) -> None:
+def test_a_valid_source_breaks_no_clause(contract: type[Sound]) -> None:
     assert violations(contract()) == ()
 
 
@@ -160,7 +160,7 @@ def active(**changed: Any) -> Callable[[Sweep], Sweep]:
 
 
 def growth(unread: tuple[Pipe, ...] = (), **changed: Any) -> Callable[[Sweep], Sweep]:
-    """Running totals of which a function of the boot time says how far they are."""
+    """Running totals whose values are functions of the boot time."""
     shown = {"elapsed": lambda ms: ms * 1000, "pipes": lambda ms: {Pipe.TENSOR: ms}, **changed}
 
     def give(reading: Reading) -> Reading:
@@ -233,7 +233,7 @@ class NoDevices(Model):
 
 
 class Doubles(Model):
-    """Each read takes what came since the last, and one more for good measure."""
+    """Each call of read adds work, even a call that gives no reading."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -303,7 +303,7 @@ def test_a_broken_behaviour_is_found(kind: type[Model], words: str) -> None:
 
 
 class LeavesThread(Model):
-    """Which it starts with the first reading."""
+    """It starts the thread with the first reading."""
 
     release: threading.Event
 
@@ -323,7 +323,9 @@ class LeavesChild(Model):
 @pytest.mark.parametrize(
     ("kind", "words"), [(LeavesThread, "the thread 'poller' outlives close"), (LeavesChild, "the child process")]
 )
-def test_what_outlives_close_is_found(kind: type[Model], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_or_child_that_outlives_close_is_found(
+    kind: type[Model], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flopsd.testing.contract._LEFTOVER_SECONDS", 0.01)
     LeavesThread.release = threading.Event()
     try:
@@ -336,7 +338,7 @@ def test_what_outlives_close_is_found(kind: type[Model], words: str, monkeypatch
 
 
 class Shy(Sound):
-    """Where nothing is there, it raises what a test says, or opens."""
+    """Without hardware, it raises the given fault, or opens."""
 
     def __init__(self, fault: Exception | None) -> None:
         super().__init__()
@@ -356,7 +358,7 @@ class Shy(Sound):
         (KeyError("lib"), "SourceUnavailableError is expected"),
     ],
 )
-def test_a_bad_answer_to_nothing_is_found(fault: Exception | None, words: str) -> None:
+def test_a_wrong_answer_without_hardware_is_found(fault: Exception | None, words: str) -> None:
     with pytest.raises(ContractViolation, match=words):
         Shy(fault).test_nothing_there_is_unavailable_with_a_hint()
 
@@ -373,7 +375,7 @@ def test_a_bad_answer_to_nothing_is_found(fault: Exception | None, words: str) -
         ("raise RuntimeError('no driver')", "cannot be imported: RuntimeError: no driver"),
     ],
 )
-def test_an_import_that_does_something_is_found(
+def test_an_import_with_side_effects_is_found(
     line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "eager_plugin.py").write_text(line + "\n")
@@ -387,7 +389,7 @@ def test_an_import_that_does_something_is_found(
 
 
 @pytest.mark.long
-def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
+def test_a_missing_hook_is_skipped_and_breaks_no_clause() -> None:
     class Plain(SourceContract):
         name = "model"
 
@@ -400,7 +402,7 @@ def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
     assert violations(Plain()) == ()
 
 
-def test_work_is_summed_by_what_it_is() -> None:
+def test_work_is_summed_by_kind() -> None:
     active = Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
     works: list[Active | Busy | Counted | Gap]
     works = [active, active, Busy(7), Busy(7), Counted(11), Counted(11), Gap(GapReason.STALE), Gap(GapReason.STALE, 3)]
@@ -410,7 +412,7 @@ def test_work_is_summed_by_what_it_is() -> None:
     assert sums == {"activity fp32": 10, "busy": 14, "flop": 25, "gap stale": 4}
 
 
-def test_a_fake_clock_lets_the_time_pass_that_is_waited_for() -> None:
+def test_waiting_on_a_fake_clock_advances_it() -> None:
     clock, event = FakeClock(10, 20), threading.Event()
     for seconds in (1.5, 0, -3):
         assert not clock.wait(event, seconds)

@@ -1,4 +1,4 @@
-"""The kept corpus of the fuzzer, without it: every input that once reached something new does what its target demands."""
+"""The kept corpus of the fuzzer, without the fuzzer: every input that once reached new code satisfies its target."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.support.extent import Extent, sampled
 
 @sampled(10)
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_seed_and_every_kept_input_does_what_its_target_demands(name: str, extent: Extent) -> None:
+def test_every_seed_and_kept_input_satisfies_its_target(name: str, extent: Extent) -> None:
     target = TARGETS[name]
     seeds = list(target.seeds())
     for data in (*extent.of(seeds), *(path.read_bytes() for path in kept(name))):
@@ -26,8 +26,8 @@ def test_the_corpus_is_small_and_of_known_targets() -> None:
     assert sum(path.stat().st_size for path in files) < 500_000
 
 
-def test_a_target_raises_where_a_law_is_broken() -> None:
-    """Here: a timestamp that holds, and is none of the genuine ones."""
+def test_a_target_raises_where_a_property_is_violated() -> None:
+    """Here: a valid timestamp that is none of the genuine ones."""
     token = (VECTORS / "rfc3161" / "test_tsa" / "response.tsr").read_bytes()
     genuine_times().discard(rfc3161.time_of_token(token))
     try:

@@ -1,4 +1,5 @@
-"""docs/accuracy.md is what its generator makes of the results; the hardware suite's closed forms, and its settings."""
+"""docs/accuracy.md matches its generator's output for the results; the hardware suite's closed forms, and its
+settings."""
 
 import copy
 import os
@@ -30,13 +31,13 @@ def same(golden: Path, text: str) -> None:
 
 
 def as_if_real() -> dict[str, Any]:
-    """The made-up results, taken for a run on hardware: only so can this test see what such a run would give."""
+    """The synthetic results, labelled as a run on hardware: only so can this test see the page for such a run."""
     document = copy.deepcopy(dict(read(SYNTHETIC)))
     document["origin"] = "hardware"
     return document
 
 
-def test_the_page_in_the_repository_is_made_of_the_results_in_the_repository() -> None:
+def test_the_committed_page_is_made_from_the_committed_results() -> None:
     documents = [read(path) for path in sorted((ROOT / "docs" / "accuracy").glob("*.json"))]
     assert all(document["origin"] == "hardware" for document in documents)
     same(ROOT / "docs" / "accuracy.md", page(documents))
@@ -51,7 +52,7 @@ def test_without_a_run_there_is_no_figure_and_the_page_says_so() -> None:
     assert "%" not in text.partition("## How to run it")[0]
 
 
-def test_made_up_results_give_a_page_that_says_what_they_are() -> None:
+def test_synthetic_results_give_a_page_that_says_so() -> None:
     text = page([read(SYNTHETIC)])
     assert "SYNTHETIC: no hardware was measured" in text
     assert "No run on hardware has been made yet" in text
@@ -69,7 +70,7 @@ def test_margins_come_from_long_large_loads_without_gaps() -> None:
     assert "Not answered here (Made-up GPU, 2026-01-01): the device is Made-up GPU." in text
 
 
-def test_a_load_that_nothing_was_metered_of_takes_the_whole_margin() -> None:
+def test_a_load_without_any_metered_work_takes_the_whole_margin() -> None:
     document = as_if_real()
     next(r for r in document["loads"] if r["name"] == "gemm-bf16-8192-10s")["main"]["ratio"] = 0.0
     assert "| cycles | bf16 | 1000000 | 2 | 1000000 | gemm-bf16-8192-10s |" in page([document])
@@ -81,7 +82,7 @@ def test_the_order_of_the_files_does_not_matter() -> None:
     assert page([first, second]) == page([second, first])
 
 
-def test_every_question_is_answered_or_says_why_not() -> None:
+def test_every_question_is_answered_or_has_a_reason_why_not() -> None:
     stated = answers(as_if_real(), {})
     assert [q["number"] for q in stated] == list(range(1, 17))
     assert all((q["answer"] is None) != (q["not_answered"] is None) for q in stated)
@@ -121,7 +122,7 @@ def test_root_alone_does_not_answer_for_everybody() -> None:
         (None, 30.0, 40.0, None),
     ],
 )
-def test_running_counters_and_differences_are_told_apart(
+def test_running_counters_and_differences_are_distinguished(
     ab: float | None, bc: float, ac: float, found: tuple[float, str] | None
 ) -> None:
     values = {"cycles_ab": ab, "cycles_bc": bc, "cycles_ac": ac}
@@ -153,7 +154,7 @@ COUNTED_BY_PYTORCH = [
 sizes = st.integers(1, 64)
 
 
-def test_a_product_is_two_flop_a_multiply_add_and_a_sparse_one_half_of_it() -> None:
+def test_a_multiply_add_is_two_flop_and_a_sparse_product_costs_half() -> None:
     assert gemm_flop(8192, 8192, 8192) == 1_099_511_627_776
     assert gemm_flop(2, 3, 5) == 60
     assert sparse_gemm_flop(2, 3, 4) * 2 == gemm_flop(2, 3, 4)
@@ -178,7 +179,7 @@ def test_checkpointing_costs_one_more_forward_pass_of_every_layer(
 
 
 @pytest.mark.parametrize("name", sorted(plan.PLANS))
-def test_every_plan_has_loads_of_its_own_names(name: str) -> None:
+def test_every_plan_has_loads_with_unique_names(name: str) -> None:
     names = [spec.name for spec in plan.PLANS[name]()]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) <= 29, "the table's first column is 29 wide"
@@ -187,7 +188,7 @@ def test_every_plan_has_loads_of_its_own_names(name: str) -> None:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tool of that name which writes down its arguments, and refuses power limits."""
+    """A tool of that name that records its arguments, and refuses power limits."""
     tool, said = tmp_path / "nvidia-smi", tmp_path / "said"
     tool.write_text(f'#!/bin/sh\necho "$@" >>{said}\ncase "$*" in *-pl*) echo no permission; exit 4;; esac\n')
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
@@ -196,7 +197,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return said
 
 
-def test_settings_are_left_as_they_are_unless_it_is_asked_otherwise(nvidia_smi: Path) -> None:
+def test_gpu_settings_are_left_unchanged_unless_allowed(nvidia_smi: Path) -> None:
     knobs = Knobs("GPU-1", allowed=False, power_limit_mw=700_000)
     with pytest.raises(UnavailableError, match="left as they are"), knobs.applied("clock:1830"):
         pytest.fail("the load ran")
@@ -205,7 +206,7 @@ def test_settings_are_left_as_they_are_unless_it_is_asked_otherwise(nvidia_smi: 
     assert nvidia_smi.read_text() == ""
 
 
-def test_a_locked_clock_is_given_back_when_the_load_fails(nvidia_smi: Path) -> None:
+def test_a_locked_clock_is_restored_when_the_load_fails(nvidia_smi: Path) -> None:
     knobs = Knobs("GPU-1", allowed=True, power_limit_mw=None)
     with pytest.raises(ZeroDivisionError), knobs.applied("clock:1830"):
         raise ZeroDivisionError
@@ -219,7 +220,7 @@ def test_a_refused_power_limit_is_recorded_as_refused(nvidia_smi: Path) -> None:
     assert nvidia_smi.read_text().splitlines() == ["-i GPU-1 -pl 420"]
 
 
-def test_what_is_missing_is_named_with_the_way_to_carry_it() -> None:
+def test_missing_packages_are_named_with_the_way_to_carry_them() -> None:
     missing = preflight.missing(simulated=False, here=lambda module: module == "yaml")
     assert missing == ["prometheus-client", "nvidia-ml-py", "torch"]
     advice = preflight.advice(missing)

@@ -1,4 +1,5 @@
-"""The tool that plants faults: what it plants, what a test kills, what survives, what is named equivalent."""
+"""The tool that plants faults: which faults it plants, which a test kills, which survive, and which are listed as
+equivalent."""
 
 import os
 import subprocess
@@ -98,7 +99,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_finds_the_faults_of_a_module(project: Path) -> None:
+def test_the_faults_of_a_module_are_found(project: Path) -> None:
     found = {(fault.kind, fault.before, fault.after) for fault in faults(project, "sample/module.py")}
     assert found == {
         ("off by one", "LIMIT = 3", "LIMIT = 4"),
@@ -131,13 +132,13 @@ def test_every_fault_of_a_module_compiles() -> None:
         compile(fault.plant(source), fault.path, "exec")
 
 
-def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
+def test_a_campaign_prints_the_survivors_and_the_figures(project: Path) -> None:
     """The tests reach 10 of 16 possible faults and kill 7; this seed takes 4 of the 10, and 2 of these survive."""
     command = [sys.executable, "-m", "tests.mutants", "--root", str(project), "--package", "sample", "--jobs", "1"]
     ran = subprocess.run(
         [*command, "--count", "4", "--seed", "0"],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
-        # Plug-ins that other packages bring along: the sample has no pyproject.toml to keep them out.
+        # Plug-ins of other packages: the sample has no pyproject.toml to keep them out.
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:anyio -p no:cloudcoil"},
     )  # fmt: skip
     assert ran.returncode == 0, (ran.stdout, ran.stderr)
@@ -150,12 +151,12 @@ def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "met"),
     [
-        ("refusal removed", {"fixture", "value", "again", "process", "elsewhere"}),  # in the fixture, hence by all
+        ("refusal removed", {"fixture", "value", "again", "process", "elsewhere"}),  # in the fixture, so by all
         ("arguments swapped", {"value", "again", "process"}),
         ("off by one", {"fixture", "value", "again", "process", "elsewhere"}),  # at import
     ],
 )
-def test_a_fault_meets_the_tests_that_may_execute_it(
+def test_a_fault_is_run_against_the_tests_that_may_execute_it(
     kind: str, met: set[str], project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:anyio -p no:cloudcoil")
@@ -169,7 +170,7 @@ def test_a_fault_meets_the_tests_that_may_execute_it(
     assert len(names) == len(met)
 
 
-def test_what_never_ends_is_killed_after_its_cpu_time_or_where_it_takes_none(
+def test_an_endless_test_is_killed_by_its_cpu_time_or_when_idle(
     project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:anyio -p no:cloudcoil")
@@ -195,7 +196,7 @@ def test_an_equivalent_fault_has_a_reason() -> None:
     assert [key for key in listed if key[:3] not in possible[key[0]]] == [], "no code has these lines any more"
 
 
-def test_whatever_the_number_is_may_be_equivalent() -> None:
+def test_an_equivalent_entry_can_allow_any_other_number() -> None:
     known = read_equivalent("flopsd/a.py \n- WAIT, TRIES = 2.5, 3\n+ any other number\n= only time\n")
     afters = ("WAIT, TRIES = 5.0, 3", "WAIT, TRIES = 2.5, 4", "WAIT, TRIES = 5.0, 4", "WAIT, TRIES = None, 3")
     assert [("flopsd/a.py", "", "WAIT, TRIES = 2.5, 3", after) in known for after in afters] == [
