@@ -47,10 +47,10 @@ def main() -> NoReturn:
 
         del sys.path[0]
     if sys.argv[1:2] in (["run"], ["exec"]):  # before all else: until then other processes of this user can read it
-        from flopsd.system.process_memory import begin_lean, protect_memory
+        from flopsd.system.process_memory import protect_memory, use_little_memory
 
         protect_memory()
-        begin_lean()
+        use_little_memory()
     sys.excepthook = _uncaught
     from flopsd.cli.main import main as run
 

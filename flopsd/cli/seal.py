@@ -72,7 +72,7 @@ def _seal(arguments: argparse.Namespace) -> int:
         elif arguments.rolling:
             try:
                 closed = seal_closed(
-                    state, settings, clock, os.environ, refused_pin=arguments.refused_pin, is_daemons=True
+                    state, settings, clock, os.environ, refused_pin=arguments.refused_pin, for_daemon=True
                 )
                 if not arguments.closed_only:
                     sealed = seal_rolling(settings, os.environ, clock, arguments.head, arguments.refused_pin)

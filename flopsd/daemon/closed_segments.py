@@ -47,11 +47,11 @@ def ends_with_closed(folder: StateDir) -> bool:
 
 def seal_closed(
     folder: StateDir, settings: Settings, clock: Clock, environment: Mapping[str, str], *,
-    stopped_ns: int | None = None, refused_pin: int | None = None, is_daemons: bool = False,
+    stopped_ns: int | None = None, refused_pin: int | None = None, for_daemon: bool = False,
 ) -> ClosedSeals:  # fmt: skip
     """Seal and copy the closed segments in `folder`. A finished one is removed from the folder of closed segments: its
     journal lies next to its ledger. `stopped_ns`: when --stop-seconds began to run. `refused_pin`: see `seal`.
-    `is_daemons`: note the copies for the daemon's delivery process. Raises SigningKeyError."""
+    `for_daemon`: note the copies for the daemon's delivery process. Raises SigningKeyError."""
 
     def used_seconds() -> float | None:
         return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
@@ -71,7 +71,7 @@ def seal_closed(
             done.not_sealed.append(f"{path}: {fault.with_hint}")
             continue
         done.sealed += [sealed.ledger] if sealed.is_new else []
-        is_there = note_delivery(settings, sealed, clock, folder) if is_daemons else None
+        is_there = note_delivery(settings, sealed, clock, folder) if for_daemon else None
         if is_there is None:
             copies = copy_sealed(settings, sealed, clock, used_seconds(), folder)
             done.not_copied += [copy for copy in copies if copy.fault is not None]

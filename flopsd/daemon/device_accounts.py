@@ -52,7 +52,7 @@ class DeviceAccounts:
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
         self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for only up to `begin_ns`
-        self._stand_ins: set[DeviceUid] = set()  # of another boot, or of none: in place of devices not listed yet
+        self._expected: set[DeviceUid] = set()  # of another boot, or of none: in place of devices not listed yet
         self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
@@ -68,16 +68,16 @@ class DeviceAccounts:
                 # Work done since the device was last known to be this job's may belong to another job.
                 tracked.held.clear()
                 tracked.count_gap(left_ns, GapReason.MISSED_READING, self._sessions.active_phase)
-        changes = self._sources.listed(message, sweep)
+        changes = self._sources.note_devices(message, sweep)
         if changes is not None:
             self._follow(message, sweep, changes)
             self.reassign()
-        self._sources.swept(message, sweep, self._count_readings(message.source, sweep))
+        self._sources.note_sweep(message, sweep, self._count_readings(message.source, sweep))
 
     def count_outage(self, message: Message) -> None:
         """Count a gap up to `message` for the devices of its source, which sent a fault in place of readings."""
         sources = self._sources
-        has_other_readers = sources.failed(message)
+        has_other_readers = sources.note_failure(message)
         for uid, tracked in self._tracked.items():
             if tracked.entry.source == message.source and uid not in self._retired:
                 reason = sources.accounted_elsewhere(tracked.entry) or message.reason
@@ -117,26 +117,26 @@ class DeviceAccounts:
                 self._retired.add(uid)
             self._track(entry.device, entry.source)
 
-    def stand_in(self, *, at_end: bool = False) -> None:
+    def add_expected(self, *, at_end: bool = False) -> None:
         """If no device is listed, track those of the last daemon start, as a gap, in place of what there may be. For a
         vendor none of whose sources has opened, track its last devices; if there are none, one without a ceiling."""
         last = self._earlier.listed_last
         if self._tracked.keys() <= self._retired:
             self._retired.clear()
-            self._stand_for(last)
+            self._track_expected(last)
         for vendor, source in self._sources.unresolved(at_end=at_end).items() if self._tracked else ():
             why = f"source {source} has not opened"
             unlisted = Device(_unlisted(source), 0, vendor, UNIDENTIFIED, evidence_reason=why)
             known = [entry for entry in last if entry.device.vendor == vendor or entry.source == source]
-            self._stand_for(known or [DeviceEntry(unlisted, source, None, 0, None)])
+            self._track_expected(known or [DeviceEntry(unlisted, source, None, 0, None)])
 
-    def _stand_for(self, entries: Sequence[DeviceEntry]) -> None:
+    def _track_expected(self, entries: Sequence[DeviceEntry]) -> None:
         uids = {entry.device.uid for entry in entries}
         self._retired -= uids
         for entry in entries:
             if entry.device.uid not in self._tracked:
                 self._track(entry.device, entry.source)
-        self._stand_ins |= self._earlier.of_other_boots & uids
+        self._expected |= self._earlier.of_other_boots & uids
 
     @property
     def has_open_gap(self) -> bool:
@@ -188,13 +188,13 @@ class DeviceAccounts:
             changes, self._tracked, sweep, message.at_ns, sources.accounted_elsewhere, self._sessions.active_phase
         )
         for device in message.devices:
-            if device.uid in self._retired | self._stand_ins:
+            if device.uid in self._retired | self._expected:
                 self._unretire(device)
-        if self._stand_ins and message.devices:
+        if self._expected and message.devices:
             unresolved = sources.unresolved(at_end=True)
-            came = {uid for uid in self._stand_ins if self._tracked[uid].entry.device.vendor not in unresolved}
+            came = {uid for uid in self._expected if self._tracked[uid].entry.device.vendor not in unresolved}
             sources.replaced(came.difference(device.uid for device in message.devices))
-            self._stand_ins -= came
+            self._expected -= came
             for uid in came:
                 self._identify(uid, message.devices[0])
         for device in message.devices:
@@ -227,7 +227,7 @@ class DeviceAccounts:
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
         self.only_earlier = self._earlier.without(self._tracked)
         if device.uid == _unlisted(source):
-            self._stand_ins.add(device.uid)
+            self._expected.add(device.uid)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             is_known = self._earlier.is_length_known(device, is_here=is_here)

@@ -12,7 +12,7 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import Settings
 from flopsd.sources import Source, SourceInfo, SourceSettings
-from flopsd.sources.ownership.open import own_if_asked
+from flopsd.sources.ownership.open import limited_to_job
 from flopsd.sources.ownership.rule import Job
 from flopsd.sources.registry import find_with_origin, open_source, probed
 
@@ -68,7 +68,7 @@ class SourceOpener:
             raise
         if not info.hardware:
             return source  # recorded devices belong to no job
-        return own_if_asked(
+        return limited_to_job(
             source, info, self.settings.devices, self.job, self.source.clock, self.settings.interval_seconds
         )
 

@@ -94,7 +94,7 @@ def run_daemon(
         writer = Writer(
             journal,
             table,
-            wanted.going_on_with(before.history),
+            wanted.continuing(before.history),
             context,
             clock,
             emitter(settings, out, err, custody.checkpointed),

@@ -44,7 +44,7 @@ def not_ours_at(message: Message, sweep: Sweep) -> int:
 
 
 class SourceTracker:
-    """What each source sent last. `failed` and `fell_silent` return whether another source may now read devices."""
+    """What each source sent last. `note_failure`, `fell_silent`: whether another source may now read devices."""
 
     def __init__(self, names: Sequence[str], clock: Clock) -> None:
         self.states = {name: SourceState() for name in names}
@@ -61,12 +61,12 @@ class SourceTracker:
         self._failed: set[str] = set()
         self._logged_no_device = False
 
-    def follow(self, before: SourceTracker) -> None:
+    def continue_from(self, before: SourceTracker) -> None:
         """Continue from the tracker that this one replaces in the same daemon."""
         self._resolved |= before._resolved
         self.states |= {name: SourceState(replay=state.replay) for name, state in before.states.items()}
 
-    def received(self, message: Message) -> None:
+    def note_message(self, message: Message) -> None:
         """Note when a message came and whether its source is a replay, before the rest of it is read."""
         if message.source in self._silent:
             self._silent.remove(message.source)
@@ -79,7 +79,7 @@ class SourceTracker:
                 log.warning("source %s: %s", message.source, REPLAYED)
             self.states[message.source] = replace(state, replay=replay)
 
-    def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
+    def note_devices(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
         """Take in the list of a message. Return the GPUs listed as other devices than before; None: same list."""
         self._resolved.add(message.source)
         self._renamed |= sweep.renamed.keys()
@@ -89,7 +89,7 @@ class SourceTracker:
         others = sweep.not_ours | self._not_ours.get(message.source, frozenset())
         return changes(before, message.devices, sweep.renamed, others)
 
-    def failed(self, message: Message) -> bool:
+    def note_failure(self, message: Message) -> bool:
         """Note a message without a sweep."""
         (self._resolved if message.none_here else self._failed).add(message.source)
         state = self._state(message.source)
@@ -112,7 +112,7 @@ class SourceTracker:
             )
         return self.arbiter.down(message.source)
 
-    def swept(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
+    def note_sweep(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
         """Note a sweep and those of its readings that were counted."""
         state = self._state(message.source)
         self._patience_ns[message.source] = sweep.patience_ns

@@ -196,7 +196,7 @@ class Writer:
 
     def take(self, message: Message) -> None:
         """Fold in what a source sent and make the totals survive a kill."""
-        self._sources.received(message)
+        self._sources.note_message(message)
         if message.opened is not None:
             self._records.opened(message.source, message.opened)
         if message.sweep is None:
@@ -248,7 +248,7 @@ class Writer:
         self._checkpointed_ns = self._clock.boottime_ns()
         self._wall_clock.look()
         self._devices.resume(same_boot=False)
-        self._devices.stand_in()
+        self._devices.add_expected()
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
         is_done = False
@@ -285,7 +285,7 @@ class Writer:
             return True
         now = self._now()  # every device is accounted for up to here, however long the disk takes
         self._devices.resume(same_boot=False)
-        self._devices.stand_in(at_end=True)
+        self._devices.add_expected(at_end=True)
         self._devices.fill(now.ns, None, GapReason.STOPPING)
         self._end(now, why, child_exit_code)
         if self._is_lost():
@@ -326,7 +326,7 @@ class Writer:
         self._sessions.forget_journal()
         before = self._sources
         self._begin(History(continues=self.segment.continues), recovery, journal_lost=True)
-        self._sources.follow(before)
+        self._sources.continue_from(before)
 
     def _checkpoint_line(self) -> str:
         """Return the line for this segment alone: its figures must follow from the segment's journal."""

@@ -60,7 +60,7 @@ class WriterSettings:
             settings.rotate_every is not None,
         )
 
-    def going_on_with(self, history: History) -> WriterSettings:
+    def continuing(self, history: History) -> WriterSettings:
         """Return the settings without the phase or the number formats, if a killed daemon start that this one continues
         declared others: the time in between may belong to either."""
         last = takewhile(lambda start: not has_ended(start), reversed(history.incarnations))

@@ -20,7 +20,7 @@ def protect_memory() -> bool:
         return False
 
 
-def begin_lean() -> None:
+def use_little_memory() -> None:
     """Let all threads allocate from one heap, and release free memory at its end: Python runs one thread at a time, and
     each further heap holds free memory of its own (0.7 MB of 29 in all). Call this before any other thread runs.
 

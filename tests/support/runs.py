@@ -76,7 +76,7 @@ class Run:
         settings = WriterSettings(
             NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, self.sources, self.device_precision, self.declared, self.policies
         )  # fmt: skip
-        settings = settings.going_on_with(recovered.history)
+        settings = settings.continuing(recovered.history)
         self.writer = Writer(
             self.journal, table(), settings, self.context, self.clock, self.lines.append, codes=codes_of(self.secret)
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flopsd.sources.ownership.processes import JobProcesses
 
 
-def own_if_asked(
+def limited_to_job(
     source: Source, info: SourceInfo, setting: DevicesSetting, job: Job, clock: Clock, interval_seconds: float = 1.0
 ) -> Source:
     """Return `source` as it is if all devices are metered and the job's processes are not known, else `own(source)`."""

@@ -149,12 +149,12 @@ def test_segments_without_time_left_to_seal_stay_for_the_next_start(tmp_path: Pa
 def test_the_daemon_delivers_in_its_own_process_and_removes_nothing_before(tmp_path: Path) -> None:
     wanted, run = settings(tmp_path, tmp_path / "copy"), rotated(tmp_path, 2)
     for _ in range(2):
-        done = seal_closed(run.state, wanted, run.clock, {}, is_daemons=True)
+        done = seal_closed(run.state, wanted, run.clock, {}, for_daemon=True)
         assert (len(done.to_deliver), done.not_copied, len(closed_segments(run.state))) == (2, [], 2)
     assert not (tmp_path / "copy").exists()
     Deliveries(run.state, run.clock).deliver(60)
     assert names(tmp_path / "copy") == ["run-0001.json", "run-0002.json"]
-    assert seal_closed(run.state, wanted, run.clock, {}, is_daemons=True).all_done
+    assert seal_closed(run.state, wanted, run.clock, {}, for_daemon=True).all_done
     assert closed_segments(run.state) == []
     run.finish()
 

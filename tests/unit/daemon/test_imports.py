@@ -14,8 +14,8 @@ NOT_NEEDED = (
 )  # fmt: skip
 CODE = """
 import gc, os, signal, socket, sys, threading
-from flopsd.system.process_memory import begin_lean
-begin_lean()
+from flopsd.system.process_memory import use_little_memory
+use_little_memory()
 from flopsd.cli.main import main
 import flopsd.sources.nvml.source
 

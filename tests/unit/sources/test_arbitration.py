@@ -272,8 +272,8 @@ def test_a_slice_loses_no_time_while_its_gpu_is_read(
     tracker = SourceTracker(("nvml",), FakeClock())
     sweep = Sweep((), renamed=dict.fromkeys(map(DeviceUid, renamed), H100), not_ours=frozenset(map(DeviceUid, others)))
     message = Message("nvml", 1, offered, sweep)
-    tracker.listed(message, sweep)
-    tracker.swept(message, sweep, ())
+    tracker.note_devices(message, sweep)
+    tracker.note_sweep(message, sweep, ())
     assert tracker.accounted_elsewhere(DeviceEntry(SLICE, "nvml", None, 0)) is why
 
 
@@ -291,7 +291,7 @@ def test_an_unread_device_has_the_right_gap_reason(
     state: SourceState | None, offered: tuple[Device, ...], why: GapReason
 ) -> None:
     tracker = SourceTracker(("nvml",), FakeClock())
-    tracker.listed(Message("nvml", 1, offered, Sweep(())), Sweep(()))
+    tracker.note_devices(Message("nvml", 1, offered, Sweep(())), Sweep(()))
     tracker.states = {} if state is None else {"nvml": state}
     assert tracker.why_unread(DeviceEntry(H100, "nvml", None, 0), GapReason.STARTING) is why
 

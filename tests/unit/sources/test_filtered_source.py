@@ -20,7 +20,7 @@ from flopsd.sources import SourceInfo
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.filtered_source import FilteredSource, Rejoin
-from flopsd.sources.ownership.open import own, own_if_asked
+from flopsd.sources.ownership.open import limited_to_job, own
 from flopsd.sources.ownership.rule import (
     AllRule,
     Job,
@@ -84,7 +84,7 @@ def test_a_source_is_wrapped_if_devices_are_chosen_or_the_jobs_processes_are_kno
 ) -> None:
     root_pid = os.getpid() if is_job_known else None
     info = SourceInfo("scripted", "a test", lambda _: node.source, (Evidence.COUNT,), "none")
-    found = own_if_asked(node.source, info, parse_devices(devices), Job({}, root_pid=root_pid), node.clock)
+    found = limited_to_job(node.source, info, parse_devices(devices), Job({}, root_pid=root_pid), node.clock)
     assert isinstance(found, FilteredSource) == is_wrapped
 
 
