@@ -1,4 +1,4 @@
-"""Single sources, opened as often as a test wants, on a clock that it steps by hand."""
+"""Single sources, opened as often as a test needs, on a clock stepped by hand."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -29,7 +29,7 @@ def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
             origins: Mapping[str, str] | None = None,
             confidential: str | None = None,
         ) -> tuple[NvmlSource, SharedClock]:
-            """A new scenario; `again` opens the one that is there once more, as a restarted daemon does."""
+            """Open a new scenario; `again` reopens the existing one, as a restarted daemon does."""
             clock = again or SharedClock(tmp_path / "clock")
             if again is None:
                 stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms, confidential), clock))

@@ -1,4 +1,4 @@
-"""A slice of `make campaign`: what a sealed ledger states of each device holds the truth."""
+"""A sample of `make campaign`: for each device, a sealed ledger's interval contains the truth."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.campaign.cases import Case, cases, hostile
 from tests.campaign.sick import KINDS
 from tests.campaign.simulation import judge
 
-EACH = 7  # of so many cases one is in the ordinary run, and these
+EACH = 7  # every seventh case is in the ordinary run, and these
 ALWAYS = ("wall clock set by -10000 ms", "a machine that sleeps", "a clock above its stated maximum")
 ALL = [
     pytest.param(case, marks=pytest.mark.exhaustive if at % EACH and case.name not in ALWAYS else (), id=case.name)
@@ -25,15 +25,15 @@ def test_the_truth_lies_between_low_and_high(case: Case, standin: Path, tmp_path
     assert [one for one in found if not one.holds] == []
 
 
-# Each has found a fault: of time that nobody saw (4, 78, 135), of moments (127), of utilisation (87), of a GPU that was
+# Each seed has found a fault: of unobserved time (4, 78, 135), of times (127), of utilisation (87), of a GPU that was
 # not listed (7).
 @pytest.mark.parametrize(
     ("kind", "seed"), [("calm", 4), ("calm", 87), ("calm", 127), ("sick", 78), ("owned", 7), ("owned", 135)]
 )
-def test_sick_sources_beside_each_other(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
+def test_several_sick_sources_at_once(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
     assert several_sources.judge(KINDS[kind](seed), standin, tmp_path, seed) == []
 
 
-@pytest.mark.parametrize("seed", [169, 237])  # each has found a fault: chips that are shown no more, or for a while
-def test_neuron_machines_whose_monitor_fails(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [169, 237])  # each has found a fault: chips that disappear, for good or for a while
+def test_neuron_machines_with_a_failing_monitor(seed: int, tmp_path: Path) -> None:
     assert neuron.judge(neuron.machine(seed), tmp_path, seed) == []

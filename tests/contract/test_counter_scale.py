@@ -1,4 +1,5 @@
-"""Running cycle counters of a wrong scale, and counters that wrap: refused, demoted or followed; never believed."""
+"""Running cycle counters with a wrong scale, and counters that wrap: refused, demoted or followed, and never
+trusted."""
 
 from dataclasses import replace
 
@@ -25,9 +26,7 @@ def holds(fold: Fold, gpu: Gpu) -> bool:
 
 @pytest.mark.parametrize("load", [STEADY, JUMPING], ids=["steady", "jumping"])
 @pytest.mark.parametrize("factor", [0.6, 0.75, 0.88, 1.13, 1.3, 66, 66 / 132, 100 / 132])
-def test_a_scale_that_is_more_than_a_tenth_off_is_never_used(
-    open_sim: Open, load: tuple[Segment, ...], factor: float
-) -> None:
+def test_a_scale_over_a_tenth_off_is_never_used(open_sim: Open, load: tuple[Segment, ...], factor: float) -> None:
     gpu = h100(load, counters="average", factor=factor)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 240)
@@ -38,10 +37,9 @@ def test_a_scale_that_is_more_than_a_tenth_off_is_never_used(
 
 
 @pytest.mark.parametrize(("counters", "mhz"), [("average", 1755), ("sum", 1410)])
-def test_a_clock_that_stands_still_is_not_believed_where_the_counters_fit_a_faster_one(
-    open_sim: Open, counters: str, mhz: int
-) -> None:
-    """It is reported as 345 MHz, as when the device was idle. 1410 MHz summed are 352 in quarters: either may be true."""
+def test_a_stuck_clock_is_not_used_where_the_counters_fit_a_faster_one(open_sim: Open, counters: str, mhz: int) -> None:
+    """It is reported as 345 MHz, as when the device was idle. A sum at 1410 MHz is 352 in quarters: either may be
+    true."""
     load = (Segment(10_500, mhz=345, util=0), Segment(200_000, mhz=mhz, hmma=0.5))
     stuck = (Fault(5_000, 10**9, "clock_stuck"),)
     gpu = h100(load, stuck, counters=counters)
@@ -51,7 +49,7 @@ def test_a_clock_that_stands_still_is_not_believed_where_the_counters_fit_a_fast
     assert holds(fold, gpu)
 
 
-def test_a_clock_that_stands_still_later_ends_what_it_is_believed_for(open_sim: Open) -> None:
+def test_a_clock_that_gets_stuck_later_ends_its_use(open_sim: Open) -> None:
     load = (Segment(30_000, mhz=1100, hmma=0.5), Segment(400_000, mhz=1755, hmma=0.6))
     gpu = h100(load, (Fault(20_000, 10**9, "clock_stuck"),), counters="average")
     source, clock = open_sim(gpu)
@@ -80,8 +78,8 @@ def test_a_polled_clock_proves_the_scale_in_seconds_or_minutes(
 
 
 @pytest.mark.parametrize("bits", [32, 48])
-def test_counters_that_wrap_lose_nothing(open_sim: Open, bits: int) -> None:
-    """Of 32 bits they begin anew each other second; of 48 the epoch lies a few seconds before that."""
+def test_wrapping_counters_lose_nothing(open_sim: Open, bits: int) -> None:
+    """With 32 bits they wrap every other second; with 48 bits, a few seconds after the epoch."""
     gpu = replace(h100(STEADY, counters="average"), bits=bits, before_epoch=2**48 - 60 * 10**9 if bits == 48 else 0)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 120)
@@ -96,7 +94,7 @@ def test_counters_that_wrap_lose_nothing(open_sim: Open, bits: int) -> None:
 
 
 @pytest.mark.parametrize("down_ms", [1000, 3000, 10_000])
-def test_a_counter_that_may_have_gone_round_in_an_absence_says_nothing_of_it(open_sim: Open, down_ms: int) -> None:
+def test_a_counter_that_may_have_wrapped_during_an_absence_does_not_cover_it(open_sim: Open, down_ms: int) -> None:
     gpu = replace(h100(STEADY, counters="average"), bits=32)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 30)

@@ -1,4 +1,4 @@
-"""What the DCGM source reads out of a page: real captures, and pages that a real HTTP server shows."""
+"""The values that the DCGM source reads from a page: real captures, and pages of a real HTTP server."""
 
 import os
 import socket
@@ -70,14 +70,14 @@ def test_the_label_variants_capture(exporter: Exporter) -> None:
     ada, l40s, mig = DcgmSource(FakeClock(), table(), exporter.url).devices()
     assert (ada.model, ada.evidence, ada.shared) == ("NVIDIA RTX 4000 Ada Generation", Evidence.GAP, None)
     assert "the peak table does not know" in ada.evidence_reason
-    # Only a tensor ratio there, no clock, no utilisation.
+    # Only a tensor ratio, no clock, no utilisation.
     assert (l40s.model, l40s.evidence) == ("NVIDIA L40S", Evidence.GAP)
     assert "neither SM clock nor utilisation" in l40s.evidence_reason
     assert (mig.model, mig.evidence, mig.pci_bus_id) == ("NVIDIA A800-SXM4-80GB", Evidence.GAP, None)
     assert "MIG is on (2g.20gb)" in mig.evidence_reason
 
 
-def test_sub_pipes_take_their_part_of_any_tensor(exporter: Exporter) -> None:
+def test_sub_pipes_are_subtracted_from_any_tensor(exporter: Exporter) -> None:
     bench = Bench(exporter)
     split = {TENSOR: 0.6, HMMA: 0.4, IMMA: 0.1, DFMA: 0.05, FP64: 0.01, FP32: 0.2, FP16: 0.0, CLOCK: 1410}
     bench.collects(split)
@@ -93,7 +93,7 @@ def test_sub_pipes_take_their_part_of_any_tensor(exporter: Exporter) -> None:
     assert reading.work.unread == ()
 
 
-def test_the_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Exporter) -> None:
+def test_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Exporter) -> None:
     renamed = {
         "DCGM_FI_PROF_TENSOR_UTIL_RATIO": 0.6, "DCGM_FI_PROF_HMMA_UTIL_RATIO": 0.5, "DCGM_FI_PROF_FP32_UTIL_RATIO": 0.1,
         "DCGM_FI_DEV_GPU_UTIL_RATIO": 0.88, "DCGM_FI_DEV_BOARD_POWER_WATTS": 300, CLOCK: 1410,
@@ -110,7 +110,7 @@ def test_the_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Expo
 
 
 @pytest.mark.parametrize(("percent", "ratio"), [(-1, None), (0, 0.0), (100, 1.0), (101, None)])
-def test_an_idle_gpu_has_a_utilization_of_nothing_and_a_percentage_is_none_beyond_all(
+def test_an_idle_gpu_has_zero_utilization_and_over_100_percent_is_none(
     exporter: Exporter, percent: int, ratio: float | None
 ) -> None:
     exporter.shows(gpu({**BUSY, UTIL: percent}))
@@ -118,12 +118,12 @@ def test_an_idle_gpu_has_a_utilization_of_nothing_and_a_percentage_is_none_beyon
 
 
 @pytest.mark.parametrize("label", ["", 'gpu="nvidia1",'])
-def test_gpus_without_a_number_are_numbered_as_they_are_listed(exporter: Exporter, label: str) -> None:
+def test_gpus_without_an_index_are_numbered_in_order(exporter: Exporter, label: str) -> None:
     exporter.shows(gpu(BUSY) + gpu(BUSY, uid=A100_UID[:-1] + "f", index=7).replace('gpu="7",', label))
     assert [device.index for device in DcgmSource(FakeClock(), table(), exporter.url).devices()] == [0, 1]
 
 
-def test_several_containers_on_one_gpu_are_one_gpu_and_said_to_share_it(exporter: Exporter) -> None:
+def test_several_containers_on_one_gpu_are_one_shared_gpu(exporter: Exporter) -> None:
     def shared(energy: int) -> str:
         return "".join(
             gpu({**BUSY, ENERGY: energy}, more=f',namespace="ml",pod="{pod}",container="train"') for pod in ("a", "b")
@@ -149,14 +149,14 @@ def test_several_containers_on_one_gpu_are_one_gpu_and_said_to_share_it(exporter
         assert bench.source.devices()[0].shared is None
 
 
-def test_a_gpu_whose_series_contradict_each_other_has_no_such_value(exporter: Exporter) -> None:
+def test_contradictory_series_of_a_gpu_are_ignored(exporter: Exporter) -> None:
     exporter.shows(gpu(BUSY) + gpu({TENSOR: 0.5}, more=',pod="other"'))
     (device,) = DcgmSource(FakeClock(), table(), exporter.url).devices()
     assert device.evidence is Evidence.UTILIZATION
     assert "given twice, with different values" in device.evidence_reason
 
 
-def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
+def test_a_mig_slice_is_never_charged_the_whole_device(exporter: Exporter) -> None:
     def sliced(energy: int) -> str:
         slices = ((1, "3g.20gb"), (2, "3g.20gb"))
         rows = [gpu({TENSOR: 0.95}, more=f',GPU_I_PROFILE="{name}",GPU_I_ID="{at}"') for at, name in slices]
@@ -195,7 +195,7 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         ({ENERGY: 5}, Evidence.GAP, "is not exported", "1.1 loses"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_said_with_what_would_help(
+def test_missing_fields_are_named_with_a_remedy(
     exporter: Exporter, values: Mapping[str, object], evidence: Evidence, reason: str, fix: str
 ) -> None:
     exporter.shows(gpu(values))
@@ -214,7 +214,7 @@ def test_what_is_missing_is_said_with_what_would_help(
     assert isinstance(reading.work, kinds[evidence])
 
 
-def test_clock_samples_are_kept_for_no_longer_than_they_count(exporter: Exporter) -> None:
+def test_clock_samples_are_kept_only_as_long_as_they_count(exporter: Exporter) -> None:
     bench = Bench(exporter, interval_s=1)
     for _ in range(30):
         bench.collects({UTIL: 50, TENSOR: 0.5, CLOCK: 1410}, after_s=2)
@@ -222,12 +222,12 @@ def test_clock_samples_are_kept_for_no_longer_than_they_count(exporter: Exporter
     assert len(followed._clocks) == 3
 
 
-def test_one_utilisation_sample_bounds_a_sixth_of_a_second_and_no_more(exporter: Exporter) -> None:
+def test_one_utilisation_sample_bounds_only_a_sixth_of_a_second(exporter: Exporter) -> None:
     bench = Bench(exporter)
     for _ in range(2):
         bench.collects({UTIL: 9})
     (reading,) = bench.read()
-    # 10 % of a sixth of a second, and the rest of which the sample says nothing.
+    # 10 % of a sixth of a second, and all of the time that the sample does not cover.
     assert reading.work == Busy(max_sm_cycles(A100, 29_850_000_001))
 
 
@@ -243,8 +243,8 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
 
 @pytest.mark.parametrize(("first", "then", "counted"), [(97, 0, 3), (97, 97, 6)])
 def test_activity_that_never_changes_is_a_gap(exporter: Exporter, first: int, then: int, counted: int) -> None:
-    """An exporter repeats the last value of a field whose watch has died; its other fields go on. At a utilisation that
-    stays the same, two intervals may be alike and five are not."""
+    """An exporter repeats the last value of a field whose watch has died, while its other fields change. At a
+    constant utilisation two intervals may be equal, but not five."""
     stuck = {TENSOR: 0.421937, HMMA: 0.421937, CLOCK: 1410}
     bench = Bench(exporter)
     shown = [{**stuck, UTIL: first if at == 1 else then, POWER: 60 + at} for at in range(11)]
@@ -272,15 +272,15 @@ FULL_LOAD = {
         *((field, None) for field in FULL_LOAD if field is not Field.FP32),
     ],
 )
-def test_only_a_gpu_that_is_busy_by_all_other_signs_is_at_full_load(field: Field, value: float | None) -> None:
+def test_only_a_gpu_busy_by_all_other_signs_is_at_full_load(field: Field, value: float | None) -> None:
     values = {name: read for name, read in {**FULL_LOAD, field: value}.items() if read is not None}
     assert zero_at_full_load(GpuPage("GPU-1", {}, dict(FULL_LOAD)))
     assert not zero_at_full_load(GpuPage("GPU-1", {}, values))
-    seen = {**values, Field.GR_ENGINE: 0.0}  # zero, though it is of whatever runs
+    seen = {**values, Field.GR_ENGINE: 0.0}  # zero, although it covers any kind of work
     assert zero_at_full_load(GpuPage("GPU-1", {}, seen)) is (field in (Field.POWER_USAGE, Field.POWER_LIMIT))
 
 
-def test_nothing_listens_is_absence_with_the_remedy() -> None:
+def test_a_port_without_listener_is_an_absence_with_a_remedy() -> None:
     with exporting("") as gone:
         url = gone.url
     with pytest.raises(SourceUnavailableError, match="Connection refused") as caught:
@@ -298,7 +298,7 @@ def test_nothing_listens_is_absence_with_the_remedy() -> None:
         (200, 'nvidia_smi_utilization{uuid="GPU-1"} 1\n# DCGM_FI_X{UUID="GPU-1"} 1\n', "shows no GPU"),
     ],
 )
-def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: int, page: str, says: str) -> None:
+def test_another_server_at_the_address_is_no_absence(exporter: Exporter, status: int, page: str, says: str) -> None:
     exporter.status = status
     exporter.shows(page)
     with pytest.raises(SourceUnavailableError, match=says) as caught:
@@ -307,7 +307,7 @@ def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: i
     assert "see whether it runs" in caught.value.hint
 
 
-def test_an_endless_page_is_cut_off_and_only_http_is_asked(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_page_is_cut_off_and_only_http_is_used(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flopsd.sources.dcgm.source._PAGE_BYTES_MAX", 100)
     with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
         DcgmSource(FakeClock(), table(), exporter.url)
@@ -316,7 +316,7 @@ def test_an_endless_page_is_cut_off_and_only_http_is_asked(exporter: Exporter, m
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": "file:///etc/passwd"}))
 
 
-def test_a_page_that_comes_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_page_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def drip() -> None:
         client, _ = server.accept()
         with client, suppress(OSError):
@@ -332,8 +332,8 @@ def test_a_page_that_comes_without_end_is_no_answer(monkeypatch: pytest.MonkeyPa
             DcgmSource(SystemClock(), table(), f"http://127.0.0.1:{server.getsockname()[1]}/metrics")
 
 
-def test_at_the_address_that_nobody_named_only_roots_and_our_own_server_is_believed(exporter: Exporter) -> None:
-    """Another user's may be the job's, which can listen there while no exporter does."""
+def test_at_the_default_address_only_roots_and_our_own_server_is_trusted(exporter: Exporter) -> None:
+    """A server of another user may be the job's, which can listen there while no exporter does."""
     exporter.shows(gpu(BUSY))
     clock, mine = FakeClock(), os.geteuid()
     source = DcgmSource(clock, table(), exporter.url, users=(mine,))

@@ -30,7 +30,7 @@ from tests.support.strategies import table
 
 
 class Hopper:
-    """Counters of an H100 at a constant load, in one of the scales that they may have."""
+    """Counters of an H100 at a constant load, in one of the possible scales."""
 
     def __init__(self, per_cycle: int, mma_per_cycle: int | None = None) -> None:
         self.per_cycle, self.mma_per_cycle = per_cycle, mma_per_cycle or per_cycle
@@ -77,10 +77,14 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
     assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR)] == pytest.approx(
         0.04 * 1500e6 * 132 * 60, rel=1e-9
     )
-    assert bench.tally.unread_ns.keys() == {Pipe.FP64, Pipe.FP32, Pipe.FP16}  # of the one Active: no ratios there
+    assert bench.tally.unread_ns.keys() == {
+        Pipe.FP64,
+        Pipe.FP32,
+        Pipe.FP16,
+    }  # from the Active reading: it has no ratios for these
 
 
-def test_counters_lose_nothing_by_a_collection_that_is_late_and_are_not_missed_where_they_go(
+def test_a_late_collection_costs_counters_nothing_and_they_may_disappear(
     exporter: Exporter,
 ) -> None:
     hopper = Hopper(132)
@@ -113,7 +117,7 @@ def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Export
 
 
 def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) -> None:
-    """What the counters grew by in 132 s is not a "sum over SMs" of the one second that the reading covers."""
+    """The growth of the counters over 132 s is not a "sum over SMs" for the one second that the reading covers."""
     hopper = Hopper(per_cycle=1)
     bench = bench_of(exporter, hopper, interval_s=60)
     bench.collects(hopper.page(60), after_s=60, model=H100_NAME)
@@ -124,7 +128,7 @@ def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) 
     assert bench.tally.gap_ns[GapReason.STALE] == 131 * NS_PER_S
 
 
-def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: Exporter) -> None:
+def test_a_scale_settled_before_closes_the_gap_of_a_restart(exporter: Exporter) -> None:
     hopper = Hopper(132)
     bench = bench_of(exporter, hopper)
     for second in (30, 60, 90):
@@ -144,7 +148,7 @@ def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: E
     assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.FP32)] == pytest.approx(0.125 * 1500e6 * 132 * 330)
 
 
-def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
+def test_stopped_counters_are_a_gap(exporter: Exporter) -> None:
     hopper = Hopper(132)
     bench = bench_of(exporter, hopper)
     for second in (30, 60, 90, 90):
@@ -156,10 +160,11 @@ def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
 
 
 @pytest.mark.parametrize(("since", "noticed"), [(120, 240), (660, 780), (780, 930)])
-def test_counters_that_part_from_the_clock_later_are_not_used_any_more(
+def test_counters_that_diverge_from_the_clock_later_are_no_longer_used(
     exporter: Exporter, since: int, noticed: int
 ) -> None:
-    """They go on as at 1500 MHz while the exporter's clock is at 1950: judged over a minute at least, ten at most."""
+    """They continue as at 1500 MHz while the exporter's clock is at 1950: judged over one minute at least, ten at
+    most."""
     hopper = Hopper(1)
     bench = bench_of(exporter, hopper)
     works: list[tuple[int, object]] = []
@@ -172,10 +177,10 @@ def test_counters_that_part_from_the_clock_later_are_not_used_any_more(
     assert device_of(bench)[0] is Evidence.ACTIVITY
 
 
-def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_counters_fit_a_faster_one(
+def test_a_stuck_driver_clock_is_not_used_where_the_counters_fit_a_faster_one(
     exporter: Exporter,
 ) -> None:
-    """They go on as at 1500 MHz while NVML reports 345."""
+    """The counters continue as at 1500 MHz while NVML reports 345."""
 
     closed: list[bool] = []
 
@@ -209,7 +214,7 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
     assert counted >= 132 * 1500 * 270 * 1_000_000 // 2
 
 
-def test_counters_of_another_driver_are_proven_anew(exporter: Exporter) -> None:
+def test_counters_of_another_driver_are_proven_again(exporter: Exporter) -> None:
     hopper = Hopper(132)
     bench = bench_of(exporter, hopper)
     for second in (30, 60, 90, 120):

@@ -1,4 +1,4 @@
-"""Which time a collection of dcgm-exporter covers, and what is a gap: on a clock stepped by hand."""
+"""The time that a collection of dcgm-exporter covers, and which time is a gap: on a clock stepped by hand."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -41,8 +41,10 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
     assert bench.tally.gap_ns == {GapReason.STARTING: begin_to_first_s * NS_PER_S}
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: counted_s * NS_PER_S}
     assert bench.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): 93 * 108 * 12_300_000 * counted_s}
-    clock = bench.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR)]  # between two values it may have been any
-    moments = 93 * 108 * 14_100_000  # a second, of which it is not known whether it is the last collection's
+    clock = bench.tally.active_sm_cycles[
+        (Evidence.ACTIVITY, Pipe.TENSOR)
+    ]  # between two values the clock may have been at any
+    moments = 93 * 108 * 14_100_000  # a second that may or may not belong to the last collection
     assert bench.tally.uncertainty_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): clock + moments}
     assert bench.figures().measured_flop == 93 * 108 * 12_300_000 * 2048 * counted_s
     assert bench.tally.unread_ns == dict.fromkeys((Pipe.FP64, Pipe.FP32, Pipe.FP16), counted_s * NS_PER_S)
@@ -50,10 +52,8 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
 
 
 @pytest.mark.parametrize("has_energy", [True, False])
-def test_collections_that_are_alike_may_look_like_one_where_no_counter_tells_them_apart(
-    exporter: Exporter, has_energy: bool
-) -> None:
-    """A GPU that was idle for 25 s and busy for 5 s, and an exporter that collects every 5 s and not every 30 s."""
+def test_equal_collections_may_look_like_one_without_a_counter(exporter: Exporter, has_energy: bool) -> None:
+    """A GPU idle for 25 s and busy for 5 s, and an exporter that collects every 5 s instead of every 30 s."""
     bench = Bench(exporter, clocks=Steady)
     left = {} if has_energy else {ENERGY: None}
 
@@ -72,8 +72,8 @@ def test_collections_that_are_alike_may_look_like_one_where_no_counter_tells_the
     assert (low > 0.93 * 5 * 108 * 1000e6) is has_energy
 
 
-def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path) -> None:
-    """The exporter shows the clock twice a minute; the driver beside it was at 1230 MHz for 21 of the 30 s."""
+def test_nvmls_clock_bounds_the_exporters(standin: Path, tmp_path: Path) -> None:
+    """The exporter shows the clock twice a minute; according to the driver it was at 1230 MHz for 21 of the 30 s."""
     clock = SharedClock(tmp_path / "clock")
     steps = (Segment(21_000, mhz=1230), Segment(9_000, mhz=1410))
     with simulated(standin, tmp_path, Scenario((a100(steps),)), clock), exporting(gpu({**BUSY, CLOCK: 1230})) as other:
@@ -84,14 +84,14 @@ def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path)
         bench.source.close()
     assert isinstance(reading.work, Active)
     doubt = reading.work.uncertainty_sm_cycles[Pipe.TENSOR]
-    doubt -= round(0.93 * 1410e6 * 108)  # whether the last second is the collection's
-    assert doubt <= 0.93 * 90e6 * 3.1 * 108  # reads that are a moment apart
+    doubt -= round(0.93 * 1410e6 * 108)  # whether the last second belongs to the collection
+    assert doubt <= 0.93 * 90e6 * 3.1 * 108  # reads that are slightly apart
     assert Pipe.TENSOR in reading.work.square_sum
     assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 400
 
 
 @pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
-def test_what_nvml_beside_it_reports_and_cannot_be_a_clock_is_none(standin: Path, tmp_path: Path, kind: str) -> None:
+def test_impossible_clocks_of_nvml_are_ignored(standin: Path, tmp_path: Path, kind: str) -> None:
     clock = SharedClock(tmp_path / "clock")
     busy = a100((Segment(1000, mhz=1230),), (Fault(5000, 25_000, kind),))
     with simulated(standin, tmp_path, Scenario((busy,)), clock), exporting(gpu(BUSY)) as other:
@@ -105,7 +105,7 @@ def test_what_nvml_beside_it_reports_and_cannot_be_a_clock_is_none(standin: Path
 
 
 class Steady(SmClocks):
-    """NVML's clocks, which were at 1000 MHz all the time."""
+    """NVML's clocks, constant at 1000 MHz."""
 
     def __init__(self, keep_ns: int) -> None:
         super().__init__(None, FakeClock(), table(), keep_ns)
@@ -124,7 +124,7 @@ class Steady(SmClocks):
         (Steady, False, Evidence.ACTIVITY), (Steady, True, Evidence.ACTIVITY),
     ],
 )  # fmt: skip
-def test_a_clock_is_the_exporters_or_nvmls_and_is_expected_from_the_first_page_on(
+def test_the_clock_is_the_exporters_or_nvmls_from_the_first_page_on(
     exporter: Exporter, clocks: Callable[[int], SmClocks] | None, exports: bool, evidence: Evidence
 ) -> None:
     values = {TENSOR: 0.5, UTIL: 50, **({CLOCK: 1230} if exports else {})}
@@ -138,12 +138,12 @@ def test_a_clock_is_the_exporters_or_nvmls_and_is_expected_from_the_first_page_o
     assert isinstance(reading.work, Busy if evidence is Evidence.UTILIZATION else Active)
 
 
-def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter) -> None:
+def test_a_page_read_during_its_renewal_is_one_collection(exporter: Exporter) -> None:
     bench = Bench(exporter)
     bench.collects(BUSY)
     for _ in range(29):
         bench.read()
-    exporter.shows(gpu({**BUSY, ENERGY: bench.energy + 1}))  # the activity is still the last collection's
+    exporter.shows(gpu({**BUSY, ENERGY: bench.energy + 1}))  # the activity is still that of the last collection
     assert bench.read() == []
     exporter.shows(gpu({**BUSY, TENSOR: 0.25, ENERGY: bench.energy + 1}))
     assert bench.read() == []
@@ -154,13 +154,13 @@ def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter)
 
 
 def test_an_exporter_that_collects_faster_than_configured_is_followed(exporter: Exporter) -> None:
-    bench = Bench(exporter)  # 30 s are configured, it is two
+    bench = Bench(exporter)  # configured for 30 s, it collects every two
     for _ in range(10):
         bench.collects(BUSY, after_s=2)
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 16 * NS_PER_S}
 
 
-def test_averages_that_are_renewed_at_another_moment_than_the_rest_are_followed(exporter: Exporter) -> None:
+def test_averages_renewed_at_another_time_than_the_rest_are_followed(exporter: Exporter) -> None:
     """DCGM samples its profiling fields ten seconds after the others."""
     bench = Bench(exporter, clocks=Steady)
     ratio = 0.5
@@ -174,7 +174,8 @@ def test_averages_that_are_renewed_at_another_moment_than_the_rest_are_followed(
 
 
 def test_an_exporter_that_collects_before_each_read_is_a_gap_and_named(exporter: Exporter) -> None:
-    """30 s are configured, it is one or less: how many collections no read has seen is not known."""
+    """Configured for 30 s, it collects every second or faster: the number of collections that no read saw is
+    unknown."""
     bench = Bench(exporter)
     for _ in range(20):
         bench.collects(BUSY, after_s=1)
@@ -184,8 +185,8 @@ def test_an_exporter_that_collects_before_each_read_is_a_gap_and_named(exporter:
     assert "DCGM_EXPORTER_INTERVAL" in fix
 
 
-def test_a_collection_is_of_its_interval_however_long_nobody_read(exporter: Exporter) -> None:
-    """The daemon stood still for ten minutes, and the GPU is idle since a minute."""
+def test_a_collection_covers_its_interval_however_long_reads_paused(exporter: Exporter) -> None:
+    """The daemon was suspended for ten minutes, and the GPU has been idle for one."""
     bench = Bench(exporter, clocks=Steady)
     bench.collects(BUSY)
     bench.collects(BUSY)
@@ -196,7 +197,7 @@ def test_a_collection_is_of_its_interval_however_long_nobody_read(exporter: Expo
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 90 * NS_PER_S}
 
 
-def test_reads_that_are_rarer_than_collections_see_a_part_of_the_time(exporter: Exporter) -> None:
+def test_reads_rarer_than_collections_cover_part_of_the_time(exporter: Exporter) -> None:
     bench = Bench(exporter, interval_s=1, clocks=Steady)
     for _ in range(12):
         bench.energy += 1
@@ -206,21 +207,21 @@ def test_reads_that_are_rarer_than_collections_see_a_part_of_the_time(exporter: 
 
 
 def test_an_exporter_that_collects_slower_than_configured_is_a_gap_and_named(exporter: Exporter) -> None:
-    bench = Bench(exporter, interval_s=5)  # it is thirty
+    bench = Bench(exporter, interval_s=5)  # it collects every thirty
     bench.collects(BUSY)
     bench.collects(BUSY)
     evidence, reason, fix = device_of(bench)
     assert (evidence, reason) == (Evidence.GAP, "the exporter has not renewed its values for two collection intervals")
     assert "DCGM_EXPORTER_INTERVAL" in fix
     bench.read()
-    # What was stale for 29 s has an average of unknown length: only the last second is taken for it.
+    # The average of values that were stale for 29 s has an unknown length, so only the last second is counted with it.
     # Its clock was read 30 s ago, so it bounds and does not measure.
     assert bench.tally.observed_ns == {Evidence.UTILIZATION: 1 * NS_PER_S}
 
 
 @pytest.mark.parametrize(("after_s", "gap_s"), [(31, None), (32, 3), (45, 16), (54, 25)])
 def test_a_late_collection_leaves_a_gap_before_it(exporter: Exporter, after_s: int, gap_s: int | None) -> None:
-    """One may be late by a 20th of its interval, and by the second between two reads."""
+    """A collection may be late by a 20th of its interval, and by the second between two reads."""
     bench = Bench(exporter)
     bench.collects(BUSY)
     bench.read()
@@ -233,7 +234,7 @@ def test_a_late_collection_leaves_a_gap_before_it(exporter: Exporter, after_s: i
 
 
 @pytest.mark.parametrize(("apart_s", "seconds"), [(14, [60]), (15, [60, 15])])
-def test_what_changes_half_an_interval_later_is_another_collection(
+def test_values_that_change_half_an_interval_later_are_another_collection(
     exporter: Exporter, apart_s: int, seconds: list[int]
 ) -> None:
     bench = Bench(exporter)
@@ -259,7 +260,7 @@ def test_values_that_are_not_renewed_are_stale_until_they_are(exporter: Exporter
     assert device_of(bench)[0] is Evidence.ACTIVITY
 
 
-def test_a_scrape_that_fails_between_two_collections_loses_nothing(exporter: Exporter) -> None:
+def test_a_failed_scrape_between_two_collections_loses_nothing(exporter: Exporter) -> None:
     bench = Bench(exporter)
     bench.collects(BUSY)
     bench.collects(BUSY)
@@ -275,7 +276,7 @@ def test_a_scrape_that_fails_between_two_collections_loses_nothing(exporter: Exp
 
 
 @pytest.mark.parametrize(("interval_s", "forgiven_s"), [(30, 5), (4, 2), (1, 0.5)])
-def test_a_scrape_that_fails_is_forgiven_for_five_seconds_or_half_an_interval(
+def test_failed_scrapes_are_tolerated_for_five_seconds_or_half_an_interval(
     exporter: Exporter, interval_s: float, forgiven_s: float
 ) -> None:
     bench = Bench(exporter, interval_s)
@@ -320,7 +321,7 @@ def test_an_exporter_that_is_gone_is_a_fault_that_names_the_cause() -> None:
     assert "see whether it runs" in caught.value.hint
 
 
-def test_an_exporter_that_shows_no_gpu_any_more_is_a_fault(exporter: Exporter) -> None:
+def test_an_exporter_that_no_longer_shows_a_gpu_is_a_fault(exporter: Exporter) -> None:
     bench = Bench(exporter)
     exporter.shows("# nothing: an unknown field in its CSV\n")
     with pytest.raises(SourceError, match="shows no GPU") as caught:
@@ -340,9 +341,9 @@ def test_a_gpu_that_leaves_the_page_is_no_longer_listed(exporter: Exporter) -> N
     assert [device.index for device in bench.source.devices()] == [0, 1]
 
 
-def test_a_gpu_that_comes_back_to_the_page_has_a_collection_of_any_moment_since(standin: Path, tmp_path: Path) -> None:
-    """A service in front of several exporters shows now these GPUs, now those. What one did at 600 MHz, half a minute
-    before it is seen again, is not counted at the clock since."""
+def test_a_gpu_that_returns_to_the_page_may_have_been_collected_any_time_since(standin: Path, tmp_path: Path) -> None:
+    """A service in front of several exporters shows alternating sets of GPUs. Work at 600 MHz, half a minute before
+    the GPU reappears, is not counted at the clock since."""
     clock = SharedClock(tmp_path / "clock")
     steps, other = (Segment(90_000, mhz=600), Segment(90_000, mhz=1410)), gpu(BUSY, uid="GPU-b", index=1)
     with simulated(standin, tmp_path, Scenario((a100(steps),)), clock), exporting(gpu(BUSY) + other) as exporter:

@@ -1,4 +1,4 @@
-"""The gRPC call to the kubelet, against servers that keep HTTP/2 and gRPC in their own ways, or do not."""
+"""The gRPC call to the kubelet, against servers that use HTTP/2 and gRPC in various ways, or wrongly."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 
 
 class Server:
-    """One connection that was asked one question."""
+    """One connection on which one request was sent."""
 
     def __init__(self, peer: socket.socket) -> None:
         self.peer, self.h2 = peer, H2Connection(H2Configuration(client_side=False))
@@ -97,7 +97,7 @@ def test_an_answer_in_small_padded_frames_between_pings_is_whole() -> None:
     assert asked(reply) == body
 
 
-def test_an_empty_answer_is_one() -> None:
+def test_an_empty_answer_is_valid() -> None:
     assert asked(answered(message(b""))) == b""
 
 
@@ -144,7 +144,7 @@ def answered(body: bytes, *, end: bool = False) -> Reply:
         (lambda server: server.peer.sendall(DATA_OF_NO_STREAM), "INTERNAL: this is not HTTP/2"),
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_an_error_that_says_so(reply: Reply, said: str) -> None:
+def test_an_invalid_answer_is_an_error_with_its_reason(reply: Reply, said: str) -> None:
     with pytest.raises(CallError) as caught:
         asked(reply)
     assert str(caught.value).startswith(said)
@@ -152,7 +152,7 @@ def test_what_is_no_answer_is_an_error_that_says_so(reply: Reply, said: str) -> 
 
 
 def test_the_deadline_is_for_the_whole_call() -> None:
-    """A server that always says something is given up too."""
+    """A server that keeps sending is given up too."""
     ended = threading.Event()
 
     def reply(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""What `make hardware` asks once a run, on the stand-in driver and on stand-ins for dcgmi and ncu."""
+"""The questions of `make hardware` once per run, on the stand-in driver and on stand-ins for dcgmi and ncu."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ CYCLES = 2 * SIZE**3 // 4096
 
 
 def answers(document: dict[str, Any]) -> dict[str, str]:
-    """Of what a simulated driver can be asked."""
+    """The answers that a simulated driver can give."""
     return {subject: ask(document, {}) for subject, _, _, ask in QUESTIONS[9:14]}
 
 
@@ -72,7 +72,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def tools(tmp_path: Path, standin: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """dcgmi and ncu, as they print."""
+    """dcgmi and ncu, with their output."""
     folder = tmp_path / "bin"
     folder.mkdir()
     library = str(standin / LIBRARY)

@@ -52,7 +52,7 @@ def test_a_real_capture_gives_executions_times_the_graphs_flop(lead: Lead) -> No
     assert (reading.begin_ns, reading.end_ns) == (begin_ns, led.clock.boottime_ns())
 
 
-def test_logical_cores_of_the_guides_trn2_are_added_up_on_their_chip(lead: Lead) -> None:
+def test_logical_cores_of_the_trn2_guide_are_added_up_on_their_chip(lead: Lead) -> None:
     trn2 = sample("trn2_lnc2_awsdocs_example.json")
     led = counting(lead, trn2)
     readings = led.after(1.000113182, doc=trn2)
@@ -65,7 +65,7 @@ def test_logical_cores_of_the_guides_trn2_are_added_up_on_their_chip(lead: Lead)
     assert not any(word in json.dumps(found) for word in ("i-00112233", "ami-", "subnet-", "My_Instance"))
 
 
-def test_tools_that_tell_no_flops_are_a_stated_absence_not_zero(lead: Lead) -> None:
+def test_tools_without_flops_are_a_stated_absence_and_not_zero(lead: Lead) -> None:
     lines = (SAMPLES / "neuron_monitor_trn1_2xlarge_old_wandb.stream.jsonl").read_text().splitlines()
     led = lead()
     led.open(json.loads(lines[0]))
@@ -75,12 +75,12 @@ def test_tools_that_tell_no_flops_are_a_stated_absence_not_zero(lead: Lead) -> N
     (chip,) = led.source.devices()
     assert (chip.evidence, chip.evidence_reason) == (Evidence.GAP, "this neuron-monitor reports no FLOP rate")
     assert chip.evidence_fix == "update aws-neuronx-tools"
-    # These tools name no chip either: its instance type does, exactly.
+    # These tools name no chip either, but the instance type does, exactly.
     assert chip.model == "trainium1"
     assert table().resolve(chip).id == "trainium1"
 
 
-def test_an_instance_that_the_table_does_not_know_stays_unknown(lead: Lead) -> None:
+def test_an_instance_type_unknown_to_the_table_stays_unknown(lead: Lead) -> None:
     led = lead()
     led.open(sample("inf1_in_containers_real_trimmed.json"))
     assert led.source.devices()[0].model == "unknown Neuron device"
@@ -88,7 +88,7 @@ def test_an_instance_that_the_table_does_not_know_stays_unknown(lead: Lead) -> N
         table().resolve(led.source.devices()[0])
 
 
-def test_idle_is_a_measured_zero_but_not_where_the_monitor_cannot_see(lead: Lead) -> None:
+def test_idle_is_a_measured_zero_except_where_the_monitor_cannot_see(lead: Lead) -> None:
     document = sample("idle_no_runtime.json")
     led = counting(lead, document)
     (reading,) = led.after(1, doc=document)
@@ -99,7 +99,7 @@ def test_idle_is_a_measured_zero_but_not_where_the_monitor_cannot_see(lead: Lead
 
 
 def none_seen() -> dict[str, object]:
-    """What is said in a container without /dev/neuron*."""
+    """The document in a container without /dev/neuron*."""
     return {**idle(inf2()), "neuron_hardware_info": {"neuron_device_count": 0, "error": ""}}
 
 
@@ -148,13 +148,13 @@ def test_a_core_is_the_sum_over_all_runtimes(lead: Lead) -> None:
 
 
 def rates(document: dict[str, object]) -> tuple[int, ...]:
-    """FLOP/s that each of the two runtimes reports of its core."""
+    """FLOP/s that each of the two runtimes reports for its core."""
     return tuple(counters(document, at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1))
 
 
 @pytest.mark.parametrize("is_stuck", [True, False], ids=["the-same-report", "a-period-of-three-seconds"])
-def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead: Lead, is_stuck: bool) -> None:
-    """The other's reports are of the second that passed, so that neither the document nor its period is the same."""
+def test_repeated_reports_of_one_of_two_runtimes_are_counted_once(lead: Lead, is_stuck: bool) -> None:
+    """The other's reports cover the second that passed, so neither the document nor its period is the same."""
     led, counted = counting(lead, two_runtimes(3)), list[int]()
     first, other = rates(two_runtimes(3))
     for second in range(9):
@@ -171,7 +171,7 @@ def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead
     assert 0 < sum(counted) - 9 * first <= most_seconds * other
 
 
-def test_what_a_runtime_reports_again_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
+def test_a_report_repeated_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
     led, counted = counting(lead, two_runtimes(3)), 0
     first, other = rates(two_runtimes(3))
     for second in range(9):
@@ -187,7 +187,7 @@ def test_what_a_runtime_reports_again_after_a_document_without_it_is_counted_onc
     assert counted == 9 * first + other
 
 
-def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_path: Path) -> None:
+def test_a_runtime_that_ends_does_not_affect_the_count_of_another(lead: Lead, tmp_path: Path) -> None:
     led = counting(lead, two_runtimes(3))
     run = Run(tmp_path / "state", devices=(), clock=led.clock)
     counted = []
@@ -211,7 +211,7 @@ def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_p
     assert int(device["executed"]["measured"]) == known
 
 
-def test_documents_of_a_clock_of_their_own_count_no_time_twice(lead: Lead) -> None:
+def test_documents_with_their_own_clock_count_no_time_twice(lead: Lead) -> None:
     led = counting(lead, inf2(period=1))
     work: list[object] = []
     for _ in range(6):
@@ -223,7 +223,7 @@ def test_documents_of_a_clock_of_their_own_count_no_time_twice(lead: Lead) -> No
     assert work[-1] == Gap(GapReason.OVERLAP)
 
 
-def test_a_document_that_is_printed_again_is_as_if_it_had_not_come(lead: Lead) -> None:
+def test_a_document_printed_twice_counts_once(lead: Lead) -> None:
     led = counting(lead, inf2(period=1))
     documents = [inf2(period=1), inf2(period=1 + 2e-9)]
     work: list[object] = []
@@ -281,17 +281,18 @@ def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) ->
          GapReason.UNCOUNTED_WORK),
     ],
 )  # fmt: skip
-def test_what_cannot_be_believed_is_a_gap_of_one_period(
-    lead: Lead, group: dict[str, object], reason: GapReason
-) -> None:
+def test_an_implausible_value_is_a_gap_of_one_period(lead: Lead, group: dict[str, object], reason: GapReason) -> None:
     led = counting(lead, inf2())
     work = led.after(1, doc=inf2(**group))[0].work
     assert isinstance(work, Gap)
-    assert (work.reason, work.counted_flop) == (reason, reason is GapReason.NOT_SUPPORTED)  # of the core that shows it
+    assert (work.reason, work.counted_flop) == (
+        reason,
+        reason is GapReason.NOT_SUPPORTED,
+    )  # from the core that shows it
     assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
 
 
-def test_sysfs_names_the_chip_and_its_total_goes_along(lead: Lead, tmp_path: Path) -> None:
+def test_sysfs_names_the_chip_and_its_total_is_recorded(lead: Lead, tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.work(0, 5000, 7000)
     led = counting(lead, inf2(), **sysfs.options)
@@ -309,10 +310,11 @@ def test_sysfs_names_the_chip_and_its_total_goes_along(lead: Lead, tmp_path: Pat
     assert led.source.describe()["sysfs_flop_count"] == "live"
 
 
-def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
+def test_chips_renamed_by_the_monitor_are_not_missing(
     lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was slow to start, so that sysfs named four chips at first; it shows one of them to this container."""
+    """The monitor was slow to start, so sysfs named four chips at first; the monitor shows one of them to this
+    container."""
     monkeypatch.setattr(neuron, "FIRST_DOCUMENT_SECONDS", 0.2)
     sysfs = Sysfs(tmp_path / "tree", chips=4)
     led = lead(**sysfs.options)

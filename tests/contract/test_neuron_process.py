@@ -1,4 +1,4 @@
-"""neuron-monitor's life as our child: what it prints badly, late or never, how it dies, and that it does."""
+"""The life of neuron-monitor as our child: invalid, late and missing output, its death, and its end with us."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.support.strategies import table
 SECOND = 1.000665759  # the period in the inf2 capture
 
 
-def test_it_is_asked_each_second_for_what_is_needed_and_the_request_is_removed(
+def test_the_monitor_is_configured_for_each_second_and_its_config_removed(
     lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()
@@ -39,7 +39,7 @@ def test_it_is_asked_each_second_for_what_is_needed_and_the_request_is_removed(
 
 @pytest.mark.parametrize("garbage", [{"raw": "{"}, {"raw": "[]"}, {"raw": "neuron-monitor 2.1"}, {"raw": '{"a": 1}'},
                                      {"raw": "[" * 100_000}, {"raw": "9" * 10_000}, {"huge": 8_000_001}])  # fmt: skip
-def test_a_line_that_is_no_document_costs_its_period(lead: Lead, garbage: dict[str, object]) -> None:
+def test_an_invalid_line_costs_its_period(lead: Lead, garbage: dict[str, object]) -> None:
     led = counting(lead, inf2())
     (bad,) = led.after(1, **garbage)
     (good,) = led.after(SECOND, doc=inf2())
@@ -59,7 +59,7 @@ def test_time_that_no_period_covers_is_a_hole(lead: Lead) -> None:
     assert later.begin_ns > jittered.end_ns
 
 
-def test_a_dead_monitor_is_a_gap_and_is_started_again(lead: Lead) -> None:
+def test_a_dead_monitor_is_a_gap_and_is_restarted(lead: Lead) -> None:
     led = counting(lead, inf2())
     end_ns = led.clock.boottime_ns()
     led.clock.advance(NS_PER_S // 2)
@@ -86,7 +86,7 @@ def test_a_line_cut_off_by_death_is_no_document(lead: Lead) -> None:
     assert led.source.describe()["garbled_lines"] == 1
 
 
-def test_a_monitor_that_hangs_is_killed_and_started_again(lead: Lead) -> None:
+def test_a_hanging_monitor_is_killed_and_restarted(lead: Lead) -> None:
     led = counting(lead, inf2())
     led.hang()
     led.clock.advance(10 * NS_PER_S)
@@ -107,7 +107,7 @@ def test_close_leaves_no_process_and_no_file(lead: Lead) -> None:
     assert not alive(led.pids()[0])
 
 
-def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, tmp_path: Path) -> None:
+def test_a_monitor_that_fails_at_once_is_unavailable_with_its_message(lead: Lead, tmp_path: Path) -> None:
     led = lead()
     led.send(stderr="driver not found on i-0011223344556677a")
     led.send(exit=1)
@@ -117,7 +117,7 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
     assert "aws-neuronx-dkms" in caught.value.hint
 
 
-def test_what_a_monitor_says_just_before_it_ends_is_why_it_ended(tmp_path: Path) -> None:
+def test_the_last_message_of_a_monitor_is_the_reason_of_its_end(tmp_path: Path) -> None:
     script = tmp_path / "neuron-monitor"
     script.write_text("#!/bin/sh\nyes | head -n 50000 >&2\necho 'no driver' >&2\nexit 1\n")
     script.chmod(0o755)
@@ -136,12 +136,12 @@ def test_a_monitor_that_cannot_be_followed_is_not_left_running(monkeypatch: pyte
     child.process.wait(PATIENCE_SECONDS)
 
 
-def test_a_machine_without_neuron_is_absent_and_a_named_monitor_that_is_not_there_is_not(
+def test_a_machine_without_neuron_is_absent_but_a_missing_named_monitor_is_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes, nowhere = [False], SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)})
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("flopsd.sources.neuron._INSTALLED", str(MONITOR))  # which would end without its folder
+    monkeypatch.setattr("flopsd.sources.neuron._INSTALLED", str(MONITOR))  # it would end without its folder
     monkeypatch.setattr("flopsd.sources.neuron.sysfs.has_device_node", nodes.pop)
     with pytest.raises(SourceUnavailableError, match="no Neuron device") as caught:
         open_source("neuron", nowhere)

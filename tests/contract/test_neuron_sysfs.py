@@ -68,8 +68,8 @@ def test_a_chip_that_the_driver_shows_later_is_metered_too(tmp_path: Path) -> No
     assert [device.index for device in source.devices()] == [0, 2, 1]
 
 
-@pytest.mark.parametrize("other", [100, 1000])  # however much the other core did
-def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path: Path, other: int) -> None:
+@pytest.mark.parametrize("other", [100, 1000])  # however much work the other core did
+def test_a_cleared_total_is_a_fall_and_counting_continues_from_there(tmp_path: Path, other: int) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.work(0, 100, 100)
     source, clock = opened(sysfs)
@@ -81,7 +81,7 @@ def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path:
 
 
 @pytest.mark.parametrize("garbage", ["", "-5", "0x10", "12 34", "9" * 30])
-def test_a_total_that_cannot_be_read_is_a_gap_and_loses_no_flop(tmp_path: Path, garbage: str) -> None:
+def test_an_unreadable_total_is_a_gap_and_loses_no_flop(tmp_path: Path, garbage: str) -> None:
     sysfs = Sysfs(tmp_path)
     source, clock = opened(sysfs)
     works(source, clock)
@@ -102,10 +102,10 @@ def test_totals_of_older_drivers_are_a_gap_with_its_reason(tmp_path: Path, drive
     assert works(source, clock) == [Gap(GapReason.NOT_SUPPORTED)]
 
 
-def test_a_moved_tree_is_found_and_a_doubled_one_is_not_guessed(tmp_path: Path) -> None:
+def test_a_moved_tree_is_found_and_an_ambiguous_one_is_not_guessed(tmp_path: Path) -> None:
     moved = Sysfs(tmp_path / "moved")
     folder = moved.root / "neuron0" / "neuron_core0" / "stats"
-    (folder / "other_info").rename(folder / "counters")  # as driver 2.31.7 may have done: the new paths are not known
+    (folder / "other_info").rename(folder / "counters")  # as driver 2.31.7 may have done: the new paths are unknown
     (moved.root / "neuron0" / "neuron_core1" / "stats" / "other_info").rename(
         moved.root / "neuron0" / "neuron_core1" / "stats" / "counters"
     )
@@ -132,7 +132,7 @@ def moved_options(sysfs: Sysfs) -> dict[str, str]:
     return {"root": str(sysfs.root), "module": str(sysfs.module)}
 
 
-def test_a_flop_count_that_is_a_file_as_the_guide_draws_it(tmp_path: Path) -> None:
+def test_a_flop_count_may_be_a_file_as_in_the_guide(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     for core in range(2):
         folder = sysfs.root / f"neuron0/neuron_core{core}/stats/other_info/flop_count"
@@ -143,9 +143,9 @@ def test_a_flop_count_that_is_a_file_as_the_guide_draws_it(tmp_path: Path) -> No
     assert Tree(**moved_options(sysfs)).chips[0].flop_totals() == (40, 41)
 
 
-def test_a_serial_number_that_names_no_chip_is_not_used(tmp_path: Path) -> None:
+def test_a_serial_number_that_identifies_no_chip_is_not_used(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path, chips=3)
-    sysfs.put(0, "info/serial_number", "")  # what the driver prints where firmware does not answer
+    sysfs.put(0, "info/serial_number", "")  # printed by the driver where firmware does not answer
     sysfs.put(1, "info/serial_number", "00ab")
     sysfs.put(2, "info/serial_number", "00AB")
     source, _ = opened(sysfs)
@@ -210,7 +210,7 @@ def chip_with(totals: Sequence[int | None], worked: Sequence[bool] = ()) -> Chip
         ([5, 4], [False, True], None, (5, 4)),
     ],
 )
-def test_whether_a_total_is_live_is_what_it_did_most_often_while_work_was_counted(
+def test_a_total_is_live_if_it_mostly_moved_while_work_was_counted(
     totals: list[int | None], worked: list[bool], live: bool | None, ends: tuple[int, int] | None
 ) -> None:
     chip = chip_with(totals, worked)
@@ -234,7 +234,7 @@ LIVE, AT_EXIT, UNSEEN, UNREAD = ([5, 6], [False, True]), ([5, 5], [False, True])
         ([AT_EXIT, UNREAD], "at exit"),
     ],
 )
-def test_how_totals_move_is_stated_of_all_chips_that_have_one(
+def test_the_behaviour_of_totals_is_stated_for_all_chips_that_have_one(
     chips: Sequence[tuple[list[int | None], list[bool]]], moves: str | None, tmp_path: Path
 ) -> None:
     found = sysfs_facts([chip_with(*one) for one in chips], Tree(str(tmp_path), str(tmp_path)))
@@ -243,7 +243,7 @@ def test_how_totals_move_is_stated_of_all_chips_that_have_one(
     assert (found["driver"], found["power_percent"]) == (None, None)
 
 
-def test_growth_begins_where_the_last_reading_ended_and_a_lost_total_is_no_zero() -> None:
+def test_growth_begins_at_the_last_reading_and_a_lost_total_is_not_zero() -> None:
     chip = chip_with([])
     assert chip.read_growth(5) == Reading("neuron3", 0, 5, Gap(GapReason.NOT_SUPPORTED))
     chip = chip_with([])
@@ -269,7 +269,7 @@ def test_growth_begins_where_the_last_reading_ended_and_a_lost_total_is_no_zero(
         (1, 0, None, "m5.large", [("neuron0", "unknown Neuron device")]),
     ],
 )
-def test_the_chips_are_those_that_a_document_counts_named_by_sysfs_where_both_show_as_many(
+def test_chips_are_counted_by_the_document_and_named_by_sysfs_if_both_agree(
     tmp_path: Path, count: int | None, here: int, kind: str | None, instance: str | None,
     expected: list[tuple[str, str]],
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The NVML source, and its clocks beside another source: real pynvml on the stand-in, and a clock stepped by hand."""
+"""The NVML source, and its clocks next to another source: real pynvml on the stand-in, and a clock stepped by hand."""
 
 import hashlib
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_identity_is_read_from_the_device(open_sim: Open, monkeypatch: pytest.Mo
     stated = dict(source.describe())
     library = Path(stated.pop("library"))
     assert library.name == LIBRARY
-    assert stated.pop("counters_served_by") in (None, "dcgm-exporter")  # of another test, beside this one
+    assert stated.pop("counters_served_by") in (None, "dcgm-exporter")  # of another test running at the same time
     assert stated.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
     assert stated == {
         "driver": "595.91.07", "nvml": "13.595.91.07", "binding": "13.5", "replay": None, "confidential_computing": None,
@@ -59,7 +59,7 @@ def test_identity_is_read_from_the_device(open_sim: Open, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("mode", ["off", "on", "devtools"])
-def test_a_device_has_counters_or_confidential_computing_and_the_ledger_says_which(
+def test_a_device_has_counters_or_confidential_computing_and_the_ledger_states_which(
     open_sim: Open, tmp_path: Path, mode: str
 ) -> None:
     source, clock = open_sim(h100(BURSTS), confidential=mode)
@@ -95,7 +95,7 @@ def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:
         assert abs(counted[pipe] - true) <= 5 + true / 10**9  # five roundings, and the driver's double
 
 
-def test_tensor_work_that_no_sub_pipe_owns_is_kept_apart(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_work_without_a_sub_pipe_is_kept_separate(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     source, clock = open_sim(h100((Segment(1000, hmma=0.4, imma=0.2),)))
     original = pynvml.nvmlGpmMetricsGet
 
@@ -143,7 +143,7 @@ def test_utilization_is_a_ceiling_over_the_whole_interval(open_sim: Open) -> Non
         ("range", GapReason.OUT_OF_RANGE, False),
     ],
 )
-def test_a_fault_is_a_gap_with_its_reason_and_leaves_the_others_alone(
+def test_a_fault_is_a_gap_with_its_reason_and_does_not_affect_other_devices(
     open_sim: Open, kind: str, reason: GapReason, baseline_fails: bool
 ) -> None:
     source, clock = open_sim(h100(BURSTS, (Fault(2500, 4500, kind),)), h100(BURSTS))
@@ -162,7 +162,7 @@ def test_a_fault_is_a_gap_with_its_reason_and_leaves_the_others_alone(
     ]
 
 
-def test_when_every_gpu_fails_nvml_is_started_again(open_sim: Open) -> None:
+def test_when_every_gpu_fails_nvml_is_restarted(open_sim: Open) -> None:
     source, clock = open_sim(*[h100(BURSTS, (Fault(1500, 3500, "unknown"),))] * 2)
     got = [[type(reading.work) for reading in read(source, clock, 1000)] for _ in range(6)]
     assert got == [[Gap, Gap]] * 4 + [[Active, Active]] * 2
@@ -181,7 +181,7 @@ def test_a_late_driver_is_unavailable_first(open_sim: Open) -> None:
         (pynvml.NVML_ERROR_NO_PERMISSION, "does not list its devices", "/dev/nvidia"),
     ],
 )
-def test_without_a_gpu_it_is_unavailable_with_a_hint_and_lets_go_of_the_driver(
+def test_without_a_gpu_nvml_is_unavailable_with_a_hint_and_released(
     open_sim: Open, monkeypatch: pytest.MonkeyPatch, error: int | None, words: str, hint: str
 ) -> None:
     def refuse() -> int:
@@ -197,9 +197,9 @@ def test_without_a_gpu_it_is_unavailable_with_a_hint_and_lets_go_of_the_driver(
         pynvml.nvmlDeviceGetCount()
 
 
-def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(open_sim: Open, tmp_path: Path) -> None:
-    """The driver gives up until GPUs are looked for again: what is known of that time is the ceiling of the GPU that it
-    turned out to be."""
+def test_a_gpu_named_late_is_metered_once_under_its_name(open_sim: Open, tmp_path: Path) -> None:
+    """The driver fails until GPUs are looked for again: that time has the ceiling of the GPU that was then
+    identified."""
     source, clock = open_sim(h100(BURSTS, (Fault(0, 9500, "timeout"),)))
     run = Run(tmp_path / "state", devices=(), clock=clock)
 
@@ -211,7 +211,7 @@ def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(o
 
     meter(9)
     assert source.devices()[0].model == "unidentified"
-    assert run.writer.snapshot.view.figures.high_flop is None  # nobody knows yet what it can do
+    assert run.writer.snapshot.view.figures.high_flop is None  # its capability is still unknown
     meter(1)
     assert len(source.devices()) == 1, "it is not a new one"
     meter(290)
@@ -227,17 +227,19 @@ def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(o
     source.close()
     source, _ = open_sim(again=clock)
     meter(5)
-    assert [state.device.uid for state in run.writer.snapshot.devices] == [named.device.uid]  # the name is done with
+    assert [state.device.uid for state in run.writer.snapshot.devices] == [
+        named.device.uid
+    ]  # the temporary name is gone
     assert (run.writer.snapshot.view.coverage_ppm or 0) > coverage - 5000
     run.finish()
     run.seal(tmp_path / "out" / "ledger.json")
 
 
 @pytest.mark.parametrize("how", ["refused", "not asked"])
-def test_gpm_that_a_gpu_does_not_give_at_first_is_tried_again(
+def test_gpm_that_a_gpu_lacks_at_first_is_tried_again(
     open_sim: Open, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """One call that times out at the start, or a driver that is not ready, is no reason for a ceiling alone."""
+    """One call that times out at the start, or a driver that is not ready, is no reason to stay with a ceiling."""
     ask, asked = pynvml.nvmlGpmQueryDeviceSupport, list[object]()
 
     def timed_out_once(handle: object) -> Any:
@@ -260,10 +262,10 @@ def test_gpm_that_a_gpu_does_not_give_at_first_is_tried_again(
     assert tally.total_gap_ns < 6 * NS_PER_S
 
 
-def test_a_gpu_without_a_clock_to_read_is_bounded_by_its_utilisation(
+def test_a_gpu_without_a_readable_clock_is_bounded_by_its_utilisation(
     open_sim: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a guest with a part of one: counters without a clock measure nothing, and are not tried again and again."""
+    """Like a guest with part of a GPU: counters without a clock measure nothing, and are not tried again and again."""
 
     def not_supported(_handle: object, _kind: int) -> int:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -285,9 +287,7 @@ def test_a_gpu_without_a_clock_to_read_is_bounded_by_its_utilisation(
     assert "no sample with its SM clock" in source.devices()[0].evidence_reason
 
 
-def test_a_gpu_that_is_lost_hides_no_other_that_needs_an_exporter(
-    clock: SharedClock, standin: Path, tmp_path: Path
-) -> None:
+def test_a_lost_gpu_hides_no_other_that_needs_an_exporter(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
     lost = a100(BURSTS, (Fault(0, 10**9, "gpu_lost"),))
     scenario = Scenario((lost, h100(BURSTS), a100(BURSTS)))
     with simulated(standin, tmp_path, scenario, clock):
@@ -312,8 +312,9 @@ def opened(clock: SharedClock) -> SmClocks:
     return clocks
 
 
-def test_a_driver_that_was_loaded_anew_is_read_anew(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
-    """The stand-in, as NVML, reads the machine when its first user starts: only if all let go is a new one seen."""
+def test_a_reloaded_driver_is_read_again(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
+    """The stand-in, like NVML, reads the machine when its first user starts: a new one is seen only after all have
+    shut down."""
     lost = Scenario((a100((Segment(1000, mhz=1230),), (Fault(5_000, 10**9, "gpu_lost"),)),))
     with simulated(standin, tmp_path, lost, clock):
         clocks = opened(clock)
@@ -334,10 +335,10 @@ def test_a_driver_that_was_loaded_anew_is_read_anew(clock: SharedClock, standin:
 
 
 @pytest.mark.parametrize("opening", [lambda at: opened(at), lambda at: NvmlSource(pynvml, SourceSettings(at, table()))])
-def test_what_is_closed_twice_lets_go_once(
+def test_closing_twice_releases_nvml_once(
     clock: SharedClock, standin: Path, tmp_path: Path, opening: Callable[[SharedClock], SmClocks | NvmlSource]
 ) -> None:
-    """NVML counts its users: another one in the same process must not lose its hold."""
+    """NVML counts its users: another user in the same process must not lose its handle."""
     with simulated(standin, tmp_path, Scenario(STEADY), clock):
         pynvml.nvmlInit()
         user = opening(clock)
@@ -357,7 +358,7 @@ def test_without_a_driver_there_are_no_clocks(clock: SharedClock, standin: Path,
 
 @pytest.mark.parametrize("counted", [100, 120, 132, 144])
 @pytest.mark.parametrize("counters", ["none", "average"])
-def test_where_driver_and_table_count_other_sms_the_truth_of_either_is_within_the_bounds(
+def test_where_driver_and_table_sm_counts_differ_the_truth_of_either_is_in_the_bounds(
     open_sim: Open, counted: int, counters: str
 ) -> None:
     gpu = h100((Segment(1000, hmma=0.6, util=90, watts=600),), counters=counters, cores=counted * 128)
@@ -379,7 +380,7 @@ def test_where_driver_and_table_count_other_sms_the_truth_of_either_is_within_th
 
 
 @pytest.mark.parametrize("counted", [100, 108, 124])
-def test_a_ceiling_holds_the_sms_of_driver_and_table(open_sim: Open, counted: int) -> None:
+def test_a_ceiling_covers_the_sms_of_driver_and_table(open_sim: Open, counted: int) -> None:
     load = (Segment(1000, mhz=1410, hmma=1.0, util=100),)
     source, clock = open_sim(replace(a100(load), cores=counted * 64))
     fold = Fold(source, clock).read(10).read(1000, 20)

@@ -1,4 +1,4 @@
-"""Running cycle counters and percentages: whoever dies, nothing is lost; each lie is a gap with its own reason."""
+"""Running cycle counters and percentages: whatever dies, nothing is lost; each lie is a gap with its own reason."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def truth(gpu: Gpu, fold: Fold, pipe: Pipe, since_ms: int) -> float:
 
 
 def off(tally: Tally) -> int:
-    """How far the SM-cycles of HMMA may be off because of the clock."""
+    """The possible error of the SM-cycles of HMMA because of the clock."""
     key = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)
     observed_ns = tally.observed_ns[Evidence.ACTIVITY]
     widest, whole = (max_plausible_sm_cycles(Limits(132, 1980), ns) for ns in (SLOT_MAX_NS, observed_ns))
@@ -47,7 +47,7 @@ def test_the_scale_is_found_and_named(open_sim: Open, scale: str) -> None:
     fold.read(777, 60)
     for pipe in PIPES:
         counted = sum(n for (_, p), n in fold.tallies[UID].active_sm_cycles.items() if p is pipe)
-        # Before the scale was proven, percentages counted: their clock is polled.
+        # Before the scale was proven, percentages counted, and their clock was polled.
         assert counted == pytest.approx(truth(gpu, fold, pipe, 10), rel=0.05)
     assert fold.tallies[UID].observed_ns[Evidence.CYCLES] > fold.tallies[UID].observed_ns[Evidence.ACTIVITY]
     assert fold.reasons(UID) == [GapReason.STARTING, *[None] * 100]
@@ -66,7 +66,7 @@ def test_an_idle_device_proves_nothing_and_loses_nothing(open_sim: Open) -> None
 
 
 def test_ten_deaths_lose_nothing(open_sim: Open) -> None:
-    """Each new daemon has only the journal: it goes on from its counter values, whatever it missed."""
+    """Each new daemon has only the journal: it continues from the counter values there, whatever it missed."""
     gpu = h100(LOAD, counters="average")
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 40)
@@ -84,10 +84,10 @@ def test_ten_deaths_lose_nothing(open_sim: Open) -> None:
         counted = tally.active_sm_cycles[(Evidence.CYCLES, pipe)] - first.get((Evidence.CYCLES, pipe), 0)
         assert abs(counted - truth(gpu, fold, pipe, begin_ms)) <= 132 * 2  # a counter is a whole number of cycles
     assert tally.total_recovered_ns == tally.total_gap_ns - 10_000_000
-    assert tally.unknown_ns == 10_000_000  # what lay before the first reading
+    assert tally.unknown_ns == 10_000_000  # the time before the first reading
 
 
-def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_not(open_sim: Open) -> None:
+def test_a_stepping_clock_is_followed_within_one_percent_unlike_the_datasheet(open_sim: Open) -> None:
     load = (
         Segment(7300, mhz=1980, hmma=0.8),
         Segment(9100, mhz=1230, hmma=0.93),
@@ -114,7 +114,7 @@ def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_
 
 
 HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
-# When these faults end, the simulated counters jump to where they would be: another lie, found as well.
+# When these faults end, the simulated counters jump to their true values: another lie, which is found as well.
 AFTERWARDS = {
     "stalled": {GapReason.OUT_OF_RANGE},
     "fell": {GapReason.CONTRADICTORY},
@@ -147,7 +147,7 @@ def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind
 
 
 @pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
-def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open, kind: str) -> None:
+def test_an_impossible_clock_makes_a_gap_only_where_the_clock_is_needed(open_sim: Open, kind: str) -> None:
     fault = (Fault(26_500, 29_500, kind),)
     idle = h100((Segment(1000, util=0, watts=80),), fault)
     source, clock = open_sim(h100(BUSY, fault), h100(BUSY, fault, counters="average"), idle)
@@ -155,7 +155,7 @@ def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open,
     out = [GapReason.OUT_OF_RANGE] * 4  # three reads without a clock, and one that began without
     assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 26, *out, *[None] * 4]
     assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 34]  # counters of cycles need none
-    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 34]  # nor does what was idle
+    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 34]  # nor does an idle device
     counted = fold.tallies[HIT].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
     assert counted == pytest.approx(0.6 * 30e9 * 1.755 * 132, rel=1e-6)
     assert fold.figures(source.devices()[2].uid).measured_flop == 0
@@ -172,7 +172,7 @@ def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     )
 
 
-def test_a_stated_maximum_that_is_far_too_low_hides_no_clock(open_sim: Open) -> None:
+def test_a_stated_maximum_far_too_low_hides_no_clock(open_sim: Open) -> None:
     gpu = h100(LOAD, max_mhz=600)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 20)
@@ -182,7 +182,7 @@ def test_a_stated_maximum_that_is_far_too_low_hides_no_clock(open_sim: Open) -> 
     assert 0 < figures.low_flop < truth(gpu, fold, Pipe.TENSOR_HMMA, 0) * 4096 < figures.high_flop
 
 
-def test_a_clock_above_its_maximum_is_the_maximum_once_it_is_read_three_times_in_a_row(open_sim: Open) -> None:
+def test_a_clock_above_its_maximum_becomes_the_maximum_after_three_reads_in_a_row(open_sim: Open) -> None:
     source, clock = open_sim(h100((Segment(1500, mhz=2100, hmma=0.5), Segment(60_000, mhz=1980))))
     fold = Fold(source, clock).read(10).read(1000, 20)
     assert source.devices()[0].sm_clock_max_mhz == 1980

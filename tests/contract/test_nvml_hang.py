@@ -1,4 +1,4 @@
-"""A GPU whose driver hangs: the others are read on, and what it did meanwhile is learnt when it answers."""
+"""A GPU whose driver hangs: the others are still read, and its work meanwhile is recovered when it answers."""
 
 import threading
 from dataclasses import replace
@@ -33,7 +33,7 @@ def holds(figures: Figures, gpu: Gpu, fold: Fold, until_ns: int) -> bool:
 
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
 @pytest.mark.parametrize(("gpus", "hang_ms"), [(8, 1500), (16, 30_000)])
-def test_one_gpu_that_hangs_costs_the_others_nothing(
+def test_a_hanging_gpu_costs_the_others_nothing(
     open_sim: Open, kind: str, gpus: int, hang_ms: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "flopsd")
@@ -67,7 +67,7 @@ def test_a_gpu_that_hangs_at_the_start_is_listed_and_named_when_it_answers(open_
     assert source.read().renamed["nvml-index-0"].uid == uid(0)
 
 
-def test_processes_are_asked_for_past_a_gpu_that_hangs(open_sim: Open) -> None:
+def test_processes_of_other_gpus_are_listed_while_one_gpu_hangs(open_sim: Open) -> None:
     well = h100(LOAD, processes=(Process(0, 10**9, 11),))
     _, clock = open_sim(replace(well, faults=(Fault(1000, 2000, "hang"),)), well)
     clock.advance(SECOND)
@@ -84,7 +84,7 @@ def threads() -> GpuThreads:
     return GpuThreads(SystemClock())
 
 
-def test_a_call_that_hangs_is_not_made_again_and_gives_its_result_later() -> None:
+def test_a_hanging_call_is_not_repeated_and_gives_its_result_later() -> None:
     threads, answer, calls = GpuThreads(FakeClock()), threading.Event(), []
 
     def hangs() -> str:
@@ -100,7 +100,7 @@ def test_a_call_that_hangs_is_not_made_again_and_gives_its_result_later() -> Non
     assert len(calls) == 1
 
 
-def test_a_call_for_which_no_thread_can_be_started_is_made_with_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_without_a_thread_is_made_in_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
     threads, answer = GpuThreads(FakeClock()), threading.Event()
     with monkeypatch.context() as now:
         start, left = threading.Thread.start, iter([None])

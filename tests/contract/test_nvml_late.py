@@ -15,7 +15,7 @@ EARLY, LATE = (f"GPU-5a4d0000-0000-4000-8000-00000000000{at}" for at in range(2)
 SECOND = 10**9
 
 
-def test_a_gpu_that_appears_later_is_found_and_its_time_before_is_a_gap_with_a_ceiling(open_sim: Open) -> None:
+def test_a_late_gpu_is_found_and_its_time_before_is_a_gap_with_a_ceiling(open_sim: Open) -> None:
     late = replace(h100(LOAD), appears_ms=25_500)
     source, clock = open_sim(h100(LOAD), late)
     begin_ns = clock.boottime_ns()
@@ -34,8 +34,8 @@ def test_a_gpu_that_appears_later_is_found_and_its_time_before_is_a_gap_with_a_c
     assert GapReason.CONTRADICTORY not in fold.tallies[EARLY].gap_ns
 
 
-def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
-    """The first GPU is listed last from the twelfth second on, and a third appears in the same moment."""
+def test_gpus_whose_indices_change_continue_by_their_uuids(open_sim: Open) -> None:
+    """The first GPU is listed last from the twelfth second on, and a third appears at the same time."""
     moved = replace(h100(LOAD), moves_ms=12_000)
     new = replace(h100(LOAD), appears_ms=12_000)
     source, clock = open_sim(moved, h100((Segment(1000, hmma=0.25),)), new)
@@ -47,7 +47,7 @@ def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
 
 
 @pytest.mark.parametrize("until_ms", [18_500, 10**9])
-def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(open_sim: Open, until_ms: int) -> None:
+def test_an_unidentified_gpu_hides_no_late_one_and_is_listed_once(open_sim: Open, until_ms: int) -> None:
     """The first GPU is lost from the start, and back later or never; the third appears meanwhile."""
     sick = h100(LOAD, (Fault(0, until_ms, "gpu_lost"),))
     well = h100(LOAD)
@@ -66,8 +66,8 @@ def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(op
 
 
 @pytest.mark.parametrize("until_ms", [38_500, 10**9])
-def test_a_gpu_that_comes_late_and_cannot_be_identified_is_listed(open_sim: Open, until_ms: int) -> None:
-    """Beside one that is known and lost: the driver has one GPU more than are known."""
+def test_a_late_unidentified_gpu_is_listed(open_sim: Open, until_ms: int) -> None:
+    """Next to a known GPU that is lost: the driver has one GPU more than are known."""
     known, late = h100(LOAD, (Fault(10_000, until_ms, "gpu_lost"),)), h100(LOAD, (Fault(0, until_ms, "timeout"),))
     source, clock = open_sim(known, h100(LOAD), replace(late, appears_ms=12_000))
     begin_ns, seen = clock.boottime_ns(), dict[str, int]()
@@ -81,8 +81,8 @@ def test_a_gpu_that_comes_late_and_cannot_be_identified_is_listed(open_sim: Open
 
 
 @pytest.mark.parametrize("how", ["moved", "shifted"])
-def test_a_gpu_that_cannot_be_identified_is_found_at_another_index(open_sim: Open, how: str) -> None:
-    """Before its driver answers, the GPU of its index is a known one, or there is none: its own is elsewhere."""
+def test_an_unidentified_gpu_is_found_at_another_index(open_sim: Open, how: str) -> None:
+    """Before its driver answers, its index belongs to a known GPU or to none: its own is another one."""
     sick, well = h100(LOAD, (Fault(0, 15_500, "timeout"),)), h100(LOAD)
     gone = h100(LOAD, (Fault(8_500, 10**9, "gone"),))
     gpus = (replace(sick, moves_ms=8_500), well) if how == "moved" else (gone, sick)

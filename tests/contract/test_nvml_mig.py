@@ -1,4 +1,4 @@
-"""MIG: each slice with its own SMs, the parent never beside them, a missing permission named."""
+"""MIG: each slice with its own SMs, the parent never counted as well, a missing permission named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,9 @@ def test_slices_are_devices_with_their_own_sm_counts(open_sim: Open, counters: s
             Evidence.ACTIVITY if counters == "none" or device.parent is None else Evidence.CYCLES
         )
     assert PARENT not in fold.tallies
-    assert all("energy_mj" not in fold.tallies[d.uid].counters for d in devices if d.parent)  # it is the whole GPU's
+    assert all(
+        "energy_mj" not in fold.tallies[d.uid].counters for d in devices if d.parent
+    )  # the energy is that of the whole GPU
 
 
 def test_a_slices_gap_is_bounded_by_its_own_sms(open_sim: Open) -> None:
@@ -58,7 +60,7 @@ def test_a_slices_gap_is_bounded_by_its_own_sms(open_sim: Open) -> None:
     ("slices", "parent", "reason"),
     [((Slice(1, 30, BUSY, of="2/4"),), PARENT, "do not cover the GPU instance"), ((), None, "no instance is visible")],
 )
-def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
+def test_an_uncovered_or_invisible_instance_is_a_gap_with_its_reason(
     open_sim: Open, slices: tuple[Slice, ...], parent: str | None, reason: str
 ) -> None:
     source, clock = open_sim(mig(*slices))
@@ -71,7 +73,7 @@ def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
 
 def test_a_missing_permission_is_named_with_the_remedy(open_sim: Open) -> None:
     source, clock = open_sim(mig(Slice(1, 60, BUSY, faults=(Fault(0, 5000, "no_permission"),))))
-    # Seen from the beginning, the slice cannot even be asked for its id: the GPU is a device of which nothing is known.
+    # Without permission from the beginning, not even the slice's id can be read: the GPU is an unknown device.
     assert source.devices()[0].evidence is Evidence.GAP
     assert "/dev/nvidia" in source.devices()[0].evidence_fix
     source.close()
@@ -88,7 +90,7 @@ FOREVER = 10**9
 
 
 def metered(open_sim: Open, folder: Path, gpu: Gpu, seconds: int) -> tuple[Run, dict[str, DeviceState]]:
-    """The GPU through source and writer, read each second; what was metered, by the UUID without its common part."""
+    """The GPU through source and writer, read each second; the metered states, by UUID without the common part."""
     source, clock = open_sim(gpu)
     run = Run(folder / "state", devices=(), clock=clock)
     for _ in range(seconds):
@@ -105,7 +107,7 @@ def unknown_seconds(run: Run) -> float:
     return sum(state.unknown_ns for state in run.writer.snapshot.devices) / NS_PER_S
 
 
-def test_mig_that_is_switched_off_leaves_the_whole_gpu_metered(open_sim: Open, tmp_path: Path) -> None:
+def test_switching_mig_off_leaves_the_whole_gpu_metered(open_sim: Open, tmp_path: Path) -> None:
     gpu = replace(mig(Slice(1, 16, BUSY)), faults=(Fault(50_000, FOREVER, "mig_flip"),))
     run, shown = metered(open_sim, tmp_path, gpu, 150)
     truth = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, 52 * NS_PER_S, 150 * NS_PER_S, 132)) * 4096
@@ -118,7 +120,7 @@ def test_mig_that_is_switched_off_leaves_the_whole_gpu_metered(open_sim: Open, t
     assert unknown_seconds(run) < 4
 
 
-def test_mig_that_is_switched_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Path) -> None:
+def test_switching_mig_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Path) -> None:
     parts = (Slice(1, 60, BUSY), Slice(2, 60, BUSY))
     gpu = replace(mig(*parts), mig=False, faults=(Fault(50_000, FOREVER, "mig_flip"),))
     run, shown = metered(open_sim, tmp_path, gpu, 100)
@@ -131,27 +133,29 @@ def test_mig_that_is_switched_on_leaves_the_slices_metered(open_sim: Open, tmp_p
     assert unknown_seconds(run) < 5
 
 
-def test_other_slices_of_a_gpu_go_on_where_the_old_ones_ended(open_sim: Open, tmp_path: Path) -> None:
+def test_new_slices_of_a_gpu_continue_where_the_old_ones_ended(open_sim: Open, tmp_path: Path) -> None:
     old = tuple(Slice(n, 16, BUSY, faults=(Fault(50_000, FOREVER, "gone"),)) for n in range(1, 8))
     new = Slice(8, 132, BUSY, faults=(Fault(0, 50_000, "gone"),))
     run, shown = metered(open_sim, tmp_path, mig(*old, new), 100)
     last = shown.pop("MIG-000000008000").tally
     assert [state.tally.job_ns + last.job_ns for state in shown.values()] == [100 * NS_PER_S] * 7
-    assert (run.writer.snapshot.view.coverage_ppm or 0) > 980_000 - 100_000  # ten seconds until it is looked again
+    assert (
+        run.writer.snapshot.view.coverage_ppm or 0
+    ) > 980_000 - 100_000  # ten seconds until slices are looked up again
     most = 100 * 132 * 1.98e9 * (8192 + 128 + 256 + 512)
     assert (run.writer.snapshot.view.figures.high_flop or 0) < most
 
 
-def test_a_slice_made_beside_others_is_a_gap_until_it_is_seen(open_sim: Open, tmp_path: Path) -> None:
+def test_a_slice_created_next_to_others_is_a_gap_until_it_is_seen(open_sim: Open, tmp_path: Path) -> None:
     later = Slice(2, 60, BUSY, faults=(Fault(0, 13_500, "gone"),))
     _, shown = metered(open_sim, tmp_path, mig(Slice(1, 60, BUSY), later), 30)
     tally = shown["MIG-000000002000"].tally
     assert shown["MIG-000000001000"].tally.span_ns == 30 * NS_PER_S
-    assert tally.span_ns == 20 * NS_PER_S  # from the last look that did not show it
+    assert tally.span_ns == 20 * NS_PER_S  # from the last lookup that did not show it
     assert tally.gap_ns == {GapReason.STARTING: 10 * NS_PER_S}
 
 
-def test_a_mode_that_cannot_be_asked_for_changes_nothing(open_sim: Open, tmp_path: Path) -> None:
+def test_an_unreadable_mig_mode_changes_nothing(open_sim: Open, tmp_path: Path) -> None:
     gpu = replace(mig(Slice(1, 60, BUSY)), faults=(Fault(8_500, 12_500, "unknown"),))
     _, shown = metered(open_sim, tmp_path, gpu, 30)
     assert list(shown) == ["MIG-000000001000"]
@@ -163,17 +167,22 @@ def test_a_mode_that_cannot_be_asked_for_changes_nothing(open_sim: Open, tmp_pat
     [
         (60, 16, None, True),
         (16, 60, None, False),  # it is journalled with 16
-        (60, 16, "boot-1", True),  # a killed daemon's device goes on as it was
+        (60, 16, "boot-1", True),  # a killed daemon's device continues unchanged
         (16, 60, "boot-1", False),
-        (60, 16, "boot-1+2", False),  # that of another boot is what it is now, in the time between the two as well
+        (
+            60,
+            16,
+            "boot-1+2",
+            False,
+        ),  # after another boot the device is the present one, also for the time between the boots
         (16, 60, "boot-1+2", True),
     ],
 )
-def test_a_slice_made_anew_with_the_same_uuid_and_another_size_is_another_one(
+def test_a_recreated_slice_with_the_same_uuid_and_another_size_is_another_device(
     open_sim: Open, tmp_path: Path, before: int, after: int, boot: str | None, is_bounded: bool
 ) -> None:
-    """A UUID is made of the ids of GPU and instances: 4g.40gb and 3g.40gb can have the same. The second one works;
-    `boot`: a daemon is killed before it is there, and another one started on that boot."""
+    """A UUID is made of the ids of GPU and instances: 4g.40gb and 3g.40gb can have the same. The second slice works.
+    With `boot`, a daemon is killed before the second exists, and another one started on that boot."""
     changed_ms = 13_300
     work = (Segment(changed_ms, mhz=1755), Segment(40_000 - changed_ms, mhz=1755, hmma=0.9))
     old = Slice(1, before, work, faults=(Fault(changed_ms, FOREVER, "gone"),))

@@ -1,4 +1,4 @@
-"""The dcgm-exporter that flopsd starts, as its child: how it begins, is refused, hangs, dies, and that it does."""
+"""The dcgm-exporter that flopsd starts as its child: its start, refusal, hanging and death, and its end with us."""
 
 import csv
 import hashlib
@@ -58,7 +58,7 @@ class Own:
             return fault
 
     def fault(self) -> SourceError:
-        """The next one, while no time passes."""
+        """The next fault, while no time passes."""
         found: list[SourceError | Sweep] = []
 
         def fails() -> bool:
@@ -70,7 +70,7 @@ class Own:
         return found[-1]
 
     def measures(self) -> None:
-        """Until a collection is counted."""
+        """Wait until a collection is counted."""
 
         def counted() -> bool:
             sweep = self.read(INTERVAL_SECONDS)
@@ -95,7 +95,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
             one.source.close()
 
 
-def test_it_is_started_with_our_fields_and_nothing_of_our_environment_and_ends_with_the_source(
+def test_the_exporter_gets_our_fields_and_no_environment_and_ends_with_the_source(
     own: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCGM_REMOTE_HOSTENGINE_INFO", "elsewhere:5555")
@@ -119,14 +119,14 @@ def test_it_is_started_with_our_fields_and_nothing_of_our_environment_and_ends_w
     assert own.installed.is_gone
 
 
-def test_every_field_that_it_collects_is_one_that_is_read() -> None:
+def test_every_field_that_the_exporter_collects_is_read() -> None:
     lines = own_exporter._COUNTERS.read_text(encoding="utf-8").splitlines()
     rows = list(csv.reader(line for line in lines if not line.startswith("#")))
     assert all(len(row) == 3 for row in rows)
     assert {row[0] for row in rows} - FIELD_OF_NAME.keys() == {"DCGM_FI_DRIVER_VERSION"}
 
 
-def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: Own) -> None:
+def test_a_killed_exporter_is_restarted_and_a_page_in_between_is_ignored(own: Own) -> None:
     source = own.open()
     own.measures()
     version = getattr(source, "facts_version", None)
@@ -150,7 +150,7 @@ def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: 
 
 @pytest.mark.parametrize(("mode", "says"), [("refused", "Host engine is running as non-root"),
                                             ("unsupported", "module of DCGM that is not currently loaded")])  # fmt: skip
-def test_what_stays_as_it_is_is_not_tried_again(own: Own, mode: str, says: str) -> None:
+def test_a_permanent_failure_is_not_tried_again(own: Own, mode: str, says: str) -> None:
     own.installed.becomes(mode)
     own.open()
     fault = own.fault()
@@ -163,7 +163,7 @@ def test_what_stays_as_it_is_is_not_tried_again(own: Own, mode: str, says: str) 
     assert own.facts["own_exporter_fault"] == str(fault)
 
 
-def test_counters_that_another_profiler_has_are_a_reason_of_their_own_and_tried_ever_more_rarely(own: Own) -> None:
+def test_counters_used_by_another_profiler_have_their_own_reason_and_rarer_tries(own: Own) -> None:
     own.installed.becomes("in_use")
     own.open()
     fault = own.fault()
@@ -181,7 +181,7 @@ def test_counters_that_another_profiler_has_are_a_reason_of_their_own_and_tried_
     own.measures()
 
 
-def test_while_profiling_is_paused_there_is_a_ceiling_that_says_so(own: Own) -> None:
+def test_while_profiling_is_paused_there_is_a_ceiling_with_that_reason(own: Own) -> None:
     source = own.open()
     own.measures()
     own.installed.becomes("paused")
@@ -200,7 +200,7 @@ def test_while_profiling_is_paused_there_is_a_ceiling_that_says_so(own: Own) -> 
     assert len(own.installed.pids) == 1
 
 
-def test_one_that_hangs_is_killed_and_started_again(own: Own) -> None:
+def test_a_hanging_exporter_is_killed_and_restarted(own: Own) -> None:
     own.open()
     own.measures()
     own.installed.becomes("hang")
@@ -217,7 +217,7 @@ def test_one_that_hangs_is_killed_and_started_again(own: Own) -> None:
     assert len(own.installed.pids) == 2
 
 
-def test_one_that_never_gives_a_page_has_a_minute(own: Own) -> None:
+def test_an_exporter_without_a_page_is_given_up_after_a_minute(own: Own) -> None:
     own.installed.becomes("hang")
     own.open()
     sweep = own.read(60)
@@ -227,8 +227,8 @@ def test_one_that_never_gives_a_page_has_a_minute(own: Own) -> None:
     assert own.installed.is_gone
 
 
-def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is seen once may be the attempt of another flopsd."""
+def test_a_lasting_exporter_of_others_is_read_instead_and_ours_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter seen only once may be the attempt of another flopsd."""
     seen: dict[int, str] = {}
 
     def running_here(names: tuple[str, ...]) -> dict[int, str]:
@@ -264,7 +264,7 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_names_the_exporter(
+def test_counters_are_left_to_a_later_profiler_unless_a_setting_names_the_exporter(
     own: Own, monkeypatch: pytest.MonkeyPatch, is_asked: bool
 ) -> None:
     seen, looks = dict[int, str](), list[tuple[str, ...]]()
@@ -320,7 +320,7 @@ def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_n
         ),
     ],
 )
-def test_why_it_ended_follows_from_its_last_line(line: str, ending: str) -> None:
+def test_the_reason_of_an_end_follows_from_the_last_line(line: str, ending: str) -> None:
     found, words = ending_of(["first", line])
     assert found is Ending(ending)
     assert words in line
@@ -332,10 +332,10 @@ def test_why_it_ended_follows_from_its_last_line(line: str, ending: str) -> None
     [
         ({"hostengine": "/nowhere/dcgm-exporter"}, "/nowhere/dcgm-exporter is not an executable", False),
         ({"hostengine": "off"}, "no exporter answers", True),
-        ({"hostengine": "auto"}, "no exporter answers", True),  # a url of the user's own: theirs is to answer
+        ({"hostengine": "auto"}, "no exporter answers", True),  # the user's own url: their exporter has to answer
     ],
 )
-def test_what_is_not_started(options: dict[str, str], says: str, absent: bool) -> None:
+def test_an_exporter_is_not_started_without_need_or_program(options: dict[str, str], says: str, absent: bool) -> None:
     with exporting("") as gone:
         url = gone.url
     with pytest.raises(SourceUnavailableError, match=says) as caught:
@@ -344,7 +344,7 @@ def test_what_is_not_started(options: dict[str, str], says: str, absent: bool) -
 
 
 @pytest.mark.parametrize(("seconds", "interval_ms"), [(None, 5000), (7, 7000)])
-def test_it_collects_as_often_as_the_setting_says_and_another_as_often_as_that_one_does(
+def test_our_exporter_collects_at_the_set_interval_and_another_at_its_own(
     monkeypatch: pytest.MonkeyPatch, seconds: float | None, interval_ms: int
 ) -> None:
     devices = (Device("GPU-0", 0, "nvidia", "A100"),)
@@ -370,7 +370,7 @@ def test_it_collects_as_often_as_the_setting_says_and_another_as_often_as_that_o
         ("elsewhere", "auto", False), ("elsewhere", "named", True), ("wrong", "named", None),
     ],
 )  # fmt: skip
-def test_it_is_started_where_nothing_listens_at_the_usual_address_or_a_setting_names_it(
+def test_our_exporter_starts_if_nothing_listens_at_the_default_or_a_setting_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, own: str | None, is_started: bool | None
 ) -> None:
     with exporting("") as gone:
@@ -395,7 +395,7 @@ def test_it_is_started_where_nothing_listens_at_the_usual_address_or_a_setting_n
     assert not started
 
 
-def test_how_often_an_exporter_collects_is_a_tenth_of_a_second_to_an_hour() -> None:
+def test_the_collection_interval_is_between_a_tenth_of_a_second_and_an_hour() -> None:
     (parse,) = (option.parse for option in SOURCE.options if option.name == "interval_seconds")
     assert [parse(text) for text in ("0.1", "3600")] == [0.1, 3600]
     for text in ("0.09", "3601"):
@@ -403,14 +403,14 @@ def test_how_often_an_exporter_collects_is_a_tenth_of_a_second_to_an_hour() -> N
             parse(text)
 
 
-def test_processes_are_known_by_name(tmp_path: Path) -> None:
+def test_processes_are_found_by_name(tmp_path: Path) -> None:
     for pid, name in ((7, "nv-hostengine"), (8, "sleep"), (9, "ncu")):
         (tmp_path / "proc" / str(pid)).mkdir(parents=True)
         (tmp_path / "proc" / str(pid) / "comm").write_text(f"{name}\n")
     assert running(("nv-hostengine", "ncu"), tmp_path) == {7: "nv-hostengine", 9: "ncu"}
 
 
-def test_the_digest_is_that_of_the_program_that_runs_and_not_of_one_put_in_its_place(tmp_path: Path) -> None:
+def test_the_digest_is_of_the_running_program_and_not_of_its_replacement(tmp_path: Path) -> None:
     program = tmp_path / "dcgm-exporter"
     shutil.copy("/bin/sleep", program)
     own = own_exporter.OwnExporter(str(program), 100)
@@ -437,7 +437,7 @@ def test_the_digest_is_that_of_the_program_that_runs_and_not_of_one_put_in_its_p
         (False, ProfilingAccess.OPEN_TO_ALL, 1, ("ncu", "nv-hostengine"), "ncu, nv-hostengine runs here", "theirs"),
     ],
 )  # fmt: skip
-def test_it_is_not_started_where_counters_are_closed_or_taken_or_not_needed(
+def test_our_exporter_does_not_start_if_counters_are_closed_taken_or_not_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_asked: bool, access: ProfilingAccess, gpus: int,
     others: tuple[str, ...], says: str, hint: str,
 ) -> None:  # fmt: skip

@@ -31,7 +31,7 @@ from tests.support.tools import missing
 
 WORK = (Segment(1000, hmma=0.5, util=100),)
 FOR_EVER = 10**9
-# A root with a child and a grandchild, each of which says who it is and lives until its stdin ends.
+# A root with a child and a grandchild, each of which prints its pid and lives until its stdin ends.
 TREE = """
 import os, subprocess, sys
 depth = int(sys.argv[1])
@@ -105,12 +105,12 @@ def gpu(*processes: tuple[int, int, int]) -> Gpu:
 
 
 def seen(source: FilteredSource, clock: SharedClock, seconds: int) -> list[int]:
-    """Indices of the devices that are read `seconds` later; a question that took long is waited for."""
+    """Indices of the devices that are read `seconds` later; waits for a slow answer."""
     clock.advance(seconds * NS_PER_S)
 
     def answered() -> list[int] | None:
         read = [reading.device for reading in source.read().readings]
-        clock.advance(NS_PER_S)  # GPM gives no second reading in the same instant
+        clock.advance(NS_PER_S)  # GPM gives no second reading at the same time
         return None if source._asker.waiting else [d.index for d in source.devices() if d.uid in read]
 
     found: list[int] | None = None
@@ -119,7 +119,7 @@ def seen(source: FilteredSource, clock: SharedClock, seconds: int) -> list[int]:
     return found
 
 
-def test_the_jobs_tree_is_mine_and_nothing_else_is(job: Tree) -> None:
+def test_only_the_jobs_process_tree_belongs_to_it(job: Tree) -> None:
     processes = JobProcesses(job.root, initial=True)
     assert processes.pids() == {job.root, job.child, job.grandchild}
     own_pids = processes.pids()
@@ -127,7 +127,7 @@ def test_the_jobs_tree_is_mine_and_nothing_else_is(job: Tree) -> None:
     assert processes.census([], own_pids) == ProcessCensus()
 
 
-def test_ids_that_are_not_here_are_of_another_namespace(job: Tree) -> None:
+def test_process_ids_that_do_not_exist_here_are_of_another_namespace(job: Tree) -> None:
     """In a container an id that exists nowhere here shows that the driver gives the host's."""
     nowhere = max(psutil.pids()) + 100_000
     inside, outside = JobProcesses(job.root, initial=False), JobProcesses(job.root, initial=True)
@@ -139,7 +139,7 @@ def test_ids_that_are_not_here_are_of_another_namespace(job: Tree) -> None:
     )  # in the initial namespace it has just ended
 
 
-def test_a_job_that_ended_and_one_that_never_was_are_errors(job: Tree) -> None:
+def test_a_job_that_ended_or_never_was_is_an_error(job: Tree) -> None:
     processes = JobProcesses(job.root)
     job.end()
     with pytest.raises(OwnershipError, match=f"process {job.root} has ended"):
@@ -179,7 +179,7 @@ def test_a_device_between_two_processes_of_the_job_stays_and_one_taken_by_others
     assert source.devices()[0].shared is None
 
 
-def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
+def test_process_ids_of_another_namespace_select_nothing(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
     clock = FakeClock()
     inner = Scripted(clock)
@@ -193,7 +193,7 @@ def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     assert inner.closed
 
 
-def test_a_driver_that_does_not_tell_is_not_a_no(open_sim: Open, job: Tree) -> None:
+def test_a_driver_that_lists_no_processes_is_not_a_no(open_sim: Open, job: Tree) -> None:
     lost = h100(WORK, (Fault(1_000, 20_000, "no_permission"),), processes=(Process(0, FOR_EVER, job.root),))
     source, clock = open_sim(lost, gpu((0, FOR_EVER, os.getpid())), root=job.root)
     assert seen(source, clock, 10) == [0]
@@ -202,7 +202,7 @@ def test_a_driver_that_does_not_tell_is_not_a_no(open_sim: Open, job: Tree) -> N
     assert {verdict.mine for verdict in chips.values()} == {None}
 
 
-def test_others_are_reported_under_any_rule_where_the_job_is_known(open_sim: Open, job: Tree) -> None:
+def test_other_users_are_reported_under_any_rule_where_the_job_is_known(open_sim: Open, job: Tree) -> None:
     source, clock = open_sim(
         gpu((0, FOR_EVER, job.root)), gpu((0, FOR_EVER, job.root), (0, FOR_EVER, os.getpid())), setting="all",
         root=job.root,
@@ -212,18 +212,18 @@ def test_others_are_reported_under_any_rule_where_the_job_is_known(open_sim: Ope
     assert source.describe()["devices"] == "all visible devices: 2 of 2"
 
 
-def test_all_needs_no_job(open_sim: Open, job: Tree) -> None:
+def test_the_rule_all_needs_no_job(open_sim: Open, job: Tree) -> None:
     job.end()
     source, _ = open_sim(gpu(), gpu(), setting="all", root=job.root)
     assert [device.index for device in source.devices()] == [0, 1]
 
 
-def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_too(
+def test_nvml_is_started_for_the_question_and_mps_and_graphics_clients_count(
     standin: Path, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, scenario = SharedClock(tmp_path / "clock"), Scenario((gpu((0, FOR_EVER, 11)),))
     with simulated(standin, tmp_path, Scenario((h100(WORK, (Fault(0, FOR_EVER, "gone"),)),)), clock):
-        pynvml.nvmlInit()  # what NVML knew when it was stopped is no answer
+        pynvml.nvmlInit()  # the earlier state of NVML is no answer
         pynvml.nvmlShutdown()
     stack.enter_context(simulated(standin, tmp_path, scenario, clock))
     asked = NvmlProcesses()  # a GPU that does not answer soon is asked again: this machine may be busy
@@ -252,7 +252,7 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
     assert len(refused) == 1, "NVML runs, so that to start it would change nothing"
 
 
-def test_the_server_of_mps_is_no_other(tmp_path: Path, stack: ExitStack, job: Tree) -> None:
+def test_the_mps_server_is_not_another_user(tmp_path: Path, stack: ExitStack, job: Tree) -> None:
     server = tmp_path / "nvidia-cuda-mps-server"
     server.symlink_to(sys.executable)
     program = [str(server), "-c", "print(flush=True); input()"]
@@ -293,7 +293,7 @@ finally:
 
 @pytest.mark.tool("unshare")
 def test_host_ids_are_translated_through_the_hosts_proc(tmp_path: Path, stack: ExitStack) -> None:
-    """In a pid namespace of its own, with the outer /proc at another place, as a sidecar's HOST_PROC."""
+    """In a pid namespace of its own, with the outer /proc at another place, like a sidecar's HOST_PROC."""
     host = tmp_path / "hostproc"
     host.mkdir()
     inner = f'mount --rbind /proc {host} && exec unshare --pid --fork --mount-proc "$@"'

@@ -1,4 +1,4 @@
-"""Counters that lie upward: a gap with a ceiling, never work; and loads that only look like a lie."""
+"""Counters that read too high: a gap with a ceiling, never work; and loads that only look like a lie."""
 
 import pytest
 
@@ -16,7 +16,7 @@ FOREVER = 10**9
 @pytest.mark.parametrize("counters", ["none", "average"])
 @pytest.mark.parametrize("kind", ["full", "stuck"])
 def test_percentages_that_stay_while_the_gpu_goes_idle_are_a_gap(open_sim: Open, kind: str, counters: str) -> None:
-    """Twenty seconds of work, then forty idle in which the percentages are those of the work, or a hundred."""
+    """Twenty seconds of work, then forty idle in which the percentages stay those of the work, or show a hundred."""
     load = (Segment(20_000, mhz=1755, hmma=0.42), Segment(100_000, mhz=1755))
     gpu = h100(load, (Fault(19_000, FOREVER, kind),), counters=counters)
     source, clock = open_sim(gpu)
@@ -39,12 +39,12 @@ def test_a_load_in_step_with_the_utilisation_sample_is_no_lie(open_sim: Open) ->
     assert fold.tallies[UID].observed_ns[Evidence.ACTIVITY] == 30 * SECOND + 990_000_000
 
 
-def test_where_power_is_not_known_utilisation_decides_after_some_reads() -> None:
+def test_where_power_is_unknown_utilisation_decides_after_some_reads() -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.5}
     found = [one.contradicts({Pipe.TENSOR: 0.5 + at / 1000}, 0.0, None, 1.0) for at in range(5)]
     assert found == [at + 1 >= READS_WITHOUT_UTILIZATION for at in range(5)]
     assert not one.contradicts(work, 0.1, None, 1.0)
-    assert one.contradicts(work, 1.0, None, 1.0)  # the same to the last digit, and the utilisation another
+    assert one.contradicts(work, 1.0, None, 1.0)  # the same to the last digit, with another utilisation
     assert one.contradicts(work, 1.0, None, 1.0)
     assert not one.contradicts({Pipe.TENSOR: 0.51}, 1.0, None, 1.0)
 
@@ -55,13 +55,15 @@ def test_where_power_is_not_known_utilisation_decides_after_some_reads() -> None
      (0.0, 0.1, 1.0, False), (0.0, 0.3, 1.0, True), (0.0, 0.29, 1.0, False), (0.0, None, 1.0, False),
      (0.001, 0.3, 1.0, False)],
 )  # fmt: skip
-def test_power_that_no_work_has_or_no_idleness(ratio: float, power: float, clock: float | None, is_a_lie: bool) -> None:
+def test_power_that_contradicts_the_activity_is_a_lie(
+    ratio: float, power: float, clock: float | None, is_a_lie: bool
+) -> None:
     assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 0.1, power, clock) is is_a_lie
     assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock), "hardly anything ran"
 
 
-def test_percentages_that_were_stuck_before_the_daemon_began_are_a_lie_where_nothing_is_seen_to_run() -> None:
-    """At 29 %, which is not too much for the power that an idle GPU draws."""
+def test_percentages_stuck_before_the_daemon_began_are_a_lie_if_nothing_runs() -> None:
+    """At 29 %, which is compatible with the power of an idle GPU."""
     one, work = Plausibility(), {Pipe.TENSOR: 0.29}
     assert [one.contradicts(work, 0.0, 0.1, 1.0) for _ in range(3)] == [False, True, True]
     assert [one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, 0.1, 1.0) for at in range(3)] == [False] * 3
@@ -70,7 +72,7 @@ def test_percentages_that_were_stuck_before_the_daemon_began_are_a_lie_where_not
 
 
 @pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])
-def test_what_stays_while_the_power_changes_is_stuck_until_it_moves(power: float, is_a_lie: bool) -> None:
+def test_a_percentage_that_stays_while_the_power_changes_is_stuck(power: float, is_a_lie: bool) -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.42}
     assert not one.contradicts(work, 1.0, 0.5, 1.0)
     assert one.contradicts(work, 1.0, power, 1.0) is is_a_lie

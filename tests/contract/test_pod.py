@@ -71,7 +71,7 @@ def test_all_containers_of_the_pod_count_and_no_other_pod(node: Kubelet) -> None
     assert mine(rule(node, THIRD).judge(GPUS)) == [C]
 
 
-def test_replicas_are_shared_and_with_whom_is_counted(node: Kubelet) -> None:
+def test_replicas_are_shared_and_their_other_users_counted(node: Kubelet) -> None:
     node.reply = answer(
         {
             TRAIN: {"trainer": {"nvidia.com/gpu.shared": (f"{A}::2", f"{A}::3", f"{B}::0")}},
@@ -84,7 +84,7 @@ def test_replicas_are_shared_and_with_whom_is_counted(node: Kubelet) -> None:
     assert shared(judgement, GPUS[:2]) == ["a time-slicing replica and 2 other pods", "a time-slicing replica"]
 
 
-def test_slices_and_what_a_node_calls_them(node: Kubelet) -> None:
+def test_slices_are_matched_under_all_names_of_a_node(node: Kubelet) -> None:
     devices = (*GPUS, *SLICES)
     node.reply = answer(
         {
@@ -100,7 +100,7 @@ def test_slices_and_what_a_node_calls_them(node: Kubelet) -> None:
     assert shared(judgement, (GPUS[3], SLICES[1], SLICES[2])) == ["a time-slicing replica", None, "1 other pod"]
 
 
-def test_neuron_chips_and_cores(node: Kubelet) -> None:
+def test_neuron_chips_and_cores_are_matched(node: Kubelet) -> None:
     node.reply = answer(
         {
             TRAIN: {"trainer": {"aws.amazon.com/neurondevice": ("1",), "aws.amazon.com/neuroncore": ("8", "9", "15")}},
@@ -115,7 +115,7 @@ def test_neuron_chips_and_cores(node: Kubelet) -> None:
     }
 
 
-def test_a_device_that_is_not_here_is_reported_and_a_lost_one_may_be_it(node: Kubelet) -> None:
+def test_an_absent_device_is_reported_and_a_lost_one_may_be_it(node: Kubelet) -> None:
     node.reply = answer({TRAIN: {"trainer": {GPU: (B, D)}}})
     judgement = rule(node).judge((*GPUS[:3], LOST))
     assert mine(judgement) == [B]
@@ -145,7 +145,7 @@ def test_a_pod_without_devices_is_an_error_that_names_the_cause(node: Kubelet) -
     assert "downward API" in caught.value.hint
 
 
-def test_a_socket_that_is_absent_or_that_nobody_listens_on_is_named(tmp_path: Path) -> None:
+def test_an_absent_socket_or_one_without_listener_is_named(tmp_path: Path) -> None:
     with pytest.raises(OwnershipError, match="cannot be used: No such file or directory") as caught:
         PodResources(tmp_path / "kubelet.sock").list()
     assert "hostPath" in caught.value.hint
@@ -156,7 +156,7 @@ def test_a_socket_that_is_absent_or_that_nobody_listens_on_is_named(tmp_path: Pa
     assert "stale" in caught.value.hint
 
 
-def test_a_socket_whose_queue_is_full_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+def test_a_socket_with_a_full_queue_is_given_up_at_the_deadline(tmp_path: Path) -> None:
     path = str(tmp_path / "kubelet.sock")
     with socket.socket(socket.AF_UNIX) as listening, ExitStack() as stack:
         listening.bind(path)
@@ -191,7 +191,7 @@ def test_a_forbidden_socket_is_named(node: Kubelet) -> None:
     assert node.asked == 0
 
 
-def test_a_kubelet_that_hangs_is_given_up_at_the_deadline(node: Kubelet) -> None:
+def test_a_hanging_kubelet_is_given_up_at_the_deadline(node: Kubelet) -> None:
     node.hold = threading.Event()
     clock = SystemClock()
     began_ns = clock.boottime_ns()
@@ -222,7 +222,7 @@ def test_a_refusal_is_reported_in_the_kubelets_words(node: Kubelet, code: str, d
 
 
 @pytest.mark.parametrize("too_long", [0, 1])
-def test_an_answer_is_as_long_as_kubelets_own_clients_take(node: Kubelet, too_long: int) -> None:
+def test_an_answer_is_limited_to_the_size_that_kubelets_own_clients_accept(node: Kubelet, too_long: int) -> None:
     head = len(answer({TRAIN: {"c": {GPU: ("",)}}})) + 5 * 3  # three lengths that take more bytes
     for _ in range(9):
         node.reply = answer({TRAIN: {"c": {GPU: ("x" * ((16 << 20) + too_long - head),)}}})
@@ -232,7 +232,7 @@ def test_an_answer_is_as_long_as_kubelets_own_clients_take(node: Kubelet, too_lo
         assert PodResources(node.path, 20).list()
 
 
-def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
+def test_a_restarted_kubelet_is_found_again(tmp_path: Path) -> None:
     path, clock = tmp_path / "kubelet.sock", FakeClock()
     found = answer({TRAIN: {"trainer": {GPU: (B,)}}})
     with kubelet(path) as first:
@@ -251,7 +251,7 @@ def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
     assert source.describe()["devices"] == "the devices of pod ml/train-0, as the kubelet lists them: 1 of 4"
 
 
-def test_which_pod_this_is(tmp_path: Path) -> None:
+def test_the_pod_is_identified_from_its_environment(tmp_path: Path) -> None:
     nowhere = tmp_path / "namespace"
     assert this_pod({"POD_NAME": "p", "POD_NAMESPACE": "n", "HOSTNAME": "h"}, nowhere) == Pod("n", "p")
     assert this_pod({"POD_NAMESPACE": "n", "HOSTNAME": "h"}, nowhere) == Pod("n", "h")

@@ -1,4 +1,4 @@
-"""A driver without clock samples, and loads in step with whoever reads the clock: the truth stays in the interval."""
+"""A driver without clock samples, and loads in step with the reads of the clock: the truth stays in the interval."""
 
 import random
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def test_a_load_in_step_with_the_reads_stays_in_the_interval(open_sim: Open, hig
     assert points < 7
 
 
-def test_four_gpus_are_polled_at_the_same_moments(open_sim: Open) -> None:
+def test_four_gpus_are_polled_at_the_same_times(open_sim: Open) -> None:
     source, clock = open_sim(*[h100((Segment(1000, hmma=0.5),))] * 6)
     Fold(source, clock).read(1000)
     until_ns, moments = clock.boottime_ns() + SECOND, list[int]()
@@ -55,7 +55,7 @@ def test_four_gpus_are_polled_at_the_same_moments(open_sim: Open) -> None:
     assert len(moments) == 2 * 18
 
 
-def test_moments_of_slots_long_over_are_forgotten() -> None:
+def test_times_of_old_slots_are_forgotten() -> None:
     draws = iter(range(1000))
     moments = Moments(lambda _: next(draws))
     drawn = [moments.of(at, at + 1) - at for at in (*range(65), 1, 64, 0)]
@@ -83,9 +83,9 @@ def test_polls_are_in_slots_that_cover_the_interval() -> None:
     assert SECOND // 18 <= SLOT_MAX_NS
 
 
-@pytest.mark.parametrize("late_ns", [5_000_000, 5_000_001])  # ADR 20 has these five milliseconds
-def test_a_poll_that_comes_late_is_no_poll(late_ns: int) -> None:
-    """What the clock was at a moment that passed is not known: anything up to its maximum, and the widest square."""
+@pytest.mark.parametrize("late_ns", [5_000_000, 5_000_001])  # ADR 20 allows these five milliseconds
+def test_a_late_poll_does_not_count(late_ns: int) -> None:
+    """The clock at a past time is unknown: anything up to its maximum, and the widest square."""
     polled = clock_at(2)
     polled.plan(0, SECOND)
     while (due_ns := polled.due_ns) is not None:
@@ -99,8 +99,8 @@ def test_a_poll_that_comes_late_is_no_poll(late_ns: int) -> None:
         assert found.square_sum >= (1980 * SECOND // 18 // 1000) ** 2
 
 
-def test_time_without_any_poll_is_bounded_by_what_the_clock_can_do() -> None:
-    """A process that was stopped: the whole second may have been at the maximum clock, or at none."""
+def test_time_without_any_poll_is_bounded_by_the_range_of_the_clock() -> None:
+    """A process that was stopped: for the whole second the clock may have been at its maximum, or at zero."""
     polled = clock_at(3)
     found = polled.cycles(0, SECOND, 600)
     assert found.cycles == 600 * SECOND // 1000
@@ -110,7 +110,7 @@ def test_time_without_any_poll_is_bounded_by_what_the_clock_can_do() -> None:
 
 
 @pytest.mark.parametrize(("mhz", "is_one"), [(None, False), (2001, False), (2000, True)])
-def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None, is_one: bool) -> None:
+def test_an_impossible_clock_is_no_poll(mhz: int | None, is_one: bool) -> None:
     polled = clock_at(4)
     polled.plan(0, SECOND)
     while (due_ns := polled.due_ns) is not None:
@@ -121,10 +121,8 @@ def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None, is_one: bool) -> N
 
 
 @given(st.integers(0, 2**32), st.sampled_from([20, 60, 100, 500, 1000, 1700]), st.integers(1, 30))
-def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
-    seed: int, ms: int, seconds: int
-) -> None:
-    """The load takes the processors in step with its own phases: polls in a low phase come when it ends."""
+def test_a_process_stalled_whenever_the_clock_is_low_stays_in_the_bound(seed: int, ms: int, seconds: int) -> None:
+    """The load occupies the CPUs in step with its own phases: polls in a low phase come when it ends."""
     polled, half_ns = clock_at(seed), ms * 1_000_000
 
     def mhz_at(ns: int) -> int:
@@ -144,7 +142,7 @@ def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
     assert abs(cycles - true) <= doubt + bound
 
 
-def test_without_a_poll_the_clock_is_taken_as_it_was_known_before_or_once_as_it_is_found() -> None:
+def test_without_a_poll_the_last_known_clock_is_used_or_once_the_current_one() -> None:
     polled = PolledClock(1980, Moments())
     most = polled.max_mhz
     found = (None, 1000, most, None, most + 1, 300)
@@ -178,12 +176,12 @@ def squares(*mhz: int, missed: int = 0) -> int:
 
 
 def test_the_sums_of_polled_and_missed_slots() -> None:
-    """By hand. The prediction is half the maximum first, then the clock of the slot before."""
+    """By hand. The prediction is first half the maximum, then the clock of the previous slot."""
     half, clocks = MOST // 2, (400, None, 600, 500, 700)
     all_squares = squares(half - 400, 200, 100, 200, missed=1)
     sums = (400 + 400 + 600 + 500 + 700) * PER_MHZ
     assert read(clocks).cycles(0, 5 * SLOT, None) == Cycles(sums, 610 * PER_MHZ + 1, all_squares)
-    # The first and the last slot reach beyond the interval, by a nanosecond: half the maximum, and the last clock.
+    # The first and the last slot exceed the interval by a nanosecond: half the maximum, and the last clock.
     inner = read(clocks).cycles(1, 5 * SLOT - 1, None)
     hard_ns = 2 * SLOT - 2
     cycles = (half * SLOT + 600 * SLOT + 500 * SLOT + 500 * hard_ns) // 1000
@@ -192,7 +190,7 @@ def test_the_sums_of_polled_and_missed_slots() -> None:
     ceiling = (400 + MOST + 600 + 500 + 700) * PER_MHZ
     polled = read(clocks)
     assert polled.at_most(0, 4 * SLOT + 1, 5 * SLOT) == Ceiling(None, ceiling, all_squares, 5 * SLOT)
-    polled, parts = read(clocks), [(0, 2), (2, 5), (0, 5)]  # what is in a sum is in no later one
+    polled, parts = read(clocks), [(0, 2), (2, 5), (0, 5)]  # slots in a sum are in no later one
     assert [polled.at_most(begin * SLOT, end * SLOT, 5 * SLOT) for begin, end in parts] == [
         Ceiling(None, (400 + MOST) * PER_MHZ, squares(half - 400, missed=1), 2 * SLOT),
         Ceiling(400, (600 + 500 + 700) * PER_MHZ, squares(200, 100, 200), 5 * SLOT),
@@ -211,7 +209,7 @@ def test_the_sums_of_polled_and_missed_slots() -> None:
         (0, 0, 4 * SLOT, (), 0),
     ],
 )
-def test_a_ceiling_holds_slots_that_began_within_it_and_ended_by_now_and_leaves_the_rest_for_the_next(
+def test_a_ceiling_covers_its_finished_slots_and_leaves_the_rest_for_the_next(
     begin: int, end: int, now: int, taken: Sequence[int], until: int
 ) -> None:
     clocks = (400, 300, 600, 500)
@@ -228,14 +226,14 @@ def test_a_ceiling_holds_slots_that_began_within_it_and_ended_by_now_and_leaves_
         assert polled.due_ns == (4 * SLOT + SLOT // 2 if is_planned_again else None)
 
 
-def test_slots_that_are_over_are_kept_when_the_next_are_drawn_and_those_that_are_not_are_drawn_anew() -> None:
+def test_finished_slots_are_kept_when_the_next_are_drawn_and_others_redrawn() -> None:
     polled = PolledClock(1000, Moments(lambda below: below // 2))
     assert polled.next_ns(0, 3 * SLOT) == SLOT // 2
     polled.polled(SLOT // 2, 400)
     polled.polled(SLOT + SLOT // 2, 500)
     assert polled.next_ns(2 * SLOT, 3 * SLOT) == 2 * SLOT + SLOT // 2, "as it was drawn"
     polled.polled(2 * SLOT + SLOT // 2, 600)
-    # A read comes early, at the end of the second slot; the third is not over, and is drawn again.
+    # A read comes early, at the end of the second slot; the third is not finished, and is drawn again.
     assert polled.next_ns(2 * SLOT, 3 * SLOT + 1) == 2 * SLOT + (SLOT + 1) // 4
     polled.polled(2 * SLOT + (SLOT + 1) // 4, 700)
     assert polled.due_ns == 2 * SLOT + (SLOT + 1) // 2 + (SLOT + 2) // 4
@@ -258,7 +256,7 @@ class Refused(Exception):
         (0, 0, None, MOST), (0, 0, Refused, MOST),
     ],
 )  # fmt: skip
-def test_a_poll_reads_the_clock_at_its_moment_and_passes_it_whatever_the_driver_answers(
+def test_a_poll_reads_the_clock_at_its_time_whatever_the_driver_answers(
     early_ns: int, took_ns: int, answer: int | type[Exception] | None, cycles: int
 ) -> None:
     polled, clock, calls = PolledClock(1000, Moments(lambda below: below // 2)), FakeClock(SLOT // 2 - early_ns), []

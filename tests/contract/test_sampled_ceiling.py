@@ -1,5 +1,5 @@
-"""The ceiling of GPUs without counters, by a clock that is read at random moments: never below the truth, and how far it
-falls."""
+"""The ceiling of GPUs without counters, by a clock read at random times: never below the truth, and how close it
+comes."""
 
 import random
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ L4 = Gpu("NVIDIA L4", 0x27B810DE, 58 * 128, 8, "8.9", 2040, False, ())
 
 
 def figures(open_sim: Open, gpu: Gpu, seconds: int) -> tuple[int, int, int]:
-    """SM-cycles at most: at the maximum clock, and by the ledger's high; and the seconds read."""
+    """Upper bounds in SM-cycles: at the maximum clock, and by the ledger's high; and the time read in ns."""
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, seconds)
     tally, part = fold.tallies[UID], table().resolve(source.devices()[0])
@@ -49,7 +49,7 @@ def figures(open_sim: Open, gpu: Gpu, seconds: int) -> tuple[int, int, int]:
         pytest.param(L4, 58, 1100, id="L4"),
     ],
 )
-def test_a_card_at_its_power_limit_has_the_ceiling_of_the_clock_that_it_ran(
+def test_a_card_at_its_power_limit_has_the_ceiling_of_its_actual_clock(
     open_sim: Open, gpu: Gpu, sms: int, mhz: int
 ) -> None:
     load = (Segment(990, mhz=mhz, hmma=0.5, util=100), Segment(10, mhz=mhz + 60, hmma=0.5, util=100))
@@ -63,8 +63,8 @@ def test_a_card_at_its_power_limit_has_the_ceiling_of_the_clock_that_it_ran(
 
 
 @pytest.mark.parametrize("set_ms", [-300, 90, 3_600_000])
-def test_a_wall_clock_that_is_set_is_no_fault_of_a_counter(open_sim: Open, set_ms: int) -> None:
-    """Of when the driver's samples are is not known then; the ones taken since have a known time again."""
+def test_setting_the_wall_clock_is_no_counter_fault(open_sim: Open, set_ms: int) -> None:
+    """The times of the driver's samples are then unknown; later samples have a known time again."""
     source, clock = open_sim(a100((Segment(1000, mhz=1200, util=100),)))
     fold = Fold(source, clock).read(10).read(1000, 3)
     clock.step_wall(set_ms * 1_000_000)
@@ -74,7 +74,7 @@ def test_a_wall_clock_that_is_set_is_no_fault_of_a_counter(open_sim: Open, set_m
 
 
 class TwoClocks(FakeClock):
-    """A thread that reads both is stopped between them `stops` times, for `stop_ns` each."""
+    """A thread that reads both clocks is stopped between them `stops` times, for `stop_ns` each."""
 
     stops, stop_ns, reads = 0, 5 * SECOND, 0
 
@@ -85,7 +85,7 @@ class TwoClocks(FakeClock):
 
 
 @pytest.mark.parametrize(("stop_ns", "reads"), [(0, 1), (1_000_000, 1), (1_000_001, 3)])
-def test_two_clocks_that_are_read_over_a_millisecond_apart_are_read_again(stop_ns: int, reads: int) -> None:
+def test_two_clocks_read_over_a_millisecond_apart_are_read_again(stop_ns: int, reads: int) -> None:
     clock = TwoClocks()
     clock.stops, clock.stop_ns = 99, stop_ns
     lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetSamples=lambda *_: (0, []))
@@ -106,7 +106,7 @@ def test_two_clocks_that_are_read_over_a_millisecond_apart_are_read_again(stop_n
         (1, -4 * SECOND, 1, True),  # it is read once more
     ],
 )
-def test_a_wall_clock_that_drifts_and_a_thread_that_is_stopped_are_told_from_a_clock_that_is_set(
+def test_a_drifting_clock_or_a_stopped_thread_is_not_taken_for_a_clock_that_was_set(
     seconds: int, drift_ns: int, stops: int, is_set: bool
 ) -> None:
     clock = TwoClocks()
@@ -122,7 +122,7 @@ def test_a_wall_clock_that_drifts_and_a_thread_that_is_stopped_are_told_from_a_c
 
 
 @pytest.mark.parametrize(("percent", "ratio"), [(0, 0.0), (100, 1.0), (101, None)])
-def test_a_share_of_time_above_the_whole_is_not_shown(percent: int, ratio: float | None) -> None:
+def test_utilisation_above_100_percent_is_not_shown(percent: int, ratio: float | None) -> None:
     rates = SimpleNamespace(gpu=percent)
     lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetUtilizationRates=lambda _: rates)
     assert Driver(lib, FakeClock(), table()).utilization_ratio(None) == ratio
@@ -131,7 +131,7 @@ def test_a_share_of_time_above_the_whole_is_not_shown(percent: int, ratio: float
 @pytest.mark.parametrize(
     ("busy_ms", "idle_ms"), [(500, 500), (100, 900), (900, 100), (250, 250), (40, 43), (3000, 700)]
 )
-def test_a_load_in_step_with_the_reads_is_never_above_it(open_sim: Open, busy_ms: int, idle_ms: int) -> None:
+def test_a_load_in_step_with_the_reads_is_never_above_the_ceiling(open_sim: Open, busy_ms: int, idle_ms: int) -> None:
     """Busy at the maximum clock, and idle at the lowest one."""
     load = (Segment(busy_ms, mhz=MOST_MHZ, hmma=0.9, util=100), Segment(idle_ms, mhz=210, util=0))
     at_most, by_clock, known_ns = figures(open_sim, a100(load), 300)
@@ -140,10 +140,9 @@ def test_a_load_in_step_with_the_reads_is_never_above_it(open_sim: Open, busy_ms
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.5, 1.0, 3.0, 17.0, 18.0, 37.0, 720.0]), st.floats(0.05, 0.95))
-def test_slots_cross_the_ends_of_readings_and_nothing_is_left_out(seed: int, period: float, share: float) -> None:
-    """Ends of readings lie anywhere in the past; now and then a poll is missed, a choice goes the other way, a read fails.
-
-    `period` is that of a clock of two levels in slots of a second's eighteenth."""
+def test_slots_across_the_ends_of_readings_leave_nothing_out(seed: int, period: float, share: float) -> None:
+    """Readings end anywhere in the past; now and then a poll is missed, the other bound is chosen, or a read fails.
+    `period` is that of a two-level clock, in slots of an eighteenth of a second."""
     dice = random.Random(seed)
     polled, phase = PolledClock(MOST_MHZ, Moments(dice.randrange)), dice.random()
     lap_ns = period * SECOND / 18

@@ -1,4 +1,4 @@
-"""Our own sources keep the contract that we ask of plug-ins."""
+"""Our own sources keep the contract that plug-ins must keep."""
 
 import json
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ class TestScripted(SourceContract):
         return self.broken
 
 
-def test_a_recording_is_played_over_and_over_without_a_hole_between() -> None:
+def test_a_recording_is_replayed_repeatedly_without_a_hole() -> None:
     clock, recording = FakeClock(), (config_dir() / "recordings" / "h100x2.jsonl").read_bytes()
     source, begin_ns = ReplaySource(recording, "h100x2.jsonl", clock), clock.boottime_ns()
     source.read()

@@ -30,7 +30,7 @@ ONE_OF = {
     "test_an_absent_field_has_the_default_of_transformers": 2,
     "test_bounds_cover_exactly_the_possible_declarations": 2,
     "test_a_lying_merger_is_found_by_adding_up": 2,
-    "test_a_scale_that_is_more_than_a_tenth_off_is_never_used": 2,
+    "test_a_scale_over_a_tenth_off_is_never_used": 2,
     "test_bounds_from_a_size_contain_published_models": 2,
     "test_an_earlier_ledger_is_skipped_when_its_run_continued": 2,
     "test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_where_it_is_kept": 2,

@@ -1,4 +1,4 @@
-"""Whatever a training process says, the truth lies between both ends, and no verdict rests on it."""
+"""Whatever a training process declares, the truth lies between both ends, and no verdict rests on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from tests.support.story import VECTORS, policy
 from tests.support.strategies import table
 
 S = 10**9
-MOST = 10**11  # SM-cycles a second: fewer than any part here has
+MOST = 10**11  # SM-cycles per second: fewer than any part here has
 GPUS = ("h100-sxm5-80gb", "a100-sxm4-80gb", "t4", "v100-sxm2")
 CHIP = next(part.id for part in table().parts.values() if part.chip_flop_per_s)
 BUCKETS = ("undeclared", *(phase.value for phase in Phase), "train@bf16", "train@tf32", "train@fp16", "train@fp8", "evaluate@int8",
@@ -38,7 +38,7 @@ TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num
 
 @dataclass(frozen=True)
 class Second:
-    """What a device did in one second, how it was read, and what the job said of it."""
+    """The work of a device in one second, how it was read, and the job's claim about it."""
 
     part: str
     format: str
@@ -76,7 +76,7 @@ class Second:
 
 @dataclass(frozen=True)
 class Lie:
-    """A run whose operator tells the truth, or nothing, and whose job says what it likes."""
+    """A run whose operator tells the truth, or nothing, and whose job claims anything."""
 
     seconds: Sequence[Second]
     operator: OperatorDeclarations
@@ -107,7 +107,7 @@ class Lie:
 
 
 BOLD = ({"recomputation": "none", "method": "lora"},)
-NEAR = Base("b", "known", 10**23 - 5 * 10**14, None, False)  # a second of BF16 crosses the rest at most
+NEAR = Base("b", "known", 10**23 - 5 * 10**14, None, False)  # a second of BF16 at most crosses the rest
 SINGLE = ["bf16", "tf32", "fp16", "fp8", "int8", "fp64"]
 facts = st.fixed_dictionaries(
     {},
@@ -162,7 +162,7 @@ def within(truth: float, figures: Figures) -> bool:
 
 
 def a_second(**changed: Any) -> Lie:
-    """A second of BF16 training on an H100, of which nobody says anything."""
+    """A second of BF16 training on an H100, without declarations."""
     second = Second(GPUS[0], "bf16", MOST, "by kind", Phase.TRAIN, "undeclared")
     named = {name: changed.pop(name) for name in ("said", "seen", "phase", "format") if name in changed}
     return replace(Lie((replace(second, **named),), OperatorDeclarations(), None, PPM, ()), **changed)
@@ -180,7 +180,7 @@ def a_second(**changed: Any) -> Lie:
 @example(
     a_second(said="train", format="tf32", share_ppm=666_667, facts=BOLD, operator=OperatorDeclarations(Phase.TRAIN))
 )
-def test_the_truth_of_a_job_that_lies_is_between_both_ends(lie: Lie) -> None:
+def test_the_truth_of_a_lying_job_is_between_both_ends(lie: Lie) -> None:
     view = lie.view()
     assert within(sum(second.flop for second in lie.seconds), view.figures)
     assert within(sum(second.integers for second in lie.seconds), view.integers)
@@ -201,7 +201,7 @@ def test_the_truth_of_a_job_that_lies_is_between_both_ends(lie: Lie) -> None:
 @example(a_second(said="train", operator=OperatorDeclarations(None, Method.PRETRAINING)))
 @example(a_second(said="evaluate", facts=BOLD))
 @example(a_second(said="evaluate", operator=OperatorDeclarations(Phase.TRAIN, Method.FULL, None, NEAR)))
-def test_nothing_that_a_job_says_narrows_an_end_or_decides_a_rule(lie: Lie) -> None:
+def test_no_claim_of_a_job_narrows_an_end_or_decides_a_rule(lie: Lie) -> None:
     lied, silent = lie.view(), lie.view(lying=False)
     for said, known in (
         (lied.figures, silent.figures),

@@ -1,4 +1,4 @@
-"""The bound on randomly timed clock readings: on clocks that know the slots and not the draws, it holds."""
+"""The bound on randomly timed clock readings: it holds for clocks that know the slots but not the draws."""
 
 import math
 import random
@@ -47,7 +47,7 @@ def square_wave(period: float, high_share: float, phase: float) -> tuple[Clock, 
     st.integers(1, 3000),
     st.integers(0, 2**32),
 )
-def test_no_clock_that_does_not_know_the_draws_gets_past_the_bound(
+def test_no_clock_that_ignores_the_draws_exceeds_the_bound(
     period: float, high_share: float, phase: float, slots: int, seed: int
 ) -> None:
     clock, truth = square_wave(period, high_share, phase)
@@ -56,7 +56,7 @@ def test_no_clock_that_does_not_know_the_draws_gets_past_the_bound(
 
 
 @given(st.integers(0, 2**32), st.integers(1, 400))
-def test_nor_one_that_follows_the_draws_of_the_past(seed: int, slots: int) -> None:
+def test_no_clock_that_follows_past_draws_exceeds_the_bound(seed: int, slots: int) -> None:
     """It runs high for the part of the next slot in which the last draw was lucky."""
     dice = random.Random(seed)
     error, squares, prediction, last = 0.0, 0, IDLE_MHZ, 0.5
@@ -76,12 +76,12 @@ def test_nor_one_that_follows_the_draws_of_the_past(seed: int, slots: int) -> No
     st.integers(0, 10**16),
     st.integers(0, 10**16),
 )
-def test_it_grows_with_what_was_seen(one: int, more: int, slot: int, whole: int, longer: int) -> None:
+def test_the_deviation_grows_with_the_observed_squares(one: int, more: int, slot: int, whole: int, longer: int) -> None:
     assert deviation(one, slot, whole) <= deviation(one + more, slot, whole + longer)
 
 
 @given(st.integers(0, 10**30), st.integers(1, 10**12), st.integers(0, 10**16))
-def test_it_is_never_below_the_formula(squares: int, slot: int, whole: int) -> None:
+def test_the_deviation_is_never_below_the_formula(squares: int, slot: int, whole: int) -> None:
     grid = [0.8, *(2.0**-k for k in range(1, 20))]
     spread = squares / slot**2
     limit = math.log(2 * 2 * len(grid) * 1e6)
@@ -90,8 +90,8 @@ def test_it_is_never_below_the_formula(squares: int, slot: int, whole: int) -> N
 
 
 @pytest.mark.parametrize(("hours", "points"), [(1 / 6, 7), (1, 3), (8, 1)])
-def test_how_wide_it_is(hours: float, points: float) -> None:
-    """Eighteen slots a second of the wildest clock, which is at its maximum in one slot and at zero in the next."""
+def test_the_width_of_the_deviation(hours: float, points: float) -> None:
+    """Eighteen slots per second of the most variable clock, at its maximum in one slot and at zero in the next."""
     slots = int(hours * 3600 * 18)
     width = 2 * deviation(slots * MAX_MHZ**2, MAX_MHZ, slots * MAX_MHZ) / (slots * MAX_MHZ) * 100
     print(f"{hours:.2g} hours: {width:.2f} points from low to high")

@@ -1,5 +1,5 @@
-"""Whatever a process declares: its model has an architecture basis or a reason why not, and nothing else happens. And the
-integral of a sampled clock: exact where it is known, and never further off than its doubt."""
+"""Whatever a process declares: its model has an architecture basis or a reason why not, and nothing else happens.
+And the integral of a sampled clock: exact where the clock is known, and never off by more than its doubt."""
 
 from fractions import Fraction
 from typing import Any
@@ -128,5 +128,5 @@ def test_splitting_an_interval_changes_nothing(steps: list[tuple[int, int]], a: 
     assert abs(whole.cycles - sum(part.cycles for part in parts if part)) <= 1
 
 
-def test_without_a_sample_nothing_is_known() -> None:
+def test_without_a_sample_the_clock_is_unknown() -> None:
     assert integrate([], 0, 10) is None

@@ -1,4 +1,4 @@
-"""Whatever mix of floating-point and integer work ran, and whatever was read of it: both truths lie within their bounds."""
+"""Whatever mix of floating-point and integer work ran, and however it was read: both truths lie within their bounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def limits_of(part: Part) -> Limits:
 
 @dataclass(frozen=True)
 class Ran:
-    """A second of a device: SM-cycles by tensor format, and what of them was read."""
+    """A second of a device: SM-cycles by tensor format, and how they were read."""
 
     part: Part
     cycles: Mapping[str, int]
@@ -113,8 +113,8 @@ def test_flop_and_integer_operations_are_within_their_bounds(ran: Ran) -> None:
 
 @pytest.mark.parametrize("part", CHIPS, ids=lambda part: part.id)
 @pytest.mark.parametrize("declared", [None, "bf16"])
-def test_a_vendors_count_knows_no_formats(part: Part, declared: str | None) -> None:
-    """A dense uint8 product reads as a BF16 one does: measured on Trainium by PantheonNeuron."""
+def test_a_vendors_count_has_no_formats(part: Part, declared: str | None) -> None:
+    """A dense uint8 product is counted like a BF16 one: measured on Trainium by PantheonNeuron."""
     limits = table().limits(Device("neuron0", 0, "aws", part.names[0]), part)
     assert isinstance(limits, ChipLimits)
     tally = Tally(0, S, counted_flop=10**12, observed_ns={Evidence.COUNT: S})

@@ -1,4 +1,4 @@
-"""Laws of merging: sums in any order and grouping, and that a claim made twice at once never passes."""
+"""Properties of merging: sums in any order and grouping, and that a simultaneous double claim never passes."""
 
 from dataclasses import replace
 from typing import Any
@@ -69,7 +69,7 @@ def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSum
 def test_a_sum_is_written_and_read_back_exactly(a: LedgerSums) -> None:
     found = sums_of_ledger(a.for_ledger())
     assert replace(found, counted=a.counted, absent=a.absent) == a
-    known = a.counted if not a.absent else None  # not every ledger has that basis: then the sum has none
+    known = a.counted if not a.absent else None  # if one ledger lacks the basis, the sum has none
     assert (found.counted, bool(found.absent)) == (known, known is None)
     first = sorted(a.absent, key=lambda one: one.code)[:4]
     more = [note("more_reasons")] if len(a.absent) > 4 else []
@@ -81,7 +81,7 @@ def test_a_sum_is_written_and_read_back_exactly(a: LedgerSums) -> None:
 
 
 @given(bounds, flop)
-def test_an_architecture_basis_is_never_below_zero(given_bounds: OpenBounds, amount: int) -> None:
+def test_an_architecture_basis_below_zero_is_refused(given_bounds: OpenBounds, amount: int) -> None:
     found = ArchitectureFigures(given_bounds, given_bounds, 1).for_ledger()
     for where in (found, found["executed"]):
         before, where["low"] = where["low"], str(-amount - 1)
@@ -92,7 +92,7 @@ def test_an_architecture_basis_is_never_below_zero(given_bounds: OpenBounds, amo
 
 @pytest.mark.long
 @given(sums(), sums())
-def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: LedgerSums, b: LedgerSums) -> None:
+def test_a_value_unknown_in_one_ledger_is_unknown_or_omitted_in_the_sum(a: LedgerSums, b: LedgerSums) -> None:
     both = (a + b).executed
     assert (both.high_flop is None) == (a.executed.high_flop is None or b.executed.high_flop is None)
     assert (both.measured_flop is None) == (a.executed.measured_flop is None and b.executed.measured_flop is None)
@@ -103,7 +103,7 @@ counted = st.builds(Guidelines, figures, figures) | st.just(NOTHING_COUNTED)
 
 
 @given(counted, counted)
-def test_a_ledger_that_may_count_and_has_no_measured_figure_leaves_the_sum_none(a: Guidelines, b: Guidelines) -> None:
+def test_a_ledger_that_may_count_without_a_measured_figure_leaves_the_sum_none(a: Guidelines, b: Guidelines) -> None:
     both = (a + b).updates
     parts = (a.updates, b.updates)
     if any(part.measured_flop is None and part.high_flop != 0 for part in parts):
@@ -121,7 +121,7 @@ def test_seconds_are_read_back_exactly_and_never_below_zero(ns: int) -> None:
 
 
 @given(st.integers(0, 10**20))
-def test_only_a_time_on_a_clock_may_lie_below_zero(amount: int) -> None:
+def test_only_a_clock_time_may_be_negative(amount: int) -> None:
     assert whole_number(str(amount)) == whole_number(str(amount), signed=True) == amount
     assert whole_number(str(-amount), signed=True) == -amount
     for text in (str(-amount - 1), f"0{amount}", f"{amount}\n", f"+{amount}", "-0", ""):
@@ -173,9 +173,7 @@ jobs = st.lists(
 @pytest.mark.long
 @settings(max_examples=examples(50))
 @given(jobs, st.randoms())
-def test_a_job_is_the_sum_of_its_children_however_they_came(
-    job: list[tuple[int, str, LedgerSums]], random: Any
-) -> None:
+def test_a_job_is_the_sum_of_its_children_in_any_order(job: list[tuple[int, str, LedgerSums]], random: Any) -> None:
     shuffled = list(job)
     random.shuffle(shuffled)
     found = []
@@ -189,7 +187,7 @@ def test_a_job_is_the_sum_of_its_children_however_they_came(
     listed = [node for node in found[0]["nodes"] if node is not None]
     assert sum(int(node["executed"]["low"]) for node in listed) == sum(child[2].executed.low_flop for child in job)
     assert [node["rank"] for node in listed] == sorted({child[0] for child in job})
-    assert found[0]["totals"]["executed"]["high"] is None  # nobody said how many nodes there were
+    assert found[0]["totals"]["executed"]["high"] is None  # the number of nodes is unknown
 
 
 @given(st.integers(1, 6), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("01")), min_size=1))

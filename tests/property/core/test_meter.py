@@ -1,4 +1,4 @@
-"""The laws of the meter and of the figures that follow from it."""
+"""Properties of the meter and of the figures that follow from it."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -39,10 +39,10 @@ def test_replaying_any_prefix_changes_nothing(sequence: list[Reading], data: st.
 
 
 @given(st.integers(1, 10**10), st.integers(1, 10**10), st.integers(1, 10**10), st.integers(1, 10))
-def test_a_reading_of_time_that_was_taken_for_silence_counts_whole_and_once(
+def test_a_reading_of_time_taken_for_silence_counts_whole_and_once(
     before_ns: int, silent_ns: int, late_ns: int, steps: int
 ) -> None:
-    """It recovers what of it was a gap; a reading that reaches back into time that was read counts nothing."""
+    """It recovers the part of it that was a gap; a reading that reaches back into read time counts nothing."""
     work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1})
     silence = [before_ns + silent_ns * step // steps for step in range(steps + 1)]
     gaps = [Reading("GPU-0", a, b, Gap(GapReason.SOURCE_SILENT)) for a, b in pairwise(silence) if b > a]
@@ -75,19 +75,20 @@ def test_splitting_a_reading_changes_no_total(duration_ns: int, data: st.DataObj
 
 @pytest.mark.long
 @given(sequences)
-def test_no_pipe_is_active_beyond_what_the_device_has(sequence: list[Reading]) -> None:
+def test_no_pipe_is_active_beyond_the_devices_cycles(sequence: list[Reading]) -> None:
     tally = run(sequence)
     for (evidence, _), cycles in tally.active_sm_cycles.items():
         covered_ns = tally.observed_ns[evidence]
-        if evidence is Evidence.CYCLES:  # running counters tell of gaps too, and are as late as the driver reads them
+        if evidence is Evidence.CYCLES:  # running counters cover gaps too, and lag by the driver's delay
             covered_ns += tally.total_recovered_ns + len(sequence) * 200_000_000
         most = max_sm_cycles(LIMITS, covered_ns)
         assert cycles <= most + most // 100 + len(sequence)
 
 
 @pytest.mark.parametrize("evidence", [Evidence.ACTIVITY, Evidence.CYCLES])
-def test_the_clock_may_be_one_percent_above_its_maximum_and_no_more(evidence: Evidence) -> None:
-    """Of a second all SM-cycles at the maximum clock, one percent for the reading of the clock, one for rounding."""
+def test_the_clock_may_be_at_most_one_percent_above_its_maximum(evidence: Evidence) -> None:
+    """Per second: all SM-cycles at the maximum clock, one percent for the reading of the clock, one cycle for
+    rounding."""
     most = max_sm_cycles(LIMITS, 10**9)
     assert most == LIMITS.sm_count * LIMITS.sm_clock_max_mhz * 1_000_000
     most += most // 100 + 1
@@ -98,7 +99,7 @@ def test_the_clock_may_be_one_percent_above_its_maximum_and_no_more(evidence: Ev
 
 
 @pytest.mark.parametrize(("doubt", "taken"), [(0, True), (2, True), (-1, False), (3, False)])
-def test_a_doubt_may_be_twice_what_there_was(doubt: int, taken: bool) -> None:
+def test_a_doubt_may_be_at_most_twice_the_possible_cycles(doubt: int, taken: bool) -> None:
     most = max_sm_cycles(LIMITS, 10**9) * 101 // 100 + 1
     work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 5}, {Pipe.TENSOR_HMMA: doubt * most})
     tally = run([Reading("GPU-0", 0, 10**9, work)])
@@ -106,7 +107,7 @@ def test_a_doubt_may_be_twice_what_there_was(doubt: int, taken: bool) -> None:
 
 
 @given(sequences)
-def test_of_a_device_without_a_row_nothing_is_counted(sequence: list[Reading]) -> None:
+def test_a_device_without_a_row_counts_nothing(sequence: list[Reading]) -> None:
     tally = run(sequence, limits=None)
     assert tally.total_observed_ns == 0
     assert tally.total_gap_ns == tally.span_ns
@@ -152,9 +153,9 @@ GROWTH = st.lists(
 def test_running_counters_lose_nothing_whatever_is_missed(
     steps: list[tuple[int, int, int, str]], wrap_at: int | None
 ) -> None:
-    """Steps of (duration, tensor and HMMA activity in permille, what became of the reading at its end)."""
+    """Steps of (duration, tensor and HMMA activity in permille, the fate of the reading at its end)."""
     now_ns, tensor, hmma = 0, 0, 0
-    since_boot = 2**47  # more than the device can have in all the time that is missed here
+    since_boot = 2**47  # more than the device can have in all the missed time here
 
     def read() -> Totals:
         elapsed = since_boot + now_ns
@@ -175,7 +176,7 @@ def test_running_counters_lose_nothing_whatever_is_missed(
             tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Growth(), {}, read()), LIMITS)
         elif fate == "fault":
             tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Gap(GapReason.DRIVER_TIMEOUT)), LIMITS)
-        elif fate == "death":  # the next incarnation goes on where the journal ends
+        elif fate == "death":  # the next incarnation continues where the journal ends
             for (_, pipe), cycles in tally.active_sm_cycles.items():
                 counted[pipe] = counted.get(pipe, 0) + cycles
             gaps, recovered = gaps + tally.total_gap_ns, recovered + tally.total_recovered_ns
@@ -187,18 +188,18 @@ def test_running_counters_lose_nothing_whatever_is_missed(
     assert counted.get(Pipe.TENSOR, 0) == tensor - hmma
     assert (
         gaps + tally.total_gap_ns == recovered + tally.total_recovered_ns + 1
-    )  # all but the moment before the first reading
+    )  # all but the time before the first reading
 
 
 @pytest.mark.parametrize(
     ("seconds", "is_lost", "since_boot", "counted"),
     [
         (600, True, 2 * 10**12, True), (600, True, 10**12 + 1, False),
-        (600, False, 10**12 + 1, False),  # flopsd stood still
+        (600, False, 10**12 + 1, False),  # flopsd was suspended
         (2, False, 3 * 10**9 + 1, True), (2, True, 3 * 10**9 + 1, False),
     ],
 )  # fmt: skip
-def test_counters_that_may_have_begun_anew_while_they_were_not_read_tell_nothing_of_that_time(
+def test_counters_that_may_have_restarted_while_unread_do_not_cover_that_time(
     seconds: int, is_lost: bool, since_boot: int, counted: bool
 ) -> None:
     """An SM has at most 1.2 x 10^12 cycles in ten minutes."""
@@ -236,7 +237,9 @@ def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> N
 
     tally = run([at(0, Totals("average", 10, {Pipe.FP32: 5}), 100), at(10, Totals("sum", 1000, {Pipe.FP32: 900}), 110)])
     assert not tally.active_sm_cycles
-    tally = run([at(20, Totals("sum", 2000, {Pipe.FP32: 1900}), 7)], tally)  # the energy says: the driver was reloaded
+    tally = run(
+        [at(20, Totals("sum", 2000, {Pipe.FP32: 1900}), 7)], tally
+    )  # the energy shows that the driver was reloaded
     assert tally.gap_ns[GapReason.COUNTER_RESET] == 10
     assert run([at(30, Totals("sum", 2001, {Pipe.FP32: 1901}), 8)], tally).active_sm_cycles == {
         (Evidence.CYCLES, Pipe.FP32): 1
@@ -244,7 +247,7 @@ def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> N
 
 
 @pytest.mark.parametrize(("ns", "reason"), [(200_000_000, None), (200_000_001, GapReason.COUNTER_STALLED)])
-def test_counters_that_stand_still_tell_nothing_of_the_time_without_a_reader(ns: int, reason: GapReason | None) -> None:
+def test_stopped_counters_do_not_cover_the_time_without_a_reader(ns: int, reason: GapReason | None) -> None:
     stood = Totals("o", 10**9, {Pipe.TENSOR_HMMA: 5})
     before = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, stood)])
     tally = run([Reading("GPU-0", 10 + ns - 10, 10 + ns, Growth(), {}, stood)], before)
@@ -252,7 +255,7 @@ def test_counters_that_stand_still_tell_nothing_of_the_time_without_a_reader(ns:
     assert tally.observed_ns == ({Evidence.CYCLES: ns} if reason is None else {})
 
 
-def test_a_pipe_that_was_not_read_raises_only_the_upper_figure() -> None:
+def test_an_unread_pipe_raises_only_the_upper_figure() -> None:
     seen = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}))])
     blind = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}, {}, (Pipe.FP32,)))])
     one, other = total(seen, rating()), total(blind, rating())
@@ -266,7 +269,7 @@ def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
         return Reading("GPU-0", begin_ns, end_ns, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
 
     tally = run([at(0, 1, 500)])
-    assert tally.energy_mj is None  # where counting begins
+    assert tally.energy_mj is None  # counting begins here
     tally = run([at(1, 2, 900)], tally)
     assert (tally.energy_mj, tally.energy_ns) == (400, 1)
     tally = run([at(2, 4, 100)], tally)  # the driver was reloaded
@@ -280,8 +283,8 @@ def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
 @pytest.mark.parametrize(
     ("grown_mj", "is_counted"), [(100_000 * 1000 * 11, True), (100_000 * 1000 * 11 + 1, False), (2**64 - 6, False)]
 )
-def test_energy_that_no_device_can_draw_is_not_counted(grown_mj: int, is_counted: bool) -> None:
-    """In a second, with what a counter that is renewed ten seconds late may have of the time before."""
+def test_impossible_energy_is_not_counted(grown_mj: int, is_counted: bool) -> None:
+    """The most in a second, including the earlier time that a counter renewed ten seconds late may contain."""
     second = 10**9
 
     def at(end: int, energy_mj: int) -> Reading:
@@ -289,7 +292,7 @@ def test_energy_that_no_device_can_draw_is_not_counted(grown_mj: int, is_counted
 
     tally = run([at(1, 5), at(2, 5 + grown_mj)])
     assert (tally.energy_mj, tally.energy_ns) == ((grown_mj, second) if is_counted else (None, 0))
-    back = run([at(3, 7), at(4, 9)], tally)  # what was misread is a fall when it is read rightly
+    back = run([at(3, 7), at(4, 9)], tally)  # after a misreading, the correct value is a fall
     assert (back.energy_mj, back.energy_ns) == ((grown_mj + 2, 2 * second) if is_counted else (2, second))
 
 
@@ -300,16 +303,16 @@ BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
 @pytest.mark.parametrize(
     ("hours", "energy_mj", "unknown_hours"),
     [
-        ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
+        ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: unknown
         ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], 7000, 2),
         ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], 7000, 2),
-        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], 7000, 1),  # it ran through the gap
-        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], 7000, 2),  # reset: what it lost is not known
+        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], 7000, 1),  # it kept counting through the gap
+        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], 7000, 2),  # reset: the loss is unknown
         ([(BUSY, 0), (Gap(GapReason.OTHER_JOB), None), (BUSY, 900_000), (BUSY, 907_000)], 7000, 2),
         ([(BUSY, 0), (Gap(GapReason.METERED_AS_MIG), 900_000), (BUSY, 907_000)], 7000, 1),
     ],
 )
-def test_the_time_without_known_energy_is_named(
+def test_the_time_without_known_energy_is_stated(
     hours: list[tuple[Active | Gap, int | None]], energy_mj: int | None, unknown_hours: int
 ) -> None:
     tally = run(
@@ -324,7 +327,7 @@ def test_the_time_without_known_energy_is_named(
 
 
 @given(sequences)
-def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading]) -> None:
+def test_energy_never_covers_more_time_than_the_jobs(sequence: list[Reading]) -> None:
     tally = run(sequence)
     assert 0 <= tally.energy_ns <= tally.job_ns
     assert (tally.energy_ns == 0) == (tally.energy_mj is None)
@@ -339,7 +342,7 @@ def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes:
     tally = run([at(0, 7, 1, 2), at(10, 7 + 50, 1 + sub_pipes - 20, 2 + 20)])
     assert sum(tally.active_sm_cycles.values()) == (sub_pipes if counted else 0)
     assert tally.gap_ns.get(GapReason.CONTRADICTORY, 0) == (0 if counted else 10)
-    assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # it goes on from there
+    assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # counting continues from there
 
 
 CHIP = ChipLimits(10**12)
@@ -359,7 +362,7 @@ CHIP = ChipLimits(10**12)
 def test_no_more_is_counted_than_the_device_can_do(
     steps: list[tuple[int, int, GapReason | None]], limits: ChipLimits | Limits
 ) -> None:
-    """Steps of (seconds, FLOP in hundredths of what a minute can hold, the reason of the gap that it was)."""
+    """Steps of (seconds, FLOP in hundredths of a minute's maximum, gap reason or None)."""
     tally, minute = Tally(0, 0), max_counted_flop(limits, 0)
     assert minute is not None
     for seconds_, share, gap in steps:
@@ -372,8 +375,9 @@ def test_no_more_is_counted_than_the_device_can_do(
         assert tally.counted_flop <= most
 
 
-def test_the_most_that_a_count_can_come_to() -> None:
-    """In a second, and in the longest execution before it: of 2 SMs at 1 GHz with 3 operations a cycle, and of a chip."""
+def test_the_maximum_of_a_count() -> None:
+    """In one second plus the longest execution before it: for 2 SMs at 1 GHz with 3 operations per cycle, and for a
+    chip."""
     seconds_ = LONGEST_EXECUTION_NS // 10**9 + 1
     assert max_counted_flop(Limits(2, 1000, 3), 10**9) == 2 * 10**9 * 3 * seconds_
     assert max_counted_flop(ChipLimits(10**12, 2 * 10**12), 10**9) == 2 * 10**12 * seconds_
@@ -381,7 +385,7 @@ def test_the_most_that_a_count_can_come_to() -> None:
     assert max_counted_flop(Limits(2, 1000), 10**9) is None
 
 
-def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_again() -> None:
+def test_one_long_execution_is_counted_whole_and_its_time_is_not_reused() -> None:
     tally = Tally(0, 0)
     for second in range(100):
         reading = Reading("NC", second * 10**9, (second + 1) * 10**9, Counted(50 * 10**12))
@@ -390,7 +394,7 @@ def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_
     assert tally.gap_ns == {GapReason.OUT_OF_RANGE: 97 * 10**9}
 
 
-def test_without_a_peak_for_what_can_be_counted_nothing_is() -> None:
+def test_without_a_peak_no_count_is_accepted() -> None:
     reading = Reading("GPU-0", 0, 10**9, Counted(5))
     assert advance(Tally(0, 0), reading, Limits(132, 1980)).gap_ns == {GapReason.UNKNOWN_DEVICE: 10**9}
     assert advance(Tally(0, 0), reading, LIMITS).counted_flop == 5
@@ -399,7 +403,7 @@ def test_without_a_peak_for_what_can_be_counted_nothing_is() -> None:
     }
 
 
-def test_a_mapping_that_a_source_fills_anew_is_not_the_tallys() -> None:
+def test_a_mapping_that_a_source_reuses_does_not_change_the_tally() -> None:
     mapping = {Pipe.TENSOR_HMMA: 100}
     first = Reading("GPU-0", 0, 10**9, Gap(GapReason.STARTING), totals=Totals("boot", 1000, mapping))
     tally = run([first])

@@ -1,4 +1,4 @@
-"""Whatever training processes say they ran, no ceiling moves, and the ends keep their order."""
+"""Whatever training processes claim to have run, no ceiling changes, and the ends keep their order."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ ONE_SECOND = {"GPU-0": {"train": 10**14, "evaluate": 3 * 10**13}}
 
 
 def counting(lie: Lie, stated: Counts, left_out: str | None = None) -> RunView:
-    """The view of a run whose processes count besides."""
+    """The view of a run whose processes also count operators."""
     history = replace(lie.history(), has_counts=True)
     for device, by_phase in stated.items():
         facts = {"device": device} | ({} if left_out is None else {"not_counted": {left_out: ["a server"]}})
@@ -50,7 +50,7 @@ def truth_of(lie: Lie) -> Counts:
 @example(a_second(seen="utilization", operator=OperatorDeclarations(Phase.TRAIN)), ONE_SECOND, "train")
 @example(a_second(seen="as one", said="train@bf16"), ONE_SECOND, None)
 @example(a_second(seen="utilization"), {"GPU-0": {"train": 10**17}}, None)
-def test_no_count_moves_a_ceiling_or_lowers_an_end(lie: Lie, stated: Counts, left_out: str | None) -> None:
+def test_no_count_changes_a_ceiling_or_lowers_an_end(lie: Lie, stated: Counts, left_out: str | None) -> None:
     counted, silent = counting(lie, stated, left_out), lie.view()
     pairs = [
         (counted.figures, silent.figures),
@@ -79,7 +79,7 @@ def test_no_count_moves_a_ceiling_or_lowers_an_end(lie: Lie, stated: Counts, lef
 @given(lies())
 @example(a_second(seen="utilization", operator=OperatorDeclarations(Phase.TRAIN)))
 @example(a_second(seen="as one", said="evaluate"))
-def test_what_an_honest_process_counts_is_between_both_ends(lie: Lie) -> None:
+def test_an_honest_processs_count_is_between_both_ends(lie: Lie) -> None:
     view = counting(lie, truth_of(lie))
     assert view.unused == ()
     assert within(sum(second.flop for second in lie.seconds), view.figures)
@@ -93,7 +93,7 @@ def test_what_an_honest_process_counts_is_between_both_ends(lie: Lie) -> None:
 
 
 @given(lies())
-def test_as_claimed_is_true_of_a_process_that_is_honest(lie: Lie) -> None:
+def test_figures_as_claimed_are_true_for_an_honest_process(lie: Lie) -> None:
     labels = {name: f"@{name}" for name in FORMATS}
     honest = replace(
         lie, seconds=[replace(one, said=one.phase.value + labels.get(one.format, "")) for one in lie.seconds]
@@ -114,7 +114,7 @@ def test_as_claimed_is_true_of_a_process_that_is_honest(lie: Lie) -> None:
 
 
 @given(lies())
-def test_where_nothing_was_measured_the_count_is_the_measured_figure(lie: Lie) -> None:
+def test_without_a_measurement_the_count_is_the_measured_figure(lie: Lie) -> None:
     bounded = replace(lie, seconds=[replace(one, seen="gap") for one in lie.seconds])
     truth, view = truth_of(bounded), counting(bounded, truth_of(bounded))
     for device in view.devices:

@@ -1,5 +1,5 @@
-"""Laws of phases: they divide what was counted, and lose and add nothing. And what the contract suite finds nothing against,
-the meter takes whole: no time or work of it is turned into a gap."""
+"""Properties of phases: they divide the counted work, and lose and add nothing. And readings that pass the contract
+suite are taken whole by the meter: none of their time or work becomes a gap."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -80,7 +80,7 @@ def test_two_segments_together_have_the_time_and_work_of_both_in_each_phase(
 
 
 @given(phased)
-def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[Reading, ActivePhase]]) -> None:
+def test_shares_add_up_to_the_whole(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tally = fold(sequence)[-1]
     left = remainder(tally)
     parts = [*tally.phases.values(), left]
@@ -95,7 +95,7 @@ def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[
     assert sum(part.energy_ns for part in parts) == tally.energy_ns
 
 
-def test_energy_that_a_counter_has_of_time_before_the_phase_is_not_the_phases() -> None:
+def test_energy_counted_before_the_phase_is_not_the_phases() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
     tally, train = Tally(0, 0), ActivePhase("train", 20)
     for begin_ns, energy_mj, in_force in ((0, 100, NO_PHASE), (10, None, NO_PHASE), (20, 180, train), (30, 187, train)):
@@ -107,7 +107,7 @@ def test_energy_that_a_counter_has_of_time_before_the_phase_is_not_the_phases() 
 
 
 @given(phased)
-def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading, ActivePhase]]) -> None:
+def test_shares_only_grow_and_survive_a_round_trip(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tallies = fold(sequence)
     for before, after in pairwise(tallies):
         assert before == after or grew_from(before, after)
@@ -115,7 +115,7 @@ def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading,
 
 
 @given(readings(), st.integers(0, 10**10), st.integers(1, 10**10))
-def test_a_reading_that_began_before_the_phase_is_nobodys(reading: Reading, start_ns: int, late_ns: int) -> None:
+def test_a_reading_that_began_before_the_phase_belongs_to_none(reading: Reading, start_ns: int, late_ns: int) -> None:
     begin = Tally(start_ns, start_ns)
     after = advance(begin, reading, LIMITS, ActivePhase("train", start_ns + late_ns))
     assert not after.phases
@@ -124,7 +124,7 @@ def test_a_reading_that_began_before_the_phase_is_nobodys(reading: Reading, star
 
 
 @given(readings(), st.integers(1, 10**9))
-def test_what_counters_tell_of_a_hole_is_the_phases_only_if_it_held_all_along(reading: Reading, hole_ns: int) -> None:
+def test_recovered_work_of_a_hole_belongs_to_a_phase_only_if_it_held_throughout(reading: Reading, hole_ns: int) -> None:
     if reading.totals is None:
         return
     known = Tally(0, hole_ns, gap_ns={}, totals=reading.totals, totals_ns=0)
@@ -156,7 +156,7 @@ def test_rows_of_phases_are_disjoint_and_ordered(
     assert (figures.measured_flop is not None) == (estimating or tally.counted_flop > 0)
 
 
-def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only() -> None:
+def test_a_process_that_names_its_format_is_believed_only_for_its_phase() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9})
     tally = Tally(0, 0)
     for second, in_force in enumerate((NO_PHASE, ActivePhase("train@fp8", 0))):
@@ -167,7 +167,7 @@ def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only
     assert parts["train"].measured_flop == 10**9 * 8192
     labels = {(row.phase, row.precision, row.declared_by) for row in rows(tally, rating())}
     assert labels == {("train", "fp8", "process"), ("undeclared", "undeclared", None)}
-    config = rating(Precision((("bf16", 1_000_000),), "config"))  # settings have the last word
+    config = rating(Precision((("bf16", 1_000_000),), "config"))  # settings take precedence
     assert by_phase(tally, rows(tally, config))["train"].measured_flop == 10**9 * 4096
 
 
@@ -179,7 +179,7 @@ def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only
     st.none() | st.sampled_from(list(Method)),
     st.none() | st.sampled_from(list(Recomputation)),
 )
-def test_the_guidelines_basis_never_says_more_than_is_known(
+def test_the_guidelines_basis_claims_only_what_is_known(
     phased: dict[str, tuple[int, int, int, bool, bool]], method: Method | None, recomputation: Recomputation | None
 ) -> None:
     executed = {}
@@ -208,7 +208,7 @@ def test_the_guidelines_basis_never_says_more_than_is_known(
             assert beside * 10 <= figures.measured_flop * 3, "else the point could be far too low"
 
 
-def test_buckets_are_read_back() -> None:
+def test_buckets_survive_a_round_trip() -> None:
     mix = Precision((("bf16", 900_000), ("fp8", 100_000)), "process")
     for phase, precision in (("train", None), ("evaluate", mix), ("generate", Precision((("fp8", 10**6),), "process"))):
         assert split_bucket(bucket(phase, precision)) == (phase, precision)
@@ -223,7 +223,7 @@ DEVICE = replace(H100, evidence=Evidence.CYCLES)
 
 @st.composite
 def observed_readings(draw: st.DrawFn) -> list[Reading]:
-    """Readings of one device, mostly sound: now and then a hole, an overlap, too much work or a counter that falls."""
+    """Readings of one device, mostly valid: now and then a hole, an overlap, too much work or a counter that falls."""
     readings, at_ns, total = [], 0, 0
     for _ in range(draw(st.integers(1, 8))):
         begin_ns = max(0, at_ns + draw(st.sampled_from([0] * 9 + [-5, 5])))
@@ -246,7 +246,7 @@ def problems(readings: list[Reading]) -> list[str]:
 
 
 @given(observed_readings())
-def test_what_the_suite_passes_the_meter_takes_whole(readings: list[Reading]) -> None:
+def test_readings_that_pass_the_suite_are_taken_whole_by_the_meter(readings: list[Reading]) -> None:
     if problems(readings):
         return
     tally = run(readings, limits=LIMITS)

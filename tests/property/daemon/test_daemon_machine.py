@@ -1,7 +1,7 @@
 """One state machine over the writer and a real journal, with a clock stepped by hand.
 
-Ticks, faults, recoveries, lost devices, crashes at any moment with restarts, full disks, wall-clock
-steps; after each step the laws must hold.
+Ticks, faults, recoveries, lost devices, crashes at any time with restarts, full disks, wall-clock steps; after each
+step the invariants must hold.
 """
 
 import shutil
@@ -65,7 +65,7 @@ class DaemonMachine(RuleBasedStateMachine):
         self.present = set(DEVICES)
         self.shown: Figures | None = None
         self.shown_gap = 0
-        self.observed_cycles = 0  # what the source has handed over in all
+        self.observed_cycles = 0  # the total that the source has handed over
         self.state = StateDir(self.folder)
 
     @initialize()
@@ -152,7 +152,7 @@ class DaemonMachine(RuleBasedStateMachine):
         self.state.release()
         self.clock.advance(ms * 1_000_000)
         self._start()
-        if not before.journal_fault:  # nothing that was shown is lost, not even by a kill -9
+        if not before.journal_fault:  # no figure that was shown is lost, even by a kill -9
             self._has_grown(before)
 
     @rule(ms=st.integers(0, 5000), tail=st.binary(max_size=40))
@@ -163,7 +163,7 @@ class DaemonMachine(RuleBasedStateMachine):
             file.write(tail.replace(b"\n", b"") + b'{"h":"')
         self.clock.advance(ms * 1_000_000)
         self._start()
-        self.shown = None  # a full disk before may have cost what was only in memory
+        self.shown = None  # an earlier full disk may have cost figures that were only in memory
 
     def _has_grown(self, before: Snapshot) -> None:
         old = {state.device.uid: state for state in before.devices}
@@ -194,7 +194,7 @@ class DaemonMachine(RuleBasedStateMachine):
         history: History = read_history(self.journal.read())
         assert view_of(history, table(), whole_run=True).figures == self.writer.snapshot.view.figures
         refuse_double_counting(history)
-        # Behind a checkpoint nothing of the span is left out, but the time since each device's last reading.
+        # After a checkpoint no part of the span is missing except the time since each device's last reading.
         tracked = {one.entry.device.uid: one for one in self.writer._devices.tracked}
         for uid, tally in history.incarnations[-1].tallies.items():
             assert tally == tracked[uid].in_segment

@@ -1,5 +1,5 @@
-"""GPUs that other jobs get at moments which no daemon sees: the real wrapper, writer and journal, on a fake clock. What
-is counted for this job is no more than its own work, and no less than that with the ceilings of its gaps."""
+"""GPUs that other jobs get at times that no daemon sees: the real wrapper, writer and journal, on a fake clock. The
+work counted for this job is at most its own, and at least that with the ceilings of its gaps."""
 
 import random
 import tempfile
@@ -46,20 +46,20 @@ RUNNING = replace(
 )  # with running counters
 PATIENCE_SECONDS = 30.0  # for the thread that asks
 STEP_NS = NS_PER_S // 4
-CYCLES = 132 * 1755 * STEP_NS // 1000  # in a step, all of them
-# How long, in steps, this job has the GPUs and another one has them, in turn: long enough to be asked about.
+CYCLES = 132 * 1755 * STEP_NS // 1000  # all cycles of a step
+# How long, in steps, this job and another one have the GPUs in turn: long enough to be asked about.
 TURNS = st.lists(st.integers(80, 160), min_size=1, max_size=5)
 
 
 class Machine:
-    """Two GPUs that all jobs use alike, and what each did in each step for whom."""
+    """Two GPUs used alike by all jobs, with the work of each step and its job."""
 
     name = "told"
     words, constant, lasting = "the devices of this job", False, False
 
     def __init__(self, clock: FakeClock, turns: Sequence[int], seed: int) -> None:
         self._clock, self._draw = clock, random.Random(seed)
-        self.is_at_work = seed % 2 == 1  # this job; all that is counted else is another's
+        self.is_at_work = seed % 2 == 1  # this job works; otherwise all counted work is another's
         self._ends = list(accumulate(turns))
         self.step, self.done, self.ours = 0, 0, 0
         self._read_at_ns, self._read = clock.boottime_ns(), 0
@@ -83,7 +83,7 @@ class Machine:
         return (H100, RUNNING)
 
     def read(self) -> Sweep:
-        self._clock.advance(1_000_000)  # it ends after the question that was asked with it
+        self._clock.advance(1_000_000)  # the read ends after the question that was asked with it
         since_ns, self._read_at_ns = self._read_at_ns, self._clock.boottime_ns()
         did, self._read = self.done - self._read, self.done
         elapsed = 132 * 1755 * self._read_at_ns // 1000
@@ -141,7 +141,7 @@ class Metered:
 
 @settings(max_examples=examples(40))
 @given(TURNS, st.integers(0, 2**32), st.lists(st.sampled_from(["fault", "kill", "silence"]), max_size=4))
-def test_what_others_do_with_a_gpu_is_never_counted_and_what_this_job_did_is_in_its_bounds(
+def test_work_of_others_on_a_gpu_is_never_counted_and_this_jobs_is_in_the_bounds(
     turns: list[int], seed: int, faults: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -169,8 +169,8 @@ def test_what_others_do_with_a_gpu_is_never_counted_and_what_this_job_did_is_in_
 
 
 @pytest.mark.parametrize("interval_s", [1, 10, 60])
-def test_what_is_read_far_apart_counts_too(tmp_path: Path, interval_s: int) -> None:
-    """Who has a device is asked with a read, so that an answer is as far from the one before."""
+def test_readings_far_apart_count_too(tmp_path: Path, interval_s: int) -> None:
+    """The owner of a device is asked for with a read, so answers are as far apart as reads."""
     steps = 4 * interval_s
     run = Metered(tmp_path, [100 * steps], 1, interval_s)
     for _ in range(20):

@@ -1,4 +1,5 @@
-"""Processes that lie about their operators in every way at once, to the real writer: no ceiling moves, no end is passed."""
+"""Processes that lie about their operators in every way at once, to the real writer: no ceiling changes, no bound is
+violated."""
 
 import tempfile
 from dataclasses import replace
@@ -25,7 +26,7 @@ PLANS: dict[str, Any] = {
     "idle": {A100: lambda _: Busy(0), H100: active(132, 1700, {})},
     "gap": {A100: gap(GapReason.DRIVER_TIMEOUT), H100: gap(GapReason.DRIVER_TIMEOUT)},
 }
-# What a process counts: all that a device can have executed until now, as anybody can read it, or a part of it, or more.
+# A process may count all that a device can have executed until now, which anybody can read, or a part of it, or more.
 AMOUNTS = {
     "ceiling": (1, 0), "beyond": (1, 1), "tenfold": (10, 0), "tenth": (0.1, 0), "one": (0, 1), "most": (0, MAX_COUNT),
 }  # fmt: skip
@@ -106,7 +107,7 @@ class Attacked:
 @example(ANOTHER_BOOT)
 @example(THEN_ANOTHER_GPU)
 @example(NO_GPU_AT_FIRST)
-def test_no_lie_passes_a_ceiling_or_moves_one(steps: list[Step]) -> None:
+def test_no_lie_exceeds_or_changes_a_ceiling(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         attacked = Attacked(Path(folder))
         for step in steps:
@@ -139,7 +140,7 @@ def ordered(view: RunView) -> None:
 
 
 def added(device: DeviceView) -> None:
-    """A count adds no more than what was bounded alone can have been, and none of what was not this job's."""
+    """A count adds at most the work that was only bounded, and nothing of work that was not this job's."""
     rows = Figures(0, 0, 0)
     for row in device.operator_rows:
         rows += row.figures

@@ -1,4 +1,5 @@
-"""A rotated run counts what the same run counts unrotated: through the real writer and journals, rotated at any moment."""
+"""A rotated run counts the same as the same run unrotated: through the real writer and journals, rotated at any
+time."""
 
 import errno
 import os
@@ -56,7 +57,7 @@ def work_of(tokens: int) -> dict[str, int]:
 
 
 class Twin:
-    """One of two runs that get the same, on a clock of its own."""
+    """One of two runs with the same input, on its own clock."""
 
     def __init__(self, folder: Path) -> None:
         self.state, self.clock, self.devices = StateDir(folder), FakeClock(), [H100, CYCLES_H100]
@@ -100,7 +101,7 @@ class Twin:
             for process in PROCESSES:
                 self.done[process] += n
                 self.writer.take_event(WorkCounted(process, {"train": work_of(self.done[process])}))
-            self.writer.tick()  # else a kill loses it, unless a rotation comes first
+            self.writer.tick()  # otherwise a kill loses it, unless a rotation comes first
         elif what == "appear" and A100 not in self.devices:
             self.devices.append(A100)
 
@@ -146,12 +147,12 @@ def check_printed(lines: Iterable[str], journals: Sequence[Path]) -> None:
 
 
 def without_operators(counters: Mapping[str, int]) -> dict[str, int]:
-    """They count in the next segment from later on."""
+    """Operators count later in the next segment."""
     return {name: value for name, value in counters.items() if name != "operator_flop"}
 
 
 def totals(histories: Iterable[History]) -> dict[str, Any]:
-    """All that is counted in the journals of one run, added up; gaps as the whole they make."""
+    """The sum of everything counted in the journals of one run, with gaps joined across them."""
     rated = (one for history in histories for one in rated_tallies(history, table()))
     counted = counted_in(replace(one, start=0) for one in rated)
     work: dict[str, dict[str, dict[str, int]]] = {}
@@ -175,14 +176,14 @@ def totals(histories: Iterable[History]) -> dict[str, Any]:
 @given(steps=st.lists(STEPS, min_size=4, max_size=24))
 @example(steps=[("kill", 0), ("silence", 5), ("work", 67), ("silence", 5)])  # first counted after a restart
 @example(steps=[("kill", 3), ("read", 2), ("rotate", 0), ("appear", 0), ("kill", 4), ("read", 1)])
-def test_a_rotated_run_counts_what_it_counts_unrotated(steps: list[tuple[str, int]]) -> None:
+def test_a_rotated_run_counts_the_same_as_unrotated(steps: list[tuple[str, int]]) -> None:
     compare(steps)
 
 
 @pytest.mark.exhaustive
 @settings(max_examples=400, deadline=None)
 @given(steps=st.lists(STEPS, min_size=4, max_size=60))
-def test_the_same_at_length(steps: list[tuple[str, int]]) -> None:
+def test_a_long_rotated_run_counts_the_same_as_unrotated(steps: list[tuple[str, int]]) -> None:
     compare(steps)
 
 
@@ -211,10 +212,10 @@ def compare(steps: list[tuple[str, int]]) -> None:
 LATE = st.lists(
     st.one_of(
         st.tuples(st.just("run"), st.integers(1, 100)),  # seconds
-        st.tuples(st.just("count"), st.integers(0, 59)),  # what ran up to so many seconds ago
+        st.tuples(st.just("count"), st.integers(0, 59)),  # the work up to so many seconds ago
         st.tuples(st.just("rotate"), st.just(0)),
         st.tuples(st.just("kill"), st.integers(0, 70)),
-        st.tuples(st.just("alter"), st.just(0)),  # what another process does to the journal
+        st.tuples(st.just("alter"), st.just(0)),  # another process alters the journal
     ),
     min_size=4,
     max_size=40,
@@ -227,7 +228,7 @@ LATE = st.lists(
 @example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])
 @example(steps=[("count", 0), ("run", 9), ("rotate", 0), ("kill", 1), ("count", 0), ("run", 80), ("count", 5)])
 @example(steps=[("run", 90), ("count", 0), ("rotate", 0), ("run", 90), ("count", 0), ("alter", 0), ("kill", 1)])
-def test_late_counts_of_operators_leave_low_below_the_truth_in_every_segment(steps: list[tuple[str, int]]) -> None:
+def test_late_operator_counts_leave_low_below_the_truth_in_every_segment(steps: list[tuple[str, int]]) -> None:
     flop_per_second = 10**14
     with tempfile.TemporaryDirectory() as folder:
         run = Twin(Path(folder))
@@ -265,12 +266,12 @@ CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir", "close")
 
 
 class Killed(BaseException):
-    """kill -9: nothing that follows is done."""
+    """kill -9: nothing that follows is executed."""
 
 
 @contextmanager
 def killed_at(step: int) -> Iterator[None]:
-    """Every file operation from number `step` on is the last."""
+    """Make file operation number `step` the last one."""
     left = step
 
     def dying(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -319,9 +320,9 @@ def test_a_kill_at_any_step_of_a_rotation_loses_nothing(tmp_path: Path, extent: 
     assert outcomes == kinds if extent.step == 1 else outcomes <= kinds
 
 
-@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])  # ENOENT: NFS makes the rename again, whose answer was lost
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])  # ENOENT: NFS repeats a rename whose answer was lost
 @pytest.mark.parametrize("name", ["next.journal.jsonl", "journal.jsonl"])
-def test_a_rename_that_was_made_and_is_reported_as_failed_loses_nothing(
+def test_a_rename_that_succeeded_but_is_reported_as_failed_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
 ) -> None:
     twin, replace_file, failed = Twin(tmp_path), os.replace, list[Path]()

@@ -1,5 +1,5 @@
-"""A driver that lists its GPU in some daemon starts and not in others, while a job works on it all the time: the real
-writer, journal and seal, on a fake clock. The upper bound holds, or there is none."""
+"""A driver that lists its GPU in some daemon starts and not in others, while a job works on it all the time: the
+real writer, journal and seal, on a fake clock. The upper bound holds, or there is none."""
 
 import tempfile
 from dataclasses import replace
@@ -29,7 +29,7 @@ START = st.tuples(
 @given(st.lists(START, min_size=1, max_size=6))
 @example([([False], 40, "ends", 3), ([True], 5, "ends", 1)])
 @example([([True], 5, "ends", 3), ([False], 40, "is killed by a reboot", 9), ([False, True], 5, "ends", 1)])
-def test_time_in_which_a_driver_lists_no_device_is_below_no_upper_bound(
+def test_unlisted_time_of_a_device_is_never_outside_the_upper_bound(
     starts: list[tuple[list[bool], int, str, int]],
 ) -> None:
     worked_ns = 0
@@ -47,7 +47,7 @@ def test_time_in_which_a_driver_lists_no_device_is_below_no_upper_bound(
                 run.finish()
             else:
                 run.kill()
-                worked_ns += pause * NS_PER_S  # nobody asked for it to stop
+                worked_ns += pause * NS_PER_S  # no stop was requested
             if how == "is killed by a reboot":
                 run.clock = FakeClock(min(20, pause) * NS_PER_S, run.clock.wall_ns() + pause * NS_PER_S)
                 run.context = replace(run.context, boot_id=f"boot after {at}")

@@ -1,4 +1,4 @@
-"""Whatever an exporter leaves out or writes for it: a stated gap, or numbers of the fields that are there."""
+"""Whatever an exporter leaves out or replaces: a stated gap, or numbers of the fields that are there."""
 
 import pytest
 from hypothesis import given, settings
@@ -44,7 +44,7 @@ def usual(known: Field) -> st.SearchStrategy[str]:
 
 @st.composite
 def pages(draw: st.DrawFn) -> dict[str, str]:
-    """All fields but any subset, of which some are blank or nonsense."""
+    """All fields except any subset, some of them blank or nonsense."""
     left_out = draw(st.sets(st.sampled_from(NAMES), max_size=draw(st.sampled_from([0, 3, len(NAMES)]))))
     odd = draw(st.dictionaries(st.sampled_from(NAMES), st.sampled_from([*SENTINELS, *GARBAGE]), max_size=3))
     found = {name: draw(usual(FIELD_OF_NAME[name])) for name in ONE_NAME_EACH}
@@ -87,7 +87,7 @@ def test_every_page_gives_a_stated_gap_or_numbers_of_its_fields(
 
 
 def check(reading: Reading, tally: Tally, now_ns: int, followed: FollowedGpu) -> None:
-    """Contiguous; of pipes only those whose field has a usable value; evidence as strong as what it gave."""
+    """The reading is contiguous, has only pipes with a usable field value, and evidence as strong as its values."""
     assert reading.begin_ns == tally.watermark_ns
     assert reading.begin_ns < reading.end_ns <= now_ns
     values = followed._last.page.values if followed._last else {}
@@ -128,7 +128,7 @@ def test_a_bad_line_costs_only_itself(text: str, mark: str) -> None:
 
 
 @pytest.mark.parametrize("clock", ["-1", "0", "0.4"])
-def test_a_clock_that_is_none_is_unknown(clock: str) -> None:
+def test_an_impossible_clock_is_unknown(clock: str) -> None:
     page = parse_page(gpu({"DCGM_FI_DEV_MAX_SM_CLOCK": clock, "DCGM_FI_DEV_SM_CLOCK": clock}))[A100_UID]
     followed = FollowedGpu(page, 0, 10**12, 30 * NS_PER_S, table(), None)
     assert followed.device.sm_clock_max_mhz is None
@@ -137,7 +137,7 @@ def test_a_clock_that_is_none_is_unknown(clock: str) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_only_a_newline_ends_a_line(end: str) -> None:
-    """Other characters that Python takes for line ends may stand in a label."""
+    """Other characters that Python treats as line ends may occur in a label."""
     line = 'DCGM_FI_DEV_SM_CLOCK{UUID="GPU-%d",modelName="a\u2028b\x85c\x0bd\x0ce\x1cf"} 1230' + end
     found = parse_page(line % 1 + line % 2)
     assert [page.values for page in found.values()] == [{Field.SM_CLOCK: 1230.0}] * 2

@@ -1,4 +1,5 @@
-"""Laws of the Neuron accounting: any line is read or refused, exact sums, order does not matter, gaps stay gaps."""
+"""Properties of the Neuron accounting: any line is read or refused, sums are exact, order does not matter, gaps stay
+gaps."""
 
 import json
 from fractions import Fraction
@@ -61,7 +62,7 @@ OUT, ODD = GapReason.OUT_OF_RANGE, GapReason.NOT_A_NUMBER
         ("1" * 65, DocumentError),
     ],
 )
-def test_a_number_is_exact_or_why_it_is_none(text: str, found: Fraction | GapReason | type[Exception] | None) -> None:
+def test_a_number_is_exact_or_a_gap_reason(text: str, found: Fraction | GapReason | type[Exception] | None) -> None:
     core = f'{{"flops": {text}, "neuroncore_utilization": 9}}'
     raw = line({"period": 1, "neuroncores_in_use": {"0": "CORE"}}).replace(b'"CORE"', core.encode())
     if isinstance(found, type):
@@ -91,7 +92,7 @@ def test_a_number_is_exact_or_why_it_is_none(text: str, found: Fraction | GapRea
           for value, expected in ((5, 5), (0.5, Fraction(1, 2)), (0, None), (-1, None), ("1", None), (True, None))),
     ],
 )  # fmt: skip
-def test_a_fact_of_another_kind_is_absent(group: str, key: str, value: object, name: str, expected: object) -> None:
+def test_a_fact_of_the_wrong_type_is_absent(group: str, key: str, value: object, name: str, expected: object) -> None:
     found = getattr(parse(line(**{group: {key: value}})), name)
     assert found == expected
     assert not isinstance(found, bool)
@@ -117,7 +118,7 @@ def test_a_runtime_whose_report_is_an_error_has_no_time() -> None:
 
 
 @given(JSON | LIKELY | LIKELY.map(lambda data: {"neuron_runtime_data": [{"report": {"neuroncore_counters": data}}]}))
-def test_any_json_is_a_document_that_can_be_accounted_or_is_refused(data: Any) -> None:
+def test_any_json_is_an_accountable_document_or_refused(data: Any) -> None:
     try:
         document = parse(json.dumps(data).encode())
     except DocumentError:
@@ -161,10 +162,10 @@ def test_one_unreadable_runtime_makes_every_chip_a_gap(found: list[dict[str, Any
         assert isinstance(work, Gap)
         assert isinstance(known, Counted)
         assert work.reason is GapReason.DRIVER_ERROR
-        assert abs(work.counted_flop - known.flop) <= 1  # what is known to have been done stays known
+        assert abs(work.counted_flop - known.flop) <= 1  # FLOP known to have been executed stay known
 
 
-def test_the_first_rate_field_that_is_there_is_taken_and_zero_is_one() -> None:
+def test_the_first_rate_field_present_is_used_even_if_zero() -> None:
     both = {"period": 1, "neuroncores_in_use": {"0": {"flops": 5, "effective_flops": 0}, "1": {"flops": 7}}}
     document = parse(line(both))
     assert document.rate_field == "effective_flops"
@@ -175,7 +176,7 @@ SECOND = parse(line({"period": 1, "neuroncores_in_use": {}}))
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**11), st.sampled_from([SECOND, None])), max_size=8))
-def test_a_period_ends_no_later_than_its_line_came_and_lines_keep_their_order(found: list[tuple[int, Any]]) -> None:
+def test_a_period_ends_no_later_than_its_line_and_lines_keep_their_order(found: list[tuple[int, Any]]) -> None:
     came = sorted(found, key=lambda item: item[0])
     ends = period_ends(came, {})
     assert ends == sorted(ends)
@@ -190,7 +191,7 @@ def test_ids_of_machines_and_networks_are_scrubbed() -> None:
 
 @given(st.dictionaries(st.sampled_from(["neuron_device_type", "neuron_device_version", "neuron_device_memory_size"]),
                        JSON | st.integers(10**20, 10**60) | st.just("\ud800")))  # fmt: skip
-def test_what_the_hardware_is_said_to_be_fits_the_ledger_or_is_left_out(hardware: dict[str, Any]) -> None:
+def test_stated_hardware_facts_fit_the_ledger_or_are_left_out(hardware: dict[str, Any]) -> None:
     line = json.dumps({"neuron_runtime_data": [], "neuron_hardware_info": hardware}).encode()
     facts = parse(line).facts
     check_facts(facts)

@@ -1,4 +1,4 @@
-"""Whatever a source hands over: it is refused at the seam, or the whole run can be read back, added up and encoded."""
+"""Whatever a source gives: it is refused at the boundary, or the whole run can be read back, added up and encoded."""
 
 import tempfile
 from dataclasses import fields, replace
@@ -93,7 +93,7 @@ def handed_over(draw: st.DrawFn) -> tuple[Any, Any, Any]:
 
 @settings(deadline=None)
 @given(handed_over())
-def test_what_passes_the_seam_can_be_journalled_read_back_and_sealed(handed: tuple[Any, Any, Any]) -> None:
+def test_accepted_answers_can_be_journalled_read_back_and_sealed(handed: tuple[Any, Any, Any]) -> None:
     devices, facts, sweep = handed
     try:
         check_devices(devices)

@@ -24,7 +24,7 @@ def nodes(draw: st.DrawFn) -> list[Device]:
 
 @st.composite
 def entries(draw: st.DrawFn, node: list[Device]) -> tuple[str, Device]:
-    """One entry that names a device, and the device: by index, by UUID, or by enough of its beginning."""
+    """One entry that names a device, and the device: by index, by UUID, or by a sufficient prefix of it."""
     device = draw(st.sampled_from(node))
     kind = draw(st.sampled_from(["index", "uuid", "beginning"]))
     if kind == "index":
@@ -45,7 +45,7 @@ def test_devices_are_visible_in_the_order_of_the_list(data: st.DataObject, node:
 
 
 @given(st.data(), nodes(), st.sampled_from(NO_DEVICE), st.text(max_size=20))
-def test_the_first_entry_that_is_no_device_ends_the_list(
+def test_the_first_invalid_entry_ends_the_list(
     data: st.DataObject, node: list[Device], invalid: str, rest: str
 ) -> None:
     assume(invalid == "GPU-" or not any(device.uid.startswith(invalid) for device in node if invalid))
@@ -54,7 +54,7 @@ def test_the_first_entry_that_is_no_device_ends_the_list(
 
 
 @given(st.data(), nodes())
-def test_the_beginning_of_two_uuids_is_not_guessed(data: st.DataObject, node: list[Device]) -> None:
+def test_an_ambiguous_uuid_prefix_is_not_guessed(data: st.DataObject, node: list[Device]) -> None:
     twin = replace(node[0], uid=node[0].uid[:-1] + ("0" if node[0].uid[-1] != "0" else "1"), index=len(node))
     shared = node[0].uid[: data.draw(st.integers(5, len(twin.uid) - 1))]
     with pytest.raises(OwnershipError, match="is the beginning of"):
@@ -62,7 +62,7 @@ def test_the_beginning_of_two_uuids_is_not_guessed(data: st.DataObject, node: li
 
 
 @given(st.sets(st.integers(0, 255), min_size=1), st.integers(1, 8))
-def test_cores_are_on_the_chips_that_hold_them(cores: set[int], per_chip: int) -> None:
+def test_cores_select_the_chips_that_contain_them(cores: set[int], per_chip: int) -> None:
     ordered = sorted(cores)
     spans: list[tuple[int, int]] = []
     for core in ordered:
@@ -79,6 +79,6 @@ def test_cores_are_on_the_chips_that_hold_them(cores: set[int], per_chip: int) -
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "0-", "1,,2", "-1", "0-3-5"])
-def test_what_is_no_list_of_cores_is_refused(text: str) -> None:
+def test_an_invalid_list_of_cores_is_refused(text: str) -> None:
     with pytest.raises(OwnershipError, match="is not a list of cores"):
         neuron_cores(text)

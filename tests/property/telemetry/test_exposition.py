@@ -1,4 +1,5 @@
-"""Pages are, byte for byte, what prometheus-client makes of the same families, whatever the page before them held."""
+"""Pages equal, byte for byte, prometheus-client's output for the same families, whatever the previous page
+contained."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,7 @@ def pages(draw: st.DrawFn) -> list[list[Family]]:
 
 
 @given(pages())
-def test_the_lines_of_any_families(made: list[list[Family]]) -> None:
+def test_the_page_of_any_families_equals_prometheus_clients(made: list[list[Family]]) -> None:
     lines = PageWriter()
     for page in made:
         for accept in ACCEPT:
@@ -79,7 +80,7 @@ def test_the_lines_of_any_families(made: list[list[Family]]) -> None:
             assert text.encode() == reference(page, accept)
 
 
-def test_the_pages_of_a_run(tmp_path: Path) -> None:
+def test_the_pages_of_a_run_equal_prometheus_clients(tmp_path: Path) -> None:
     """With work, gaps, kills, a lost device and one that joins, policies, sealing, and parts that the table lacks."""
     count = 0
     for devices in ((H100, A100, STRANGER), tuple(replace(H100, uid=f"GPU-{at}", index=at) for at in range(8))):
@@ -98,9 +99,9 @@ def test_the_pages_of_a_run(tmp_path: Path) -> None:
 
 
 @sampled(1000)
-def test_the_pages_of_random_runs(extent: Extent, tmp_path: Path) -> None:
-    """Ten pages in each format of each of a thousand runs: with faults, kills, devices that come and go, gauges of any
-    size, declared phases and formats, keys and seals in any state."""
+def test_the_pages_of_random_runs_equal_prometheus_clients(extent: Extent, tmp_path: Path) -> None:
+    """Ten pages in each format for each of a thousand runs: with faults, kills, devices that come and go, gauges of
+    any size, declared phases and formats, keys and seals in any state."""
     count = 0
     for seed in extent.of(range(1000)):
         rng = random.Random(seed)
@@ -123,7 +124,7 @@ def random_run(rng: random.Random, folder: Path) -> Run:
 
 
 def random_step(rng: random.Random, run: Run) -> None:
-    """Some seconds of metering, with what may happen before."""
+    """Some seconds of metering, with random events before."""
     if rng.random() < 0.1:
         run.kill()
         run.clock.advance(rng.randrange(10**10))
