@@ -68,9 +68,10 @@ def _estimate(arguments: argparse.Namespace) -> int:
             [f"--trainable {arguments.trainable}: the model has {total} parameters"],
             hint="more are trained only with adapters: --method lora or qlora",
         )
+    lengths = arguments.sequence_length, arguments.target_length
     plan = Plan(
         model,
-        work_from_lengths(arguments.tokens * arguments.epochs, arguments.sequence_length, arguments.target_length),
+        work_from_lengths(arguments.tokens, *lengths, arguments.epochs),
         Training(
             recomputation=None if settings.recomputation is None else Recomputation(settings.recomputation),
             lora=Lora(rank, names),
@@ -83,6 +84,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
         _mfu(arguments, settings.peaks),
         declared.base,
         load_policies(settings.policies),
+        work_from_lengths(arguments.tokens * arguments.epochs, *lengths) if arguments.epochs > 1 else None,
         tuple(assumed),
     )
     found = estimate(plan)

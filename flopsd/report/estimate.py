@@ -37,6 +37,7 @@ class Plan:
     mfu: Mfu
     base: Base | None
     policies: tuple[Policy, ...]
+    streamed: Mapping[str, int] | None = None  # the same work where a row may hold the end of an epoch and the next
     assumed: tuple[str, ...] = (ALONE,)  # assumptions made where the user left something open, in words
 
 
@@ -94,11 +95,12 @@ def _not_known(model: Model) -> Iterator[str]:
         yield "how much attention there is, beyond what the size allows (--layers with --attention-width)"
 
 
-def work_from_lengths(tokens: int, length: int, target: int | None) -> dict[str, int]:
-    """The counters of planned work: sequences of `length` tokens and a rest, each with `target` target tokens."""
+def work_from_lengths(tokens: int, length: int, target: int | None, epochs: int = 1) -> dict[str, int]:
+    """Counters of a planned work: in each epoch sequences of `length` tokens and one rest; with a target length for
+    each."""
     whole, rest = divmod(tokens, length)
-    sequences = whole + (rest > 0)
-    work = {"tokens": tokens, "sequences": sequences, "square_pairs": whole * length**2 + rest**2}
+    sequences, tokens = epochs * (whole + (rest > 0)), epochs * tokens
+    work = {"tokens": tokens, "sequences": sequences, "square_pairs": epochs * (whole * length**2 + rest**2)}
     if target is not None:
         work |= {
             "target_tokens": sequences * target,
@@ -112,6 +114,10 @@ def _option(plan: Plan, method: Method) -> Option:
     adapted = method in (Method.LORA, Method.QLORA)
     training = replace(plan.training, method=method, lora=plan.training.lora if adapted else None)
     found = flop(plan.model, plan.work, training)
+    if plan.streamed is not None:
+        other = flop(plan.model, plan.streamed, training)
+        required, executed = found.required | other.required, found.executed | other.executed
+        found = replace(found, required=required, executed=executed)
     needs = tuple(need_of(found.required, hardware, plan.mfu) for hardware in plan.hardware)
     verdicts = [one for policy in plan.policies for one in findings(policy, _case(plan, method, found, policy))]
     return Option(method, _trainable(plan, training), found, needs, tuple(verdicts))

@@ -19,6 +19,10 @@ class Bounds:
     def __add__(self, other: Bounds) -> Bounds:
         return Bounds(self.low + other.low, self.computed + other.computed, self.high + other.high)
 
+    def __or__(self, other: Bounds) -> Bounds:
+        """As this one, and wide enough for both."""
+        return Bounds(min(self.low, other.low), self.computed, max(self.high, other.high))
+
     def for_ledger(self) -> dict[str, str]:
         return {"low": str(self.low), "computed": str(self.computed), "high": str(self.high)}
 

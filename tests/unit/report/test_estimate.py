@@ -50,13 +50,13 @@ def test_three_methods_are_estimated_side_by_side(config: str) -> None:
         "--on", "ml.p5.48xlarge", "--count", "2", *BASE,
     )  # fmt: skip
     assert [option["method"] for option in found["options"]] == ["full", "lora", "qlora"]
-    whole, rest = divmod(3 * 10**9, 4096)
-    work = {"tokens": 3 * 10**9, "sequences": whole + 1, "square_pairs": whole * 4096**2 + rest**2}
+    whole, rest = divmod(10**9, 4096)
+    work = {"tokens": 3 * 10**9, "sequences": 3 * (whole + 1), "square_pairs": 3 * (whole * 4096**2 + rest**2)}
     assert found["work"] == {name: str(value) for name, value in work.items()}
     full, lora, qlora = found["options"]
     ours = flop(read_model(LLAMA_8B), work, training_from({"method": "full", "recomputation": "full"}))
     assert full["required"]["computed"] == str(ours.required.computed)
-    assert full["executed"]["high"] == str(ours.executed.high)
+    assert 0 <= int(full["executed"]["high"]) - ours.executed.high < ours.executed.high // 10**6, "rows may go on"
     assert int(lora["required"]["high"]) < int(full["required"]["low"])
     assert lora["required"] == qlora["required"]
     (hardware,) = found["hardware"]
@@ -67,7 +67,7 @@ def test_three_methods_are_estimated_side_by_side(config: str) -> None:
     assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed, not measured"}
     third = next(finding for finding in full["findings"] if finding["rule"] == "modification-third")
     assert third["state"] == "below"
-    assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
+    assert int(third["value"]["high"]) == -(-int(full["required"]["high"]) * 13 // 10)
     assert third["value"]["measured"] is None
 
 
@@ -246,6 +246,18 @@ def test_a_file_that_is_no_configuration_is_refused_with_a_hint(tmp_path: Path, 
     said = run(str(file), "--tokens", "1e9", code=1)
     assert "hint: " in said
     assert "Traceback" not in said
+
+
+def test_the_end_of_an_epoch_is_a_row_of_its_own_or_goes_on_in_the_next(config: str) -> None:
+    """At least: each epoch has its rest; at most: a row holds the end of an epoch and the next."""
+    plan = (config, "--sequence-length", "4096", "--method", "full")
+    once, streamed = (computed(*plan, "--tokens", tokens) for tokens in ("100", "100000"))
+    found = computed(*plan, "--tokens", "100", "--epochs", "1000")
+    assert found["work"]["sequences"] == "1000"
+    (mine,), (least,), (most,) = (one["options"] for one in (found, once, streamed))
+    for name in ("required", "executed"):
+        assert int(mine[name]["low"]) == 1000 * int(least[name]["low"]) < int(most[name]["low"])
+        assert mine[name]["high"] == most[name]["high"]
 
 
 def test_the_mfu_of_an_earlier_run_is_taken_from_its_ledger() -> None:
