@@ -27,8 +27,15 @@ def peaks_lines(file: str) -> list[str]:
         f"  parts    {len(table.parts)}",
         f"  margins  {_margins(table)}",
         f"  energy   {_energy(table)}",
+        *_unread(_document(data)["accelerators"]),
         *_against(data, read_peaks()[0], "flopsd's own table"),
     ]
+
+
+def _unread(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each field of a row that no row of flopsd's own table has: a misspelled one is read by nobody."""
+    known = {name for row in _document(read_peaks()[0])["accelerators"] for name in row}
+    return [f"  NOT READ accelerators {row['id']} {name}" for row in rows for name in row if name not in known]
 
 
 def policy_lines(name: str) -> list[str]:
