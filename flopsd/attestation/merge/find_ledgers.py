@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -33,7 +34,13 @@ def find_ledgers(
         if argument.startswith(SCHEME):
             found = in_s3(argument, temporary, note)
         else:
-            paths = _paths(argument)
+            try:
+                paths = _paths(argument)
+            except OSError as fault:
+                raise LedgerError(
+                    f"cannot read {fault.filename}: {fault.strerror}, and {argument!r} may have ledgers there",
+                    hint="let this user read it, or give each ledger by name",
+                ) from fault
             given = _without_earlier(paths, named | {Path(path) for path in paths}, note)
             kept = [path for path in given if but is None or not is_same(Path(path), but)]
             if paths and not kept:
@@ -56,9 +63,23 @@ def _paths(argument: str) -> list[str]:
     if os.path.exists(argument):
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
+    _refuse_unreadable(argument)
     if not matches:
         raise LedgerError(f"{argument!r} does not exist and matches nothing")
     return matches
+
+
+def _refuse_unreadable(pattern: str) -> None:
+    """Raises OSError for a folder in which a glob may have matches, and which cannot be read: `glob` skips it."""
+    parent, name = os.path.split(pattern)
+    if glob.has_magic(parent):
+        _refuse_unreadable(parent)
+    for folder in glob.glob(parent, recursive=True) if glob.has_magic(parent) else [parent or "."]:
+        try:
+            os.listdir(folder) if glob.has_magic(name) else os.stat(os.path.join(folder, name))
+        except OSError as fault:
+            if fault.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
 
 
 def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:

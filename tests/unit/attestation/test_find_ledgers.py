@@ -108,6 +108,11 @@ def test_an_unreadable_input_is_named(nodes: Nodes, monkeypatch: pytest.MonkeyPa
     circle.symlink_to("x.json")
     with pytest.raises(LedgerError, match="cannot read .*x.json: Too many levels of symbolic links"):
         nodes.merge(nodes.folder / "ledgers")
+    for glob in ("ledgers/*/ledger.json", "**/x.json/*.json"):
+        with pytest.raises(
+            LedgerError, match="cannot read .*x.json.*: Too many levels .*, and .* may have ledgers there"
+        ):
+            nodes.merge(f"{nodes.folder}/{glob}")
     circle.unlink()
 
     def fails(*_: object) -> None:
