@@ -1,4 +1,4 @@
-"""What most programs of these tests meter, an H100 that is busy; the Chromium that opens pages; the wheel."""
+"""A busy H100, which most programs of these tests meter; the Chromium that opens pages; the wheel."""
 
 import subprocess
 import sys
@@ -26,14 +26,14 @@ def one_chromium() -> Iterator[Page]:
 
 @pytest.fixture
 def browser(one_chromium: Page) -> Page:
-    """An empty page: what the page of an earlier test still asks for is not this one's."""
+    """An empty page, so that requests of an earlier test's page are not counted here."""
     one_chromium.renew()
     return one_chromium
 
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist, and of the wheel that was built from it and not from the checkout."""
+    """The folder of the sdist and of the wheel, which is built from the sdist and not from the checkout."""
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
                    check=True, capture_output=True)  # fmt: skip

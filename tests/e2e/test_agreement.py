@@ -1,4 +1,4 @@
-"""All implementations of the format agree on random ledgers and mutants: a slice of `make agreement`."""
+"""All implementations of the format agree on random ledgers and mutants: a sample of `make agreement`."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["second", pytest.param("verifier", marks=pytest.mark.tool("node"))])
 @pytest.mark.xdist_group("agreement")  # one set of cases for both
-def test_every_implementation_gives_the_verdicts_and_reasons_of_flopsd(
+def test_every_implementation_gives_flopsds_verdicts_and_reasons(
     name: str, cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compared(name, cases) == 0, capsys.readouterr().out

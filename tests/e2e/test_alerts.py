@@ -1,4 +1,5 @@
-"""Every alert fires when it should and is silent otherwise, by the real promtool; each leads to its section of the runbook."""
+"""Every alert fires when it should and is silent otherwise, by the real promtool; each leads to its section of the
+runbook."""
 
 import re
 import subprocess
@@ -30,7 +31,7 @@ from tests.support.prometheus import (
 
 RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
 REACHED = "flopsd_threshold_ratio|"
-# What happens to a healthy node -> the alerts that fire, and no others.
+# A change of a healthy node -> the alerts that fire, and no others.
 FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "the daemon is gone": ({"up": "1x60 0x60"}, {"FlopsdDown"}),
     "its only source is down": ({"flopsd_source_up": "1x60 0x60"}, {"FlopsdMeterBlind"}),
@@ -186,12 +187,13 @@ def fires(names: set[str]) -> Expected:
 
 
 def of_m(number: int) -> World:
-    """A run of its own on a node of its own, of lineage m."""
+    """A separate run on a separate node, of lineage m."""
     return healthy(f"i{number}", f"r{number}", f"n{number}", f"G{number}", more=',lineage="m"')
 
 
 def next_run() -> World:
-    """A run in which much went wrong, and five minutes ago a healthy one at the same address, not sealed yet."""
+    """A run with many faults, preceded by a healthy run at the same address that ended five minutes ago and is not
+    sealed yet."""
     wrong: dict[str, str | None] = {
         "flopsd_source_errors_total": "2x80 3x40", "flopsd_daemon_starts": "1x40 2x9 3x9 4x59",
         "flopsd_journal_put_back": "0x80 1x40", "flopsd_ledger_copy_failures": "0x80 1x40",
@@ -208,7 +210,7 @@ def next_run() -> World:
 
 
 def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
-    """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them."""
+    """Independent worlds in one Prometheus, so that all rules are evaluated once for all of them."""
     world = {apart(name, series): values for name, (one, _) in worlds.items() for series, values in one.items()}
     alerts = 'ALERTS{alertstate="firing"}'
     for label in ("instance", "lineage", "run_id", "uuid"):
@@ -218,7 +220,7 @@ def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
 
 
 @pytest.mark.tool("promtool")
-def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
+def test_every_alert_fires_when_it_should_and_is_silent_otherwise(tmp_path: Path) -> None:
     gone = {**healthy(), **{k: v.replace("x120", "x80") for k, v in healthy("b", node="n2", gpu="G1").items()}}
     replay = changed(
         healthy(replay="true"),
@@ -293,7 +295,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
 
 @pytest.mark.tool("promtool")
 @pytest.mark.parametrize(("counts", "lineage"), [(True, ""), (False, ',lineage="m"')])
-def test_what_rests_on_the_word_of_a_training_process_is_not_called_certain(
+def test_an_alert_that_rests_on_a_processs_claim_is_not_called_certain(
     tmp_path: Path, counts: bool, lineage: str
 ) -> None:
     above = {f'{REACHED}"low"': "1.1x120", f'{REACHED}"measured"': "1.2x120", f'{REACHED}"high"': "1.3x120"}
@@ -307,7 +309,7 @@ def test_what_rests_on_the_word_of_a_training_process_is_not_called_certain(
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES), str(ALERTS)], "tests": [test]}))
     done = promtool_test(tmp_path / "test.yml")
-    said = done.stdout + done.stderr  # promtool shows what fires as what it did not expect
+    said = done.stdout + done.stderr  # promtool lists a firing alert as unexpected
     assert "is above the threshold of third: " in said
     assert ("third: by what is certain and what training processes say that they computed, at 110%" in said) == counts
     assert ("third: for certain, at 110%" in said) != counts
@@ -315,8 +317,8 @@ def test_what_rests_on_the_word_of_a_training_process_is_not_called_certain(
 
 
 @pytest.mark.tool("promtool")
-def test_no_alert_is_of_another_run_at_the_same_address(tmp_path: Path) -> None:
-    """What happened to the run before is not said of the next one, nor does it hide what happens to that."""
+def test_an_alert_is_never_about_another_run_at_the_same_address(tmp_path: Path) -> None:
+    """Events of the previous run raise no alert for the next one, and hide none of it."""
     not_sealed = changed(healthy(run="r2"), {"flopsd_ledger_last_seal": None, "flopsd_ledger_last_copy": None})
     calm = one_after_the_other(healthy(), not_sealed, 90)
     calm |= {name: "0+60x220" for name in calm if name.startswith(("flopsd_time_seconds", "flopsd_journal_last"))}
@@ -335,7 +337,7 @@ def test_no_alert_is_of_another_run_at_the_same_address(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "step", [pytest.param(1, id="all", marks=pytest.mark.exhaustive), pytest.param(6, id="sample")]
 )
-def test_the_tests_that_are_shipped_are_of_every_alert_and_pass(step: int, tmp_path: Path) -> None:
+def test_the_packaged_alert_tests_cover_every_alert_and_pass(step: int, tmp_path: Path) -> None:
     shipped = yaml.safe_load(TESTS.read_text())
     assert {str(case["name"]).partition(":")[0] for case in shipped["tests"]} == set(alerts())
     shipped["rule_files"] = [str(TESTS.parent / name) for name in shipped["rule_files"]]
@@ -344,7 +346,7 @@ def test_the_tests_that_are_shipped_are_of_every_alert_and_pass(step: int, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> None:
+def test_each_alert_has_a_runbook_section_and_each_section_an_alert() -> None:
     found = alerts()
     sections = dict(re.findall(r"^## (Flopsd\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.M | re.S))
     assert set(sections) == set(found)
@@ -357,14 +359,14 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
         base = '{{ with query "flopsd_links" }}{{ (. | first).Labels.docs }}{{ end }}'
         assert rule["annotations"]["runbook_url"] == f"{base}/runbook.html#{name.lower()}"
         assert set(rule["annotations"]) == {"summary", "description", "action", "dashboard_url", "runbook_url"}
-        if "{{ if $labels.run_id }}" in rule["annotations"]["summary"]:  # may be of a lineage, which has no run
+        if "{{ if $labels.run_id }}" in rule["annotations"]["summary"]:  # may be about a lineage, which has no run
             assert "{{ if $labels.run_id }}run/" in rule["annotations"]["dashboard_url"]
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
         for what in ("It means:", "Check:", "Do:"):
             assert what in sections[name], f"{name} does not say {what}"
 
 
-def test_the_runbook_has_every_reason_of_a_gap_and_of_a_key_and_the_alert_every_lie() -> None:
+def test_the_runbook_lists_every_gap_and_key_reason_and_the_alert_every_lie() -> None:
     text = RUNBOOK.read_text()
     known = {*(reason.value for reason in GapReason), *(reason.value for reason in Unused)}
     assert known == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
@@ -379,7 +381,7 @@ def test_the_runbook_has_every_reason_of_a_gap_and_of_a_key_and_the_alert_every_
 
 @pytest.mark.tool("promtool")
 @pytest.mark.parametrize("what", [("rules", str(RULES), str(ALERTS)), ("config", str(FOLDER / "prometheus.yml"))])
-def test_promtool_finds_nothing_to_say(what: tuple[str, ...]) -> None:
+def test_promtool_has_no_complaints(what: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", "check", *what], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not re.search(r"warn|fail|duplicate|error", done.stdout, re.I), done.stdout

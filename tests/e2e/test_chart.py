@@ -1,4 +1,4 @@
-"""The values of the chart: what each group makes, and what is refused."""
+"""The values of the chart: the manifests that each group gives, and the values that are refused."""
 
 import importlib
 import json
@@ -33,7 +33,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 EVERYTHING = {**POD, **WEB, **RULES}
 
 
-def test_every_group_of_values_is_known_to_every_version() -> None:
+def test_every_group_of_values_is_valid_for_every_kubernetes_version() -> None:
     without = {name: value for name, value in EVERYTHING.items() if name != "hostNetwork"}
     made = [*render(EVERYTHING), of_kind("NetworkPolicy", render({**without, "networkPolicy": {"enabled": True}}))]
     kinds = {"DaemonSet", "ServiceAccount", "PodMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"}
@@ -54,7 +54,7 @@ def test_every_group_of_values_is_known_to_every_version() -> None:
     assert set(SCHEMA["properties"]) - used == {"enabled", "global", "stopWithinSeconds"}
 
 
-def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
+def test_each_value_appears_where_kubernetes_reads_it(tmp_path: Path) -> None:
     made = render({**POD, "fullnameOverride": ""})
     daemonset = of_kind("DaemonSet", made)
     template, spec = pod_of(daemonset), pod_of(daemonset)["spec"]
@@ -113,7 +113,7 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
     assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
 
 
-def test_a_monitor_follows_the_web_configuration_and_the_alerts_find_its_job() -> None:
+def test_a_monitor_follows_the_web_configuration_and_alerts_find_its_job() -> None:
     monitor, stated = of_kind("PodMonitor", render(WEB)), WEB["podMonitor"]
     for name in ("labels", "annotations"):
         assert stated[name].items() <= monitor["metadata"][name].items()
@@ -140,8 +140,8 @@ def test_a_monitor_follows_the_web_configuration_and_the_alerts_find_its_job() -
         assert re.fullmatch(alone, job), job
 
 
-def test_rules_and_dashboards_are_those_of_config(tmp_path: Path) -> None:
-    """One source, in what `helm package` makes too."""
+def test_rules_and_dashboards_equal_those_of_config(tmp_path: Path) -> None:
+    """They have one source, also in the archive that `helm package` makes."""
     helm = importlib.import_module("helm_python")
     with helm.Chart.load(CHART) as loaded:
         archive = Path(loaded.save(tmp_path))
@@ -177,9 +177,9 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"deamonset": {}}, "deamonset"),
     ({"settings": {"precison": "bf16"}}, "precison"),
     ({"settings": {"state-dir": "/x"}}, "state-dir"),  # the chart's own
-    ({"settings": {"dcgm-url": "http://a:1/"}}, "dcgm-url"),  # stands in sourceOptions
+    ({"settings": {"dcgm-url": "http://a:1/"}}, "dcgm-url"),  # belongs in sourceOptions
     ({"settings": {"interval": "abc"}}, "interval"),
-    ({"settings": {"seal-every": 1200000}}, "seal-every"),  # 1.2e+06
+    ({"settings": {"seal-every": 1200000}}, "seal-every"),  # rendered as 1.2e+06
     ({"settings": {"base-flop": 7.2e23}}, "base-flop"),
     ({"sourceOptions": {"x-y": 1200000}}, "x-y"),
     ({"sourceOptions": {"DCGM_URL": "http://a:1/"}}, "DCGM_URL"),
@@ -219,7 +219,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
 )  # fmt: skip
 
 
-def test_contradictions_and_unknown_values_are_refused_by_name() -> None:
+def test_contradictory_and_unknown_values_are_refused_by_name() -> None:
     helm = importlib.import_module("helm_python")
     for wrong, named in REFUSED:
         with pytest.raises(helm.HelmError, match=re.escape(named)):
@@ -230,17 +230,17 @@ PROBES = ("abc", "5", "1.5", "15s", "off", "unknown", "undeclared", "train", "lo
           5, 1.5, True, False)  # fmt: skip
 
 
-def test_the_schema_takes_of_each_setting_what_flopsd_takes() -> None:
+def test_the_schema_accepts_the_same_setting_values_as_flopsd() -> None:
     checks = SCHEMA["properties"]["settings"]["properties"]
     by_flag = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
     compared = 0
     for probe in PROBES:
         taken: dict[str, Any] = {}
         for flag, check in checks.items():
-            is_text = check == {"$ref": "#/definitions/text"}  # its form is checked by flopsd alone
+            is_text = check == {"$ref": "#/definitions/text"}  # only flopsd checks its form
             if Draft7Validator({**check, "definitions": SCHEMA["definitions"]}).is_valid(probe):
                 taken |= {} if is_text else {flag: probe}
-            elif isinstance(probe, str) and not is_text and flag != "ledger":  # which is not in a bucket here
+            elif isinstance(probe, str) and not is_text and flag != "ledger":  # no bucket is allowed here
                 with pytest.raises(ValueError):  # noqa: PT011  its message is each parser's own
                     by_flag[flag].parse(probe)
         seen = variables(flopsd_of(of_kind("DaemonSet", render({"settings": taken}))), FIELDS)
@@ -250,7 +250,7 @@ def test_the_schema_takes_of_each_setting_what_flopsd_takes() -> None:
     assert compared > 40
 
 
-def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
+def test_the_schema_has_every_setting_and_the_values_every_key() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     flags = {setting.flag.removeprefix("--") for setting in SETTINGS}
     templates = "".join(path.read_text() for path in sorted((CHART / "templates").iterdir()))
@@ -267,8 +267,8 @@ def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
             assert set(below["properties"]) == set(values[name]), name
 
 
-def test_the_presets_meter_the_nodes_that_they_name() -> None:
-    """As a scheduler reads them: labels that a node of the kind has, its taints, and no class that it lacks."""
+def test_the_presets_select_the_nodes_that_they_name() -> None:
+    """As a scheduler reads them: labels that such a node has, its taints, and no class that it lacks."""
     unhealthy = {"key": "sagemaker.amazonaws.com/node-health-status", "operator": "Equal", "value": "Unschedulable",
                  "effect": "NoSchedule"}  # fmt: skip
     devices = [

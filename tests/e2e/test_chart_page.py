@@ -1,4 +1,4 @@
-"""docs/helm.md: what it installs, which namespace takes the pods, and the values of other charts."""
+"""docs/helm.md: the installed objects, the namespaces that accept the pods, and the values of other charts."""
 
 import json
 import re
@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "helm.md").read_text()
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The rows of the table below a heading of docs/helm.md, without its head."""
+    """The rows of the table below a heading of docs/helm.md, without the table's head."""
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     lines = [line.strip().strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line] for line in lines[2:]]
@@ -30,7 +30,7 @@ def names_in(cell: str) -> list[str]:
 
 
 def paths(schema: dict[str, Any], values: Any, before: str = "") -> dict[str, Any]:
-    """The keys of the schema that values have as maps of their own, by their paths."""
+    """The keys of the schema whose values are maps, by path."""
     found = {}
     for name, below in schema.get("properties", {}).items():
         found[f"{before}{name}"] = below
@@ -39,8 +39,8 @@ def paths(schema: dict[str, Any], values: Any, before: str = "") -> dict[str, An
     return found
 
 
-def test_the_page_says_which_namespace_takes_the_pods(tmp_path: Path) -> None:
-    """Of a training pod flopsd's part alone is judged: the rest is its owner's."""
+def test_the_page_names_the_pod_security_level_of_each_pod(tmp_path: Path) -> None:
+    """In a training pod only flopsd's part is judged: the rest is its owner's."""
     said = {tuple(names_in(cell)): level.strip("*") for cell, level, *_ in rows("Pod Security")}
     made = {
         (): pod_of(of_kind("DaemonSet", render()))["spec"],
@@ -70,7 +70,7 @@ def _flopsd_part(job: dict[str, Any]) -> dict[str, Any]:
     return {**pod_of(job)["spec"], "initContainers": [flopsd_of(job)], "containers": []}
 
 
-# For each control of the standards a change that violates it.
+# For each control of the standards, a change that violates it.
 SPOILT: dict[str, Any] = {
     "hostProcess": lambda _, c: c["securityContext"].update(windowsOptions={"hostProcess": True}),
     "host namespaces": lambda spec, _: spec.update(hostPID=True),
@@ -93,7 +93,7 @@ SPOILT: dict[str, Any] = {
 }
 
 
-def test_each_value_of_two_other_charts_has_ours_or_a_reason() -> None:
+def test_each_value_of_two_other_charts_has_an_equivalent_or_a_reason() -> None:
     peers = yaml.safe_load((ROOT / "tests" / "support" / "peer-charts.yaml").read_text())
     theirs = {name for peer in peers.values() for name in peer["names"].split()}
     for peer, stated in peers.items():

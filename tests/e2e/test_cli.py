@@ -1,4 +1,5 @@
-"""The other verbs as a user types them: what they print, exit codes, standard streams that are gone, full or closed."""
+"""The other verbs as a user types them: their output and exit codes; standard streams that are missing, full or
+closed."""
 
 import fcntl
 import json
@@ -69,8 +70,8 @@ def test_a_first_run_ends_with_the_live_page_and_the_report(tmp_path: Path) -> N
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
-def test_a_first_run_that_is_interrupted_is_sealed_and_reported(tmp_path: Path) -> None:
-    """As Ctrl-C does it: whoever looked at the live page long enough has the report all the same."""
+def test_an_interrupted_first_run_is_sealed_and_reported(tmp_path: Path) -> None:
+    """As with Ctrl-C: after watching the live page, the user still gets the report."""
     command = [sys.executable, str(ROOT / "scripts" / "first_run.py"), "--seconds", "600", "--dir", str(tmp_path)]
     env = environment(None, FLOPSD_LISTEN="127.0.0.1:0", FLOPSD_EVIDENCE="off")
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -83,13 +84,13 @@ def test_a_first_run_that_is_interrupted_is_sealed_and_reported(tmp_path: Path) 
     assert predicate(tmp_path / "ledger.json")["incarnations"][-1]["endReason"] == "sigint"
 
 
-def test_a_terminal_that_is_closed_ends_a_run_with_its_seal(tmp_path: Path) -> None:
-    """As an ssh connection that breaks: what is printed after that goes nowhere."""
+def test_closing_the_terminal_ends_a_run_with_its_seal(tmp_path: Path) -> None:
+    """Like a broken ssh connection: later output is lost."""
     ours, theirs = os.openpty()
     ledger = tmp_path / "ledger.json"
 
     def in_a_terminal() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup ignore, and a run then too
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored by tests under nohup, and then by the run too
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     command = [*FLOPSD, "run", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger)]
@@ -104,7 +105,7 @@ def test_a_terminal_that_is_closed_ends_a_run_with_its_seal(tmp_path: Path) -> N
     assert predicate(ledger)["incarnations"][-1]["endReason"] == "sighup"
 
 
-def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
+def test_run_without_an_accelerator_is_exit_4_with_a_remedy_unless_told_to_wait(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.json"
     run = ("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger", str(ledger), "--duration", "1")
     flopsd(*run, code=4, says=("NVML Shared Library Not Found", "hint: install the NVIDIA driver"))
@@ -114,7 +115,7 @@ def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wa
     assert (found["devices"], found["totals"]["executed"]["measured"]) == ([], None)
 
 
-def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None:
+def test_an_unknown_source_is_exit_4_and_names_the_known_ones(tmp_path: Path) -> None:
     flopsd("run", "--source", "tpu", "--state-dir", str(tmp_path), code=4,
            says=("there is no source named 'tpu'", "sources here: dcgm, neuron, nvml, replay"))  # fmt: skip
 
@@ -127,7 +128,7 @@ def test_bad_settings_are_exit_2_all_at_once(tmp_path: Path) -> None:
     assert flopsd().returncode == 2
 
 
-def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: Path, standin: Path) -> None:
+def test_a_run_is_continued_after_a_kill_and_restarted_after_its_end(tmp_path: Path, standin: Path) -> None:
     env = environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
     state = tmp_path / "state"
     common = ("run", "--state-dir", str(state), "--listen", "off")
@@ -154,11 +155,11 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
     assert json.loads(in_process("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "sigterm"
-    assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten
+    assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # no file is overwritten
     assert len(list(state.glob("*.ledger.json"))) == 2
 
 
-def test_doctor_says_that_confidential_computing_takes_the_counters_away(tmp_path: Path, standin: Path) -> None:
+def test_doctor_explains_that_confidential_computing_disables_the_counters(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((h100(BUSY),), confidential="on").write(tmp_path / "scenario.txt")
     done = flopsd("doctor", env=environment(standin, scenario, FLOPSD_STATE_DIR=str(tmp_path / "state")))
     said = " ".join(done.stdout.split())
@@ -176,7 +177,7 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     findings = re.sub(r"\n {6}(?!why not better|->)", " ", done.stdout).splitlines()
 
     def about(number: int) -> list[str]:
-        """The lines about one device, before they were wrapped: what it gives, why not better, what to do."""
+        """The unwrapped lines about one device: its evidence, the reason why it is not better, and the remedy."""
         at = next(n for n, line in enumerate(findings) if f"device {number}:" in line)
         return [findings[at], *(line for line in findings[at + 1 : at + 3] if line.startswith("      "))]
 
@@ -221,7 +222,7 @@ def test_status_shows_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert in_process("status", "--url", url).returncode == 1
 
 
-def test_status_takes_the_table_and_policies_that_the_run_was_metered_with(tmp_path: Path) -> None:
+def test_status_uses_the_table_and_policies_of_the_run(tmp_path: Path) -> None:
     own, state = Own.in_folder(tmp_path / "own"), str(tmp_path / "s")
     custom = Path(own.peaks)
     flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5", "--peaks",
@@ -245,13 +246,13 @@ def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, st
     assert (executed["measured"], executed["high"]) == (None, None)
 
 
-def test_help_teaches_every_verb() -> None:
+def test_help_describes_every_verb() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     narrow = {**os.environ, "COLUMNS": "100"}
     shown = subprocess.run(
         [sys.executable, "-m", "flopsd", "--help"], env=narrow, capture_output=True, text=True, check=True
     )
-    # Pythons align the columns differently.
+    # Python versions align the columns differently.
     assert " ".join(shown.stdout.split()) in " ".join(page.split()), (
         "the page's help block is not what `flopsd --help` prints"
     )
@@ -261,7 +262,7 @@ def test_help_teaches_every_verb() -> None:
 
 
 def shell(script: str, tmp_path: Path, encoding: str = "utf-8", code: int | None = None) -> Done:
-    """A script in which $F is flopsd without hardware, on a state folder of its own."""
+    """Run a script in which $F is flopsd without hardware, on its own state folder."""
     env = environment(None) | {
         "F": " ".join(FLOPSD), "FLOPSD_SOURCE": "replay", "FLOPSD_LISTEN": "off", "PYTHONIOENCODING": encoding,
         "PYTHONUNBUFFERED": "",  # as a service starts it, whatever runs the tests

@@ -1,4 +1,5 @@
-"""Held against the closed form: killed at any moment, what was acknowledged is never lost; and GPUs for half a minute or a minute."""
+"""Compared with the closed form: a daemon killed at any time never loses acknowledged work; and GPUs for half a
+minute or a minute."""
 
 import os
 import random
@@ -23,8 +24,8 @@ from tests.support.process import daemon_pid, environment, flopsd, predicate, st
 from tests.support.proven_counters import write_proven
 from tests.support.scenario import Scenario, Segment, a100, h100
 
-# One clock: a polled clock that jumps within a poll is several percent off either way (its doubt says so), and would
-# hide here what this is about: that nothing is counted twice.
+# A constant clock: a polled clock that jumps within a poll is several percent off either way, as its doubt says, and
+# would hide here what is tested: that nothing is counted twice.
 LOAD = (
     Segment(130, mhz=1980, util=100, watts=690, hmma=0.93, fp32=0.05),
     Segment(270, mhz=1980, util=10, watts=140, hmma=0.2, imma=0.01),
@@ -61,7 +62,7 @@ def good_part(copy: Path) -> bytes:
 @pytest.mark.minute
 @sampled(4)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
+def test_sigkills_at_any_time_lose_no_acknowledged_work(
     tmp_path: Path, standin: Path, seed: int, extent: Extent
 ) -> None:
     kills = 21 // extent.step
@@ -85,7 +86,7 @@ def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
                 if kill == 0 and counters != "none":
                     wait_until(lambda: _measured(journal, "cycles"), "a checkpoint with running counters")
                 elif kill % 4:
-                    program.wait_for(r"daemon start \d+,")  # else killed while it starts and recovers
+                    program.wait_for(r"daemon start \d+,")  # otherwise it is killed while it starts and recovers
                 clock.wait(threading.Event(), rng.uniform(0, 1.3))
                 if journal.exists():
                     (tmp_path / "copy").write_bytes(journal.read_bytes())
@@ -105,18 +106,18 @@ def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
     done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
     text = " ".join(done.stdout.split())  # lines are wrapped
     assert f"{len(LINE.findall(log.read_text()))} checkpoints in" in text
-    assert "1 record after the last anchor" in text  # the end itself
+    assert "1 record after the last anchor" in text  # the end record itself
     found = predicate(ledger)
     executed = {name: int(found["totals"]["executed"][name]) for name in ("low", "measured", "high")}
     records = [line.record() for line in read_journal(sealed)]
     true = truth(scenario, 0, records[0]["ns"], records[-1]["ns"], 132, RATES)
     assert executed["low"] <= true <= executed["high"]
     assert executed["measured"] <= true * 1.001
-    if counters != "none":  # they ran on while the daemon was dead
+    if counters != "none":  # they kept running while the daemon was dead
         coverage = found["coverage"]
         down = Decimal(coverage["gapSecondsByReason"]["daemon_down"])
         assert Decimal(coverage["recoveredSeconds"]) >= down > 0
-        assert executed["measured"] >= true * 0.8  # without what lies before the first reading and after the last
+        assert executed["measured"] >= true * 0.8  # without the time before the first reading and after the last
     print(
         f"\n{kills} SIGKILLs, counters {counters}: {len(acknowledged)} checkpoints printed and none lost, {len(copies)} live copies, "
         f"{torn} torn tails, {len(found['incarnations'])} incarnations; low {executed['low'] / true:.3f}, measured "
@@ -138,7 +139,7 @@ def _measured(journal: Path, evidence: str = "") -> bool:
 
 
 pytestmark = pytest.mark.minute
-IDLE_FIRST, IDLE_LAST = 10, 3  # seconds: a daemon that starts beside other tests is slow
+IDLE_FIRST, IDLE_LAST = 10, 3  # seconds: a daemon that starts next to other tests is slow
 H100_RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.FP64: 128, Pipe.FP32: 256, Pipe.FP16: 512}
 A100_RATES = {Pipe.TENSOR_HMMA: 2048, Pipe.FP64: 64, Pipe.FP32: 128, Pipe.FP16: 512}
 
@@ -157,7 +158,7 @@ def training(index: int, seconds: int) -> tuple[Segment, ...]:
 
 
 def intervals(history: History, uuid: str) -> list[tuple[int, int]]:
-    """What of a device was observed, by the journal: its spans less its gaps."""
+    """The observed intervals of a device by the journal: its spans without its gaps."""
     found: list[tuple[int, int]] = []
     for incarnation in history.incarnations:
         for entry in incarnation.devices.values():
@@ -184,7 +185,7 @@ def _age_s(scenario: Scenario) -> float:
     ("seconds", "kills"),
     [(30, 2), pytest.param(60, 0, marks=pytest.mark.exhaustive), pytest.param(60, 2, marks=pytest.mark.exhaustive)],
 )
-def test_eight_h100_agree_with_the_closed_form_eight_a100_are_only_bounded_and_kills_leave_gaps_that_add_up(
+def test_eight_h100_match_the_closed_form_eight_a100_are_bounded_and_kill_gaps_add_up(
     tmp_path: Path, standin: Path, seconds: int, kills: int
 ) -> None:
     slower = [tuple(replace(segment, mhz=1410) for segment in training(i, seconds)) for i in range(8)]
@@ -222,7 +223,7 @@ def test_eight_h100_agree_with_the_closed_form_eight_a100_are_only_bounded_and_k
         assert observed + gaps == sum(spans)
         down = [g for g in history.gaps if g.device == device["uuid"] and g.reason is GapReason.DAEMON_DOWN]
         assert len(down) == kills
-        # An interval of a second is lost at most, and the time that starting took.
+        # At most an interval of a second is lost, and the time of a start.
         assert all(g.end_ns - g.begin_ns < 4 * 10**9 for g in down)
     true = sum(truth(scenario, i, scenario.epoch_ns, end_ns, 108, A100_RATES) for i in range(8, 16))
     ceiling = sum(int(device["executed"]["high"]) for device in bounded)

@@ -1,5 +1,5 @@
-"""The committed dashboards are those that the script makes, their queries have data in a recorded hour, and none has a
-panel that is empty without a reason on a default install."""
+"""The committed dashboards equal the script's output, their queries have data in a recorded hour, and no panel is
+empty without a reason on a default install."""
 
 import json
 import math
@@ -26,7 +26,7 @@ Recorded = tuple[Prometheus, dict[str, Prometheus]]
 
 @pytest.fixture(scope="module")
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    """One Prometheus with the healthy installs one after the other, and then an hour in which something happens."""
+    """One Prometheus with the healthy installs one after the other, and then an eventful hour."""
     asked = [item.callspec.params.get("install") for item in request.session.items if hasattr(item, "callspec")]
     folder = tmp_path_factory.mktemp("store")
     text, first, last = hour.pages(folder)
@@ -49,7 +49,7 @@ def installed(store: Recorded) -> dict[str, Prometheus]:
     return store[1]
 
 
-def test_the_committed_dashboards_are_what_the_script_makes(tmp_path: Path) -> None:
+def test_the_committed_dashboards_equal_the_scripts_output(tmp_path: Path) -> None:
     pytest.importorskip("grafana_foundation_sdk")
     command = [sys.executable, "-W", "ignore", "-m", "scripts.dashboards", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT)
@@ -85,7 +85,7 @@ def test_a_firing_alert_is_an_annotation(name: str, recorded: Prometheus) -> Non
 
 
 @pytest.mark.tool("prometheus", "promtool")
-def test_the_hour_shows_what_happened_in_it(recorded: Prometheus) -> None:
+def test_the_recorded_hour_shows_its_events(recorded: Prometheus) -> None:
     def one(expression: str) -> float:
         (series,) = recorded.ask(expression, recorded.last)
         return float(series["values"][-1][1])
@@ -103,9 +103,9 @@ def test_the_hour_shows_what_happened_in_it(recorded: Prometheus) -> None:
     assert 0.1 < one("run:flopsd_mfu_bf16:ratio10m") < one("run:flopsd_hfu:ratio5m")
 
 
-def test_a_dashboard_is_as_grafana_wants_it() -> None:
-    """What dashboard-linter would look for, and that nothing is left to Grafana's defaults: data source by variable,
-    units, texts, thresholds, colours of one meaning, rates by Grafana's interval, no overlap."""
+def test_a_dashboard_follows_grafanas_rules() -> None:
+    """The checks of dashboard-linter, and explicit values for Grafana's defaults: data source by variable, units,
+    texts, thresholds, colours with one meaning, rates by Grafana's interval, no overlap."""
     for name in NAMES:
         answer = dashboard(name)
         assert answer["uid"] == name
@@ -150,7 +150,7 @@ def test_a_dashboard_is_as_grafana_wants_it() -> None:
                 assert set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"} <= set(variables), title
 
 
-# The panels that have nothing to show on a healthy install, for the reason that stands in their place.
+# The panels without data on a healthy install, for the reason that is shown in their place.
 UNLABELLED = {"fleet: Totals by lineage", "fleet: Share of thresholds by lineage"}
 NO_HFU = {"run: HFU", "run: Utilisation", "run: HFU by GPU", "fleet: HFU by run"}
 NOTHING_MEASURED = {
@@ -160,10 +160,10 @@ NOTHING_MEASURED = {
 NO_ENERGY = {
     "run: Energy", "run: Power", "run: Power by GPU", "run: FLOP per joule", "fleet: Power", "fleet: Power by run",
 }  # fmt: skip
-# Recordings are left out of the fleet, whose targets are up all the same.
+# Recordings are left out of the fleet, although their targets are up.
 REPLAYED = {f"fleet: {panel['title']}" for panel in panels("flopsd-fleet")} - {"fleet: Not answering", "fleet: Alerts"}
 EMPTY = {
-    "host": NO_HFU | {"run: Pipe activity"},  # running counters alone
+    "host": NO_HFU | {"run: Pipe activity"},  # running counters only
     "exec": NO_HFU - {"run: HFU by GPU"},  # one of two GPUs has a format
     "sidecar": NO_HFU,
     "daemonset": NO_HFU,

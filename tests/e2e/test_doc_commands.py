@@ -1,5 +1,5 @@
-"""The commands of README.md and docs/*.md, run as they stand there: those of tests/support/doc_commands.py that no other test
-runs. Those that start no process are run in every CI run, all of them in `make test-all`."""
+"""The commands of README.md and docs/*.md, run as printed: those of tests/support/doc_commands.py that no other test
+runs. Commands that start no process are run in every CI run, all of them in `make test-all`."""
 
 import glob
 import json
@@ -58,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rated(folder: Path, base: Path) -> None:
-    """The table and the policy that the pages show, and a ledger by them."""
+    """The table and the policy that the pages show, and a ledger that uses them."""
     (row,) = re.findall(r"```yaml\n(  - id: example-x1\n.*?)```", PAGES["own-tables.md"], re.DOTALL)
     (policy,) = re.findall(r"```yaml\n(id: our-regime\n.*?)```", PAGES["thresholds.md"], re.DOTALL)
     peaks, regime = folder / "peaks-2026-11.yaml", folder / "our-regime.yaml"
@@ -81,19 +81,20 @@ def receiver() -> Iterator[Receiver]:
 
 
 def matches(shown: str, said: str) -> bool:
-    """Whether what was said begins with what the page shows, where `…` stands for anything."""
+    """Whether the output begins with the page's text, where `…` stands for anything."""
     wanted = re.escape(" ".join(shown.split())).replace("…", ".*")
     return re.match(wanted, said, re.DOTALL) is not None
 
 
 def run(command: str, how: Run, env: dict[str, str], shown: str | None = None) -> None:
-    """In this process where it is a verb of flopsd that starts none, else by a shell."""
+    """Run a verb of flopsd that starts no process in this process, any other command in a shell."""
     for old, new in how.instead.items():
         assert old in command
         command = command.replace(old, new)
     if not how.long:
         words = [name for word in shlex.split(command)[1:] for name in (sorted(glob.glob(word)) or [word])]
-        # What loads the driver is a process of its own: this one finds the machine's, if it has one.
+        # A command that loads the driver gets its own process: this one would find the machine's driver, if it has
+        # one.
         done = (flopsd if words[0] == "doctor" else in_process)(*words, env=env, code=how.code)
     else:
         lines = "".join(
@@ -109,14 +110,16 @@ def run(command: str, how: Run, env: dict[str, str], shown: str | None = None) -
 
 
 def of(page: str, *, long: bool) -> list[tuple[str, Run]]:
-    """The commands of a page in its order: those of every CI run, or those that only `make test-all` runs."""
+    """The commands of a page in order: those of every CI run, or those that only `make test-all` runs."""
     table = COMMANDS[page]
     found = [(command, table[command]) for command in commands(PAGES[page])]
     return [(command, how) for command, how in found if isinstance(how, Run) and how.long is long]
 
 
 @pytest.mark.parametrize("page", [page for page in COMMANDS if of(page, long=False)])
-def test_what_a_page_shows_is_done(page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_a_page_do_what_it_shows(
+    page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(files, tmp_path / "page")
     monkeypatch.chdir(tmp_path / "page")
     for command, how in of(page, long=False):
@@ -125,7 +128,7 @@ def test_what_a_page_shows_is_done(page: str, files: Path, tmp_path: Path, monke
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("page", [page for page in COMMANDS if of(page, long=True)])
-def test_what_a_page_starts_and_installs_works(
+def test_programs_that_a_page_starts_and_installs_work(
     page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
     """On the bundled recording, for a second."""

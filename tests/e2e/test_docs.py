@@ -1,4 +1,4 @@
-"""The pages and the site: commands are run as they are printed, names are known, nothing is loaded from elsewhere."""
+"""The pages and the site: commands are run as printed, names are known, no resource is loaded from elsewhere."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def steps(page: str) -> list[tuple[str, str | None]]:
 
 
 def matches(shown: str, said: str) -> bool:
-    """Whether `said` is what the page shows, where `…` stands for anything, lines included."""
+    """Whether `said` equals the page's text, where `…` stands for anything, including lines."""
     return re.fullmatch(re.escape(shown.strip()).replace("…", ".*"), said.strip(), re.DOTALL) is not None
 
 
@@ -69,7 +69,7 @@ CHOICE = re.compile(r"^ledger=.*$", re.MULTILINE)  # the page's line that names 
 
 
 def _received(vector: Path, folder: Path) -> Path:
-    """A folder with what an auditor was given, and with the peak table and policy that they trust."""
+    """A folder with the files that an auditor received, and with the peak table and policy that they trust."""
     shutil.copytree(vector, folder, dirs_exist_ok=True)
     for trusted in (PEAKS, POLICY):
         shutil.copy(trusted, folder)
@@ -79,7 +79,7 @@ def _received(vector: Path, folder: Path) -> Path:
 def _signed_anew(
     folder: Path, edit: Callable[[dict[str, Any]], None], edit_statement: Callable[[Any], None] = lambda _: None
 ) -> None:
-    """The page's example, received with another statement that its signer signed too."""
+    """The page's example, received with a different statement that its signer signed too."""
     _received(EXAMPLE, folder)
     statement = payload_of(EXAMPLE / "ledger.json")
     edit(statement["predicate"])
@@ -88,7 +88,7 @@ def _signed_anew(
 
 
 def _run(page: str, folder: Path, keys: str = "ledger.pub") -> Done:
-    """The page's commands one after the other, as a script for these keys."""
+    """Run the page's commands in order, as a script for these keys."""
     script = "set -e\n" + "".join(f"{command}echo '{END_OF_STEP}'\n" for command, _ in steps(page))
     choice = f'ledger=ledger.json journal=ledger.journal.jsonl keys="{keys}" children=children trusted="p*.yaml"'
     return shell(CHOICE.sub(choice, script), folder)
@@ -118,14 +118,14 @@ KINDS = {
     "merged/segments": "ledger.pub",
     "merged/lineage": "ledger.pub",
     "merged/lineage-of-a-job-at-hand": "ledger.pub",
-    "valid/journal-goes-on": "ledger.pub",  # sealed while the run went on
+    "valid/journal-goes-on": "ledger.pub",  # sealed while the run continued
     "valid/companions-accepted": "ledger.pub",  # policies that came with the ledger
 }
 
 
 @pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
 @pytest.mark.parametrize("case", KINDS)
-def test_the_page_can_be_followed_word_for_word_on_every_kind_of_ledger(case: str, tmp_path: Path) -> None:
+def test_the_page_can_be_followed_literally_for_every_kind_of_ledger(case: str, tmp_path: Path) -> None:
     done = _run(WITHOUT_FLOPSD, _received(VECTORS / case, tmp_path), KINDS[case])
     assert done.returncode == 0, done.stdout + done.stderr
     executed = payload_of(tmp_path / "ledger.json")["predicate"]["totals"]["executed"]
@@ -150,7 +150,7 @@ FOUND = {
 
 @pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
 @pytest.mark.parametrize("case", FOUND)
-def test_the_page_finds_what_it_says_that_it_finds(case: str, tmp_path: Path) -> None:
+def test_the_page_finds_the_faults_it_claims_to_find(case: str, tmp_path: Path) -> None:
     done = _run(WITHOUT_FLOPSD, _received(VECTORS / case, tmp_path))
     assert done.returncode != 0
     assert FOUND[case] in done.stdout + done.stderr
@@ -163,8 +163,8 @@ NOT_DIGESTS = ("", "{trusted}\nnot all of it", *(
 
 @pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
 @pytest.mark.parametrize("digest", NOT_DIGESTS)
-def test_a_file_is_trusted_by_its_whole_digest_alone(digest: str, tmp_path: Path) -> None:
-    """What a statement names in place of a SHA-256 is no pattern that the files of its reader match."""
+def test_a_file_is_trusted_only_by_its_whole_digest(digest: str, tmp_path: Path) -> None:
+    """Text in place of a SHA-256 in a statement is not used as a pattern that the reader's files match."""
     trusted = hashlib.sha256(PEAKS.read_bytes()).hexdigest()
     _signed_anew(tmp_path, lambda predicate: predicate["method"].update(peakTableSha256=digest.format(trusted=trusted)))
     done = _run(WITHOUT_FLOPSD, tmp_path)
@@ -173,7 +173,7 @@ def test_a_file_is_trusted_by_its_whole_digest_alone(digest: str, tmp_path: Path
 
 
 @pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
-def test_no_other_file_stands_in_for_the_journal(tmp_path: Path) -> None:
+def test_no_other_file_can_replace_the_journal(tmp_path: Path) -> None:
     other = hashlib.sha256(b"").hexdigest() + "  /dev/null\nno digest"
     _signed_anew(tmp_path, lambda _: None, lambda statement: statement["subject"][0]["digest"].update(sha256=other))
     done = _run(WITHOUT_FLOPSD, tmp_path)
@@ -182,7 +182,7 @@ def test_no_other_file_stands_in_for_the_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
-def test_no_text_of_a_ledger_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
+def test_text_of_a_ledger_reaches_the_terminal_only_escaped(tmp_path: Path) -> None:
     hostile = "\x1b[1A\x9b2J\u202e\r\n"
 
     def edit(predicate: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ def test_no_text_of_a_ledger_reaches_the_terminal_as_it_is(tmp_path: Path) -> No
     assert done.stdout.count("2J") >= 5
 
 
-def test_the_page_and_verify_explain_the_same(fresh: Sealed) -> None:
+def test_the_page_and_verify_explain_give_the_same_recipe(fresh: Sealed) -> None:
     answer = in_process("verify", str(fresh.ledger), "--key", str(fresh.public_key), "--explain").stdout
     printed = "".join(command for command, _ in steps(RECEIVED))
     for part in (FUNCTIONS, FIGURES):
@@ -249,7 +249,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
     assert sorted(named - words) == []
 
 
-def test_the_runner_of_conformance_drives_flopsd() -> None:
+def test_the_conformance_runner_drives_flopsd() -> None:
     command = [sys.executable, "-m", "conformance", "run", "--only", "*/count-t*", "--", sys.executable, "-m", "flopsd"]
     done = subprocess.run(
         [*command, "verify", "--json"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
@@ -261,7 +261,7 @@ def test_the_runner_of_conformance_drives_flopsd() -> None:
 PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("kubernetes.md", "helm.md", "container.md")}
 
 
-def test_the_template_that_the_page_shows_is_the_one_that_is_tested() -> None:
+def test_the_template_on_the_page_is_the_tested_one() -> None:
     (shown,) = re.findall(r"^```yaml\n(.*?)^```$", PAGES["kubernetes.md"], re.DOTALL | re.MULTILINE)
     assert shown in (TRAINING_CHART / "templates" / "job.yaml").read_text()
     defined = set(re.findall(r'define "(flopsd\.\w+)"', (CHART / "templates" / "_sidecar.tpl").read_text()))
@@ -284,15 +284,16 @@ def test_every_name_on_the_pages_is_known() -> None:
                 assert set(answer) <= set(schema[group]["properties"])
 
 
-def test_figures_of_the_page_are_those_of_the_files() -> None:
+def test_figures_on_the_page_match_the_files() -> None:
     limits = flopsd_of(manifest("job-with-sidecar.yaml"))["resources"]["limits"]
     assert f"Limits of {limits['cpu']}, {limits['memory']}" in PAGES["kubernetes.md"]
     assert f"base `{default_of('BASE')}`" in PAGES["container.md"]
     assert f"extras `{default_of('EXTRAS')}`" in PAGES["container.md"]
 
 
-def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: Path, standin: Path) -> None:
-    """As they stand there, on what the manifest's pods would leave in the bucket: a local place stands for it."""
+def test_two_pods_ledgers_are_merged_by_the_commands_of_the_page(tmp_path: Path, standin: Path) -> None:
+    """The commands are run as printed, on the files that the manifest's pods would leave in the bucket, replaced by
+    a local folder."""
     (merge,) = re.findall(r"^ +flopsd (merge .*)$", PAGES["kubernetes.md"], re.MULTILINE)
     (verify,) = re.findall(r"^ +flopsd (verify .*)$", PAGES["kubernetes.md"], re.MULTILINE)
     job = manifest("job-with-sidecar.yaml")
@@ -307,7 +308,7 @@ def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: 
         answer = {
             **variables(flopsd_of(job), pod),
             "JOB_COMPLETION_INDEX": str(rank),
-            "FLOPSD_DEVICES": scenario.uuid(rank),  # each its own node's
+            "FLOPSD_DEVICES": scenario.uuid(rank),  # each on its own node
             "FLOPSD_KEY": str(tmp_path / "key.pem"),
             "FLOPSD_STATE_DIR": str(tmp_path / f"state-{rank}"),
             "FLOPSD_CLIENT_SOCKET": str(tmp_path / "socket"),

@@ -1,4 +1,5 @@
-"""What `flopsd doctor` says of profiling counters, with the /proc, the capabilities and the platform of each place."""
+"""`flopsd doctor`'s findings about profiling counters, with the /proc, the capabilities and the platform of each
+place."""
 
 import os
 import shutil
@@ -56,7 +57,7 @@ SITUATIONS = {
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give itself a /proc")
 @pytest.mark.tool("unshare", "setpriv")
-def test_doctor_says_whether_profiling_counters_are_open_and_the_one_thing_to_do(tmp_path: Path, standin: Path) -> None:
+def test_doctor_states_whether_profiling_counters_are_open_and_the_remedy(tmp_path: Path, standin: Path) -> None:
     if subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         missing("no user namespace can be made here")  # as in a chroot
     scenario = Scenario((a100(BUSY),)).write(tmp_path / "scenario.txt")
@@ -85,7 +86,7 @@ def test_doctor_says_whether_profiling_counters_are_open_and_the_one_thing_to_do
         check(process, *SITUATIONS[name][3:])
 
     def beside(name: str, parameters: str, **variables: str) -> subprocess.Popen[str]:
-        """With a process of this name, which every process above this one sees too."""
+        """With a process of this name, visible to every process above this one too."""
         server = tmp_path / name
         shutil.copy("/bin/sleep", server)
         return doctor(
@@ -127,6 +128,6 @@ def test_doctor_says_whether_profiling_counters_are_open_and_the_one_thing_to_do
         "monitor is closed, config closed to this process; of device 0",
         "NVIDIA_MIG_MONITOR_DEVICES=all, by the chart gpu.migMonitor=true",
         of="MIG capabilities:",
-        code=4,  # it is the one device, and cannot be read
+        code=4,  # it is the only device, and cannot be read
     )
     assert not installed.starts

@@ -1,4 +1,5 @@
-"""Evidence through the real program: sealed with a metadata service and a timestamp authority, and without anybody."""
+"""Evidence through the real program: sealed with a metadata service and a timestamp authority, and without any
+service."""
 
 import hashlib
 import json
@@ -20,7 +21,7 @@ ARN = "arn:aws:sagemaker:us-east-1:123456789012:training-job/evidence"
 
 
 def metered(folder: Path, standin: Path, **variables: str) -> dict[str, str]:
-    """A short run that is not sealed yet, and the environment that it had."""
+    """A short run that is not sealed yet, and its environment."""
     scenario = Scenario((h100((Segment(1000, hmma=0.5, util=100, watts=500),)),))
     env = environment(standin, scenario.write(folder / "scenario.txt"), **variables)
     flopsd("run", "--source", "nvml", "--state-dir", str(folder), "--listen", "off", "--no-seal", "--duration", "1.5",
@@ -29,7 +30,7 @@ def metered(folder: Path, standin: Path, **variables: str) -> dict[str, str]:
 
 
 def seal(folder: Path, env: Mapping[str, str], *more: str) -> tuple[str, float]:
-    """What `flopsd seal` prints, on one line, and the seconds that it took."""
+    """The output of `flopsd seal` on one line, and its duration in seconds."""
     clock = SystemClock()
     begin_ns = clock.boottime_ns()
     done = flopsd("seal", "--state-dir", str(folder), "--ledger", str(folder / "ledger.json"), *more, env=env, code=0)
@@ -54,7 +55,7 @@ def items(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.tool("openssl")
-def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin: Path) -> None:
+def test_a_run_is_sealed_with_all_available_evidence(tmp_path: Path, standin: Path) -> None:
     state, authority = tmp_path / "state", Authority(tmp_path / "tsa")
     state.mkdir()
     service = Metadata()
@@ -82,7 +83,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     assert f"rfc3161: checked: the signature existed at {said.split('timestamp')[1].split(',')[0].strip()}" in shown
     assert f"unsigned; job {ARN}, as in the journal" in shown
 
-    # The simulated driver is not a secret: its file's digest stands in the journal and in the ledger.
+    # The simulated driver is not a secret: its file's digest is in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
     assert library["sha256"] == hashlib.sha256((standin / LIBRARY).read_bytes()).hexdigest()
     assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]["said"]
@@ -90,12 +91,12 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     code, shown = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
     assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in shown) == (3, True)
     code, shown = verify(state, "--tsa-certificate", str(IDENTITY / "pinned_cert.pem"))
-    assert (code, "rfc3161: not checked" in shown) == (0, True)  # by an authority that nobody named
+    assert (code, "rfc3161: not checked" in shown) == (0, True)  # by an authority that was not named
     code, shown = verify(state, "--aws-certificate", str(state / "ledger.pub"))
     assert (code, "ledger.pub contains no X.509 certificate" in shown) == (1, True)
 
 
-def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, standin: Path) -> None:
+def test_without_any_answer_the_seal_is_made_and_says_so(tmp_path: Path, standin: Path) -> None:
     env = metered(tmp_path, standin)
     said, nothing = seal(tmp_path, env, "--evidence", "off")
     assert "timestamp" not in said
@@ -107,7 +108,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
         hold.wait(120)
         return 200, b"", {}
 
-    (tmp_path / "ledger.json").unlink()  # what is sealed is not sealed again
+    (tmp_path / "ledger.json").unlink()  # a sealed ledger is not sealed again
     with serving(silent) as nobody:
         asked = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": nobody}
         said, hanging = seal(tmp_path, asked, "--timestamp-url", nobody)

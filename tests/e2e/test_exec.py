@@ -1,4 +1,4 @@
-"""`flopsd exec`: the job comes first, whatever becomes of the metering."""
+"""`flopsd exec`: the job comes first, whatever happens to the metering."""
 
 import os
 import re
@@ -52,7 +52,7 @@ METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null;
 
 
 def metered(tmp_path: Path, then: str) -> tuple[str, ...]:
-    """A job that goes on until the daemon has measured something, and then does `then`."""
+    """A job that runs until the daemon has measured something, and then does `then`."""
     return (*METERED, str(tmp_path / "state"), then)
 
 
@@ -108,8 +108,8 @@ def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -
     assert "flopsd-checkpoint run=" in done.stderr
 
 
-def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_path: Path) -> None:
-    """Also by a Python that was built for a C library without memfd_create."""
+def test_without_a_driver_the_job_runs_and_the_ledger_states_no_measurement(tmp_path: Path) -> None:
+    """Also with a Python built for a C library without memfd_create."""
     (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create\n")
     env = {**environment(None), "PYTHONPATH": str(tmp_path)}
     run(tmp_path, env, "sh", "-c", "sleep 1; exit 5", code=5,
@@ -118,7 +118,7 @@ def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_
     assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
 
 
-def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> None:
+def test_a_driver_that_comes_late_is_used(tmp_path: Path, standin: Path) -> None:
     scenario, file = Scenario((h100(BUSY),), driver_from_ms=86_400_000), tmp_path / "scenario.txt"
     late = environment(standin, scenario.write(file))
     with started(*arguments(tmp_path, *metered(tmp_path, "exit 0")), env=late) as program:
@@ -135,7 +135,7 @@ def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> 
 
 
 @pytest.mark.parametrize("define", ["WITHOUT_GPM", "WITHOUT_SAMPLES"])
-def test_a_driver_without_the_symbols_still_meters_what_it_can(tmp_path: Path, define: str) -> None:
+def test_a_driver_without_some_symbols_still_meters_what_it_can(tmp_path: Path, define: str) -> None:
     old = compile_standin(tmp_path / "old", define).parent
     scenario = Scenario((h100(BUSY, gpm=define == "WITHOUT_SAMPLES"),)).write(tmp_path / "scenario.txt")
     run(tmp_path, environment(old, scenario), "sleep", "3", code=0)
@@ -144,7 +144,7 @@ def test_a_driver_without_the_symbols_still_meters_what_it_can(tmp_path: Path, d
     assert sealed["devices"][0]["evidence"] == ("utilization" if define == "WITHOUT_GPM" else "activity")
 
 
-def test_a_taken_port_is_loud_and_stops_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_taken_port_is_reported_and_stops_nothing(tmp_path: Path, env: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -155,8 +155,8 @@ def test_a_taken_port_is_loud_and_stops_nothing(tmp_path: Path, env: dict[str, s
     predicate(tmp_path / "ledger.json")
 
 
-def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Path, env: dict[str, str]) -> None:
-    """The state folder may go with its machine: what is kept of the account is where its ledger was to be."""
+def test_an_unreadable_key_is_reported_at_the_start_and_loses_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    """The state folder may disappear with its machine, so the journal is kept where its ledger was to be."""
     missing, copies = str(tmp_path / "missing.pem"), tmp_path / "copies"
     copies.mkdir()
     (copies / "old.journal.jsonl").write_text("another run's")
@@ -197,7 +197,8 @@ def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: d
 
 
 def test_a_ledger_of_an_earlier_job_is_never_named_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
-    """The daemon cannot begin, and the folder still holds an earlier job of the same run: nothing there is this job's."""
+    """The daemon cannot begin, and the folder still contains an earlier job of the same run, none of which is this
+    job's."""
     options = ("--run-id", "r")
     assert run(tmp_path, env, *metered(tmp_path, "exit 0"), options=options).returncode == 0
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'run' in sys.orig_argv: os._exit(1)\n")
@@ -208,8 +209,8 @@ def test_a_ledger_of_an_earlier_job_is_never_named_as_this_jobs(tmp_path: Path, 
     assert "ledger.json" not in done.stderr
 
 
-def test_the_account_begins_with_the_job_however_late_its_daemon_does(tmp_path: Path, env: dict[str, str]) -> None:
-    """As from a slow file system: what the job did meanwhile was in no account."""
+def test_the_account_begins_with_the_job_even_if_its_daemon_starts_late(tmp_path: Path, env: dict[str, str]) -> None:
+    """For example with a slow file system: the job's work until then used to be in no account."""
     (tmp_path / "sitecustomize.py").write_text("import sys, time\nif 'run' in sys.orig_argv: time.sleep(2)\n")
     run(tmp_path, {**env, "PYTHONPATH": str(tmp_path)}, "sleep", "6", code=0)
     sealed = predicate(tmp_path / "ledger.json")
@@ -217,7 +218,7 @@ def test_the_account_begins_with_the_job_however_late_its_daemon_does(tmp_path: 
     assert float(sealed["coverage"]["gapSecondsByReason"]["starting"]) >= 2
 
 
-def test_a_state_folder_that_another_daemon_has_leaves_no_time_of_the_job_out(
+def test_a_state_folder_used_by_another_daemon_leaves_no_time_of_the_job_out(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     """The second job's daemon begins when the first job's has ended."""
@@ -233,13 +234,13 @@ def test_a_state_folder_that_another_daemon_has_leaves_no_time_of_the_job_out(
     assert float(sealed["deviceSeconds"]) >= 5
 
 
-def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
+def test_an_unusable_state_folder_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     flopsd("exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env,
            code=3, says=("cannot use the state folder", "NOT SEALED: see above; no record of this job was written"))  # fmt: skip
 
 
-def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_full_disk_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     """A real file system of 64 kB that the job itself fills, and frees before its end."""
     with small_disk(tmp_path / "small", "64k") as small:
         fill = (
@@ -252,14 +253,15 @@ def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str
     assert "o space left on" in done.stderr
     assert "the journal can be written again" in done.stderr
     sealed = predicate(tmp_path / "ledger.json")
-    assert set(sealed["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}  # nothing of the full time is lost
+    assert set(sealed["coverage"]["gapSecondsByReason"]) <= {
+        "starting",
+        "stopping",
+    }  # no work during the full time is lost
 
 
-def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_does_not_notice(
-    tmp_path: Path, env: dict[str, str]
-) -> None:
-    """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is whole.
-    Before each kill a file of settings is spoilt: the run goes on with what it began with."""
+def test_a_repeatedly_killed_daemon_is_restarted_unnoticed_by_the_job(tmp_path: Path, env: dict[str, str]) -> None:
+    """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is complete.
+    Before each kill a settings file is made invalid: the run continues with its initial settings."""
     job, state = "trap 'exit 9' USR1; while :; do sleep 0.05; done", tmp_path / "state"
     config, own = tmp_path / "flopsd.yaml", Own.in_folder(tmp_path / "own")
     config.write_text("interval_seconds: 0.1\ncheckpoint_seconds: 0.2\nrotate_every: 10kB\nevidence: off\n")
@@ -299,8 +301,8 @@ def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_do
     assert predicate(tmp_path / "job.json")["completeness"]["complete"] is True, done.stdout
 
 
-def test_a_daemon_that_the_job_stopped_goes_on_at_its_end_and_seals(tmp_path: Path, env: dict[str, str]) -> None:
-    """The job's end is not put off by the time after which a daemon is killed."""
+def test_a_daemon_stopped_by_the_job_continues_at_its_end_and_seals(tmp_path: Path, env: dict[str, str]) -> None:
+    """The job's end is not delayed by the time after which a daemon is killed."""
     lock = tmp_path / "state" / "lock"
     done = run(tmp_path, env, *metered(tmp_path, f"kill -STOP $(cat {lock}); sleep 4; exit 3"), code=3)
     assert "did not end" not in done.stderr
@@ -309,7 +311,7 @@ def test_a_daemon_that_the_job_stopped_goes_on_at_its_end_and_seals(tmp_path: Pa
     assert float(sealed["wallSeconds"]) > 4
 
 
-def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
+def test_a_stop_of_all_processes_is_metered_until_the_job_has_saved_its_state(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     save = "trap : USR1; trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
@@ -325,7 +327,7 @@ def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_it
     assert [one["endReason"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job_ended"]
 
 
-def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_job_finds_the_daemon_and_its_declarations_are_sealed(tmp_path: Path, env: dict[str, str]) -> None:
     job = tmp_path / "job.py"
     job.write_text(
         "import flopsd.client\n"
@@ -370,11 +372,12 @@ DEAD = FORGERY.replace(PUT, KILL + PUT)  # first the daemon, which would put its
     [(FORGERY, False), (SPOIL, True), (DEAD, True), (DEAD + AWAIT, True)],
     ids=["replaced", "overwritten", "replaced after a kill", "replaced before a restart"],
 )
-def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
+def test_a_journal_forged_by_the_job_is_not_sealed_as_the_runs(
     tmp_path: Path, env: dict[str, str], job: str, is_lost: bool
 ) -> None:
-    """A prefix of the daemon's own journal with an end of the job's making: it would verify, with next to no FLOP. A
-    daemon that has its file still open puts it back; else the ledger says what happened, and has no upper bound."""
+    """A prefix of the daemon's own journal with an end record made by the job: it would verify, with next to no
+    FLOP. A daemon that still has its file open puts it back; otherwise the ledger states the event, and has no upper
+    bound."""
     script, state = tmp_path / "job.py", tmp_path / "state"
     script.write_text(job)
     command = metered(tmp_path, f"{sys.executable} {script} {state / 'journal.jsonl'}")
@@ -411,7 +414,7 @@ with journal.open("r+b") as file:
     ],
     ids=["while the daemon runs", "after a kill", "before a restart"],
 )
-def test_a_code_that_the_job_altered_is_found_though_no_chain_breaks(
+def test_a_code_altered_by_the_job_is_found_though_no_chain_breaks(
     tmp_path: Path, env: dict[str, str], job: str, says: str
 ) -> None:
     (tmp_path / "job.py").write_text(job)
@@ -422,7 +425,7 @@ def test_a_code_that_the_job_altered_is_found_though_no_chain_breaks(
     flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
 
 
-def test_the_launcher_discloses_the_secret_of_a_daemon_that_was_killed(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_launcher_discloses_the_secret_of_a_killed_daemon(tmp_path: Path, env: dict[str, str]) -> None:
     run(tmp_path, env, *metered(tmp_path, 'kill -KILL $(cat "$0/lock")'), code=0, says="seals what is in its journal")
     (start,) = predicate(tmp_path / "ledger.json")["incarnations"]
     assert (start["endReason"], start["codes"]) == (None, "checked")
@@ -445,7 +448,7 @@ print("open" if open("/proc/self/mem", "rb") else "")
 
 @pytest.mark.tool(*UNPRIVILEGED[:1])
 def test_a_job_of_the_same_user_cannot_read_launcher_or_daemon(tmp_path: Path, env: dict[str, str]) -> None:
-    """Without capabilities, as a job in a container has none that counts here."""
+    """Without capabilities, like a job in a container, where none of its capabilities counts here."""
     (tmp_path / "spy.py").write_text(SPY)
     job = metered(tmp_path, f'exec {sys.executable} {tmp_path / "spy.py"} "$0"')
     done = subprocess.run(
@@ -461,7 +464,7 @@ def test_a_job_of_the_same_user_cannot_read_launcher_or_daemon(tmp_path: Path, e
 def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """Eighty short processes of 60 KB each: more than a line of the journal may have, in one checkpoint."""
+    """Eighty short processes of 60 KB each: more in one checkpoint than a journal line may have."""
     job = tmp_path / "job.py"
     job.write_text(
         "import flopsd.client\n"
@@ -495,7 +498,7 @@ def test_a_state_folder_too_deep_for_a_socket_is_reported_and_the_job_finds_the_
 
 
 def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
-    """Of the whole job, which does not end with it."""
+    """The ledger covers the whole job, which does not end with the launcher."""
     job = "while [ ! -e go ]; do sleep 0.05; done"
     with started(*arguments(tmp_path, "sh", "-c", f"cd {tmp_path}; {job}"), env=env) as program:
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
@@ -509,10 +512,10 @@ def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str,
     assert float(sealed["deviceSeconds"]) > 3
     assert float(sealed["coverage"]["observedSeconds"]) > 3
     (start,) = sealed["incarnations"]
-    assert (start["endReason"], start["codes"]) == ("launcher_gone", "not_checkable")  # the secret went with it
+    assert (start["endReason"], start["codes"]) == ("launcher_gone", "not_checkable")  # the secret died with it
 
 
-def test_a_driver_that_hangs_for_good_holds_up_neither_the_job_nor_the_seal(tmp_path: Path, standin: Path) -> None:
+def test_a_driver_that_hangs_for_good_delays_neither_the_job_nor_the_seal(tmp_path: Path, standin: Path) -> None:
     """The driver hangs for good: its time is a gap, and the end does not wait for the driver."""
     scenario = Scenario((h100(BUSY, (Fault(3000, 10**9, "hang"),)),))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
@@ -531,7 +534,7 @@ def _read(path: Path) -> bytes:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a job as another user")
-def test_a_job_of_another_user_connects_and_can_touch_nothing_of_its_meter(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_job_of_another_user_connects_and_cannot_touch_its_meter(tmp_path: Path, env: dict[str, str]) -> None:
     state = tmp_path / "state"
     python, sees = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin"), {"PYTHONPATH": str(ROOT)}
     if (

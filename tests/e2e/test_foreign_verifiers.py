@@ -1,4 +1,4 @@
-"""Ledgers before verifiers that are not ours: cosign, openssl with jq, securesystemslib's own Envelope."""
+"""Ledgers given to verifiers of others: cosign, openssl with jq, securesystemslib's own Envelope."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def sealed(original: Sealed, tmp_path: Path) -> Sealed:
-    """A copy to be spoilt, with another key of the same kind beside it."""
+    """A copy to be altered, with another key of the same kind next to it."""
     shutil.copytree(original.ledger.parent, tmp_path / "out")
     pem = (original.ledger.parents[1] / "key.pem").read_bytes()
     make_key("ed25519" if len(pem) < 200 else "p256", tmp_path / "out" / "other.pem")
@@ -56,7 +56,7 @@ def spoil_payload(ledger: Path) -> None:
 
 
 @pytest.mark.tool("cosign")
-def test_cosign_accepts_the_envelope_and_nothing_changed(sealed: Sealed) -> None:
+def test_cosign_accepts_the_envelope_and_no_altered_one(sealed: Sealed) -> None:
     accepted = cosign_envelope(sealed.ledger, sealed.public_key, sealed.journal)
     assert accepted.returncode == 0, accepted.stderr
     assert "Verified OK" in accepted.stderr
@@ -70,8 +70,8 @@ def test_cosign_accepts_the_envelope_and_nothing_changed(sealed: Sealed) -> None
 
 
 @pytest.mark.tool("cosign")
-def test_cosign_accepts_the_exported_bundle_and_nothing_changed(sealed: Sealed) -> None:
-    """cosign 2.5.0 does not hold --type against a bundle, so that is not asked here; docs/ledger-format.md says so."""
+def test_cosign_accepts_the_exported_bundle_and_no_altered_one(sealed: Sealed) -> None:
+    """cosign 2.5.0 does not check --type for a bundle, so this is not tested here; docs/ledger-format.md says so."""
     bundle = sealed.ledger.with_name("ledger.sigstore.json")
     done = in_process("export", str(sealed.ledger), "--format", "sigstore-bundle", "-o", str(bundle))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -104,7 +104,7 @@ def _all_refused(refusals: dict[str, subprocess.CompletedProcess[str]]) -> None:
 
 
 def test_securesystemslib_verifies_with_its_own_envelope(sealed: Sealed) -> None:
-    """Its rules ask for a keyid that the key knows; ours is the digest of the key."""
+    """Its rules require a keyid that the key knows; ours is the digest of the key."""
     from securesystemslib.dsse import Envelope as TheirEnvelope  # imports the SDK of each cloud that is installed
     from securesystemslib.exceptions import VerificationError
     from securesystemslib.signer import SSlibKey
@@ -148,10 +148,10 @@ def _cut_journal(sealed: Sealed) -> None:
         (_cut_journal, "sealed.jsonl: FAILED"),
     ],
 )
-def test_the_recipe_that_verify_explains_decides_alike(
+def test_the_recipe_of_verify_explain_gives_the_same_verdict(
     sealed: Sealed, spoil: Callable[[Sealed], None] | None, last_said: str
 ) -> None:
-    """The text goes to sh as it is printed, for a ledger that flopsd refuses too."""
+    """The text goes to sh as printed, for a ledger that flopsd refuses too."""
     if spoil is not None:
         spoil(sealed)
     found = in_process("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--explain")
@@ -167,7 +167,7 @@ def test_the_recipe_that_verify_explains_decides_alike(
         assert sealed.predicate["totals"]["executed"]["measured"] in done.stdout
 
 
-def test_the_recipe_is_given_where_nothing_can_be_read_and_runs_nothing_that_a_name_says(tmp_path: Path) -> None:
+def test_the_recipe_is_given_for_unreadable_ledgers_and_runs_no_command_in_a_name(tmp_path: Path) -> None:
     ledger = tmp_path / "o'led\ntouch pwned\nger.json"
     ledger.write_bytes(b"\xff")
     make_key("ed25519", tmp_path / "key.pem")
@@ -190,7 +190,7 @@ def test_a_key_that_signed_nothing_gets_no_bundle(sealed: Sealed) -> None:
 
 
 @pytest.mark.tool("cosign", "openssl", "jq")
-def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> None:
+def test_each_of_two_signatures_has_its_bundle_and_its_step(tmp_path: Path) -> None:
     first = seal(tmp_path, "ed25519")
     second = tmp_path / "out" / "second.pub"
     shutil.copy(make_key("p256", tmp_path / "second.pem").with_suffix(".pub"), second)
@@ -213,7 +213,7 @@ def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> N
 
 @pytest.mark.tool("openssl", "jq")
 def test_a_ledger_without_a_journal_is_explained_without_one(tmp_path: Path) -> None:
-    """A job's ledger is over other ledgers: what remains to be checked outside is its signature."""
+    """A job's ledger is made from other ledgers: only its signature remains to be checked outside."""
     key = load_signer(str(make_key("p256", tmp_path / "key.pem")))
     document = {"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {"kind": "job", "totals": {"executed": {"low": "7"}}}}  # fmt: skip
     (tmp_path / "job.json").write_bytes(sign(encode(document), key))

@@ -1,5 +1,5 @@
-"""What Grafana shows of values that matter: @grafana/data, the code that formats and colours in a Grafana, applied to
-the committed panels. Values over 80 are red by its defaults, which a coverage of 10 % does not reach."""
+"""The rendering of important values by Grafana: @grafana/data, Grafana's code for formats and colours, applied to
+the committed panels. By its defaults, values over 80 are red, which a coverage of 10 % does not reach."""
 
 import os
 from typing import Any
@@ -74,12 +74,12 @@ SHOWN = [
 ]  # fmt: skip
 
 
-def test_texts_and_colours_are_those_of_their_meaning() -> None:
+def test_texts_and_colours_have_their_meaning() -> None:
     asked = [given(panel_of(name), (ref, labels, value)) for name, ref, labels, value, _ in SHOWN]
     assert [values for (values,) in shown(asked)] == [Shown(*expected) for *_, expected in SHOWN]
 
 
-def test_what_is_not_known_is_a_text_that_has_no_alarming_colour() -> None:
+def test_an_unknown_value_is_a_text_without_an_alarming_colour() -> None:
     asked = [given(panel) for name in NAMES for panel in panels(name)]
     for (panel, _), values in zip(asked, shown(asked), strict=True):
         (value,) = values
@@ -87,7 +87,7 @@ def test_what_is_not_known_is_a_text_that_has_no_alarming_colour() -> None:
         assert value.color in {"", "blue"}, panel["title"]
 
 
-def test_a_run_in_the_table_of_the_fleet_has_its_columns() -> None:
+def test_a_run_in_the_fleets_table_has_its_columns() -> None:
     run = {"run_id": "r"}
     known = [(ref, run, value) for ref, value in zip("ABCEG", ("2", "1e22", "2e22", "0.5", "0.9"), strict=True)]
     ((*values,),) = shown([given(panel_of("fleet: Each run"), *known, ("A", {"run_id": "s"}, "1"))])
@@ -102,8 +102,8 @@ def test_a_run_in_the_table_of_the_fleet_has_its_columns() -> None:
     assert [value.text for value in values if value.name == "measured"] == ["20 ZFLOP", "not known"]
 
 
-def test_grafana_left_to_its_defaults_would_be_wrong() -> None:
-    """That the other tests could fail: without the panels' own thresholds the colours are those of 80."""
+def test_grafanas_defaults_would_be_wrong() -> None:
+    """Shows that the other tests can fail: without the panels' own thresholds the colours change at 80."""
     bare = []
     for name, value in (("run: Coverage", "0.1"), ("fleet: Devices", "512")):
         panel = panel_of(name)

@@ -26,7 +26,7 @@ def hardware(out: Path, arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_metered_flop_agree_with_the_true_ones_load_by_load(tmp_path: Path) -> None:
+def test_metered_flop_match_the_true_ones_load_by_load(tmp_path: Path) -> None:
     ran = hardware(tmp_path / "out", "--simulated")
     print(ran.stdout)
     assert ran.returncode == 0, ran.stderr
@@ -63,7 +63,7 @@ def test_metered_flop_agree_with_the_true_ones_load_by_load(tmp_path: Path) -> N
 
 
 def check(load: dict[str, Any]) -> None:
-    """One result against what was simulated."""
+    """Compare one result with the simulation."""
     assert load["status"] == "done", load
     metered, true = load["metered"], int(load["true_flop"])
     assert metered["from_ns"] <= load["begin_ns"] < load["end_ns"] <= metered["to_ns"]
@@ -92,7 +92,7 @@ def test_a_journal_of_an_earlier_run_is_never_mixed_with_this_one(tmp_path: Path
     assert (tmp_path / "state" / "journal.jsonl").read_text() == "kept"
 
 
-def test_without_pytorch_it_says_what_is_missing_and_measures_nothing(tmp_path: Path) -> None:
+def test_without_pytorch_it_names_the_missing_packages_and_measures_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; import tests.hardware.torch_loads, tests.hardware.suite; "
         "from tests.hardware.__main__ import main; sys.exit(main(sys.argv[1:]))"

@@ -1,4 +1,5 @@
-"""Keys in PKCS#11 tokens, on a real module: SoftHSM2 on a folder of the test, its keys made by OpenSC's pkcs11-tool."""
+"""Keys in PKCS#11 tokens, on a real module: SoftHSM2 in a folder of the test, with keys made by OpenSC's
+pkcs11-tool."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def module_path() -> str:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens in one folder. A process sees them that has `environment` when it loads the module."""
+    """Tokens in one folder. A process sees them if it has `environment` when it loads the module."""
 
     folder: Path
 
@@ -122,12 +123,12 @@ def test_a_key_signs_by_label_by_id_and_as_the_only_one() -> None:
 
 
 @pytest.mark.usefixtures("tokens")
-def test_where_module_and_pin_come_from(tmp_path: Path) -> None:
+def test_module_and_pin_are_read_from_their_sources_in_order(tmp_path: Path) -> None:
     uri, lib = "pkcs11:token=flopsd;object=ledger", {"PYKCS11LIB": module_path()}
     (tmp_path / "a pin").write_text(PIN + "\n")
     public = load_signer(uri, {**lib, **GOOD}).public
     for source in (f"file:{tmp_path}/a%20pin", f"file://{tmp_path}/a%20pin"):
-        key = load_signer(f"{uri}?pin-source={source}", {**lib, PKCS11_PIN: "wrong"})  # what the URI names comes first
+        key = load_signer(f"{uri}?pin-source={source}", {**lib, PKCS11_PIN: "wrong"})  # the URI takes precedence
         assert key.public == public
         assert PIN not in repr(key) + key.describe()
     for wrong, variables, reason in (
@@ -167,7 +168,7 @@ def test_where_module_and_pin_come_from(tmp_path: Path) -> None:
         ("token=flopsd;object=lonely", "has no public keys for", "public_key"),
     ],
 )
-def test_what_fits_no_key_or_no_good_one(path: str, says: str, reason: str) -> None:
+def test_a_missing_or_unsuitable_key_is_refused_with_a_reason(path: str, says: str, reason: str) -> None:
     with pytest.raises(SigningKeyError, match=says) as caught:
         load(path)
     assert caught.value.hint
@@ -175,7 +176,7 @@ def test_what_fits_no_key_or_no_good_one(path: str, says: str, reason: str) -> N
 
 
 @pytest.mark.usefixtures("tokens")
-def test_a_token_without_its_public_key_is_given_one(tmp_path: Path) -> None:
+def test_a_token_without_its_public_key_can_be_given_one(tmp_path: Path) -> None:
     (tmp_path / "other.pub").write_bytes(load("token=flopsd;object=other").public.pem)
     (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     assert sign(b"payload", load("token=flopsd;object=other", f"&public={tmp_path}/other.pub"))

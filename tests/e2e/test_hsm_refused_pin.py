@@ -1,4 +1,5 @@
-"""A PIN that a token refused is given to it once, whoever seals: counted by OpenSC's spy between flopsd and SoftHSM."""
+"""A PIN that a token refused is sent to it only once, whoever seals: counted by OpenSC's spy between flopsd and
+SoftHSM."""
 
 import json
 import re
@@ -44,9 +45,9 @@ def spied(tmp_path: Path) -> Spied:
     return Spied(tmp_path)
 
 
-def test_a_pin_and_a_token_that_come_and_go_in_a_run(spied: Spied, standin: Path, tmp_path: Path) -> None:
-    """A wrong PIN, the right one, no token, the token again with another wrong PIN: one message of each, and one login
-    for each wrong PIN, whoever checks or seals."""
+def test_a_pin_and_a_token_that_change_during_a_run(spied: Spied, standin: Path, tmp_path: Path) -> None:
+    """A wrong PIN, the right one, no token, the token again with another wrong PIN: one message for each, and one
+    login for each wrong PIN, whoever checks or seals."""
     scenario = Scenario((h100((Segment(1000, hmma=0.5, util=100, watts=500),)),)).write(tmp_path / "scenario.txt")
     env, pin, port = environment(standin, scenario, **spied.variables), tmp_path / "pin", free_port()
     state, ledger, tokens = tmp_path / "state", tmp_path / "ledger.json", tmp_path / "softhsm" / "tokens"
@@ -98,7 +99,7 @@ def test_a_pin_and_a_token_that_come_and_go_in_a_run(spied: Spied, standin: Path
 def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_path: Path) -> None:
     note = tmp_path / "refused-pin.json"
     one, two = spied.key("one"), spied.key("two")
-    steps: list[tuple[str, str, str, int, str]] = [  # what becomes of the note, key, PIN, logins, error
+    steps: list[tuple[str, str, str, int, str]] = [  # the change of the note, key, PIN, logins, error
         ("a folder", one, "zulu", 1, "wrong"),  # in its place, so that it cannot be written
         ("", one, "zulu", 0, "wrong"),
         ("no folder", one, PIN, 1, ""),
@@ -123,7 +124,7 @@ def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_pat
 
 
 def _loaded(spied: Spied, note: Path, steps: list[tuple[str, str, str, int, str]]) -> str:
-    """Load the keys one after the other in a process of their own: a process has one module for good."""
+    """Load the keys in order in a separate process: a process keeps its first module for good."""
     code = """
 import json, os, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The image, built and run as a cluster does it: a read-only root, a user that is not root, no capability, no engine."""
+"""The image, built and run as by a cluster: a read-only root, a user that is not root, no capability, no engine."""
 
 import errno
 import json
@@ -32,8 +32,8 @@ BUCKET = "your-bucket"
 USER = 65532
 BUSY = (Segment(700, hmma=0.5, util=100, watts=500), Segment(300, util=0, watts=120))
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "as", "ld", "cpp", "make", "rustc", "cargo", "go")
-OPT_BYTES = 60_000_000  # of /opt/flopsd at most
-# Prints what a test asks of the file system of an image, seen from inside, by the Python that is there.
+OPT_BYTES = 60_000_000  # the maximum for /opt/flopsd
+# Prints facts about the file system of an image, seen from inside, with the image's Python.
 LOOK = """
 import json, os, stat, sys
 import bcrypt, botocore, flopsd.daemon.run, flopsd.sources.nvml.source, flopsd.sources.ownership.podresources
@@ -64,7 +64,7 @@ for path in ("/tmp/x", "/opt/flopsd/x"):
     except OSError as fault:
         print(fault.errno)
 """
-# What a training process does, in a container of its own, by the client that is in the image too.
+# A training process in its own container, using the client that is in the image too.
 TRAINER = """
 import errno, os, sys
 from pathlib import Path
@@ -94,8 +94,8 @@ def modes(folder: Path) -> dict[str, str]:
 @pytest.mark.minute
 @pytest.mark.package(*PACKAGES)
 @pytest.mark.tool(*TOOLS, "cc", "openssl")
-def test_the_image_and_what_the_manifests_make_of_it(standin: Path) -> None:
-    """One test, since building takes longer than all the rest. Its folder is short: sockets lie in it."""
+def test_the_image_and_its_use_by_the_manifests(standin: Path) -> None:
+    """One test, since building takes longer than all the rest. Its folder is short, because it contains sockets."""
     with TemporaryDirectory(prefix="flopsd-") as folder, engine() as built, network() as cable:
         tmp_path = Path(folder)
         built.build_image()
@@ -134,7 +134,7 @@ def check_contents(built: Engine) -> None:
 
 
 def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> None:
-    """By `docker run` alone: a volume, the driver, and the defaults of the image."""
+    """With `docker run` only: a volume, the driver, and the defaults of the image."""
     volume = folder / "volume"
     volume.mkdir(parents=True)
     volume.chmod(0o700)
@@ -176,7 +176,7 @@ def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> Non
 
 
 def check_own_exporter(built: Engine, cable: Network, folder: Path, standin: Path) -> None:
-    """An A100, as docs/container.md runs an image that has DCGM; a stand-in is in the place of its dcgm-exporter."""
+    """An A100, as docs/container.md runs an image that has DCGM; a stand-in replaces its dcgm-exporter."""
     installed, volume = Installed(folder / "bin", "/usr/bin/env python3"), place(folder / "volume")
     scenario = Scenario((a100((Segment(1000, mhz=1410, util=97, watts=400),)),)).write(folder / "scenario.txt")
     (flags,) = re.findall(r"Run it with `(--user .*?)`", (ROOT / "docs" / "container.md").read_text())
@@ -223,7 +223,8 @@ def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path, st
 
 
 def check_sidecar_without_root(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:
-    """The chart's for whole nodes: the image's own user on an emptyDir, a Secret that is root's, nothing of the host."""
+    """The chart's sidecar for whole nodes: the image's own user on an emptyDir, a Secret owned by root, no host
+    path."""
     chart = training_chart(folder / "chart")
     own = {"sidecar": {"devices": "all"}, "daemonset": {"enabled": False}, "key": {"secretName": "flopsd-key"},
            "ledgerCopy": {"sidecar": "s3://your-bucket/whole/{run}/$(POD_NAME).json"}}  # fmt: skip
@@ -240,7 +241,7 @@ def check_sidecar_without_root(built: Engine, cable: Network, folder: Path, stan
 
 
 def check_node(built: Engine, cable: Network, folder: Path, standin: Path, store: Store, kms: Kms) -> None:
-    """The DaemonSet's, twice on one node's folder: the second pod goes on with the run of the first. Its key is in KMS."""
+    """The DaemonSet's pod, twice on one node's folder: the second continues the run of the first. Its key is in KMS."""
     scenario = Scenario((h100(BUSY, counters="sum"),))
     driver = mounted_driver(standin, scenario.write(place(folder) / "scenario.txt"))
     arn = kms.new_key()
@@ -260,7 +261,7 @@ def check_node(built: Engine, cable: Network, folder: Path, standin: Path, store
 
 
 def fetched(store: Store, stem: str, folder: Path) -> Path:
-    """A ledger as somebody else finds it: nothing but what the bucket holds under its name."""
+    """A ledger as somebody else finds it: only the bucket's objects under its name."""
     keys = [key for key in store.keys(BUCKET) if key.startswith(stem)]
     assert keys == [f"{stem}{end}" for end in (".journal.jsonl", ".json", ".pub")]
     for key in keys:

@@ -67,7 +67,7 @@ def test_the_region_is_the_one_of_the_arn(kms: Kms, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SigningKeyError, match="the AWS region of the KMS key alias/x is unknown") as caught:
         load_signer("awskms:alias/x")
     assert "AWS_REGION" in caught.value.hint
-    monkeypatch.setenv("AWS_REGION", REGION)  # what SageMaker sets; botocore reads AWS_DEFAULT_REGION alone
+    monkeypatch.setenv("AWS_REGION", REGION)  # set by SageMaker; botocore reads only AWS_DEFAULT_REGION
     assert REGION in load_signer(f"awskms:{arn.rpartition('/')[2]}").describe()
 
 
@@ -90,7 +90,7 @@ def test_other_kinds_of_keys_are_refused(kms: Kms, spec: str, usage: str, reason
 
 
 @pytest.mark.usefixtures("kms")
-def test_what_kms_refuses_is_reported_with_its_own_word(tmp_path: Path) -> None:
+def test_a_refusal_by_kms_is_reported_with_its_own_code(tmp_path: Path) -> None:
     with pytest.raises(
         SigningKeyError, match="AWS KMS refused GetPublicKey with alias/none: NotFoundException"
     ) as caught:
@@ -124,7 +124,7 @@ def test_what_kms_refuses_is_reported_with_its_own_word(tmp_path: Path) -> None:
 def test_refusals_in_the_form_that_aws_documents(
     kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str, reason: str
 ) -> None:
-    """moto never says these, or says them in XML."""
+    """moto never sends these, or sends them as XML."""
     key = load_signer(f"awskms:{kms.new_key()}")
     (tmp_path / "k.pub").write_bytes(key.public.pem)
     asked = []
@@ -143,7 +143,7 @@ def test_refusals_in_the_form_that_aws_documents(
     assert asked == ["TrentService.Sign"] * (2 if reason == "no_answer" else 1)
 
 
-def test_what_a_proxy_answers_for_kms_is_no_fault_of_the_key(
+def test_a_proxys_answer_in_place_of_kms_is_no_fault_of_the_key(
     kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key()}").public.pem)
@@ -155,7 +155,7 @@ def test_what_a_proxy_answers_for_kms_is_no_fault_of_the_key(
         assert caught.value.reason == "no_answer"
 
 
-def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(kms: Kms, tmp_path: Path) -> None:
+def test_a_wrong_public_key_is_found_before_anything_is_sealed(kms: Kms, tmp_path: Path) -> None:
     (tmp_path / "other.pub").write_bytes(make_pem(tmp_path / "other.pem", "p256").public.pem)
     (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     for arn in (kms.new_key(), kms.new_key("ECC_SECG_P256K1")):  # both sign with ECDSA_SHA_256
@@ -167,7 +167,7 @@ def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(km
         load_signer(f"awskms:alias/x?public={tmp_path}/ed.pub")
 
 
-def test_who_may_only_sign_gives_the_public_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_who_may_only_sign_gives_the_public_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with kms_server() as strict:
         _use(monkeypatch, strict.environment)
         arn = strict.new_key()
@@ -188,9 +188,11 @@ def test_a_missing_permission_to_sign_is_the_reason_given(monkeypatch: pytest.Mo
         assert (caught.value.hint, caught.value.reason) == ("grant kms:Sign on this key", "denied")
 
 
-def test_a_kms_that_never_answers_does_not_use_up_the_end_of_a_job(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_silent_kms_does_not_use_up_the_end_of_a_job(
+    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key(alias='silent')}").public.pem)
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # connects, and says nothing
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # accepts connections, and sends nothing
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         for step, uri in (
             ("GetPublicKey", "awskms:alias/silent"),
@@ -214,8 +216,8 @@ def test_without_credentials_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
         load_signer("awskms:alias/x")
 
 
-def test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are_replaced(tmp_path: Path) -> None:
-    """The seals are made in processes of their own, and are verified without KMS."""
+def test_a_run_is_sealed_by_kms_with_a_late_alias_and_replaced_credentials(tmp_path: Path) -> None:
+    """Each seal is made in its own process, and verified without KMS."""
     credentials, ledger, port = tmp_path / "credentials", tmp_path / "ledger.json", free_port()
 
     def write(key: dict[str, str]) -> None:
@@ -257,7 +259,7 @@ def test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are
         assert "no answer from AWS KMS to GetPublicKey" in late.stderr
         key = in_process("key", "check", "awskms:alias/run", "--json", env=env, code=0)
         assert json.loads(key.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
-        # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
+        # A person countersigns a ledger signed by KMS, and the other way round.
         sealed = sealed_run(tmp_path / "by hand")
         in_process("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run",
                    env=env, code=0)  # fmt: skip
@@ -265,7 +267,7 @@ def test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are
     assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2
 
 
-def test_a_web_identity_token_is_read_anew(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_web_identity_token_is_reread(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arn, token = kms.new_key(), tmp_path / "token"
     role = {**kms.environment, "AWS_ENDPOINT_URL_STS": kms.url, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
             "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/flopsd"}  # fmt: skip

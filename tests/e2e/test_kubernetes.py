@@ -1,4 +1,4 @@
-"""Manifests and chart: what API servers take, what Helm makes, what flopsd itself says to the settings in them."""
+"""Manifests and chart: what API servers accept, what Helm renders, and flopsd's own check of the settings in them."""
 
 import importlib
 import re
@@ -52,7 +52,7 @@ def every_pod(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[
     return [(name, document) for name, document in found if document["kind"] in ("DaemonSet", "Job")]
 
 
-def test_every_manifest_is_what_the_api_servers_know() -> None:
+def test_every_manifest_is_valid_for_the_api_servers() -> None:
     names = sorted(path.name for path in MANIFESTS.glob("*.yaml"))
     assert names == ["daemonset.yaml", "job-with-sidecar.yaml", "networkpolicy.yaml", "podmonitor.yaml"]
     for name in names:
@@ -77,7 +77,7 @@ def test_a_misspelt_field_is_found(name: str, path: Sequence[str | int]) -> None
     assert complaints(spoilt) != []
 
 
-def test_the_chart_is_clean_and_all_that_it_makes_is_known(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
+def test_the_chart_is_clean_and_all_its_objects_are_valid(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
     helm = importlib.import_module("helm_python")
     for name, values in VALUES.items():
         report = helm.lint(str(CHART), {"image": IMAGE, **values}, strict=True)
@@ -87,7 +87,7 @@ def test_the_chart_is_clean_and_all_that_it_makes_is_known(every_pod: list[tuple
         assert complaints(document) == [], name
 
 
-def test_chart_and_manifests_say_the_same(tmp_path: Path) -> None:
+def test_chart_and_manifests_are_equivalent(tmp_path: Path) -> None:
     made = [without_helm(document) for document in render(ALL)]
     for name in ("daemonset.yaml", "podmonitor.yaml", "networkpolicy.yaml"):
         wanted = manifest(name)
@@ -97,7 +97,8 @@ def test_chart_and_manifests_say_the_same(tmp_path: Path) -> None:
 
 
 def _sorted_env(document: dict[str, Any]) -> dict[str, Any]:
-    """The order of variables and volumes says nothing, but that of a variable made of others: `variables` sees to that."""
+    """The order of variables and volumes is irrelevant, except for a variable made from others, which `variables`
+    checks."""
     copy = deepcopy(document)
     if "template" in copy["spec"]:
         pod_of(copy)["spec"]["volumes"].sort(key=lambda one: one["name"])
@@ -107,7 +108,7 @@ def _sorted_env(document: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def test_flopsd_takes_every_setting_in_them(
+def test_flopsd_accepts_every_setting_in_the_manifests(
     every_pod: list[tuple[str, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(every_pod) == 2 + len(VALUES) + len(SIDECARS)
@@ -143,7 +144,7 @@ def test_flopsd_takes_every_setting_in_them(
 
 
 def _settings(container: dict[str, Any], given: dict[str, str]) -> Settings:
-    assert container["args"][0] == "run"  # every setting is a variable, so that one list of names serves all
+    assert container["args"][0] == "run"  # every setting is a variable, so one list of names covers all
     sources = known_sources().settings
     known = {setting.variable for setting in (*SETTINGS, *sources)} | set(SECRETS)
     assert [key for key in given if key.startswith("FLOPSD_") and key not in known] == []
@@ -167,7 +168,7 @@ def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str
     }
 
 
-def test_what_the_container_may_and_may_not(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
+def test_the_container_has_exactly_the_rights_it_needs(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
     for name, document in every_pod:
         container, spec = flopsd_of(document), pod_of(document)["spec"]
         context, mig = container["securityContext"], "NVIDIA_MIG_MONITOR_DEVICES" in str(container["env"])
@@ -178,10 +179,10 @@ def test_what_the_container_may_and_may_not(every_pod: list[tuple[str, dict[str,
         assert [shown == "all", "flopsd-gpus" in str(spec["volumes"])] == [not mounted, bool(mounted)], name
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"], **({"add": ["SYS_ADMIN"]} if mig else {})}, name
-        assert context["allowPrivilegeEscalation"] is mig  # an API server refuses false beside SYS_ADMIN
+        assert context["allowPrivilegeEscalation"] is mig  # an API server refuses false together with SYS_ADMIN
         assert "privileged" not in context
         root = context["runAsUser"] == 0
-        assert context["runAsNonRoot"] is not root  # said either way: the pod may say true for all
+        assert context["runAsNonRoot"] is not root  # stated either way: the pod may say true for all
         assert context["runAsGroup"] == context["runAsUser"]
         given = [
             each
@@ -198,15 +199,15 @@ def test_what_the_container_may_and_may_not(every_pod: list[tuple[str, dict[str,
                 assert volume["secret"]["defaultMode"] == (0o400 if root else 0o444)
         assert not {"hostPID", "hostIPC"} & spec.keys()
         assert spec.get("hostNetwork", False) is (name == "chart, pod")
-        # No GPU is taken from anybody, and a Guaranteed pod stays one.
+        # No other pod loses a GPU, and a Guaranteed pod stays one.
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert container["resources"]["limits"].keys() == {"cpu", "memory"}
-        # A restart is a gap, and a probe that fails would keep the training from starting.
+        # A restart is a gap, and a failing probe would keep the training from starting.
         assert not {"livenessProbe", "startupProbe"} & container.keys()
         assert ("readinessProbe" in container) is (document["kind"] == "DaemonSet")
 
 
-def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
+def test_the_monitor_finds_both_and_no_policy_blocks_other_ranks() -> None:
     (expression,) = manifest("podmonitor.yaml")["spec"]["selector"]["matchExpressions"]
     (endpoint,) = manifest("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
     policy = manifest("networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"]
@@ -217,7 +218,7 @@ def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
         assert (policy.items() <= labels.items()) is (name == "daemonset.yaml")
 
 
-def test_versions_go_together() -> None:
+def test_chart_and_package_versions_match() -> None:
     (chart,) = documents((CHART / "Chart.yaml").read_text())
     (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert {chart["version"], chart["appVersion"]} == {version}

@@ -1,4 +1,4 @@
-"""The command line merges a SageMaker-like job of two nodes, and verifies what came out."""
+"""The command line merges a SageMaker-like job of two nodes, and verifies the result."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def test_two_nodes_become_a_job_and_two_jobs_a_lineage(nodes: Nodes) -> None:
     assert in_process("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
 
 
-def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
+def test_refusals_have_their_exit_codes_and_messages(nodes: Nodes) -> None:
     one, two = (nodes.ledger(sagemaker(rank)) for rank in (0, 1))
     out = nodes.folder / "job.json"
     common = ("--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out))
@@ -63,7 +63,7 @@ def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
     assert in_process("verify", str(one), "--key", str(nodes.public), "--children", str(two)).returncode == 2
 
 
-def test_a_temporary_folder_without_room_is_reported(nodes: Nodes) -> None:
+def test_a_temporary_folder_without_space_is_reported(nodes: Nodes) -> None:
     one, out = nodes.ledger(sagemaker(0, ("algo-1",))), nodes.folder / "job.json"
     command = ["merge", str(one), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out)]
     done = subprocess.run(

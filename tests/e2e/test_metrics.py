@@ -1,4 +1,5 @@
-"""Metrics of a real daemon: its HTTP front as clients meet it, and pages pushed to real receivers, through its death."""
+"""Metrics of a real daemon: its HTTP server as clients see it, and pages pushed to real receivers, through its
+death."""
 
 import os
 import re
@@ -25,8 +26,8 @@ BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util
 
 
 class Daemon:
-    """One behind TLS and a password. It reads two simulated GPUs once a minute, and their clocks not in between, since
-    the peak table does not have them."""
+    """A daemon behind TLS and a password. It reads two simulated GPUs once a minute, and does not poll their clocks
+    in between, since the peak table lacks them."""
 
     def __init__(self, url: str, authority: Authority, calls: Path) -> None:
         self.url, self.authority, self.calls = url, authority, calls
@@ -67,7 +68,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, standin: Path) -> Iterator[
 
 
 @pytest.mark.tool("curl", "promtool")
-def test_nothing_that_is_looked_at_costs_a_driver_call(daemon: Daemon) -> None:
+def test_looking_at_pages_costs_no_driver_call(daemon: Daemon) -> None:
     before = daemon.calls_made()
     assert before > 0
     for path in ("/metrics", "/", "/metrics"):
@@ -81,7 +82,7 @@ def test_nothing_that_is_looked_at_costs_a_driver_call(daemon: Daemon) -> None:
         daemon.curl("/metrics", password="wrong")
 
 
-def test_a_wrong_file_is_said_at_the_start(tmp_path: Path) -> None:
+def test_an_invalid_web_configuration_is_reported_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "web.yml"
     os.mkfifo(fifo := tmp_path / "fifo")
     file.write_text("rate_limit: {burst: 1}\nbasic_auth_users: {a: b}")
@@ -93,13 +94,13 @@ def test_a_wrong_file_is_said_at_the_start(tmp_path: Path) -> None:
 
 
 FLOP = "flopsd_flop_total"
-# The pusher's own counts begin anew with it.
+# A new pusher restarts these counts.
 FALLS = ("flopsd_push_successes_total", "flopsd_push_failures_total")
 
 
 @pytest.mark.minute
 @pytest.mark.tool("prometheus", "prometheus-pushgateway", "promtool", "victoria-metrics")
-def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, standin: Path) -> None:
+def test_values_pushed_through_a_kill_add_up_to_the_ledger(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((h100(BUSY, counters="average"), a100(BUSY)))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
@@ -150,7 +151,7 @@ def _last(url: str, job: str) -> float:
 
 
 def _check_stored(url: str, job: str, total: int) -> None:
-    """What increase() makes of the whole, against the ledger."""
+    """Compare increase() over the whole time with the ledger."""
     series = query(url, f'{{__name__=~"flopsd_.+_total",job="{job}"}}[10m]')
     for one in series:
         if one["metric"]["__name__"] in FALLS:
@@ -170,7 +171,7 @@ def _check_stored(url: str, job: str, total: int) -> None:
 
 
 @pytest.mark.tool("promtool")
-def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Path, standin: Path) -> None:
+def test_a_refusing_receiver_changes_nothing_and_no_secret_leaks(tmp_path: Path, standin: Path) -> None:
     env = environment(
         standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"), FLOPSD_PUSH_AUTH="Bearer s3cr3t"
     )
@@ -208,7 +209,7 @@ def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Pa
     assert int(predicate(ledger)["totals"]["executed"]["measured"]) > 0
 
 
-def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_reported(
+def test_without_the_extra_the_gateway_still_gets_pages_and_the_remedy_is_reported(
     tmp_path: Path, standin: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['cramjam'] = None\n")
@@ -233,7 +234,7 @@ def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_reporte
 
 
 @pytest.mark.tool("prometheus")
-def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(tmp_path: Path, standin: Path) -> None:
+def test_prometheus_sees_the_end_of_a_run_in_at_most_350_series_for_eight_gpus(tmp_path: Path, standin: Path) -> None:
     gpus = tuple(h100(BUSY, counters="average") for _ in range(8))
     scenario, state = Scenario(gpus), tmp_path / "state"
     write_proven(state, scenario, "proven")
@@ -244,7 +245,9 @@ def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(t
         with prometheus(tmp_path / "p", [{"targets": [address]}], every="2s") as url:
             counted = 'count(flopsd_flop_total{evidence="cycles"} > 0) >= 8'
             wait_until(lambda: query(url, counted), "the counters of all are believed")
-            assert float(query(url, 'count({job="flopsd"})')[0]["value"][1]) <= 350 + 5  # 5 of Prometheus itself, as up
+            assert (
+                float(query(url, 'count({job="flopsd"})')[0]["value"][1]) <= 350 + 5
+            )  # 5 of Prometheus itself, such as up
             wait_until(lambda: query(url, "count_over_time(flopsd_run_ended[1m]) > 2"), "scrapes come regularly")
             os.kill(daemon_pid(state), signal.SIGTERM)
             program.finish()
@@ -253,7 +256,7 @@ def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(t
 
 
 @pytest.mark.tool("prometheus")
-def test_a_collector_keeps_the_series_that_the_documentation_names(tmp_path: Path) -> None:
+def test_a_collector_keeps_the_documented_series(tmp_path: Path) -> None:
     """The scrape configuration of docs/monitoring.md is Prometheus's own, and runs in the real one."""
     text = (ROOT / "docs" / "monitoring.md").read_text()
     found = yaml.safe_load(re.findall(r"```yaml\n(receivers:.+?)```", text, re.S)[0])

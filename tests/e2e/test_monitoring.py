@@ -1,4 +1,4 @@
-"""The real Prometheus and Alertmanager on real daemons and real ledgers: alerts, sums, and the stack to try."""
+"""The real Prometheus and Alertmanager with real daemons and ledgers: alerts, sums, and the stack to try."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def next_of(alerts: queue.SimpleQueue[dict[str, Any]], name: str, status: str) -
 @pytest.mark.minute
 @pytest.mark.tool("prometheus", "prometheus-alertmanager")
 def test_a_blinded_gpu_and_a_dead_daemon_reach_a_webhook(tmp_path: Path, standin: Path) -> None:
-    """The committed rules, with ranges of ten seconds and no waiting; the other GPU raises none."""
-    blinded = Fault(8_000, 24_000, "no_permission")  # what the profiling counters of another user's GPU answer
+    """The committed rules, with ranges of ten seconds and no waiting; the other GPU raises no alert."""
+    blinded = Fault(8_000, 24_000, "no_permission")  # the answer of the profiling counters of another user's GPU
     scenario = Scenario((h100(BUSY), h100(BUSY, (blinded,))))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     state, address = tmp_path / "state", f"127.0.0.1:{free_port()}"
@@ -95,7 +95,7 @@ ONE_CAUSE = (
 
 
 @pytest.mark.tool("prometheus-alertmanager")
-def test_one_cause_is_one_notification(tmp_path: Path) -> None:
+def test_one_cause_gives_one_notification(tmp_path: Path) -> None:
     """The committed inhibitions, in the real Alertmanager; the same alerts of another node or run are not inhibited."""
     for number, (cause, inhibited) in enumerate(ONE_CAUSE):
         (tmp_path / str(number)).mkdir()
@@ -120,7 +120,7 @@ LOST = gap(GapReason.DEVICE_LOST)
 
 
 class Scraped(Story):
-    """A story that Prometheus scrapes every fifteen seconds for as long as its daemon lives."""
+    """A story that Prometheus scrapes every fifteen seconds while its daemon lives."""
 
     def __init__(self, folder: Path) -> None:
         self.pages: list[str] = []
@@ -143,11 +143,12 @@ class Scraped(Story):
 
 
 @pytest.mark.tool("prometheus", "promtool")
-def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
-    """The half hour passes on a clock stepped by hand; writer, journal, exporter, sealing and Prometheus are the real ones."""
+def test_increase_over_the_whole_run_equals_the_ledgers_total(tmp_path: Path) -> None:
+    """The half hour passes on a clock stepped by hand; writer, journal, exporter, sealing and Prometheus are the
+    real ones."""
     story = Scraped(tmp_path / "state")
     one, two = OTHERS
-    story.during(1, {CYCLES_H100: lambda _: Growth(), one: IDLE, two: IDLE})  # jobs begin with devices that are idle
+    story.during(1, {CYCLES_H100: lambda _: Growth(), one: IDLE, two: IDLE})  # jobs begin with idle devices
     story.scrape()
     begin = story.clock.wall_ns() // NS_PER_S  # from sample to sample, so that increase() has nothing to extrapolate
     story.watched(8, {one: TRAINS}, {two: TRAINS})
@@ -189,7 +190,7 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     assert set(resets.values()) == {"0"}, resets
     assert run == float(total)
     assert abs(increase - total) / total < 1e-14
-    # docs/monitoring.md: increase() extrapolates to the ends of its window, and the last value does not
+    # docs/monitoring.md: increase() extrapolates to the ends of its window, and the last value does not.
     assert round(wider / total, 3) == 1.009
     assert abs(last - total) / total < 1e-14
     assert first == 0, "a series that begins with work is work that increase() does not see"
@@ -200,7 +201,7 @@ COMPOSE = ROOT / "config" / "compose"
 
 @pytest.mark.minute
 @pytest.mark.tool("prometheus", "prometheus-alertmanager")
-def test_the_stack_comes_up_shows_data_and_goes_down(tmp_path: Path) -> None:
+def test_the_stack_starts_shows_data_and_stops(tmp_path: Path) -> None:
     env = environment(None, TMPDIR=str(tmp_path), PYTHONPATH=str(ROOT))
     command = [sys.executable, "-u", str(ROOT / "scripts" / "stack.py")]
     said: list[str] = []
@@ -208,7 +209,7 @@ def test_the_stack_comes_up_shows_data_and_goes_down(tmp_path: Path) -> None:
                           text=True) as process:  # fmt: skip
         assert process.stdout is not None
         try:
-            while not said or not said[-1].startswith("Ctrl-C"):  # it gives up by itself where something does not start
+            while not said or not said[-1].startswith("Ctrl-C"):  # it gives up by itself if something does not start
                 said.append(process.stdout.readline())
                 assert said[-1], "".join(said)
             found = dict(re.findall(r"^(\w+) +(http\S+)", "".join(said), re.M))
@@ -233,14 +234,14 @@ def test_the_stack_comes_up_shows_data_and_goes_down(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stack_without_its_tools_says_what_to_install(tmp_path: Path) -> None:
+def test_a_stack_without_its_tools_names_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "stack.py")], env={"PATH": str(tmp_path)},
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("not installed: prometheus, alertmanager; on Debian: apt-get install")
 
 
-def test_the_compose_file_is_one_and_mounts_what_there_is() -> None:
+def test_the_compose_file_is_valid_and_mounts_existing_files() -> None:
     file = COMPOSE / "compose.yaml"
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
@@ -261,7 +262,7 @@ def test_the_compose_file_is_one_and_mounts_what_there_is() -> None:
 
 
 @pytest.mark.tool("promtool", "amtool")
-def test_the_compose_files_configurations_are_sound(tmp_path: Path) -> None:
+def test_the_compose_configurations_are_valid(tmp_path: Path) -> None:
     for path in (COMPOSE / "prometheus.yml", RULES, ALERTS):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     for check in (["promtool", "check", "config", str(tmp_path / "prometheus.yml")],

@@ -1,4 +1,4 @@
-"""An A100 that only has utilization, and a process that counts its operators: from a ceiling to a figure."""
+"""An A100 with utilization only, and a process that counts its operators: from a ceiling to a figure."""
 
 import sys
 from dataclasses import replace
@@ -13,13 +13,13 @@ from flopsd.system.clock import NS_PER_S
 from tests.support.process import environment, flopsd, in_process, predicate
 from tests.support.scenario import Gpu, Scenario, Segment, Slice, a100
 
-TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
+TENSOR_FLOP = 2048  # BF16, per SM and cycle
 GPU = a100((Segment(1000, mhz=1200, hmma=0.75),))
-# Three and four sevenths of an A100, as MIG cuts it.
+# Three and four sevenths of an A100, as MIG divides it.
 CUT = replace(GPU, mig=True, slices=(Slice(1, 42, GPU.segments), Slice(2, 56, GPU.segments)))
 SLICES = tuple(f"MIG-5a4d0000-0000-4000-8000-000000{gi:03d}000" for gi in (1, 2))
 
-# Counts for three seconds, from when the daemon knows it, what the stand-in's GPU does in its simulated truth, so many times.
+# Once the daemon knows it, counts for three seconds the true work of the stand-in's GPU times a factor.
 JOB = """
 import os, sys, time
 import flopsd.client
@@ -54,7 +54,7 @@ def metered(
     sms: int = 108,
     device: str | None = None,
 ) -> tuple[J, int, int]:
-    """The ledger of a job that counts `factor` times the truth, the truth, and what was counted."""
+    """The ledger of a job that counts `factor` times the truth, the truth, and the count."""
     scenario = Scenario((gpu,))
     rate = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, sms)) * TENSOR_FLOP
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
@@ -72,9 +72,7 @@ def metered(
     return found, int(rate * Fraction(found["deviceSeconds"])), counted
 
 
-def test_a_ceiling_becomes_a_figure_and_a_verdict_that_says_whose_word_it_rests_on(
-    tmp_path: Path, standin: Path
-) -> None:
+def test_a_count_gives_a_figure_and_a_verdict_that_names_its_origin(tmp_path: Path, standin: Path) -> None:
     found, truth, counted = metered(tmp_path, standin, 1, *TRAINING, "--precision", "bf16")
     low, measured, high = (int(found["totals"]["executed"][name]) for name in ("low", "measured", "high"))
     assert 0 < low == measured == counted <= truth <= high
@@ -84,7 +82,7 @@ def test_a_ceiling_becomes_a_figure_and_a_verdict_that_says_whose_word_it_rests_
     assert "count of operators by its training processes" in " ".join(said.split())
 
 
-def test_as_claimed_with_the_format_that_the_process_sees(tmp_path: Path, standin: Path) -> None:
+def test_figures_as_claimed_use_the_format_that_the_process_sees(tmp_path: Path, standin: Path) -> None:
     found, truth, counted = metered(tmp_path, standin, 1, *TRAINING)
     executed, claimed = found["totals"]["executed"], found["totals"]["guidelines"]["asClaimed"]
     assert int(executed["low"]) == int(executed["measured"]) == counted <= truth <= int(executed["high"])
@@ -92,7 +90,7 @@ def test_as_claimed_with_the_format_that_the_process_sees(tmp_path: Path, standi
     assert truth <= int(claimed["high"]) <= int(executed["high"])
 
 
-def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Path, standin: Path) -> None:
+def test_a_process_that_counts_ten_times_its_work_changes_nothing(tmp_path: Path, standin: Path) -> None:
     found, truth, counted = metered(tmp_path, standin, 10, *TRAINING, "--precision", "bf16")
     executed = found["totals"]["executed"]
     assert (executed["low"], executed["measured"]) == ("0", None)
@@ -104,8 +102,8 @@ def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize("factor", [1, 10])
-def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: Path, factor: int) -> None:
-    """What is too much follows from the ceiling of the slice."""
+def test_a_count_on_a_mig_slice_applies_only_to_that_slice(tmp_path: Path, standin: Path, factor: int) -> None:
+    """The ceiling of the slice decides what is too much."""
     found, truth, counted = metered(
         tmp_path, standin, factor, *TRAINING, "--precision", "bf16", gpu=CUT, sms=42, device=SLICES[0]
     )

@@ -1,4 +1,4 @@
-"""The real program that starts a dcgm-exporter of its own: what an A100 has then in its ledger, and what is left."""
+"""The real program that starts its own dcgm-exporter: the ledger of an A100 then, and what remains afterwards."""
 
 import hashlib
 import os
@@ -25,9 +25,7 @@ def _value(url: str, family: str, labels: str = "") -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def test_an_a100_is_measured_by_the_exporter_that_flopsd_starts_through_its_death_and_a_pause(
-    tmp_path: Path, standin: Path
-) -> None:
+def test_an_a100_is_measured_by_flopsds_exporter_through_its_death_and_a_pause(tmp_path: Path, standin: Path) -> None:
     installed, ledger = Installed(tmp_path / "bin"), tmp_path / "ledger.json"
     env = environment(standin, BUSY.write(tmp_path / "scenario.txt"))
     with started("run", *SHORT, "--dcgm-url", "http://127.0.0.1:1/metrics", "--dcgm-hostengine", str(installed.path),
@@ -68,7 +66,7 @@ def test_an_a100_is_measured_by_the_exporter_that_flopsd_starts_through_its_deat
     assert facts["own_exporter_cpu_ms"] > 0
 
 
-def test_without_privilege_it_is_named_tried_once_and_the_run_goes_on(tmp_path: Path, standin: Path) -> None:
+def test_without_privilege_the_exporter_is_tried_once_and_the_run_continues(tmp_path: Path, standin: Path) -> None:
     installed, ledger = Installed(tmp_path / "bin"), tmp_path / "ledger.json"
     installed.becomes("refused")
     env = environment(standin, BUSY.write(tmp_path / "scenario.txt"))
@@ -86,11 +84,11 @@ def test_without_privilege_it_is_named_tried_once_and_the_run_goes_on(tmp_path: 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give itself a /proc")
 @pytest.mark.tool("unshare", "ip")
-def test_auto_starts_it_where_counters_are_open_and_nobody_is_at_them_and_a_kill_leaves_nothing(
+def test_auto_starts_the_exporter_if_counters_are_free_and_a_kill_leaves_no_process(
     tmp_path: Path, standin: Path
 ) -> None:
-    """In namespaces of its own, so that no other test's exporter is seen, nor this machine's; killed as the kernel
-    kills."""
+    """In separate namespaces, so that neither another test's exporter nor this machine's is visible; killed as by
+    the kernel."""
     installed = Installed(tmp_path / "bin")
     script = (
         'ip link set lo up && mount -t tmpfs none /proc/driver && mkdir /proc/driver/nvidia && echo "RmProfilingAdminOnly: 0" '

@@ -1,4 +1,5 @@
-"""The page at `/` in a real Chromium: live, still without a script, whole on a phone, for every reader, behind a password."""
+"""The page at `/` in a real Chromium: live, static without a script, complete on a phone, for every reader, behind a
+password."""
 
 import errno
 import os
@@ -40,7 +41,7 @@ def measured(tmp_path: Path) -> Run:
 
 
 def everything(tmp_path: Path) -> Run:
-    """Gaps, a stranger, a restart, a source that is down, a journal that cannot be written, a recording."""
+    """Gaps, an unknown device, a restart, a source that is down, a journal that cannot be written, a recording."""
     run = Run(
         tmp_path / "state", devices=(H100, A100, STRANGER), replay=True, policies=load_policies(), run_id="everything"
     )
@@ -59,7 +60,7 @@ def nothing(tmp_path: Path) -> Run:
 
 
 def eight(tmp_path: Path, **how: Any) -> Run:
-    """Eight H100 of which all is declared, in a run with a gap."""
+    """Eight H100 with complete declarations, in a run with a gap."""
     declared = replace(NOTHING_DECLARED, phase=Phase.TRAIN, method=Method.PRETRAINING)
     devices = tuple(replace(H100, uid=f"GPU-{n:04d}", index=n) for n in range(8))
     settings: dict[str, Any] = {"declared": declared, "policies": load_policies(), "devices": devices}
@@ -135,14 +136,14 @@ def url(name: str, tmp_path: Path) -> Iterator[str]:
         yield server.url + "/"
 
 
-# The state; the bottom of the answer and of the table of devices; the width of that.
+# The state; the bottom of the answer and of the table of devices; the width of the table.
 FIRST_SCREEN = """(() => { const table = document.querySelector('.lines') || document.body.firstChild;
   const ends = [document.querySelector('#thresholds h2'), table].map(e => e.getBoundingClientRect().bottom);
   return [document.getElementById('banner').dataset.state, Math.max(...ends), table.scrollWidth] })()"""
 
 
 def keep(page: Page, name: str) -> None:
-    """A picture of it, where $FLOPSD_REPORT_PICTURES names a folder."""
+    """Save a picture of the page if $FLOPSD_REPORT_PICTURES names a folder."""
     if folder := os.environ.get("FLOPSD_REPORT_PICTURES"):
         Path(folder, f"page-{name}.png").write_bytes(page.picture())
 
@@ -153,7 +154,7 @@ def said(page: Page) -> list[object]:
 
 
 @pytest.mark.tool("chromium")
-def test_nothing_is_cut_asked_for_elsewhere_or_complained_of(browser: Page, name: str, url: str) -> None:
+def test_the_page_is_not_cut_off_loads_nothing_else_and_logs_no_error(browser: Page, name: str, url: str) -> None:
     browser.load(url)
     wait_until(lambda: browser.evaluate(LIVE).startswith("Live"), "it is live")
     for width in (PHONE, DESK):
@@ -175,7 +176,7 @@ def test_nothing_is_cut_asked_for_elsewhere_or_complained_of(browser: Page, name
 
 
 @pytest.mark.tool("chromium")
-def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_path: Path) -> None:
+def test_the_page_updates_pauses_and_reports_a_missing_daemon(browser: Page, tmp_path: Path) -> None:
     run = measured(tmp_path)
     run.meter(3)
     total = "document.querySelector('#total .main dd').textContent"
@@ -214,7 +215,7 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
 
 
 @pytest.mark.tool("chromium")
-def test_after_the_end_no_answer_is_no_fault(browser: Page, tmp_path: Path) -> None:
+def test_after_the_end_a_missing_answer_is_no_fault(browser: Page, tmp_path: Path) -> None:
     with serving(ended(tmp_path)) as server:
         browser.load(server.url + "/")
         browser.look(DESK)
@@ -224,7 +225,7 @@ def test_after_the_end_no_answer_is_no_fault(browser: Page, tmp_path: Path) -> N
 
 
 @pytest.mark.tool("chromium")
-def test_without_a_script_it_is_whole_and_renews_itself(browser: Page, tmp_path: Path) -> None:
+def test_without_a_script_the_page_is_complete_and_reloads(browser: Page, tmp_path: Path) -> None:
     run = measured(tmp_path)
     run.meter(3)
     browser.ask("Emulation.setScriptExecutionDisabled", value=True)
@@ -238,7 +239,7 @@ def test_without_a_script_it_is_whole_and_renews_itself(browser: Page, tmp_path:
 
 
 @pytest.mark.tool("chromium")
-def test_it_works_behind_a_password(browser: Page, tmp_path: Path) -> None:
+def test_the_page_works_behind_a_password(browser: Page, tmp_path: Path) -> None:
     hashed = bcrypt.hashpw(b"horse", bcrypt.gensalt(4)).decode()
     (tmp_path / "web.yml").write_text(f"basic_auth_users: {{alice: '{hashed}'}}")
     run = measured(tmp_path)
@@ -249,7 +250,7 @@ def test_it_works_behind_a_password(browser: Page, tmp_path: Path) -> None:
 
 
 @pytest.mark.tool("chromium")
-def test_it_is_read_with_the_keyboard_alone(browser: Page, tmp_path: Path) -> None:
+def test_the_page_can_be_read_with_the_keyboard_only(browser: Page, tmp_path: Path) -> None:
     run = everything(tmp_path)
     with serving(run) as server:
         browser.load(server.url + "/")

@@ -1,4 +1,4 @@
-"""A plug-in by others, as its user has it: both wheels in a fresh environment, the source found by its name."""
+"""A plug-in of others, as its user has it: both wheels in a fresh environment, the source found by its name."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     subprocess.run(command, check=True, capture_output=True)
     (ours,) = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
-    pip = found.python.with_name("pip")  # that of this environment, for that one: installing it takes seconds
+    pip = found.python.with_name("pip")  # our pip for that environment: installing pip there takes seconds
     pip.write_text(
         f'#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} "$@"\n'
     )
@@ -65,7 +65,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     return found
 
 
-@pytest.mark.exhaustive  # what its user needs of them is in the tests below
+@pytest.mark.exhaustive  # the parts that its user needs are in the tests below
 def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) -> None:
     code, said = installed.run(
         installed.python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", EXAMPLE / "tests",
@@ -76,7 +76,7 @@ def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) ->
     assert "skipped" not in said
 
 
-def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: Path) -> None:
+def test_flopsd_runs_the_plug_in_by_its_name(installed: Installed, tmp_path: Path) -> None:
     """Rated by the rows that it ships; the daemon runs in real time."""
     busy = "gpu 5aff74a1-0000-1000-8000-00000000000{} 74a1 304 2100 1000 1000 750 SPX 0 full AMD Instinct MI300X OAM\n"
     (tmp_path / "gpus.txt").write_text("driver 1\n" + busy.format(0) + busy.format(1))
@@ -101,7 +101,7 @@ def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: 
         assert int(device["executed"]["high"]) == pytest.approx(at_most, rel=1e-6)
 
 
-def test_without_amds_library_flopsd_says_what_is_missing(installed: Installed, tmp_path: Path) -> None:
+def test_without_amds_library_flopsd_names_what_is_missing(installed: Installed, tmp_path: Path) -> None:
     code, said = installed.run(
         installed.python.parent / "flopsd", "run", "--source", "amd", "--listen", "off", "--state-dir", "s", "--no-seal",
         cwd=tmp_path, env={"ROCM_PATH": str(tmp_path / "nowhere")},
@@ -155,7 +155,8 @@ def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: 
 
 @contextmanager
 def working(card: Path) -> Iterator[None]:
-    """The counters of an Acme card of 64 units at 1000 MHz, half of whose time is tensor work and an eighth FP32."""
+    """The counters of an Acme card of 64 units at 1000 MHz, with tensor work for half of the time and FP32 for an
+    eighth."""
     done = threading.Event()
 
     def count() -> None:

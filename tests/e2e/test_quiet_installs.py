@@ -10,7 +10,7 @@ from tests.support.prometheus import Case, promtool_says
 
 @pytest.mark.tool("promtool")
 @pytest.mark.parametrize("name", INSTALLS)
-def test_nothing_fires_on_a_healthy_install(tmp_path: Path, name: str) -> None:
+def test_no_alert_fires_on_a_healthy_install(tmp_path: Path, name: str) -> None:
     stated = Watched(tmp_path / "state", name, INSTALLS[name])
     for number in range(1, MINUTES + 1):
         stated.minute(number)

@@ -1,4 +1,5 @@
-"""Every recording rule by the real promtool: two nodes of a run, one of them scraped twice, a run before, a recording."""
+"""Every recording rule by the real promtool: two nodes of a run, one of them scraped twice, an earlier run, a
+recording."""
 
 import json
 import re
@@ -25,12 +26,12 @@ OF_M = ',lineage="m"'
 
 
 def ends(world: World, minute: int) -> World:
-    """The target vanishes: its last sample is at `minute`."""
+    """The target disappears: its last sample is at `minute`."""
     return {name: values.replace("x120", f"x{minute}") for name, values in world.items()}
 
 
 def anew(world: World, minute: int) -> World:
-    """What grows begins at nothing again after `minute`."""
+    """Counters restart at zero after `minute`."""
     return {
         name: re.sub(r"^0\+(\S+)x120$", rf"0+\1x{minute - 1} 0+\1x{120 - minute}", values)
         for name, values in world.items()
@@ -102,7 +103,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("instance:flopsd_run:last", instance="old"): [
         ({"job": "flopsd", "instance": "old", "lineage": "m", "run_id": "r0", "node": "n0", "platform": "host",
           "replay": "false"}, 50 * 60)],
-    of("instance:flopsd_down:bool"): [({"job": "flopsd", "instance": "old"}, 1)],  # it did not say that it ended
+    of("instance:flopsd_down:bool"): [({"job": "flopsd", "instance": "old"}, 1)],  # it did not report its end
     of("node:flopsd_run_info:max", run_id="r1", node="n1"): [(N1, 1)],
     of("run:flopsd_nodes:count", run_id="r1"): [(R1, 2)],
     of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"):
@@ -147,7 +148,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
 
 
 def rounded(expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -> dict[str, Any]:
-    """promtool compares to the last bit: large figures are held to a FLOP, shares to a thousandth."""
+    """promtool compares to the last bit: round large figures to a FLOP, shares to a thousandth."""
     return {
         f"round({expression}, {1 if any(value > 1e9 for _, value in samples) else 0.001})": samples
         for expression, samples in expected.items()
@@ -155,7 +156,7 @@ def rounded(expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -
 
 
 @pytest.mark.tool("promtool")
-def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None:
+def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: Path) -> None:
     found = str(list(EXPECTED))
     assert all(str(rule["record"]) in found for rule in rules(RULES)), "a rule without a test"
     missing = {**healthy("a", "r1", "n1", "G0"), **ends(healthy("b", "r1", "n2", "G1"), 60)}
@@ -197,7 +198,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             {'flopsd_run_flop|executed|"measured"': "_x55 3600e15+60e15x70"},
         ),
     }
-    earlier = {  # what the next daemon start shows of the GPU that it does not meter
+    earlier = {  # the next daemon start's samples for the GPU that it does not meter
         name.replace('instance="old"', 'instance="new"'): f"_x55 {_last(values)}x70"
         for name, values in moved.items()
         if 'instance="old"' in name and re.match(r"flopsd_\w+_(total|seconds_total|joules_total){.*uuid=", name)
@@ -237,7 +238,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         name: "0x59 1" if name.startswith("flopsd_run_ended") else values
         for name, values in ends(healthy(), 60).items()
     }
-    # While there is no `up` nothing is recorded, as while Prometheus is down.
+    # Without `up` nothing is recorded, as while Prometheus is down.
     paused = {
         'instance:flopsd_run_ended:last{job="flopsd",instance="a"}': "1x10",
         'instance:flopsd_run:last{job="flopsd",instance="a",run_id="r1",node="n1",replay="false"}': "-30000x10",
@@ -363,7 +364,7 @@ MONITORING = RULES.parents[2] / "docs" / "monitoring.md"
 
 
 @pytest.mark.tool("promtool")
-def test_the_joins_of_the_documentation_join(tmp_path: Path) -> None:
+def test_the_documented_joins_match(tmp_path: Path) -> None:
     """By the labels of dcgm-exporter 4 and kube-state-metrics 2."""
     whole, sliced, owned = re.findall(r"```promql\n(.+?)```", MONITORING.read_text(), re.S)
     at = 'job="flopsd",instance="a",namespace="ml",pod="train-0"'

@@ -1,4 +1,4 @@
-"""`flopsd report` as it is used: the command on real ledgers, the page in a real Chromium without a network."""
+"""`flopsd report` in use: the command on real ledgers, the page in a real Chromium without a network."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ MINUTES = {"minute": H100, "unknown part": replace(H100, model="NVIDIA X1 Ultra"
 
 
 class Uneven(Run):
-    """Devices that each did a little more than the one before, so that none is equal to another."""
+    """Each device did a little more than the previous one, so no two are equal."""
 
     def _reading(self, device: Device, fault: GapReason | None, now_ns: int) -> Reading:
         read = super()._reading(device, fault, now_ns)
@@ -58,7 +58,7 @@ class Uneven(Run):
 
 
 def minute_on_eight_gpus(part: Device = H100) -> Report:
-    """A short run as it is after the installation: nothing is declared, so that every rule is open."""
+    """A short run right after the installation: nothing is declared, so every rule is open."""
     with TemporaryDirectory() as folder:
         uuids = [f"GPU-3f2a9c0{at}-7c1e-4b52-9d0a-8e6f01b4a00{at}" for at in range(8)]
         devices = tuple(replace(part, uid=uuid, index=at) for at, uuid in enumerate(uuids))
@@ -71,7 +71,7 @@ def minute_on_eight_gpus(part: Device = H100) -> Report:
     return report({**statement_of(journal, peaks=table(), policies=load_policies()), "course": course}, VERIFIED)
 
 
-def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
+def test_with_the_key_the_report_verifies_first(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = in_process("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--format", "html", "-o", str(page))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -81,8 +81,8 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"a\xff\xfe.json", "a\u202e\x1b[2J\n<b>.json".encode()])
-def test_the_name_of_a_ledgers_file_is_text_that_can_be_seen(tmp_path: Path, name: bytes) -> None:
-    """No name in UTF-8, and one that would turn the text around it."""
+def test_the_file_name_of_a_ledger_is_shown_as_visible_text(tmp_path: Path, name: bytes) -> None:
+    """A name that is not UTF-8, and one that would reverse the text around it."""
     for source, ending in (("ledger.json", ""), ("ledger.journal.jsonl", ".journal.jsonl")):
         copy = os.fsencode(tmp_path) + b"/" + (name.removesuffix(b".json") + ending.encode() if ending else name)
         Path(os.fsdecode(copy)).write_bytes((ACTIVITY / source).read_bytes())
@@ -97,7 +97,7 @@ def test_the_name_of_a_ledgers_file_is_text_that_can_be_seen(tmp_path: Path, nam
     ("case", "shape"),
     [("edited-payload", "html"), ("edited-journal", "text"), ("wrong-key", "form"), ("replay-as-evidence", "text")],
 )
-def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape: str) -> None:
+def test_a_ledger_that_does_not_verify_gets_no_figures_and_exit_3(case: str, shape: str) -> None:
     folder = VECTORS / "invalid" / case
     arguments = json.loads((folder / "expected.json").read_bytes())["arguments"]
     names = [name for option, name in itertools.pairwise(arguments) if option == "--key"]
@@ -107,7 +107,7 @@ def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)
 
 
-def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     nothing = tmp_path / "x.json"
     nothing.write_text("{}")
     done = in_process("report", str(nothing))
@@ -142,16 +142,14 @@ def page(browser: Page) -> Page:
 
 @pytest.mark.tool("chromium")
 @pytest.mark.parametrize("name", [*SCENES, "hostile"])
-def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else(
-    page: Page, folder: Path, name: str
-) -> None:
+def test_the_page_loads_nothing_and_no_element_is_cut_off_or_overlaps(page: Page, folder: Path, name: str) -> None:
     page.load(folder / f"{name}.html")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgba(0, 0, 0, 0)", "no style applies"
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     for width, dark in itertools.product((PHONE, DESK), (False, True)) if name in SCENES else ():
         page.look(width, dark=dark)
         page.assert_whole(width, dark=dark)
-    if name == "everything":  # a rule that is titled by the address of its law
+    if name == "everything":  # a rule titled with the address of its law
         page.look(PHONE)
         page.evaluate("document.querySelectorAll('.rule h3').forEach(h => h.append('https://' + 'x'.repeat(150)))")
         page.assert_whole(PHONE, dark=False)
@@ -168,7 +166,7 @@ def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_els
 
 @pytest.mark.tool("chromium", "pdftotext")
 @pytest.mark.parametrize("name", ["minute", "unknown part", "everything", "replay"])
-def test_it_prints_on_few_pages_with_the_run_and_the_digest_on_each(
+def test_the_report_prints_on_few_pages_with_run_and_digest_on_each(
     page: Page, folder: Path, tmp_path: Path, name: str
 ) -> None:
     made = minute_on_eight_gpus(MINUTES[name]) if name in MINUTES else scene(name)
@@ -180,7 +178,7 @@ def test_it_prints_on_few_pages_with_the_run_and_the_digest_on_each(
         (folder / f"{name}.pdf").write_bytes((tmp_path / "report.pdf").read_bytes())
     text = subprocess.run(["pdftotext", "-layout", str(tmp_path / "report.pdf"), "-"], capture_output=True, text=True, check=True).stdout  # fmt: skip
     sheets = text.split("\f")[:-1]
-    assert len(sheets) <= (5 if name == "everything" else 4)  # a scene with every warning there is
+    assert len(sheets) <= (5 if name == "everything" else 4)  # a scene with every possible warning
     for number, sheet in enumerate(sheets, 1):
         assert sheet.lstrip().startswith(page_line(made)), f"page {number}"
         assert f"{number}/{len(sheets)}" in sheet.replace(" ", "")
@@ -191,7 +189,7 @@ def test_it_prints_on_few_pages_with_the_run_and_the_digest_on_each(
 
 @pytest.mark.tool("chromium")
 @pytest.mark.parametrize("name", STATES)
-def test_the_first_screen_holds_the_answer_and_whether_it_was_verified(page: Page, folder: Path, name: str) -> None:
+def test_the_first_screen_contains_the_answer_and_the_verification_state(page: Page, folder: Path, name: str) -> None:
     made = report(SCENES[STATES[name][0]](), STATES[name][1])
     (folder / f"state-{name}.html").write_text(report_html(made), encoding="utf-8")
     page.load(folder / f"state-{name}.html")
@@ -228,7 +226,7 @@ def test_axe_finds_no_fault_in_any_state(page: Page, tmp_path: Path, name: str) 
 
 
 @pytest.mark.tool("chromium")
-def test_it_can_be_read_with_the_keyboard_alone(page: Page, folder: Path) -> None:
+def test_the_report_can_be_read_with_the_keyboard_only(page: Page, folder: Path) -> None:
     page.load(folder / "everything.html")
     page.look(DESK)
     reached = []

@@ -1,4 +1,5 @@
-"""Rolling seals with the real program: what is left when everything is killed at once, and what metering pays."""
+"""Rolling seals with the real program: the files left when everything is killed at once, and their cost for
+metering."""
 
 import os
 import shlex
@@ -35,20 +36,21 @@ def arguments(tmp_path: Path, *more: str) -> tuple[str, ...]:
 
 
 def replaced(ledger: Path, times: int) -> None:
-    """Wait until a ledger was put in place that often."""
+    """Wait until a ledger was put in place `times` times."""
     seen = set[tuple[int, int]]()
 
     def look() -> bool:
         if ledger.exists():
             here = ledger.stat()
-            seen.add((here.st_ino, here.st_mtime_ns))  # a number of a file comes again
+            seen.add((here.st_ino, here.st_mtime_ns))  # inode numbers are reused
         return len(seen) >= times
 
     wait_until(look, f"{times} rolling seals")
 
 
 def kill_all(program: Program) -> None:
-    """As the end of a container: launcher, daemon, job and sealing child, all at once, so that none sees another end."""
+    """Like the end of a container: kill launcher, daemon, job and sealing child at once, so that none sees another
+    end."""
     family = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children(recursive=True)]
     for signal_number in (signal.SIGSTOP, signal.SIGKILL):
         for process in family:
@@ -72,7 +74,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert found["incarnations"][-1]["endReason"] is None
     assert int(found["totals"]["executed"]["measured"]) > 0
     sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
-    assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
+    assert lasting[0] - sealed[0] < 10  # one second, and the time that two busy processors need to seal
     text = in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     flat = " ".join(text.split())  # lines are wrapped
     assert (
@@ -94,7 +96,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert not list(ledger.parent.glob("*until*"))
 
 
-def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_ledger(
+def test_the_daemon_loads_no_signing_code_and_a_full_disk_leaves_the_older_ledger(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     ledger = tmp_path / "out" / "ledger.json"
@@ -122,7 +124,7 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
     assert set(found["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 
-def test_the_journal_of_a_full_disk_goes_to_where_its_ledger_would(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_journal_of_a_full_disk_is_kept_where_its_ledger_would_be(tmp_path: Path, env: dict[str, str]) -> None:
     copy, options = tmp_path / "far" / "l.json", ("--seal-every", "off", "--checkpoint", "0.2")
     with small_disk(tmp_path / "state", "64k") as small:
         with started("run", *arguments(tmp_path, "--ledger-copy", str(copy), *options), env=env) as program:
@@ -139,10 +141,10 @@ def test_the_journal_of_a_full_disk_goes_to_where_its_ledger_would(tmp_path: Pat
     assert predicate(copy)["incarnations"][-1]["endReason"] is None
 
 
-def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verify_as_they_say(
+def test_rolling_seals_with_own_policy_and_peak_table_verify_by_the_printed_command(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """The command that is printed is run as it stands, in another folder."""
+    """The printed command is run as it is, in another folder."""
     policy, peaks = tmp_path / "my policy.yaml", tmp_path / "peaks.yaml"
     policy.write_text((config_dir() / "policies" / "eu-ai-act.yaml").read_text() + "# our own\n")
     peaks.write_text((config_dir() / "peaks.yaml").read_text() + "# our own\n")
@@ -162,7 +164,7 @@ def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verif
         assert verified.returncode == 0, f"{said}{verified.stderr}"
 
 
-def test_off_is_off(tmp_path: Path, env: dict[str, str]) -> None:
+def test_rolling_seals_can_be_switched_off(tmp_path: Path, env: dict[str, str]) -> None:
     journal, ledger = tmp_path / "state" / "journal.jsonl", tmp_path / "out" / "ledger.json"
     off = ("--seal-every", "off", "--checkpoint", "0.2", "--checkpoint-output", "off")
     with started("run", *arguments(tmp_path), *off, env=env) as program:

@@ -1,5 +1,5 @@
-"""A rotated run of the real program, killed three times with the journal rotating all the while: nothing is lost between
-its segments, and their merged ledger has the run's total."""
+"""A rotated run of the real program, killed three times with the journal rotating all the while: nothing is lost
+between its segments, and their merged ledger has the run's total."""
 
 import random
 import signal
@@ -43,7 +43,7 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
             assert program.finish() == (-9 if kill < KILLS else 0), program.text
             with log.open("a") as file:
                 file.write(program.out)
-    assert list((state / "segments").iterdir()) == []  # each is sealed, and its journal beside its ledger
+    assert list((state / "segments").iterdir()) == []  # each is sealed, with its journal next to its ledger
     ledgers = sorted(out.glob("ledger-*.json"))
     parts = [history_of(ledger.with_suffix(".journal.jsonl")) for ledger in ledgers]
     assert [part.segment for part in parts] == list(range(1, len(ledgers) + 1))
@@ -51,7 +51,7 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
     tallies = [start.tallies[scenario.uuid(0)] for part in parts for start in part.incarnations]
     for before, after in pairwise(tallies):
         assert before.watermark_ns == after.begin_ns  # not a nanosecond between them, kills included
-    # Running counters show what there was: all of it is counted, and nothing twice.
+    # Running counters give the true work: all of it is counted, and nothing twice.
     since = next(at for at, tally in enumerate(tallies) if tally.observed_ns.keys() == {Evidence.CYCLES})
     first, last = tallies[since - 1].totals, tallies[-1].totals
     assert first is not None

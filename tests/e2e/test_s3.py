@@ -1,4 +1,4 @@
-"""Copies in S3 through real HTTP: what is stored, what is locked, and what a store that fails or hangs costs."""
+"""Copies in S3 through real HTTP: what is stored and locked, and the cost of a store that fails or hangs."""
 
 import hashlib
 import http.client
@@ -47,8 +47,8 @@ def seal(state: Path, store: Store, *more: str) -> subprocess.CompletedProcess[s
 
 
 def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
-    """The ledger as somebody else finds it: nothing but what the bucket holds. The ledger first: the next rolling
-    seal may put a longer journal there meanwhile, which holds the sealed part too."""
+    """The ledger as somebody else finds it: only the bucket's objects. The ledger is read first: the next rolling
+    seal may meanwhile put a longer journal there, which contains the sealed part too."""
     folder.mkdir(exist_ok=True)
     for key in sorted(store.keys(bucket), key=lambda key: not key.endswith(".json")):
         if key.startswith(f"{stem}."):
@@ -56,7 +56,7 @@ def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
     return folder / f"{Path(stem).name}.json"
 
 
-def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, store: Store) -> None:
+def test_a_run_into_s3_only_leaves_all_files_there_and_a_copy_here(tmp_path: Path, store: Store) -> None:
     bucket, state = store.bucket("only"), tmp_path / "state"
     own = Own.in_folder(tmp_path / "own")
     table, rule = own.peaks, own.policies[0]
@@ -72,7 +72,7 @@ def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, sto
     )
 
 
-def test_object_lock_holds_every_object_for_as_long_as_asked(tmp_path: Path, state: Path, store: Store) -> None:
+def test_object_lock_holds_every_object_for_the_requested_time(tmp_path: Path, state: Path, store: Store) -> None:
     bucket, other = store.bucket("locked", lock=True), tmp_path / "mnt" / "ledger.json"
     done = seal(state, store, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", str(other), "--ledger-copy",
                 f"s3://{bucket}/a/ledger.json?lock=governance&days=30&overwrite=never")  # fmt: skip
@@ -91,7 +91,7 @@ def test_object_lock_holds_every_object_for_as_long_as_asked(tmp_path: Path, sta
         assert timedelta(days=29, hours=23) < held <= timedelta(days=30)
         with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
             client.delete_object(Bucket=bucket, Key=f"a/ledger{end}", VersionId=head["VersionId"])
-    # Delivered once more, the same bytes are no other version; a longer lock is.
+    # Delivered again, the same bytes are no new version; a longer lock is.
     for days, versions in ((30, 3), (40, 6)):
         address = f"s3://{bucket}/a/ledger.json?lock=governance&days={days}"
         env = environment(None, None, **store.variables)
@@ -99,7 +99,9 @@ def test_object_lock_holds_every_object_for_as_long_as_asked(tmp_path: Path, sta
         assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == versions
 
 
-def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Path, state: Path, store: Store) -> None:
+def test_existing_objects_are_not_overwritten_and_no_local_file_is_lost(
+    tmp_path: Path, state: Path, store: Store
+) -> None:
     bucket, ledger = store.bucket("never"), tmp_path / "ledger.json"
     store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's")
     never, free = f"s3://{bucket}/l.json?overwrite=never", f"s3://{bucket}/m.json"
@@ -111,7 +113,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
     assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
     predicate(ledger)
-    # Nothing is tried again until hands have looked; then the sealed bytes go there.
+    # Nothing is tried again before manual action; then the sealed bytes go there.
     copy, env = ("copy", "--state-dir", str(state)), environment(None, None, **store.variables)
     assert "1 ledger of" in in_process(*copy, "--background", env=env, code=0).stdout
     in_process(*copy, env=env, code=1, says="l.journal.jsonl already exists with other contents")
@@ -120,8 +122,8 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert store.get(bucket, "l.json") == ledger.read_bytes()
 
 
-def test_what_another_machine_left_under_the_same_name_is_kept(tmp_path: Path, store: Store) -> None:
-    """A node that comes back with an empty disk: the rolling ledger in the bucket is all that is left of its first."""
+def test_a_ledger_of_another_machine_under_the_same_name_is_kept(tmp_path: Path, store: Store) -> None:
+    """A node returns with an empty disk: only the rolling ledger in the bucket remains of its first machine."""
     bucket = store.bucket("again")
 
     def rolling(name: str, state: str, *more: str) -> tuple[Path, str]:
@@ -146,7 +148,7 @@ def test_what_another_machine_left_under_the_same_name_is_kept(tmp_path: Path, s
     assert "kept as" in said, "the same journal, which another key had signed"
 
 
-def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: Path, store: Store) -> None:
+def test_two_locked_buckets_one_late_hold_the_sealed_bytes(tmp_path: Path, store: Store) -> None:
     state, env = tmp_path / "state", environment(None, None, **store.variables)
     common = ("--state-dir", str(state), "--run-id", "job")
     run = ("run", "--source", "replay", "--listen", "off", "--state-dir", str(state), "--run-id")
@@ -180,7 +182,7 @@ def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: P
         ("s3://plain/l.json?lock=compliance&days=1", "s3://plain/l.journal.jsonl: InvalidRequest"),
     ],
 )
-def test_a_store_that_refuses_is_quoted(tmp_path: Path, state: Path, store: Store, place: str, reason: str) -> None:
+def test_a_refusing_store_is_quoted(tmp_path: Path, state: Path, store: Store, place: str, reason: str) -> None:
     if "plain" in place:
         store.bucket("plain")
     done = seal(state, store, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", place)
@@ -201,17 +203,17 @@ def test_without_credentials_or_packages_the_reason_is_reported(tmp_path: Path, 
                                  env=environment(None, None, **store.variables), capture_output=True, text=True, check=False)  # fmt: skip
         assert without.returncode == 1
         assert "copying to S3 needs the packages of the extra 's3'; pip install 'flopsd[s3]'" in without.stderr
-    assert without.stderr.index("will not be copied") < without.stderr.index("sealed ")  # said when it begins
+    assert without.stderr.index("will not be copied") < without.stderr.index("sealed ")  # reported at the begin
 
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """A store that takes connections and never answers."""
+    """A store that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_store_that_hangs_is_given_up_within_the_stop_window(tmp_path: Path, state: Path) -> None:
+def test_a_hanging_store_is_given_up_within_the_stop_window(tmp_path: Path, state: Path) -> None:
     with silent() as url:
         mute = Store(url)
         for window, reason in (("6", "not finished within [1-4] s"), ("60", "Read timeout on endpoint URL")):
@@ -230,7 +232,7 @@ def test_a_store_that_hangs_is_given_up_within_the_stop_window(tmp_path: Path, s
 
 
 def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path: Path) -> None:
-    """The launcher would say so if it had to kill the daemon, and seal again if it took this for no seal."""
+    """The launcher would report having to kill the daemon, and would seal again if it counted this as no seal."""
     ledger = tmp_path / "ledger.json"
     with silent() as url:
         done = flopsd("exec", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger",
@@ -245,7 +247,7 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
 
 @contextmanager
 def before(store: Store, change: Callable[[BaseHTTPRequestHandler, Callable[[], Answer]], Answer]) -> Iterator[Store]:
-    """A store whose answer to each request may be another one than that of the store behind it."""
+    """A proxy that may replace the answer of the store behind it."""
 
     def hand_on(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
         def ask() -> Answer:
@@ -291,10 +293,10 @@ def refused(code: str) -> Answer:
     )
 
 
-def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, state: Path, store: Store) -> None:
-    """Credentials that expire, a store that lets nobody write twice, and one that lets nobody read."""
+def test_an_object_refused_for_a_while_is_delivered_later(tmp_path: Path, state: Path, store: Store) -> None:
+    """Expired credentials, a store that allows no second write, and one that allows no reading."""
     bucket, ledger, at = store.bucket("while"), tmp_path / "ledger.json", ("--state-dir", str(state))
-    rules = {"PUT": "ExpiredToken"}  # what is refused, by method
+    rules = {"PUT": "ExpiredToken"}  # the refusal, by method
 
     def refuse(request: BaseHTTPRequestHandler, ask: Callable[[], Answer]) -> Answer:
         return refused(rules[request.command]) if request.command in rules else ask()
@@ -323,7 +325,8 @@ def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, sta
     in_process("copy", str(ledger), "--to", f"{place}?overwrite=never", *at, code=1, says="compare the two",
                env=environment(None, None, **store.variables))  # fmt: skip
 
-    # One that cannot be looked at for now may hold another run's, and what lies before it may answer for it.
+    # An object that cannot be read now may be another run's, and a proxy in front of the store may have answered for
+    # it.
     store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's", ChecksumAlgorithm="SHA256")
     busy, portal = (503, b"", dict[str, str]()), (200, b"<html></html>", dict[str, str]())
     for method, odd, name, says in (("HEAD", busy, "l.json", "503: Serv"), ("PUT", portal, "n.json", "not of a store")):
@@ -337,7 +340,7 @@ def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, sta
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
 
 
-def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, store: Store) -> None:
+def test_rolling_ledgers_have_their_own_name_and_no_lock(tmp_path: Path, store: Store) -> None:
     bucket, ledger = store.bucket("rolling", lock=True), tmp_path / "ledger.json"
     copies = (f"s3://{bucket}/a.json?lock=compliance&days=1&overwrite=never", f"s3://{bucket}/b.json?rolling=off")
     with started("exec", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger",

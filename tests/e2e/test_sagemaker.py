@@ -1,4 +1,4 @@
-"""A training job as SageMaker runs it: the real toolkit runs a script, flopsd is process 1 of its container."""
+"""A training job as run by SageMaker: the real toolkit runs a script, flopsd is process 1 of its container."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def scenario() -> Scenario:
 
 @pytest.fixture
 def make(tmp_path: Path, standin: Path) -> Make:
-    """A job of one host whose script the toolkit runs, in a mode."""
+    """A job of one host whose script the toolkit runs, in the given mode."""
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
         missing("no right to make namespaces")
 
@@ -46,10 +46,8 @@ def make(tmp_path: Path, standin: Path) -> Make:
 
 
 @pytest.mark.parametrize("mode", ["succeed", "exit", "crash", "segfault"])
-def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_where_it_is_kept(
-    make: Make, mode: str
-) -> None:
-    """The same job with and without flopsd before it: the platform sees the same end."""
+def test_exit_code_and_failure_file_are_the_scripts_and_the_ledger_is_kept(make: Make, mode: str) -> None:
+    """The same job with and without flopsd in front of it: the platform sees the same end."""
     alone = make(mode, "alone").machine("algo-1", scenario())
     without = alone.run(TRAIN)
     machine = make(mode).machine("algo-1", scenario())
@@ -75,7 +73,7 @@ def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_wher
     ]  # fmt: skip
 
 
-def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None:
+def test_the_metric_definitions_match_the_metric_line(make: Make) -> None:
     machine = make("stop", FLOPSD_METRIC_LINE="1").machine("algo-1", scenario())
     rates = next(one["Regex"] for one in metric_definitions() if one["Name"] == "flopsd:rate_flop_per_second")
     true_rate = 1755 * 10**6 * 132 * 4096 // 2  # half of the tensor cycles of an H100 at 1755 MHz
@@ -85,7 +83,7 @@ def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None
 
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
-        # The first line's rate is far below where the counters were read for only a part of its time.
+        # The first line's rate is far too low where the counters covered only part of its time.
         wait_until(lambda: near_the_true_rate(container.stdout), "a metric line with the true rate")
         container.stop(PATIENCE_SECONDS)
     printed = json.loads(in_process("sagemaker", "metric-definitions").stdout)
@@ -101,20 +99,21 @@ def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None
     assert all(0 < float(value) <= 100 for value in found["flopsd:coverage_percent"])
 
 
-def test_a_script_that_saves_its_state_on_sigterm_has_the_time_for_it(make: Make) -> None:
-    """The toolkit dies of SIGTERM at once, its script does not: process 1 must not end under it."""
+def test_a_script_that_saves_its_state_on_sigterm_has_time_for_it(make: Make) -> None:
+    """The toolkit dies of SIGTERM at once, but its script does not: process 1 must not end before it."""
     machine = make("stop", patience=2, FLOPSD_STOP_WINDOW="30").machine("algo-1", scenario())
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
-        assert container.stop(30) == 143, container.stderr  # what the toolkit ended with
+        assert container.stop(30) == 143, container.stderr  # the toolkit's exit code
     assert (machine.ml / "model/algo-1.bin").read_text() == "saved in time"
     sealed = predicate(machine.ledger)
     assert sealed["incarnations"][0]["childExitCode"] == 143
     assert float(sealed["wallSeconds"]) > 2  # metered to the end of the saving
 
 
-def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(make: Make) -> None:
-    """The toolkit is gone and what it started is deaf: the last third of the window belongs to the ledger."""
+def test_the_account_of_a_script_that_does_not_stop_is_closed_within_the_window(make: Make) -> None:
+    """The toolkit has ended and its script ignores the signal: the last third of the window is reserved for the
+    ledger."""
     machine = make("deaf", FLOPSD_STOP_WINDOW="6").machine("algo-1", scenario())
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
@@ -123,7 +122,7 @@ def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(
 
 
 def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> None:
-    """SIGTERM, and SIGKILL when the window is over: rolling seals since SIGTERM lie where they are kept."""
+    """SIGTERM, and SIGKILL when the window is over: rolling seals since SIGTERM are in the persistent folder."""
     machine = make("", checkpoints=True).machine("algo-1", scenario())
     with machine.container(
         *entrypoint("sh", "-c", "trap '' TERM; echo training; while :; do sleep 1; done")
@@ -145,7 +144,7 @@ def _has_work(ledger: Path) -> bool:
 
 
 @pytest.mark.parametrize("notice", [True, False])
-def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, notice: bool) -> None:
+def test_after_a_spot_stop_the_account_continues_on_a_new_machine(make: Make, notice: bool) -> None:
     """Two attempts under one name: other boot, other GPUs, only the checkpoint folder in common."""
     job = make("stop", checkpoints=True, FLOPSD_SEAL_EVERY="1", FLOPSD_INTERVAL="0.2")
     first = job.machine("algo-1", scenario(), 1)
@@ -178,7 +177,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     gaps = [gap for gap in sealed["coverage"]["gaps"] if gap["reason"] == "daemon_down"]
     if notice:
         assert not gaps
-    else:  # what it did after the last record that was saved has a ceiling, and is not measured
+    else:  # the work after the last saved record has a ceiling, and is not measured
         (gap,) = gaps
         assert gap["device"] in before
         assert gap["incarnation"] == 2
@@ -194,7 +193,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     merged = in_process("merge", str(job.pack([second])), *common, code=0)
     total = json.loads(merged.stdout)["predicate"]["totals"]["executed"]
     assert [total[bound] for bound in BOUNDS] == [executed[bound] for bound in BOUNDS]
-    # From the checkpoint folder alone, as where the output was lost: the same, since the last state lies there.
+    # The same from the checkpoint folder alone, as if the output was lost, since it contains the last state.
     kept = in_process("merge", str(second.saved), *common, code=0)
     assert json.loads(kept.stdout)["predicate"]["totals"]["executed"] == total
     twice = in_process("merge", str(second.ledger), str(first.saved), *common, code=1)
@@ -209,7 +208,7 @@ def test_process_1_reaps_orphans_and_their_zombies(make: Make) -> None:
     with machine.container(*entrypoint("sh", "-c", orphan)) as container:
         container.metered()
         first = container.first()
-        # A zombie keeps its name. They are children of process 1 as soon as the shells that started them are gone.
+        # A zombie keeps its name. They become children of process 1 once the shells that started them are gone.
         wait_until(lambda: not [p for p in first.children() if p.name() == "sleep"], "orphans that are gone")
         (machine.ml / "model/go").touch()
         assert container.wait() == 5
@@ -229,7 +228,7 @@ LONE = {**FOUR, "hosts": ["algo-1"], "instance_groups": [{**FOUR["instance_group
 
 
 def test_a_model_trainer_command_fails_as_it_does_alone(make: Make) -> None:
-    """Bash is process 1 and flopsd a command of the script that the SDK made."""
+    """Bash is process 1, and flopsd is a command of the script made by the SDK."""
     code = 9
     work = f"sh -c 'while [ -d /var/lib/flopsd ] && ! grep -q activity /var/lib/flopsd/pending.jsonl; do sleep 0.05; done; exit {code}'"
     job, other = make("", "alone"), make("")
@@ -277,7 +276,7 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     for bound in BOUNDS:
         total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
         assert int(sealed["totals"]["executed"][bound]) == total
-        assert total > 0 or bound == "low"  # a clock that was polled for a moment gives no lower bound
+        assert total > 0 or bound == "low"  # a clock that was polled only briefly gives no lower bound
     in_process("verify", str(out), "--key", str(out.with_suffix(".pub")), code=0)
     three = in_process("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common, code=1)
     assert "rank 2 (algo-3): no ledger" in three.stderr

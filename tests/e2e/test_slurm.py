@@ -1,7 +1,7 @@
 """Jobs under the real Slurm: metered by prolog and epilog, and by `flopsd exec` under srun; merged over nodes.
 
-Two slurmd share the machine, in namespaces of their own; each node has two GPUs by Slurm's word (device nodes that nobody
-opens) and by the stand-in's. Authentication is Slurm's own, so that no munged is needed.
+Two slurmd share the machine, in separate namespaces; each node has two GPUs according to Slurm (device nodes that no
+process opens) and to the stand-in. Authentication is Slurm's own, so that no munged is needed.
 """
 
 import json
@@ -57,7 +57,7 @@ Epilog={script}
 TaskProlog={script}
 PrologFlags=Alloc
 """
-# The resolver answers to nobody who has no address but the loopback's.
+# The resolver answers only if there is an address other than the loopback's.
 _BOOT = """set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -117,7 +117,7 @@ class Slurm:
 
 @contextmanager
 def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Iterator[Slurm]:
-    """The cluster, up and idle, with `script` as prolog, epilog and task prolog, and the site's file of it."""
+    """The cluster, up and idle, with `script` as prolog, epilog and task prolog, and the site's settings for it."""
     (folder / "state").mkdir()
     for index in (0, 1):
         os.mknod(folder / f"nvidia{index}", 0o020600, os.makedev(1, 3))
@@ -142,7 +142,7 @@ def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Ite
         cluster = Slurm(pid, folder, env)
         try:
             wait_until(lambda: cluster.states() == ["idle", "idle"], "the nodes are idle", 15)
-        except AssertionError:  # a node that came before its controller could answer: let it register again
+        except AssertionError:  # a node that started before its controller could answer must register again
             cluster.run("scontrol", "reconfigure", check=False)
             wait_until(lambda: cluster.states() == ["idle", "idle"], f"the nodes are idle: {cluster.logs()}")
         yield cluster
@@ -186,7 +186,7 @@ def test_the_script_is_clean_shell() -> None:
 
 
 def exec_ledgers(cluster: Slurm, name: str) -> dict[str, Path]:
-    """The ledgers of `flopsd exec` by node, in the folders that flopsd chose by itself."""
+    """The ledgers of `flopsd exec` by node, in the folders that flopsd chose itself."""
     found = cluster.run("find", f"/var/lib/flopsd/{name}", "-name", "*.ledger.*").stdout.split()
     out = cluster.folder / "out" / name
     for path in map(Path, found):
@@ -230,8 +230,9 @@ def prometheus(cluster: Slurm) -> Iterator[Callable[[str], list[dict[str, Any]]]
 @pytest.mark.tool("prometheus", "curl")
 @CLUSTER
 @AS_ROOT
-def test_concurrent_jobs_are_metered_and_scraped_each_by_itself(cluster: Slurm, tmp_path: Path) -> None:
-    """Two jobs share n1, one of them is on n2 too. The other's daemon is killed at the end, with what would restart it."""
+def test_concurrent_jobs_are_metered_and_scraped_separately(cluster: Slurm, tmp_path: Path) -> None:
+    """Two jobs share n1, and one of them is on n2 too. The other's daemon is killed at the end, together with the
+    process that would restart it."""
     work = """
         from flopsd.client import connect
         import os
@@ -289,7 +290,7 @@ def test_concurrent_jobs_are_metered_and_scraped_each_by_itself(cluster: Slurm, 
 
 @CLUSTER
 @AS_ROOT
-def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster: Slurm) -> None:
+def test_a_daemon_that_dies_is_restarted_and_the_job_has_one_ledger(cluster: Slurm) -> None:
     before = set((cluster.folder / "jobs" / "n1").glob("*"))
     kill = (
         f"d={cluster.folder}/jobs/n1/$SLURM_JOB_ID; until grep -q activity $d/pending.jsonl; do sleep 0.05; done; "
@@ -312,7 +313,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
 @pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])
 @CLUSTER
 @AS_ROOT
-def test_a_job_runs_and_its_node_stays_whatever_is_broken(cluster: Slurm, broken: str) -> None:
+def test_a_job_runs_and_its_node_stays_up_whatever_is_broken(cluster: Slurm, broken: str) -> None:
     (cluster.folder / "broken").write_text(f"{broken}\n")
     conf = cluster.folder / "job.conf"
     cluster.run("sh", "-c", f"(cat {conf}; cat {cluster.folder}/broken) >/etc/flopsd/slurm-job.conf")
@@ -335,10 +336,11 @@ def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
 @CLUSTER
 @AS_ROOT
 def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slurm, tmp_path: Path) -> None:
-    """Two tasks a node, of which one meters; without a GPU by Slurm's word, so that the prolog stays out of it."""
+    """Two tasks per node, one of which meters; without a Slurm GPU, so that the prolog does nothing."""
     key = str(tmp_path / "key.pem")
     assert in_process("key", "new", key).returncode == 0
-    # A task that comes late finds the node's run over: its pending totals are in the journal then, with an end.
+    # A task that comes late finds the node's run ended: its pending totals are then in the journal, with an end
+    # record.
     folder = "/var/lib/flopsd/slurm-$SLURM_JOB_ID/$SLURMD_NODENAME"
     metered = f'grep -qs activity {folder}/pending.jsonl || grep -qs \\"end\\" {folder}/journal.jsonl'
     job = f"until {metered}; do sleep 0.05; done; echo $SLURM_JOB_ID $FLOPSD_SOCKET"

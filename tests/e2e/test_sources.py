@@ -1,4 +1,4 @@
-"""The real program on devices of each kind: whose they are, by which source they are read, and what was true of them."""
+"""The real program on devices of each kind: their owner, the source that reads them, and the truth about them."""
 
 import os
 import shutil
@@ -45,15 +45,16 @@ def test_only_this_jobs_devices_are_metered_and_a_lost_one_ends_without_a_ceilin
     gaps = [gap for gap in sealed["coverage"]["gaps"] if gap["reason"] == "other_job"]
     assert gaps
     assert all((gap["device"], gap["ceiling"]) == (second["uuid"], "0") for gap in gaps)
-    # All but ten seconds of the second at the end, at most: since it was last asked for it may be this job's again.
+    # The second device is covered except for at most ten seconds at the end: since the last lookup it may be this
+    # job's again.
     assert int(sealed["coverage"]["coveragePpm"]) > 600_000
     assert float(first["observedSeconds"]) > float(second["observedSeconds"]) + 1
     source = sealed["incarnations"][0]["sources"]["nvml"]
     assert source["devices"].endswith("2 of 2")
 
 
-def test_under_exec_a_device_that_others_use_too_says_so(tmp_path: Path, standin: Path) -> None:
-    """The stand-in lists this test's own process on the GPU: it is not one of the job's."""
+def test_under_exec_a_device_used_by_others_too_is_marked(tmp_path: Path, standin: Path) -> None:
+    """The stand-in lists this test's own process on the GPU, which is not one of the job's."""
     scenario = Scenario((h100(BUSY, processes=(Process(0, 10**9, os.getpid()),)), h100(BUSY)))
     env = environment(standin, scenario.write(tmp_path / "s.txt"))
     state = tmp_path / "state"
@@ -68,7 +69,7 @@ def test_under_exec_a_device_that_others_use_too_says_so(tmp_path: Path, standin
     assert alone["sharedWith"] is None
 
 
-def test_a_rule_that_nobody_answers_is_exit_4_with_the_remedy(tmp_path: Path, standin: Path) -> None:
+def test_an_unanswered_device_rule_is_exit_4_with_the_remedy(tmp_path: Path, standin: Path) -> None:
     env = environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "s.txt"))
     done = flopsd("run", "--source", "nvml", "--devices", "job", "--state-dir", str(tmp_path / "state"), env=env)
     assert done.returncode == 4
@@ -77,7 +78,7 @@ def test_a_rule_that_nobody_answers_is_exit_4_with_the_remedy(tmp_path: Path, st
 
 
 def _observed(url: str, label: str) -> float:
-    """Seconds of the series with this in their labels."""
+    """The sum in seconds of the series with this text in their labels."""
     lines = (line for line in get(f"{url}/metrics")[1].splitlines() if label in line)
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("flopsd_observed_seconds_total{"))
 
@@ -91,8 +92,8 @@ def page() -> str:
     return gpu({TENSOR: 0.5, FP64: 0, FP32: 0, FP16: 0, CLOCK: 1410, UTIL: 97, ENERGY: second * 400_000})
 
 
-def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path, standin: Path) -> None:
-    """NVML bounds an A100, the exporter measures it; when the exporter goes, NVML's ceiling is what is left."""
+def test_one_gpu_listed_by_two_sources_is_counted_once_by_the_better(tmp_path: Path, standin: Path) -> None:
+    """NVML bounds an A100, and the exporter measures it; when the exporter ends, NVML's ceiling remains."""
     scenario = Scenario((a100((Segment(1000, mhz=1410, util=97, watts=400),)),))
     ledger, exporter = tmp_path / "ledger.json", Exporter()
     exporter.page = page

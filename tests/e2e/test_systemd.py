@@ -1,7 +1,8 @@
-"""systemd/flopsd.service: under the real systemd, in namespaces of its own, and what it gets from the real `flopsd run`.
+"""systemd/flopsd.service: under the real systemd, in separate namespaces, and the messages from the real `flopsd run`.
 
-The service manager sees this machine's files, but for /run, /var/lib and /etc/systemd/system, and a network of its own.
-The interpreter and the checkout are bound under /opt: a hardened service sees no home folder, and ours may lie in one.
+The service manager sees this machine's files, except /run, /var/lib and /etc/systemd/system, and has a separate
+network. The interpreter and the checkout are bound under /opt: a hardened service sees no home folder, and ours may be
+in one.
 """
 
 import os
@@ -60,7 +61,7 @@ exec {systemd} --system --unit=test.target --show-status=no
 
 
 class Systemd:
-    """Runs commands beside its service manager."""
+    """Runs commands in the namespaces of its service manager."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -83,14 +84,15 @@ class Systemd:
         return self.run("journalctl", "--no-pager", check=False)
 
     def texts(self, *which: str) -> list[str]:
-        """What is in the journal, by options of journalctl."""
+        """The texts in the journal, selected by options of journalctl."""
         self.run("journalctl", "--sync")
         return self.run("journalctl", "--output=cat", *which).splitlines()
 
 
 @contextmanager
 def systemd(tmp_path: Path, extra: Path, *units: Path) -> Iterator[Systemd]:
-    """A service manager with these unit files, and what is in `extra` under /opt; its /opt/out is `tmp_path`/out."""
+    """A service manager with these unit files, and the content of `extra` under /opt; its /opt/out is
+    `tmp_path`/out."""
     out = tmp_path / "out"
     out.mkdir()
     boot, log = tmp_path / "boot.sh", tmp_path / "systemd.log"
@@ -140,7 +142,7 @@ HTTPServer(("127.0.0.1", 9091), One).handle_request()
 """
 
 
-def test_it_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_daemon_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
     name = f"flopsd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
@@ -163,9 +165,7 @@ def test_it_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Pat
 
 
 @pytest.mark.parametrize("broken", ["deaf", "full", "nonsense"])
-def test_it_meters_all_the_same_when_the_manager_does_not_hear(
-    tmp_path: Path, env: dict[str, str], broken: str
-) -> None:
+def test_the_daemon_meters_even_if_the_manager_does_not_read(tmp_path: Path, env: dict[str, str], broken: str) -> None:
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         if broken == "deaf":
@@ -183,8 +183,8 @@ def test_it_meters_all_the_same_when_the_manager_does_not_hear(
     assert complaints == (0 if broken == "nonsense" else 1), program.text
 
 
-def test_under_exec_the_manager_gets_the_job_only(tmp_path: Path, env: dict[str, str]) -> None:
-    """The service is the job's: what the daemon said would be taken for the job's word, or be thrown away."""
+def test_under_exec_only_the_job_notifies_the_manager(tmp_path: Path, env: dict[str, str]) -> None:
+    """The service is the job's: messages of the daemon would be taken for the job's, or be discarded."""
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(place))
@@ -200,7 +200,7 @@ def test_under_exec_the_manager_gets_the_job_only(tmp_path: Path, env: dict[str,
 
 
 @pytest.mark.tool("systemd-analyze")
-def test_the_score_is_the_one_that_the_page_states() -> None:
+def test_the_security_score_is_the_one_on_the_page() -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)],
         capture_output=True, text=True, check=True,
@@ -230,13 +230,13 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
             'seal_every_seconds: 1\\ncheckpoint_seconds: 0.5\\npushes: ["pushgateway+http://127.0.0.1:9091"]\\n\' '
             ">/etc/flopsd/flopsd.yaml\n"
         )
-        ended_by = {"243": "true", "2": "echo no key >/etc/flopsd/key.pem"}  # a credential that is missing, a bad one
+        ended_by = {"243": "true", "2": "echo no key >/etc/flopsd/key.pem"}  # a missing credential, an invalid one
         for status, prepare in ended_by.items():
             inside.shell(f"{prepare}; ! systemctl start flopsd")
             assert inside.shown("flopsd", "ExecMainStatus") == status, inside.log()
             state = [inside.shown("flopsd", name) for name in ("ActiveState", "Result", "NRestarts")]
             assert state == ["failed", "exit-code", "0"], "it is not started again"
-        # By unit, journald finds only what systemd itself logs: the process that failed may be gone when it looks.
+        # By unit, journald finds only systemd's own messages: the failed process may be gone when journald looks.
         assert any("set up credentials" in text for text in inside.texts("-p", "err"))
         assert any(text.startswith("Failed to start flopsd") for text in inside.texts("-u", "flopsd", "-p", "err"))
         errors = inside.texts("-t", "flopsd", "-p", "err")
@@ -257,7 +257,8 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         )
         inside.shell("until grep -qs lora /var/lib/flopsd/*.jsonl; do sleep 0.05; done")
         assert "flopsd_flop_total" in inside.shell("curl -s http://127.0.0.1:10188/metrics")
-        # What the daemon starts is bound as it is: a seal is made before the end, and something comes to a receiver.
+        # Restrictions apply to the daemon's children too: a seal is made before the end, and a push reaches the
+        # receiver.
         wait_until(lambda: inside.run("find", "/var/lib/private/flopsd", "-name", "*.ledger.json"), "a seal")
         assert "flopsd_flop_total" in inside.run("/opt/bin/python", "-c", RECEIVER)
         assert "NO ROLLING SEAL" not in inside.log()

@@ -1,4 +1,5 @@
-"""`flopsd status --watch` in a real pseudo-terminal, completions and the manual page by real shells and the real roff."""
+"""`flopsd status --watch` in a real pseudo-terminal, completions and the manual page by real shells and the real
+roff."""
 
 import fcntl
 import os
@@ -26,7 +27,7 @@ ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
 
 class Terminal:
-    """A screen of some size, and what a program writes into it."""
+    """A screen of some size, and the output of a program on it."""
 
     def __init__(self, *arguments: str, rows: int = 24, columns: int = 80, term: str = "xterm") -> None:
         self.outer, inner = pty.openpty()
@@ -37,7 +38,7 @@ class Terminal:
         self.inner, self.text = inner, ""
 
     def wait_for(self, pattern: str, after: int = 0) -> int:
-        """Where it ends in what was written."""
+        """The end of the match in the output."""
         while not (found := re.compile(pattern, re.DOTALL).search(self.text, after)):
             assert len(self.text) < 200_000, f"{pattern!r} never came: {self.text[-3000:]!r}"
             ready, _, _ = select.select([self.outer], [], [], PATIENCE_SECONDS)
@@ -66,7 +67,7 @@ def lines_of(frame: str) -> list[str]:
     return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"\r\n|\x1b\[H", frame)]
 
 
-def test_it_follows_a_state_folder_and_leaves_the_terminal_as_it_was(tmp_path: Path, run: Run) -> None:
+def test_watch_follows_a_state_folder_and_restores_the_terminal(tmp_path: Path, run: Run) -> None:
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
     begin = terminal.wait_for(re.escape(ENTER))
     first = terminal.wait_for(r"1\.23x10\^15 FLOP.*?\x1b\[J", begin)
@@ -81,7 +82,7 @@ def test_it_follows_a_state_folder_and_leaves_the_terminal_as_it_was(tmp_path: P
     )
 
 
-def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
+def test_watch_follows_a_daemon_and_reports_its_end(run: Run) -> None:
     server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot)
     server.start()
     terminal = Terminal("status", "--watch", "0.2", "--url", server.url, rows=20, columns=20)
@@ -92,7 +93,7 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_a_terminal_without_a_size_is_taken_for_a_usual_one(tmp_path: Path) -> None:
+def test_a_terminal_without_a_size_gets_the_usual_one(tmp_path: Path) -> None:
     state = str(tmp_path / "state")
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", state, rows=0, columns=0)
     terminal.wait_for(r"1\.23x10\^15 FLOP")
@@ -100,7 +101,7 @@ def test_a_terminal_without_a_size_is_taken_for_a_usual_one(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("run")
-def test_it_is_suspended_and_goes_on(tmp_path: Path) -> None:
+def test_watch_can_be_suspended_and_continued(tmp_path: Path) -> None:
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
     at = terminal.wait_for(re.escape(ENTER) + r".*x10\^15 FLOP")
     os.write(terminal.outer, b"\x1a")
@@ -124,7 +125,7 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     assert sum(line.startswith("measured") for line in seen) >= 2
 
 
-def test_who_waits_at_a_terminal_sees_a_line_which_then_goes_away() -> None:
+def test_a_wait_at_a_terminal_shows_a_line_that_then_disappears() -> None:
     seen = threading.Event()
 
     def answer(_request: BaseHTTPRequestHandler, _body: bytes) -> Answer:
@@ -140,7 +141,7 @@ def test_who_waits_at_a_terminal_sees_a_line_which_then_goes_away() -> None:
         in_process("status", "--url", url, code=1)
 
 
-def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
+def test_an_unreadable_status_is_an_error(tmp_path: Path) -> None:
     flopsd("status", "--watch", "--state-dir", str(tmp_path), code=1, says="there is no journal")
     assert flopsd("status", "--watch", "0").returncode == 2
 
@@ -150,7 +151,7 @@ KNOWN = (*SETTINGS, *known_sources().settings)
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `flopsd completion` prints, for each shell."""
+    """The output of `flopsd completion` for each shell."""
     folder = tmp_path_factory.mktemp("completions")
     for shell in ("bash", "zsh", "fish"):
         done = in_process("completion", shell, code=0)
@@ -192,7 +193,7 @@ def test_verbs_flags_and_files_complete(scripts: Path, complete: object) -> None
 
 
 @pytest.mark.tool("zsh")
-def test_zsh_takes_its_script(scripts: Path, tmp_path: Path) -> None:
+def test_zsh_accepts_its_completion_script(scripts: Path, tmp_path: Path) -> None:
     (tmp_path / "_flopsd").write_text((scripts / "zsh").read_text())
     script = f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -d {tmp_path}/dump; autoload +X _flopsd; print $_comps[flopsd]"
     assert said("zsh", "-f", "-c", script, cwd=tmp_path) == ["_flopsd"]
@@ -200,7 +201,7 @@ def test_zsh_takes_its_script(scripts: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.tool("man", "groff")
-def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path) -> None:
+def test_the_manual_page_is_valid_and_names_every_verb_and_setting(tmp_path: Path) -> None:
     page = tmp_path / "flopsd.1"
     page.write_text(in_process("man").stdout)
     lint = subprocess.run(
@@ -221,7 +222,7 @@ def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path
 
 
 @pytest.mark.tool("systemd-analyze", "man")
-def test_the_unit_is_clean_and_its_manual_page_is_there(tmp_path: Path) -> None:
+def test_the_unit_is_clean_and_its_manual_page_exists(tmp_path: Path) -> None:
     pages = tmp_path / "man1"
     pages.mkdir()
     (pages / "flopsd.1").write_text(in_process("man").stdout)

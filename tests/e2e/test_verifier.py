@@ -1,4 +1,4 @@
-"""The verifier that needs nothing installed, as it is used: its command, and its page in a real Chromium."""
+"""The verifier that needs no installation: its command, and its page in a real Chromium."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by
 
 IN_PART = 5
 PHONE, DESK = 360, 1280
-# Verdicts that need what the page does not take: a second ledger of the same run.
+# Verdicts that need what the page does not accept: a second ledger of the same run.
 BY_COMMAND = {"invalid/fork", *(f"invalid/also-of-{what}" for what in ("another-run", "another-node", "the-same-time"))}
 # Whether the page, and a thread that it starts, can make a request.
 _SENDS = """Promise.all([fetch('http://127.0.0.1:9/').then(() => true, () => false), new Promise(done => {
@@ -54,7 +54,7 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason(extent: Exten
     assert [
         why for one, v, found in zip(given, verdicts, said, strict=True) if (why := wrong(one, v, found["code"]))
     ] == []
-    # What is not computed is named, and then the ledger is not called verified.
+    # Parts that are not computed are named, and then the ledger is not called verified.
     for found in said:
         if found["status"] != 3:
             assert found["verified"] == (found["status"] == 0) == (not found["notVerified"])
@@ -68,7 +68,7 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason(extent: Exten
 
 
 @pytest.mark.tool("node")
-def test_no_leaf_of_a_statement_can_be_changed_unseen() -> None:
+def test_no_leaf_of_a_statement_can_be_changed_unnoticed() -> None:
     script = """
 import fs from "node:fs";
 import { same } from "./src/compare.js";
@@ -106,13 +106,13 @@ console.log(JSON.stringify({ count, missed: [...new Set(missed.map((one) => one.
     assert found["missed"] == []
 
 
-# As yamllint asks for it, and as `flopsd` reads it.
+# As yamllint requires it, and as `flopsd` reads it.
 OWN_POLICY = "# ours\n---\nid: ours\nrules: [{id: one, citation: c, at_least: 1.5e24}]\n"
 COUNTS = ["1e24", "1.5e25", "2.50E+2", "33", "1e25/3", "7.5e3/2.5e1", "1.5", "1e25/0", "1/2/3", "-1", "10^26"]
 
 
 @pytest.mark.tool("node")
-def test_its_reader_of_yaml_reads_what_pyyaml_reads(tmp_path: Path) -> None:
+def test_the_verifiers_yaml_reader_agrees_with_pyyaml(tmp_path: Path) -> None:
     own = tmp_path / "ours.yaml"
     own.write_text(OWN_POLICY, encoding="utf-8")
     script = """
@@ -129,7 +129,7 @@ for (const file of process.argv.slice(1)) console.log(writeJson(parseYaml(fs.rea
 
 
 @pytest.mark.tool("node")
-def test_it_reads_the_counts_of_a_policy_as_flopsd_does() -> None:
+def test_the_verifier_reads_the_counts_of_a_policy_as_flopsd_does() -> None:
     script = """
 import { parseFraction, text } from "./src/policy.js";
 for (const one of process.argv.slice(1)) { try { console.log(text(parseFraction(one))); } catch { console.log("refused"); } }
@@ -144,7 +144,7 @@ for (const one of process.argv.slice(1)) { try { console.log(text(parseFraction(
 
 
 @pytest.mark.tool("node")
-def test_a_bound_that_it_shows_still_holds() -> None:
+def test_a_displayed_bound_still_holds() -> None:
     """As flopsd rounds: a lower bound down, an upper one up."""
     small = [0, 9, 9999, 10000, 10049, 10050, 10051, 10150, 99949, 99950, 99999]
     counts = [*small, 10**15 + 1, 2759652088050751, 10**40 - 1]
@@ -162,7 +162,7 @@ for (const towards of ["down", "near", "up"]) for (const one of process.argv.sli
 
 
 def plain(value: object) -> object:
-    """Numbers with a point as their text: the verifier has whole numbers alone."""
+    """Numbers with a decimal point as text: the verifier has only whole numbers."""
     if isinstance(value, dict):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -171,7 +171,7 @@ def plain(value: object) -> object:
 
 
 @pytest.mark.tool("node")
-def test_its_types_hold() -> None:
+def test_the_verifiers_types_are_valid() -> None:
     modules = os.environ.get("GRAFANA_DATA", "")
     compiler = Path(modules) / ".bin" / "tsc"
     if not modules or not compiler.exists():
@@ -194,7 +194,7 @@ def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Exten
         asked = [
             event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
         ]
-        # A thread's script is the page's own text, under an address that it makes itself.
+        # A thread's script is the page's own text, at an address that the page itself makes.
         assert asked[0] == PAGE.as_uri()
         assert {address.partition(":")[0] for address in asked[1:]} == {"blob"}
         assert [
@@ -209,8 +209,8 @@ def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Exten
 
 
 @pytest.mark.tool("chromium")
-def test_what_lies_beside_a_ledger_is_accepted_by_nobody_but_the_reader(tmp_path: Path) -> None:
-    """Dropping and choosing a folder are one list for the page."""
+def test_files_next_to_a_ledger_are_accepted_only_by_the_reader(tmp_path: Path) -> None:
+    """For the page, dropping and choosing a folder give the same list."""
     for file in (VECTORS / "invalid" / "foreign-table-beside").glob("ledger.*"):
         shutil.copy(file, tmp_path)
     with chromium() as page:
@@ -235,7 +235,7 @@ _LISTED = (
 
 
 @pytest.mark.tool("chromium")
-def test_the_page_can_be_read_by_everybody() -> None:
+def test_the_page_is_accessible() -> None:
     source = axe_source()
     shown = {one.name: one for one in vectors()}
     with chromium() as page:
@@ -254,8 +254,8 @@ def assert_read(page: Page, source: str) -> None:
 
 
 @pytest.mark.tool("node")
-def test_the_command_waits_for_no_fifo_and_takes_no_other_json_for_a_ledger(tmp_path: Path) -> None:
-    """Among the children they are passed over, in place of a file that is named they are refused."""
+def test_the_command_waits_for_no_fifo_and_accepts_no_other_json_as_a_ledger(tmp_path: Path) -> None:
+    """Among the children they are skipped; in place of a named file they are refused."""
     folder = Path(shutil.copytree(VECTORS / "merged" / "job", tmp_path / "job"))
     (folder / "children" / "package.json").write_text('{"name": "of another program"}')
     for name in ("fifo", "children/x.json", "children/node-1/y.journal.jsonl"):
@@ -269,7 +269,7 @@ def test_the_command_waits_for_no_fifo_and_takes_no_other_json_for_a_ledger(tmp_
 
 @pytest.mark.tool("node")
 @pytest.mark.parametrize("words", ["--threshold 0", "--threshold x", "--threshold=", "--threshold 1 --threshold 2"])
-def test_the_command_believes_no_ledger_unsigned_for_an_odd_threshold(words: str) -> None:
+def test_the_command_accepts_no_unsigned_ledger_for_an_odd_threshold(words: str) -> None:
     command = ["node", str(ROOT / "verifier" / "cli.mjs"), "ledger.json", "--peaks", str(PEAKS), *words.split()]
     stranger = ["--key", str(VECTORS / "valid" / "p256" / "ledger.pub")]
     done = subprocess.run([*command, *stranger], cwd=VECTORS / "valid" / "activity-and-gaps", capture_output=True)

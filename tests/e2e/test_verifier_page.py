@@ -1,4 +1,5 @@
-"""The verifier's page with what a stranger gives it: it runs nothing, does not hang, and its verdict is of these files."""
+"""The verifier's page with files of a stranger: it runs nothing, does not hang, and its verdict is about these
+files."""
 
 import base64
 import json
@@ -51,7 +52,7 @@ def vector(name: str) -> Vector:
 
 
 def put(box: str, *files: tuple[str, str]) -> str:
-    """Of each file its name and an expression for its content."""
+    """For each file its name and an expression for its content."""
     return f"({_PUT})({json.dumps(box)}, {', '.join(f'[{json.dumps(name)}, {content}]' for name, content in files)})"
 
 
@@ -69,7 +70,7 @@ def said(page: Page) -> dict[str, Any]:
 
 
 @pytest.mark.tool("chromium")
-def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
+def test_the_displayed_verdict_is_about_the_listed_files(page: Page) -> None:
     verify, other = "document.getElementById('verify').click()", put("tables", ("more.yaml", "''"))
     for change in (
         other,
@@ -77,7 +78,7 @@ def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
         "document.getElementById('threshold').dispatchEvent(new Event('change'))",
     ):
         assert by_page(page, vector(GOOD))["verdict"] == "accept"
-        # Behind a verdict, and while the next verification runs.
+        # After a verdict, and while the next verification runs.
         for before in ("", verify + ","):
             page.evaluate(f"({before} {change})")
             assert page.evaluate(_STATE)["text"] == ""
@@ -89,7 +90,7 @@ def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
     assert page.evaluate(f"({verify}, document.getElementById('stop').click(), {_STATE})") == NOTHING | {
         "status": "Stopped: there is no verdict."
     }
-    # What was stopped says nothing any more, whatever is verified next.
+    # A stopped verification shows nothing more, whatever is verified next.
     page.evaluate(verify)
     assert by_page(page, vector(REFUSED))["verdict"] == "refuse"
     page.evaluate(verify)
@@ -97,7 +98,7 @@ def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
 
 
 @pytest.mark.tool("chromium")
-def test_a_name_is_text_that_can_be_seen(page: Page, tmp_path: Path) -> None:
+def test_a_file_name_is_shown_as_visible_text(page: Page, tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
     shapes: list[list[str]] = []
     for name in ("plain", EVIL):
@@ -114,7 +115,7 @@ def test_a_name_is_text_that_can_be_seen(page: Page, tmp_path: Path) -> None:
     assert not {"\x1b", "\u202e", "\u200b"} & set(text)
 
 
-# Ledger, then the reason code, or the beginning of what the status says instead of a verdict.
+# The ledger, then the reason code, or the beginning of the status shown instead of a verdict.
 STRANGE: dict[str, tuple[str, str | None]] = {
     "of 65 MiB": (f"new Uint8Array({65 * MIB})", "envelope_too_large"),
     "nested": ("'['.repeat(10000)", "json_too_deep"),
@@ -136,7 +137,7 @@ KEYS: dict[str, tuple[str, str | None]] = {
 
 
 @pytest.mark.tool("chromium")
-def test_what_is_no_ledger_and_no_key_gets_its_reason(page: Page) -> None:
+def test_a_file_that_is_no_ledger_or_key_gets_its_reason(page: Page) -> None:
     files = given(VECTORS / GOOD)
     yaml = [(path.name, content(path.read_bytes())) for path in sorted(VECTORS.glob("*.yaml"))]
     cases = [(what, "ledgers", ("strange.json", data), code) for what, (data, code) in STRANGE.items()]
@@ -180,10 +181,10 @@ def test_files_that_do_not_belong_together_get_no_verdict(page: Page) -> None:
 
 
 @pytest.mark.tool("chromium")
-def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
-    """Whoever made it could have put his own into it."""
-    counts = "[...document.querySelectorAll('.given')].map(one => one.dataset.count).join()"  # beside: last
-    for dropped, expected in (  # expected.json and rows.json are not ledgers, and named as one
+def test_a_dropped_folder_provides_no_key_and_no_table(page: Page) -> None:
+    """Whoever made it could have put their own into it."""
+    counts = "[...document.querySelectorAll('.given')].map(one => one.dataset.count).join()"  # 'beside' is last
+    for dropped, expected in (  # expected.json and rows.json are no ledgers, though named like one
         ([VECTORS / GOOD], "4,0,0,0"),
         ([VECTORS / GOOD / "ledger.pub", VECTORS / "peaks.yaml"], "4,1,0,1"),
     ):
@@ -195,7 +196,7 @@ def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
     assert page.evaluate("document.getElementById('ledgers-given').innerText").startswith(f"{Path(GOOD).name}/")
 
 
-# Of an accepted ledger: how its verdict begins, and what it says that it leaves out.
+# For an accepted ledger: the beginning of its verdict, and the omission that it states.
 LEAVES_OUT = {
     GOOD: ("Verified: every figure", "that the compute took place"),
     "valid/replay": ("Verified, but a replay", "no hardware was metered"),
@@ -209,7 +210,7 @@ LEAVES_OUT = {
 
 
 @pytest.mark.tool("chromium")
-def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
+def test_a_verdict_begins_with_its_omissions(page: Page) -> None:
     for name, (begins, leaves_out) in LEAVES_OUT.items():
         by_page(page, vector(name))
         shown = page.evaluate("document.querySelector('#result .check').textContent")
@@ -220,7 +221,7 @@ def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
     by_page(page, vector("merged/job-alone"))
     page.evaluate(put("ledgers", *((at + name, data) for at in "ab" for name, data in node)))
     assert said(page)["text"].startswith("Verified in part")
-    # Nor is one signature that of both keys.
+    # Nor does one signature count for both keys.
     page.evaluate(put("keys", ("second.pub", content((VECTORS / OTHER / "ledger.pub").read_bytes()))))
     assert "A signature by second.pub: there is none" in said(page)["text"].partition("Not verified")[2]
     attached = "document.getElementById('limits').textContent.includes('does not check it')"
@@ -228,7 +229,7 @@ def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
 
 
 @pytest.mark.tool("chromium")
-def test_a_verdict_says_that_the_run_went_on(page: Page, tmp_path: Path) -> None:
+def test_a_verdict_states_that_the_run_continued(page: Page, tmp_path: Path) -> None:
     source = vector("valid/also-of-an-earlier-seal")
     shutil.copy(source.folder / "other.json", tmp_path / "ledger.json")
     shutil.copy(source.folder / "other.journal.jsonl", tmp_path / "ledger.journal.jsonl")
@@ -242,14 +243,14 @@ def test_a_verdict_says_that_the_run_went_on(page: Page, tmp_path: Path) -> None
 
 
 def shown_by(page: Browser, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Of each ledger the verdict, and all that is shown but the time that it took."""
+    """The verdict of each ledger, and all displayed text except the time taken."""
     text = "document.getElementById('result').textContent.replace(/Time taken[0-9.]+ s/, '')"
     every = {one.name: one for one in vectors()}
     return [(by_page(page, every[name])["verdict"], page.evaluate(text)) for name in names]
 
 
 @pytest.mark.tool("chromium", "firefox-esr")
-def test_firefox_shows_what_chromium_shows(page: Page) -> None:
+def test_firefox_shows_the_same_as_chromium(page: Page) -> None:
     with firefox() as other:
         other.load(PAGE)
         assert shown_by(other, SHOWN) == shown_by(page, SHOWN)

@@ -1,4 +1,4 @@
-"""What is installed: sdist and wheel, in fresh environments of each Python, without and with extras."""
+"""Installation: sdist and wheel, in fresh environments of each Python, without and with extras."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 OLDEST = "3.10"
 PYTHONS = (OLDEST, *(pytest.param(version, marks=pytest.mark.exhaustive) for version in ("3.11", "3.12")), "3.13")
 CORE = {"flopsd", "prometheus_client", "psutil", "pyyaml"}
-CORE_BYTES_MAX = 5_000_000  # beyond the interpreter: the budget of the design
+CORE_BYTES_MAX = 5_000_000  # in addition to the interpreter: the budget of the design
 WALK = (
     "import pkgutil, importlib, flopsd\n"
     "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
@@ -64,7 +64,7 @@ class Installed:
         )  # fmt: skip
 
 
-def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_the_configuration_and_no_other_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
         assert f"flopsd/_config/{wanted}" in names
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
-def test_the_sdist_holds_what_its_tests_need(dist: Path) -> None:
+def test_the_sdist_contains_what_its_tests_need(dist: Path) -> None:
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for wanted in ("systemd/flopsd.service", "slurm/flopsd-job", "docs/host.md", "config/flopsd.yaml", "Makefile",
@@ -88,8 +88,8 @@ def test_the_sdist_holds_what_its_tests_need(dist: Path) -> None:
         assert wanted in names
 
 
-@pytest.mark.exhaustive  # packages of 100 MB; ordinary runs use what is installed
-def test_what_the_tests_need_can_be_installed_on_the_oldest_python(wheel: Path, tmp_path: Path) -> None:
+@pytest.mark.exhaustive  # packages of 100 MB; ordinary runs use the installed ones
+def test_the_test_dependencies_can_be_installed_on_the_oldest_python(wheel: Path, tmp_path: Path) -> None:
     if (python := interpreter(OLDEST)) is None:
         pytest.skip(f"no Python {OLDEST} here")
     with zipfile.ZipFile(wheel) as archive:
@@ -144,7 +144,7 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_it_meters_seals_and_verifies_on_each_python(wheel: Path, tmp_path: Path, version: str) -> None:
+def test_each_python_meters_seals_and_verifies(wheel: Path, tmp_path: Path, version: str) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"there is no Python {version} here")

@@ -113,14 +113,14 @@ class Not:
 
 How = Run | By | Not
 _JOB = Run("the job ran", long=True)
-_KMS = By("e2e/test_kms.py::test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are_replaced")
+_KMS = By("e2e/test_kms.py::test_a_run_is_sealed_by_kms_with_a_late_alias_and_replaced_credentials")
 _NO_AWS = Not("needs the AWS command line and an account")
 _NO_CLUSTER = Not("needs a Kubernetes cluster")
 _NO_DOCKER = Not(
     "no Docker engine here: e2e/test_image.py builds with buildah, and runs podman with the flags of the page"
 )
 _ESTIMATE = By("unit/report/test_estimate.py::test_the_docs_page_shows_the_output_of_its_commands")
-_JOBS_LEDGER = By("e2e/test_docs.py::test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page")
+_JOBS_LEDGER = By("e2e/test_docs.py::test_two_pods_ledgers_are_merged_by_the_commands_of_the_page")
 _STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_timestamped_and_others_can_check_the_timestamp")
 _HSM = By("e2e/test_hsm.py::test_a_token_seals_and_countersigns_through_the_command_line")
 _UNIT = By("e2e/test_systemd.py::test_the_unit_meters_and_seals_under_the_real_systemd")
@@ -141,7 +141,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd exec -- python train.py": _JOB,
         "flopsd verify ledger.json --key ledger.pub": Run("VERIFIED: signature checked, every total recomputed"),
         "make test": Not("it is what runs the tests"),
-        "make stack": By("e2e/test_monitoring.py::test_the_stack_comes_up_shows_data_and_goes_down"),
+        "make stack": By("e2e/test_monitoring.py::test_the_stack_starts_shows_data_and_stops"),
         "pip install '.[all]'": Not(
             "gigabytes of time: what runs the tests was installed as '.[dev]', which has [all]"
         ),
@@ -152,7 +152,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
     },
     "accuracy.md": {
         "make hardware HARDWARE_PYTHON=python3": By(
-            "e2e/test_hardware_suite.py::test_metered_flop_agree_with_the_true_ones_load_by_load"
+            "e2e/test_hardware_suite.py::test_metered_flop_match_the_true_ones_load_by_load"
         ),
         "python3 -m tests.hardware.accuracy docs/accuracy/*.json -o docs/accuracy.md": By(
             "unit/tests/test_hardware_accuracy.py::test_the_committed_page_is_made_from_the_committed_results"
@@ -231,7 +231,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
             "e2e/test_slurm.py::test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up"
         ),
         "srun -N 16 --gres=gpu:8 --ntasks-per-node=1 torchrun … train.py": By(
-            "e2e/test_slurm.py::test_concurrent_jobs_are_metered_and_scraped_each_by_itself"
+            "e2e/test_slurm.py::test_concurrent_jobs_are_metered_and_scraped_separately"
         ),
         "flopsd merge --nodes 16 --trust team.pub --key team.pem --ledger job.json /fsx/ledgers/slurm-4711/": Run(
             "2 nodes, 1 attempt id, 2 ledgers", {"16": "2", "/fsx/ledgers": "fsx"}
@@ -265,7 +265,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
     },
     "conformance.md": {
         "python -m conformance run --json report.json -- flopsd verify --json": By(
-            "e2e/test_docs.py::test_the_runner_of_conformance_drives_flopsd"
+            "e2e/test_docs.py::test_the_conformance_runner_drives_flopsd"
         ),
         "python -m conformance clauses": Run("ENV-1", {"python": sys.executable}, long=True, at=ROOT),
         "python -m conformance pack -o flopsd-vectors-v1.tar.gz": By(
