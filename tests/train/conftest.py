@@ -1,4 +1,4 @@
-"""What tests that start scripts share."""
+"""Fixtures shared by tests that start scripts."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Small real decoders beyond those of families.py, each as its class, configuration and what LoRA sits on."""
+"""Small real decoders in addition to those of families.py, each as class, configuration and LoRA targets."""
 
 from collections.abc import Mapping
 from typing import Any

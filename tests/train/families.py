@@ -27,7 +27,7 @@ _SIGLIP = {
     "patch_size": 4, "vision_use_head": False, "model_type": "siglip_vision_model",
 }  # fmt: skip
 _GEMMA3 = {**_LLAMA, **_HEAD, "sliding_window": 8}
-# Each: the class of transformers, its configuration, what LoRA sits on.
+# Each: the class of transformers, its configuration, the LoRA targets.
 FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "llama": ("AutoModelForCausalLM", {**_LLAMA, "attention_bias": True, "mlp_bias": True}, ["q_proj", "v_proj"]),
     "llama, all-linear": ("AutoModelForCausalLM", {**_LLAMA, **_HEAD}, ["all-linear"]),
@@ -101,14 +101,14 @@ def build(name: str) -> Any:
 
 
 def inputs_of(model: Any, ids: Any) -> dict[str, Any]:
-    """What the model reads, as long as `ids`."""
+    """The model's inputs, as long as `ids`."""
     if model.config.model_type == "whisper":
         return {"input_features": torch.randn(len(ids), model.config.num_mel_bins, 2 * ids.shape[1])}
     return {"input_ids": ids}
 
 
 def adapt(model: Any, targets: list[str], **more: Any) -> Any:
-    """The model with LoRA, as PEFT puts it on."""
+    """The model with LoRA, as added by PEFT."""
     import peft
 
     with warnings.catch_warnings():
@@ -125,9 +125,8 @@ def config_of(model: Any) -> dict[str, Any]:
 
 
 def flop_counter() -> Any:
-    """PyTorch's FlopCounterMode, with the gradient of a grouped convolution's weights as it is computed. PyTorch 2.13
-    leaves the groups out of it: the count of a convolution of each channel for itself is too large by the number of
-    channels."""
+    """PyTorch's FlopCounterMode, with a correct gradient of a grouped convolution's weights. PyTorch 2.13 ignores
+    the groups: its count for a depthwise convolution is too large by the number of channels."""
     from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
     def backward(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
@@ -143,7 +142,7 @@ def flop_counter() -> Any:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: what PyTorch counted and what flopsd computes."""
+    """One training step: PyTorch's count and flopsd's figures."""
 
     name: str
     method: str
@@ -179,8 +178,8 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False,
 
 
 def alone(name: str) -> dict[str, int]:
-    """What PyTorch counts of a step with an adapter on one matrix only, by its path: the first of each name that PEFT
-    puts one on. So gradients are seen to go to all that stands above it, and nowhere else."""
+    """PyTorch's counts of a step with an adapter on only one matrix, by path: the first of each name that PEFT can
+    adapt. They show that gradients are computed for everything above the matrix, and nowhere else."""
 
     model = build(name)
     inputs, _ = BATCHES[name]() if name in BATCHES else text_batch(model, LENGTH)
@@ -199,7 +198,7 @@ def alone(name: str) -> dict[str, int]:
                     loss.backward()
                     found[path] = counter.get_total_flops()
         except (AttributeError, TypeError, ValueError):
-            continue  # it refuses it in this family, or by itself; or the family's code does
+            continue  # PEFT refuses it in this family, or alone; or the family's code does
     return found
 
 

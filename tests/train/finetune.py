@@ -1,4 +1,5 @@
-"""A real fine-tune, small: what the end-to-end test runs under `flopsd exec`. Prints what PyTorch's own counter saw.
+"""A small real fine-tune, which the end-to-end test runs under `flopsd exec`. Prints the result of PyTorch's own
+counter.
 
 python -m tests.train.finetune FOLDER METHOD      METHOD: full or lora
 """
@@ -51,7 +52,8 @@ def main(folder: Path, method: str) -> None:
     state = folder.parent / "state"  # of the daemon, which writes to pending.jsonl after each reading
 
     class Metered(TrainerCallback):
-        """An evaluation has a whole reading: the first was begun before it, and a checkpoint writes to the file too."""
+        """Makes an evaluation last a whole reading: the first reading began before it, and a checkpoint writes to
+        the file too."""
 
         def __init__(self) -> None:
             self.written = set[int]()
@@ -72,7 +74,7 @@ def main(folder: Path, method: str) -> None:
         max_steps=STEPS, eval_strategy="steps", eval_steps=STEPS // 2, logging_steps=STEPS // 2, save_strategy="no", report_to=[], use_cpu=True,
         disable_tqdm=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
-    shown = None if method == "lora" else method  # that nothing was pretrained before does not show in a model
+    shown = None if method == "lora" else method  # a model does not show that it was not pretrained before
     trainer = Trainer(
         model_of(method),
         arguments,

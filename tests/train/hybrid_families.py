@@ -1,4 +1,4 @@
-"""Small hybrids: layers with a state, of which the sequences here fill one chunk and a part of a second or third."""
+"""Small hybrids: layers with a state, where the sequences here fill one chunk and part of a second or third."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,12 +26,12 @@ _NEMOTRON = {
 }  # fmt: skip
 _LFM2 = {**_BASE, **_HEADS, "intermediate_size": 96, "layer_types": ["conv", "conv", "full_attention", "conv"]}
 _CAUSAL = "AutoModelForCausalLM"
-# What a configuration of two layers needs beside them.
+# What a configuration of two layers needs in addition.
 HYBRIDS_NEED: Mapping[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
 }
-HYBRIDS_NEED_WHOLE = {"lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16}}  # of all its layers
+HYBRIDS_NEED_WHOLE = {"lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16}}  # for all its layers
 HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "mamba2": (
         _CAUSAL,

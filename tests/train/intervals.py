@@ -1,5 +1,5 @@
-"""Trainings that a declaration of one state at one time does not describe, each with what PyTorch counted of it and the
-interval that flopsd computes of what was declared."""
+"""Trainings that a declaration of one state at one time does not describe, each with PyTorch's count and the
+interval that flopsd computes from the declarations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTH, LAYERS = 12, 3
 
 
 def basis_of(counted: Counters) -> Architecture:
-    """What the ledger would have, of all sessions."""
+    """The architecture basis that the ledger would have for all sessions."""
     sessions = [
         DeclaredSession(
             f"{at:032x}", 1, 0, "0.1.0", facts_from({n: v for n, v in one.facts.items() if v is not None}),
@@ -50,7 +50,7 @@ class Loop:
         self.counter.attach(model)
 
     def frozen(self) -> Loop:
-        """Frozen, outside of training mode, and passed by a gradient on its way to what is trained instead."""
+        """Frozen, outside of training mode, and passed by a gradient on its way to a trained prompt."""
         self.model.requires_grad_(False).eval()
         prompt = torch.nn.Parameter(torch.randn(2, LENGTH, 32))
         self.counts(lambda: self.model(inputs_embeds=prompt).logits.mean().backward())
@@ -62,7 +62,7 @@ class Loop:
         return self
 
     def evaluated(self) -> Loop:
-        """Passes without a backward pass that record for one nevertheless."""
+        """Passes without a backward pass that nevertheless record for one."""
         self.model.eval()
         self._counted(self.model)
         return self
@@ -86,7 +86,7 @@ class Loop:
         self.counts(partial(run, **named))
 
     def counts(self, run: Callable[[], object]) -> None:
-        """What PyTorch counts of `run`."""
+        """Run `run` under PyTorch's counter."""
         with flop_counter() as counter:
             run()
         self.flop += counter.get_total_flops()
@@ -118,7 +118,7 @@ def _frozen_from_the_second_step() -> Loop:
 
 
 def _frozen_before_the_backward_pass() -> Loop:
-    """As of two networks that train against each other."""
+    """Like two networks that train against each other."""
 
     def run(**inputs: Any) -> None:
         loss = loop.model(**inputs).loss
@@ -212,7 +212,7 @@ def _generated(family: str, tokens: int = 4) -> Loop:
 
 
 def _first_convolution() -> Loop:
-    """With the table before it and the matrices around it: all gradients that there can be, and few weights."""
+    """With the table before it and the matrices around it: all possible gradients, and few weights."""
     model = build("lfm2_moe")
     for parameter in list(model.parameters())[4:]:
         parameter.requires_grad_(False)
@@ -283,7 +283,7 @@ def _backbone_alone() -> Loop:
 
 
 def _layers_dropped() -> Loop:
-    """All of a decoder, so that the encoder's gradient is not computed."""
+    """All layers of a decoder, so that the encoder's gradient is not computed."""
     from transformers import BartConfig, BartForConditionalGeneration
 
     sizes = {
@@ -308,7 +308,7 @@ def _pooler_unread() -> Loop:
 
 
 def _pooler_of_images_unread() -> Loop:
-    """SigLIP's, which attends to all patches."""
+    """SigLIP's pooler, which attends to all patches."""
     loop = Loop(build("siglip_vision_model"), labels=False)
     images, _ = BATCHES["siglip_vision_model"]()
     loop.counts(lambda: loop.model(pixel_values=images["pixel_values"]).last_hidden_state.sum().backward())
@@ -331,7 +331,7 @@ def _head_beside() -> Loop:
 
 
 def _layers_left_out() -> Loop:
-    """By the configuration, as generation with an early exit does it."""
+    """By the configuration, as in generation with an early exit."""
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     loop.model.config.num_hidden_layers = 1
     loop.steps(4).passes(3)
@@ -340,7 +340,7 @@ def _layers_left_out() -> Loop:
 
 
 def _layers_taken_out() -> Loop:
-    """And kept elsewhere."""
+    """The removed layers are kept elsewhere."""
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     whole = loop.model.model.layers
     loop.model.model.layers = whole[:1]
@@ -350,8 +350,8 @@ def _layers_taken_out() -> Loop:
 
 
 def skipping(*, inside: bool, declared: bool = False, gradients: bool = True) -> Loop:
-    """Layers that are left out by turns: by the loop over them, or by the layers themselves. `declared`: the
-    configuration says so."""
+    """Layers that are skipped in turn: by the loop over them (`inside` false), or by the layers themselves.
+    `declared`: the configuration says so."""
     model = llama(num_hidden_layers=LAYERS, use_cache=False)
     model.config.layers_left_out = declared
     loop = Loop(model)
@@ -384,7 +384,7 @@ def _early_exit() -> Loop:
 
 
 def _unloaded() -> Loop:
-    """The wrapper of the adapters is gone then."""
+    """The adapters' wrapper is then gone."""
     loop = Loop(_lora(16, "all-linear")).steps()
     loop.model = loop.model.unload()
     loop.model.requires_grad_(True)
@@ -392,7 +392,7 @@ def _unloaded() -> Loop:
 
 
 def _fixed_cache(tokens: int) -> Loop:
-    """Of 40 places."""
+    """With 40 places."""
     from transformers import StaticCache
 
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
@@ -409,7 +409,7 @@ def _another_head() -> Loop:
 
 
 def _wrapped(*layers: int) -> Loop:
-    """Layers that PyTorch's own wrapper computes again."""
+    """Layers that PyTorch's own wrapper recomputes."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
     model = llama(num_hidden_layers=LAYERS, use_cache=False)
@@ -419,7 +419,7 @@ def _wrapped(*layers: int) -> Loop:
 
 
 def _of_each_sequence() -> Loop:
-    """Gradients of each sequence by itself."""
+    """Gradients of each sequence separately."""
 
     def loss(weights: Any, ids: Any) -> Any:
         return torch.func.functional_call(loop.model, weights, (), {"input_ids": ids[None]}).logits.sum()
@@ -432,14 +432,14 @@ def _of_each_sequence() -> Loop:
 
 
 def _of_a_class_of_its_own(loss: str = "loss", **members: Any) -> Loop:
-    """As FSDP makes one of a model that it shards."""
+    """A class like the one that FSDP makes for a model that it shards."""
     model = llama(num_hidden_layers=LAYERS, tie_word_embeddings=True)
     model.__class__ = type("FSDPLlamaForCausalLM", (type(model),), members)
     return Loop(model).steps(loss=loss)
 
 
 def _of_given_weights() -> Loop:
-    """Trained in the place of a frozen model's own."""
+    """These are trained in place of a frozen model's own."""
     model = llama(num_hidden_layers=LAYERS, use_cache=False).requires_grad_(False)
     loop = Loop(model)
     weights = {name: one.clone().requires_grad_() for name, one in model.named_parameters()}
@@ -455,7 +455,7 @@ def _without_head(model: Any, input_ids: Any, labels: Any) -> Any:  # noqa: ARG0
 
 
 def _with_a_fused_loss() -> Loop:
-    """In the place of the model's forward pass."""
+    """It replaces the model's forward pass."""
     from transformers.modeling_outputs import CausalLMOutput
 
     class Fused(torch.autograd.Function):
@@ -482,7 +482,7 @@ def _with_a_fused_loss() -> Loop:
 
 
 def _inner_state() -> Loop:
-    """A loss of what the first layer gives, as of an early exit."""
+    """A loss of the first layer's output, like an early exit."""
     loop = Loop(llama(num_hidden_layers=LAYERS))
     loop._counted(lambda **inputs: loop.model(**inputs, output_hidden_states=True).hidden_states[1].sum().backward())
     return loop
@@ -499,7 +499,7 @@ def _counted_twice() -> Loop:
 
 
 def _replaced(surgery: Callable[[Any], object]) -> Loop:
-    """The optimizer keeps the parameters that were there before."""
+    """The optimizer keeps the old parameters."""
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     optimizer = torch.optim.SGD(loop.model.parameters())
     optimizer.zero_grad()
@@ -534,7 +534,7 @@ def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
         table = loop.model.get_input_embeddings()
         rows = table(input_ids).detach().requires_grad_()
         found = loop.model(inputs_embeds=rows + 0, labels=labels)
-        loss = found.logits.sum() if penalty else found.loss  # what is computed of it does not begin at the logits
+        loss = found.logits.sum() if penalty else found.loss  # the work derived from it does not begin at the logits
         (of_inputs,) = torch.autograd.grad(loss, rows, create_graph=penalty)
         if penalty:
             of_inputs.square().sum().backward()
@@ -545,8 +545,8 @@ def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
 
 
 def _state_of_a_hook(*losses: str, frozen: bool = False) -> Loop:
-    """Backward passes from the state after the second layer, which a hook of the loop's own takes, and from the loss,
-    in this order."""
+    """Backward passes from the state after the second layer, which the loop's own hook takes, and from the loss, in
+    this order."""
     loop, state = Loop(llama(num_hidden_layers=LAYERS)), list[Any]()
     loop.model.model.layers[1].register_forward_hook(lambda _module, _arguments, output: state.append(output))
     prompt = torch.nn.Parameter(torch.randn(2, LENGTH, 32))
@@ -565,7 +565,7 @@ def _state_of_a_hook(*losses: str, frozen: bool = False) -> Loop:
 
 
 def _of_some_weights(*parts: str) -> Loop:
-    """A backward pass for the weights of these parts alone, after one for all."""
+    """A backward pass only for the weights of these parts, after one for all."""
 
     def run(**inputs: Any) -> None:
         loop.model(**inputs).loss.backward(inputs=kept)
@@ -585,7 +585,7 @@ def _by_place() -> Loop:
 
 
 def _in_a_batch() -> Loop:
-    """In a dictionary now and then, which flopsd does not look into."""
+    """Some inputs are in a dictionary, which flopsd does not look into."""
 
     class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -621,7 +621,7 @@ def _called_twice() -> Loop:
 
 
 def _called_twice_by_one_of_its_family() -> Loop:
-    """A class that a training made, as most do that have a head of their own, trained with adapters."""
+    """A class made by a training, like most with their own head, trained with adapters."""
     from transformers import BertModel
     from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
@@ -644,7 +644,7 @@ def _called_twice_by_one_of_its_family() -> Loop:
 
 
 def _two_heads() -> Loop:
-    """Its rows have several sequences, and the name of its class ends as that of a model without a head."""
+    """Its rows have several sequences, and its class name ends like that of a model without a head."""
     from transformers import GPT2Config, GPT2DoubleHeadsModel
 
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=128, attn_implementation="eager")
@@ -769,7 +769,7 @@ def _on_experts() -> Any:
 
 
 _QO = {"target_modules": ["q_proj", "o_proj"]}
-# Adapters that flopsd does not compute, by their name in what is declared as not counted.
+# Adapters that flopsd does not compute, by their name in the declaration of uncounted work.
 KINDS: Mapping[str, Callable[[], Loop]] = {
     "LoRA by DoraLinearVariant": partial(
         _of_kind, "LoraConfig", r=4, target_modules="all-linear", use_dora=True, lora_dropout=0.1

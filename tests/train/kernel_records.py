@@ -1,4 +1,4 @@
-"""PyTorch's own profiler on the CPU with records of a GPU in its results, and such records out of real traces."""
+"""PyTorch's own profiler on the CPU with a GPU's records in its results, and such records from real traces."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -36,19 +36,19 @@ class Kernel:
 
 
 class Range(Kernel):
-    """What the training named, with kernels in it."""
+    """A range named by the training, with kernels in it."""
 
     def is_user_annotation(self) -> bool:
         return True
 
 
 def records_of(trace: dict[str, Any]) -> list[Kernel]:
-    """Each launch, all of a name as long as the other."""
+    """One record per launch, all launches of a name equally long."""
     return [Kernel(name, ns // count) for name, count, ns in trace["kernels"] for _ in range(count)]
 
 
 def profiler_with(events: Sequence[Kernel], before: Callable[[str], object] = str) -> Any:
-    """A real profiler, started and stopped as it is; `before` gets which of the two comes."""
+    """A real profiler, started and stopped normally; `before` gets "start" or "stop" first."""
     import torch
 
     real = torch.profiler._KinetoProfile(activities=[torch.profiler.ProfilerActivity.CPU])

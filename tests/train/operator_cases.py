@@ -28,7 +28,7 @@ _MOE = {
 
 @dataclass
 class Counters:
-    """In the place of a client: what was declared."""
+    """Replaces a client: records the declarations."""
 
     work: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     facts: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Case:
     accumulate: int = 1
     evaluate: bool = False
     padded: bool = False
-    # Why PyTorch's count is another one.
+    # Why PyTorch's count differs.
     difference: str = ""
 
 
@@ -158,7 +158,8 @@ class Compared:
 
 
 def compare(name: str, steps: int = STEPS) -> Compared:
-    """Count `steps` steps by both, of two models alike: PyTorch's counter would keep torch.compile from compiling."""
+    """Count `steps` steps both ways, with two equal models: PyTorch's counter would keep torch.compile from
+    compiling."""
     from flopsd.integrations.operator_counter import OperatorCounter
 
     case, ours = CASES[name], Counters()
@@ -179,7 +180,7 @@ def _torch_counter() -> Any:
 
 
 def train(case: Case, steps: int, *, attach: Callable[[Any, Any], None] | None = None, compiled: bool = True) -> Any:
-    """The model, after so many steps. Of two lengths in turn."""
+    """The model after `steps` steps, with two sequence lengths in turn."""
     torch.manual_seed(1)
     model = case.build()
     used = torch.compile(model, backend=case.backend) if case.backend and compiled else model

@@ -1,4 +1,5 @@
-"""What each of two ranks counts of its operators, by the way that the model is spread over them. A line of JSON each.
+"""The operator counts of each of two ranks, by the way that the model is spread over them. Prints one line of JSON
+each.
 
 RANK=0|1 WORLD_SIZE=2 MASTER_ADDR=… MASTER_PORT=… python -m tests.train.operator_ranks
 """
@@ -41,7 +42,7 @@ def _two() -> Any:
 
 
 def pipeline(rank: int) -> dict[str, Any]:
-    """What this rank counts of its half of a model, and PyTorch of the same steps."""
+    """This rank's count of its half of a model, and PyTorch's for the same steps."""
     import torch
     from torch import nn
     from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
@@ -74,7 +75,7 @@ def pipeline(rank: int) -> dict[str, Any]:
     )
     ids = torch.arange(1, 49).view(4, 12)
     counter = FlopCounterMode(display=False)
-    with _FlopCounterMode(counter):  # without what follows modules, which refuses gradients of inputs alone
+    with _FlopCounterMode(counter):  # without the tracking of modules, which refuses gradients of inputs alone
         for _ in range(3):
             schedule.step(target=ids) if rank else schedule.step(ids)
     executed = loop.basis().counted.executed

@@ -1,4 +1,4 @@
-"""Scripts in processes that have PyTorch and what is around it: loading that takes longer than what they do."""
+"""Scripts in processes that have already loaded PyTorch and related packages: loading takes longer than the scripts."""
 
 import json
 import os
@@ -12,20 +12,21 @@ from typing import NamedTuple
 
 
 class Finished(NamedTuple):
-    """How one process of a script ended, and all that it printed."""
+    """The exit code of one process of a script, and its whole output."""
 
     code: int
     output: str
 
 
 class Preloaded:
-    """A process that has loaded it all, and is forked for each script."""
+    """A process that has loaded all packages, and is forked for each script."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def run(self, script: Path, environments: Sequence[Mapping[str, str]], folder: Path) -> list[Finished]:
-        """How `script` ended, run side by side with each of these variables; outputs are files in `folder`."""
+        """Run `script` once with each of these environments, side by side, and return how each ended. Outputs are
+        files in `folder`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         outputs = [folder / f"output-{at}" for at in range(len(environments))]
@@ -49,7 +50,7 @@ def preloaded() -> Iterator[Preloaded]:
 
 
 def load_less() -> None:
-    """peft and transformers import these where they are installed: with PyTorch's compiler, a third of their time."""
+    """Block imports of peft and transformers that, with PyTorch's compiler, take a third of their time."""
     sys.modules.update(dict.fromkeys(("bitsandbytes", "datasets")))  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""PyTorch, loaded when a test first uses it: workers that run none of these tests do without."""
+"""PyTorch, loaded when a test first uses it: workers without such tests never load it."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ else:
 
     class _Late:
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):  # pytest asks whatever a module of tests names for such
+            if name.startswith("__"):  # pytest asks every name of a test module for these
                 raise AttributeError(name)
             return getattr(import_module("torch"), name)
 

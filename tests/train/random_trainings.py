@@ -1,8 +1,8 @@
-"""Random trainings of small models of every family, held against PyTorch's own count: what is trained (a random part,
-adapters on random matrices), checkpointing of either kind, padding, odd lengths, dropped layers, passes without
-gradients between, and passes that record gradients for nothing, for two backward passes, or beside a cache.
+"""Random trainings of small models of every family, compared with PyTorch's own count: the trained part (a random
+part, or adapters on random matrices), checkpointing of either kind, padding, odd lengths, dropped layers, passes
+without gradients in between, and passes that record gradients without need, for two backward passes, or with a cache.
 
-`python -m tests.train.random_trainings [FIRST [COUNT]]` prints each whose count lies outside of the interval.
+`python -m tests.train.random_trainings [FIRST [COUNT]]` prints each training whose count is outside the interval.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUILDERS: Mapping[str, Callable[[], Any]] = {
 
 
 class Training:
-    """One, by its seed. `basis` is None where there was nothing to train, or flopsd states no figure."""
+    """One training, by its seed. `basis` is None where there was nothing to train, or flopsd states no figure."""
 
     def __init__(self, seed: int) -> None:
         import torch
@@ -98,7 +98,7 @@ class Training:
             return model
         try:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-        except (AttributeError, ValueError):  # it has none
+        except (AttributeError, ValueError):  # it has no checkpointing
             return model
         self.what.append(f"checkpointing, reentrant={reentrant}")
         return model
@@ -121,7 +121,7 @@ class Training:
         counter.settle()
         try:
             self.basis = basis_of(counted)
-        except AssertionError:  # a module of which flopsd does not know the matrices
+        except AssertionError:  # a module whose matrices flopsd does not know
             self.what.append("no figure")
 
     def _step(self, model: Any) -> None:

@@ -1,4 +1,5 @@
-"""`python -m tests.train.record`: what transformers and PyTorch say of each family, for tests that run without them."""
+"""`python -m tests.train.record`: values of transformers and PyTorch for each family, for tests that run without
+them."""
 
 import json
 import re
@@ -26,8 +27,8 @@ STEPS = SAMPLES / "torch_steps.jsonl"
 
 
 def row(name: str) -> dict[str, Any]:
-    """One family: its configuration as given to transformers and as that fills it, what it would have filled otherwise
-    where a field is left out, sizes, and the FLOP of a step by the way to train it."""
+    """One family: its configuration as given to transformers and as filled by it, the values filled for each omitted
+    field, sizes, and the FLOP of a step for each training method."""
     _, config, targets = FAMILIES[name]
     model = build(name)
     whole, kind = config_of(model), [type(model).__name__]
@@ -108,7 +109,7 @@ def of_diffusers() -> Iterator[dict[str, Any]]:
 
 
 def _diffused(name: str, targets: list[str], method: str, recomputation: str) -> int:
-    """FLOP of a step."""
+    """The FLOP of a step."""
     model = diffusion.build(name)
     if method == "lora":
         model.requires_grad_(False)
@@ -116,14 +117,14 @@ def _diffused(name: str, targets: list[str], method: str, recomputation: str) ->
     if recomputation == "full":
         model.enable_gradient_checkpointing()
     given = diffusion.inputs(name)
-    with flop_counter() as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as nothing
+    with flop_counter() as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as zero
         model(given.pop("hidden_states"), **given).sample.sum().backward()
     found: int = counted.get_total_flops()
     return found
 
 
 def _named(model: Any) -> str:
-    """The digest of the names of matrices and tables, of those that PyTorch has."""
+    """The digest of the names of those matrices and tables that PyTorch has."""
     names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
     return digest_of(
         name
@@ -138,7 +139,7 @@ def _declared(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _otherwise(given: dict[str, Any], whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What transformers fills in otherwise where a field is left out, of those without which both can be read."""
+    """The values that transformers fills for an omitted field, where both configurations can still be read."""
     for path in paths_of(given):
         left = without(given, path)
         try:
@@ -154,7 +155,7 @@ def _otherwise(given: dict[str, Any], whole: dict[str, Any]) -> Iterator[tuple[s
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
-    """The fields of `after` that are others; None where one is missing."""
+    """The fields of `after` that differ; None if one is missing."""
     found = {}
     for name, value in after.items():
         there = before.get(name)

@@ -1,4 +1,4 @@
-"""`python -m tests.train.table`: what flopsd computes against what PyTorch's FlopCounterMode counts, by family."""
+"""`python -m tests.train.table`: flopsd's figures compared with PyTorch's FlopCounterMode, by family."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ CASES = (("full", "none"), ("full", "full"), ("lora", "none"), ("lora", "full"))
 
 
 def lines() -> Iterator[str]:
-    """The table in Markdown: for each family and way to train it the FLOP that PyTorch counted, and ours to theirs."""
+    """The table in Markdown: for each family and training method PyTorch's count, and the ratio of ours to it."""
     yield "| family | " + " | ".join(f"{method}, {_WORDS[again]}" for method, again in CASES) + " |"
     yield "|---" * (len(CASES) + 1) + "|"
     for name in FAMILIES:

@@ -28,14 +28,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def passed(rows_: int, passes: int, **more: int) -> dict[str, int]:
-    """The counters of `rows_` padded rows in so many forward passes."""
+    """The counters of `rows_` padded rows in `passes` forward passes."""
     return {
         "forward_passes": passes, "sequences": rows_, "tokens": rows_ * LENGTH, "square_pairs": rows_ * LENGTH**2,
         "padding_tokens": rows_ * (LENGTH - REAL), **more,
     }  # fmt: skip
 
 
-def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -> None:
+def test_training_and_evaluation_are_counted_separately(tmp_path: Path, path: Path) -> None:
     from transformers import Trainer
 
     options = arguments(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2)
@@ -58,11 +58,11 @@ def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -
         "method": "pretraining", "recomputation": "none", "attention": "eager", "rank": 0, "world_size": 1,
     }  # fmt: skip
     assert "torch" in facts["framework"]
-    assert "precision" not in facts  # float32: no format of tensor work
+    assert "precision" not in facts  # float32: not a format of tensor work
 
 
-def test_mixed_precision_is_counted_as_any_other(tmp_path: Path, path: Path) -> None:
-    """Accelerate converts what the model returns, so that the loss is not made of the logits that are returned."""
+def test_mixed_precision_is_counted_like_any_other(tmp_path: Path, path: Path) -> None:
+    """Accelerate converts the model's outputs, so the loss is not computed from the returned logits."""
     with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, bf16=True).train()
     flos = found.work["train"]["framework_flop"]
@@ -72,7 +72,7 @@ def test_mixed_precision_is_counted_as_any_other(tmp_path: Path, path: Path) -> 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("adapted", [False, True])
-def test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts(
+def test_declarations_suffice_for_the_flop_that_pytorch_counts(
     tmp_path: Path, path: Path, adapted: bool, checkpointing: bool
 ) -> None:
     from peft import LoraConfig, get_peft_model
@@ -92,7 +92,7 @@ def test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts(
     assert ours.computed == counter.get_total_flops()
 
 
-def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
+def test_only_this_processs_work_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
     whole = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
     trainer_of(tmp_path, **whole).train()
     with declared_to(path) as (callback, found):
@@ -100,10 +100,10 @@ def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, pa
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     flos = int(trainer.state.total_flos) * 3 // 8
     assert found.work == {"train": passed(6, 3, steps=3, framework_flop=flos)}
-    assert "method" not in found.facts  # built from a configuration: it may be anything
+    assert "method" not in found.facts  # built from a configuration: the method may be anything
 
 
-def test_of_weights_that_were_loaded_and_partly_frozen_that_is_declared(tmp_path: Path, path: Path) -> None:
+def test_loaded_and_partly_frozen_weights_are_declared(tmp_path: Path, path: Path) -> None:
     from transformers import LlamaForCausalLM
 
     llama().save_pretrained(tmp_path / "base")
@@ -120,7 +120,7 @@ def test_of_weights_that_were_loaded_and_partly_frozen_that_is_declared(tmp_path
     assert found.facts["parameters_total"] - found.facts["parameters_trainable"] == 64 * 32
 
 
-def test_what_an_interrupt_leaves_is_no_training(tmp_path: Path) -> None:
+def test_an_interrupted_step_is_not_counted_as_training(tmp_path: Path) -> None:
     from transformers import TrainerCallback
 
     from flopsd.integrations.transformers import FlopsdCallback
@@ -149,10 +149,10 @@ def test_what_an_interrupt_leaves_is_no_training(tmp_path: Path) -> None:
     assert client.current_phase == "other"
 
 
-def test_a_callback_that_is_gone_has_declared_all_and_leaves_no_thread(
+def test_a_deleted_callback_has_declared_everything_and_leaves_no_thread(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as of one of a hundred Trainers of a search."""
+    """For example that of one of a hundred Trainers of a search."""
     from flopsd.integrations.transformers import FlopsdCallback
 
     monkeypatch.setenv("FLOPSD_SOCKET", str(path))
@@ -175,7 +175,7 @@ def test_a_callback_that_is_gone_has_declared_all_and_leaves_no_thread(
     assert work["other"] == passed(1, 1)
 
 
-def test_what_a_loss_holds_beside_the_trained_model_is_counted(tmp_path: Path) -> None:
+def test_a_second_model_inside_a_loss_is_counted(tmp_path: Path) -> None:
     from flopsd.integrations.transformers import FlopsdCallback
 
     client = silent()
@@ -188,7 +188,7 @@ def test_what_a_loss_holds_beside_the_trained_model_is_counted(tmp_path: Path) -
     assert decoder._work.changed()["train"]["tokens"] == 2 * LENGTH
 
 
-def test_a_trainer_that_gets_the_callback_late_is_declared_too(tmp_path: Path, path: Path) -> None:
+def test_a_callback_added_late_declares_the_trainer_too(tmp_path: Path, path: Path) -> None:
     with declared_to(path) as (callback, found):
         trainer = trainer_of(tmp_path)
         trainer.add_callback(callback)
@@ -207,7 +207,7 @@ def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) 
     assert found.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
 
 
-def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> None:
+def test_encoder_and_decoder_are_counted_separately(tmp_path: Path, path: Path) -> None:
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
     config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0)
@@ -226,19 +226,19 @@ def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> No
     assert (train["tokens"], train["padding_tokens"]) == (8 * LENGTH, 8 * (LENGTH - REAL))
     assert (train["target_tokens"], train["target_square_pairs"]) == (8 * 5, 8 * 25)
     assert (train["square_pairs"], train["cross_pairs"]) == (8 * LENGTH**2, 8 * 5 * LENGTH)
-    # Generated first, token by token, then once more for the loss.
+    # First generated, token by token, then passed once more for the loss.
     assert found.work["evaluate"]["tokens"] == 2 * 4 * LENGTH
     assert found.work["evaluate"]["target_tokens"] >= 4 * 5 + 4
 
 
-def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
+def test_a_copied_or_pickled_model_is_not_counted(tmp_path: Path, path: Path) -> None:
     with declared_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback)
         twin, other = copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))
         for model in (twin, other):
             model(input_ids=rows(1)[0]["input_ids"][None])
         trainer.train()
-        # As where a Trainer is handed to another process.
+        # As when a Trainer is passed to another process.
         again = pickle.loads(pickle.dumps((callback, callback.client, callback._counter, callback._operators)))
         assert again[0]._facts == callback._facts
         for one in again:
@@ -247,7 +247,7 @@ def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: 
     assert found.work.keys() == {"train"}
 
 
-def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
+def test_a_custom_model_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
     class Bigram(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -272,7 +272,7 @@ def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
     assert found.work["train"]["tokens"] == 3 * 2 * LENGTH
 
 
-def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fully_compiled_graph_is_not_counted(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = llama("sdpa")
     model.compile(backend="eager", fullgraph=True)
     with declared_to(path) as (callback, found), caplog.at_level(logging.WARNING, "flopsd.client"):
@@ -282,7 +282,7 @@ def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog
     assert found.work["train"]["steps"] == 2
 
 
-def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
+def test_an_unreadable_fact_does_not_affect_others(
     tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = llama()
@@ -295,7 +295,7 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     assert found.work["train"]["tokens"] == 2 * 2 * LENGTH
 
 
-def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:
+def test_the_callback_changes_no_weight_with_any_daemon(tmp_path: Path, path: Path) -> None:
     from transformers import set_seed
 
     from flopsd.integrations.transformers import FlopsdCallback
@@ -314,7 +314,7 @@ def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -
         assert torch.equal(without, weights([FlopsdCallback(client=connect(path))]))
 
 
-def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
+def test_an_error_in_the_callback_is_logged_once_and_the_training_continues(
     tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from flopsd.integrations.transformers import FlopsdCallback

@@ -1,4 +1,4 @@
-"""Sums that stay on the device: exact however many there are, and in inference mode as outside of it."""
+"""Sums that stay on the device: exact for any number of them, in inference mode too."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Diffusion transformers of diffusers, trained for one step on the CPU under PyTorch's own FLOP counter, counted by hooks."""
+"""Diffusion transformers of diffusers, trained for one step on the CPU under PyTorch's own FLOP counter, counted by
+hooks."""
 
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
     if checkpointing:
         model.enable_gradient_checkpointing()
     given, socket = inputs(name), tmp_path / "client.sock"
-    # PyTorch's counter takes what the flash kernel computes for nothing.
+    # PyTorch's counter counts the work of the flash kernel as zero.
     with counted(socket, model) as (_, declared), flop_counter() as seen, sdpa_kernel(SDPBackend.MATH):
         model(given.pop("hidden_states"), **given).sample.sum().backward()
     work = declared["train"]
@@ -99,8 +100,8 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
         assert adapters(read, training.lora) == facts["parameters_trainable"]
 
 
-def test_of_another_model_of_diffusers_no_tokens_are_counted(tmp_path: Path) -> None:
-    """What a U-Net is given first are latents: their channels are not tokens."""
+def test_no_tokens_are_counted_for_other_models_of_diffusers(tmp_path: Path) -> None:
+    """The first input of a U-Net is latents, whose channels are not tokens."""
     import diffusers
 
     model = diffusers.UNet2DModel(

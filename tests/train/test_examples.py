@@ -1,4 +1,4 @@
-"""The examples as their readers run them, and what the daemon receives from each."""
+"""The examples as their readers run them, and the messages that the daemon receives from each."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ WORK = {
 
 @pytest.mark.training("accelerate", "lightning")
 @pytest.mark.parametrize("name", WORK)
-def test_each_example_declares_what_it_did(tmp_path: Path, scripts: Preloaded, name: str) -> None:
+def test_each_example_declares_its_work(tmp_path: Path, scripts: Preloaded, name: str) -> None:
     server = EventServer(tmp_path / "client.sock")
     (finished,) = scripts.run(EXAMPLES / name, [{"FLOPSD_SOCKET": str(server.listener.path)}], tmp_path)
     assert finished.code == 0, finished.output
@@ -45,5 +45,5 @@ def test_each_example_declares_what_it_did(tmp_path: Path, scripts: Preloaded, n
     assert {"train", "evaluate"} <= set(found.phases)
 
 
-def test_every_example_is_tried() -> None:
+def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == WORK.keys()

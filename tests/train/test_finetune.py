@@ -1,4 +1,5 @@
-"""A real fine-tune on the CPU under `flopsd exec`: phases, three bases and their reconciliation in a verified ledger."""
+"""A real fine-tune on the CPU under `flopsd exec`: phases, three bases and their reconciliation in a verified
+ledger."""
 
 import json
 import sys
@@ -18,7 +19,7 @@ LOAD = (Segment(1000, mhz=1755, util=100, watts=500, hmma=0.4, fp32=0.05),)
 def finetune(
     tmp_path: Path, standin: Path, method: str, *options: str, gpu: Gpu | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The predicate of the run, and what the script printed."""
+    """The predicate of the run, and the script's output."""
     simulated = Scenario((gpu or h100(LOAD),))
     scenario = simulated.write(tmp_path / "scenario.txt")
     ledger = tmp_path / "ledger.json"
@@ -38,7 +39,8 @@ def finetune(
 
 @pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.exhaustive), "lora"])
 def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, method: str) -> None:
-    # The simulated GPU works while PyTorch is loaded too: left undeclared, that would be too much for a measured figure.
+    # The simulated GPU works while PyTorch is loaded too: undeclared, that work would be too much for a measured
+    # figure.
     declaring = ("--base-flop", "1e15", "--base-model", "a tiny", "--base-systemic", "false", "--phase", "train", "--method", method)  # fmt: skip
     found, printed = finetune(tmp_path, standin, method, *declaring)
     totals, declared = found["totals"], found["declared"]
@@ -57,12 +59,12 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert 0.98 <= ratio <= 1.02, (architecture, printed)
     guidelines = totals["guidelines"]
     low, measured, high = (int(guidelines[name]) for name in ("low", "measured", "high"))
-    assert 0 < low <= measured < int(totals["executed"]["measured"])  # recomputation is taken out
+    assert 0 < low <= measured < int(totals["executed"]["measured"])  # recomputation is subtracted
     assert measured <= high == int(totals["executed"]["high"])
     claimed = guidelines["asClaimed"]
     assert int(claimed["high"]) == high - int(by_phase["evaluate"]["high"]), "evaluation is the process's word"
     assert {claim["process"] for claim in claimed["claims"]} == {session["process"]["pid"]}
-    # What the three bases say of each other is named: the simulated GPU does far more than this model needs.
+    # Contradictions between the three bases are named: the simulated GPU does far more than this model needs.
     named = {ratio["name"]: ratio["warning"] for ratio in found["reconciliation"]}
     assert named["executed/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
     assert named["guidelines/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
@@ -71,7 +73,7 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
 
 
 @pytest.mark.exhaustive
-def test_on_a_gpu_without_counters_the_operators_are_the_measured_figure(tmp_path: Path, standin: Path) -> None:
+def test_without_counters_the_operator_count_is_the_measured_figure(tmp_path: Path, standin: Path) -> None:
     found, printed = finetune(tmp_path, standin, "full", "--phase", "train", gpu=a100((Segment(1000, util=100),)))
     executed = found["totals"]["executed"]
     assert int(executed["low"]) == int(executed["measured"]) == printed["flopCounter"] < int(executed["high"])

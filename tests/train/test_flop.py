@@ -21,7 +21,7 @@ def _sampled(name: str) -> Sequence[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("name", "method", "recomputation"),
     [
-        # In CI one way to train shows each product, or two of the families that came first; `make test-all` has all four.
+        # In CI one training method covers each product, or two for the oldest families; `make test-all` has all four.
         pytest.param(name, *case, marks=() if case in _sampled(name) else pytest.mark.exhaustive)
         for name in FAMILIES
         for case in CASES
@@ -47,7 +47,7 @@ def test_an_adapter_on_any_matrix_makes_the_layers_above_compute_gradients(name:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_reentrant_checkpointing_computes_the_whole_layer_again_and_stays_within_the_bounds(method: str) -> None:
+def test_reentrant_checkpointing_recomputes_the_whole_layer_within_the_bounds(method: str) -> None:
     found = step("llama", method, "full", reentrant=True)
     assert found.ours.executed.computed < found.counted <= found.ours.executed.high
 
@@ -59,8 +59,8 @@ def test_states_pass_from_chunk_to_chunk(name: str, method: str) -> None:
     assert found.ours.executed.computed == found.counted
 
 
-def test_images_are_within_the_upper_bound() -> None:
-    """Of a batch as full of images as it can be; nothing counts them, so they are in no other figure."""
+def test_uncounted_images_are_within_the_upper_bound() -> None:
+    """The batch is as full of images as possible; nothing counts them, so they are in no other figure."""
     import torch
 
     model = build("gemma3")

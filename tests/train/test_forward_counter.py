@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "client.sock"
 
 
-def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
+def test_generation_token_by_token_counts_as_one_pass_over_all_tokens(path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
@@ -25,7 +25,7 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
     with counted(path, model, lambda _, generating: "generate" if generating else "other") as (_, work):
         model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
         model(input_ids=ids)
-    assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
+    assert work["generate"]["tokens"] == 2 * (5 + 3)  # the last new token is not passed
     assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
     assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
 
@@ -38,10 +38,10 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
         ("cu_seq_lens_q", [0, 4, 6, 9]),
     ],
 )
-def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(
+def test_packed_documents_are_counted_separately_where_the_kernel_separates_them(
     path: Path, argument: str, values: list[Any]
 ) -> None:
-    """A flash kernel's rows, without the kernel: only a GPU has it."""
+    """A flash kernel's rows, without the kernel, which only a GPU has."""
     from flopsd.integrations.forward_counter import ForwardCounter
 
     class Config:
@@ -71,10 +71,10 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     model(input_ids=ids, **{argument: documents}).backward()
     counter.settle()
     model(input_ids=ids, **{argument: documents}).backward()
-    assert declared.work == {"train": expected}  # tokens without their pairs would contradict those before
+    assert declared.work == {"train": expected}  # tokens without their pairs would contradict the earlier ones
 
 
-def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> None:
+def test_a_pass_of_known_shapes_counts_the_same_as_a_new_count() -> None:
     from flopsd.integrations.forward_counter import ForwardCounter
 
     def passed(repeats: bool) -> Counters:

@@ -1,4 +1,5 @@
-"""Classifiers under PyTorch's own FLOP counter, as PEFT trains them: its configuration lists heads of other models too."""
+"""Classifiers under PyTorch's own FLOP counter, trained as by PEFT, whose configuration lists heads of other models
+too."""
 
 import pytest
 
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 
 @pytest.mark.parametrize("task", ["SEQ_CLS", "TOKEN_CLS"])
 @pytest.mark.parametrize("name", ["llama", "bert", "roberta", "electra", "distilbert", "modernbert"])
-def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, task: str) -> None:
+def test_a_classifier_trained_together_with_adapters_is_counted(name: str, task: str) -> None:
     import peft
     import transformers
 
@@ -32,7 +33,7 @@ def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, 
     assert "the process" not in assumed(ours)
 
 
-def test_adapters_on_some_layers_are_declared_by_as_much_of_their_path_as_tells_them_apart() -> None:
+def test_adapters_on_some_layers_are_declared_by_the_shortest_unique_paths() -> None:
     import peft
 
     adapters = peft.LoraConfig(r=RANK, target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 3])

@@ -1,4 +1,4 @@
-"""Images as the forward counter and the Trainer's callback count them, with real models and Trainers on the CPU."""
+"""Images as counted by the forward counter and the Trainer's callback, with real models and Trainers on the CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("name", [name for name in BATCHES if name != "clip_text_model"])
-def test_a_pass_is_counted_as_what_passed(path: Path, name: str, adapted: bool) -> None:
+def test_a_pass_is_counted_by_its_inputs(path: Path, name: str, adapted: bool) -> None:
     inputs, work = BATCHES[name]()
     model = adapt(build(name), FAMILIES[name][2]) if adapted else build(name)
     with counted(path, model, settled="train") as (counter, declared):
@@ -45,8 +45,8 @@ def test_text_alone_has_no_images_and_a_call_of_the_tower_alone_has(path: Path) 
     assert (work["train"]["patches"], work["train"]["images"]) == (40, 2)
 
 
-@pytest.mark.exhaustive  # compiling takes seconds; test_callback has a model of text
-def test_a_compiled_model_is_counted_too(path: Path) -> None:
+@pytest.mark.exhaustive  # compiling takes seconds; test_callback has a text model
+def test_a_compiled_image_model_is_counted_too(path: Path) -> None:
     inputs, work = BATCHES["clip"]()
     model = build("clip")
     with counted(path, model, settled="train", compiled=True) as (_, declared):
@@ -56,14 +56,14 @@ def test_a_compiled_model_is_counted_too(path: Path) -> None:
 
 
 def rows_of(name: str) -> Any:
-    """A data set of two batches, and what makes a batch of it."""
+    """A data set of two batches, and the function that makes a batch of it."""
     batches = [BATCHES[name]()[0] for _ in range(2)]
     return list(range(2)), lambda numbers: batches[numbers[0]]
 
 
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("name", ["vit", "qwen2_5_vl"])
-def test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts(
+def test_a_trainers_declarations_suffice_for_the_flop_that_pytorch_counts(
     tmp_path: Path, path: Path, name: str, adapted: bool
 ) -> None:
     from transformers import Trainer

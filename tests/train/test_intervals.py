@@ -1,4 +1,4 @@
-"""What PyTorch counts of a training lies within what flopsd computes, also where the training changes on its way."""
+"""PyTorch's count of a training lies within flopsd's interval, also where the training changes midway."""
 
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ def _is_within(flop: int, basis: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_training_that_changes_on_its_way_is_within_the_interval(name: str) -> None:
+def test_a_training_that_changes_midway_is_within_the_interval(name: str) -> None:
     loop = CASES[name]()
     assert _is_within(loop.flop, loop.basis())
 
 
-def test_a_state_that_comes_again_is_not_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To describe a large model with adapters takes longer than some of its layers."""
+def test_a_repeated_state_is_not_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describing a large model with adapters takes longer than some of its layers."""
     import peft
 
     from flopsd.integrations.describe_model import describe
@@ -53,7 +53,7 @@ def test_a_state_that_comes_again_is_not_described_again(monkeypatch: pytest.Mon
     assert _is_within(loop.flop, loop.basis())
 
 
-def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_rank_counts_for_ranks_that_share_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def counted_by(rank: int) -> Counters:
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
@@ -65,7 +65,7 @@ def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytes
     assert [bool(counted_by(rank).work) for rank in range(4)] == [True, False, True, False]
 
 
-def test_positions_that_begin_anew_within_a_row_are_declared_as_packing() -> None:
+def test_positions_that_restart_within_a_row_are_declared_as_packing() -> None:
     """transformers masks documents from each other where there is no mask."""
     loop, mask = Loop(llama()), torch.ones(2, LENGTH, dtype=torch.long)
     positions = (torch.arange(LENGTH) % 7).expand(2, LENGTH)
@@ -77,7 +77,7 @@ def test_positions_that_begin_anew_within_a_row_are_declared_as_packing() -> Non
     assert loop.counted.facts["packing"] is True
 
 
-def test_a_pass_in_which_no_tokens_are_found_leaves_no_upper_bound() -> None:
+def test_a_pass_without_found_tokens_leaves_no_upper_bound() -> None:
     loop = Loop(llama()).steps()
     loop.model.forward = lambda batch: type(loop.model).forward(loop.model, **batch)
     loop._counted(lambda **inputs: loop.model(inputs).loss.backward())
@@ -94,7 +94,7 @@ def test_random_trainings_are_within_the_interval() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_adapters_that_are_not_computed_leave_no_upper_bound(kind: str) -> None:
+def test_uncomputed_adapters_leave_no_upper_bound(kind: str) -> None:
     loop = KINDS[kind]()
     assert loop.counted.facts["not_counted"] == {"train": [f"adapters of the kind {kind}"]}
     executed = loop.basis().counted.executed
@@ -112,14 +112,14 @@ def test_adapters_that_are_not_computed_leave_no_upper_bound(kind: str) -> None:
         ("LNTuningConfig", {"target_modules": ["input_layernorm"]}),
     ],
 )
-def test_adapters_that_are_computed_have_an_upper_bound(config: str, options: dict[str, Any]) -> None:
+def test_computed_adapters_have_an_upper_bound(config: str, options: dict[str, Any]) -> None:
     loop = Loop(adapted(config, **options)).steps()
     assert loop.counted.facts.get("not_counted") is None
     assert loop.basis().counted.executed.high is not None
     assert _is_within(loop.flop, loop.basis())
 
 
-def test_a_state_that_comes_again_goes_on_in_its_session() -> None:
+def test_a_repeated_state_continues_in_its_session() -> None:
     loop = CASES["checkpointed by turns"]()
     executed = loop.basis().counted.executed
     assert executed.low == executed.computed == loop.flop  # each session is exact
@@ -128,14 +128,14 @@ def test_a_state_that_comes_again_goes_on_in_its_session() -> None:
     assert [one.facts["recomputation"] for one in (loop.counted, *loop.counted.others)] == ["none", "full"]
 
 
-def test_an_encoder_is_counted_as_often_as_it_passes() -> None:
+def test_an_encoder_is_counted_once_per_pass() -> None:
     loop = CASES["T5, beams"]()
     work = loop.counted.work["other"]
     assert (work["tokens"], work["cross_tokens"]) == (2 * LENGTH, 4 * 2 * LENGTH)
 
 
-def test_images_that_pass_before_a_generation_are_counted_with_it() -> None:
-    """Not in the session of the pass before, of which it is not known whether it trains."""
+def test_images_passed_before_a_generation_are_counted_with_it() -> None:
+    """Not in the session of the previous pass, which may or may not train."""
     loop = Loop(build("idefics3"))
     inputs, _ = BATCHES["idefics3"]()
     loop.model.eval()(**inputs)
@@ -146,8 +146,8 @@ def test_images_that_pass_before_a_generation_are_counted_with_it() -> None:
     assert whole["other"]["images"] == perhaps["train"]["images"] > 0
 
 
-def test_checkpointing_that_fsdp_was_asked_for_is_declared_where_it_is() -> None:
-    """Without FSDP, as on a CPU, nobody does it."""
+def test_fsdp_checkpointing_is_declared_only_where_it_is_applied() -> None:
+    """Without FSDP, as on a CPU, it is not applied."""
     from types import SimpleNamespace
 
     from flopsd.integrations.describe_model import recomputation
@@ -157,12 +157,12 @@ def test_checkpointing_that_fsdp_was_asked_for_is_declared_where_it_is() -> None
     assert recomputation(CASES["all layers wrapped"]().model, asked) == "full"
 
 
-def test_layers_that_the_configuration_leaves_out_are_counted_as_such() -> None:
+def test_layers_left_out_by_the_configuration_are_counted_as_such() -> None:
     loop = CASES["layers left out"]()
     assert loop.basis().counted.executed.computed == loop.flop
 
 
-def test_places_of_a_cache_that_hold_nothing_leave_no_upper_bound() -> None:
+def test_empty_places_of_a_cache_leave_no_upper_bound() -> None:
     names = ("a cache of a fixed size", "a cache of a fixed size that is filled")
     part, whole = (CASES[name]().basis().counted.executed for name in names)
     assert (part.computed, part.high) == (None, None)
@@ -174,12 +174,12 @@ class OutOfMemory(Exception):
 
 
 class Interrupt(BaseException):
-    """As a KeyboardInterrupt, after which PyTorch calls no hook."""
+    """Like a KeyboardInterrupt, after which PyTorch calls no hook."""
 
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("error", [OutOfMemory, Interrupt])
-def test_a_pass_that_fails_is_not_counted_as_a_whole_and_leaves_no_upper_bound(
+def test_a_failed_pass_is_not_counted_as_whole_and_leaves_no_upper_bound(
     error: type[BaseException], gradients: bool
 ) -> None:
     def fails(*_: Any) -> None:
@@ -198,7 +198,7 @@ def test_a_pass_that_fails_is_not_counted_as_a_whole_and_leaves_no_upper_bound(
 
 
 @pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
-def test_hooks_that_the_training_removes_are_declared(hooks: str) -> None:
+def test_hooks_removed_by_the_training_are_declared(hooks: str) -> None:
     loop = Loop(llama(num_hidden_layers=3)).steps()
     before = loop.flop
     for module in loop.model.modules():
@@ -208,8 +208,8 @@ def test_hooks_that_the_training_removes_are_declared(hooks: str) -> None:
     assert "forward passes of a model whose hooks the training removed" in loop.counted.facts["not_counted"]["train"]
 
 
-def test_a_model_may_run_within_itself() -> None:
-    """Its inner pass is part of the outer one, as before, and no pass that had ended."""
+def test_a_model_may_call_itself() -> None:
+    """Its inner pass is part of the outer one, and not a finished pass of its own."""
 
     class Recursive(torch.nn.Linear):
         def forward(self, rows: Any, again: bool = True) -> Any:
@@ -224,7 +224,7 @@ def test_a_model_may_run_within_itself() -> None:
     assert counted.work["evaluate"]["forward_passes"] == 1
 
 
-def test_only_the_adapter_that_is_active_is_declared() -> None:
+def test_only_the_active_adapter_is_declared() -> None:
     import peft
 
     model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
@@ -235,7 +235,7 @@ def test_only_the_adapter_that_is_active_is_declared() -> None:
     assert loop.basis().counted.executed.computed == loop.flop
 
 
-def test_attention_by_another_kernel_is_counted_in_a_session_of_its_own() -> None:
+def test_attention_by_another_kernel_is_counted_in_a_separate_session() -> None:
     loop = Loop(llama()).steps()
     loop.model.set_attn_implementation("sdpa")
     loop.steps(2)
@@ -246,7 +246,7 @@ def test_attention_by_another_kernel_is_counted_in_a_session_of_its_own() -> Non
     ]
 
 
-def test_parts_that_compute_attention_by_several_kernels_are_of_none() -> None:
+def test_parts_with_different_attention_kernels_have_no_common_kernel() -> None:
     from flopsd.integrations.describe_model import attention
     from flopsd.integrations.token_counter import TokenCounter
 
@@ -259,7 +259,7 @@ def test_parts_that_compute_attention_by_several_kernels_are_of_none() -> None:
     assert attention(config) == "flash_attention_2"
 
 
-def test_a_counter_that_another_one_took_a_part_from_says_so_where_the_rest_passes() -> None:
+def test_a_counter_whose_part_another_counter_took_says_so_when_the_rest_passes() -> None:
     from flopsd.integrations.forward_counter import TAKEN_OVER
 
     model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
@@ -271,7 +271,7 @@ def test_a_counter_that_another_one_took_a_part_from_says_so_where_the_rest_pass
     assert outer.counted.facts["not_counted"] == {"train": [TAKEN_OVER]}
 
 
-def test_sequences_that_ranks_share_leave_no_upper_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_shared_by_ranks_leave_no_upper_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rank sees its own tokens, and computes their attention to those of all ranks."""
     import accelerate
     from accelerate.state import AcceleratorState
@@ -285,7 +285,7 @@ def test_sequences_that_ranks_share_leave_no_upper_bound(monkeypatch: pytest.Mon
     assert loop.counted.facts["not_counted"] == {"train": [SPLIT]}
 
 
-def test_what_is_not_counted_of_another_model_is_declared_from_its_first_pass_on() -> None:
+def test_uncounted_work_of_another_model_is_declared_from_its_first_pass_on() -> None:
     from flopsd.integrations.forward_counter import MADE_WEIGHTS
     from flopsd.integrations.other_models import count_other_model
 
@@ -298,7 +298,7 @@ def test_what_is_not_counted_of_another_model_is_declared_from_its_first_pass_on
     assert counted.others[0].facts["not_counted"] == {"train": [MADE_WEIGHTS]}
 
 
-def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path) -> None:
+def test_trainers_that_share_a_callback_have_separate_sessions(tmp_path: Path) -> None:
     from flopsd.integrations.transformers import FlopsdCallback
 
     class Client(Counters):
@@ -320,14 +320,14 @@ def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path) -> N
     assert not callback.failed
     assert [one.work["train"]["steps"] for one in (counted, *counted.others)] == [2, 5]
     assert basis_of(counted).counted.executed.computed == counter.get_total_flops()
-    trainers[0].evaluate(rows(4))  # what passed before the callback saw it is not counted
+    trainers[0].evaluate(rows(4))  # passes before the callback saw the model are not counted
     assert basis_of(counted).counted.executed.high is None
 
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("inside", [True, False])
-def test_layers_that_a_pass_leaves_out_leave_no_figure(inside: bool, gradients: bool) -> None:
-    """Which of them other passes ran is not known."""
+def test_layers_skipped_by_a_pass_leave_no_figure(inside: bool, gradients: bool) -> None:
+    """It is unknown which of them other passes ran."""
     from flopsd.integrations.forward_hooks import LAYERS as WORDS
 
     loop = skipping(inside=inside, gradients=gradients)
@@ -336,7 +336,7 @@ def test_layers_that_a_pass_leaves_out_leave_no_figure(inside: bool, gradients: 
     assert loop.counted.facts["not_counted"] == {"train": [WORDS]}
 
 
-def test_a_model_that_is_declared_to_leave_layers_out_is_counted_by_its_weights() -> None:
+def test_a_model_declared_to_skip_layers_is_counted_by_its_weights() -> None:
     loop = skipping(inside=True, declared=True)
     executed = loop.basis().counted.executed
     assert _is_within(loop.flop, loop.basis())
@@ -344,8 +344,8 @@ def test_a_model_that_is_declared_to_leave_layers_out_is_counted_by_its_weights(
     assert executed.high < executed.low * 1.2
 
 
-def test_layers_that_are_computed_again_are_no_second_backward_pass() -> None:
-    """Of a reentrant checkpoint, which has tasks of its own."""
+def test_recomputed_layers_are_no_second_backward_pass() -> None:
+    """With a reentrant checkpoint, which has its own tasks."""
     model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
     model.gradient_checkpointing_enable({"use_reentrant": True})
     model.enable_input_require_grads()

@@ -1,4 +1,5 @@
-"""Kernel windows through PyTorch's own profiler, on the CPU: its life is real, the kernels in it are of real traces."""
+"""Kernel windows through PyTorch's own profiler, on the CPU: the profiler is real, and its kernels come from real
+traces."""
 
 import json
 import os
@@ -53,7 +54,7 @@ class Setting:
     fault: str = ""
 
     def profile(self) -> Any:
-        """A profiler that takes its time."""
+        """A profiler whose start and stop take time."""
 
         def before(name: str) -> None:
             self.client.now += self.costs_ns
@@ -81,7 +82,7 @@ class Setting:
 
 @pytest.fixture(autouse=True)
 def untouched() -> Iterator[None]:
-    """PyTorch's profiler is as it was, whatever happened."""
+    """Check that PyTorch's profiler is restored whatever happened."""
     from torch.autograd import profiler
 
     before = profiler._prepare_profiler, profiler._enable_profiler
@@ -126,7 +127,7 @@ def test_a_window_is_one_step_and_the_next_one_is_later(setting: Setting) -> Non
     assert setting.windows.ended is None
 
 
-def test_windows_are_seldomer_where_they_cost_more_than_their_share(setting: Setting) -> None:
+def test_windows_are_rarer_if_they_cost_more_than_their_share(setting: Setting) -> None:
     setting.costs_ns = 5 * NS_PER_S
     setting.after(FIRST)
     setting.step()
@@ -140,7 +141,7 @@ def test_windows_are_seldomer_where_they_cost_more_than_their_share(setting: Set
 
 
 def scheduled(steps: int) -> Any:
-    """A profiler with a schedule after so many steps: it waits, warms up, records, is done."""
+    """A profiler with a schedule after `steps` steps: waiting, warming up, recording, finished."""
     schedule = torch.profiler.schedule(wait=1, warmup=1, active=1, repeat=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -159,12 +160,12 @@ def legacy() -> Any:
 
 
 @pytest.mark.parametrize("theirs", [legacy, *(lambda steps=steps: scheduled(steps) for steps in range(4))])
-def test_there_is_no_window_beside_another_profiler(setting: Setting, theirs: Callable[[], Any]) -> None:
+def test_no_window_opens_next_to_another_profiler(setting: Setting, theirs: Callable[[], Any]) -> None:
     setting.after(FIRST)
     other = theirs()
     setting.step()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of one that is not where its schedule ends
+        warnings.simplefilter("ignore")  # for a profiler that is stopped before its schedule ends
         other.__exit__(None, None, None)
     assert (setting.made, setting.seen) == ([], {"kernel_windows_skipped": 1})
     setting.step()  # too early
@@ -194,7 +195,7 @@ def test_a_profiler_that_starts_within_a_window_ends_it_first(setting: Setting, 
     assert setting.seen == {"kernel_windows_skipped": 1}
 
 
-def test_a_step_that_fails_leaves_its_window_to_the_next_one(setting: Setting) -> None:
+def test_a_failed_step_leaves_its_window_to_the_next_one(setting: Setting) -> None:
     def fails() -> None:
         raise MemoryError
 
@@ -224,12 +225,12 @@ def test_a_fault_ends_the_windows_and_not_the_training(
     assert [one.message for one in caplog.records if one.name == "flopsd.client"] == [
         f"flopsd records no more kernels: {code}; the training goes on"
     ]
-    if fault == "stop":  # that stand-in of a fault left it on
+    if fault == "stop":  # the stand-in for the fault left it on
         torch.autograd._disable_profiler()
         torch.autograd.profiler._set_is_profiler_enabled(enable=False)
 
 
-def test_a_device_that_cannot_be_waited_for_leaves_no_profiler_on(
+def test_a_failing_device_synchronization_leaves_no_profiler_on(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
@@ -244,7 +245,9 @@ def test_a_device_that_cannot_be_waited_for_leaves_no_profiler_on(
     assert not torch.autograd._profiler_enabled()
 
 
-def test_a_pytorch_without_an_entrance_leaves_no_profiler_on(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pytorch_without_the_hooked_functions_leaves_no_profiler_on(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flopsd.integrations.kernel_windows._ENTRANCES", ("_prepare_profiler", "_there_is_none"))
     setting.after(FIRST)
     setting.step()
@@ -252,7 +255,7 @@ def test_a_pytorch_without_an_entrance_leaves_no_profiler_on(setting: Setting, m
     assert not torch.autograd._profiler_enabled()
 
 
-def test_a_forked_child_leaves_the_window_to_its_process(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_leaves_the_window_to_its_parent(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.after(FIRST)
     setting.windows.begin_step()
     with monkeypatch.context() as forked:
@@ -262,14 +265,14 @@ def test_a_forked_child_leaves_the_window_to_its_process(setting: Setting, monke
     setting.windows.close()
 
 
-def test_where_windows_see_nothing_there_are_no_more(setting: Setting) -> None:
+def test_windows_without_kernels_end_all_windows(setting: Setting) -> None:
     setting.events.clear()
     setting.after(FIRST)
     setting.step()
     assert (setting.windows.ended, setting.seen) == ("no_kernels_seen", {})
 
 
-def test_without_an_nvidia_gpu_or_beside_another_tool_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_nvidia_gpu_or_with_another_tool_there_is_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     from flopsd.integrations.kernel_windows import KernelWindows
 
     def ended(**more: Any) -> str | None:
@@ -322,14 +325,14 @@ def test_a_long_window_ends_with_a_part_of_the_step(setting: Setting) -> None:
     assert setting.client.work["train"]["kernel_window_ns"] == 2 * 200_000_000
 
 
-def test_a_forked_child_opens_none(setting: Setting) -> None:
+def test_a_forked_child_opens_no_window(setting: Setting) -> None:
     setting.after(FIRST)
     setting.windows._pid = os.getpid() + 1
     setting.step()
     assert (setting.made, setting.seen) == ([], {})
 
 
-def test_the_classes_of_real_traces(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kernel_classes_of_real_traces(capsys: pytest.CaptureFixture[str]) -> None:
     from flopsd.integrations.kernel_classes import KernelClasses
 
     classes = KernelClasses()
@@ -373,7 +376,7 @@ def test_the_classes_of_real_traces(capsys: pytest.CaptureFixture[str]) -> None:
         ("matrix_plain", "void gemv2T_kernel_val<int, int, __nv_bfloat16, __nv_bfloat16, __nv_bfloat16, float, 128>"),
         ("matrix_unnamed", "nvjet_sss_64x8_64x16_1x1_h_bz_splitK_TNT"),
         ("matrix_unnamed", "triton_tem_fused__fused_rms_norm_mm_t"),
-        ("matrix_unnamed", "bmm_MxE4m3_MxE2m1MxE4m3_Fp32_t128x16x256u2_s3_et128x16_m128x16x32"),  # of two formats
+        ("matrix_unnamed", "bmm_MxE4m3_MxE2m1MxE4m3_Fp32_t128x16x256u2_s3_et128x16_m128x16x32"),  # two formats
         ("attention", "void flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<(int)128>>(Params)"),
         ("attention", "cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x128_1x"),
         ("attention", "fmha_cutlassF_bf16_aligned_64x128_rf_sm80(AttentionKernel<cutlass::bfloat16_t>::Params)"),
@@ -384,17 +387,17 @@ def test_the_classes_of_real_traces(capsys: pytest.CaptureFixture[str]) -> None:
         ("communication", "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"),
         ("copy", "Memcpy HtoD (Pinned -> Device)"),
         ("other", "kernel_of_my_own"),
-        ("other", "void mine::kernel<int>(at::native::Array<float>)"),  # what it is handed says nothing
+        ("other", "void mine::kernel<int>(at::native::Array<float>)"),  # its argument types say nothing
         ("other", ""),
     ],
 )
-def test_a_class_is_what_the_name_states(kind: str, name: str) -> None:
+def test_the_class_of_a_kernel_follows_from_its_name(kind: str, name: str) -> None:
     from flopsd.integrations.kernel_classes import KernelClasses
 
     assert KernelClasses().of(name) == kind
 
 
-def test_each_rule_has_a_source_and_a_class_and_decides_something() -> None:
+def test_each_rule_has_a_source_a_class_and_an_effect() -> None:
     from flopsd.integrations import kernel_classes
 
     rules = json.loads(kernel_classes._RULES.read_text(encoding="ascii"))["rules"]
@@ -415,7 +418,7 @@ def test_a_real_trace_is_possible_in_its_window() -> None:
         assert not is_impossible({**counters, "kernel_windows": 1, "kernel_window_ns": window_ns})
 
 
-def test_the_probe_of_the_hardware_suite(setting: Setting) -> None:
+def test_the_kernel_probe_of_the_hardware_suite(setting: Setting) -> None:
     from tests.hardware.probe_answers import windows
     from tests.hardware.windows import measured
 

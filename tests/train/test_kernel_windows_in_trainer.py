@@ -1,4 +1,5 @@
-"""From a training that sees its kernels to the ledger and the report: the Trainer's callback, and a process under exec."""
+"""From a training that sees its kernels to the ledger and the report: the Trainer's callback, and a process under
+exec."""
 
 import functools
 import sys
@@ -39,7 +40,7 @@ client.close()
 """
 
 
-def test_the_callback_sees_kernels_where_they_are_enabled(
+def test_the_callback_sees_kernels_only_where_enabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from flopsd.integrations import transformers
@@ -70,7 +71,7 @@ def test_the_callback_sees_kernels_where_they_are_enabled(
     assert "the training goes on" in caplog.text
 
 
-def test_a_process_sees_its_kernels_and_the_ledger_has_them(tmp_path: Path, standin: Path) -> None:
+def test_kernels_seen_by_a_process_are_in_the_ledger(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((a100((Segment(1000, mhz=1200, hmma=0.75),)),))
     ledger, key = tmp_path / "ledger.json", tmp_path / "ledger.pub"
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))

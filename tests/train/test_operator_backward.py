@@ -1,4 +1,4 @@
-"""Backward passes of all kinds: what each computes is counted, and nothing that it leaves out."""
+"""Backward passes of all kinds: all of their work is counted, and nothing that they skip."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,8 +52,8 @@ WHOLE, LAST = 2 * 5 * (8 * 4 + 4 * 2) + 2 * 5 * (8 * 4 + 2 * 4 * 2), 2 * 5 * (8 
 
 @pytest.mark.parametrize("some", [_grad_of_the_last, _inputs])
 @pytest.mark.parametrize("whole", [_all, _grad_of_all])
-def test_a_pass_for_some_gradients_counts_these(whole: Any, some: Any) -> None:
-    """Of two layers of 8 to 4 to 2; in turn from the first step on, and only after many whole ones."""
+def test_a_backward_pass_for_some_gradients_counts_only_these(whole: Any, some: Any) -> None:
+    """Two layers, 8 to 4 to 2; in turn from the first step on, and only after many full ones."""
     assert _counted([whole, some] * 4) == ([WHOLE, LAST] * 4, None)
     assert _counted([some, whole] * 4) == ([LAST, WHOLE] * 4, None)
     counted, words = _counted([whole] * 4 + [some] * 4)
@@ -61,7 +61,7 @@ def test_a_pass_for_some_gradients_counts_these(whole: Any, some: Any) -> None:
     assert words == [OTHER]
 
 
-def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
+def test_only_outputs_used_by_a_loss_are_counted() -> None:
     class Three(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -79,8 +79,8 @@ def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
     assert "operators_not_counted" not in found.facts
 
 
-def test_a_pass_that_goes_on_from_the_states_of_another_counts_its_own_part() -> None:
-    """Of chunks of one document, of which the first ones were seen often, and are not looked at any more."""
+def test_a_pass_that_continues_from_anothers_states_counts_its_own_part() -> None:
+    """Chunks of one document, the first of which have been seen often and are not inspected any more."""
     ids = torch.full((2, 6), 3)
 
     def steps(model: Any) -> None:
@@ -97,7 +97,7 @@ def test_a_pass_that_goes_on_from_the_states_of_another_counts_its_own_part() ->
     assert found.flop == counter.get_total_flops()
 
 
-def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
+def test_gradients_of_gradients_are_declared_as_partly_counted() -> None:
     _, found = attached(model := torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Tanh()))
     for _ in range(3):
         rows = torch.ones(5, 8, requires_grad=True)
@@ -106,7 +106,7 @@ def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
     assert found.facts["operators_not_counted"] == {"train": ["gradients of gradients are counted in part"]}
 
 
-def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
+def test_replays_of_a_cuda_graph_are_declared_as_unseen() -> None:
     """The function of torch.cuda.make_graphed_callables, by its name; here it computes nothing."""
 
     class Graphed(torch.autograd.Function):
@@ -129,10 +129,11 @@ def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
 
 
 @pytest.mark.parametrize("captured_at", [0, 1, None])
-def test_replays_of_a_graph_that_torch_compile_captures_add_what_the_pass_before_counted(
+def test_replays_of_a_graph_captured_by_torch_compile_repeat_the_previous_count(
     monkeypatch: pytest.MonkeyPatch, captured_at: int | None
 ) -> None:
-    """The 8th pass would be looked at again, and a replay shows no operator. Without a pass before, that is declared."""
+    """The 8th pass would be inspected again, but a replay shows no operator. Without an earlier pass, that is
+    declared."""
     from flopsd.integrations import operator_mode
 
     _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
@@ -145,7 +146,7 @@ def test_replays_of_a_graph_that_torch_compile_captures_add_what_the_pass_before
     assert [("CUDA graph" in one) for one in words] == ([True] if captured_at == 0 else [])
 
 
-def test_the_probe_of_the_hardware_suite_counts_steps_by_hand_and_names_what_cannot_run(
+def test_the_operator_probe_of_the_hardware_suite_counts_steps_by_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from tests.hardware import operators
@@ -162,7 +163,7 @@ def test_the_probe_of_the_hardware_suite_counts_steps_by_hand_and_names_what_can
 
 
 def _counted(ways: Ways) -> tuple[list[int], Any]:
-    """What each step counts, and what is declared as left out."""
+    """The count of each step, and the declaration of uncounted work."""
     model = torch.nn.Sequential(torch.nn.Linear(8, 4, bias=False), torch.nn.Tanh(), torch.nn.Linear(4, 2, bias=False))
     _, found = attached(model)
     steps = []

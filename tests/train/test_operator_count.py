@@ -1,4 +1,4 @@
-"""A fine-tune on the stand-in's A100, which has utilization alone: what PyTorch ran, in step with what the GPU did."""
+"""A fine-tune on the stand-in's A100, which has only utilization: PyTorch's operators, in step with the GPU's work."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from tests.support.scenario import Scenario, Segment, a100
 
 pytestmark = pytest.mark.training()
 GPU = a100((Segment(1000, mhz=1200, hmma=0.75),))
-TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
+TENSOR_FLOP = 2048  # BF16, per SM and cycle
 
-# On PyTorch's device "meta", which dispatches every operator and computes none: a CPU cannot keep up with an A100. Steps
-# begin as the simulated GPU gets to them. The daemon waits until PyTorch is loaded. Prints what FlopCounterMode saw of a
-# step, and how many steps there were.
+# On PyTorch's device "meta", which dispatches every operator and computes none: a CPU cannot keep up with an A100. A
+# step begins when the simulated GPU gets to it. The daemon waits until PyTorch is loaded. Prints FlopCounterMode's
+# count of a step, and the number of steps.
 PROCESS = """
 import os, sys, time
 import torch

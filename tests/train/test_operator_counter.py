@@ -38,7 +38,7 @@ def stack_depth() -> int:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in _SAMPLED else pytest.mark.exhaustive) for name in _EQUAL]
 )
-def test_as_many_as_pytorch_counts(name: str) -> None:
+def test_the_operator_count_equals_pytorchs(name: str) -> None:
     found = compare(name)
     assert found.ours.flop == found.theirs
     assert found.ours.facts.keys() - {"precision"} == {"device"}
@@ -46,21 +46,21 @@ def test_as_many_as_pytorch_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpointing", "checkpointing, reentrant"])
-def test_recomputation_is_what_checkpointing_adds(name: str) -> None:
+def test_recomputation_is_the_work_added_by_checkpointing(name: str) -> None:
     found, without = compare(name).ours, compare("full").ours
     assert found.again == found.flop - without.flop > 0
     assert without.again == 0
 
 
 @pytest.mark.exhaustive
-def test_recomputation_in_compiled_graphs_is_declared_as_not_told_apart() -> None:
+def test_recomputation_in_compiled_graphs_is_declared_as_not_distinguished() -> None:
     found = compare("compiled graph, LoRA, checkpointing").ours
     (words,) = found.facts["operators_not_counted"]["train"]
     assert words.startswith("recomputation within graphs")
     assert found.again == 0
 
 
-def test_experts_in_grouped_products_by_hand_and_as_the_same_in_a_loop() -> None:
+def test_experts_in_grouped_products_match_a_count_by_hand_and_a_loop() -> None:
     """Products of a layer: queries and output, keys and values, router, two experts for each token, all pairs twice."""
     by_hand = 0
     for length in (LENGTH + 2 * (step % 2) for step in range(STEPS)):
@@ -70,7 +70,7 @@ def test_experts_in_grouped_products_by_hand_and_as_the_same_in_a_loop() -> None
     assert compare("Mixtral, grouped").ours.flop == compare("Mixtral, a loop of experts").theirs == by_hand
 
 
-def test_one_kernel_of_causal_attention_counts_the_pairs_that_it_cannot_skip() -> None:
+def test_a_causal_attention_kernel_counts_the_pairs_that_it_cannot_skip() -> None:
     lengths = [LENGTH + 2 * (step % 2) for step in range(STEPS)]
     pair = 2 * BATCH * LLAMA["hidden_size"] * LLAMA["num_hidden_layers"]
     whole = sum(pair * 6 * length**2 for length in lengths)
@@ -79,21 +79,21 @@ def test_one_kernel_of_causal_attention_counts_the_pairs_that_it_cannot_skip() -
     assert found == compare("full").theirs - whole + causal
 
 
-def test_convolutions_by_hand() -> None:
-    """Products of an element of the output, or where it is transposed of the input, by its part of the channels."""
+def test_convolutions_match_a_count_by_hand() -> None:
+    """Products per element of the output (of the input if transposed), by its share of the channels."""
     first = BATCH * 8 * LENGTH**2 * (3 * 9)  # without a gradient of the image
     grouped = BATCH * 8 * (LENGTH - 2) ** 2 * (2 * 9)
     transposed = BATCH * 8 * (LENGTH - 2) ** 2 * (4 * 4)
     assert compare("convolutions", 1).ours.flop == 2 * (2 * first + 3 * grouped + 3 * transposed)
 
 
-def test_products_of_4_bit_weights() -> None:
+def test_products_of_4_bit_weights_are_counted() -> None:
     found = compare("4-bit weights")
     passed = sum(LENGTH + 2 * (step % 2) for step in range(STEPS))
     assert found.ours.flop == found.theirs + 2 * passed * (64 * 128 + 128 * 64)
 
 
-def test_products_of_8_bit_floats() -> None:
+def test_products_of_8_bit_floats_are_counted() -> None:
     from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
     left, right = (torch.ones(rows_, 32).to(torch.float8_e4m3fn) for rows_ in (16, 48))
@@ -106,7 +106,8 @@ def test_products_of_8_bit_floats() -> None:
 @pytest.mark.parametrize(
     ("call", "products"),
     [
-        # Shapes: 2 sequences, 4 heads, 2 of keys, 8 and 8 tokens of width 16. Products of pairs: 2 forward, 5 backward.
+        # Shapes: 2 sequences, 4 heads, 2 of keys, 8 and 8 tokens of width 16. Products of pairs: 2 forward, 5
+        # backward.
         ("sdpa, causal", 2 * 4 * 36 * 2),
         ("sdpa, whole", 2 * 4 * 64 * 2),
         ("flash, causal, window 2", 2 * 4 * (1 + 2 + 6 * 3) * 2),
@@ -117,7 +118,7 @@ def test_products_of_8_bit_floats() -> None:
         ("efficient, causal, window 3", 2 * 4 * (1 + 2 + 6 * 3) * 2),
     ],
 )
-def test_kernels_of_attention(call: str, products: int) -> None:
+def test_attention_kernels_are_counted(call: str, products: int) -> None:
     """By their schemas, on tensors without storage: only a GPU has the kernels."""
     from flopsd.integrations.operator_formulas import formula_of
 
@@ -157,8 +158,8 @@ def test_kernels_of_attention(call: str, products: int) -> None:
 
 
 @pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
-def test_products_of_sparse_tensors_are_declared(layout: str) -> None:
-    """Their shape says nothing of how many elements are multiplied."""
+def test_products_of_sparse_tensors_are_declared_as_uncounted(layout: str) -> None:
+    """Their shape does not show how many elements are multiplied."""
 
     class Graph(torch.nn.Linear):
         def forward(self, rows_: Any) -> Any:
@@ -170,7 +171,7 @@ def test_products_of_sparse_tensors_are_declared(layout: str) -> None:
     assert "products of sparse or nested tensors have no formula" in found.facts["operators_not_counted"]["train"]
 
 
-def test_an_argument_that_is_an_object_is_looked_into() -> None:
+def test_tensors_inside_an_argument_object_are_distinguished() -> None:
     """Batches of one type differ in their shapes."""
 
     class Batch:
@@ -201,7 +202,7 @@ def test_an_argument_that_is_an_object_is_looked_into() -> None:
     ]
 
 
-def test_an_optimizer_that_multiplies_counts_by_what_has_a_gradient() -> None:
+def test_an_optimizer_that_multiplies_is_counted_by_the_present_gradients() -> None:
     from tests.train.families import flop_counter
 
     def steps(model: Any, optimizer: Any) -> None:
@@ -221,7 +222,7 @@ def test_an_optimizer_that_multiplies_counts_by_what_has_a_gradient() -> None:
     assert found.flop == counter.get_total_flops()
 
 
-def test_steps_of_an_optimizer_in_one_thread_and_passes_in_another() -> None:
+def test_optimizer_steps_and_passes_in_two_threads_are_counted() -> None:
     import threading
 
     class Slow(torch.optim.SGD):
@@ -242,7 +243,7 @@ def test_steps_of_an_optimizer_in_one_thread_and_passes_in_another() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_pass_that_fails_is_not_counted_as_a_whole(error: type[BaseException]) -> None:
+def test_a_failed_pass_is_not_counted_as_whole(error: type[BaseException]) -> None:
     class Model(torch.nn.Linear):
         fails = False
 
@@ -266,7 +267,7 @@ def test_a_pass_that_fails_is_not_counted_as_a_whole(error: type[BaseException])
 
 
 @pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
-def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(hooks: str) -> None:
+def test_hooks_removed_by_the_training_are_declared_and_leave_no_state(hooks: str) -> None:
     counter, found = attached(model := torch.nn.Linear(4, 4))
     model(torch.ones(5, 4)).sum().backward()
     getattr(model, hooks).clear()
@@ -281,8 +282,8 @@ def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(h
 
 
 @pytest.mark.parametrize("activation", ["silu", "mish", "gelu"])
-def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) -> None:
-    """Some operators have a kernel, and are made of others where there is none: with other results."""
+def test_gradients_are_bit_identical_to_those_without_a_count(activation: str) -> None:
+    """Some operators have a kernel, and are composed of others where it is missing: with different results."""
 
     def gradients(count: bool) -> list[Any]:
         torch.manual_seed(1)
@@ -303,7 +304,7 @@ def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) ->
         *(pytest.param(how, marks=pytest.mark.exhaustive) for how in ("torch.compile", "model.compile")),
     ],
 )
-def test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared(how: str) -> None:
+def test_a_model_compiled_after_attaching_trains_on_and_is_declared(how: str) -> None:
     from flopsd.integrations.forward_counter import ForwardCounter
 
     counter, found = attached(model := llama())
@@ -332,7 +333,7 @@ def test_products_of_integers_are_no_flop() -> None:
         assert found.words is None
 
 
-def test_an_operator_of_someone_else_is_named() -> None:
+def test_a_custom_operator_is_named() -> None:
     library = torch.library.Library("flopsd_tests", "DEF")
     library.define("product(Tensor a, Tensor b) -> Tensor")
     library.impl("product", lambda a, b: a @ b, "CPU")
@@ -348,7 +349,7 @@ def test_an_operator_of_someone_else_is_named() -> None:
     assert found.flop == 2 * 4 * 4 * 4
 
 
-def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
+def test_where_content_decides_the_minimum_seen_is_counted() -> None:
     class Model(torch.nn.Linear):
         def forward(self, rows_: Any) -> Any:
             for _ in range(int(rows_.sum())):
@@ -358,21 +359,24 @@ def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
     _, found = attached(model := Model(2, 2).eval())
     one = 2 * 2 * 2
     with torch.inference_mode():
-        for times in (3, 1, 5):  # the third of a shape is not looked at
+        for times in (3, 1, 5):  # the third of a shape is not inspected
             before = found.flop
             model(torch.tensor([[float(times), 0.0]]))
             assert found.flop - before == one * min(times, 3 if times == 3 else 1)
     assert "the least that was seen" in found.facts["operators_not_counted"]["evaluate"][0]
 
 
-def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_of_both_ways() -> None:
-    """Of batches of one shape transformers hands the kernel a mask for some, and for others "causal" and no mask."""
+def test_a_mask_that_masks_nothing_is_dropped_and_the_count_is_one_of_both_ways() -> None:
+    """For batches of one shape, transformers gives the kernel a mask for some, and "causal" without a mask for
+    others."""
     from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 
     _, found = attached(model := llama("sdpa"))
     ids = torch.full((2, 8), 3)
     whole, padded = torch.ones_like(ids), (torch.arange(8) < 5).long().expand(2, 8)
-    pairs = 2 * 2 * 32 * 2 * (8 * 8 - 36) * (2 + 5)  # that a mask adds: width, layers, forward and backward products
+    pairs = (
+        2 * 2 * 32 * 2 * (8 * 8 - 36) * (2 + 5)
+    )  # the pairs that a mask adds: width, layers, forward and backward products
     for number, mask in enumerate((padded, whole, padded, whole, padded, padded, whole), 1):
         before = found.flop
         with CountingMode(seen := OperatorFlop(), pytest.fail):
@@ -382,8 +386,8 @@ def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_o
     assert "operators_not_counted" not in found.facts
 
 
-def test_what_was_too_much_before_it_was_seen_is_made_up_for() -> None:
-    """Of a model that leaves out more than its arguments show."""
+def test_an_overcount_before_inspection_is_compensated_later() -> None:
+    """The model skips more than its arguments show."""
 
     class Model(torch.nn.Module):
         layers = 8
@@ -405,11 +409,11 @@ def test_what_was_too_much_before_it_was_seen_is_made_up_for() -> None:
         model(torch.ones(5, 4, requires_grad=True)).sum().backward()
         truth += 3 * model.layers * one
         if number >= 30:
-            # The third pass is taken for one of those, and the last one that is left out may be so by more than was owed.
+            # The third pass is counted like the earlier ones, and the last skipping pass may skip more than was owed.
             assert truth - 3 * (8 - 2) * one - 3 * 2 * one <= found.flop <= truth
 
 
-def test_of_two_counters_the_one_that_came_last_counts() -> None:
+def test_the_last_of_two_counters_counts() -> None:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters())
     (_, first), (counter, second) = attached(model, optimizer), attached(model, optimizer)
@@ -423,7 +427,7 @@ def test_of_two_counters_the_one_that_came_last_counts() -> None:
     assert not model._forward_hooks
 
 
-def test_adapters_that_are_switched_off_are_another_signature() -> None:
+def test_disabled_adapters_have_a_separate_signature() -> None:
     _, found = attached(model := CASES["LoRA"].build())
     ids = torch.full((2, 8), 3)
     by_adapters: dict[bool, set[int]] = {True: set(), False: set()}
@@ -441,7 +445,7 @@ def test_adapters_that_are_switched_off_are_another_signature() -> None:
     assert "operators_not_counted" not in found.facts
 
 
-def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_beyond_a_limit_are_no_longer_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     from flopsd.integrations import operator_counter
 
     monkeypatch.setattr(operator_counter, "MAX_SIGNATURES", 2)
@@ -453,7 +457,7 @@ def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch
     assert found.facts["operators_not_counted"]["evaluate"] == [operator_counter._TOO_MANY]
 
 
-def test_errors_of_the_training_leave_nothing_behind() -> None:
+def test_errors_of_the_training_leave_no_state_behind() -> None:
     class Breaks(torch.autograd.Function):
         @staticmethod
         def forward(_: Any, rows_: Any) -> Any:
@@ -520,7 +524,7 @@ def test_an_error_in_counting_ends_the_count_and_not_the_training(
 
 
 @pytest.mark.parametrize("fails_in", ["step", "backward"])
-def test_an_error_in_counting_amid_a_step_or_a_node_leaves_nothing_behind(
+def test_an_error_in_counting_during_a_step_or_a_node_leaves_no_state_behind(
     monkeypatch: pytest.MonkeyPatch, fails_in: str
 ) -> None:
     from flopsd.integrations import operator_mode
@@ -540,7 +544,7 @@ def test_an_error_in_counting_amid_a_step_or_a_node_leaves_nothing_behind(
     assert stack_depth() == 0
 
 
-def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_device_has_a_separate_session(monkeypatch: pytest.MonkeyPatch) -> None:
     from flopsd.integrations import operator_sessions
     from flopsd.integrations.operator_counter import OperatorCounter
 
@@ -570,13 +574,13 @@ def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -
         ("1,0", "NVIDIA A100", "12ab-34", "GPU-12ab-34"),
         ("MIG-12ab-34,MIG-56", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-12ab-34"),
         ("MIG-12", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-12ab-34"),
-        ("MIG-56", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-56"),  # it is the GPU's
+        ("MIG-56", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-56"),  # the uuid is the GPU's
         ("MIG-GPU-12ab-34/1/0", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-GPU-12ab-34/1/0"),
         ("MIG-56", "NVIDIA A100 MIG 3g.40gb", None, "MIG-56"),
         (None, "NVIDIA A100", None, None),
     ],
 )
-def test_the_device_is_named_as_nvml_names_it(
+def test_the_device_has_its_nvml_name(
     visible: str | None, model: str, uuid: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from types import SimpleNamespace
@@ -605,7 +609,7 @@ def counting(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> None:
+def test_operators_of_a_trainer_are_counted_in_training_evaluation_and_resumption(tmp_path: Path, device: str) -> None:
     from transformers import Trainer
 
     options = {
@@ -625,7 +629,9 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
     assert found.work["train"]["operator_flop"] == whole
 
 
-def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flag_and_the_variable_disable_the_operator_count(
+    tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for at, options in enumerate(({"operator_count": False}, {})):
         with declared_to(tmp_path / f"{at}.sock", **options) as (callback, found):
             trainer_of(tmp_path, callback, max_steps=1).train()
@@ -635,7 +641,7 @@ def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monk
     assert device not in str(found.facts)
 
 
-def test_a_pass_that_leaves_layers_out_is_not_counted_as_those_that_were_seen() -> None:
+def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
     class Layers(torch.nn.Sequential):
         runs = 3
 
@@ -656,7 +662,7 @@ def test_a_pass_that_leaves_layers_out_is_not_counted_as_those_that_were_seen() 
     assert any("fewer nodes" in words for words in found.facts["operators_not_counted"]["train"])
 
 
-def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -> None:
+def test_each_rank_counts_its_own_operators(tmp_path: Path, scripts: Preloaded) -> None:
     import json
 
     script = tmp_path / "script.py"
@@ -676,7 +682,7 @@ def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -
         assert one["low"] <= one["alone"] <= one["high"]
 
 
-def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) -> None:
+def test_operators_before_the_daemon_was_met_are_not_sent_to_it(tmp_path: Path) -> None:
     clock = SkippingClock()
     client = Client((path := tmp_path / "client.sock",), clock)
     client.count("train", operator_flop=5, steps=1)
@@ -693,7 +699,7 @@ def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) 
     assert works == {True: {"train": {"operator_flop": 7, "steps": 1}}, False: {"train": {"operator_flop": 11}}}
 
 
-def test_the_sums_end_at_what_the_daemon_reads(tmp_path: Path) -> None:
+def test_sums_are_limited_to_the_daemons_maximum(tmp_path: Path) -> None:
     from flopsd.core.declarations import MAX_COUNT
     from flopsd.core.declared_facts import work_from
 

@@ -1,4 +1,5 @@
-"""A training that counts its operators, under the real daemon on the stand-in's A100, and what `kill -9` loses of it."""
+"""A training that counts its operators, under the real daemon on the stand-in's A100, and the counts that `kill -9`
+loses."""
 
 import json
 import os
@@ -21,7 +22,7 @@ GPU = a100((Segment(1000, mhz=1200, hmma=0.75),))
 RATE = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, 108)) * 2048  # FLOP/s of BF16
 
 # On PyTorch's device "meta", a step as often as the simulated GPU can have done one, most of it between forward and
-# backward pass. `log` gets a line for each message that was sent, with the FLOP in it, and for each step that ended.
+# backward pass. `log` gets a line for each message sent, with its FLOP, and for each finished step.
 PROCESS = """
 import os, sys, time
 import torch
@@ -70,7 +71,7 @@ while True:
 
 
 class Training:
-    """What the log of one process says."""
+    """The log of one process."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -93,7 +94,7 @@ class Training:
 
     @property
     def done_flop(self) -> int:
-        """Of steps that ended."""
+        """The FLOP of finished steps."""
         return len(self.lines("step")) * self.step_flop
 
     @property
@@ -106,7 +107,7 @@ class Training:
 
 @contextmanager
 def ending(training: Training) -> Iterator[None]:
-    """The process does not outlive the test: `exec` gives a job a group of its own."""
+    """End the process with the test: `exec` gives a job its own process group."""
     try:
         yield
     finally:
@@ -116,13 +117,13 @@ def ending(training: Training) -> Iterator[None]:
 
 
 def journalled(journal: Path) -> int:
-    """The FLOP that a journal has of its one process; its last line may be torn by a kill."""
+    """The FLOP in a journal of its one process; a kill may tear its last line."""
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     works = [one["work"] for line in lines for one in json.loads(line)["r"].get("sessions", ()) if "work" in one]
     return max((work.get("train", {}).get("operator_flop", 0) for work in works), default=0)
 
 
-def test_a_kill_of_daemon_process_or_both_loses_the_steps_since_the_last_message_at_most(
+def test_a_kill_of_daemon_process_or_both_loses_at_most_the_steps_since_a_message(
     tmp_path: Path, standin: Path
 ) -> None:
     scenario, state, ledger = Scenario((GPU,)), tmp_path / "state", tmp_path / "ledger.json"
@@ -139,10 +140,10 @@ def test_a_kill_of_daemon_process_or_both_loses_the_steps_since_the_last_message
     first, second = Training(tmp_path / "first"), Training(tmp_path / "second")
     with started(*command(first.log), env=env) as program, ending(first):
         wait_until(lambda: journal.exists() and journalled(journal), "the daemon has journalled the session")
-        os.kill(daemon_pid(state), signal.SIGKILL)  # the daemon alone: the process goes on
+        os.kill(daemon_pid(state), signal.SIGKILL)  # only the daemon: the process continues
         done, at = first.done_flop, len(first.sent_flop)
         program.wait_for("daemon start 2")
-        done += first.step_flop  # a message before the kill has a part of the step that was under way
+        done += first.step_flop  # a message before the kill contains a part of the current step
         wait_until(lambda: journalled(journal) > done, "the restarted daemon has all that ran before and meanwhile")
         assert journalled(journal) in first.sent_flop[at:], "as it was sent: nothing lost, and nothing twice"
         first.wait_for_messages(1)
@@ -152,7 +153,7 @@ def test_a_kill_of_daemon_process_or_both_loses_the_steps_since_the_last_message
     assert kept <= first.done_flop + first.step_flop
     with started(*command(second.log), env=env) as program, ending(second):
         second.wait_for_messages(2)
-        os.kill(second.pid, signal.SIGKILL)  # the process alone: the daemon seals
+        os.kill(second.pid, signal.SIGKILL)  # only the process: the daemon seals
         assert program.finish() == 137, program.text
     found = predicate(ledger)
     low, measured, high = (int(found["totals"]["executed"][name]) for name in ("low", "measured", "high"))
@@ -170,7 +171,7 @@ def test_a_kill_of_daemon_process_or_both_loses_the_steps_since_the_last_message
 
 
 def kill_all(program: Program, state: Path, pid: int) -> None:
-    """Launcher, daemon and process, as when a machine stops: the launcher first stands still, or it would seal."""
+    """Kill launcher, daemon and process, as when a machine stops: the launcher is first suspended, or it would seal."""
     program.process.send_signal(signal.SIGSTOP)
     for one in (daemon_pid(state), program.process.pid, pid):
         os.kill(one, signal.SIGKILL)

@@ -20,10 +20,10 @@ from tests.train.pytorch import torch
 from tests.train.vision_families import VISION_DEFAULTS, VISION_FAMILIES
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
-FEW_LAYERS = {**NEEDED, **HYBRIDS_NEED}  # what a configuration of two layers needs beside them
+FEW_LAYERS = {**NEEDED, **HYBRIDS_NEED}  # what a configuration of two layers needs in addition
 WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
-# One of each reader; the others, two seconds each, are for `make test-all`.
+# One family for each reader; the others, two seconds each, are for `make test-all`.
 _SAMPLE = ("llama", "gpt2", "bert", "t5", "gemma3_text", "deepseek_v3", "mamba2", "qwen3_next", "whisper", "clip")
 
 
@@ -40,7 +40,7 @@ def test_the_configuration_states_every_parameter(name: str) -> None:
     assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
 
 
-def test_another_name_of_the_number_of_experts_is_one_that_the_class_takes() -> None:
+def test_an_alias_of_the_number_of_experts_is_accepted_by_the_class() -> None:
     from transformers import CONFIG_MAPPING
 
     other = {
@@ -54,8 +54,9 @@ def test_another_name_of_the_number_of_experts_is_one_that_the_class_takes() -> 
 
 
 @pytest.mark.parametrize("family", SAMPLED_CLASSES)
-def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> None:
-    """Every field of every family, one at a time, beside the configuration that transformers makes of the rest."""
+def test_an_absent_field_has_the_default_of_the_class(family: str) -> None:
+    """Every field of every family, one at a time, compared with the configuration that transformers fills from the
+    rest."""
     import transformers
 
     small = next(config for name, (_, config, _) in FAMILIES.items() if name.split(",")[0] == family)
@@ -64,7 +65,7 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
         {"vision_config": {"vision_use_head": False}} if family == "gemma3" else HYBRIDS_NEED_WHOLE.get(family, {})
     )
     compared = 0
-    # Of those with images the small one alone: their default sizes are of hundreds of layers.
+    # Only the small configuration for families with images: their default sizes have hundreds of layers.
     for sizes in (small,) if family in VISION_FAMILIES else (headless, small, windowed):
         whole = transformers.AutoConfig.for_model(family, **sizes).to_dict()
         bare = {name: value for name, value in whole.items() if name != "layer_types"}
@@ -80,7 +81,7 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
 
 
 @pytest.mark.parametrize("family", SAMPLED_CLASSES)
-def test_the_configuration_of_the_class_itself_states_every_parameter(family: str) -> None:
+def test_the_classs_own_configuration_states_every_parameter(family: str) -> None:
     import transformers
 
     kind = next(kind for name, (kind, _, _) in FAMILIES.items() if name.split(",")[0] == family)
@@ -99,7 +100,7 @@ def test_the_configuration_of_the_class_itself_states_every_parameter(family: st
 
 
 def paths_of(config: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Every field but the model's type, those of the configurations within too."""
+    """Every field except the model's type, including those of nested configurations."""
     inner = [(name, *path) for name in WITHIN if name in config for path in paths_of(config[name])]
     return [(name,) for name in config if name not in ("model_type", *WITHIN)] + inner
 
@@ -112,8 +113,8 @@ def without(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
-    """Of what is left and of what transformers makes of it; None where either refuses it. Positions are left out:
-    without theirs nothing bounds a sequence here, since rotary ones do not end one."""
+    """Read the rest and transformers' completion of it; None where either refuses it. Positions are left out:
+    without their field nothing bounds a sequence here, since rotary ones do not end one."""
     import transformers
 
     try:
@@ -131,7 +132,7 @@ def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "bert", "roberta", "gpt2"])
-def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configuration(name: str) -> None:
+def test_a_classifier_is_counted_by_its_own_class_not_by_its_configurations(name: str) -> None:
     import transformers
 
     from flopsd.integrations.describe_model import describe
@@ -144,7 +145,7 @@ def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configu
 
 
 @pytest.mark.parametrize("name", [_param(name) for name in FAMILIES])
-def test_adapters_are_counted_as_peft_counts_them(name: str) -> None:
+def test_adapters_are_counted_as_by_peft(name: str) -> None:
     model, targets = build(name), FAMILIES[name][2]
     config, adapted = config_of(model), adapt(model, targets)
     trainable, total = adapted.get_nb_trainable_parameters()
@@ -152,7 +153,7 @@ def test_adapters_are_counted_as_peft_counts_them(name: str) -> None:
     assert count_parameters(adapted) == (total, trainable)
 
 
-def test_modules_to_save_are_copies() -> None:
+def test_modules_to_save_are_counted_as_copies() -> None:
     model = build("llama")
     config = config_of(model)
     adapted = adapt(model, ["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
@@ -169,7 +170,7 @@ def test_tied_weights_count_once() -> None:
 
 @pytest.mark.parametrize("storage", ["uint8", "bfloat16", "float32"])
 @pytest.mark.training("bitsandbytes")
-def test_four_bit_weights_count_as_what_they_were(storage: str) -> None:
+def test_four_bit_weights_count_by_their_original_size(storage: str) -> None:
     import bitsandbytes
 
     layer = bitsandbytes.nn.Linear4bit(64, 48, bias=False, quant_storage=getattr(torch, storage))
@@ -177,12 +178,12 @@ def test_four_bit_weights_count_as_what_they_were(storage: str) -> None:
     layer = layer.to("cpu")
     assert layer.weight.numel() < 64 * 48
     assert size_of(layer.weight) == 64 * 48
-    layer.weight.quant_state = None  # as where another process packed it
+    layer.weight.quant_state = None  # as if another process had packed it
     assert size_of(layer.weight) == 64 * 48
 
 
 @pytest.mark.training("bitsandbytes")
-def test_a_quantized_model_has_the_parameters_of_the_model() -> None:
+def test_a_quantized_model_has_the_original_number_of_parameters() -> None:
     import bitsandbytes
 
     model = build("llama")
@@ -199,8 +200,8 @@ def test_a_quantized_model_has_the_parameters_of_the_model() -> None:
     assert found[0] == before[0]
 
 
-def test_sharded_weights_count_whole() -> None:
-    """As DeepSpeed ZeRO-3 leaves a model on each rank: empty tensors with their true size beside."""
+def test_sharded_weights_count_in_full() -> None:
+    """As left by DeepSpeed ZeRO-3 on each rank: empty tensors with their true size as attributes."""
     model = build("llama")
     before = count_parameters(model)
     for parameter in model.parameters():
@@ -209,7 +210,7 @@ def test_sharded_weights_count_whole() -> None:
     assert count_parameters(model) == before
 
 
-def test_an_empty_parameter_that_does_not_tell_makes_the_count_unknown() -> None:
+def test_an_empty_parameter_of_unknown_size_makes_the_count_unknown() -> None:
     model = build("llama")
     model.lm_head.weight.data = torch.empty(0)
     assert count_parameters(model) is None

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.training("trl", "datasets"), pytest.mark.filterwarning
     ],
 )
 def test_all_models_of_a_trainer_are_counted(name: str, roles: dict[str, str]) -> None:
-    """What PyTorch counted of the training and its constructor lies within what the ledger has as executed."""
+    """PyTorch's count of the training and its constructor lies within the ledger's executed FLOP."""
     found = train(name)
     assert found.operators == found.counted
     low, computed, high = found.executed
@@ -61,7 +61,7 @@ def test_reference_passes_of_an_evaluation_are_evaluation() -> None:
     assert work["evaluate"]["tokens"] == found.stated.work["evaluate"]["tokens"]
 
 
-def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:
+def test_supervised_fine_tuning_with_adapters_is_counted(tmp_path: Path) -> None:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer

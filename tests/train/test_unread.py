@@ -1,4 +1,4 @@
-"""Models whose architecture flopsd does not read: what passes their weights, against PyTorch's own FLOP counter and
+"""Models whose architecture flopsd does not read: work counted by weights, against PyTorch's own FLOP counter and
 through a real socket into a ledger."""
 
 import logging
@@ -27,7 +27,7 @@ ALBERT = {
 }  # fmt: skip
 
 
-# computed at least, high / low at most. XLNet's weights are not modules' that are known; DeBERTa compares positions too.
+# minimum computed, maximum high / low. XLNet's weights are not in known modules; DeBERTa compares positions too.
 @pytest.mark.parametrize(
     ("name", "method", "checkpointing", "computed", "width"),
     [
@@ -45,7 +45,7 @@ ALBERT = {
         ("convolutions", "full", "none", 1, 1.1),
     ],
 )
-def test_what_pytorch_counts_is_within_the_bounds(
+def test_pytorchs_count_is_within_the_bounds_by_weights(
     name: str, method: str, checkpointing: str, computed: float, width: float
 ) -> None:
     found = step(name, method, checkpointing)
@@ -57,8 +57,8 @@ def test_what_pytorch_counts_is_within_the_bounds(
 
 
 @pytest.mark.parametrize(("family", "chunk"), [("bamba", 64), ("qwen3_next, dense", None)])
-def test_rows_that_layers_with_a_state_fill_up_are_within_the_bounds(family: str, chunk: int | None) -> None:
-    """To whole chunks, which the configuration has or not."""
+def test_rows_padded_by_layers_with_a_state_are_within_the_bounds(family: str, chunk: int | None) -> None:
+    """Padded to whole chunks, whose size the configuration states or not."""
     model = build(family)
     for module in model.modules():
         if chunk is not None and hasattr(module, "chunk_size"):
@@ -70,7 +70,7 @@ def test_rows_that_layers_with_a_state_fill_up_are_within_the_bounds(family: str
     assert executed.low <= loop.flop <= executed.high
 
 
-def test_of_a_module_that_returns_a_bias_beside_its_products_these_are_counted() -> None:
+def test_a_module_that_returns_a_bias_separately_is_counted() -> None:
     from flopsd.integrations.forward_counter import ForwardCounter
 
     class Beside(torch.nn.Linear):
@@ -87,8 +87,8 @@ def test_of_a_module_that_returns_a_bias_beside_its_products_these_are_counted()
     assert counted.work["train"]["weight_products"] == counted.work["train"]["trained_weight_products"] == products
 
 
-def test_what_is_changed_in_place_has_its_gradients() -> None:
-    """As wav2vec 2.0 masks its rows."""
+def test_states_changed_in_place_have_their_gradients_counted() -> None:
+    """Like the masked rows of wav2vec 2.0."""
 
     class Masked(torch.nn.Module):
         def __init__(self) -> None:
@@ -105,14 +105,14 @@ def test_what_is_changed_in_place_has_its_gradients() -> None:
     assert loop.basis().counted.executed.low == loop.flop
 
 
-def test_a_recomputation_is_not_required() -> None:
+def test_recomputation_is_not_required_flop() -> None:
     plain, again, reentrant = (
         step("experts as modules", "full", how) for how in ("none", "not reentrant", "reentrant")
     )
     assert plain.ours.required == again.ours.required == reentrant.ours.required
 
 
-def test_a_trainer_of_an_unread_family_has_a_figure_in_the_ledger_and_the_reason(
+def test_an_unread_familys_trainer_has_a_ledger_figure_with_a_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import AlbertConfig, AlbertForMaskedLM
@@ -157,7 +157,7 @@ def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
         weights_flop({}, work, training_from({}))
 
 
-def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_the_count_is_logged_once_and_the_training_continues(caplog: pytest.LogCaptureFixture) -> None:
     class Odd(torch.nn.Linear):
         def forward(self, rows: Any) -> Any:
             return SimpleNamespace(odd=super().forward(rows))
@@ -219,7 +219,7 @@ def test_gradients_go_back_through_the_steps_of_an_rnn(name: str, graded: bool) 
 @pytest.mark.parametrize("named", ["weight_norm", "spectral_norm", "orthogonal"])
 @pytest.mark.parametrize("hears", [True, False])
 def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> None:
-    """Spectral normalization takes a step each time that a weight is read, so that the training would be another."""
+    """Spectral normalization takes a step each time that a weight is read, which would change the training."""
     from torch.nn.utils import parametrizations
 
     def train(count: bool) -> tuple[list[float], Any]:
@@ -243,7 +243,7 @@ def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> 
     assert loop.counted.facts.get("not_counted") == (None if named == "weight_norm" else {"train": [words]})
 
 
-def test_hooks_that_the_training_removes_within_the_model_are_declared() -> None:
+def test_hooks_removed_within_the_model_are_declared() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     loop = Loop(model, labels=False)
     model[0]._forward_hooks.clear()

@@ -21,8 +21,8 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
-    """Its process sees that the encoder's positions have no gradient, and may take that for a partial training."""
+def test_a_pass_of_whisper_declares_enough_for_pytorchs_count(tmp_path: Path, named: bool) -> None:
+    """Its process sees that the encoder's positions have no gradient, which could be taken for partial training."""
     model = build("whisper")
     facts = {name: value for name, value in describe(model, None).items() if value is not None}
     features, labels = torch.randn(ROWS, 20, 2 * ENCODED), torch.randint(4, 128, (ROWS, TARGET))

@@ -1,4 +1,4 @@
-"""`python -m tests.train.trainer_table [CASE]`: what TRL's trainers compute, and the bounds that a ledger has of it."""
+"""`python -m tests.train.trainer_table [CASE]`: the work of TRL's trainers, and its bounds in a ledger."""
 
 import sys
 from collections.abc import Collection, Iterator

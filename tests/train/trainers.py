@@ -1,4 +1,4 @@
-"""Tiny models and real Trainers on the CPU, and what their callback declares."""
+"""Tiny models and real Trainers on the CPU, and the declarations of their callback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def llama(attention: str = "eager", **config: Any) -> Any:
 
 
 def rows(count: int = ROWS) -> list[dict[str, Any]]:
-    """Rows of LENGTH tokens, of which REAL are real."""
+    """Rows of LENGTH tokens, of which REAL are not padding."""
     import torch
 
     ids = torch.tensor([1 + number % (VOCABULARY - 1) for number in range(REAL)] + [0] * (LENGTH - REAL))
@@ -46,7 +46,7 @@ def arguments(folder: Path, **more: Any) -> Any:
 
 
 def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **options: Any) -> Any:
-    """A Trainer of `model`, else of a new llama, on the usual rows."""
+    """A Trainer of `model`, or of a new llama, on the usual rows."""
     from transformers import Trainer
 
     used = llama() if model is None else model
@@ -55,7 +55,7 @@ def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **options: Any)
 
 @dataclass
 class Declared:
-    """What a session declared, once it is over, and the sessions of other models beside it."""
+    """The declarations of a finished session, and the sessions of other models."""
 
     everything: list[Event] = field(default_factory=list)
     session: str = ""
@@ -66,7 +66,7 @@ class Declared:
 
     @property
     def others(self) -> dict[str, Declared]:
-        """By role."""
+        """The other sessions by role."""
         names = {event.session for event in self.everything} - {self.session}
         found = [Declared(self.everything, name) for name in names]
         return {one.facts["role"]: one for one in found}
@@ -88,7 +88,7 @@ class Declared:
 def counted(
     path: Path, model: Any, phase_of: Any = None, *, settled: str = "other", **options: Any
 ) -> Iterator[tuple[Any, dict[str, dict[str, int]]]]:
-    """A ForwardCounter of `model` whose daemon listens here; the work by phase is there when the block is left."""
+    """A ForwardCounter of `model` whose daemon listens here; the work by phase is available after the block."""
     from flopsd.integrations.forward_counter import ForwardCounter
 
     server, client = EventServer(path), connect(path)
@@ -103,7 +103,7 @@ def counted(
 
 @contextmanager
 def declared_to(path: Path, **options: Any) -> Iterator[tuple[Any, Declared]]:
-    """A callback whose daemon listens here; what it declared is there when the block is left."""
+    """A callback whose daemon listens here; its declarations are available after the block."""
     from flopsd.integrations.transformers import FlopsdCallback
 
     server = EventServer(path)

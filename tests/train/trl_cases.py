@@ -1,4 +1,4 @@
-"""Trainings by TRL's trainers on the CPU, each with what PyTorch counted of it and what the ledger has."""
+"""Trainings by TRL's trainers on the CPU, each with PyTorch's count and the ledger's figures."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ Make = Callable[[Any, Path], Any]  # a trainer, from the callback and a folder
 
 
 def tokenizer() -> Any:
-    """Words w0 to w59, made here: no hub is asked."""
+    """Words w0 to w59, made here without a hub."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -42,7 +42,7 @@ def options(config: Any, folder: Path, **more: Any) -> Any:
 
 
 def texts() -> Any:
-    """Of 3 to 10 words."""
+    """Texts of 3 to 10 words."""
     from datasets import Dataset
 
     return Dataset.from_list([{"text": " ".join(f"w{n}" for n in range(3 + row % 8))} for row in range(16)])
@@ -105,7 +105,7 @@ def online(name: str, callback: Any, folder: Path, adapted: bool = False, reward
     rewards = reward_model() if reward else lambda completions, **_: [float(len(text)) for text in completions]
     named = {"reward_processing_classes": tokenizer()} if reward else {}
     evaluated = {"eval_dataset": prompts()} if "eval_strategy" in more else {}
-    llama().save_pretrained(folder / "base")  # a reference is loaded from where the model was
+    llama().save_pretrained(folder / "base")  # a reference is loaded from the model's folder
     usual["model_init_kwargs"] = {"attn_implementation": "eager"}
     return getattr(trl, f"{name}Trainer")(
         str(folder / "base"), reward_funcs=rewards, args=options(getattr(trl, f"{name}Config"), folder, **{**usual, **more}),
@@ -194,7 +194,7 @@ CASES: Mapping[str, Make] = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What PyTorch counted of a training, its constructor included, and the architecture basis of its ledger."""
+    """PyTorch's count of a training, its constructor included, and the architecture basis of its ledger."""
 
     counted: int
     basis: Mapping[str, Any]
@@ -202,7 +202,7 @@ class Trained:
 
     @property
     def operators(self) -> int:
-        """What the process counted of its operators, those of all models."""
+        """The process's count of its operators, for all models."""
         return sum(work.get("operator_flop", 0) for work in self.stated.work.values())
 
     @property
@@ -216,7 +216,7 @@ def _product_flop(_: Any, one: Any, other: Any, *__: Any, **___: Any) -> int:
 
 
 def train(name: str) -> Trained:
-    """Train for real, tell a real server, and seal a ledger of what it received."""
+    """Train for real, declare to a real server, and seal a ledger of the received messages."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

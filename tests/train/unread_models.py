@@ -1,5 +1,5 @@
-"""Models whose architecture flopsd does not read, trained for one step on the CPU: what their weights were passed by,
-as the process counts it, against PyTorch's own FLOP counter. `python -m tests.train.unread_models` prints the table."""
+"""Models whose architecture flopsd does not read, trained for one step on the CPU: the products with weights, as
+counted by the process, against PyTorch's own FLOP counter. `python -m tests.train.unread_models` prints the table."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +58,7 @@ def transformer(kind: str, family: str, config: Mapping[str, Any]) -> Callable[[
 
 
 def own_mixture() -> Any:
-    """Experts as modules of their own, attention by `torch.nn.MultiheadAttention`, a shared table as head, no
+    """Experts as separate modules, attention by `torch.nn.MultiheadAttention`, a shared table as head, no
     configuration."""
 
     class Layer(torch.nn.Module):
@@ -100,7 +100,7 @@ def own_mixture() -> Any:
 
 
 def convolutions() -> Any:
-    """An image encoder of one's own: no tokens at all."""
+    """A custom image encoder, without any tokens."""
 
     class Own(torch.nn.Module):
         def __init__(self) -> None:
@@ -135,7 +135,7 @@ CHECKPOINTING: Mapping[str, dict[str, bool] | None] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: what PyTorch counted, what the process counted of the weights, and what follows from it."""
+    """One training step: PyTorch's count, the process's count for the weights, and the FLOP that follow from it."""
 
     counted: int
     work: Mapping[str, int]

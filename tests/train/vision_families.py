@@ -108,7 +108,7 @@ VISION_FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
 }  # fmt: skip
 
-# As near to a class's own configuration as a model of it can be built.
+# The closest configuration to a class's own with which a model can be built.
 VISION_DEFAULTS: Mapping[str, dict[str, Any]] = {
     "deit": {"num_hidden_layers": 2, "architectures": ["DeiTForImageClassification"]},
     **{family: {"text_config": {}, "vision_config": {"num_hidden_layers": 2}} for family in ("clip", "siglip")},
@@ -166,7 +166,7 @@ def _grids() -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _squares(class_tokens: int, tokens: int, count: int = 1) -> tuple[dict[str, Any], dict[str, int]]:
-    """Images of 16 patches, which become so many tokens each, in the first of two texts."""
+    """Images of 16 patches, which become `tokens` tokens each, in the first of two texts."""
     ids = torch.randint(4, 128, (TEXTS, LENGTH))
     ids[0, : count * tokens] = 3
     _, work = _texts()
@@ -181,7 +181,7 @@ def _gemma3() -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _tiles() -> tuple[dict[str, Any], dict[str, int]]:
-    """Two tiles for the first text; the second has none, and a blank one to fill up."""
+    """Two tiles for the first text; the second has none, and gets a blank one."""
     inputs, work = _squares(0, 4, 2)
     blank = torch.zeros(1, 2, 3, 16, 16)
     return {**inputs, "pixel_values": torch.cat([inputs["pixel_values"][None], blank])}, work
@@ -215,7 +215,7 @@ BATCHES: Mapping[str, Batch] = {
 
 
 def loss_of(output: Any) -> Any:
-    """What a training would go back from; a sum where the class has no loss of its own."""
+    """The value from which a training would go back; a sum where the class has no loss of its own."""
     for name in ("loss", "logits_per_text", "pooler_output"):
         if (found := getattr(output, name, None)) is not None:
             return found.sum()
