@@ -178,7 +178,7 @@ def _check(anchor: Anchor, chain: _Chain) -> None:
     have = len(chain.ends)
     if anchor.records > have:
         raise NotVerifiedError(
-            f"{anchor.where} is about record {anchor.records}, the journal has {have} records: it was truncated, or "
+            f"{anchor.where} is about record {anchor.records}, the journal has {have} records: it was truncated or "
             "replaced by an older one, or the run continued after the seal",
             hint="ask for the last ledger of the run",
         )

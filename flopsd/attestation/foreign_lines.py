@@ -99,17 +99,17 @@ class ForeignLines:
             return
         of.printed = True
         if of.missing is not None:
-            _refuse(of.first, f"it has no line of record {of.missing[0]}")
+            _refuse(of.first, f"the log has no line of record {of.missing[0]}")
         if (lag_ms := _lag_ms(received_ms, written_ms)) is not None and abs(lag_ms) > LATE_MS:
-            _refuse(of.first, f"the line of record {number} was received {abs(lag_ms) // 60_000} minutes apart from it")
+            _refuse(of.first, f"record {number} and the receipt of its line are {abs(lag_ms) // 60_000} minutes apart")
 
     def refuse_unexplained(self) -> None:
         """Raises NotVerifiedError unless the daemon kept printing for as long as foreign lines were received."""
         for start, of in self._starts.items():
             if not of.printed:
-                _refuse(of.first, f"it has no line of the daemon for daemon start {start}")
+                _refuse(of.first, f"the log has no line of daemon start {start}")
             if of.missing is not None and (lag_ms := _lag_ms(of.last_ms, of.missing[1])) and lag_ms > LATE_MS:
-                _refuse(of.first, f"it has no line of record {of.missing[0]}, and lines received later")
+                _refuse(of.first, f"the log has no line of record {of.missing[0]}, but has lines received later")
 
 
 def _lag_ms(received_ms: int | None, written_ms: int | None) -> int | None:
@@ -119,7 +119,7 @@ def _lag_ms(received_ms: int | None, written_ms: int | None) -> int | None:
 def _refuse(foreign: Anchor, why: str) -> None:
     how = "has no code" if foreign.code is None else "has a code that is not the daemon's"
     raise NotVerifiedError(
-        f"{foreign.where} {how}, and the log does not show that the daemon of this journal was printing: {why}",
-        hint="either another process printed that line, or this journal replaced the one of that daemon: give the "
-        "whole log, from the start of the run",
+        f"{foreign.where} {how}, and the log does not show that the daemon of this journal printed lines: {why}",
+        hint="another process printed that line, or this journal replaced that daemon's: give the whole log, from the "
+        "start of the run",
     )

@@ -138,7 +138,7 @@ def write_ledger_files(
         known, wanted = there.stat().st_size, size_of(new.journal)
         if known > wanted or (known == wanted and only_longer):
             raise OtherFileThereError(
-                f"{ledger} already covers {known} bytes of this journal, and this seal only {wanted}",
+                f"{ledger} already covers {known} bytes of this journal, this seal only {wanted}",
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
         continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
@@ -147,7 +147,9 @@ def write_ledger_files(
         kept = _keep_aside(ledger, clock)
         if not continues:
             log.warning(
-                "%s held a ledger of another run or key, or one that others signed too: kept as %s", ledger, kept
+                "%s held a ledger of another run or key, or one with other signatures too: it is kept as %s",
+                ledger,
+                kept,
             )
     if was_there and not continues:
         for path in (ledger, *(path for path in journal_and_key_beside(ledger) if path not in files)):

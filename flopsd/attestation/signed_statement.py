@@ -80,12 +80,12 @@ def read_ledger(ledger: Path) -> bytes:
 def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
     """For a file of a known kind that users take for a ledger: what it is, and what to do. Else None."""
     if ledger.name.endswith(ENDING):
-        return "is a journal, not a ledger", f"name the ledger beside it, {ledger.name.removesuffix(ENDING)}.json"
+        return "is a journal, not a ledger", f"name the ledger next to it, {ledger.name.removesuffix(ENDING)}.json"
     if data.startswith(ZIP_BEGINS):
         return "is a ZIP archive", "unpack it, and name a ledger in it"
     if data.startswith(_BYTE_ORDER_MARKS):
         return (
-            "begins with a byte order mark: an editor or a shell saved it anew",
+            "begins with a byte order mark: an editor or a shell saved it again",
             "get the file as it was sealed, for instance in an archive",
         )
     if data.find(b'"dsseEnvelope"', 0, _BUNDLE_BEGINS_WITHIN) >= 0:
@@ -93,7 +93,7 @@ def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
     if not data:
         return "is empty", "get it again, from where it was sealed"
     if not data.lstrip().startswith(b"{"):
-        return "is not a ledger, which is a JSON object", "name NAME.json, beside the public key NAME.pub"
+        return "is not a ledger, which is a JSON object", "name NAME.json, next to the public key NAME.pub"
     return None
 
 

@@ -189,7 +189,7 @@ def _compare_journal(sealed: JournalFacts, facts: JournalFacts, journal: Path) -
         )
     if facts.head_sha256 == sealed.head_sha256:
         raise NotVerifiedError(
-            f"the statement has wrong figures for its journal, which has {facts}", code="journal_facts"
+            f"the size of the journal differs from the statement: the journal has {facts}", code="journal_facts"
         )
     raise NotVerifiedError(
         f"{journal} is not the sealed journal: its last sealed record has hash {facts.head_sha256[:16]}…, "

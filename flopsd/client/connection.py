@@ -84,7 +84,7 @@ class DaemonConnection:
         while not received.endswith(b"\n"):
             piece = self._socket.recv(1)  # answers are short and few
             if not piece:
-                raise ConnectionResetError("the daemon went away")
+                raise ConnectionResetError("the daemon closed the connection")
             received += piece
             if len(received) > MAX_LINE_BYTES:
                 raise ValueError("the answer is longer than a line may be")

@@ -79,5 +79,5 @@ def replaced(path: Path, head: Head) -> JournalReplacedError:
     return JournalReplacedError(
         f"{path} is not the journal that was written: it does not contain record {head.records} with chain hash "
         f"{head.sha256[:16]}…",
-        hint="another process put a file of its own in place; what it says is not this run's, and is not signed",
+        hint="another process put its own file in place; that content is not this run's and is not signed",
     )

@@ -137,11 +137,11 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
         expected += read_yaml(rows[source], source)[0]
     combined = data.replace(_ROWS, _ROWS + b"\n".join(added) + b"\n", 1)
     if len(combined) > MAX_COMPANION_BYTES:
-        raise PeakTableError(f"with them the table has more than {MAX_COMPANION_BYTES} bytes")
+        raise PeakTableError(f"with these rows the table has more than {MAX_COMPANION_BYTES} bytes")
     found, problems = read_yaml(combined, "")
     table, _ = read_yaml(data, "")
     if problems or found != {**table, "accelerators": expected + table["accelerators"]}:
-        raise PeakTableError("they are not a plain YAML list with a dash for each row, as in config/peaks.yaml")
+        raise PeakTableError("the rows are not a plain YAML list with a dash for each, as in config/peaks.yaml")
     return combined
 
 
@@ -183,12 +183,12 @@ def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
     try:
         found = hex_sha256(read_at_most(beside, MAX_COMPANION_BYTES))
     except OSError as fault:
-        return f"{absent}, and {beside} is not it: {fault.strerror}", give
+        return f"{absent}; {beside} does not match: {fault.strerror}", give
     if found != sha256:
-        return f"{absent}, and {beside} is not it: its SHA-256 is {found}", give
+        return f"{absent}; {beside} does not match: its SHA-256 is {found}", give
     return (
         f"{did} a {what} that is not flopsd's own: {beside}, SHA-256 {sha256}",
-        f"it came with the ledger, and {whose}; read it, and accept it by hand with --{kind} {beside}",
+        f"it came with the ledger, and {whose}; read it, then accept it with --{kind} {beside}",
     )
 
 

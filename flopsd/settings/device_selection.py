@@ -56,7 +56,7 @@ def parse_devices(value: object) -> DevicesSetting:
             return DevicesSetting(rules[names[0]])
     for name in names:
         if name in rules:
-            raise ValueError(f"{name!r} stands alone; {EXPECTED}")
+            raise ValueError(f"{name!r} cannot be combined with others; {EXPECTED}")
         # A word without a digit or dash is a misspelt rule, not a device.
         if not _NAME.fullmatch(name) or not any(c.isdigit() or c == "-" for c in name):
             raise ValueError(f"{name!r} is neither a rule nor a device; {EXPECTED}" if name else EXPECTED)

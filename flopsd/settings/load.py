@@ -77,7 +77,9 @@ def settings_of_layers(layers: Layers) -> Settings:
     settings = Settings(**values, source_options=options)
     has_copies = settings.ledger_copies or (settings.ledger is not None and is_remote(settings.ledger))
     if settings.keep_segments is not None and not has_copies:
-        problems.append("--keep-segments removes what was copied: name a destination with --ledger-copy, or leave it")
+        problems.append(
+            "--keep-segments removes only copied segments: name a destination with --ledger-copy, or leave it out"
+        )
     if problems:
         raise ConfigError(problems, hint="correct these settings; `flopsd run --help` lists all of them")
     return settings
@@ -88,9 +90,9 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
     described = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
     problems = []
     if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
-        problems.append("--base-flop-method needs the number that it explains: give --base-flop too")
+        problems.append("--base-flop-method explains a number, which is missing: give --base-flop too")
     if settings.base_flop is None and any(value is not None for value in described):
-        problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
+        problems.append("--base-model and --base-systemic describe a base model: state its compute with --base-flop")
     if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
         problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
     if settings.base_systemic_reason is not None and settings.base_systemic is not False:
@@ -173,7 +175,7 @@ def read_layers(
                 problems.append(f"environment: {name} is not a setting{close}")
     layers.append((COMMAND_LINE, flags))
     for layer, given in layers:
-        log.debug("settings of the %s: %s", layer, ", ".join(given) or "none")
+        log.debug("settings from the %s: %s", layer, ", ".join(given) or "none")
     return Layers(path, layers, problems, known)
 
 

@@ -80,7 +80,7 @@ def refuse_place(ledger: Path, example: str = "ledger.json") -> None:
     if os.path.isdir(ledger):  # unlike Path's, no error if this user has no access
         raise LedgerError(f"{ledger} is a folder", hint=f"name a file, such as {ledger / example}")
     if (os.path.exists(ledger) and not os.path.isfile(ledger)) or ledger.parent == Path("/dev"):
-        raise LedgerError(f"{ledger} is not a place for a file", hint="name a file; --no-seal makes no ledger")
+        raise LedgerError(f"{ledger} is not a regular file", hint="name a file, or give --no-seal to make no ledger")
 
 
 def parse_location(text: str) -> Path | S3Location:
@@ -121,7 +121,7 @@ def _with_options(location: S3Location, query: str) -> S3Location:
     if mode not in (None, "governance", "compliance"):
         raise ValueError(f"lock={mode} is not known; expected lock=governance or lock=compliance")
     if (mode is None) != (days is None):
-        raise ValueError("lock and days need each other, such as lock=governance&days=365")
+        raise ValueError("lock and days must be given together, such as lock=governance&days=365")
     if days is not None and not (days.isascii() and days.isdigit() and 1 <= int(days[:9]) <= _MAX_DAYS):
         raise ValueError(f"days={days}: expected a whole number from 1 to {_MAX_DAYS}")
     if overwrite not in (None, "never"):

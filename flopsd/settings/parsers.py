@@ -47,7 +47,7 @@ def line(value: object) -> str:
 def path(value: object) -> str:
     """A path that is created if missing. One that only a shell would expand is refused."""
     if text(value).startswith("~"):
-        raise ValueError("no shell replaces ~ here: write the whole path")
+        raise ValueError("~ is not expanded here: write the whole path")
     return text(value)
 
 
@@ -155,7 +155,7 @@ def location(value: object) -> str:
     are refused, since the ledger would replace them."""
     name = PurePosixPath(str(parse_location(path(value)))).name
     if _OTHER_FILES.fullmatch(name):
-        raise ValueError(f"flopsd calls another file {name}: choose a name such as ledger.json")
+        raise ValueError(f"flopsd uses the name {name} for another of its files: choose one such as ledger.json")
     return path(value)
 
 

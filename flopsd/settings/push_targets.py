@@ -37,9 +37,9 @@ def parse_target(text: str) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         raise ValueError(f"expected an address such as {kind}+http://127.0.0.1:9091")
     if parts.port == 0:  # accessing the port checks it
-        raise ValueError("port 0 is not a port")
+        raise ValueError("port 0 cannot be used: name the receiver's port")
     if "@" in parts.netloc:
-        why = "credentials in an address show in logs and process lists"
+        why = "credentials in an address appear in logs and process lists"
         raise ValueError(f"{why}; put them into a file and add #auth=FILE")
     if kind != "pushgateway" and parts.path in ("", "/"):
         path = {"otlp": "/api/v1/otlp/v1/metrics or /v1/metrics", "remotewrite": "/api/v1/write"}[kind]

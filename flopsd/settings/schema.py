@@ -111,11 +111,11 @@ SETTINGS: tuple[Setting, ...] = (
         "folder for Prometheus's file_sd_configs, where RUN.NODE.json has the run's address and labels while it is "
         "served; or 'off' (default: off)", parsers.path_or_none),
     Setting("web_config", "FILE",
-        "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
+        "TLS, client certificates, users and headers for --listen, in the format of Prometheus's exporter-toolkit "
         "(default: none: plain HTTP, open to every client)", parsers.text, other_flag="--web-config-file"),
     Setting("pushes", "RECEIVER",
-        "where to push metrics too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
-        "remotewrite+http://HOST:PORT/PATH, or https; then options: "
+        "where to push metrics: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH, each also with https; options follow: "
         "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID", parsers.pushes, other_flag="--push", repeatable=True),
     Setting("push_every_seconds", "SECONDS", "time between pushes (default: 15)", parsers.seconds(1, 3600)),
     Setting("run_id", "ID",
@@ -141,12 +141,12 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.rotate_every),
     Setting("keep_segments", "N",
         "how many closed segments of a rotated run stay on this disk; older ones are removed once their ledgers are at "
-        "every destination, which must be named (default: all)", parsers.count_or_all),
+        "every --ledger-copy, which must be given (default: all)", parsers.count_or_all),
     Setting("precision", "FORMAT",
         "declared number format of tensor work: bf16, or shares of tensor cycles such as bf16:0.9,fp8:0.1 (default: "
-        "undeclared; the measured figure takes what the training process declares)", parsers.precision),
+        "undeclared: the measured figure uses what the training process declares)", parsers.precision),
     Setting("device_precision", "DEVICE=FORMAT",
-        "the same for single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
+        "--precision of single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
         parsers.device_precision),
     Setting("devices", "WHICH",
         "all (default), visible (CUDA_VISIBLE_DEVICES), pod (as the kubelet assigns), job or job:ID (the scheduler's "
@@ -157,7 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("stop_seconds", "SECONDS", "time that final reading, sealing and copying may take (default: 60)",
         parsers.seconds(1, 600), other_flag="--stop-within"),
     Setting("last_scrape_seconds", "SECONDS",
-        "how long to wait at the end for a scrape that shows that the run ended (default: 30)",
+        "how long to wait at the end for a scrape that sees the run's end (default: 30)",
         parsers.seconds(0, 600), other_flag="--wait-for-scrape"),
     Setting("evidence", "KINDS",
         f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)", parse_kinds),
@@ -173,7 +173,7 @@ SETTINGS: tuple[Setting, ...] = (
         "declares how weights are trained: pretraining, full, partial, lora or qlora. This and the "
         "base model decide which rules apply (default: undeclared)", parsers.one_of(Method)),
     Setting("recomputation", "HOW",
-        "declares activation checkpointing: none, full or selective (default: undeclared; the measured figure takes "
+        "declares activation checkpointing: none, full or selective (default: undeclared: the measured figure uses "
         "what the training process declares)", parsers.one_of(Recomputation)),
     Setting("base_model", "NAME", "name of the model that the job modifies", parsers.line),
     Setting("base_flop", "FLOP",
@@ -194,7 +194,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
         parsers.text_or_off),
     Setting("client_uids", "UIDS",
-        "numeric ids of users whose processes may connect there, beside root and flopsd's user: 1000,1001 "
+        "numeric ids of users who may connect to it, in addition to root and flopsd's user: 1000,1001 "
         "(default: none)",
         parsers.uids),
     Setting("job_user", "USER",

@@ -93,6 +93,6 @@ class SocketThread:
         try:
             return server.serve_once()
         except Exception:
-            log.exception("internal error in %s; it goes on; please report this with the traceback", server.name)
+            log.exception("internal error in %s, which goes on; please report this with the traceback", server.name)
             self._clock.wait(threading.Event(), 1)
             return True

@@ -86,7 +86,7 @@ def test_a_run_is_sealed_with_all_available_evidence(tmp_path: Path, standin: Pa
     # The simulated driver is not a secret: its file's digest is in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
     assert library["sha256"] == hashlib.sha256((standin / LIBRARY).read_bytes()).hexdigest()
-    assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]["said"]
+    assert "no GPU returned a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]["said"]
 
     code, shown = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
     assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in shown) == (3, True)

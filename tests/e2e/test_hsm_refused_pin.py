@@ -85,7 +85,7 @@ def test_a_pin_and_a_token_that_change_during_a_run(spied: Spied, standin: Path,
     said = re.findall(r"SEALED unless this is fixed: (\w+ \w+)|the key (signs):|NOT SEALED: (the PIN)", program.text)
     assert ["".join(words) for words in said] == ["the PIN", "signs", "no tokens", "the PIN", "the PIN"], program.text
     assert "NO ROLLING SEAL" not in program.text
-    assert f"no seal gives the token this PIN of file:{pin} again" in program.text
+    assert f"flopsd does not send the token this PIN of file:{pin} again" in program.text
     assert f"remove {note}" in program.text
     doctor = " ".join(flopsd("doctor", *where, env=env).stdout.split())
     assert "fail signing key: the PIN is wrong for the P-256 key 'ledger' on token 'one'" in doctor
@@ -157,5 +157,5 @@ for prepared, key, pin, *_ in steps:
         env={**environment(None), **spied.variables}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the next daemon, not this one, gives the refused PIN to the token again") == 1
+    assert done.stderr.count("the next daemon, not this one, will send the refused PIN to the token again") == 1
     return done.stdout

@@ -162,7 +162,7 @@ def test_two_locked_buckets_one_late_hold_the_sealed_bytes(tmp_path: Path, store
 
     store.bucket("second", lock=True)
     done = in_process("seal", *common, *copies, env=env, code=1, says="NOT COPIED to s3://third/job.json")
-    assert f"{state / 'job.ledger.json'} was sealed before, and is as it was" in done.stdout
+    assert f"{state / 'job.ledger.json'} was already sealed and is unchanged" in done.stdout
     assert re.findall(r"copied to +s3://(\w+)/", done.stdout) == ["second"]
 
     store.bucket("third", lock=True)
@@ -329,7 +329,10 @@ def test_an_object_refused_for_a_while_is_delivered_later(tmp_path: Path, state:
     # it.
     store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's", ChecksumAlgorithm="SHA256")
     busy, portal = (503, b"", dict[str, str]()), (200, b"<html></html>", dict[str, str]())
-    for method, odd, name, says in (("HEAD", busy, "l.json", "503: Serv"), ("PUT", portal, "n.json", "not of a store")):
+    for method, odd, name, says in (
+        ("HEAD", busy, "l.json", "503: Serv"),
+        ("PUT", portal, "n.json", "not come from an S3 store"),
+    ):
 
         def answer(request: BaseHTTPRequestHandler, ask: Callable[[], Answer], to: Any = (method, odd)) -> Answer:
             return to[1] if request.command == to[0] else ask()

@@ -14,8 +14,8 @@ KIND = EvidenceKind(
     DRIVER_LIBRARY,
     1,
     "The daemon read its counters through a library file of this digest, recorded when it was loaded.",
-    "The digest is the daemon's own word. Whether the file is NVIDIA's, the auditor sees by comparing it with the "
-    "driver package of that version; the kernel module is not covered.",
+    "Only the daemon vouches for the digest. To find out whether the file is NVIDIA's, compare the digest with that of "
+    "the driver package of that version. The kernel module is not covered.",
 )
 
 

@@ -34,7 +34,7 @@ KIND = EvidenceKind(
     INSTANCE_IDENTITY,
     4,
     "AWS signed that an instance of this id, type, account and region was launched at that time.",
-    "It carries no nonce: whoever read it once can show it anywhere, later too. It says nothing of software or use.",
+    "It has no nonce: whoever read it once can present it elsewhere and later. It says nothing about software or use.",
 )
 _ENDPOINTS = {"ipv4": "http://169.254.169.254", "ipv6": "http://[fd00:ec2::254]"}
 _TIMEOUT_SECONDS = 1

@@ -35,7 +35,7 @@ KIND = EvidenceKind(
     SPDM,
     5,
     "A genuine NVIDIA GPU of that identity signed the head of this journal: it was there after the last record.",
-    "It says nothing of FLOP, nor that this GPU did the work; its measurements are not compared with NVIDIA's. "
+    "It says nothing about FLOP or whether this GPU did the work; its measurements are not compared with NVIDIA's. "
     "Clouds without confidential computing offer none.",
 )
 MAX_GPUS = 64
@@ -72,7 +72,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
     finally:
         pynvml.nvmlShutdown()
     if not reports:
-        raise EvidenceError("no GPU gives a report: " + ("; ".join(refused) or "there is none"))
+        raise EvidenceError("no GPU returned a report: " + ("; ".join(refused) or "there is none"))
     return {"reports": reports, "refused": refused}
 
 

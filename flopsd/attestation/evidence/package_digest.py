@@ -19,9 +19,9 @@ from flopsd.settings.evidence_kinds import PACKAGE
 KIND = EvidenceKind(
     PACKAGE,
     3,
-    "The flopsd that sealed says that its source files have this digest.",
-    "A changed program can name the digest of an unchanged one. It is of the files at the seal, not of what ran "
-    "before.",
+    "The flopsd that sealed the ledger states this digest of its source files.",
+    "A changed program can state the digest of an unchanged one. The digest is of the files at the time of the seal, "
+    "not of the program that metered.",
 )
 
 
@@ -40,7 +40,7 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
     own, _ = digest(_package())
     if own != sealed:
         return EvidenceState.NOT_CHECKED, (
-            f"flopsd {version} {sealed}, NOT the files of this verifier of the same version ({own}): one was changed"
+            f"flopsd {version} {sealed}, NOT the same files as this verifier's of that version ({own}): one was changed"
         )
     return EvidenceState.HOLDS, f"flopsd {version} {sealed}, the same files as this verifier's"
 

@@ -26,8 +26,8 @@ KIND = EvidenceKind(
     TIMESTAMP,
     4,
     "The timestamp authority signed that this signature, and so this ledger, existed at that time.",
-    "It proves 'not later than', never 'not earlier than', and as much as the authority is trusted. "
-    "Whoever holds the file can take it off.",
+    "It proves 'not later than', never 'not earlier than', and only to those who trust the authority. "
+    "Whoever holds the file can remove it.",
 )
 _TIMEOUT_SECONDS = 2
 _LIMIT_BYTES = 256 * 1024
@@ -147,7 +147,7 @@ def signers_of(token: bytes) -> set[Name]:
         for _ in certificates:  # each round adds at least one issuer, or none is left
             names |= {one.issuer for one in certificates if one.subject in names}
     except Exception as fault:  # InvalidVersion is not a ValueError, and an unknown kind of text in a name a KeyError
-        raise EvidenceError(f"its signer is not named as X.509 names one: {fault!r:.200}") from fault
+        raise EvidenceError(f"the name of its signer is not valid in X.509: {fault!r:.200}") from fault
     return names
 
 

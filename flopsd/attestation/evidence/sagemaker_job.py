@@ -23,9 +23,9 @@ from flopsd.system.file_presence import is_file
 KIND = EvidenceKind(
     SAGEMAKER,
     2,
-    "The container said that it was this job, with these hosts and this instance type.",
-    "Nobody signed it: files and variables of a container are what its owner makes them. "
-    "Compare it with what DescribeTrainingJob and the bill say.",
+    "The container stated that it was this job, with these hosts and this instance type.",
+    "It is not signed: the owner of a container can set its files and variables. "
+    "Compare it with DescribeTrainingJob and the bill.",
 )
 _VARIABLES = {"trainingJobName": "TRAINING_JOB_NAME", "trainingJobArn": "TRAINING_JOB_ARN"}
 _RESOURCES = "opt/ml/input/config/resourceconfig.json"

@@ -31,8 +31,8 @@ KIND = EvidenceKind(
     WITNESS,
     4,
     "The timestamp authority signed that this head of the journal, and so every record up to it, existed at that time.",
-    "It proves 'not later than', never 'not earlier than', and as much as the authority is trusted. It does not prove "
-    "that there is no other journal: two that part may both be stamped.",
+    "It proves 'not later than', never 'not earlier than', and only to those who trust the authority. It does not "
+    "prove that there is no other journal: two that diverge may both be stamped.",
 )
 
 
@@ -60,7 +60,7 @@ def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[Evidence
     if newest is None:
         return ()
     if not seals.stamped:
-        text = f"of {seals.asked} earlier seals none is stamped; the newest: {say(REASON, newest['absent'])}"
+        text = f"none of {seals.asked} earlier seals is stamped; the newest: {say(REASON, newest['absent'])}"
         return (KIND.result(EvidenceState.ABSENT, text),)
     states, texts = [], [f"{seals.stamped_count} of {seals.asked} earlier seals are stamped"]
     for seal in seals.stamped:

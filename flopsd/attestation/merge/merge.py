@@ -132,7 +132,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     for path in tables.unused([*predicate["method"]["peakTableSha256"], *(policy.sha256 for policy in policies)]):
         note(f"{path} was not used: no ledger was rated by it")
     for name in sorted(judged_by - {policy.id for policy in policies}):
-        note(f"ledgers of it were judged by the policy {name} too, and the sum is not: name it with --policy as well")
+        note(f"some ledgers were also judged by the policy {name}, the sum was not: add it with --policy")
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
     foreign, beside = foreign_files(short, tables), [companion_beside(request.ledger, file) for file in companions]
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside, stops)
@@ -193,7 +193,7 @@ def _refuse_mixed(first: tuple[Child, str], other: tuple[Child, str]) -> None:
     if one.nodes != two.nodes:
         raise LedgerError(
             f"{there} lists other nodes than {where}: {_node_list(two.nodes)}, not {_node_list(one.nodes)}",
-            hint="the platform gives all nodes of a job the same list; one of the two ledgers is of another job",
+            hint="the platform gives all nodes of a job the same list, so one of the two ledgers is of another job",
         )
 
 

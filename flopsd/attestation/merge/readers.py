@@ -162,7 +162,8 @@ class _Process:
 def _ended(process: subprocess.Popen[bytes]) -> LedgerError:
     code = process.wait()
     return LedgerError(
-        f"a process that read ledgers ended with {code}", hint="it may have been killed for its memory: merge again"
+        f"a process that read ledgers ended with {code}",
+        hint="the system may have killed it for lack of memory: merge again",
     )
 
 

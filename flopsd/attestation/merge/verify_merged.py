@@ -149,10 +149,12 @@ def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, fou
     try:
         run, nodes, here = child["run"], child["node"]["jobNodes"], [child["node"]["name"]]
     except (LookupError, TypeError) as fault:
-        raise NotVerifiedError(f"{found.label} is no ledger of a node: {fault!r:.200}", code="child_differs") from fault
+        raise NotVerifiedError(
+            f"{found.label} is not a valid ledger of a node: {fault!r:.200}", code="child_differs"
+        ) from fault
     of_job = predicate["kind"] == JOB
     if nodes != (list(predicate["jobNodes"]) if of_job else here):
-        listed = "the merged ledger lists others" if of_job else "in a lineage it stands as a whole job"
+        listed = "the merged ledger lists others" if of_job else "but it is in a lineage as a whole job"
         raise NotVerifiedError(
             f"{found.label} lists {len(nodes)} nodes of its job: {listed}",
             hint="a node was left out or added when these ledgers were merged: ask for the ledgers of all of them",

@@ -208,7 +208,7 @@ def _bytes(answer: Mapping[str, Any], name: str, operation: str) -> bytes:
     found = answer.get(name)
     if not isinstance(found, bytes):
         raise SigningKeyError(
-            f"the answer to {operation} has no {name}: it is not of AWS KMS",
+            f"the answer to {operation} has no {name}: AWS KMS did not send it",
             hint="check the proxy, and the address in AWS_ENDPOINT_URL_KMS if that is set",
             reason="no_answer",
         )

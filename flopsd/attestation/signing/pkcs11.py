@@ -181,7 +181,7 @@ def _refusal(location: _KeyLocation, reason: str) -> SigningKeyError:
         hint = f"a token locks after a few wrong PINs: {remedy} before trying again"
         return SigningKeyError(what, hint=hint, reason="pin_refused")
     return SigningKeyError(
-        f"{what}; no seal gives the token this PIN of {location.pin_from} again",
+        f"{what}; flopsd does not send the token this PIN of {location.pin_from} again",
         hint=f"{remedy}; the next seal, or `flopsd seal`, logs in with another PIN. To try the same PIN once more, "
         f"remove {location.refused_pin.path}",
         reason="pin_refused",

@@ -107,7 +107,7 @@ def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
     if isinstance(public, Ed25519PublicKey) and _is_of_small_order(public.public_bytes_raw()):
         raise SigningKeyError(
             f"{where} is an Ed25519 key of small order: anybody can sign with it",
-            hint="nobody makes such a key by chance",
+            hint="such a key is not made by accident: get the real one from the signer, and do not trust this one",
             code="key_not_allowed",
         )
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

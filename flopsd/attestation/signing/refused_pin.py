@@ -53,7 +53,7 @@ class RefusedPin:
             self._keep(text)
             again = "the next seal" if self._memory is None else "the next daemon, not this one,"
             log.warning(
-                "cannot write %s: %s; %s gives the refused PIN to the token again", self.path, fault.strerror, again
+                "cannot write %s: %s; %s will send the refused PIN to the token again", self.path, fault.strerror, again
             )
 
     def forget(self) -> None:

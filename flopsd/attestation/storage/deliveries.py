@@ -94,7 +94,7 @@ class Deliveries:
         for place in entry.destinations:
             there = plain_location(place.address)
             if isinstance(there, Path) and exists(there) and there.samefile(ledger):
-                raise StorageError(f"{there} is {ledger} itself, and no copy of it")
+                raise StorageError(f"{there} is the ledger {ledger} itself, not a copy")
         return True
 
     def undelivered(self) -> list[NotedLedger]:
@@ -192,7 +192,7 @@ class Deliveries:
                     write_deliveries(path, after)
         except OSError as fault:
             raise StorageError(
-                f"what was copied and what was not cannot be noted in {path}: {fault.strerror}",
+                f"cannot record in {path} which copies were made: {fault.strerror}",
                 hint="the ledger is sealed; free space, then repeat `flopsd seal`, which copies the same bytes",
             ) from fault
 

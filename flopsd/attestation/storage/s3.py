@@ -135,7 +135,7 @@ def _refuse_answer(stored: Any, location: S3Location, data: Content) -> None:
     """Raises StorageError if the answer is not the store's: a proxy that wants a login may answer in its place."""
     if not stored.get("ETag") or stored.get("ChecksumSHA256") not in (None, _sha256(data)):
         raise StorageError(
-            f"{location}: the answer to the upload is not of a store",
+            f"{location}: the answer to the upload does not come from an S3 store",
             hint="check the proxy, and the address in AWS_ENDPOINT_URL_S3 if that is set",
         )
 
@@ -177,7 +177,7 @@ def _keep_existing(client: Any, ledger: S3Location, objects: Mapping[S3Location,
             if _code(fault) not in ("NoSuchKey", "404"):
                 raise
     log.warning(
-        "%s held a ledger that is no earlier state of this one, or that another key signed: kept as %s",
+        "%s held a ledger that is not an earlier state of this one, or that another key signed: it is kept as %s",
         ledger,
         ledger.beside(kept.name),
     )

@@ -177,7 +177,7 @@ def changed(line: str, key: str, value: Callable[[str], str]) -> str:
         ("head", lambda h: ("0" if h[0] != "0" else "1") + h[1:], r"event 3 is not on the journal's chain: its hash of record \d+ is [0-9a-f]{64}, the journal's is [0-9a-f]{64}"),
         ("records", lambda n: str(int(n) + 1), "is not on the journal's chain"),
         ("records", lambda _: "0", "is not on the journal's chain"),
-        ("records", lambda _: "999", r"event 3 is about record 999, the journal has \d+ records: it was truncated, or replaced by an older one"),
+        ("records", lambda _: "999", r"event 3 is about record 999, the journal has \d+ records: it was truncated or replaced by an older one"),
         ("bytes", lambda n: str(int(n) + 1), "was altered: record"),
         ("low_flop", lambda n: str(int(n) - 1), r"event 3 has low \d+, .* the journal up to record \d+ gives low \d+"),
         ("measured_flop", lambda _: "unknown", "measured unknown"),

@@ -58,13 +58,13 @@ def test_companions_move_with_the_ledger_and_are_accepted_one_by_one(own: Own, t
     table, *rules = (far / path.name for path in sealed.companions)
     refused = in_process(*command, code=3)
     assert f"rated by a peak table that is not flopsd's own: {table}, SHA-256 " in flat(refused.stdout)
-    assert f"its rates are the sender's: every FLOP follows from them; read it, and accept it by hand with --peaks {table}"\
+    assert f"its rates are the sender's: every FLOP follows from them; read it, then accept it with --peaks {table}"\
         in flat(refused.stderr)  # fmt: skip
     command += ["--peaks", str(table)]
     refused = in_process(*command, code=3)
     for one in rules:  # all of them at once
         assert f"judged by a policy that is not flopsd's own: {one}, SHA-256 " in flat(refused.stdout)
-        assert f"read it, and accept it by hand with --policy {one}" in flat(refused.stderr)
+        assert f"read it, then accept it with --policy {one}" in flat(refused.stderr)
     unread = flat(in_process("report", str(far / "ledger.json"), code=0).stdout)
     assert all(f"{one.name} came with the ledger; read it first." in unread for one in (table, *rules))
     command += [word for one in rules for word in ("--policy", str(one))]
@@ -118,10 +118,10 @@ def test_a_file_with_only_the_right_name_is_refused_and_not_copied(
     table, rules = sealed.companions
     spoil(rules)
     sha256 = load_policies([own.policies[0]])[0].sha256
-    says = f"no policy with SHA-256 {sha256}" + (f", and {rules} is not it: {why}" if why else "")
+    says = f"no policy with SHA-256 {sha256}" + (f"; {rules} does not match: {why}" if why else "")
     command = ("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--peaks", str(table))
     if spoil is sparse:
-        in_little_memory((command, 3, "is not it: larger than 1048576 bytes"))
+        in_little_memory((command, 3, "does not match: larger than 1048576 bytes"))
     else:
         assert says in flat(in_process(*command, code=3).stdout)
     assert [*companions_beside(sealed.ledger)] == [table.name.removeprefix("ledger.")]
@@ -279,7 +279,7 @@ def test_a_merged_ledger_has_its_childrens_companions_and_its_own(own: Own, tmp_
         packed.add(nodes.folder, "job", filter=lambda one: None if "out" in one.name else one)
     with pytest.raises((LedgerError, NotVerifiedError), match=r"packed\.tar\.gz:job/0\.peaks-") as packed_too:
         nodes.merge(tmp_path / "packed.tar.gz", policy_files=own.policies)
-    assert "accept it by hand with --peaks" in packed_too.value.hint
+    assert "accept it with --peaks" in packed_too.value.hint
 
 
 def test_a_merge_with_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) -> None:

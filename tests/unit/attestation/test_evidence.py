@@ -82,7 +82,7 @@ def test_every_kind_of_evidence_is_in_the_ledger_present_or_absent(sealed: Seale
     assert items["sagemaker-job-description"]["reason"] == {"code": "not_sagemaker"}
     assert items["driver-library"]["reason"] == {"code": "no_nvidia_library"}
     assert items["nvidia-spdm"]["reason"]["code"] == "failed"
-    assert re.search("^NVML cannot be used|no GPU gives", items["nvidia-spdm"]["reason"]["said"])
+    assert re.search("^NVML cannot be used|no GPU returned a report", items["nvidia-spdm"]["reason"]["said"])
     for item in items.values():
         assert (item["data"] is None) == (item["state"] == "absent") == (item["reason"] is not None)
 
@@ -95,7 +95,7 @@ def test_verify_reports_a_verdict_for_each_piece_of_evidence(sealed: Sealed) -> 
     assert verdicts(sealed, Trust())["ec2-instance-identity"] == "not checked"
     text = verified_text(held(sealed))
     assert "  ec2-instance-identity: checked: instance i-0abc, p5.48xlarge" in text
-    assert "    limits: It carries no nonce" in text
+    assert "    limits: It has no nonce" in text
     assert "    claims: AWS signed" in verified_text(held(sealed, Trust()))
 
 
@@ -210,7 +210,7 @@ def test_the_package_digest_matches_the_documented_shell_command(tmp_path: Path)
     assert package_digest.check(data, grounds)[0] is EvidenceState.HOLDS
     verdict, words = package_digest.check({**data, "sha256": "0" * 64}, grounds)
     assert verdict is EvidenceState.NOT_CHECKED
-    assert "NOT the files of this verifier of the same version" in words
+    assert "NOT the same files as this verifier's of that version" in words
     assert "this verifier is" in package_digest.check({**data, "version": "0.0.1"}, grounds)[1]
     with pytest.raises(EvidenceError, match="were not found"):
         package_digest.digest(tmp_path)

@@ -113,11 +113,11 @@ def test_lines_forged_by_the_job_refute_nothing_and_are_reported(run: Run, seale
 @pytest.mark.parametrize(
     ("hidden", "late_ms", "lie_ms", "reason"),
     [
-        ({1}, {}, 0, r"event 4 has a code that is not the daemon's, .*: it has no line of record \d+"),
-        ({0, 1, 2, 3}, {}, 0, "it has no line of the daemon for daemon start 1"),
-        ((), {2: 11 * MINUTE_MS}, 0, r"the line of record \d+ was received 11 minutes apart from it"),
-        ((), {2: -12 * MINUTE_MS}, 0, r"the line of record \d+ was received 11 minutes apart from it"),
-        ({3}, {}, 11 * MINUTE_MS, r"it has no line of record \d+, and lines received later"),
+        ({1}, {}, 0, r"event 4 has a code that is not the daemon's, .*: the log has no line of record \d+"),
+        ({0, 1, 2, 3}, {}, 0, "the log has no line of daemon start 1"),
+        ((), {2: 11 * MINUTE_MS}, 0, r"record \d+ and the receipt of its line are 11 minutes apart"),
+        ((), {2: -12 * MINUTE_MS}, 0, r"record \d+ and the receipt of its line are 11 minutes apart"),
+        ({3}, {}, 11 * MINUTE_MS, r"the log has no line of record \d+, but has lines received later"),
     ],
     ids=["a line missing", "all missing", "one late", "one early", "a lie after the daemon stopped"],
 )
@@ -141,11 +141,11 @@ def test_a_rewritten_journal_is_refuted_by_the_log(run: Run, tmp_path: Path) -> 
     forged = metered(tmp_path / "state", ANOTHER, 12)
     ledger, log = forged.seal(tmp_path / "ledger.json"), tmp_path / "log"
     assert verified(ledger).statement["predicate"]["incarnations"][0]["codes"] == "checked"
-    with pytest.raises(NotVerifiedError, match="it has no line of the daemon for daemon start 1"):
+    with pytest.raises(NotVerifiedError, match="the log has no line of daemon start 1"):
         compared(ledger, log, events(run, run.lines))
     late = events(run, run.lines)[-1]["ingestionTime"] + 20 * MINUTE_MS
     printed = [{"message": line, "ingestionTime": late} for line in forged.lines]
-    with pytest.raises(NotVerifiedError, match=r"was received \d+ minutes apart from it"):
+    with pytest.raises(NotVerifiedError, match=r"the receipt of its line are \d+ minutes apart"):
         compared(ledger, log, [*events(run, run.lines), *printed])
 
 

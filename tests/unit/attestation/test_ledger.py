@@ -102,7 +102,7 @@ def test_a_file_of_another_kind_is_refused_with_a_hint(copy: Sealed) -> None:
             copy.journal,
             "json_malformed",
             "is a journal, not a ledger",
-            f"name the ledger beside it, {copy.ledger.name}",
+            f"name the ledger next to it, {copy.ledger.name}",
         ),
         (packed, "json_not_utf8", "is a ZIP archive", "unpack it"),
         (saved_anew, "json_malformed", "begins with a byte order mark", "as it was sealed"),

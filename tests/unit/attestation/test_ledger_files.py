@@ -94,7 +94,7 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path, caplog: 
     second.seal(ledger, ensure_key(None, tmp_path / "other")[0])
     (again,) = set(tmp_path.glob("ledger-until-*.json")) - {kept}
     assert believed(again) == before < believed(ledger)
-    said = [f"or one that others signed too: kept as {one}" for one in (kept, again)]
+    said = [f"or one with other signatures too: it is kept as {one}" for one in (kept, again)]
     assert [text.endswith(end) for text, end in zip(caplog.messages, said, strict=True)] == [True, True]
 
 
@@ -201,9 +201,9 @@ def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
     whole = ledger.read_bytes()
     uri, _ = ensure_key(None, run.state.path)
     for only_longer in (True, False):
-        with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
+        with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
             seal_journal(older, uri, ledger, run.clock, live=True, rolling=only_longer)
-    with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
+    with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
         rolling(run, ledger)  # equal is not longer: a late child must not replace the final ledger
     assert ledger.read_bytes() == whole
     run.seal(ledger)  # a final seal may be repeated
@@ -240,7 +240,7 @@ def test_a_folder_or_device_is_never_renamed_to_make_room_for_a_ledger(tmp_path:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "null").symlink_to("/dev/null")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(LedgerError, match="is a folder|is not a place for a file"):
+    with pytest.raises(LedgerError, match="is a folder|is not a regular file"):
         rolling(run, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -73,9 +73,9 @@ def test_a_job_with_time_between_daemon_starts_says_so(nodes: Nodes) -> None:
 def test_a_policy_of_the_children_not_applied_to_the_sum_is_named(nodes: Nodes) -> None:
     one = nodes.ledger(sagemaker(0, ("algo-1",)), policies=load_policies(["eu-ai-act", "us-ca-sb-53"]))
     job = nodes.merge(one).ledger
-    assert "judged by the policy us-ca-sb-53 too, and the sum is not" in "".join(nodes.notes)
+    assert "some ledgers were also judged by the policy us-ca-sb-53, the sum was not" in "".join(nodes.notes)
     nodes.merge(job, kind="lineage", lineage="m", ledger=nodes.folder / "m.json", policy_files=["kr-ai-basic-act"])
-    assert "judged by the policy eu-ai-act too" in "".join(nodes.notes)
+    assert "also judged by the policy eu-ai-act" in "".join(nodes.notes)
     nodes.merge(one, policy_files=["us-ca-sb-53", "eu-ai-act"])
     assert nodes.notes == []
     (other := nodes.folder / "other.yaml").write_text("#")

@@ -191,7 +191,7 @@ def test_a_failing_nvml_is_an_absence_and_is_shut_down(history: History, monkeyp
         nvidia_spdm.collect(context)
     assert shut == [1]
     nvml.nvmlDeviceGetCount = lambda: 0  # type: ignore[attr-defined]
-    with pytest.raises(EvidenceError, match="no GPU gives a report: there is none"):
+    with pytest.raises(EvidenceError, match="no GPU returned a report: there is none"):
         nvidia_spdm.collect(context)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(EvidenceError) as caught:
@@ -203,7 +203,7 @@ def test_a_failing_nvml_is_an_absence_and_is_shut_down(history: History, monkeyp
 def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_path: Path, history: History) -> None:
     with (
         simulated(standin, tmp_path, Scenario((h100((Segment(1000),)),)), SharedClock(tmp_path / "clock")),
-        pytest.raises(EvidenceError, match="no GPU gives a report: GPU 0: Not Supported"),
+        pytest.raises(EvidenceError, match="no GPU returned a report: GPU 0: Not Supported"),
     ):
         nvidia_spdm.collect(CollectContext(history, HEAD))
     with pytest.raises(EvidenceError, match="no NVIDIA GPU was metered"):

@@ -54,7 +54,7 @@ def test_the_report_labels_kernel_counters_as_sampled_and_self_reported() -> Non
     given += ["--peaks", str(VECTOR.parents[1] / "peaks.yaml"), "--policy", str(VECTOR.parents[1] / "policy.yaml")]
     words = " ".join(in_process("report", *given).stdout.split())
     assert "Sampled: 4 windows of 160 ms in all, 0.89 % of the time of 2 devices" in words
-    assert "2 left out beside another profiler or a step that failed; 1 refused" in words
+    assert "2 left out because another profiler ran or a step failed; 1 refused" in words
     assert "which nobody checked; no figure rests on it" in words
     assert "matrix products in BF16 66.7 % 96 ms 28" in words
     assert "kernel launches" not in words, "the counters are in the table alone"

@@ -120,7 +120,7 @@ def test_a_report_states_whose_claim_figures_and_findings_rest_on() -> None:
     shown = report(payload_of(VECTOR / "ledger.json"))
     for text in (" ".join(report_text(shown).split()), report_html(shown).replace("&#39;", "'").replace("&#x27;", "'")):
         assert "This rests on the count of operators by its training processes, which nobody checked." in text
-        assert "what the training processes say that they ran" in text
+        assert "the training processes' own count, which" in text
         assert "software's count by the training process" in text
         assert "COUNT_EXCEEDS_CEILING" in text
     lines = report_text(shown)
@@ -129,4 +129,4 @@ def test_a_report_states_whose_claim_figures_and_findings_rest_on() -> None:
         assert f"at least {low} FLOP, in the time of other rows" in " ".join(line.split())
     assert report_html(shown).count("in the time of other rows") == 2
     silent = " ".join(report_text(report(payload_of(VECTORS / "valid" / "activity-and-gaps" / "ledger.json"))).split())
-    assert "training processes say that they ran" not in silent
+    assert "training processes' own count, which" not in silent

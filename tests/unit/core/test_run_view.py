@@ -132,9 +132,7 @@ def test_recomputation_that_two_starts_declare_differently_is_unknown(
     run.kill()
     run.declared = none
     run.start()
-    assert [record.args for record in caplog.records if "goes by that of the last start" in record.msg] == [
-        ("--method",)
-    ]
+    assert [record.args for record in caplog.records if "uses that of the last start" in record.msg] == [("--method",)]
     run.meter(1)
     live = run.writer.snapshot.view
     read = view_of(history_of(run.state.journal), table())

@@ -96,7 +96,7 @@ def test_a_journal_with_an_invalid_continuation_is_refused(
         ("-1", "does not name its journal"),
         ("many", "does not name its journal"),
         ("100", "is truncated"),
-        ("99999999999", "wrong figures for its journal"),
+        ("99999999999", "the size of the journal differs from the statement"),
         (" 12", "is not a count"),
     ],
 )

@@ -66,7 +66,7 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
     assert [record.message for record in caplog.records] == [
-        "internal error in one; it goes on; please report this with the traceback"
+        "internal error in one, which goes on; please report this with the traceback"
     ]
     assert first.stated(b"g") in threads
     for one in (first, third):
