@@ -228,7 +228,7 @@ class ThresholdLog:
 
     def _check(self, finding: Finding) -> None:
         low, measured, _ = finding.share_ppm
-        shares = [(share, known) for share, known in ((low, "certain"), (measured, "measured")) if share is not None]
+        shares = [(share, by) for share, by in ((low, "lower bound"), (measured, "measurement")) if share is not None]
         reached: int | Verdict | None = finding.state
         if finding.state is not Verdict.ABOVE:
             reached = max((step for step in STEPS_PPM for share, _ in shares if share >= step), default=None)
@@ -243,11 +243,11 @@ class ThresholdLog:
             )
             log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
             return
-        share, known = max(shares)
+        share, by = max(shares)
         log.warning(
-            "%s FLOP have reached %s of the threshold %s (%s); `flopsd status` shows when it would be crossed",
-            known,
+            "the run has reached %s of the threshold %s (%s) by its %s; `flopsd status` shows when it would be crossed",
             percent(share, Towards.DOWN),
             name,
             source,
+            by,
         )

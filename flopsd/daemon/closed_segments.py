@@ -92,7 +92,7 @@ def _is_removed(path: Path) -> bool:
         path.unlink(missing_ok=True)  # another process that seals may have done it
     except OSError as fault:
         log.warning(
-            "%s is sealed and copied, and cannot be removed: %s; the next seal tries again; check that disk",
+            "%s is sealed and copied, but cannot be removed: %s; check its disk; the next seal tries again",
             path,
             fault.strerror,
         )
@@ -145,7 +145,7 @@ def seal_left(
         log.error("a closed segment of the run: %s", text)
     if left := closed_segments(folder):
         log.error(
-            "%d closed segments of the run are not sealed, copied and removed; `%s` does it",
+            "%d closed segments of the run still have to be sealed, copied and removed: run `%s`",
             len(left),
             shell_command(("flopsd", "seal", "--state-dir", str(folder.path))),
         )

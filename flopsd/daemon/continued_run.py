@@ -106,7 +106,7 @@ def known_journal(file: int | None) -> KnownJournal | None:
     try:
         return KnownJournal.parse(text) if text else None
     except ValueError as fault:
-        log.error("what the launcher knows of the journal was changed: %s", fault)
+        log.error("the launcher's record of the journal was changed: %s", fault)
         return NOT_ANY
 
 

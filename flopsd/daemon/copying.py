@@ -70,7 +70,7 @@ def _kept_companions(folder: StateDir) -> dict[str, Path]:
 def _with_options(companions: Iterable[str]) -> str:
     """Return the options of `flopsd seal` that take these files."""
     kinds = sorted({kind_of(name) for name in companions})
-    return f" and {' and '.join(f'--{kind}' for kind in kinds)} for what lies beside it" if kinds else ""
+    return f" and {' and '.join(f'--{kind}' for kind in kinds)} for the files beside it" if kinds else ""
 
 
 def copy_sealed(
@@ -96,7 +96,7 @@ def copy_sealed(
             return [one.copy for one in deliveries.deliver(seconds, only=sealed.ledger, by_hand=by_hand)]
         except (OSError, StorageError) as fault:
             if destinations:
-                log.warning("%s; flopsd does not try a copy again that fails now", fault)
+                log.warning("%s; flopsd does not try again to make a copy that fails now", fault)
     return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
 
 

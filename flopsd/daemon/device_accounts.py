@@ -262,7 +262,7 @@ class DeviceAccounts:
         if tracked is None or not tracked.is_outgrown_by(listed) or GapReason.END_UNKNOWN in tracked.tally.gap_ns:
             return
         log.error(
-            "device %d (%s) is now listed with %s SMs of at most %s MHz, more than at first: it was made anew with the "
+            "device %d (%s) is now listed with %s SMs of at most %s MHz, more than at first: it was recreated with the "
             "same UUID, another source describes it differently, or it is faster than its driver states; this run no "
             "longer has an upper bound",
             listed.index,

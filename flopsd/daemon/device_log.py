@@ -43,7 +43,7 @@ class DeviceLog:
         for device in snapshot.devices:
             gap = open_gap(device.gap, device.tally.watermark_ns)
             if gap is None and (lost := self._lost.pop(device.entry.device.uid, None)) is not None:
-                log.warning("%s: is read again, after %s", _name(device), _time(lost))
+                log.warning("%s: is read again after %s", _name(device), _time(lost))
             elif gap is not None and gap.kind is GapKind.LOST and gap.reason not in OF_SOURCE:
                 self._note(device, gap)
 
@@ -62,8 +62,8 @@ class DeviceLog:
 
         reason = gap.reason.value
         log.error(
-            '%s: no reading for %s: %s (%s); this time is a gap, which "at most" counts at the device\'s full speed; '
-            "docs/runbook.md says under FlopsdDevicesBlind what helps",
+            '%s: no reading for %s: %s (%s); this time is a gap, for which "at most" takes the device\'s full speed; '
+            "for what helps see FlopsdDevicesBlind in docs/runbook.md",
             _name(device),
             _time(gap),
             reason,

@@ -32,7 +32,7 @@ class KeyCheck:
     ) -> None:  # fmt: skip
         """`recheck_seconds`: after that time, check again a key that signs. `due`: check at once; else when a seal
         fails. `files`: open file descriptors that the process inherits."""
-        self._child = ChildProcess(command, "the process that checks it", clock, output=True, files=files)
+        self._child = ChildProcess(command, "the process that checks the key", clock, output=True, files=files)
         self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
@@ -89,7 +89,7 @@ class KeyCheck:
             usable = facts["usable"]
             words = [facts[name] for name in (("is", "keyId") if usable else ("problem", "fix")) if usable is not None]
         except (ValueError, LookupError, TypeError):
-            said = ended.err or "the process that checks it did not say what it found"
+            said = ended.err or "the process that checks the key gave no result"
             return self.failed(said, "no_answer" if ended.code is None else "other")
         if ended.said:  # not `err`: for a key that cannot sign, the exit code adds nothing to the answer
             log.warning("%s", ended.said)
@@ -106,7 +106,7 @@ class KeyCheck:
         if self._recheck_ns is not None:
             self._due_ns = self._clock.boottime_ns() + self._recheck_ns
         if seal_fault:
-            log.warning("NO ROLLING SEAL: %s; the key signs now: the seal is tried again", seal_fault)
+            log.warning("NO ROLLING SEAL: %s; the key can sign now, and the seal is tried again", seal_fault)
         elif not before:
             log.log(logging.INFO if before is None else logging.WARNING, "the key signs: %s, key id %s", *words)
         return None

@@ -69,7 +69,7 @@ class LateDeliveries:
 
     def _ended(self, ended: Ended) -> None:
         if ended.code != 0 and not self._pending:
-            log.error("%s; flopsd does not try that again", ended.err)
+            log.error("%s; flopsd does not try this again", ended.err)
         elif ended.code != 0:
             self._retry_later(ended.err)
         elif self._pending:  # it had no time for all of them: the next child continues
@@ -87,7 +87,7 @@ class LateDeliveries:
         self._due_ns = self._clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)
         if not self._fault:
             log.error(
-                "%s; metering goes on, and the same bytes are delivered again, first in %d s, at last every %d s",
+                "%s; metering goes on, and the same bytes are delivered again, first in %d s, later every %d s",
                 why,
                 self._backoff_seconds,
                 LONGEST_BACKOFF_SECONDS,

@@ -133,7 +133,7 @@ class Launcher:
                     self._send("stopping")
                 if not signal_group(job, received):
                     self.log(
-                        f"signal {received} cannot be passed on: the job runs as another user now, as by sudo; that "
+                        f"signal {received} cannot be passed on: the job now runs as another user, as by sudo; that "
                         "user or root can send it"
                     )
             if self._daemon is not None and self._children.has_ended(self._daemon.pid):
@@ -274,9 +274,9 @@ class Launcher:
             left &= own_children()
         if left:
             self.log(
-                f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended with its "
-                "command, and nothing that they have computed since is in a figure of this run; use a command that "
-                "waits for them"
+                f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended when its "
+                "command did, and what they have computed since is in no figure of this run; use a command that waits "
+                "for them"
             )
 
     def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -48,7 +48,7 @@ def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tupl
     if first is None:
         raise LedgerError(
             f"{journal} holds no complete record: there is nothing to seal",
-            hint="its daemon wrote nothing before it ended; the next one goes on in that folder",
+            hint="its daemon ended before it wrote a record; the next daemon continues in that folder",
         )
     if not closed and settings.run_id not in (None, first.get("run")):
         raise LedgerError(

@@ -61,8 +61,8 @@ def on_own_boot(context: Context, history: History, now_ns: int) -> Context:
     if latest_ns <= now_ns:
         return context
     log.warning(
-        "the clock since boot is %s behind the last record of the journal: another time namespace, or a restored "
-        "machine; the time between is taken from the wall clock",
+        "the clock since boot is %s behind the last record of the journal: the container has another time namespace, "
+        "or the machine was restored from a snapshot; how much time passed is taken from the wall clock",
         format_duration(Fraction(latest_ns - now_ns, NS_PER_S)),
     )
     return replace(context, boot_id=f"{context.boot_id}+{os.urandom(4).hex()}")
@@ -82,7 +82,7 @@ def recover(
     except JournalReplacedError as fault:
         assert known is not None
         lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
-        log.error("%s; the run goes on in a new journal, without an upper bound", fault)
+        log.error("%s; the run goes on in a new journal and has no upper bound", fault)
         return RecoveredRun(History(), lost, journal_lost=True)
     if recovery is not None:
         log.error(
@@ -105,7 +105,7 @@ def recover(
         if is_gone:
             recovery = also(recovery, note("journal_missing"))
             log.error(
-                "%s; a new one begins, without an upper bound; another --state-dir begins a run that has one",
+                "%s; a new one begins, and the run has no upper bound; with another --state-dir it would have one",
                 say(REASONS, recovery.reasons[-1]),
             )
         is_lost = is_gone or (is_kept and not history.incarnations)
@@ -113,8 +113,8 @@ def recover(
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
         log.error(
-            "the journal cannot be continued: %s; it is kept as %s, and a new one begins, without an upper bound: "
-            "whether it was of this run cannot be known; another --state-dir begins a run that has one",
+            "the journal cannot be continued: %s; it is kept as %s, and a new one begins; since the old one may be "
+            "of this run, the run has no upper bound; with another --state-dir it would have one",
             fault,
             kept,
         )
@@ -170,11 +170,11 @@ def choose_run(
         if not same:
             why = "that run has ended" if history.ended else f"run {wanted} was asked for"
         elif history.node != node:
-            why = f"it is of node {history.node}, and this one is called {node} (`flopsd merge` adds the two up)"
+            why = f"it is of node {history.node}, this node is {node} (`flopsd merge` adds the two up)"
         elif job_began_s is not None and _is_before(history, job_began_s):
-            why = "it is of an earlier job, whose number Slurm gave again"
+            why = "it is of an earlier job, whose number Slurm reused"
         elif history.incarnations[-1].begin["peak_table_sha256"] != table.sha256:
-            why = "it is rated by another peak table"
+            why = "it was metered with another peak table"
         else:
             return history.run, history
         if found.closed is not None and found.closed.is_moved:

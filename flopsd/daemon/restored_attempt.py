@@ -172,7 +172,7 @@ def _may_be_of(ledger: Path, run: str) -> bool:
 
 
 def _log_not_restored(ledger: Path, fault: Exception) -> None:
-    text = "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger"
+    text = "NOT RESTORED: %s: %s; the run goes on without this earlier attempt, whose compute is not in this ledger"
     log.error(text, journal_beside(ledger), fault)
 
 
@@ -223,7 +223,7 @@ def _keep_beside(saved: Saved, ledger: Path) -> None:
             put_file(there, known_file(path), LEDGER_MODE)
     except (OSError, FlopsdError) as fault:
         log.error(
-            "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",
+            "the ledger %s of an earlier attempt could not be copied to %s: %s; it stays where it is",
             saved.ledger,
             ledger,
             fault.strerror if isinstance(fault, OSError) else fault,

@@ -142,7 +142,7 @@ class RollingSeals:
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1
         self._shown = why[max(0, why.find("NOT COPIED")) :]  # without other messages of the seal
-        self._retry_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
+        self._retry_soon("%s; the ledger is sealed on this machine; seal and copy are repeated in %d s", why)
 
     def _retry_soon(self, text: str, why: str) -> None:
         self._fresh = self._fresh or self._closed_only

@@ -191,12 +191,12 @@ def _job_user(settings: Settings, lifeline: int | None) -> int | None:
     try:
         return find_user(settings.job_user).uid
     except KeyError:
-        log.warning("--job-user: there is no user %r; which user the job runs as is not known", settings.job_user)
+        log.warning("--job-user: there is no user %r; the user of the job is recorded as not known", settings.job_user)
         return None
 
 
 def _without_rows(fault: FlopsdError) -> None:
-    log.error("%s; %s; metering goes on without them: time of their devices is a gap", fault, fault.hint)
+    log.error("%s; %s; metering goes on without these rows: the time of their devices is a gap", fault, fault.hint)
 
 
 def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
@@ -208,7 +208,7 @@ def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
         replace_file(folder.companion(kind, sha256), data, 0o600)
     except OSError as fault:
         log.error(
-            "%s cannot be kept in %s: %s; metering goes on, and the seal needs --%s with a file of SHA-256 %s",
+            "cannot keep %s in %s: %s; metering goes on, but the seal needs --%s with a file of SHA-256 %s",
             companion_name(kind, sha256),
             folder.path,
             fault.strerror,

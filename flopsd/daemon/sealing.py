@@ -95,7 +95,9 @@ def seal(
         try:
             write_note(folder.newest_seal, sealed.seal)
         except OSError as fault:
-            log.warning("later ledgers will not list this seal: %s: %s", folder.newest_seal, fault.strerror)
+            log.warning(
+                "later ledgers will not list this seal: cannot write %s: %s", folder.newest_seal, fault.strerror
+            )
     return replace(sealed, segment=segment)
 
 
@@ -139,8 +141,8 @@ def seal_ended(
         )
     folder.acquire(
         "stop that one, which seals its run itself; --rolling seals the run so far",
-        "copy the folder to a disk that can be written, and give --state-dir the copy; of its journal alone "
-        "`flopsd seal --journal` makes a ledger anywhere",
+        "copy the folder to a writable disk and give --state-dir the copy; `flopsd seal --journal` seals the journal "
+        "alone, on any disk",
     )
     journal = Journal(folder)
     try:

@@ -73,7 +73,7 @@ class SegmentJournal:
         try:  # first, since once this journal has ended the next must begin
             frame(GENESIS, Continued(SegmentFacts(1, 1, 1, "", ""), 0, 0, tuple(counted)).for_journal())
         except UnreadableRecordError as fault:
-            log.error("the journal cannot be rotated, and goes on as it is: %s", fault)
+            log.error("the journal cannot be rotated and is continued instead: %s", fault)
             return None
         if not self.queue.is_empty or not self.queue.append(end, keep=False):
             return None

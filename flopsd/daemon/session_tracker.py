@@ -88,7 +88,7 @@ class SessionTracker:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
         name = event.session
         if isinstance(event, NotServed):
-            self._leave_incomplete("more processes want to connect than can")
+            self._leave_incomplete("a training process could not connect")
         elif isinstance(event, SessionOpened):
             self._open(event)
         elif isinstance(event, SessionClosed):
@@ -149,7 +149,7 @@ class SessionTracker:
         self._moved.difference_update(record["id"] for record in written)
         self._unwritten.written(written, whole=whole)
         if self._unwritten.is_late:
-            self._leave_incomplete("processes count more than is recorded of them in time")
+            self._leave_incomplete("processes count more than can be recorded in time")
         return self._unwritten.is_empty
 
     @property

@@ -71,7 +71,7 @@ class SourceTracker:
         if message.source in self._silent:
             self._silent.remove(message.source)
             silent_ns = message.at_ns - self._received_ns[message.source]
-            log.warning("source %s: answers again, after %s", message.source, _time(silent_ns))
+            log.warning("source %s: answers again after %s", message.source, _time(silent_ns))
         self._received_ns[message.source] = message.at_ns
         if message.opened is not None:
             state, replay = self._state(message.source), bool(message.opened.get("replay"))

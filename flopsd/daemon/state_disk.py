@@ -76,7 +76,7 @@ class DiskNeed(NamedTuple):
 def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) -> DiskNeed:
     """Return what a run with so many devices needs of the disk of its state folder. `now`: the disk's state."""
     if now.free_bytes is None:
-        return DiskNeed("how much is free is not known", is_met=False)
+        return DiskNeed("the free space is not known", is_met=False)
     free, copies = now.free_bytes, _copies(settings, folder)
     if not devices:
         return DiskNeed(f"{free // MB} MB free", is_met=free >= ENOUGH_BYTES)
@@ -85,7 +85,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     if settings.rotate_every is None:
         left = free - _to_be_copied(settings, folder, now.journal_bytes or 0, copies)
         days = max(0, left) // (day * copies)
-        with_copies = "" if copies == 1 else f", {copies} times that with the copies beside the ledger"
+        with_copies = "" if copies == 1 else f", {copies} times that with the copies next to the ledger"
         text = f"{what}{with_copies}: full {_in_about(days)}"
         if days < ENOUGH_DAYS:
             text += "; --rotate-every and --keep-segments bound it"
@@ -95,10 +95,10 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     kept = settings.keep_segments
     if kept is None:
         days = max(0, free - copies * segment) // day
-        text = f"{what}, of which all stays without --keep-segments: full {_in_about(days)}"
+        text = f"{what}, and without --keep-segments none of it is removed: full {_in_about(days)}"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
     bound = segment * (copies + (kept if copies > 1 else 0))
-    text = f"{what}, at most {_mb(bound)} at a time while every destination takes its segments"
+    text = f"{what}, at most {_mb(bound)} at a time as long as every destination accepts its segments"
     return DiskNeed(text, is_met=free + (now.journal_bytes or 0) >= bound and free >= ENOUGH_BYTES)
 
 

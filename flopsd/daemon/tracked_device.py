@@ -232,7 +232,7 @@ def rate(device: Device, table: PeakTable, precision: Precision | None) -> Ratin
         )
     if precision is not None and not part.declares(precision):
         log.warning(
-            "device %d: a %s has no %s tensor rate; its tensor work is counted as undeclared; correct --precision",
+            "device %d: a %s has no %s tensor rate; its format counts as undeclared; correct --precision",
             device.index,
             part.id,
             precision.label,

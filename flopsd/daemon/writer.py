@@ -90,11 +90,13 @@ class Writer:
             recomputations_of(starts, before),
         )
         if self._declared != self._settings.run_declared:
-            log.warning("not all daemon starts of this run have the same --recomputation: it counts as not declared")
+            log.warning(
+                "the daemon starts of this run have different --recomputation: the ledger treats it as not declared"
+            )
         for what, one in (("--method", "method"), ("base model", "base")):
             if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
                 log.warning(
-                    "an earlier daemon start declared another %s: the ledger goes by that of the last start",
+                    "an earlier daemon start declared another %s: the ledger uses that of the last start",
                     what,
                 )
         self._sessions = SessionTracker(
@@ -220,7 +222,7 @@ class Writer:
         if reasons and reasons not in self._logged_absent and len(self._logged_absent) < MOST_ABSENT_LOGGED:
             self._logged_absent.add(reasons)
             words = "; ".join(filter(None, (say_all(ABSENT, reasons), hint)))
-            log.warning("no FLOP by the model that a training process declares: %s", words)
+            log.warning("the FLOP of the model that a training process declares cannot be computed: %s", words)
 
     def tick(self) -> None:
         """Account for silence, journal, publish. Called when no message has come for a tick."""
@@ -322,7 +324,7 @@ class Writer:
             return
         self._lost = None
         words = say_all(REASONS, recovery.reasons)
-        log.error("%s; the run goes on in a new journal, without an upper bound", words)
+        log.error("%s; the run goes on in a new journal and has no upper bound", words)
         self._sessions.forget_journal()
         before = self._sources
         self._begin(History(continues=self.segment.continues), recovery, journal_lost=True)

@@ -21,8 +21,8 @@ from flopsd.system.clock import NS_PER_S
 
 log = logging.getLogger("flopsd")
 _OTHER = (
-    "the previous daemon start was killed and had another %s, and the time in between may be of either: this one "
-    "counts as not declared until flopsd is stopped with SIGTERM and started again"
+    "the previous daemon start was killed and had another %s, and the time in between may belong to either: the "
+    "setting counts as not declared until flopsd is stopped with SIGTERM and started again"
 )
 
 

@@ -25,9 +25,9 @@ from tests.support.strategies import table
     ("ended", "wanted", "other", "why"),
     [
         (False, None, "", None), (False, "run-1", "", None), (False, "run-2", "", "run run-2 was asked for"),
-        (False, None, "node", "this one is called elsewhere"), (False, "run-1", "table", "by another peak table"),
+        (False, None, "node", "this node is elsewhere"), (False, "run-1", "table", "with another peak table"),
         (True, None, "", "that run has ended"), (True, "run-1", "", None), (True, "run-2", "", "that run has ended"),
-        (True, "run-1", "node", "this one is called elsewhere"), (True, "run-1", "later job", "of an earlier job"),
+        (True, "run-1", "node", "this node is elsewhere"), (True, "run-1", "later job", "of an earlier job"),
         (True, "run-1", "job", None), (None, "run-1", "", ""), (None, None, "", ""),
     ],
 )  # fmt: skip

@@ -117,7 +117,7 @@ def test_a_segment_that_cannot_be_removed_does_not_hold_up_others(
         replace_call(sick, "unlink", fails)
         done = seal_closed(run.state, settings(tmp_path), run.clock, {})
     assert ([ledger.name for ledger in done.sealed], done.all_done) == ([f"run-000{n}.json" for n in (1, 2, 3)], True)
-    assert f"{first} is sealed and copied, and cannot be removed: Input/output error" in caplog.text
+    assert f"{first} is sealed and copied, but cannot be removed: Input/output error" in caplog.text
     assert second.exists(), "it says what the first one must contain"
     assert seal_closed(run.state, settings(tmp_path), run.clock, {}).sealed == []
     assert closed_segments(run.state) == []
@@ -187,7 +187,7 @@ def test_a_copy_at_the_ledgers_own_path_does_not_count_and_nothing_is_removed(
     wanted = settings(tmp_path, linked, tmp_path / "copy", keep=1)
     run = rotated(tmp_path, 2, lambda run, _: seal_closed(run.state, wanted, run.clock, {}))
     assert names(own) == ["run-0001.json", "run-0002.json"]
-    assert f"{linked / 'run-0001.json'} is {own / 'run-0001.json'} itself, and no copy of it" in caplog.text
+    assert f"{linked / 'run-0001.json'} is the ledger {own / 'run-0001.json'} itself, not a copy" in caplog.text
     run.finish()
 
 
@@ -207,7 +207,7 @@ def test_a_segment_waiting_for_a_copy_is_not_sealed_again_with_another_key(tmp_p
 
 
 def test_removal_without_a_copy_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--keep-segments removes what was copied"):
+    with pytest.raises(ConfigError, match="--keep-segments removes only copied segments"):
         load_settings({"keep_segments": "3"}, {}, None, ())
 
 

@@ -143,7 +143,7 @@ def test_an_unknown_model_is_logged_once_with_a_remedy_when_declared(
         run.writer.take_event(SessionOpened(session, 1, 0, "0.1.0"))
         run.writer.take_event(FactsDeclared(session, {"model_config": {"model_type": "gpt9"}}))
     (warning,) = caplog.messages
-    assert warning.startswith("no FLOP by the model that a training process declares: ")
+    assert warning.startswith("the FLOP of the model that a training process declares cannot be computed: ")
     assert "gpt9" in warning
     assert "declare its size alone" in warning
     run.writer.take_event(WorkCounted(name, {"train": {"steps": 1}}))
@@ -225,7 +225,7 @@ def test_counters_are_written_at_a_limited_rate_and_completely_at_the_end(
     before = run.journal.size_bytes
     for minute in range(6):
         count_all(run, 100, minute)
-        assert ("processes count more than is recorded" in caplog.text) == (minute == 5)
+        assert ("processes count more than can be recorded" in caplog.text) == (minute == 5)
     written = run.journal.size_bytes - before
     assert RECORD_BYTES + 4 * BYTES_A_MINUTE < written < RECORD_BYTES + 6 * BYTES_A_MINUTE + 40_000
     run.writer.prepare_seal()

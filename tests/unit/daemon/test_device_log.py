@@ -39,7 +39,7 @@ def test_a_lost_device_is_logged_once_with_its_reason_and_again_when_read(watche
     assert lost.startswith("device 0 (GPU-h): no reading for 5 s: device_lost (the driver had lost the device)")
     assert "runbook.md" in lost
     watched.meter(3)
-    assert watched.said[1:] == ["device 0 (GPU-h): is read again, after 50 s"]
+    assert watched.said[1:] == ["device 0 (GPU-h): is read again after 50 s"]
 
 
 def test_an_occasional_failed_reading_is_not_logged(watched: Watched) -> None:

@@ -63,8 +63,8 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
         (cannot("of its own", "k"), KeyState(False, "other", "k; repair it"), f"{says}k; repair it"),
         (
             "no JSON",
-            KeyState(False, "other", "the process that checks it did not say what it found"),
-            f"{says}the process that checks it did not say",
+            KeyState(False, "other", "the process that checks the key gave no result"),
+            f"{says}the process that checks the key gave no",
         ),
         (SIGNS, KeyState(True), "the key signs: the key k, key id a5"),
     ]
@@ -82,7 +82,7 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
 
     check.not_signed("KMS is busy")  # a rolling seal that failed has the key checked at once
     run_out(check)
-    assert caplog.messages == ["NO ROLLING SEAL: KMS is busy; the key signs now: the seal is tried again"]
+    assert caplog.messages == ["NO ROLLING SEAL: KMS is busy; the key can sign now, and the seal is tried again"]
     caplog.clear()
     check.not_signed("k is denied")
     answer.write_text(json.dumps(cannot("denied", "k is denied")))
@@ -130,7 +130,7 @@ def test_a_hanging_key_check_is_killed_and_one_that_cannot_start_is_a_fault() ->
     clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     check.each_tick()
     assert check.state == KeyState(
-        False, "no_answer", "the process that checks it did nothing for 120 s and was killed"
+        False, "no_answer", "the process that checks the key did nothing for 120 s and was killed"
     )
     clock.advance(round(RETRY_SECONDS * NS_PER_S) - 1)
     check.each_tick()

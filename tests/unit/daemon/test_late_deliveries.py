@@ -120,7 +120,7 @@ def test_a_conflicting_file_is_logged_and_not_tried_again(tmp_path: Path, caplog
     code = f"import os, sys; os.replace({str(refused)!r}, {str(path)!r}); sys.exit('NOT COPIED: it already exists')"
     late = LateDeliveries((sys.executable, "-S", "-E", "-c", code), path, clock)
     assert len(starts(late, clock, 300)) == 1
-    assert caplog.text.count("NOT COPIED: it already exists; flopsd does not try that again") == 1
+    assert caplog.text.count("NOT COPIED: it already exists; flopsd does not try this again") == 1
 
 
 @pytest.mark.parametrize("stopped", [True, False])

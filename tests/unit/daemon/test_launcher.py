@@ -69,7 +69,7 @@ def test_the_job_inherits_open_files_and_processes_it_leaves_are_named(tmp_path:
     os.kill(int(left), signal.SIGKILL)
     assert done.returncode == 7, done.stderr
     assert done.stdout.startswith("given\n")
-    assert f"processes of the job still run ({left}): metering ended with its command" in done.stdout
+    assert f"processes of the job still run ({left}): metering ended when its command did" in done.stdout
 
 
 # No descriptor is free when the daemon is first started. It does not seal; the sealer says that it did.
@@ -123,7 +123,7 @@ def test_a_signal_that_cannot_be_passed_on_is_logged_and_ends_nothing() -> None:
         [sys.executable, "-c", FOREIGN], env=environment(None), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 7, done.stderr
-    assert f"signal {int(signal.SIGUSR1)} cannot be passed on: the job runs as another user now" in done.stdout
+    assert f"signal {int(signal.SIGUSR1)} cannot be passed on: the job now runs as another user" in done.stdout
 
 
 def test_the_exit_code_is_returned_when_the_parent_ignores_sigchld(tmp_path: Path) -> None:

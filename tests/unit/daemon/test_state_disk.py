@@ -67,13 +67,13 @@ def test_a_run_takes_at_most_the_stated_space_and_not_far_less(folder: StateDir)
 @pytest.mark.parametrize(
     ("more", "free_mb", "is_met", "said"),
     [
-        ({}, 600, True, "11 MB of journal a day, 3 times that with the copies beside the ledger: full in about 19 days"),
+        ({}, 600, True, "11 MB of journal a day, 3 times that with the copies next to the ledger: full in about 19 days"),
         ({}, 102, False, "full in about 3 days; --rotate-every and --keep-segments bound it"),
         ({"ledger": "/proc/ledger.json"}, 600, True, "11 MB of journal a day: full in about 58 days"),
         ({}, 10**6, True, "full in more than 1000 days"),
         ({"seal_every_seconds": None}, 600, True, "11 MB of journal a day, 2 times that"),
         ({"rotate_every": "100MB", "keep_segments": 3, "seal_every_seconds": None}, 500, True, "at most 500 MB at a time"),
-        ({"rotate_every": "1d"}, 600, True, "of which all stays without --keep-segments: full in about 55 days"),
+        ({"rotate_every": "1d"}, 600, True, "and without --keep-segments none of it is removed: full in about 55 days"),
         ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 62 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 500, False, "at most 600 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 600, True, "at most 600 MB at a time"),
