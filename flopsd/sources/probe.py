@@ -19,7 +19,7 @@ from flopsd.system.clock import Clock
 _PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
 ANSWER_SECONDS, CLOSE_SECONDS = 30.0, 2.0
 _HANGS = "no answer within {:g} s: a call of its driver or server has not returned"
-_HUNG = "a driver that hangs: look for its errors in dmesg; a server: see whether it answers"
+_HUNG = "look in dmesg for errors of the driver, and check that the server answers"
 
 
 @dataclass(frozen=True, slots=True)

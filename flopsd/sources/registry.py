@@ -124,7 +124,7 @@ def find_with_origin(name: str) -> tuple[SourceInfo, str]:
     if len(found) > 1:
         raise SourceUnavailableError(
             f"the source {name!r} is registered more than once:{' and'.join(origins)}",
-            hint=_uninstall(found) + ": only one can be meant",
+            hint=_uninstall(found) + ": only one may have this name",
         )
     return _load(found[0], origins[0]), origins[0]
 

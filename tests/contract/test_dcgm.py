@@ -54,7 +54,7 @@ def test_the_t4_capture(exporter: Exporter) -> None:
     assert (t4.uid, t4.model, t4.index) == ("GPU-6d5c0ac5-74d7-3130-46f1-e93ed57f469a", "Tesla T4", 0)
     assert (t4.pci_bus_id, t4.driver, t4.vendor) == ("00000000:37:00.0", "590.48.01", "nvidia")
     assert t4.evidence is Evidence.ACTIVITY
-    assert t4.evidence_reason == "cycle counters come with Hopper"
+    assert t4.evidence_reason == "only Hopper and newer GPUs have cycle counters"
     assert "add DCGM_FI_PROF_PIPE_FP64_ACTIVE, DCGM_FI_PROF_PIPE_FP32_ACTIVE, DCGM_FI" in t4.evidence_fix
     gauges = source.read().gauges[t4.uid]
     assert gauges.pipe_activity_ratio == {Pipe.TENSOR: 0.005822}
@@ -182,12 +182,12 @@ def test_a_mig_slice_is_never_charged_the_whole_device(exporter: Exporter) -> No
     [
         ({UTIL: 50, CLOCK: 1410}, Evidence.UTILIZATION, "(field 1004) is not exported", "4.1.1 loses it on L40S"),
         ({UTIL: 50, TENSOR: 140737488355331.0}, Evidence.UTILIZATION, "is not permitted", "SYS_ADMIN"),
-        ({UTIL: 50, TENSOR: 140737488355330.0}, Evidence.UTILIZATION, "is not supported", "nothing better"),
+        ({UTIL: 50, TENSOR: 140737488355330.0}, Evidence.UTILIZATION, "is not supported", "none: DCGM has no profiling fields"),
         ({UTIL: 50, TENSOR: 1.40737488355328e16}, Evidence.UTILIZATION, "is blank", "profile --resume"),
         ({UTIL: 50, TENSOR: "NaN"}, Evidence.UTILIZATION, "is not a number", ""),
         ({UTIL: 50, TENSOR: 0.5}, Evidence.UTILIZATION, "SM clock of the interval is not known", "DCGM_FI_DEV_SM_CLOCK"),
         ({UTIL: 50, TENSOR: 0.5, CLOCK: 2147483632}, Evidence.UTILIZATION, "SM clock of", ""),
-        ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", "1013-1015"),
+        ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "only Hopper and newer GPUs have cycle counters", "1013-1015"),
         ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE is not a ratio", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.3, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({HMMA: 0.9, DFMA: 0.2, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
@@ -251,7 +251,7 @@ def test_activity_that_never_changes_is_a_gap(exporter: Exporter, first: int, th
     works = [r.work for values in shown for r in bench.collects(values)][-9:]
     expected = [None] * counted + [Gap(GapReason.STALE)] * (9 - counted)
     assert [work if isinstance(work, Gap) else None for work in works] == expected
-    assert "whatever the GPU did by its other fields" in device_of(bench)[1]
+    assert "though other fields show work of the GPU" in device_of(bench)[1]
     moved = [r for _ in range(2) for r in bench.collects({**stuck, HMMA: 0.41, UTIL: then})]
     assert isinstance(moved[-1].work, Active)
 
@@ -304,7 +304,7 @@ def test_another_server_at_the_address_is_no_absence(exporter: Exporter, status:
     with pytest.raises(SourceUnavailableError, match=says) as caught:
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": exporter.url}))
     assert not caught.value.absent
-    assert "see whether it runs" in caught.value.hint
+    assert "check that it runs" in caught.value.hint
 
 
 def test_an_endless_page_is_cut_off_and_only_http_is_used(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,9 +340,9 @@ def test_at_the_default_address_only_roots_and_our_own_server_is_trusted(exporte
     source._users = (mine + 1,)
     clock.advance(10**9)
     for _ in range(2):
-        with pytest.raises(SourceError, match=f"is of user {mine}, who may be the job's"):
+        with pytest.raises(SourceError, match=f"a process of user {mine} answers at"):
             source.read()
-    with pytest.raises(SourceUnavailableError, match=f"is of user {mine},"):
+    with pytest.raises(SourceUnavailableError, match=f"a process of user {mine} answers"):
         DcgmSource(clock, table(), exporter.url, users=())
     assert (believed("http://127.0.0.1:9400/metrics"), believed(exporter.url)) == ((0, mine), None)
 

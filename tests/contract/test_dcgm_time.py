@@ -318,7 +318,7 @@ def test_an_exporter_that_is_gone_is_a_fault_that_names_the_cause() -> None:
         bench = Bench(exporter)
     with pytest.raises(SourceError, match="no answer from http.*Connection refused") as caught:
         bench.read(6)
-    assert "see whether it runs" in caught.value.hint
+    assert "check that it runs" in caught.value.hint
 
 
 def test_an_exporter_that_no_longer_shows_a_gpu_is_a_fault(exporter: Exporter) -> None:

@@ -114,7 +114,7 @@ def test_a_sidecar_without_devices_counts_by_sysfs_and_never_a_false_zero(lead: 
     led.clock.advance(NS_PER_S)
     assert led.source.read().readings[0].work == Counted(5)
     (chip,) = led.source.devices()
-    assert chip.evidence_reason == "neuron-monitor is shown no device: counted from the driver's flop_count"
+    assert chip.evidence_reason == "neuron-monitor sees no device: counted from the driver's flop_count"
     assert chip.shared is not None
     assert not alive(led.pids()[0])
 

@@ -169,7 +169,7 @@ def test_counters_used_by_another_profiler_have_their_own_reason_and_rarer_tries
     fault = own.fault()
     assert str(fault).startswith("another profiler has the profiling counters: ended with exit code 1: DCGM collector")
     assert fault.reason == GapReason.COUNTERS_IN_USE.value
-    assert "one owner on a machine" in fault.hint
+    assert "only one program on a machine" in fault.hint
     assert own.read(59) is fault
     own.read(1)
     wait_until(lambda: len(own.installed.pids) == 2, "a second start")
@@ -209,7 +209,7 @@ def test_a_hanging_exporter_is_killed_and_restarted(own: Own) -> None:
     (pid,) = own.installed.pids
     assert alive(pid)
     fault = own.read(1e-9)
-    assert "gives no page for 15 s: it hangs" in str(fault)
+    assert "hangs: it has given no page for 15 s" in str(fault)
     assert not alive(pid)
     own.installed.becomes("")
     own.read(1)
@@ -223,7 +223,7 @@ def test_an_exporter_without_a_page_is_given_up_after_a_minute(own: Own) -> None
     sweep = own.read(60)
     assert isinstance(sweep, Sweep)
     assert sweep.readings == ()
-    assert "gives no page for 60 s: it hangs" in str(own.read(1e-9))
+    assert "hangs: it has given no page for 60 s" in str(own.read(1e-9))
     assert own.installed.is_gone
 
 
@@ -287,7 +287,7 @@ def test_counters_are_left_to_a_later_profiler_unless_a_setting_names_the_export
         own.measures()
         return
     fault = own.fault()
-    assert "ncu runs here (process 4711), and flopsd leaves them to it" in str(fault)
+    assert "ncu runs here (process 4711), and flopsd leaves the counters to it" in str(fault)
     assert fault.reason == GapReason.COUNTERS_IN_USE.value
     assert own.installed.is_gone
     own.read(60)
@@ -433,7 +433,7 @@ def test_the_digest_is_of_the_running_program_and_not_of_its_replacement(tmp_pat
         (True, ProfilingAccess.NO_CAPABILITY, 1, (), "closed to this process", "dcgm-exporter as root"),
         (False, ProfilingAccess.NO_CAPABILITY, 1, (), "closed to this process", "dcgm-exporter as root"),
         (False, ProfilingAccess.PERFMON_ONLY, 1, (), "not known to be open", "install dcgm-exporter"),
-        (False, ProfilingAccess.OPEN_TO_ALL, 0, (), "NVML shows no GPU that needs it", "theirs"),
+        (False, ProfilingAccess.OPEN_TO_ALL, 0, (), "NVML shows no GPU that needs one", "theirs"),
         (False, ProfilingAccess.OPEN_TO_ALL, 1, ("ncu", "nv-hostengine"), "ncu, nv-hostengine runs here", "theirs"),
     ],
 )  # fmt: skip

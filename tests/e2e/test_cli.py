@@ -146,7 +146,9 @@ def test_a_run_is_continued_after_a_kill_and_restarted_after_its_end(tmp_path: P
         assert program.wait_for(r"run (\S+), daemon start 2,")[1] == first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
-    assert all(f"was killed and had another {one}" in program.text for one in ("--phase", "--precision"))
+    assert all(
+        f"was killed and had another {one}" in program.text for one in ("--phase", "--precision")
+    )
     found = predicate(state / f"{first}.ledger.json")
     assert found["declared"]["phase"] is None
     assert "bf16" not in json.dumps(found["devices"])
@@ -163,7 +165,7 @@ def test_doctor_explains_that_confidential_computing_disables_the_counters(tmp_p
     scenario = Scenario((h100(BUSY),), confidential="on").write(tmp_path / "scenario.txt")
     done = flopsd("doctor", env=environment(standin, scenario, FLOPSD_STATE_DIR=str(tmp_path / "state")))
     said = " ".join(done.stdout.split())
-    assert "confidential_computing on: performance counters are off then, by NVIDIA's documentation" in said
+    assert "confidential_computing on: performance counters are then off, according to NVIDIA's documentation" in said
     assert "evidence utilization by nvml, only a ceiling" in said
     assert "-> none in this mode: an SPDM report and counters exclude each other" in said
 

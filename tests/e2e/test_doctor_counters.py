@@ -29,23 +29,21 @@ CAPABILITIES = (
 )
 ADMIN_ONLY = "ModifyDeviceFiles: 0\nRmProfilingAdminOnly: 1\n"
 NONE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-NO_CAPABILITY = (
-    "closed to this process: the driver keeps them to administrators (RmProfilingAdminOnly is 1), and it has"
-)
+NO_CAPABILITY = "closed to this process: the driver reserves them for administrators (RmProfilingAdminOnly is 1), and this process has"
 
 SITUATIONS = {
-    "open": ("RmProfilingAdminOnly: 0\n", (), {}, "open to every process", "flopsd starts it where nothing else is at the counters; or run one"),
-    "root": (ADMIN_ONLY, (), {}, "open to this process: it has CAP_SYS_ADMIN", "flopsd starts it where nothing else is at the counters; or run one"),
+    "open": ("RmProfilingAdminOnly: 0\n", (), {}, "open to every process", "flopsd starts it if nothing else uses the counters; or run one"),
+    "root": (ADMIN_ONLY, (), {}, "open to this process: it has CAP_SYS_ADMIN", "flopsd starts it if nothing else uses the counters; or run one"),
     "perfmon": (
         ADMIN_ONLY, ("setpriv", "--bounding-set=-all,+perfmon", "--inh-caps=-all"), {},
-        "not known to be open: this process has CAP_PERFMON", "flopsd starts it where nothing else is at the counters; or run one",
+        "not known to be open: this process has CAP_PERFMON, not CAP_SYS_ADMIN", "flopsd starts it if nothing else uses the counters; or run one",
     ),
     "host": (ADMIN_ONLY, NONE, {}, NO_CAPABILITY, "load the module with NVreg_RestrictProfilingToAdminUsers=0"),
     "rootless": (
         ADMIN_ONLY, ("unshare", "--user", "--map-root-user"), {},
-        "its capabilities are those of a user namespace", "load the module with NVreg_RestrictProfilingToAdminUsers=0",
+        "does not accept the capabilities of a user namespace", "load the module with NVreg_RestrictProfilingToAdminUsers=0",
     ),
-    "sagemaker": (ADMIN_ONLY, NONE, {"TRAINING_JOB_NAME": "job"}, NO_CAPABILITY, "give --precision and declare"),
+    "sagemaker": (ADMIN_ONLY, NONE, {"TRAINING_JOB_NAME": "job"}, NO_CAPABILITY, "declare the number formats with --precision"),
     "pod": (
         "RestrictProfilingToAdminUsers: 1\n", NONE, {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "POD_NAME": "train-0"},
         NO_CAPABILITY, "run dcgm-exporter's DaemonSet",
@@ -75,7 +73,7 @@ def test_doctor_states_whether_profiling_counters_are_open_and_the_remedy(tmp_pa
             assert words in warned
         if of != "profiling counters:":
             return
-        assert "; device 0 cannot be measured without" in warned
+        assert "; without them device 0 cannot be measured" in warned
         assert ("its profiling counters are closed to this process" in said) == ("closed to this process:" in warned)
 
     running = {
@@ -114,19 +112,19 @@ def test_doctor_states_whether_profiling_counters_are_open_and_the_remedy(tmp_pa
     check(
         engine,
         "open to this process: it has",
-        "a DCGM hostengine runs here: run `dcgm-exporter --remote-hostengine-info localhost:5555` beside it; flopsd",
+        "a DCGM hostengine runs here: also run `dcgm-exporter --remote-hostengine-info localhost:5555`; flopsd",
     )
-    check(exporter, "a dcgm-exporter runs here that does not answer at --dcgm-url: give its address")
+    check(exporter, "a dcgm-exporter runs here but does not answer at --dcgm-url: give its address")
     check(
         starts,
         "open to this process",
-        f"none: `flopsd run` starts {installed.path} for them; other profilers are refused them meanwhile, unless --dcgm-hostengine is off",
+        f"none: `flopsd run` starts {installed.path} to read them, which shuts out other profilers; --dcgm-hostengine off prevents it",
     )
     check(secret, "closed to every process: confidential computing is on", "none in this mode")
     check(
         slices,
-        "monitor is closed, config closed to this process; of device 0",
-        "NVIDIA_MIG_MONITOR_DEVICES=all, by the chart gpu.migMonitor=true",
+        "monitor is closed, config closed to this process, for device 0",
+        "NVIDIA_MIG_MONITOR_DEVICES=all; in the chart: gpu.migMonitor=true",
         of="MIG capabilities:",
         code=4,  # it is the only device, and cannot be read
     )

@@ -72,7 +72,9 @@ def test_without_privilege_the_exporter_is_tried_once_and_the_run_continues(tmp_
     env = environment(standin, BUSY.write(tmp_path / "scenario.txt"))
     with started("run", *SHORT, "--dcgm-url", "http://127.0.0.1:1/metrics", "--dcgm-hostengine", str(installed.path),
                  "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--listen", "off", env=env) as program:  # fmt: skip
-        program.wait_for("Host engine is running as non-root; .* does not try again until it is started again")
+        program.wait_for(
+            "Host engine is running as non-root; .* then restart flopsd, which does not try again by itself"
+        )
         os.kill(program.process.pid, signal.SIGTERM)
         assert program.finish() == 0, program.text
     assert program.text.count("running as non-root") == 1

@@ -51,16 +51,16 @@ _AVERAGES = f"{PREFIX}PROF_"
 _STALE = Expected(
     Evidence.GAP,
     "the exporter has not renewed its values for two collection intervals",
-    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; where it is that, restart dcgm-exporter",
+    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; if it has that value, restart dcgm-exporter",
 )
 _STUCK = Expected(
     Evidence.GAP,
-    "the activity fields have not changed for some collection intervals, whatever the GPU did by its other fields",
-    "restart dcgm-exporter and its host engine, which repeats the last values that it had",
+    "the activity fields have not changed for some collection intervals, though other fields show work of the GPU",
+    "restart dcgm-exporter and its host engine, which repeats old values",
 )
 _UNSEEN = Expected(
     Evidence.GAP,
-    "the exporter renews its values more often than dcgm_interval_seconds states, and than they are read",
+    "the exporter renews its values more often than dcgm_interval_seconds states, so some are never read",
     "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; an exporter that collects less often costs less",
 )
 

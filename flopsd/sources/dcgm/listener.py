@@ -18,9 +18,9 @@ def require_user(url: str, users: Collection[int]) -> None:
     other = next((uid for uid in _listeners(urlsplit(url).port) if uid not in users), None)
     if other is not None:
         raise SourceError(
-            f"what answers at {url} is of user {other}, who may be the job's and show what it likes",
-            hint="run dcgm-exporter as root or as flopsd's user; or give its address by --dcgm-url with the name "
-            "localhost, if that user is to be believed",
+            f"a process of user {other} answers at {url}; if that user is the job's, its values cannot be trusted",
+            hint="run dcgm-exporter as root or as flopsd's user; or, if you trust that user, give its address by "
+            "--dcgm-url with the name localhost",
         )
 
 

@@ -35,13 +35,13 @@ def open_own(
     elif not is_asked:
         others = sorted(set(running(SERVERS + PROFILERS).values()))
         if not devices:
-            why_not, hint = "NVML shows no GPU that needs it", fault.hint
+            why_not, hint = "NVML shows no GPU that needs one", fault.hint
         elif not access.is_open:
             why_not = f"the profiling counters are {words_of(access)}"
         elif others:
             why_not, hint = f"{', '.join(others)} runs here", fault.hint
     if why_not:
-        raise SourceUnavailableError(f"{fault}; flopsd starts none: {why_not}", hint=hint, absent=not is_asked)
+        raise SourceUnavailableError(f"{fault}; flopsd does not start one: {why_not}", hint=hint, absent=not is_asked)
     seconds = float(settings.options.get("interval_seconds") or _INTERVAL_SECONDS)
 
     def read(url: str, seconds: float = seconds, users: Collection[int] | None = None) -> DcgmSource:

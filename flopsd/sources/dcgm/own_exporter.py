@@ -60,7 +60,7 @@ def ending_of(lines: Sequence[str]) -> tuple[Ending, str]:
         for ending, words in _WORDS:
             if any(one in lowered for one in words):
                 return ending, _text(line)
-    return Ending.FAULT, _text(lines[-1]) if lines else "it said nothing"
+    return Ending.FAULT, _text(lines[-1]) if lines else "it printed nothing"
 
 
 class OwnExporter:
@@ -81,7 +81,7 @@ class OwnExporter:
             self._listener = socket.create_server(("127.0.0.1", 0))
         except OSError as fault:
             why = f"no port for a dcgm-exporter can be opened: {fault.strerror}"
-            raise SourceUnavailableError(why, hint="see whether this process may listen on 127.0.0.1") from fault
+            raise SourceUnavailableError(why, hint="check that this process may listen on 127.0.0.1") from fault
 
     @property
     def address(self) -> str:

@@ -28,10 +28,10 @@ LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which takes prece
 LOOK_FOR_PROFILERS_NS = 10 * NS_PER_S  # milliseconds each, where a thousand processes run
 _BACKOFF_NS = {Ending.FAULT: (NS_PER_S, 64 * NS_PER_S), Ending.IN_USE: (60 * NS_PER_S, 600 * NS_PER_S)}
 _HINTS = {
-    Ending.FAULT: "see its words; --dcgm-hostengine off goes on without it",
-    Ending.IN_USE: "end Nsight, a CUPTI profiler or the other DCGM, of whichever GPU: the counters have one owner on a "
-    "machine; flopsd tries again every 1 to 10 minutes",
-    Ending.NOT_SUPPORTED: "install datacenter-gpu-manager-4-proprietary beside it: GPUs before Hopper need that",
+    Ending.FAULT: "see its message; --dcgm-hostengine off meters without it",
+    Ending.IN_USE: "end Nsight, the CUPTI profiler or the other DCGM, on whichever GPU: only one program on a "
+    "machine can have the counters; flopsd tries again every 1 to 10 minutes",
+    Ending.NOT_SUPPORTED: "install datacenter-gpu-manager-4-proprietary too: GPUs before Hopper need it",
 }
 
 
@@ -48,7 +48,7 @@ class OwnDcgmSource:
         why = "dcgm-exporter is starting"
         self._starting = [replace(one, evidence=Evidence.GAP, evidence_reason=why) for one in devices]
         self._clock, self._open, self._open_other = clock, read, read_other
-        self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; flopsd does not try again until it is started again"}
+        self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; then restart flopsd, which does not try again by itself"}
         self._exporter = OwnExporter(path, interval_ms)
         self._reader: DcgmSource | None = None
         self._sha256: str | None = None
@@ -138,7 +138,9 @@ class OwnDcgmSource:
             sweep = self._reader.read()
         except SourceError as fault:
             if now_ns - self._answered_ns > (STARTUP_NS if self._is_first else SILENT_NS):
-                self._fail(Ending.FAULT, f"gives no page for {(now_ns - self._answered_ns) // NS_PER_S} s: it hangs")
+                self._fail(
+                    Ending.FAULT, f"hangs: it has given no page for {(now_ns - self._answered_ns) // NS_PER_S} s"
+                )
             return self._empty_sweep(fault)
         self._answered_ns = now_ns
         if self._is_first:
@@ -165,7 +167,7 @@ class OwnDcgmSource:
         self._starts, self._fault = self._starts + 1, None
         self._backoff_ns.clear()
         log.info(
-            "started %s %s for the profiling counters of %d GPUs: process %d; meanwhile the driver refuses them to "
+            "started %s %s for the profiling counters of %d GPUs: process %d; while it runs the driver refuses them to "
             "other profilers%s; --dcgm-hostengine off leaves them free",
             self._exporter.path, self._exporter.version or "", len(self._reader.devices()), self._exporter.pid or 0,
             "" if self._open_other is None else ", and flopsd ends it while ncu or nsys runs",
@@ -200,7 +202,7 @@ class OwnDcgmSource:
         self._looked_for_profilers_ns = now_ns
         if profilers := running(PROFILERS):
             pid, name = min(profilers.items())
-            self._fail(Ending.IN_USE, f"{name} runs here (process {pid}), and flopsd leaves them to it")
+            self._fail(Ending.IN_USE, f"{name} runs here (process {pid}), and flopsd leaves the counters to it")
 
     def _look_for_others(self, now_ns: int) -> None:
         """End our exporter if another server of the counters stays: it is refused them as long as ours has them. A

@@ -20,8 +20,8 @@ from flopsd.system.clock import NS_PER_S, Clock
 _TIMEOUT_SECONDS, _PAGE_BYTES_MAX, _PART_BYTES = 2.0, 16 * 1024 * 1024, 64 * 1024
 _FORGIVEN_NS = 5 * NS_PER_S  # a scrape that fails between two collections misses nothing
 _SEE_WHETHER = (
-    "see whether it runs, and its log; it must answer with series DCGM_FI_... that carry a UUID "
-    "(a CSV that names a field unknown to it makes it answer with none)"
+    "check that it runs, and its log; it must answer with series DCGM_FI_... that have a UUID "
+    "(if its CSV names a field that it does not know, it answers with no series)"
 )
 
 
@@ -148,7 +148,7 @@ class DcgmSource:
         if body != self._body:
             pages = parse_page(body.decode("utf-8", "replace"))
             if not pages:
-                raise SourceError(f"{self._url} shows no GPU as a dcgm-exporter does", hint=_SEE_WHETHER)
+                raise SourceError(f"{self._url} shows no GPU in the form of a dcgm-exporter", hint=_SEE_WHETHER)
             self._body, self._pages = body, pages
         return self._pages
 

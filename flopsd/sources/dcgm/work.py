@@ -44,8 +44,8 @@ def expect(
     """Return the best evidence for a GPU, why it is not better and what would make it so."""
     if page.slices:
         profiles = ", ".join(sorted(page.slices.values()))
-        return _none(GapReason.NOT_SUPPORTED, f"MIG is on ({profiles}): no SM count of a slice is known here, "
-                     "and a slice is never charged the whole device")  # fmt: skip
+        return _none(GapReason.NOT_SUPPORTED, f"MIG is on ({profiles}), and dcgm-exporter does not state "
+                     "how many SMs a slice has")  # fmt: skip
     if limits is None:
         return _none(GapReason.UNKNOWN_DEVICE, "the peak table does not know this device, or not its SM count")
     garbage = [f for f in _RATIOS if f in page.values and not 0 <= page.values[f] <= RATIO_MAX]
@@ -73,7 +73,7 @@ def expect(
         no_clock = "" if Field.SM_CLOCK in page.values else "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV"
         return Expected(
             Evidence.UTILIZATION,
-            why_no_tensor or "the SM clock of the interval is not known: activity without it is not a measurement",
+            why_no_tensor or "the SM clock of the interval is not known, and without it activity is not a measurement",
             _tensor_fix(page) if why_no_tensor else no_clock,
         )
     blank = [page.blanks[f] for f in (*_TENSOR_FIELDS, Field.GPU_UTIL, Field.SM_CLOCK) if f in page.blanks]
@@ -106,9 +106,9 @@ def has_tensor(page: GpuPage) -> bool:
 
 def _tensor_fix(page: GpuPage) -> str:
     if page.had_tensor:
-        return "end Nsight or the CUPTI profiler, of whichever GPU; `dcgmi profile --resume` ends a pause"
+        return "end Nsight or the CUPTI profiler, on whichever GPU; `dcgmi profile --resume` ends a pause"
     if page.blanks.get(Field.TENSOR) == "not supported":
-        return "this GPU has no profiling fields: nothing better can be had from DCGM"
+        return "none: DCGM has no profiling fields for this GPU"
     if Field.TENSOR in page.blanks:
         return (
             "start dcgm-exporter with --cap-add SYS_ADMIN (A100 and older), and end or resume any other program that "
@@ -122,10 +122,10 @@ def _tensor_fix(page: GpuPage) -> str:
 
 def _activity(page: GpuPage, hopper: bool) -> Expected:
     if has_counters(page):
-        reason = "the scale of the cycle counters 1084-1096 is not settled by a self-test"
-        fix = "" if Field.TENSOR in page.values else "export 1004 beside them: the self-test compares both"
+        reason = "the self-test has not yet determined the scale of the cycle counters 1084-1096"
+        fix = "" if Field.TENSOR in page.values else "export 1004 too: the self-test compares it with them"
         return Expected(Evidence.ACTIVITY, reason, fix)
-    reason = "no cycle counters on the page" if hopper else "cycle counters come with Hopper"
+    reason = "no cycle counters on the page" if hopper else "only Hopper and newer GPUs have cycle counters"
     fixes = ["with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's CSV"] if hopper else []
     if not any(f in page.values for f, _ in SUB_PIPES):
         fixes.append("add 1013-1015 to the CSV (Ampere and newer) to split tensor work by kind")

@@ -68,14 +68,14 @@ class Chip:
         install = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
         driver = f"driver {tree.driver}" if tree.driver else "a driver of unknown version"
         if self.node is None or not self.node.totals:
-            why_none = self.node.why_none if self.node is not None else "there is no sysfs"
+            why_none = self.node.why_none if self.node is not None else "the driver shows no sysfs"
             self.expect(Evidence.GAP, f"{why}, and {why_none}", install)
         elif not tree.live:
-            reason = f"{why}, and {driver} moves its flop_count only when a process exits"
+            reason = f"{why}, and {driver} updates its flop_count only when a process exits"
             self.expect(Evidence.GAP, reason, f"update aws-neuronx-dkms to 2.30.2 or newer, or {install}")
         else:
             self.expect(Evidence.COUNT, f"{why}: counted from the driver's flop_count", install)
-        shared = "any process on this host: the driver's totals do not separate processes"
+        shared = "any process on this host: the driver's totals are of all processes"
         self.device = replace(self.device, shared=shared)
 
     def read_growth(self, now_ns: int) -> Reading:

@@ -63,7 +63,7 @@ class MonitorProcess:
             self._child = GuardedChild([path, "-c", self._config])
         except OSError as fault:
             raise SourceUnavailableError(
-                f"{path} cannot be started: {fault}", hint="check that it is executable, and TMPDIR writable"
+                f"{path} cannot be started: {fault}", hint="check that it is executable and that TMPDIR is writable"
             ) from fault
         self._threads = [
             threading.Thread(target=work, name=f"neuron-{name}", daemon=True)

@@ -44,7 +44,7 @@ class NeuronDevices(VendorDevices):
             )
         held = chips_of(neuron_cores(cores), per_chip)
         if not held.keys() <= {chip.index for chip in devices}:
-            why = f"NEURON_RT_VISIBLE_CORES={cores} names a core that is not here, with {per_chip} logical cores a chip"
+            why = f"NEURON_RT_VISIBLE_CORES={cores} names a core that is not here, at {per_chip} logical cores per chip"
             return _all_unknown(devices, f"{why}: set NEURON_LOGICAL_NC_CONFIG")
         part = "other cores of this chip are not this job's"
         return {
@@ -59,7 +59,7 @@ class NeuronDevices(VendorDevices):
         index = int(device_id)
         if resource == _CORE:
             if self._cores_per_chip is None:
-                raise OwnershipError("the kubelet names cores, and how many cores a chip has is not known")
+                raise OwnershipError("the kubelet names cores, but how many cores a chip has is not known")
             index //= self._cores_per_chip
         return [chip for chip in devices if chip.index == index]
 

@@ -114,9 +114,9 @@ class NeuronSource:
                 self._take(item, {})
         if self._sees_none and self._chips:
             self.close()
-            self._count_totals("neuron-monitor is shown no device")
+            self._count_totals("neuron-monitor sees no device")
         if not self._chips:
-            why = "shows no Neuron device" if self._identified else f"is silent for {FIRST_DOCUMENT_SECONDS:g} s"
+            why = "shows no Neuron device" if self._identified else f"printed nothing for {FIRST_DOCUMENT_SECONDS:g} s"
             raise SourceUnavailableError(
                 self._fault or f"neuron-monitor {why}",
                 hint="load the driver (aws-neuronx-dkms); in a container give it /dev/neuron*",

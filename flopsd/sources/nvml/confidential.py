@@ -11,9 +11,10 @@ from flopsd.sources.nvml.driver import Driver
 from flopsd.sources.nvml.profiling_access import ProfilingAccess, profiling_access
 
 OFF = "off"
-ON = "on: performance counters are off then, by NVIDIA's documentation"
+ON = "on: performance counters are then off, according to NVIDIA's documentation"
 DEVELOPER_TOOLS = (
-    "on for developer tools: performance counters are on then and nothing is protected, by NVIDIA's documentation"
+    "on for developer tools: performance counters are then on and nothing is protected, according to NVIDIA's "
+    "documentation"
 )
 
 

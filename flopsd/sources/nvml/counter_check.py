@@ -31,8 +31,8 @@ _REPORT = "please report it with the driver's version"
 _PROVEN = (Evidence.CYCLES, "", "")
 _PENDING = (
     Evidence.ACTIVITY,
-    "the scale of the running cycle counters is not proven yet, which takes seconds to minutes of work; percentages "
-    "until then",
+    "the scale of the running cycle counters is not proven yet, which takes seconds to minutes of work; until then "
+    "percentages are used",
     "",
 )
 
@@ -75,8 +75,8 @@ class CounterCheck:
         Return whether their growth is the work of this interval. Raises UnusableError for counters that cannot be
         right: counting goes on from the new values."""
         if self._doubted_sms:
-            why = f"the driver and the peak table differ by {self._doubted_sms} SMs: the bounds hold both"
-            fix = "where the driver is right, correct the row in a peak table of your own: see --peaks"
+            why = f"the driver and the peak table differ by {self._doubted_sms} SMs: the bounds cover both"
+            fix = "if the driver is right, correct the row in a peak table of your own: see --peaks"
             self.evidence = (Evidence.ACTIVITY, why, fix)
             return False
         if metrics.elapsed is None or not metrics.counters:
@@ -158,7 +158,7 @@ class CounterCheck:
         if self._window.duration_ns >= CHECK_NS:
             held = (calibration.elapsed, self._window, self._sm_count, self._max_mhz)
             if follows_clock(*held) is False:
-                self._strikes, why = _STRIKES - 1, "they and the SM clock differ by over a tenth"
+                self._strikes, why = _STRIKES - 1, "they differ from the SM clock by over a tenth"
                 self._doubt = why if is_faster(*held) else ""
                 self._strike(why)
                 raise UnusableError(GapReason.CONTRADICTORY)

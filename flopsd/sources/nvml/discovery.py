@@ -142,7 +142,9 @@ class Discovery:
 
     def _slice(self, one: Slice, parent: Any) -> Gpu:
         if one.partial or one.device.sm_count is None:
-            why = "its compute instances do not cover the GPU instance, so what its percentages are of is not known"
+            why = (
+                "its compute instances do not cover the GPU instance, so it is not known what its percentages refer to"
+            )
             return self._unread(one.device, parent, GapReason.NOT_SUPPORTED, why, "", one)
         return Gpu(one.device, parent, self._gpm_meter(one.device, parent, one), one).updated()
 

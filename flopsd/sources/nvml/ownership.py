@@ -103,7 +103,7 @@ def _check_order(cuda: str, environment: Mapping[str, str], gpus: Sequence[Devic
     models = {device.model for device in gpus if device.parent is None and not is_unidentified(device)}
     if by_index and order != "PCI_BUS_ID" and len(models) > 1:
         raise OwnershipError(
-            f"CUDA_VISIBLE_DEVICES={cuda!r} counts GPUs in CUDA's order, which is not known for unlike GPUs",
+            f"CUDA_VISIBLE_DEVICES={cuda!r} counts GPUs in CUDA's order, which is not known if their models differ",
             hint="set CUDA_DEVICE_ORDER=PCI_BUS_ID, for the job too, or name GPUs by UUID",
         )
 
@@ -151,7 +151,7 @@ def _identity(name: str, devices: Sequence[Device]) -> str | None:
     begun = sorted(identity for identity in known if identity.casefold().startswith(folded))
     if len(begun) > 1 and folded.startswith("gpu-"):
         raise OwnershipError(
-            f"{name!r} is the beginning of {len(begun)} device UUIDs", hint=f"write more of it: {', '.join(begun)}"
+            f"{name!r} is the beginning of {len(begun)} device UUIDs", hint=f"give more of the UUID: {', '.join(begun)}"
         )
     return begun[0] if begun and folded.startswith("gpu-") else None
 

@@ -9,39 +9,37 @@ from flopsd.sources.nvml.profiling_access import ProfilingAccess
 _WHY = {
     ProfilingAccess.OPEN_TO_ALL: "open to every process (RmProfilingAdminOnly is 0)",
     ProfilingAccess.OPEN_BY_CAPABILITY: "open to this process: it has CAP_SYS_ADMIN",
-    ProfilingAccess.PERFMON_ONLY: "not known to be open: this process has CAP_PERFMON and not CAP_SYS_ADMIN, which is "
+    ProfilingAccess.PERFMON_ONLY: "not known to be open: this process has CAP_PERFMON, not CAP_SYS_ADMIN; that is "
     "enough for NVIDIA's open kernel modules of driver 580",
-    ProfilingAccess.NO_CAPABILITY: "closed to this process: the driver keeps them to administrators "
-    "(RmProfilingAdminOnly is 1), and it has neither CAP_SYS_ADMIN nor CAP_PERFMON",
-    ProfilingAccess.USER_NAMESPACE: "closed to this process: the driver keeps them to administrators "
-    "(RmProfilingAdminOnly is 1), and its capabilities are those of a user namespace, which the driver does not accept",
+    ProfilingAccess.NO_CAPABILITY: "closed to this process: the driver reserves them for administrators "
+    "(RmProfilingAdminOnly is 1), and this process has neither CAP_SYS_ADMIN nor CAP_PERFMON",
+    ProfilingAccess.USER_NAMESPACE: "closed to this process: the driver reserves them for administrators "
+    "(RmProfilingAdminOnly is 1) and does not accept the capabilities of a user namespace, which this process has",
     ProfilingAccess.CONFIDENTIAL_COMPUTING: "closed to every process: confidential computing is on",
     ProfilingAccess.UNKNOWN: "not known to be open: /proc/driver/nvidia/params cannot be read, or does not say",
 }
-_EXPORTER = "flopsd reads them through a dcgm-exporter (source dcgm), which needs no privilege of flopsd's"
+_EXPORTER = "flopsd reads them through a dcgm-exporter (source dcgm), which needs no privilege for flopsd"
 _CLOSED = {
-    "sagemaker-training": "a training job's container has no such capability, as far as is known: give --precision and "
-    "declare the formats, which makes the ceiling narrower; on HyperPod a dcgm-exporter can run beside the job",
+    "sagemaker-training": "as far as is known a training job's container never has this capability: declare the number "
+    "formats with --precision, which lowers the ceiling; on HyperPod a dcgm-exporter can run next to the job",
     "kubernetes": "run dcgm-exporter's DaemonSet, whose container has SYS_ADMIN, on HyperPod EKS too; " + _EXPORTER,
     "slurm": "start a dcgm-exporter as root with the node, on HyperPod by enable_observability=True; " + _EXPORTER,
     "host": "run a dcgm-exporter as root, or load the module with NVreg_RestrictProfilingToAdminUsers=0 and run it as "
     "any user; " + _EXPORTER,
 }
-_OPEN = (
-    "install dcgm-exporter and DCGM: flopsd starts it where nothing else is at the counters; or run one: " + _EXPORTER
-)
+_OPEN = "install dcgm-exporter and DCGM: flopsd starts it if nothing else uses the counters; or run one: " + _EXPORTER
 _STARTS = (
-    "none: `flopsd run` starts {} for them; other profilers are refused them meanwhile, unless --dcgm-hostengine is off"
+    "none: `flopsd run` starts {} to read them, which shuts out other profilers; --dcgm-hostengine off prevents it"
 )
-_SERVED = "a dcgm-exporter runs here that does not answer at --dcgm-url: give its address, unless a flopsd started it"
-_HOSTENGINE = "a DCGM hostengine runs here: run `dcgm-exporter --remote-hostengine-info localhost:5555` beside it; "
+_SERVED = "a dcgm-exporter runs here but does not answer at --dcgm-url: give its address, unless a flopsd started it"
+_HOSTENGINE = "a DCGM hostengine runs here: also run `dcgm-exporter --remote-hostengine-info localhost:5555`; "
 
 
 _MIG_CLOSED = {
-    "sagemaker-training": "none is known in a training job, whose container gets what the service gives it",
-    "kubernetes": "give the container SYS_ADMIN and NVIDIA_MIG_MONITOR_DEVICES=all, by the chart gpu.migMonitor=true",
-    "slurm": "run flopsd as root, or let the job's user and cgroup read its file under /dev/nvidia-caps",
-    "host": "run flopsd as root, or let its user read its file under /dev/nvidia-caps; in a container give "
+    "sagemaker-training": "none is known in a training job: the service decides what its container gets",
+    "kubernetes": "give the container SYS_ADMIN and NVIDIA_MIG_MONITOR_DEVICES=all; in the chart: gpu.migMonitor=true",
+    "slurm": "run flopsd as root, or let the job's user and cgroup read the capability's file in /dev/nvidia-caps",
+    "host": "run flopsd as root, or let its user read the capability's file in /dev/nvidia-caps; in a container give "
     "NVIDIA_MIG_MONITOR_DEVICES=all",
 }
 

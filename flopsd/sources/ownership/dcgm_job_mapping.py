@@ -83,7 +83,7 @@ class JobRule:
         except OSError as fault:
             raise OwnershipError(
                 f"the folder of job mappings {self._folder} cannot be read: {fault.strerror}",
-                hint="it is what the scheduler's prolog fills for dcgm-exporter; mount it where flopsd runs",
+                hint="the scheduler's prolog fills it for dcgm-exporter; mount it where flopsd runs",
             ) from fault
 
 

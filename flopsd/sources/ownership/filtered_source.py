@@ -123,12 +123,12 @@ class FilteredSource:
         if answer is None:
             answer = OwnershipError(f"no answer within {OPEN_SECONDS:g} s on {self._rule.words}")
         if isinstance(answer, OwnershipError):
-            raise SourceUnavailableError(f"it is not known which devices are this job's: {answer}", hint=answer.hint)
+            raise SourceUnavailableError(f"cannot determine which devices are this job's: {answer}", hint=answer.hint)
         given = answer.verdicts.values()
         if given and all(verdict.mine is None for verdict in given):
             why = "; ".join(dict.fromkeys(verdict.why for verdict in given))
             raise SourceUnavailableError(
-                f"it is not known which devices are this job's: {why}",
+                f"cannot determine which devices are this job's: {why}",
                 hint="choose them by another rule of the setting `devices`, such as their UUIDs",
             )
         if self._rule.constant and not any(verdict.mine is not False for verdict in given):
@@ -168,14 +168,14 @@ class FilteredSource:
             self._refuse(answer, self._asked_ns)
         elif answer is not None:
             if self._fault:
-                log.info("source %s: it is known again which devices are this job's", self.name)
+                log.info("source %s: can determine again which devices are this job's", self.name)
             self._accept(answer)
             self._fault, self._known_ns, self._settled_ns = "", self._asked_ns, self._asked_ns
 
     def _refuse(self, fault: OwnershipError, until_ns: int) -> None:
         """Keep the last verdicts up to `until_ns`, since the rule does not answer; every device states that."""
         self._settled_ns = until_ns
-        text = f"it is no longer known which devices are this job's ({fault}): the last known selection is kept"
+        text = f"can no longer determine which devices are this job's ({fault}): the last known selection is kept"
         if text != self._fault:
             log.warning("source %s: %s%s", self.name, text, f"; {fault.hint}" if fault.hint else "")
         self._fault = text
@@ -249,7 +249,7 @@ class _Question:
 
     def __init__(self, rule: OwnershipRule, devices: Sequence[Device]) -> None:
         self.answered = threading.Event()
-        self.answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed by a fault of flopsd")
+        self.answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed through an error in flopsd")
         self.waited_for = False
         self._rule, self._devices = rule, devices
 

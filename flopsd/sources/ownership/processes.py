@@ -153,7 +153,7 @@ class ProcessRule:
         if census is None:
             return Ownership(None, why="the driver does not list the processes on it")
         if census.unknown and not census.mine:
-            return Ownership(None, why="the driver gives process ids of another pid namespace than this one")
+            return Ownership(None, why="the driver gives process ids of another pid namespace")
         if census.mine:
             self._ours.add(device.uid)
         elif census.others:

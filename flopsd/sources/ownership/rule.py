@@ -65,7 +65,7 @@ class VendorDevices:
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:  # noqa: ARG002
         """Return which devices the variables in `environment` leave visible. Raises OwnershipError."""
-        return {d.uid: Ownership(None, why=f"no variable is known that hides {d.vendor} devices") for d in devices}
+        return {d.uid: Ownership(None, why=f"no variable that hides {d.vendor} devices is known") for d in devices}
 
     def is_resource(self, resource: str) -> bool:
         """Whether the kubelet's `resource` hands out these devices."""

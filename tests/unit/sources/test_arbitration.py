@@ -157,7 +157,7 @@ def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run, caplog:
     tell(run, "dcgm", better)
     assert [record.getMessage().partition(": a call")[0] for record in caplog.records if record.levelno > INFO] == [
         "source dcgm: no answer for 3 s",
-        "source dcgm: answers again, after 6 s",
+        "source dcgm: answers again after 6 s",
     ]
 
 

@@ -209,7 +209,7 @@ def test_the_clock_is_compared_with_the_counters_each_minute(speed: float, ends:
         assert one.check.evidence == PROVEN
         return
     assert found[-1] is False
-    assert "differ by over a tenth" in one.check.evidence[1]
+    assert "differ from the SM clock by over a tenth" in one.check.evidence[1]
     assert one.check.clock_doubted is is_clock_doubted
 
 

@@ -132,12 +132,12 @@ HOPPER = "with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's
 @pytest.mark.parametrize(
     ("values", "hopper", "reason", "fix"),
     [
-        ({**COUNTERS, TENSOR: 0.5}, True, "the scale of the cycle counters 1084-1096 is not settled by a self-test", ""),
-        ({**COUNTERS, HMMA: 0.5}, True, "the scale of the cycle counters 1084-1096 is not settled by a self-test",
-         "export 1004 beside them: the self-test compares both"),
+        ({**COUNTERS, TENSOR: 0.5}, True, "the self-test has not yet determined the scale of the cycle counters 1084-1096", ""),
+        ({**COUNTERS, HMMA: 0.5}, True, "the self-test has not yet determined the scale of the cycle counters 1084-1096",
+         "export 1004 too: the self-test compares it with them"),
         ({TENSOR: 0.5, **PARTS, **VECTORS}, True, "no cycle counters on the page", HOPPER),
-        ({TENSOR: 0.5, **PARTS, **VECTORS}, False, "cycle counters come with Hopper", ""),
-        ({TENSOR: 0.5, **VECTORS}, False, "cycle counters come with Hopper", SPLIT),
+        ({TENSOR: 0.5, **PARTS, **VECTORS}, False, "only Hopper and newer GPUs have cycle counters", ""),
+        ({TENSOR: 0.5, **VECTORS}, False, "only Hopper and newer GPUs have cycle counters", SPLIT),
         ({TENSOR: 0.5, **PARTS}, True, "no cycle counters on the page", f"{HOPPER}; add {NAMES} {BOUNDED} bounded"),
     ],
 )  # fmt: skip

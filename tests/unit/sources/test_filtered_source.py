@@ -138,7 +138,7 @@ def test_the_last_selection_is_kept_with_a_warning_when_the_mapping_is_unreadabl
     shutil.move(node.folder, tmp_path / "gone")
     assert later(node, source) == later(node, source) == [C]
     (device,) = source.devices()
-    assert "it is no longer known which devices are this job's" in device.evidence_reason
+    assert "can no longer determine which devices are this job's" in device.evidence_reason
     assert "No such file or directory" in device.evidence_reason
     assert "the last known selection is kept" in str(source.describe()["devices"])
     shutil.move(tmp_path / "gone", node.folder)
@@ -147,10 +147,10 @@ def test_the_last_selection_is_kept_with_a_warning_when_the_mapping_is_unreadabl
     assert later(node, source, 1) == [B, C]
     assert {device.evidence_reason for device in source.devices()} == {""}
     first, again, came = (record.getMessage() for record in caplog.records)
-    assert first.startswith("source scripted: it is no longer known which devices are this job's")
+    assert first.startswith("source scripted: can no longer determine which devices are this job's")
     assert first.endswith("mount it where flopsd runs")
     assert (again, came) == (
-        "source scripted: it is known again which devices are this job's",
+        "source scripted: can determine again which devices are this job's",
         f"device {B} is this job's now",
     )
 

@@ -59,7 +59,7 @@ def test_the_clock_of_late_reads_reveals_proven_counters_that_run_too_fast() -> 
     found = [gpu.runs(0.5, 1.1) for _ in range(60)]
     assert sum(isinstance(reading.work, Gap) for reading in found) == 1
     assert gpu.meter.evidence[0] is Evidence.ACTIVITY
-    assert "differ by over a tenth" in gpu.meter.evidence[1]
+    assert "differ from the SM clock by over a tenth" in gpu.meter.evidence[1]
 
 
 def test_slow_calls_and_missed_polls_add_doubt_and_no_gap() -> None:

@@ -224,11 +224,11 @@ def test_a_chip_without_a_rate_or_core_count_is_a_gap_until_it_has_one() -> None
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        ([], "neuron-monitor is silent for 10 s"),
+        ([], "neuron-monitor printed nothing for 10 s"),
         ([document(count=0)], "neuron-monitor shows no Neuron device"),
         ([document(count=0, error="no driver on i-0011223344556677a")], r"neuron-monitor: no driver on \(id\)"),
         ([Failure("neuron-monitor ended with exit code 1", ended=True)], "neuron-monitor ended with exit code 1"),
-        ([Failure("no JSON")], "neuron-monitor is silent"),
+        ([Failure("no JSON")], "neuron-monitor printed nothing"),
     ],
 )
 def test_a_monitor_that_shows_no_chip_makes_the_source_unavailable(
@@ -251,13 +251,13 @@ def test_chips_are_read_from_sysfs_where_no_monitor_shows_one(tmp_path: Path, mo
     assert (opened.fact("neuron_monitor"), opened.fact("counted_from")) == (None, "sysfs flop_count")
     assert opened.after(S) == (Reading("neuron0", opened.begin_ns, opened.begin_ns + S, Gap(GapReason.NOT_SUPPORTED)),)
     (chip,) = opened.source.devices()
-    why = "no neuron-monitor" if monitor is None else "neuron-monitor is shown no device"
+    why = "no neuron-monitor" if monitor is None else "neuron-monitor sees no device"
     assert chip.evidence_reason == f"{why}, and this driver shows no flop_count"
 
 
 def test_a_monitor_that_never_lists_the_hardware_is_abandoned() -> None:
     Monitor.first, Monitor.rattles = [], True
-    with pytest.raises(SourceUnavailableError, match="is silent"):
+    with pytest.raises(SourceUnavailableError, match="printed nothing"):
         Opened()
     assert Monitor.started[0].waits == 5
 

@@ -208,11 +208,13 @@ def test_rows_of_a_plug_in_are_added_to_the_table_reproducibly(install: Install,
         ("- {id: mine, vendor: acme}", "with them: peak table is malformed: 'status' is missing"),
         ("- " + ROW % ("h100-pcie", "One"), "two rows share an id"),
         ("- " + ROW % ("mine", "NVIDIA H100 PCIe"), "'NVIDIA H100 PCIe' belongs to both 'mine' and 'h100-pcie'"),
-        ("[" + ROW % ("mine", "One") + "]", "they are not a plain YAML list"),
+        ("[" + ROW % ("mine", "One") + "]", "the rows are not a plain YAML list"),
         pytest.param(
-            "#" * 2**20 + "\n- " + ROW % ("mine", "One"), "with them the table has more than 1048576 bytes", id="long"
+            "#" * 2**20 + "\n- " + ROW % ("mine", "One"),
+            "with these rows the table has more than 1048576 bytes",
+            id="long",
         ),
-        ("---\n- " + ROW % ("mine", "One"), "they are not a plain YAML list"),
+        ("---\n- " + ROW % ("mine", "One"), "the rows are not a plain YAML list"),
     ],
 )
 def test_invalid_rows_are_refused_with_their_distribution(
@@ -282,7 +284,7 @@ def test_two_plug_ins_of_one_name_are_refused(install: Install) -> None:
     fault = refused()
     assert "left-one 2.5" in str(fault)
     assert "right-one 2.5" in str(fault)
-    assert fault.hint == "pip uninstall left-one or right-one: only one can be meant"
+    assert fault.hint == "pip uninstall left-one or right-one: only one may have this name"
 
 
 def test_a_plug_in_cannot_take_a_built_in_sources_name(install: Install) -> None:
