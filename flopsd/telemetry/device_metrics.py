@@ -58,9 +58,9 @@ def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
     measured = counter(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
-        "only bounded are not in it: see flopsd_flop_ceiling_total. Of pipes tensor (work that no counter of a kind "
-        "accounts for), fp32, and all without a declared format, some may be integer operations. Evidence "
-        "operator_count is software's count by the training process, which nobody checked.",
+        "only bounded are not in it: see flopsd_flop_ceiling_total. Some operations of pipe fp32, of pipe tensor (work "
+        "that no counter of one kind of operation covers) and of pipe all without a declared format may be integer "
+        "operations. Evidence operator_count is software's count by the training process, which nobody checked.",
         labels=(*_GPU, "pipe", "precision", "evidence"),
     )
     integers = counter(
@@ -71,9 +71,9 @@ def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
     )
     ceiling = counter(
         "flopsd_flop_ceiling",
-        "The most that intervals can hold which were not measured as they passed (gaps, evidence utilization); a "
-        "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in here: a "
-        "counter cannot fall. Absent for a device whose peak is unknown.",
+        "The most FLOP possible in intervals that were not measured as they passed (gaps, evidence utilization); a "
+        "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in this counter too, "
+        "which cannot fall. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
     for gpu, state in gpus:
@@ -113,12 +113,12 @@ def time_and_energy(gpus: OfRun) -> Iterator[Family]:
     )
     gaps = counter(
         "flopsd_gap_seconds",
-        "Device time that was not observed, or is not this job's to count, by reason.",
+        "Device time that was not observed or does not count for this job, by reason.",
         labels=(*_GPU, "reason"),
     )
     recovered = counter(
         "flopsd_recovered_seconds",
-        "Gap time whose work running counters accounted for afterwards: it is in flopsd_flop_total.",
+        "Gap time whose work was recovered afterwards from running counters: it is in flopsd_flop_total.",
         labels=_GPU,
     )
     for gpu, state in gpus:
@@ -135,13 +135,13 @@ def time_and_energy(gpus: OfRun) -> Iterator[Family]:
 def gauges(gpus: Labelled) -> Iterator[Family]:
     activity = gauge(
         "flopsd_pipe_activity_ratio",
-        "Share of the last interval's cycles in which the pipe was active; of pipe tensor, what no counter of a kind "
-        "accounts for.",
+        "Share of the last interval's cycles in which the pipe was active; for pipe tensor, only what no counter of "
+        "one kind of operation covers.",
         labels=(*_GPU, "pipe"),
     )
     utilization = gauge(
         "flopsd_utilization_ratio",
-        "Share of time in which any kernel ran, by the driver; not a measure of how much was computed.",
+        "Share of time in which any kernel ran, according to the driver; not a measure of how much was computed.",
         labels=_GPU,
     )
     clock = gauge("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
@@ -159,8 +159,8 @@ def gauges(gpus: Labelled) -> Iterator[Family]:
 def up(gpus: Labelled) -> Iterator[Family]:
     found = gauge(
         "flopsd_device_up",
-        "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, at the "
-        "end, and while the device is accounted for elsewhere, as that of another job.",
+        "1 if the device's last reading counted, 0 if it was a gap. Absent before the first reading, at the "
+        "end, and while the device is accounted for elsewhere, for instance as another job's.",
         labels=_GPU,
     )
     for gpu, state in gpus:
@@ -178,7 +178,7 @@ def device_facts(gpus: Labelled) -> Iterator[Family]:
     )
     info = gauge(
         "flopsd_device_info",
-        'The device; always 1. shared="true": it is known to be shared, and its FLOP are not all of this job. A MIG '
+        'The device; always 1. shared="true": it is known to be shared, so not all of its FLOP are of this job. A MIG '
         "slice has gpu_instance_id, profile and its GPU's UUID as parent, which dcgm-exporter names GPU_I_ID, "
         "GPU_I_PROFILE and UUID.",
         labels=(

@@ -85,13 +85,13 @@ def health_of(
     if ended:
         found = [Health(HealthState.ENDED, f"The run ended{at}: nothing is metered any more", last_record_ns)]
     elif not running:
-        words = f"No daemon is running, and the run has no end: the last record was written{at}"
+        words = f"No daemon is running, although the run has not ended: the last record was written{at}"
         found = [Health(HealthState.NOT_RUNNING, words, last_record_ns)]
     else:
         ours = [device for device in devices if device.kind is not GapKind.ELSEWHERE]
         found = [*_journal(fault, last_record_ns, now_ns), *_devices(ours, wall_offset_ns, now_ns)]
         if not ours:
-            why = "each one here is accounted for elsewhere" if devices else "none was found"
+            why = "all devices here are accounted for elsewhere" if devices else "none was found"
             found.append(Health(HealthState.NO_DEVICE, f"No device is metered: {why}"))
         if down and (not found or not ours):
             words = f"{'Source' if len(down) == 1 else 'Sources'} {', '.join(down)} down"
@@ -133,8 +133,8 @@ def _devices(ours: Sequence[DeviceHealth], wall_offset_ns: int | None, now_ns: i
 
 def _metering(ours: Sequence[DeviceHealth]) -> Health:
     bounded = sum(device.is_bounded for device in ours)
-    which = "" if bounded == len(ours) else f" of {bounded}"
-    words = f", with nothing but an upper bound{which}" if bounded else ""
+    which = "" if bounded == len(ours) else f" for {bounded}"
+    words = f", with only an upper bound{which}" if bounded else ""
     return Health(HealthState.METERING, f"Metering {_counted(ours)}{words}")
 
 

@@ -63,14 +63,15 @@ def _thresholds(view: RunView) -> Iterator[Family]:
     )
     verdict = gauge(
         "flopsd_verdict",
-        "1 for the state of a rule: below and above are certain, but for what evidence operator_count adds to low; "
-        "indeterminate is not known. Rules that do not apply are absent. Indicative, no legal advice.",
+        "1 for the state of a rule: below and above are certain, except where above rests on evidence operator_count "
+        "in low; indeterminate: not known. Rules that do not apply are absent. Indicative, not legal advice.",
         labels=("policy", "rule", "state"),
     )
     share = gauge(
         "flopsd_threshold_ratio",
-        "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured "
-        "absent where either is only bounded. Never sum bounds. quantity: base+ includes the base model's compute.",
+        "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured is "
+        "absent where the FLOP or the threshold is only bounded. Never sum bounds. quantity: base+ includes the base "
+        "model's compute.",
         labels=("policy", "rule", "quantity", "bound"),
     )
     rule = gauge(
@@ -111,8 +112,8 @@ def _consequence(rule: Rule) -> str:
 def unused_counts(snapshot: Snapshot) -> Iterator[Family]:
     unused = gauge(
         "flopsd_operator_counts_unused",
-        "Training processes whose count of operators is in no figure, by reason; absent: there is none. "
-        "count_exceeds_ceiling: it is more than their device can have executed.",
+        "Training processes whose count of operators is in no figure, by reason; absent if there is none. "
+        "count_exceeds_ceiling: the count is more than their device can have executed.",
         labels=("reason",),
     )
     reasons = [one.reason for one in snapshot.view.unused]
@@ -150,12 +151,12 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
     )
     starts = counter(
         "flopsd_source_child_starts",
-        "Starts of a program that flopsd starts to read it, such as dcgm-exporter.",
+        "How often flopsd started the program through which it reads the source, such as dcgm-exporter.",
         labels=("source",),
     )
     cpu = counter(
         "flopsd_source_child_cpu_seconds",
-        "CPU time of the program that flopsd starts, of all its starts.",
+        "CPU time of the program that flopsd starts, over all its starts.",
         labels=("source",),
     )
     memory = gauge(
@@ -197,7 +198,7 @@ def journal(snapshot: Snapshot) -> Iterator[Family]:
 def ended(snapshot: Snapshot) -> Iterator[Family]:
     yield gauge(
         "flopsd_run_ended",
-        "1 once the run has ended as it should, until the daemon exits: what disappears after that is not missing.",
+        "1 once the run has ended properly, until the daemon exits: its series may disappear after that.",
         float(snapshot.ended),
     )
 
@@ -220,13 +221,13 @@ def journal_state(state: JournalState) -> Iterator[Family]:
     yield fault
     yield gauge(
         "flopsd_ledger_deliveries_pending",
-        "Sealed ledgers in the state folder, of earlier runs too, that a destination still lacks; absent while that is "
-        "not known.",
+        "Sealed ledgers in the state folder, including those of earlier runs, that a destination still lacks; absent "
+        "while that is not known.",
         state.undelivered_ledgers,
     )
     yield gauge(
         "flopsd_journal_size_bytes",
-        "Size of the journal that is written and of closed segments that wait, without the copies beside ledgers.",
+        "Size of the current journal and of closed segments that still wait, without the copies next to ledgers.",
         state.disk.journal_bytes,
     )
     yield gauge(
@@ -236,7 +237,7 @@ def journal_state(state: JournalState) -> Iterator[Family]:
     )
     yield gauge(
         "flopsd_closed_segments_waiting",
-        "Closed segments that are not sealed, or not at every destination yet; absent without rotation.",
+        "Closed segments that are not sealed yet, or not yet at every destination; absent without rotation.",
         state.disk.waiting_segments,
     )
     if state.seal_every_ns is None:

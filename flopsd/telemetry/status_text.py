@@ -56,7 +56,7 @@ def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
     ledgers = status.get("undeliveredLedgers")  # None: not known
     lack = "ledger is" if ledgers == 1 else "ledgers are"
-    missing = f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` says why"
+    missing = f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` tries again"
     found = [
         ("key", f"CANNOT SIGN: {one_line(problem)}" if problem else ""),
         ("seals", one_line(fault or "")),

@@ -108,7 +108,7 @@ class TargetFile:
                         path, fault.strerror, *_place(mine)[0],
                     )  # fmt: skip
                 continue
-            log.warning("removed %s: its daemon is gone, since this one serves at its address now", path)
+            log.warning("removed %s: its daemon is gone, since this daemon now has its address", path)
 
 
 def _place(targets: Any) -> tuple[list[str], str]:

@@ -128,7 +128,7 @@ class WebServer:
             except BlockingIOError:
                 return
             except OSError as fault:  # the client went away, or there are no descriptors left
-                log.debug("cannot accept: %s", fault)
+                log.debug("cannot accept a connection: %s", fault)
                 if self._waiting:
                     self._close_waiting(self._longest_waiting())
                 self._clock.wait(self._stopping, 0.01)

@@ -22,7 +22,7 @@ _EVIDENCE = {
     "activity": "measured, from percentages",
     "count": "the vendor's own count",
     "operator_count": "the training process's own count",
-    "utilization": "an upper bound alone",
+    "utilization": "only an upper bound",
     "gap": "nothing was read",
 }
 _HEADS = (
@@ -79,7 +79,7 @@ def _state(device: Facts, now: str | None) -> tuple[object, ...]:
         return ("of an earlier start",)
     if gap is None:
         if device["executed"]["measured"] is None:
-            return ("upper bound alone",)
+            return ("upper bound only",)
         return ("metered" if _MEASURING.intersection(device["evidence"]) else "counted by its process",)
     since = "" if gap["since"] is None else f" since {moment(gap['since'], now)}"
     words = f" {gap['reason']}{since}"
@@ -102,14 +102,17 @@ def _advice(facts: Facts) -> Iterable[Html]:
         said = [(device["evidenceReason"], device["evidenceFix"]), (device["sharedWith"] or "", "")]
         if device["precision"] is None and not set(device["evidence"]).isdisjoint(_FORMATS):
             said.append(
-                ("the number format of tensor work is not declared", "if it is known: --precision, such as bf16")
+                (
+                    "the number format of tensor work is not declared",
+                    "if it is known, declare it: --precision, such as bf16",
+                )
             )
         gap = device["gap"]
         if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.LOST:
-            said.append((f"no reading: {gap['reason']}", "what helps: FlopsdDevicesBlind in docs/runbook.md"))
+            said.append((f"no reading: {gap['reason']}", "for what helps see FlopsdDevicesBlind in docs/runbook.md"))
         if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.UNKNOWN:
             said.append(
-                ("not in the peak table, so that nothing has an upper bound", "a row of its own: docs/own-tables.md")
+                ("not in the peak table, so no total has an upper bound", "to add a row see docs/own-tables.md")
             )
         for one in said:
             if any(one):
@@ -123,7 +126,7 @@ def _advice(facts: Facts) -> Iterable[Html]:
             h(
                 "li",
                 h("strong", "The run"),
-                ": what the job does is not declared; if all of it is training: --phase train.",
+                ": what the job does is not declared; if all of it is training, give --phase train.",
             )
         )
     if items:

@@ -110,7 +110,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
             _card(
                 "Executed",
                 triple(executed, NOTHING_MEASURED),
-                f"Integer operations, beside it: {integers}. {counted}".strip(),
+                f"Integer operations, counted separately: {integers}. {counted}".strip(),
             ),
             _card(
                 "Counts as training compute",

@@ -80,9 +80,9 @@ def signer(target: Target) -> Signer | None:
         credentials = session.get_credentials()  # the session caches them and renews them in time
         if credentials is None:
             raise PushError(
-                "no AWS credentials are here to sign with",
+                "no AWS credentials to sign with were found",
                 reason="not_possible",
-                hint="network isolation leaves a training job none",
+                hint="a training job with network isolation has none",
             )
         request = AWSRequest(method, url, dict(headers), body)
         SigV4Auth(credentials, "aps", region).add_auth(request)

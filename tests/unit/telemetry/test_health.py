@@ -31,11 +31,11 @@ TABLE: list[tuple[list[DeviceHealth], dict[str, Any], HealthState, str, str | No
     ([UP], {}, HealthState.METERING, "Metering 1 GPU", None),
     ([UP, OTHER], {}, HealthState.METERING, "Metering 1 GPU", None),
     ([UP, CHIP], {}, HealthState.METERING, "Metering 2 devices", None),
-    ([UP, BOUNDED], {}, HealthState.METERING, "Metering 2 GPUs, with nothing but an upper bound of 1", None),
-    ([BOUNDED], {}, HealthState.METERING, "Metering 1 GPU, with nothing but an upper bound", None),
+    ([UP, BOUNDED], {}, HealthState.METERING, "Metering 2 GPUs, with only an upper bound for 1", None),
+    ([BOUNDED], {}, HealthState.METERING, "Metering 1 GPU, with only an upper bound", None),
     ([], {}, HealthState.NO_DEVICE, "No device is metered: none was found", None),
     ([], {"down": ["nvml"]}, HealthState.NO_DEVICE, "No device is metered: none was found; source nvml down", None),
-    ([OTHER], {}, HealthState.NO_DEVICE, "No device is metered: each one here is accounted for elsewhere", None),
+    ([OTHER], {}, HealthState.NO_DEVICE, "No device is metered: all devices here are accounted for elsewhere", None),
     ([UP, NEW], {}, HealthState.STARTING, "1 of 2 GPUs not read yet", None),
     ([NEW, NEW], {}, HealthState.STARTING, "All 2 GPUs not read yet", None),
     ([UP], {"down": ["dcgm", "x"]}, HealthState.SOURCE_DOWN, "Sources dcgm, x down", None),
@@ -58,7 +58,7 @@ TABLE: list[tuple[list[DeviceHealth], dict[str, Any], HealthState, str, str | No
     ([LOST], {"ended": True, "running": False}, HealthState.ENDED,
      "The run ended at 2026-03-02 00:29 UTC: nothing is metered any more", "00:29:30"),
     ([UP], {"running": False}, HealthState.NOT_RUNNING,
-     "No daemon is running, and the run has no end: the last record was written at 2026-03-02 00:29 UTC", "00:29:30"),
+     "No daemon is running, although the run has not ended: the last record was written at 2026-03-02 00:29 UTC", "00:29:30"),
     ([UP], {"is_live": False}, HealthState.METERING, "Metering 1 GPU (last record at 00:29 UTC)", None),
 ]  # fmt: skip
 

@@ -137,14 +137,12 @@ def test_advice_is_given_only_once(tmp_path: Path) -> None:
         assert page.count(words) == 1
     run.meter(1, GapReason.DEVICE_LOST, {EIGHT[2].uid, EIGHT[3].uid})
     page = devices_part(facts_of(run.writer.snapshot))
-    assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; what helps: FlopsdDevicesBlind in" in page
+    assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; for what helps see FlopsdDevicesBlind in" in page
     run.kill()
     other = Run(tmp_path / "unknown", devices=(STRANGER,))
     other.meter(1)
     page = devices_part(facts_of(other.writer.snapshot))
-    assert (
-        "<strong>GPU 2</strong>: not in the peak table, so that nothing has an upper bound; a row of its own: " in page
-    )
+    assert "<strong>GPU 2</strong>: not in the peak table, so no total has an upper bound; to add a row see " in page
     other.kill()
     facts = facts_of(run.writer.snapshot)
     counted = {**facts["devices"][0], "evidence": ["count"]}  # AWS's count does not say what was multiplied

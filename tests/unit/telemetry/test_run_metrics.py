@@ -79,7 +79,7 @@ def test_the_rule_info_of_an_alert_includes_its_caveats(tmp_path: Path) -> None:
     (labels,) = rows(figures(run.writer.snapshot))["flopsd_rule_info"]
     run.kill()
     *_, citation, consequence, applies = labels
-    assert citation.endswith("section 1420, by copies or accounts of it: the official text was not read")
+    assert citation.endswith("section 1420, from copies or summaries: the official text was not read")
     for words in (
         "Whoever trained it is a frontier developer", "The rule applies from 2027-01-01.",
         "It assumes: it is a foundation model", "not decided here: for a large frontier developer: annual gross revenue",

@@ -73,7 +73,7 @@ def test_the_file_of_a_killed_daemon_is_removed_when_its_address_is_reused(
         following.start("http://127.0.0.1:1")
         wait_until(lambda: bool(caplog.messages), "it is removed")
     assert {*tmp_path.iterdir()} == {*before, following.path} - {dead.path}
-    assert caplog.messages == [f"removed {dead.path}: its daemon is gone, since this one serves at its address now"]
+    assert caplog.messages == [f"removed {dead.path}: its daemon is gone, since this daemon now has its address"]
     following.remove()
     assert not following.path.exists(), "no file of others ends its thread"
 
