@@ -25,15 +25,15 @@ def add(verbs: Verbs) -> None:
         "copy",
         help="copy a sealed ledger byte for byte, or deliver what is pending",
         usage="flopsd copy [options] [LEDGER]",
-        description="Copies a sealed ledger, of a node or merged, with its files to other places, and compares the "
-        "digests of what is there then. Without --to it delivers what earlier copies of LEDGER lack, or of all "
-        "ledgers of the state folder. Nothing is sealed again. Exits with 1 if a copy failed.",
+        description="Copies a sealed ledger, of a node or merged, with its files to other places, then compares the "
+        "digests of the copies. Without --to it makes the copies that LEDGER, or each ledger of the state folder, "
+        "still lacks. Nothing is sealed again. Exits with 1 if a copy failed.",
     )
     # Not named like the setting --ledger, where a run writes: a ledger to copy may be in a place that it refuses.
     copy.add_argument("sealed", nargs="?", metavar="LEDGER", help="a sealed ledger, with its files next to it")
     add_repeatable(copy, "--to", "DESTINATION", "where to copy LEDGER: a path or s3://BUCKET/KEY with its options")
     add_repeatable(
-        copy, "--give-up", "DESTINATION", "deliver no more to this destination, which some ledger still has to reach"
+        copy, "--give-up", "DESTINATION", "stop delivering to this destination, which some ledger has not reached yet"
     )
     add_settings(copy, [BY_KEY["state_dir"]])
     copy.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -125,14 +125,14 @@ def doctor_text(checks: list[Diagnosis]) -> str:
         if check.fix and not (meters and check.state == "none"):
             lines += _lines("      -> ", check.fix)
     failed = meters and any(check.state == "fail" for check in checks)
-    return shown([*lines, _verdict(meters, needs) + ("; what is marked fail needs repair" if failed else "")])
+    return shown([*lines, _verdict(meters, needs) + ("; what is marked fail needs a fix" if failed else "")])
 
 
 def _verdict(meters: bool, needs: Sequence[str]) -> str:
     if meters:
         return "this machine can be metered"
     if needs:
-        return f"`flopsd run` meters nothing here by itself; with {' '.join(needs)} it meters what a plug-in reads"
+        return f"`flopsd run` alone meters nothing here; with {' '.join(needs)} it meters what a plug-in reads"
     return "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
 
 
@@ -258,7 +258,7 @@ def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Di
         return
     facts = next(one.facts for one in found.sources if one.name == "nvml")
     access = ProfilingAccess(facts["profiling_counters"])
-    detail = f"{words_of(access)}; {_devices(lacking)} cannot be measured without"
+    detail = f"{words_of(access)}; without them {_devices(lacking)} cannot be measured"
     servers = (facts["counters_served_by"] or "").split(", ")
     try:
         program = own_program(None if own is None else str(own))
@@ -276,7 +276,7 @@ def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
     facts = next(one.facts for one in found.sources if one.name == "nvml")
     # A process may read its own slice without the monitor capability.
     is_enough = facts["mig_monitor"] == OPEN or all(device.evidence in ESTIMATING for device in cut)
-    detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process; of {_devices(cut)}"
+    detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process, for {_devices(cut)}"
     yield Diagnosis(
         "MIG capabilities", "ok" if is_enough else "warn", detail, "" if is_enough else mig_advice(platform)
     )

@@ -66,7 +66,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     if too_many and {Method.FULL, Method.PARTIAL, Method.PRETRAINING}.intersection(methods):
         raise ConfigError(
             [f"--trainable {arguments.trainable}: the model has {total} parameters"],
-            hint="more are trained only with adapters: --method lora or qlora",
+            hint="more than that can be trained only with adapters: --method lora or qlora",
         )
     lengths = arguments.sequence_length, arguments.target_length
     plan = Plan(
@@ -104,12 +104,12 @@ def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
     longest = f"; the longest that this model takes is {model.max_positions}" if model.max_positions else ""
     if arguments.sequence_length is None:
         raise ConfigError(
-            ["--sequence-length is missing: what attention costs follows from it"],
-            hint=f"give the tokens of a row; of documents in packed rows add --packing{longest}",
+            ["--sequence-length is missing: the compute of attention depends on it"],
+            hint=f"give the tokens in a row; if a row holds several documents add --packing{longest}",
         )
     if arguments.target_length is not None and not (model.two_sided or model.bare is not None):
         raise ConfigError(
-            [f"--target-length is of an encoder-decoder, and {model.family} is none"],
+            [f"--target-length is for encoder-decoders, and {model.family} is not one"],
             hint="leave it out: --sequence-length is all tokens of a row",
         )
 
@@ -172,7 +172,7 @@ def _model(arguments: argparse.Namespace) -> Model:
     given = [flag for flag in _OF_A_SIZE if getattr(arguments, flag[2:].replace("-", "_")) not in (None, False)]
     if given:
         raise ConfigError(
-            [f"{', '.join(given)}: what config.json says already"], hint="leave it out, or give --parameters instead"
+            [f"{', '.join(given)}: config.json states this already"], hint="leave it out, or give --parameters instead"
         )
     path = Path(arguments.model)
     path = path / "config.json" if is_folder(path) else path
@@ -183,7 +183,7 @@ def _model(arguments: argparse.Namespace) -> Model:
     try:
         config: Any = json.loads(data)
         if not isinstance(config, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it holds no JSON object")
     except (ValueError, RecursionError) as fault:
         raise FlopsdError(f"{path} is not a config.json: {fault}", hint="give a model's config.json") from fault
     return read_model(config)

@@ -14,8 +14,8 @@ DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
 _SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
              "base_systemic_reason", "policies", "peaks")  # fmt: skip
 _RECOMPUTATION = (
-    "activation checkpointing: none, full or selective (default: undeclared; executed has none of it in at least, and "
-    "all layers in at most)"
+    "activation checkpointing: none, full or selective (default: undeclared: the lower bound of executed assumes none, "
+    "the upper bound all layers)"
 )
 _MOST_USD = 10**9
 
@@ -32,9 +32,9 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
     estimate.add_argument(
         "--epochs", type=positive, default=1, metavar="N", help="how often the tokens are seen (default: 1)"
     )
-    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a row; required")
+    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens in a row; required")
     estimate.add_argument(
-        "--target-length", type=positive, metavar="N", help="tokens of a target, for encoder-decoders"
+        "--target-length", type=positive, metavar="N", help="tokens in a target, for encoder-decoders"
     )
     estimate.add_argument("--packing", action="store_true", help="a row holds several documents")
     estimate.add_argument(
@@ -42,10 +42,12 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
         dest="methods",
         action="append",
         choices=[m.value for m in Method],
-        help="repeatable (default: full, lora, qlora)",
+        help="how weights are trained; repeatable (default: full, lora, qlora)",
     )
     estimate.add_argument("--trainable", type=count, metavar="N", help="trainable parameters, where they are known")
-    estimate.add_argument("--lora-rank", type=positive, metavar="R", help=f"(default: {DEFAULT_RANK})")
+    estimate.add_argument(
+        "--lora-rank", type=positive, metavar="R", help=f"rank of the adapters (default: {DEFAULT_RANK})"
+    )
     estimate.add_argument(
         "--lora-targets",
         metavar="NAMES",
@@ -82,14 +84,14 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
         "--embedding-parameters",
         type=count_or_zero,
         metavar="N",
-        help="of the active parameters, those in tables of tokens and positions, unless the head shares them",
+        help="how many of the active parameters are in tables of tokens and positions that the head does not share",
     )
     estimate.add_argument("--layers", type=positive, metavar="N", help="with --parameters: layers with attention")
     estimate.add_argument(
         "--attention-width",
         type=positive,
         metavar="N",
-        help="of such a layer: heads x head size, the larger of keys and values",
+        help="with --layers: heads x head size of a layer, the larger of keys and values",
     )
 
 
@@ -110,7 +112,7 @@ def _add_hardware(estimate: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=USD",
-        help="assumed price of one of a type of --on in USD an hour; repeatable (default: no cost)",
+        help="assumed price of one NAME of --on in USD an hour; repeatable (default: no cost is computed)",
     )
     estimate.add_argument("--format", metavar="NAME", help=f"number format of the peak (default: {DEFAULT_FORMAT})")
     share = estimate.add_mutually_exclusive_group()

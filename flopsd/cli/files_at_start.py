@@ -56,14 +56,14 @@ def use_files_at_start(arguments: argparse.Namespace, *, logged: bool = True) ->
             replace_file(copy, data, 0o600)
         except OSError as fault:
             log.error(
-                "%s was changed or cannot be read since the job started, and what it held cannot be kept: %s",
+                "%s was changed or cannot be read since the job started, and its content from then cannot be saved: %s",
                 file,
                 fault,
             )
             return file
         if logged:
             log.warning(
-                "%s was changed or cannot be read since the job started; flopsd goes on with what it held then: %s",
+                "%s was changed or cannot be read since the job started; flopsd goes on with its content from then: %s",
                 file,
                 copy,
             )

@@ -56,7 +56,7 @@ def add(verbs: Verbs) -> None:
         "check",
         help="sign a few bytes with a key, as a run does at its start",
         description="Signs a few bytes that are not a ledger, and verifies the signature. Exit 0: the key signs. "
-        "Exit 1: it cannot; the message says what to do. A PIN that a token refused is not given to it again.",
+        "Exit 1: it cannot; the message says what to do. A PIN that a token refused is not sent to it again.",
     )
     check.add_argument("key", nargs="?", metavar="KEY-URI", help=f"{_KEY_URI} (default: the key of the settings)")
     add_settings(check, [BY_KEY["state_dir"]])

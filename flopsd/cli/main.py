@@ -87,7 +87,7 @@ def _is_folder_gone() -> bool:
 
 def _remedy(fault: OSError) -> str:
     if isinstance(fault, PermissionError):
-        return f"user {os.geteuid()} may not look there: run it as another, such as the daemon's"
+        return f"user {os.geteuid()} has no access there: run it as another user, such as the daemon's"
     return "free space on that disk" if fault.errno in FULL else "check that disk or file server, then run it again"
 
 

@@ -47,7 +47,7 @@ def add(verbs: Verbs) -> None:
     )
     merge.add_argument("--allow-replay", action="store_true", help="accept replayed recordings, which are not evidence")
     add_repeatable(merge, "--peaks", "FILE", "a peak table of these ledgers that is not flopsd's own")
-    policy = "a policy to apply: the name of a packaged one or a file, one of these ledgers too (default: eu-ai-act)"
+    policy = "a policy to apply, or that these ledgers name: a packaged one or a file (default: eu-ai-act)"
     add_repeatable(merge, "--policy", "POLICY", policy)
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
     merge.set_defaults(run=_merge)

@@ -27,8 +27,8 @@ def add(verbs: Verbs) -> None:
         "report",
         help="report a ledger as text, HTML or figures for the Model Documentation Form",
         description="Shows a node's, job's or lineage's ledger to people who must decide on it: the verdict first, "
-        "then the evidence. With --key it verifies the ledger before, as `flopsd verify` does, and shows no figure of "
-        "one that does not hold; without, the report states on every page that it is not verified. "
+        "then the evidence. With --key it first verifies the ledger, as `flopsd verify` does, and shows no figure if "
+        "that fails; without --key every page states that the ledger is not verified. "
         "Exit 0: written. Exit 3: --key was given and the ledger is not verified.",
     )
     report.add_argument("ledger", metavar="LEDGER")
@@ -119,7 +119,8 @@ def _refuse_unused_options(arguments: argparse.Namespace) -> None:
     unused += [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if unused and not arguments.key:
         raise ConfigError(
-            [f"report: {option} verifies, which needs a key" for option in unused], hint="name the signer's with --key"
+            [f"report: {option} verifies, which needs a key" for option in unused],
+            hint="give the signer's public key with --key",
         )
 
 

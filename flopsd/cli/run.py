@@ -62,7 +62,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         "exec",
         help="run a command, meter it, seal, and return its exit code",
         usage="flopsd exec [options] -- COMMAND [ARG ...]",
-        description="Runs COMMAND with a metering daemon beside it and forwards signals to its process group. "
+        description="Runs COMMAND with a metering daemon and forwards signals to the command's process group. "
         "Returns the exit code of COMMAND (128 + N for signal N), whatever happens to the metering.",
     )
     add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
@@ -154,12 +154,15 @@ def _job_user(settings: Settings) -> User | None:
         return None
     if settings.job_user == CONTAINER:
         raise ConfigError(
-            ["--job-user container: `exec` starts the job beside itself"], hint="it is for `run` in a sidecar"
+            ["--job-user container does not apply to `exec`, which starts the job itself"],
+            hint="use it with `flopsd run` in a sidecar",
         )
     try:
         user = find_user(settings.job_user)
     except KeyError:
-        raise ConfigError([f"--job-user: there is no user {settings.job_user!r}"], hint="`id NAME` shows one") from None
+        raise ConfigError(
+            [f"--job-user: there is no user {settings.job_user!r}"], hint="check the name with `id NAME`"
+        ) from None
     if user.uid == os.geteuid():
         return None
     if os.geteuid() != 0:

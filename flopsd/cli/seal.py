@@ -30,7 +30,9 @@ def add(verbs: Verbs) -> None:
         help="seal this journal file, live or a copy, into a ledger next to it; an incomplete last record is left out",
     )
     which.add_argument(
-        "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
+        "--rolling",
+        action="store_true",
+        help="seal the run so far of a running daemon, as the daemon itself does periodically",
     )
     seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # set by the daemon, with --rolling
     seal.add_argument("--refused-pin", type=int, help=argparse.SUPPRESS)  # with --rolling: an open file of the daemon

@@ -55,14 +55,14 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         metavar="URL",
         help="the daemon's address, such as http://127.0.0.1:10188 or https://USER:PASSWORD@HOST:PORT",
     )
-    status.add_argument("--peaks", metavar="FILE", help="the run's peak table, where it is not a packaged one")
+    status.add_argument("--peaks", metavar="FILE", help="the run's peak table, if it is not a packaged one")
     status.add_argument(
         "--policy",
         action="append",
         metavar="FILE",
         dest="policies",
         default=argparse.SUPPRESS,
-        help="a policy that the run is compared with, where it is not a packaged one; repeatable",
+        help="a policy that the run is compared with, if it is not a packaged one; repeatable",
     )
     shape = status.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
@@ -72,7 +72,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         type=_seconds,
         const=2.0,
         metavar="SECONDS",
-        help="show them again every so often (default: 2), until Ctrl-C",
+        help="repeat every SECONDS (default: 2) until Ctrl-C",
     )
     status.set_defaults(run=_status)
 

@@ -47,8 +47,8 @@ def add_verification(parser: argparse.ArgumentParser, *, key_text: str) -> None:
         (
             "--also",
             "OTHER",
-            "another ledger of the same run and node, verified too: says which is the earlier seal of one journal; two "
-            "journals that diverge are refused",
+            "another ledger of the same run and node: it is verified too, and the output says which of the two is the "
+            "earlier seal; two that diverge are refused",
         ),
         ("--aws-certificate", "FILE", "AWS certificate of the region, to check the instance identity document"),
         (
@@ -77,7 +77,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="number of these keys that must have signed (default: 1)",
     )
     parser.add_argument("--journal", type=Path, metavar="FILE", help="the journal (default: next to the ledger)")
-    text = "a peak table of the ledger that is not flopsd's own; its rates are its author's"
+    text = "a peak table of the ledger that is not flopsd's own; you accept its author's rates"
     add_repeatable(parser, "--peaks", "FILE", text)
     add_repeatable(parser, "--policy", "FILE", "a policy of the ledger that is not flopsd's own")
     parser.add_argument(
@@ -144,7 +144,7 @@ def _verified(
             again = open_ledger(Path(other), keys, arguments.threshold)
             verified = verify_ledger(again, tables=tables, allow_replay=allow_replay, progress=line)
         except NotVerifiedError as fault:
-            raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint, code=fault.code) from fault
+            raise NotVerifiedError(f"--also {other}: {fault}", hint=fault.hint, code=fault.code) from fault
         others -= {*again.keyids}  # a continuing run may get another key
         also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
     return replace(found, also=tuple(also), not_signed_by=tuple(one for one in found.not_signed_by if one in others))
@@ -220,13 +220,13 @@ def _no_key(arguments: argparse.Namespace) -> ConfigError:
     try:
         key = load_public(str(beside))
     except SigningKeyError:
-        return ConfigError([missing], hint="get it from the signer, not by the way that the ledger came")
+        return ConfigError([missing], hint="get it from the signer, by another way than the ledger")
     after = arguments.words.index(arguments.verb) + 1
     command = ["flopsd", *arguments.words[:after], "--key", str(beside), *arguments.words[after:]]
     return ConfigError(
         [
             missing,
-            f"beside the ledger is {beside}, {key.type}, key id {key.keyid}",
+            f"next to the ledger there is {beside}, {key.type}, key id {key.keyid}",
             "a key that came with the ledger shows only that no one but its holder changed the ledger since it was "
             "sealed; whose key it is, only the signer can say: compare the key id with the one that they published",
         ],

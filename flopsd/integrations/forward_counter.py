@@ -27,11 +27,11 @@ from flopsd.integrations.phase_of import PhaseOf, Session, usual_phase
 from flopsd.integrations.weight_passes import weight_passes_of
 from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group, splits_sequences
 
-MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)"
-TAKEN_OVER = "forward passes of a model a part of which another counter counts"
+MADE_WEIGHTS = "weights that are computed from others in each pass (parametrizations)"
+TAKEN_OVER = "forward passes of a model of which another counter counts a part"
 # Packages whose replacements for a model's forward pass compute the head once, or show how often.
 _WITH_HEAD = ("transformers.", "trl.", "accelerate.", "peft.", "liger_kernel.")
-SPLIT = "attention between the parts of a sequence that several ranks share"
+SPLIT = "attention between the parts of a sequence that is split over several ranks"
 
 
 class ForwardCounter:

@@ -29,11 +29,11 @@ from flopsd.integrations.weight_passes import WeightPasses
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
-_LATENTS = "keys and values that are made anew of a cache of latents"
-_FIXED = "attention to places of a cache that hold nothing yet"
+_LATENTS = "keys and values that are recomputed from a cache of latents"
+_FIXED = "attention to empty places of a cache"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
-_GIVEN = "passes with weights that are given for the pass (torch.func.functional_call)"
+_GIVEN = "passes with weights given as arguments (torch.func.functional_call)"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"

@@ -22,7 +22,7 @@ from flopsd.integrations.partial_backward import PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
-ELSEWHERE = "backward passes that begin elsewhere than at what a forward pass returned"
+ELSEWHERE = "backward passes that begin elsewhere than at an output of a forward pass"
 OpenPass = tuple[PassCount, Any, Deferred]  # second: a tensor with the number of tokens that are not padding, or None
 
 

@@ -31,9 +31,8 @@ EXECUTED = (
     "evaluation included."
 )
 AND_COUNTED = (
-    " Where no counter measured, measured and the lower bound have what the training processes say that they ran: "
-    "software's count, which nobody checked. Work that they cannot count is in neither. The upper bound "
-    "does not rest on it."
+    " Where no counter measured, the measured figure and the lower bound have the training processes' own count, which "
+    "nobody checked. Work that they cannot count is in neither. The upper bound does not rest on that count."
 )
 GUIDELINES = (
     "The part of it that directly contributed to parameter updates, as Annex A.1 of the Commission's Guidelines "
@@ -44,7 +43,7 @@ ARCHITECTURE = (
     "not a measurement."
 )
 EVIDENCE = {
-    "cycles": "differences of hardware cycle counters, which count between readings too",
+    "cycles": "differences of hardware cycle counters, which keep counting between readings",
     "activity": "hardware activity percentages times the clock",
     "count": "counted by the vendor's software, not by a hardware counter",
     "operator_count": "software's count by the training process, which nobody checked: what it adds to the other rows",
@@ -77,7 +76,7 @@ def _executed(totals: LedgerObject) -> Basis:
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := entry.maybe_count("clockUncertaintyFlop"):
         facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
-    facts.append(Fact("Integer operations, beside it", integers_text(totals.figures("integerOperations"))))
+    facts.append(Fact("Integer operations, counted separately", integers_text(totals.figures("integerOperations"))))
     if mixed := entry.count("mayBeIntegerFlop"):
         most = flop(mixed, Towards.UP)
         text = f"{most.text} FLOP: no counter distinguishes them"

@@ -11,10 +11,10 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import flop, interval
 
 AS_CLAIMED = "As its processes claim"
-BY_COUNT = "Of at least, by its processes' own count"
+BY_COUNT = "Of the lower bound, by its processes' own count"
 HOLD_COUNTS = (
-    "Measured and at least hold software's count by the training process, which nobody checked. Work that the process "
-    "cannot count is in neither."
+    "The measured figure and the lower bound include software's count by the training process, which nobody checked. "
+    "Work that the process cannot count is in neither."
 )
 BY_COUNT_ALONE = "this rests on the count of operators by its training processes, which nobody checked"
 _PHASES = {

@@ -32,7 +32,7 @@ REASONS = {
     "device_lost": "the driver had lost the device",
     "other_job": "the device was another job's, as the daemon states: not counted",
     "metered_as_mig": "it was in MIG slices, which count in its place, as the daemon states: not counted",
-    "replaced": "others count in its place, such as new slices of its GPU, as the daemon states: not counted",
+    "replaced": "other devices count in its place, such as new slices of its GPU, as the daemon states: not counted",
     "driver_timeout": "the driver did not answer in time",
     "driver_error": "the driver answered with an error",
     "no_permission": "reading the counters was not permitted",
@@ -48,15 +48,15 @@ REASONS = {
     "stale": "the reading was out of date",
     "uncounted_work": "the core was busy, but nothing was counted",
     "not_journalled": "the run went on after the last record that was sealed",
-    "end_unknown": "for how long, or of which devices, time was not metered is not known",
+    "end_unknown": "it is not known for how long, or for which devices, time was not metered",
     "journal_replaced": "the journal was replaced, altered or damaged: what was in it is not known",
     "unknown_device": "the peak table does not know the device",
     "overlap": "the time was accounted for already",
     "missed_reading": "no reading covers this time",
 }
-CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound alone."
+CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound only."
 _UTILIZATION = Evidence.UTILIZATION.value
-ONLY_HERE = "This covers the ledgers that are here: what others would add is missing."
+ONLY_HERE = "This covers only the ledgers that are here: what others would add is missing."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
 
 

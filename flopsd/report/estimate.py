@@ -20,8 +20,8 @@ from flopsd.report.planned_hardware import Hardware, Mfu, Need, need_of
 
 _PRICE_FIGURES = 8  # enough to show a price as given
 ALONE = (
-    "its lineage has no earlier training, no data is generated for it, and no further model, such as a reference or a "
-    "teacher, passes its tokens: all that counts is this model's forward and backward passes"
+    "its lineage has no earlier training, no data is generated for it, and no other model, such as a reference or a "
+    "teacher, processes its tokens: all that counts is this model's forward and backward passes"
 )
 
 
@@ -76,7 +76,7 @@ def _assumed(plan: Plan) -> Iterator[str]:
     prices = {one.name: one.price for one in plan.hardware if one.price is not None}
     for name, price in prices.items():
         usd = format_usd(price, figures=_PRICE_FIGURES)
-        yield f"price of {name}: {usd} an hour, as given; nothing but the hours is in the cost"
+        yield f"price of {name}: {usd} an hour, as given; the cost covers the hours only"
 
 
 def _not_known(model: Model) -> Iterator[str]:

@@ -159,7 +159,7 @@ def _not_applicable(rules: Sequence[ReportRule]) -> Html:
 
 
 def bases_section(content: Content) -> Html:
-    intro = "The same work counted in three ways. They answer different questions, so none stands for another."
+    intro = "The same work counted in three ways. They answer different questions, so none replaces another."
     executed = content.bases[0].value
     return section(
         "bases",

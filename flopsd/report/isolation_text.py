@@ -10,7 +10,7 @@ _WHY: dict[str, str] = {
     WhyJobCould.SAME_USER: "it ran as the daemon's own user",
     WhyJobCould.ROOT: "it ran as root",
     WhyJobCould.OPEN_FILES: "other users can write the daemon's files",
-    WhyJobCould.UNCHECKED_START: "the daemon went on with files that anybody may have changed",
+    WhyJobCould.UNCHECKED_START: "the daemon continued with files that anybody may have changed",
 }
 _KEY: dict[bool | None, str] = {
     True: "It could read the key that signed, too.",

@@ -51,7 +51,7 @@ def _sampled(sums: dict[str, int], spans: list[Fraction], strangers: int) -> str
         words[0] += f" of {duration(took).text} in all, {share} of the time of {counted(len(spans), 'device')}"
         words.append(f"opening and reading them took {duration(Fraction(sums[seen.COST_NS], NS_PER_S)).text}")
     for count, what in (
-        (sums.get(seen.SKIPPED, 0), "left out beside another profiler or a step that failed"),
+        (sums.get(seen.SKIPPED, 0), "left out because another profiler ran or a step failed"),
         (sums.get(seen.REFUSED, 0), "refused, since no device can have run it"),
         (strangers, "of processes on devices that were not metered, not in the table"),
     ):

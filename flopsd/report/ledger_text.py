@@ -66,7 +66,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *[("copied to", str(copy)) for copy in copies],
     ]
     command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=is_replay)
-    head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was sealed before, and is as it was"
+    head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was already sealed and is unchanged"
     return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
 
 
@@ -229,7 +229,7 @@ def _declared_nodes(predicate: Mapping[str, Any]) -> str:
     count = predicate["completeness"]["declaredNodes"]
     if count is None or predicate["jobNodes"]:
         return ""
-    return f" That the job had {counted(int(count), 'node')} is the word of whoever merged: no ledger says how many."
+    return f" That the job had {counted(int(count), 'node')} was declared at the merge: no ledger states it."
 
 
 def _subject(predicate: Mapping[str, Any]) -> str:

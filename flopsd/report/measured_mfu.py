@@ -40,8 +40,8 @@ def mfu_of(ledger: Path, tables: Tables, number_format: str) -> Mfu:
         if all(declared) and not any(number_format in formats for formats in declared):
             formats = ", ".join(sorted({name for formats in declared for name in formats}))
             raise LedgerError(
-                f"the run of {ledger} computed in {formats}, as it declared, and not in {number_format}",
-                hint=f"its share is of another peak: plan in {formats} too, with --format, or give --mfu",
+                f"the run of {ledger} computed in {formats}, as it declared, not in {number_format}",
+                hint=f"its MFU is a share of another peak: plan in {formats} too, with --format, or give --mfu",
             )
         high = None if guidelines["high"] is None else int(guidelines["high"])
         table = tables.peaks(str(predicate["method"]["peakTableSha256"]), ledger)

@@ -79,7 +79,7 @@ def _against(data: bytes, own: bytes, what: str) -> list[str]:
         return [f"it is {what}"]
     found = changes(_document(own), _document(data))
     title = f"compared with {what}, SHA-256 {hashlib.sha256(own).hexdigest()}:"
-    return [title, *(f"  {line}" for line in found or ["the same data; text that is not data differs"])]
+    return [title, *(f"  {line}" for line in found or ["the same data; only comments or layout differ"])]
 
 
 def _document(data: bytes) -> Mapping[str, Any]:

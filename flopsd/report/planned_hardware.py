@@ -93,7 +93,7 @@ def hardware_from(
     elif part.status != "published":
         doubts.append(rates)
     if instance is not None and devices is None and instance.status != "published":
-        doubts.append(f"that {name} has {each} is {instance.status}")
+        doubts.append(f"the number of accelerators of {name}, {each}, is {instance.status}")
     devices_in_all = count * each
     return Hardware(
         name, count, part.id, devices_in_all, number_format, devices_in_all * peak[0], devices_in_all * peak[1],

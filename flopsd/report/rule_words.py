@@ -8,7 +8,7 @@ from flopsd.core.policy.policy_file import INTERPRETATION, SECONDARY
 
 _SOURCE_NOTES = {
     INTERPRETATION: "as flopsd reads it: the text does not spell it out",
-    SECONDARY: "by copies or accounts of it: the official text was not read",
+    SECONDARY: "from copies or summaries: the official text was not read",
 }
 _SENTENCES = {
     INTERPRETATION: "This is flopsd's reading and not the text's.",

@@ -30,7 +30,7 @@ WORDS = {
     ReportState.NOT_APPLICABLE: "Not applicable",
 }
 _ORDER = tuple(WORDS)  # the gravest first
-_FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
+_FOR_SURE = "what is declared outside the job, as by --phase and --precision, needs no such condition"
 _DRAWN = 2  # how many rules that are below are shown in full
 _NOTHING_KNOWN = interval(Figures(0, None, None))
 _COMPARED = ("below", "above", "indeterminate")
@@ -149,7 +149,7 @@ def _only_if(finding: LedgerObject) -> OnlyIf | None:
         took = f"training took at most {shown} FLOP"
     elif width * FACTOR < most:
         short = flop(width, Towards.UP).text
-        took = f"training took at most {shown} FLOP, and less than {short} FLOP short of that"
+        took = f"training took at most {shown} FLOP, and at most {short} FLOP less than that"
     else:
         took = f"training took between {flop(least, Towards.DOWN).text} and {shown} FLOP"
     risk = {True: " carries systemic risk and its", False: " carries no systemic risk and its", None: "'s"}[systemic]

@@ -137,7 +137,7 @@ class SourceContract:
             for uid, (begin_ns, end_ns, sums) in alone.items():
                 other = pair.get(uid)
                 if other is None:
-                    problems.append(f"{uid}: gives nothing when it is read twice")
+                    problems.append(f"{uid}: gives no readings when it is read twice")
                 elif other[:2] == (begin_ns, end_ns):  # always so with a manually stepped clock
                     problems += [
                         f"{uid}: {what} is {other[2][what]} when read twice, {sums[what]} when read once"
@@ -161,9 +161,9 @@ class SourceContract:
                 problems.append(f"{broken} failed and has no gap: missing is never zero")
             others = well - {broken}
             if not others:
-                problems.append("no other device gave anything before: a second device is needed to see this")
-            problems += [f"{uid} has a gap, and it was {broken} that failed" for uid in sorted(others & gaps)]
-            problems += [f"{uid} gives nothing since {broken} failed" for uid in sorted(others - read_on - gaps)]
+                problems.append("no other device gave readings before: this test needs a second device")
+            problems += [f"{uid} has a gap, although only {broken} failed" for uid in sorted(others & gaps)]
+            problems += [f"{uid} gives no readings since {broken} failed" for uid in sorted(others - read_on - gaps)]
             _require("fault", problems)
 
     def test_a_closed_source_says_so(self) -> None:
@@ -189,12 +189,12 @@ class SourceContract:
         problems = []
         try:
             self.open_nothing(settings).close()
-            problems.append("it opens where nothing is there")
+            problems.append("it opens although there is no device")
         except unittest.SkipTest:
             raise
         except SourceUnavailableError as fault:
             if not fault.hint.strip():
-                problems.append(f"no hint what to do about: {fault}")
+                problems.append(f"the error has no hint what to do: {fault}")
         except Exception as fault:  # noqa: BLE001, any is reported
             problems.append(f"raised {fault!r}, SourceUnavailableError is expected")
         _require("nothing there", problems)

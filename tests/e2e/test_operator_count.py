@@ -68,7 +68,9 @@ def metered(
     (counted,) = (int(line) for line in done.stdout.splitlines() if line.isdigit())
     found = predicate(tmp_path / "ledger.json")
     is_used = "operator_count" in found["totals"]["executed"]["byEvidence"]
-    assert ("Measured and at least hold software's count" in " ".join(done.stderr.split())) is is_used
+    assert (
+        "The measured figure and the lower bound include software's count" in " ".join(done.stderr.split())
+    ) is is_used
     return found, int(rate * Fraction(found["deviceSeconds"])), counted
 
 

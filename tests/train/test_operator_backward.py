@@ -11,7 +11,7 @@ from tests.train.test_operator_counter import attached
 from tests.train.trainers import llama
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
-OTHER = "a backward pass of another kind than those that were seen"
+OTHER = "a backward pass of a kind that was not seen before"
 
 
 def test_backward_passes_of_all_kinds() -> None:

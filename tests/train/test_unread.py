@@ -239,7 +239,7 @@ def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> 
     loop.counter.settle()
     products = 2 * 12 * 4 * 8 if not hears else 2 * 10 * 4 * 3 * 8
     assert loop.counted.work["train"]["weight_products"] == 4 * products
-    words = "weights that are made of others for each pass (parametrizations)"
+    words = "weights that are computed from others in each pass (parametrizations)"
     assert loop.counted.facts.get("not_counted") == (None if named == "weight_norm" else {"train": [words]})
 
 

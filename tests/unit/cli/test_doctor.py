@@ -58,7 +58,7 @@ def test_a_sliced_gpu_needs_the_monitor_capability_unless_its_slices_are_measure
     device = replace(H100, evidence=evidence, parent=parent)
     other = (replace(H100, index=1, parent="GPU-0", evidence=Evidence.GAP), "dcgm")
     said = _mig(Probe((ProbedSource("dcgm"), ProbedSource("nvml", facts)), ((device, "nvml"), other)), "host")
-    detail = f"monitor is {monitor}, config closed to this process; of device 0"
+    detail = f"monitor is {monitor}, config closed to this process, for device 0"
     fix = mig_advice("host") if state == "warn" else ""
     assert [(one.state, one.detail, one.fix) for one in said] == ([] if state is None else [(state, detail, fix)])
 
@@ -172,13 +172,13 @@ def test_the_text_of_checks() -> None:
     ]
     failed = Diagnosis("signing key", "fail", "no such file")
     assert doctor_text([warned, failed]).splitlines()[-1] == (
-        "this machine can be metered; what is marked fail needs repair"
+        "this machine can be metered; what is marked fail needs a fix"
     )
     assert doctor_text([absent, needed]).splitlines()[1:] == [
         "      -> install it",
         "ok    device 2: a chip",
         "      -> `flopsd run --source other` meters it",
-        "`flopsd run` meters nothing here by itself; with --source other it meters what a plug-in reads",
+        "`flopsd run` alone meters nothing here; with --source other it meters what a plug-in reads",
     ]
 
 

@@ -62,11 +62,11 @@ def test_a_missing_key_is_answered_with_the_one_next_to_the_ledger(tmp_path: Pat
     shutil.copy(NODE / "ledger.json", ledger)
     lines = in_process("verify", "--json", str(ledger), code=2).stderr.splitlines()
     assert lines[0] == "flopsd: verify: --key is missing: a ledger is verified with its signer's public key"
-    assert "not by the way that the ledger came" in lines[1]
+    assert "by another way than the ledger" in lines[1]
     shutil.copy(NODE / "ledger.pub", beside)
     keyid = in_process("key", "show", str(beside)).stdout.split("key id")[1].split()[0]
     lines = in_process("verify", "--json", str(ledger), code=2).stderr.splitlines()
-    assert lines[1] == f"flopsd: beside the ledger is {beside}, ed25519, key id {keyid}"
+    assert lines[1] == f"flopsd: next to the ledger there is {beside}, ed25519, key id {keyid}"
     assert "shows only that no one but its holder changed the ledger since it was sealed" in lines[2]
     assert lines[3].endswith(f": flopsd verify --key '{beside}' --json '{ledger}'")
 
@@ -116,7 +116,7 @@ def test_a_deleted_current_folder_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("code", "remedy"),
-    [(errno.EIO, "check that disk"), (errno.EDQUOT, "free space on that disk"), (errno.EACCES, "may not look there")],
+    [(errno.EIO, "check that disk"), (errno.EDQUOT, "free space on that disk"), (errno.EACCES, "has no access there")],
 )
 @pytest.mark.parametrize("words", [("seal",), ("status",), ("copy",), ("key", "new", "DIR/new.pem")])
 def test_an_unreadable_disk_is_named_with_a_remedy(
@@ -213,5 +213,5 @@ def test_a_journal_is_not_copied_as_a_ledger(tmp_path: Path) -> None:
     shutil.copy(NODE / "ledger.journal.jsonl", tmp_path)
     words = ("copy", str(tmp_path / "ledger.journal.jsonl"), "--to", str(tmp_path / "to.json"))
     in_process(
-        *words, "--state-dir", str(tmp_path), code=3, says=("is a journal, not a ledger", "name the ledger beside")
+        *words, "--state-dir", str(tmp_path), code=3, says=("is a journal, not a ledger", "name the ledger next to")
     )

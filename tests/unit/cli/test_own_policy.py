@@ -72,7 +72,7 @@ def test_a_run_is_sealed_and_verified_by_the_printed_policy(tmp_path: Path) -> N
     assert unused == f"flopsd: {other} was not used: it is neither the peak table nor a policy of the ledger\n"
     refused = in_process("verify", *arguments[:3], code=3)
     assert f"judged by a policy that is not flopsd's own: {beside}" in flat(refused.stdout)
-    assert f"accept it by hand with --policy {beside}" in flat(refused.stderr)
+    assert f"accept it with --policy {beside}" in flat(refused.stderr)
 
 
 TYPOS = [

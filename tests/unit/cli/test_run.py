@@ -82,7 +82,7 @@ def test_problems_that_stop_a_run_are_named_before_anything_starts(tmp_path: Pat
     words += ["--ledger-copy", str(tmp_path / "fifo"), "--ledger-copy", str(tmp_path / "copy.json")]
     job = [] if verb == "run" else ["--", "touch", str(tmp_path / "started")]
     done = in_process(verb, "--state-dir", str(tmp_path / "state"), *words, *job, code=2)
-    names = ("null is not a place", f"{tmp_path} is a folder", "fifo is not a place", "bad.yaml: peak table is",
+    names = ("null is not a regular file", f"{tmp_path} is a folder", "fifo is not a regular file", "bad.yaml: peak table is",
              "none: cannot be read", "--method pretraining has no base model")  # fmt: skip
     assert all(name in line for name, line in zip(names, done.stderr.splitlines(), strict=False)), done.stderr
     assert done.stderr.splitlines()[len(names)].startswith("flopsd: hint: "), done.stderr

@@ -44,7 +44,7 @@ def test_a_run_that_ended_is_sealed_with_its_closed_segments(run: Run, monkeypat
     assert "SEGMENT     segment 3 of a rotated run" in printed
     assert names(run) == ["run-0001.json", "run-0002.json", "run-0003.json"]
     again = seal(run).stdout
-    assert "was sealed before, and is as it was" in again
+    assert "was already sealed and is unchanged" in again
     assert "closed segment" not in again
 
 

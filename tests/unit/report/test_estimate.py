@@ -181,7 +181,7 @@ def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None
     [
         (["--parameters", "7e9", "--tokens", "1e9"], 2, "--sequence-length"),
         (["CONFIG", "--tokens", "1e9"], 2, "the longest that this model takes is 131072"),
-        (["CONFIG", *WORK, "--dense"], 2, "--dense: what config.json says already"),
+        (["CONFIG", *WORK, "--dense"], 2, "--dense: config.json states this already"),
         (["CONFIG", *WORK, "--on", "b300", "--price", "b200=3"], 2, "'b200', which no --on names"),
         (["CONFIG", *WORK, "--on", "b300", "--price", "b300=3", "--price", "b300=4"], 2, "given twice"),
         (["CONFIG", *WORK, "--on", "b300", "--price", "b300=-3"], 2, "a price above 0"),
@@ -203,7 +203,7 @@ def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None
         (["CONFIG", *WORK, "--lora-targets", "q_proj,"], 2, "--lora-targets: a name is empty"),
         (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),
         (["CONFIG", "--tokens", "0.5"], 2, "'0.5' is not a whole number\n"),
-        (["CONFIG", "--tokens", "1e9", "--sequence-length", "9", "--target-length", "9"], 2, "llama is none"),
+        (["CONFIG", "--tokens", "1e9", "--sequence-length", "9", "--target-length", "9"], 2, "llama is not one"),
         (["--parameters", "1e9", "--tokens", "1e9", "--target-length", "9"], 2, "--sequence-length"),
         (["CONFIG", "--tokens", "1e9", "--mfu", "0.5..0.3"], 2, "0.3..0.5"),
         (["CONFIG", *WORK, "--base-model", "x"], 2, "--base-flop"),
@@ -285,7 +285,7 @@ def test_a_doubtful_peak_is_noted_and_a_disputed_one_widens_the_hours(config: st
     assert computed(*work, "--on", "h100-sxm5-80gb")["hardware"][0]["doubts"] == []
     assert (
         computed(*work, "--on", "ml.g7e.8xlarge")["hardware"][0]["doubts"][-1]
-        == "that ml.g7e.8xlarge has 1 is unverified"
+        == "the number of accelerators of ml.g7e.8xlarge, 1, is unverified"
     )
     assert "DOUBT: the rates of b300 are unverified" in run(*work, "--on", "b300")
 
@@ -325,7 +325,7 @@ def test_a_run_in_another_number_format_is_a_share_of_that_formats_peak(tmp_path
     h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "1.0"}
     ledger = ledger_of(tmp_path / "run", [h100], [], {}, {"sharesPpm": {"fp8": 1_000_000}})
     assert mfu_of(ledger, Tables(), "fp8").high < Fraction(51, 100)
-    with pytest.raises(LedgerError, match="computed in fp8, as it declared, and not in bf16"):
+    with pytest.raises(LedgerError, match="computed in fp8, as it declared, not in bf16"):
         mfu_of(ledger, Tables(), "bf16")
 
 

@@ -147,7 +147,7 @@ def test_the_share_of_a_threshold_is_rounded_outward_and_unknown_ends_are_stated
         (1, 10**23, None, "the base model's training took at most 10^23 FLOP"),
         (2, 3, None, "the base model's training took between 2 and 3 FLOP"),
         (10**23 - 10**16 + 1, 10**23, True, "the base model carries systemic risk and its training took at most 10^23 "
-         "FLOP, and less than 10^16 FLOP short of that"),
+         "FLOP, and at most 10^16 FLOP less than that"),
         (5 * 10**22, 10**23, False, "the base model carries no systemic risk and its training took between "
          "5.00x10^22 and 10^23 FLOP"),
     ],

@@ -208,9 +208,9 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("daemon", "readings is None", {"edit": lambda sweep: replace(sweep, readings=None)}),
     ("daemon", "expected a whole number", {"edit": work(work=Counted(-1))}),
     ("fault", "missing is never zero", {"on_fault": lambda sweep, _: sweep}),
-    ("fault", "it was GPU-h that failed", {"on_fault": lambda sweep, _: replace(sweep, readings=tuple(
+    ("fault", "although only GPU-h failed", {"on_fault": lambda sweep, _: replace(sweep, readings=tuple(
         replace(r, work=Gap(GapReason.DEVICE_LOST)) for r in sweep.readings))}),
-    ("fault", "gives nothing since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
+    ("fault", "gives no readings since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
         replace(sweep.readings[0], work=Gap(GapReason.DEVICE_LOST)),))}),
 ]  # fmt: skip
 
@@ -353,7 +353,7 @@ class Shy(Sound):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (None, "opens where nothing is there"),
+        (None, "opens although there is no device"),
         (SourceUnavailableError("nothing"), "no hint"),
         (KeyError("lib"), "SourceUnavailableError is expected"),
     ],
