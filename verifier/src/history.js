@@ -114,7 +114,7 @@ export class History {
     device.known = { ...device.known, source, evidence, evidence_reason, evidence_fix, shared_with };
     if (!("identity" in record)) return;
     const named = device.known.peak_row === null;
-    require(named, "record_malformed", `journal ${where}: a device with a peak_row gets no identity`, where);
+    require(named, "record_malformed", `journal ${where}: a device with a peak_row must not be identified again`, where);
     device.known = { ...device.known, ...record.identity };
   }
 
@@ -179,15 +179,15 @@ export class History {
     const sums = new Map();
     for (const gap of record.gaps) {
       const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
-      require(whole && isText(gap[3]), "record_malformed", `journal ${where}: a gap that is none`, where);
+      require(whole && isText(gap[3]), "record_malformed", `journal ${where}: a gap is malformed`, where);
       const [number, begin, end, reason] = gap;
       require(REASONS.includes(reason), "record_malformed", `journal ${where}: '${reason}' is not a reason of a gap`, where);
       const device = this.latest.devices[Number(number)];
       require(device, "record_malformed", `journal ${where}: no device ${number}`, where);
       const to = (tallies[record.devices.indexOf(number)] ?? device.last).to;
       const within = begin >= (device.lastGap ?? device.first) && end <= to;
-      require(within, "law_6", `journal ${where}: a gap outside of its device's time, or over another one`, where);
-      const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
+      require(within, "law_6", `journal ${where}: a gap overlaps another one or lies outside its device's time`, where);
+      const backwards = `journal ${where}: a gap ends ${begin - end} ns before it begins, or is empty`;
       require(end > begin, "law_6", backwards, where);
       device.lastGap = end;
       const held = sums.get(number) ?? new Map();

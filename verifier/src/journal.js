@@ -44,10 +44,10 @@ class Codes {
   check(code, head, record, number) {
     const where = `line ${number}`;
     if (!this.named) {
-      require(code === null, "line_code", `journal line ${number} has a code, and its daemon start has none`, where);
+      require(code === null, "line_code", `journal line ${number} has a code, but its daemon start declares no codes`, where);
       return;
     }
-    require(!this.ended, "line_code", `journal line ${number} follows a line without a code in its daemon start`, where);
+    require(!this.ended, "line_code", `journal line ${number} follows a line without a code, which must be the last of its daemon start`, where);
     if (code === null) {
       const why = `journal line ${number} has no code: altered, or put in by another process`;
       require(record.kind === "checkpoint", "line_code", why, where);
@@ -97,7 +97,7 @@ export class Records {
     const where = `journal line ${number}`;
     const found = parseBytes(record, where);
     if (found?.kind === "begin") this.codes = new Codes(found, this.secrets);
-    const none = `journal line ${number} has a code, and no daemon start is before it`;
+    const none = `journal line ${number} has a code, but no daemon start comes before it`;
     require(this.codes || code === null, "line_code", none, `line ${number}`);
     this.codes?.check(code, hash, found, number);
     return found;

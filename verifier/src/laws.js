@@ -21,29 +21,29 @@ export class Laws {
     if (record.kind === "begin") {
       const next = BigInt(incarnations.length + 1);
       require(record.incarnation === next, "law_1", `journal ${where}: incarnation ${record.incarnation}, not ${next}`, where);
-      require(!now || !("continues" in record), "law_1", `journal ${where}: continues in a later begin`, where);
+      require(!now || !("continues" in record), "law_1", `journal ${where}: only the first begin may have continues`, where);
       for (const name of ["run", "node", "peak_table_sha256"]) {
         const same = !now || record[name] === incarnations[0].begin[name];
         require(same, "law_1", `journal ${where}: another ${name} than in the first begin`, where);
       }
       const rotated = now?.end?.reason === "rotated";
-      require(!rotated, "law_1", `journal ${where}: a record after the end of a rotated journal`, where);
+      require(!rotated, "law_1", `journal ${where}: a begin after the journal was rotated: the run continues in another journal`, where);
       return;
     }
     require(now, "law_1", `journal ${where}: the first record is not a begin`, where);
     const own = record.incarnation === now.begin.incarnation;
-    require(own, "law_1", `journal ${where}: not of the incarnation before it`, where);
+    require(own, "law_1", `journal ${where}: of incarnation ${record.incarnation}, within incarnation ${now.begin.incarnation}`, where);
     const late = `journal ${where}: a '${record.kind}' record after the incarnation's end`;
     require(last?.kind !== "end", "law_1", late, where);
     const sessions = Array.isArray(record.sessions) ? record.sessions : [];
     const has = sessions.some((/** @type {any} */ one) => isObject(one) && "before" in one);
     const may = !has || "continues" in incarnations[0].begin;
-    require(may, "law_1", `journal ${where}: before, in a journal that continues none`, where);
+    require(may, "law_1", `journal ${where}: counters of an earlier segment, but there is none`, where);
   }
 
   /** Law 13. @param {J} record @param {Incarnation} now @param {string} where */
   time(record, now, where) {
-    const backwards = `journal ${where}: time runs backwards, by ${now.last.ns - record.ns}`;
+    const backwards = `journal ${where}: time runs backwards: the record is ${now.last.ns - record.ns} ns before the previous one`;
     require(record.ns >= now.last.ns, "law_13", backwards, where);
   }
 
@@ -51,19 +51,19 @@ export class Laws {
    * @param {Device} device @param {Incarnation} now @param {Incarnation[]} all @param {string} where */
   device(device, now, all, where) {
     const { record, last } = device;
-    require(record.number === BigInt(now.devices.length), "law_3", `journal ${where}: device ${record.number}`, where);
+    require(record.number === BigInt(now.devices.length), "law_3", `journal ${where}: device ${record.number} is numbered out of order`, where);
     const twice = now.devices.some((one) => one.record.uuid === record.uuid);
-    require(!twice, "law_3", `journal ${where}: ${record.uuid} comes twice`, where);
+    require(!twice, "law_3", `journal ${where}: device ${record.uuid} is named twice`, where);
     const counts = last.amounts.size || last.shares.size;
     require(!counts, "law_12", `journal ${where}: a device has counts before its first reading`, where);
     const metered = all.some((one) => one !== now && one.devices.some((other) => other.record.uuid === record.uuid));
     const may = last.to >= now.unendedSince || metered || "continues" in all[0].begin;
-    require(may, "law_12", `journal ${where}: a device is counted before its daemon began`, where);
+    require(may, "law_12", `journal ${where}: a device's account begins before the first daemon start`, where);
   }
 
   /** Law 13. @param {Tally} tally @param {J} record @param {string} where */
   lead(tally, record, where) {
-    const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
+    const ahead = `journal ${where}: a device's account ends after the time of its record`;
     require(tally.to <= record.ns + _SECOND, "law_13", ahead, where);
   }
 
@@ -73,10 +73,10 @@ export class Laws {
     const stands = grows(last, next, where);
     for (const [name, share] of last.shares) {
       const later = next.shares.get(name);
-      if (!later) throw new Refusal("law_4", `journal ${where}: no share of ${name} is left`, where);
+      if (!later) throw new Refusal("law_4", `journal ${where}: phase ${name} of a device is missing since this record`, where);
       grows(share, later, where);
     }
-    require(!stands || alike(last, next), "law_4", `journal ${where}: a tally changed in no time`, where);
+    require(!stands || alike(last, next), "law_4", `journal ${where}: a tally changed, but its time did not grow`, where);
     adds(next, next.to - first, where);
     shares(next, next.to - first, where);
   }
@@ -126,9 +126,9 @@ export class Laws {
   /** Law 10. @param {{process: J, facts: J}} held @param {J} one @param {J} process @param {string} what @param {string} where */
   session(held, one, process, what, where) {
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
-    require(same, "law_10", `journal ${where}: the session ${one.id} is two processes`, where);
+    require(same, "law_10", `journal ${where}: session ${one.id} belongs to two processes`, where);
     const refused = !("refused" in one) || isRefused(one.refused);
-    require(refused, "law_10", `journal ${where}: why the count of session ${one.id} is not used is not a reason`, where);
+    require(refused, "law_10", `journal ${where}: the reason why the count of session ${one.id} is not used is malformed`, where);
     if (what !== "facts") return;
     require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are not an object`, where);
     const strange = strangeFact(one.facts);
@@ -162,7 +162,7 @@ export class Laws {
     const sum = seen.reduce((known, kind) => known + of(`kernel_ns_${kind}`), 0n);
     const possible = sum <= 128n * whole && (whole === 0n || of("kernel_windows") > 0n)
       && seen.every((kind) => of(`kernel_launches_${kind}`) > 0n);
-    require(possible, "law_10", `journal ${where}: more kernels were seen than a device runs`, where);
+    require(possible, "law_10", `journal ${where}: a session reports more kernels than a device can run`, where);
   }
 
   /** Laws 7, 8, 11 and 16, over all incarnations.
@@ -177,16 +177,16 @@ export class Laws {
     for (const [uuid, all] of devices) overlap(uuid, all);
     for (const device of history.devices) {
       peaks.row(device.known.peak_row);
-      require(peaks.isOfItsRow(device.known), "peak_row_other", `${device.record.uuid} is rated as another part than it is`);
+      require(peaks.isOfItsRow(device.known), "peak_row_other", `${device.record.uuid} is rated by a row that does not match its name and PCI id`);
       this.limits(device, peaks);
     }
     for (const [uuid, all] of devices) {
       const sum = (/** @type {(tally: Tally) => bigint} */ of) => all.reduce((total, one) => total + of(one.last), 0n);
       const recovered = sum((tally) => sumOf(tally, "recovered_ns/"));
-      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law_11", `${uuid}: more time was recovered than lost`);
+      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law_11", `${uuid}: more gap time was recovered than its gaps have`);
       const job = all.reduce((total, one) => total + one.last.to - one.first - elsewhereOf(one.last), 0n);
       const energy = sum((tally) => tally.amounts.get("energy_ns") ?? 0n);
-      require(energy <= job, "law_11", `${uuid}: energy was counted for more time than there was`);
+      require(energy <= job, "law_11", `${uuid}: energy covers more time than the device's job time`);
     }
     leftOpen(history, (uuid, begin) => {
       throw new Refusal("law_16", `${uuid} is not accounted for all of the time up to the end or the begin of start ${begin}`);
@@ -255,7 +255,7 @@ function grows(last, next, where) {
   const gone = last.amounts.has("energy_mj") && !next.amounts.has("energy_mj");
   require(!gone, "law_4", `journal ${where}: energy_mj is gone since the record before`, where);
   if (next.to !== last.to || sumOf(next, "recovered_ns/") !== sumOf(last, "recovered_ns/")) return false;
-  require(isSame(last.amounts, next.amounts), "law_4", `journal ${where}: a tally grew in no time`, where);
+  require(isSame(last.amounts, next.amounts), "law_4", `journal ${where}: a tally grew, but its time did not`, where);
   return true;
 }
 
@@ -285,7 +285,7 @@ function shares(tally, span, where) {
     left -= share.to;
     for (const [path, value] of share.amounts) sums.set(path, (sums.get(path) ?? 0n) + value);
   }
-  const much = `journal ${where}: the phases of a device are more than all of it`;
+  const much = `journal ${where}: the phases of a device exceed its totals`;
   require(left >= 0n, "law_9", much, where);
   for (const [path, value] of sums) require(value <= (tally.amounts.get(path) ?? 0n), "law_9", much, where);
   for (const share of tally.shares.values()) adds(share, share.to, where);

@@ -8,7 +8,7 @@ const _ISOLATION = /** @type {Record<string, string>} */ ({
   same_user: "The job ran as the daemon's own user and could have written the journal.",
   job_is_root: "The job ran as root and could have written the journal.",
   files_open_to_others: "Another user could write the daemon's files.",
-  continued_unchecked: "The daemon went on with files that nothing vouched for.",
+  continued_unchecked: "The daemon continued with files that anybody may have changed.",
 });
 
 /** @param {J} predicate */
