@@ -32,11 +32,25 @@ class _Formatter(argparse.HelpFormatter):
         )  # fmt: skip
 
 
+class _StoreAction(argparse._StoreAction):
+    """Stores the last value of an option, and says so if another one was given before it."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if option_string is not None and parser.given.setdefault(self.dest, values) != values:
+            said = f"{parser.prog}: {option_string} is given twice, with different values: the last one counts"
+            parser._print_message(f"{said}\n", sys.stderr)
+            parser.given[self.dest] = values
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors show the usage of the verb in question. Its subparsers have this class too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
+        self.given: dict[str, Any] = {}  # the last value of each option, by destination
+        for name in (None, "store"):
+            self.register("action", name, _StoreAction)
         verbosity_flags = self.add_mutually_exclusive_group()
         # No default, so that the verb's parser does not undo `flopsd -q VERB`.
         for short, long, text in (("-q", "--quiet", "print errors only"), ("-v", "--verbose", "log more on stderr")):
@@ -53,6 +67,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As in argparse, except that unparsed arguments are an error."""
         words = sys.argv[1:] if args is None else list(args)
+        self.given.clear()
         if not any(one.nargs in (argparse.PARSER, argparse.REMAINDER) for one in self._actions):
             self._refuse_unknown(words)  # before argparse reports a mistyped option as missing
             if "" in words:

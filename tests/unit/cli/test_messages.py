@@ -215,3 +215,10 @@ def test_a_journal_is_not_copied_as_a_ledger(tmp_path: Path) -> None:
     in_process(
         *words, "--state-dir", str(tmp_path), code=3, says=("is a journal, not a ledger", "name the ledger next to")
     )
+
+
+def test_an_option_with_two_values_is_named() -> None:
+    size = ("estimate", "--parameters", "1e9", "--sequence-length", "512", "--method", "full", "--method", "lora")
+    said = in_process(*size, "--tokens", "1e9", "--tokens", "1e6", code=0).stderr
+    assert said == "flopsd estimate: --tokens is given twice, with different values: the last one counts\n"
+    assert in_process(*size, "--tokens", "1e9", "--tokens", "1e9", code=0).stderr == ""
