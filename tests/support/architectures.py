@@ -1,4 +1,5 @@
-"""Configurations of published models, with what their checkpoints hold; and what is refused of others."""
+"""Configurations of published models, the sizes of their checkpoints, and the ways in which other models are
+refused."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
 }  # fmt: skip
-# What the published checkpoints of these configurations hold, in all and for one token.
+# Parameters in the published checkpoints of these configurations: in total, and used for one token.
 PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
     "Llama 3.1 8B": (LLAMA_8B, 8_030_261_248, 8_030_261_248),
     "Llama 3.2 1B": (
@@ -67,13 +68,13 @@ PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
 
 
 def paths_of_model(model: Model) -> list[str]:
-    """The names of matrices and tables, in order, without experts, which versions of transformers fuse."""
+    """The names of matrices and tables, sorted, without experts: versions of transformers fuse those differently."""
     paths = {linear.path for linear in model.linears()} | {table.path for table in model.embeddings}
     return sorted(path for path in paths if "experts." not in path and "_moe." not in path)
 
 
 def assumed(found: ArchitectureFlop) -> str:
-    """What it rests on, in words."""
+    """The assumptions of the calculation, as text."""
     return "\n".join(say("architecture.assumptions", note) for note in found.assumptions)
 
 
@@ -83,7 +84,7 @@ def digest_of(names: Iterable[str]) -> str:
 
 @contextmanager
 def refused(*, match: str) -> Iterator[pytest.ExceptionInfo[ArchitectureError]]:
-    """A model or its work is refused, in these words."""
+    """Expect that a model or its work is refused, with a message that matches."""
     with pytest.raises(ArchitectureError) as caught:
         yield caught
     assert re.search(match, words_of(caught.value)), words_of(caught.value)

@@ -1,4 +1,5 @@
-"""Stand-ins for those who testify: AWS's instance metadata service, and a timestamp authority made of openssl."""
+"""Stand-ins for the services that testify: AWS's instance metadata service, and a timestamp authority built on
+openssl."""
 
 import subprocess
 import tempfile
@@ -19,7 +20,8 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterator[str]:
-    """The address of an HTTP server that answers GET, HEAD, PUT and POST by a function of the request and its body."""
+    """The address of an HTTP server that answers GET, HEAD, PUT and POST with a function of the request and its
+    body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,13 +36,13 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterat
         do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
         def handle(self) -> None:
             try:
                 super().handle()
             except ConnectionError:
-                pass  # whoever asked did not wait
+                pass  # the client did not wait
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
@@ -56,13 +58,13 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterat
 
 @dataclass
 class Metadata:
-    """What the metadata service shows, and what was asked of it."""
+    """The metadata service: the documents that it serves, and the requests that it received."""
 
     document: bytes = field(default_factory=(IDENTITY / "document.json").read_bytes)
     rsa2048: bytes = field(default_factory=(IDENTITY / "genuine.p7").read_bytes)
     token_status: int = 200
     redirect: str = ""
-    hold: threading.Event | None = None  # answers only once it is set
+    hold: threading.Event | None = None  # holds the answers back until it is set
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler, _: bytes) -> Answer:

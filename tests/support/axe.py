@@ -1,4 +1,4 @@
-"""axe-core, which .ci/run gets from npm: what stands in the way of readers of a page."""
+"""axe-core, which .ci/run gets from npm: finds accessibility faults of a page."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ _RUN = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violation
 
 
 def axe_source() -> str:
-    """The script that AXE_CORE names; a test without it is skipped, or fails where tools are required."""
+    """The script that AXE_CORE names. Without it the test is skipped, or fails where tools are required."""
     named = os.environ.get("AXE_CORE", "")
     if not named:
         missing("AXE_CORE does not name an axe.min.js; `npm install axe-core` gets one")

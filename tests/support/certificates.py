@@ -16,7 +16,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates into `folder`: NAME.crt and NAME.key beside its own ca.crt."""
+    """Signs certificates into `folder`: NAME.crt and NAME.key, beside its own ca.crt."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Authority:
         self.ca.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str, *alternatives: x509.GeneralName) -> tuple[Path, Path]:
-        """Certificate and key of a server or client; anew where they are there."""
+        """Certificate and key of a server or client; replaces those that exist."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = self._builder(_name(name), key.public_key()).add_extension(usage, critical=False)
@@ -58,7 +58,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(self._now - DAY)
             .not_valid_after(self._now + DAY)
-            # Python 3.13 and newer verify strictly, as RFC 5280 wants it.
+            # Python 3.13 and newer verify strictly by RFC 5280.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )

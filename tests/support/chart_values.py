@@ -1,4 +1,4 @@
-"""Values of the chart for tests: each group of them at least once."""
+"""Values of the chart for tests: each group of them is set at least once."""
 
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ SIDECARS: dict[str, dict[str, Any]] = {
 
 
 def job_of(folder: Path, values: dict[str, Any], namespace: str = "ml") -> Document:
-    """The Job of the training chart with flopsd beside it."""
+    """The training chart's Job, with flopsd beside the training container."""
     chart = training_chart(folder)
     given: dict[str, Any] = yaml.safe_load((TRAINING_CHART / "values.yaml").read_text())
     given["flopsd"].update(values)

@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven through its debugging pipe: no port, no client library, no network."""
+"""Headless Chromium, driven through its debugging pipe: no port, no client library, no network."""
 
 import base64
 import fcntl
@@ -39,7 +39,7 @@ _TEXTS_THAT_OVERLAP = """
 
 
 class Page:
-    """One page, and all that it said and asked for."""
+    """One page, with its events and the requests that it made."""
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read, self._buffer, self._last, self._session, self._target = write, read, b"", 0, "", ""
@@ -47,7 +47,7 @@ class Page:
         self.renew()
 
     def renew(self) -> None:
-        """An empty page in place of this one, whose requests and events are over."""
+        """Replace this page by an empty one, without the requests and events so far."""
         old, self._session = self._target, ""
         self._target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         if old:
@@ -58,7 +58,7 @@ class Page:
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **parameters: Any) -> J:
-        """The answer to one command; events on the way are kept."""
+        """The answer to one command; events that arrive before it are kept."""
         self._last += 1
         message: J = {"id": self._last, "method": method, "params": parameters}
         if self._session:
@@ -72,14 +72,14 @@ class Page:
                 return found
 
     def load(self, where: Path | str) -> None:
-        """Go to a file or an address, and wait until all of it is there."""
+        """Open a file or an address, and wait until it has loaded completely."""
         before = len(self.events)
         self.ask("Page.navigate", url=where if isinstance(where, str) else where.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
             self._next()
 
     def look(self, width: int, *, dark: bool = False, media: str = "") -> None:
-        """`media`: such as print; empty: a screen."""
+        """Set the width of the window. `media` is print, for example; empty means a screen."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
@@ -90,13 +90,13 @@ class Page:
         return shown["result"].get("value")
 
     def give(self, box: str, files: Sequence[Path]) -> None:
-        """Files, or a folder, into the input with that id, as a reader who chooses them."""
+        """Put files, or a folder, into the input with that id, as a reader would choose them."""
         root = self.ask("DOM.getDocument")["root"]["nodeId"]
         node = self.ask("DOM.querySelector", nodeId=root, selector=f"#{box}")["nodeId"]
         self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
 
     def assert_whole(self, width: int, *, dark: bool) -> None:
-        """Nothing is cut or lies over something else, and the colours are those of the scheme."""
+        """Nothing is cut off or overlaps, and the colours are those of the scheme."""
         assert self.evaluate("document.documentElement.scrollWidth") <= width
         for misplaced in (_WIDER_THAN_THE_PAGE, _TEXTS_OUTSIDE, _TEXTS_THAT_OVERLAP):
             assert self.evaluate(misplaced) == []
@@ -135,11 +135,11 @@ class Page:
 
 @contextmanager
 def chromium() -> Iterator[Page]:
-    """A fresh Chromium that no host name resolves for. Commands go to its descriptor 3, answers come from 4."""
+    """A fresh Chromium that resolves no host names. It reads commands from descriptor 3 and answers on 4."""
     to_read, to_write = _pipe()
     from_read, from_write = _pipe()
     with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-        # bash puts the ends where Chromium looks for them: its own descriptors are all below FREE.
+        # bash moves the ends to the descriptors that Chromium expects; its own are all below FREE.
         command = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "bash", "chromium", *FLAGS,
                    "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
         process = subprocess.Popen(command, pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL,
@@ -149,7 +149,7 @@ def chromium() -> Iterator[Page]:
         try:
             yield Page(to_write, from_read)
         finally:
-            os.close(to_write)  # it ends when its pipe does
+            os.close(to_write)  # Chromium ends when its pipe is closed
             os.close(from_read)
             process.terminate()
             process.wait(PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""Checkpoints as a test edits them: one tally for each device, where the journal has columns."""
+"""Checkpoints in the form that tests edit: one tally for each device, where the journal has columns."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Every command of README.md and docs/*.md, and what runs it. A command that is in no table fails a test.
+"""Every command of README.md and docs/*.md, and how it is tested. A command that no table names fails a test.
 
-`commands` reads them off a page: blocks of shell, and lines of other blocks that begin with a program.
+`commands` finds them in a page: in blocks of shell, and in lines of other blocks that begin with a program.
 """
 
 import re
@@ -28,8 +28,8 @@ _ASSIGNED = re.compile(r"^(?:\w+=\S*\s+)*\w+=\S*$")
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page, in order: continued lines joined, comments left out, assignments with what follows. A block
-    with a document in it is one, by its first line."""
+    """The commands of a page, in order. Continued lines are joined, comments are left out, and assignments go with
+    the command after them. A block with a here-document is one command, named by its first line."""
     found = [
         line
         for kind, text in _blocks(page)
@@ -40,7 +40,7 @@ def commands(page: str) -> list[str]:
 
 
 def outputs(page: str) -> dict[str, str]:
-    """What the page shows a command to print: a block of text behind one with that command alone."""
+    """The output that the page shows for a command: a text block that follows a block with only that command."""
     found, before = {}, list[str]()
     for kind, text in _blocks(page):
         if kind == "text" and len(before) == 1:
@@ -50,7 +50,7 @@ def outputs(page: str) -> dict[str, str]:
 
 
 def inline(page: str) -> list[str]:
-    """The commands of flopsd that stand in running text and in tables."""
+    """The flopsd commands in running text and in tables."""
     prose = _FENCED.sub("", page)
     return list(dict.fromkeys(" ".join(found.split()) for found in _INLINE.findall(prose)))
 
@@ -84,10 +84,10 @@ def _commands(text: str, *, is_shell: bool) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """tests/e2e/test_doc_commands.py runs it as it stands, but for the words in `instead`. It ends with `code`, and what
-    it prints, stdout or stderr, has `says`; `writes` is a file that is there afterwards. With `long` it starts processes
-    or installs something: then it is run by `make test-all` alone, and CI has flopsd parse it. `at`: the folder to run
-    it in; None: that of the page."""
+    """tests/e2e/test_doc_commands.py runs the command as it stands, with the words in `instead` replaced. It exits
+    with `code`, and its stdout or stderr contains `says`; `writes` is a file that exists afterwards. With `long` it
+    starts processes or installs something: then only `make test-all` runs it, and CI has flopsd parse it. `at` is
+    the folder to run it in; None means that of the page."""
 
     says: str
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -99,14 +99,14 @@ class Run:
 
 @dataclass(frozen=True)
 class By:
-    """The test that runs it: from the page's text, or in a set-up of its own."""
+    """The test that runs it, either from the page's text or in a set-up of its own."""
 
     test: str
 
 
 @dataclass(frozen=True)
 class Not:
-    """Why nothing here can run it."""
+    """The reason why no test can run it."""
 
     reason: str
 
@@ -127,7 +127,7 @@ _UNIT = By("e2e/test_systemd.py::test_the_unit_meters_and_seals_under_the_real_s
 _HELM = By("unit/docs/test_commands.py::test_the_values_of_helm_install_exist_in_the_chart")
 _OPT = {"/opt/flopsd": "opt"}
 
-# Pages all of whose commands are run by one test, in their order.
+# Pages whose commands are all run by one test, in order.
 WHOLE: Mapping[str, By] = {
     "you-received-a-ledger.md": By("e2e/test_docs.py::test_every_command_of_the_newcomers_page_does_what_it_shows"),
     "plugins.md": By("e2e/test_plugin.py::test_every_snippet_of_the_plug_in_page_runs"),

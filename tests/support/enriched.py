@@ -1,7 +1,7 @@
-"""Statements of real ledgers with the members that a policy, a declaration and a course add to them.
+"""Statements of real ledgers, extended by the members that a policy, a declaration and a course add.
 
-The base is always a statement that flopsd made; counts and times of it are made larger, so that they look like a
-training run, and findings are those of the packaged policy.
+The base is always a statement that flopsd made. Its counts and times are scaled up so that they look like a training
+run, and its findings are those of the packaged policy.
 """
 
 import copy
@@ -56,7 +56,7 @@ def vector(case: str) -> J:
 
 
 def bounded() -> J:
-    """A real run of one A100 without DCGM: an upper bound and nothing else."""
+    """A real run of one A100 without DCGM: only an upper bound is known."""
 
     def story(folder: Path) -> bytes:
         run = Story(folder, (A100,))
@@ -67,10 +67,10 @@ def bounded() -> J:
 
 
 def larger(statement: J, flop: int, time: int) -> J:
-    """The same statement with counts and times so many times as large."""
+    """The same statement with its counts and times multiplied by these factors."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
-    predicate["findings"] = []  # of figures that are no longer so
+    predicate["findings"] = []  # the findings were about the old figures
     begun = min(one["startedAt"] for one in [predicate, *predicate.get("incarnations", [])] if "startedAt" in one)
     _grow(predicate, flop, time, _moment(begun))
     ends = [one["lastRecordAt"] for one in [predicate, *predicate.get("incarnations", [])] if "lastRecordAt" in one]
@@ -93,7 +93,7 @@ def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
         elif name == "gapSecondsByReason":
             found[name] = {reason: _times(seconds, time) for reason, seconds in value.items()}
         elif name in ("threshold", "sharePpm", "ratioPpm", "requiredPpm", "findings"):
-            continue  # of other kinds; findings are made anew
+            continue  # other kinds of values; findings are made anew
         elif name in _TIMES:
             found[name] = _text(begun + (_moment(value) - begun) * time)
         else:
@@ -101,7 +101,7 @@ def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
 
 
 def with_policy(statement: J, method: Method | None, base: Base | None, *, whole: bool = True) -> J:
-    """Findings of the packaged policy on the guidelines' figures."""
+    """The statement with findings of the packaged policy on the figures for the guidelines."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     sealed = predicate["totals"]["guidelines"]
@@ -113,7 +113,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
 
 
 def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
-    """Of the executed compute between so much and so much counts."""
+    """The statement with guidelines figures: between `low_ppm` and `high_ppm` of the executed compute counts."""
     statement = copy.deepcopy(statement)
     executed = figures_from(statement["predicate"]["totals"]["executed"])
     stated = (low_ppm + high_ppm) // 2
@@ -133,7 +133,7 @@ def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
 
 
 def with_architecture(statement: J) -> J:
-    """A calculation that lies within the margin of what was measured."""
+    """The statement with a calculation that lies within the measurement's margin."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     measured = int(predicate["totals"]["executed"]["measured"])
@@ -193,7 +193,7 @@ def with_declarations(statement: J, *, declared: Mapping[str, Any] | None = None
 
 
 def with_phases(statement: J) -> J:
-    """Nine tenths in training, the rest undeclared."""
+    """The statement with nine tenths of the compute in training and the rest undeclared."""
     statement = copy.deepcopy(statement)
     executed = statement["predicate"]["totals"]["executed"]
     whole = figures_from(executed)
@@ -208,8 +208,8 @@ def with_phases(statement: J) -> J:
 
 
 def with_course(statement: J) -> J:
-    """The run's growth beside the statement, as it is read from a journal: nothing is measured in gaps, and the
-    ceiling goes on."""
+    """The statement with the run's course, as it would be read from a journal: in gaps nothing is measured, while
+    the upper bound goes on growing."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
@@ -246,7 +246,7 @@ def _blind(predicate: Mapping[str, Any]) -> list[tuple[datetime, datetime]]:
 
 
 def _seen(begin: datetime, at: datetime, blind: list[tuple[datetime, datetime]]) -> float:
-    """Seconds of [begin, at) that are in no gap; gaps of several devices at one time count once."""
+    """Seconds of [begin, at) outside all gaps; gaps of several devices at one time count once."""
     gone, since = 0.0, begin
     for first, last in sorted(blind):
         first, last = max(first, since), min(last, at)
@@ -286,7 +286,7 @@ def everything() -> J:
 
 
 def nothing_measured() -> J:
-    """An A100 that is only bounded, its base model's compute asserted to be unknown."""
+    """An A100 with only an upper bound; the base model's compute is asserted to be unknown."""
     statement = larger(bounded(), 30_000_000, 30_000)
     base = Base("a base model", "unknown", None, None, None)
     statement = with_declarations(statement, declared={"method": "full", "base": _base(base)}, sessions=0)
@@ -294,7 +294,7 @@ def nothing_measured() -> J:
 
 
 def no_upper_bound() -> J:
-    """A device that the table does not know, and nothing declared: a policy was applied, and knows nothing."""
+    """A device that the table does not know, and no declarations: the policy applied cannot conclude anything."""
     statement = with_declarations(
         vector("valid/unknown-device"), declared={"method": None, "base": None, "sessions": []}
     )
@@ -311,7 +311,7 @@ def incomplete_job() -> J:
 
 
 def lineage_above() -> J:
-    """A model trained from nothing, past both thresholds."""
+    """A model trained from scratch that is past both thresholds."""
     statement = with_guidelines(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), 750_000, 1_000_000)
     return with_policy(statement, Method.PRETRAINING, None)
 
@@ -335,7 +335,7 @@ def document(statement: Any) -> LedgerDocument:
 
 
 def report(statement: Any, check: VerificationResult | None = None) -> Report:
-    """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
+    """The report of a statement. It is unverified unless `check` is given. A `course` beside the statement is drawn."""
     read = document({name: value for name, value in statement.items() if name != "course"})
     policy = next(policy for policy in load_policies() if policy.form is not None)
     return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))

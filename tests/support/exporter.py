@@ -1,5 +1,5 @@
-"""A dcgm-exporter that shows whatever page a test puts there, behind a real HTTP server; and a source that reads it on a
-clock stepped by hand, with a meter behind it."""
+"""A dcgm-exporter that shows any page a test sets, behind a real HTTP server; and a source that reads it on a clock
+stepped by hand, with a meter behind it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from tests.support.authorities import Answer, serving
 from tests.support.sim import pass_time, total
 from tests.support.strategies import table
 
-A100_UID = "GPU-5a4d0000-0000-4000-8000-000000000000"  # the first GPU of the NVML stand-in: one and the same device
+A100_UID = "GPU-5a4d0000-0000-4000-8000-000000000000"  # the first GPU of the NVML stand-in: both name the same device
 TENSOR, CLOCK, UTIL = "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_GPU_UTIL"
 HMMA, IMMA, DFMA = (f"DCGM_FI_PROF_PIPE_TENSOR_{kind}_ACTIVE" for kind in ("HMMA", "IMMA", "DFMA"))
 FP64, FP32, FP16 = (f"DCGM_FI_PROF_PIPE_{kind}_ACTIVE" for kind in ("FP64", "FP32", "FP16"))
@@ -31,7 +31,7 @@ def gpu(
     index: int = 0,
     more: str = "",
 ) -> str:
-    """The lines of one GPU, with HELP and TYPE as the exporter writes them; `more` are further labels."""
+    """The lines of one GPU, with HELP and TYPE as the exporter writes them. `more` holds further labels."""
     labels = (
         f'gpu="{index}",UUID="{uid}",pci_bus_id="00000000:1A:00.0",device="nvidia{index}",modelName="{model}",'
         f'Hostname="node-7",DCGM_FI_DRIVER_VERSION="595.91.07"{more}'
@@ -44,7 +44,7 @@ def gpu(
 
 
 class Exporter:
-    """What it answers now: a page, or an HTTP status."""
+    """The current answer: a page, or an HTTP status."""
 
     def __init__(self) -> None:
         self.page: Callable[[], str] = str
@@ -79,7 +79,7 @@ BF16 = Precision((("bf16", 1_000_000),), "test")
 
 
 class Bench:
-    """A source on a clock stepped by hand, with a meter behind it that checks what every reading must be."""
+    """A source on a clock stepped by hand. The meter behind it checks the invariants of every reading."""
 
     def __init__(
         self, exporter: Exporter, interval_s: float = 30, clock: FakeClock | None = None, **how: object
@@ -99,7 +99,8 @@ class Bench:
         return readings
 
     def collects(self, values: Mapping[str, object], after_s: float = 30, model: str = A100_NAME) -> list[Reading]:
-        """Reads each second; after `after_s` the page shows `values`, more energy used, and one more read counts it."""
+        """Read each second. After `after_s` the page shows `values` and more energy used, and one more read counts
+        them."""
         found: list[Reading] = []
         for _ in range(round(after_s) - 1):
             found += self.read()

@@ -1,6 +1,6 @@
-"""How much of an exhaustive test is run: a sample in the ordinary run, the whole in `make test-all`.
+"""How much of an exhaustive test runs: a sample by default, everything in `make test-all`.
 
-A test of many vectors is whole in the ordinary run, and a sample in `make quick`.
+A test of many vectors runs completely by default, and as a sample in `make quick`.
 """
 
 import os
@@ -17,12 +17,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Extent:
-    """One case of every `step` is tried."""
+    """Runs one case out of every `step`."""
 
     step: int
 
     def of(self, cases: Sequence[T], *, always: Iterable[T] = ()) -> list[T]:
-        """The first case, the last, those of `always`, and one drawn from each stretch of `step`: the same each time."""
+        """The first case, the last, those in `always`, and one drawn from each stretch of `step`; the same cases
+        every time."""
         rng = random.Random(self.step)
         chosen = {rng.randrange(begin, min(begin + self.step, len(cases))) for begin in range(0, len(cases), self.step)}
         chosen |= {0, len(cases) - 1} if cases else set()
@@ -31,18 +32,18 @@ class Extent:
 
 
 def sampled(step: int) -> pytest.MarkDecorator:
-    """The test takes an `extent`: one case of `step` in the ordinary run, every case where it is run whole."""
+    """The test takes an `extent`: one case of `step` by default, and every case where all tests run."""
     whole = pytest.param(Extent(1), id="whole", marks=pytest.mark.exhaustive)
     return pytest.mark.parametrize("extent", [pytest.param(Extent(step), id="sample"), whole])
 
 
 def unless_quick(cases: Sequence[T], step: int) -> Sequence[T]:
-    """Every case; one of `step` in `make quick`."""
+    """Every case; in `make quick` one of every `step`."""
     chosen = Extent(step if os.environ.get("FLOPSD_QUICK") else 1).of(range(len(cases)))
     return [cases[at] for at in chosen]
 
 
 def examples(number: int) -> int:
-    """`number` examples of a property where the profile tries a hundred, else as many more or fewer."""
-    most: int = settings().max_examples  # of no known type in the hypothesis that Python 3.10 has
+    """`number` examples of a property where the profile runs a hundred; more or fewer in proportion elsewhere."""
+    most: int = settings().max_examples  # has no known type in the hypothesis release for Python 3.10
     return max(1, number * most // 100)

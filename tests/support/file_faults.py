@@ -1,11 +1,11 @@
-"""Stories of one run on a state folder whose file system fails and whose processes are killed, at any file operation.
+"""Stories of one run on a state folder whose file system fails, and whose processes are killed, at any file operation.
 
-Each step of a story runs in a forked process with one fault armed: a daemon that reads, rotates and seals, `flopsd seal`,
-`copy`, `status`, `key new`. Machines are rebooted and replaced. Then the faults end, the run is finished and sealed, and
-what is there is held against what the devices did, by the wall clock, which goes on over boots: nothing is counted
-twice or left out, of what a kill lost no more than one reading, and every ledger verifies. What a machine that is gone
-did not copy may be lost; it is not counted twice either. `python -m tests.support.file_faults FIRST LAST` tells the stories of these
-seeds.
+Each step of a story runs in a forked process with one fault armed: a daemon that reads, rotates and seals, or `flopsd
+seal`, `copy`, `status` or `key new`. Machines are rebooted and replaced. Then the faults stop, the run is finished and
+sealed, and the result is compared with the work of the devices by the wall clock, which goes on over boots: nothing is
+counted twice or left out, a kill loses no more than one reading, and every ledger verifies. Records that a lost
+machine had not copied may be missing, but are not counted twice either. `python -m tests.support.file_faults FIRST
+LAST` tells the stories of these seeds.
 """
 
 import ctypes
@@ -71,12 +71,12 @@ CYCLES = replace(
 WORK = active(132, 1700, {Pipe.TENSOR_HMMA: 300_000, Pipe.FP32: 7}, doubt=9, swing=40_000)
 BEGIN_NS = 1000 * NS_PER_S
 BEGIN_WALL_NS = FakeClock(BEGIN_NS).wall_ns()
-WALL_NS = 1000  # to which the journal states the wall clock
+WALL_NS = 1000  # the journal states the wall clock to this precision
 LOST = {"journal_missing", "journal_replaced", "not_continued"}
 
 
 class Fault(NamedTuple):
-    """From file operation `first` on, of those of these `kinds` below a folder, `many` go wrong."""
+    """From file operation `first` on, `many` operations of these `kinds` below a folder go wrong."""
 
     how: int
     kinds: int
@@ -96,8 +96,8 @@ def arm(fault: Fault | None) -> None:
 
 
 class SharedClock(FakeClock):
-    """A clock that goes on in the parent where a process was killed, with what that told of its readings: since when it
-    read, up to which one a checkpoint was told, and up to which it had read."""
+    """A clock that goes on in the parent after a process was killed. It also keeps what that process told of its
+    readings: when it began to read, up to which reading a checkpoint was reported, and up to which it had read."""
 
     def __init__(self) -> None:
         super().__init__(BEGIN_NS)
@@ -116,7 +116,7 @@ class SharedClock(FakeClock):
 
     @property
     def ahead_ns(self) -> int:
-        """By how much the wall clock is ahead on this boot."""
+        """How far the wall clock is ahead of the boot time on this boot."""
         return self._wall_ns - self._boottime_ns
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
@@ -132,7 +132,7 @@ class SharedClock(FakeClock):
 
 
 class Story:
-    """One of them. `found` is what went wrong in it, `log` what was said."""
+    """One story. `found` holds the faults found in it, `log` the messages of its processes."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.rng, self.folder, self.clock = random.Random(seed), folder, SharedClock()
@@ -143,8 +143,8 @@ class Story:
             keep_segments=self.rng.choice([None, None, 1]),
         )  # fmt: skip
         self.state, self.boots = StateDir(folder / "state"), 1
-        self.owed: list[tuple[int, int]] = []  # from when to when readings must be in the ledgers, by the wall clock
-        self.is_replaced = False  # another machine went on
+        self.owed: list[tuple[int, int]] = []  # the spans of wall-clock time whose readings must be in the ledgers
+        self.is_replaced = False  # another machine has taken over
         self.found: list[str] = []
         self.steps: list[str] = []
         self._log = os.open(folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -154,7 +154,7 @@ class Story:
         self.launch()
 
     def launch(self) -> None:
-        """Another launcher, which knows nothing yet."""
+        """A new launcher, which knows nothing yet."""
         self.head, self.secret = os.memfd_create("head"), self.rng.randbytes(32)
 
     @property
@@ -169,7 +169,7 @@ class Story:
         self.say(self._findings, what, text)
 
     def fork(self, what: str, fault: Fault | None, do: Callable[[], object]) -> int:
-        """Run `do` in a process of its own; its exit code, negative for a signal."""
+        """Run `do` in a process of its own. Returns its exit code, negative for a signal."""
         pid = os.fork()
         if pid == 0:
             code = 70
@@ -252,7 +252,7 @@ class Story:
                 if step == "read":
                     self.read(writer)
                 elif step == "rotate":
-                    clock.advance(1_000_000)  # no segment has no time
+                    clock.advance(1_000_000)  # a segment must last some time
                     _ = writer.has_open_gap or writer.rotate()
                 elif step == "seal":
                     self.fork("seal", fault, self.cli("seal", "--rolling", *self.flags(), "--head", str(journal.head)))
@@ -337,7 +337,7 @@ class Story:
             self.launch()
 
     def seal_ended(self, fault: Fault | None) -> None:
-        """As the launcher does it for a daemon that was killed, or an operator where there is none."""
+        """Seal as the launcher does for a daemon that was killed, or as an operator does where there is no launcher."""
         known = os.pread(self.head, KNOWN_BYTES, 0).decode().rstrip("\n ")
         if not self.is_launched or not known:
             self.fork("seal", fault, self.cli("seal", *self.flags()))
@@ -354,7 +354,7 @@ class Story:
         self.boots += 1
         self.clock.reboot()
         self.steps.append("another machine" if is_other else "reboot")
-        if is_other:  # which has what was copied
+        if is_other:  # the new machine has the copied files
             self.is_replaced, self.owed = True, []
             shutil.rmtree(self.state.path, ignore_errors=True)
             shutil.rmtree(self.folder / "out")
@@ -382,12 +382,12 @@ class Story:
                 self.found.append(f"aside: {path}")
 
     def hold_ledgers(self) -> list[Path]:
-        """Every one verifies, and those of the run make one job; they are returned."""
+        """Every ledger verifies, and those of the run make one job; returns them."""
         for ledger in sorted(self.folder.glob("*/run*.json")):
             self.fork(
                 "verify", None, self.cli("verify", str(ledger), "--key", str(public_key_beside(ledger)), must=True)
             )
-        # Of --keep-segments not all are beside the state folder; of another machine's none.
+        # With --keep-segments not all of them are beside the state folder, and none of another machine's are.
         ledgers = [path for path in sorted(self.folder.glob("copy/run*.json")) if "until" not in path.name]
         keys = {public_key_beside(path).read_bytes(): str(public_key_beside(path)) for path in ledgers}
         words = (
@@ -399,7 +399,7 @@ class Story:
             str(self.folder / "job.json"),
         )
         trust = (word for key in keys.values() for word in ("--trust", key))
-        # What a machine that is gone did not copy is missing, and named.
+        # Segments that a lost machine had not copied are missing, and the verifier names them.
         may = ("--allow-incomplete",) if self.is_replaced else ()
         self.fork("merge", None, self.cli("merge", *map(str, ledgers), *trust, *words, *may, must=True))
         return ledgers
@@ -421,7 +421,7 @@ class Story:
                 for boot in {one.boot_id: None for one in account}:
                     if uid == CYCLES.uid and not _counts_all([one.tally for one in account if one.boot_id == boot]):
                         self.found.append(f"{uid}: the counters show more, or less: {shown}")
-            # Of machines that knew nothing of each other, there are segments of the same number.
+            # Machines that did not know of each other have segments with the same number.
             by_time = sorted(everything, key=lambda one: (one.begin_ns, one.end_ns)) if self.is_replaced else everything
             if any(before.end_ns > after.begin_ns + WALL_NS for before, after in pairwise(by_time)):
                 self.found.append(f"{uid}: counted twice: {shown}")
@@ -432,7 +432,7 @@ class Story:
 
 
 class _Part(NamedTuple):
-    """What one daemon start counted of a device, from when to when by the wall clock."""
+    """The count of one device in one daemon start, with its begin and end by the wall clock."""
 
     boot_id: str
     begin_ns: int
@@ -445,7 +445,8 @@ class _Part(NamedTuple):
 
 
 def _accounts(starts: Sequence[Incarnation], uid: str) -> list[list[_Part]]:
-    """Each of what goes on where the one before ended: what a regular end closes begins anew."""
+    """The parts grouped into accounts: a part that continues the one before joins it, and a regular end begins a new
+    account."""
     accounts = list[list[_Part]]([[]])
     for start in starts:
         if uid in start.tallies:
@@ -457,7 +458,7 @@ def _accounts(starts: Sequence[Incarnation], uid: str) -> list[list[_Part]]:
 
 
 def _counts_all(account: Sequence[Tally]) -> bool:
-    """Whether what was counted is what the running counters grew by since the first reading, kills and all."""
+    """Whether the count equals the growth of the running counters since the first reading, in spite of kills."""
     read = [one for one in account if one.totals is not None]
     if not read:
         return True
@@ -467,7 +468,7 @@ def _counts_all(account: Sequence[Tally]) -> bool:
     began = running(Second(0, first.watermark_ns - after_ns))
     counted = sum(one.active_sm_cycles.get((Evidence.CYCLES, Pipe.TENSOR_HMMA), 0) for one in account)
     grown = totals.sm_cycles[Pipe.TENSOR_HMMA] - began.sm_cycles[Pipe.TENSOR_HMMA]
-    return abs(counted - grown) <= len(account)  # of an interval rounded down
+    return abs(counted - grown) <= len(account)  # one for each interval that was rounded down
 
 
 class _Said(logging.Handler):
@@ -482,7 +483,7 @@ class _Said(logging.Handler):
 
 
 def _load_everything() -> None:
-    """Else each forked process would do it."""
+    """Import it all here, so that not every forked process has to."""
     for package in (flopsd.attestation, flopsd.cli, flopsd.daemon, flopsd.report):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
@@ -494,7 +495,7 @@ def _load_everything() -> None:
 
 
 def told(seed: int, folder: Path) -> Story:
-    """The story of a seed, in a new folder."""
+    """The story of a seed, told in a new folder."""
     folder.mkdir()
     story = Story(seed, folder)
     try:
@@ -505,7 +506,7 @@ def told(seed: int, folder: Path) -> Story:
 
 
 def run(first: int, last: int, folder: Path, out: int | None = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    """Tell the stories of these seeds in another process, which loads the faults; what it prints goes to `out`."""
+    """Tell the stories of these seeds in another process, which loads the fault library. Its output goes to `out`."""
     library = folder / "file_faults.so"
     subprocess.run(
         ["cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True

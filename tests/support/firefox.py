@@ -1,4 +1,4 @@
-"""Firefox without a screen, driven by Marionette, its own protocol: no driver program, no client library."""
+"""Headless Firefox, driven by its own protocol, Marionette: no driver program, no client library."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 PATIENCE_SECONDS = 60
-# A port that is free, nothing that calls home, and no first page.
+# A free port, no calls home, and no first-run page.
 _PREFERENCES = {
     "marionette.port": 0, "app.update.disabledForTesting": True, "browser.shell.checkDefaultBrowser": False,
     "browser.startup.page": 0, "datareporting.policy.dataSubmissionEnabled": False, "network.proxy.type": 1,
@@ -26,7 +26,7 @@ class FirefoxPage:
 
     def __init__(self, connection: socket.socket, scratch: Path) -> None:
         self._connection, self._scratch, self._buffer, self._last = connection, scratch, b"", 0
-        self._receive()  # its greeting
+        self._receive()  # the greeting
         self.ask(
             "WebDriver:NewSession", capabilities={"alwaysMatch": {"timeouts": {"script": 1000 * PATIENCE_SECONDS}}}
         )
@@ -44,13 +44,13 @@ class FirefoxPage:
         self.ask("WebDriver:Navigate", url=where.as_uri())
 
     def evaluate(self, expression: str) -> Any:
-        """Beside the page's own scripts; a promise is waited for."""
+        """Evaluate beside the page's own scripts; a promise is awaited."""
         script = f"const done = arguments[arguments.length - 1]; Promise.resolve(({expression})).then(done)"
         return self.ask("WebDriver:ExecuteAsyncScript", script=script, args=[])["value"]
 
     def give(self, box: str, files: Sequence[Path]) -> None:
-        """Files into the input with that id, as a reader who chooses them. Marionette hands over no folder: the files
-        of one go to the ledgers, each under a name that has its folders."""
+        """Put files into the input with that id, as a reader would choose them. Marionette cannot choose a folder:
+        the files of a folder go into the ledgers, each under a name that includes its folders."""
         if [path for path in files if path.is_dir()]:
             box, files = "ledgers", [self._flat(path, folder) for folder in files for path in folder.rglob("*.json*")]
         found = self.ask("WebDriver:FindElement", using="css selector", value=f"#{box}")
@@ -78,7 +78,7 @@ class FirefoxPage:
 
 @contextmanager
 def firefox() -> Iterator[FirefoxPage]:
-    """A fresh Firefox that reaches no host: its proxy is a port at which nothing listens."""
+    """A fresh Firefox that reaches no host: its proxy is a port on which nothing listens."""
     with TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as profile:
         lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in _PREFERENCES.items()]
         (Path(profile) / "user.js").write_text("\n".join(lines))
@@ -95,7 +95,7 @@ def firefox() -> Iterator[FirefoxPage]:
 
 
 def _port(profile: Path, process: subprocess.Popen[bytes]) -> int:
-    """The one that it chose, once it says so."""
+    """The port that Firefox chose, once it has written it down."""
     file, until = profile / "MarionetteActivePort", time.monotonic() + PATIENCE_SECONDS
     while not (file.exists() and file.read_text().strip()):
         assert process.poll() is None, f"firefox ended with {process.returncode}"

@@ -1,4 +1,4 @@
-"""Verifiers that know nothing of flopsd: cosign, and a POSIX shell for recipes."""
+"""Verifiers that know nothing of flopsd: cosign, and a POSIX shell that follows recipes."""
 
 import os
 import subprocess
@@ -16,12 +16,12 @@ EMPTY_ROOT = (
 
 
 def cosign_envelope(ledger: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> Done:
-    """cosign on a DSSE envelope as it lies there."""
+    """Verify a DSSE envelope with cosign, unchanged."""
     return _cosign(key, blob, kind, "--signature", str(ledger))
 
 
 def cosign_bundle(bundle: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> Done:
-    """cosign on a Sigstore bundle, offline: the root of trust that it asks for is an empty one."""
+    """Verify a Sigstore bundle with cosign, offline: the root of trust that it demands is empty."""
     root = bundle.with_name("empty-root.json")
     root.write_text(EMPTY_ROOT)
     return _cosign(key, blob, kind, "--new-bundle-format", "--bundle", str(bundle), "--trusted-root", str(root))
@@ -35,7 +35,7 @@ def _cosign(key: Path, blob: Path, kind: str, *how: str) -> Done:
 
 
 def shell(script: str, folder: Path, code: int | None = None) -> Done:
-    """Run `script` by sh in `folder`; `flopsd` there is the one under test."""
+    """Run `script` by sh in `folder`, where `flopsd` is the program under test."""
     with tempfile.TemporaryDirectory(prefix="flopsd-commands-") as commands:  # `folder` may be the checkout
         flopsd = Path(commands, "flopsd")
         flopsd.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flopsd "$@"\n')

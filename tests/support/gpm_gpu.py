@@ -1,4 +1,4 @@
-"""A GPU for its GPM meter, read by read: a driver that says what a test wants."""
+"""A simulated GPU for its GPM meter, read by read: the driver answers as the test sets."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ IDLE = dict.fromkeys((Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENS
 
 @dataclass
 class Gpu:
-    """A GPU at a steady clock. Its counters are SM-cycles; `counted` are the pipes that have one."""
+    """A GPU at a steady clock. Its counters are in SM-cycles; `counted` are the pipes that have a counter."""
 
     counted: tuple[Pipe, ...] = (Pipe.TENSOR, Pipe.TENSOR_HMMA)
     clock: FakeClock = field(default_factory=FakeClock)
@@ -31,13 +31,15 @@ class Gpu:
     power: float | None = 0.5
     driver: str = "595.91.07"
     device: Device = H100
-    vector_share: float = 0.5  # of the vector pipes' activity in that of the tensor pipe
+    vector_share: float = 0.5  # activity of the vector pipes as a share of the tensor pipe's
     handle: object = "first"
     is_polled: bool = True
-    took_ns: list[int] = field(default_factory=list)  # of the next calls for a sample
-    faults: list[int | None] = field(default_factory=list)  # of the next calls for a sample; None: it is given
+    took_ns: list[int] = field(default_factory=list)  # durations of the next calls for a sample
+    faults: list[int | None] = field(
+        default_factory=list
+    )  # errors of the next calls for a sample; None: the call succeeds
     streams: bool | Exception = True
-    made: list[str] = field(default_factory=list)  # calls that change something
+    made: list[str] = field(default_factory=list)  # calls that change state
 
     def __post_init__(self) -> None:
         self.counters = dict.fromkeys(self.counted, 10**12)
@@ -80,7 +82,7 @@ class Gpu:
         return Metrics(dict(self.ratios), (), self.elapsed, dict(self.counters))
 
     def runs(self, share: float, seconds: float = 1.0, counted_share: float | None = None) -> Reading:
-        """Tensor work of `share` of all cycles, and a reading. The counters may tell another share."""
+        """Do tensor work in `share` of all cycles, and read. The counters may show another share."""
         ns = round(seconds * SECOND)
         cycles = SMS * MHZ * ns // 1000
         self.elapsed += cycles

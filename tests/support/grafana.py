@@ -1,4 +1,5 @@
-"""Dashboards as Grafana would fill them: variables, legends, and what @grafana/data shows of the answers to a panel."""
+"""Dashboards as Grafana would fill them: variables, legends, and the display that @grafana/data makes of a panel's
+answers."""
 
 import json
 import re
@@ -29,7 +30,7 @@ def panels(name: str) -> list[J]:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One to ask, for a run and a time range. All nodes and GPUs of the run are chosen."""
+    """A Prometheus to query for one run and a time range, with all nodes and GPUs of the run selected."""
 
     url: str
     run: str
@@ -49,7 +50,7 @@ class Prometheus:
         return found
 
     def answers(self, panel: Mapping[str, Any]) -> list[J]:
-        """What the panel's queries give: an instant query the newest values only."""
+        """The results of the panel's queries; for an instant query only the newest values."""
         return [
             answer(target, self.ask(target["expr"], self.last if target.get("instant") else None))
             for target in panel["targets"]
@@ -69,7 +70,8 @@ def answer(target: Mapping[str, Any], series: Sequence[J]) -> J:
 
 @dataclass(frozen=True)
 class Shown:
-    """One value of a panel: its name, its text with the unit, its colour by name, or as a code where it has none."""
+    """One displayed value: its name, its text with the unit, and its colour by name, or by code where it has no
+    name."""
 
     name: str
     text: str
@@ -77,7 +79,8 @@ class Shown:
 
 
 def shown(asked: Sequence[tuple[Mapping[str, Any], Sequence[J]]]) -> list[list[Shown]]:
-    """What Grafana shows of each panel's answers. GRAFANA_DATA names the node_modules that has @grafana/data."""
+    """The display that Grafana makes of each panel's answers. GRAFANA_DATA names the node_modules with
+    @grafana/data."""
     given = json.dumps([{"panel": panel, "answers": answers} for panel, answers in asked])
     done = subprocess.run(["node", str(SCRIPT)], input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
-"""A real Prometheus that holds an hour of flopsd: two nodes of a run, written by the real writer on a fake clock and shown by
-the real exporter every half minute. promtool puts the pages into blocks, and Prometheus evaluates the recording rules."""
+"""A real Prometheus that holds an hour of flopsd: two nodes of a run, written by the real writer on a fake clock and
+exposed by the real exporter every half minute. promtool makes blocks of the pages, and Prometheus evaluates the
+recording rules."""
 
 import json
 import re
@@ -37,7 +38,7 @@ MODEL = {
 
 
 class Node(Story):
-    """One node of the run. Its two GPUs train in steps, and pause; the second is blinded for a while."""
+    """One node of the run. Its two GPUs train in steps, with pauses; the second cannot be read for a while."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number = number
@@ -49,7 +50,7 @@ class Node(Story):
         self.seconds = 0
 
     def work(self, device: Device) -> Active | Gap:
-        """Idle for one minute of twelve; the load of each GPU is a little its own."""
+        """Idle for one minute in twelve; each GPU has a slightly different load."""
         if self.number == 1 and device.index == 1 and 1500 <= self.seconds < 1860:
             return Gap(GapReason.DRIVER_TIMEOUT)
         busy = (
@@ -87,7 +88,7 @@ class Node(Story):
 
 
 def pages(folder: Path) -> tuple[str, int, int]:
-    """The hour as lines of OpenMetrics with times, and its first and last second of the wall clock."""
+    """The hour as OpenMetrics lines with timestamps, and its first and last second by the wall clock."""
     nodes, shown = [Node(folder / f"n{n}", n) for n in range(2)], list[str]()
     first = nodes[0].clock.wall_ns() // NS_PER_S
     for node in nodes:
@@ -105,7 +106,7 @@ def pages(folder: Path) -> tuple[str, int, int]:
 
 
 def stamped(page: str, labels: str, seconds: int) -> Iterator[str]:
-    """The samples of a page, with the target's labels and a time: what Prometheus makes of a scrape."""
+    """The samples of a page, with the target's labels and a timestamp, as Prometheus would store a scrape."""
     for line in page.splitlines():
         if line and not line.startswith("#"):
             name, rest, value = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line).groups()  # type: ignore[union-attr]
@@ -117,7 +118,7 @@ def recording_rules() -> list[dict[str, Any]]:
 
 
 def levels() -> list[list[dict[str, Any]]]:
-    """The recording rules in an order in which each rests on earlier lists only."""
+    """The recording rules in groups, so that each rule depends on earlier groups only."""
     left, found, done = recording_rules(), list[list[dict[str, Any]]](), set[str]()
     names = {str(rule["record"]) for rule in left}
     while left:
@@ -130,7 +131,7 @@ def levels() -> list[list[dict[str, Any]]]:
 
 @contextmanager
 def served(blocks: Path) -> Iterator[str]:
-    """The address of a Prometheus over these blocks, which scrapes nothing."""
+    """The address of a Prometheus that serves these blocks and scrapes nothing."""
     config, port = blocks.parent / "empty.yml", free_port()
     config.write_text("scrape_configs: []\n")
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={blocks}", "--log.level=error",
@@ -140,7 +141,7 @@ def served(blocks: Path) -> Iterator[str]:
 
 
 def stored(folder: Path, text: str) -> Path:
-    """The folder of all blocks made so far, with these samples in blocks of their own."""
+    """Store these samples in blocks of their own; returns the folder of all blocks so far."""
     (folder / "samples.om").write_text(text + "# EOF\n")
     command = [
         "promtool",
@@ -155,8 +156,8 @@ def stored(folder: Path, text: str) -> Path:
 
 
 def evaluate(folder: Path, blocks: Path, *spans: tuple[int, int, int]) -> None:
-    """Add what the recording rules give. Each span: from its first second to its last, each so many seconds. promtool could
-    do so, but takes a tenth of a second of processor time for each rule in each span."""
+    """Add the results of the recording rules. Each span is its first second, its last, and the interval in seconds.
+    promtool could do this, but takes a tenth of a second of processor time for each rule in each span."""
     for level in levels():
         with served(blocks) as url:
             results = [result for rule in level for span in spans for result in evaluated(url, rule, *span)]

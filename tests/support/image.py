@@ -1,6 +1,7 @@
-"""The container image, built and run without a Docker engine: Debian's buildah, podman and runc on a base of Debian's.
+"""The container image, built and run without a Docker engine: with Debian's buildah, podman and runc, on a Debian
+base.
 
-The base holds Debian's Python as Debian's packages have it, unpacked; no registry is asked.
+The base holds Debian's Python as packaged, unpacked; no registry is used.
 """
 
 import json
@@ -21,12 +22,12 @@ TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "ip")
 PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "python3", "python3-venv")
 BASE = "localhost/base"
 IMAGE = "localhost/flopsd"
-# What configuring Debian's package would have made, and Debian's pip cannot do without.
+# Files that configuring Debian's package would have made, and that Debian's pip needs.
 BASE_FILE = """FROM scratch
 ADD base.tar /
 RUN cat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt
 """
-# The sandbox of a builder may have lower limits than buildah wants to set.
+# A builder's sandbox may have lower limits than buildah tries to set.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
 DEBIAN_PYTHON = "3.13"  # trixie's
 
@@ -58,7 +59,7 @@ class Engine:
         call("buildah", *self._store(), "build", "--quiet", "--isolation", "chroot", *LIMITS, *arguments)
 
     def build_image(self) -> None:
-        """BASE, and IMAGE of the Containerfile on it, out of wheels that were fetched before."""
+        """Build BASE, and IMAGE from the Containerfile on top of it, with wheels that were fetched before."""
         wheels = self.folder / "wheels"
         with ThreadPoolExecutor() as pool:  # both wait for the network
             for work in (pool.submit(self._make_base), pool.submit(self._fetch_wheels, wheels)):
@@ -70,7 +71,7 @@ class Engine:
         )
 
     def _make_base(self) -> None:
-        # Taken out in the end: dpkg's own filter takes three times the time of all the rest.
+        # Removed at the end: dpkg's own filter takes three times as long as everything else.
         shrink = '--extract-hook=cd "$1/usr/share" && rm -r man doc locale'
         packages = ",".join(PACKAGES)
         call("mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", shrink, "trixie",
@@ -80,7 +81,7 @@ class Engine:
         (self.folder / "base.tar").unlink()
 
     def _fetch_wheels(self, folder: Path) -> None:
-        """What the Containerfile's EXTRAS and the build of flopsd itself need, for the base's Python."""
+        """Fetch the dependencies of the Containerfile's EXTRAS and of building flopsd itself, for the base's Python."""
         extras = default_of("EXTRAS")
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
         call(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
@@ -97,7 +98,7 @@ class Engine:
     def running(
         self, *arguments: str | Path, name: str, image: str = IMAGE, command: Sequence[str] = ()
     ) -> Iterator[None]:
-        """A container in the background, with a read-only root and nothing that may be written but its volumes."""
+        """A container in the background, whose root is read-only and whose only writable places are its volumes."""
         self.podman(
             "run", "--detach", "--name", name, "--read-only", "--read-only-tmpfs=false", *arguments, image, *command
         )
@@ -126,7 +127,7 @@ def default_of(name: str) -> str:
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """A fresh store, and none of it left after."""
+    """An engine with a fresh store, which is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="flopsd-image-"))
     made = Engine(folder)
     try:
@@ -139,7 +140,7 @@ def engine() -> Iterator[Engine]:
 
 @dataclass(frozen=True)
 class Network:
-    """A network namespace with one cable to this one."""
+    """A network namespace, connected to this one by one cable."""
 
     name: str
     here: str
@@ -152,7 +153,7 @@ class Network:
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """For one container: from here it is another host."""
+    """A network for one container, which is then another host as seen from here."""
     pid = os.getpid()
     net = f"10.{64 + pid % 64}.{pid // 64 % 256}"
     made = Network(f"flopsd-{pid}", f"{net}.1", f"{net}.2")

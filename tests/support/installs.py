@@ -1,4 +1,4 @@
-"""Healthy installs of different kinds, written by the real writer and shown by the real exporter. Time passes on a clock
+"""Healthy installs of different kinds, written by the real writer and exposed by the real exporter, on a clock
 stepped by hand."""
 
 import json
@@ -23,7 +23,7 @@ MINUTES, STEP_SECONDS, SEAL_SECONDS = 30, 15, 900
 SHORT_MINUTES, PAUSE_SECONDS = (
     12,
     3600,
-)  # between two installs in one Prometheus: longer than the ranges of the rules that they have
+)  # between two installs in one Prometheus: longer than the ranges of their rules
 TRAINED = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
 TRAINS = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 0, Pipe.FP32: 99_999, Pipe.FP64: 7})
 EIGHT_BUSY = [replace(A100, uid=f"GPU-a{index}", index=index) for index in range(8)]
@@ -32,7 +32,7 @@ SECOND_H100 = replace(H100, uid="GPU-h1", index=1)
 
 @dataclass(frozen=True)
 class Install:
-    """What differs between installs, by default: nothing is declared, one H100 with running counters."""
+    """The differences between installs. By default nothing is declared, and there is one H100 with running counters."""
 
     plan: dict[Device, Callable[[Second], Work | None]]
     platform: str = "host"
@@ -54,7 +54,7 @@ INSTALLS = {
 
 
 class Watched(Story):
-    """A run whose page is read once a minute, as a scrape would."""
+    """A run whose page is read once a minute, as by a scrape."""
 
     def __init__(self, folder: Path, name: str, install: Install) -> None:
         self.install, self.samples, self.at = install, dict[str, dict[int, float]](), f'job="flopsd",instance="{name}"'
@@ -92,7 +92,7 @@ class Watched(Story):
         self.samples.setdefault(f"up{{{self.at}}}", {})[number] = 1
 
     def world(self) -> World:
-        """Its series for `promtool test rules`, whose time begins at zero."""
+        """Its series for `promtool test rules`, where time begins at zero."""
         return {
             series: " ".join(
                 "_" if (value := found.get(number)) is None else repr(value - self._epoch(series))
@@ -102,7 +102,7 @@ class Watched(Story):
         }
 
     def stamped(self, begin: int) -> Iterator[str]:
-        """Its series as OpenMetrics, moved to a time in seconds."""
+        """Its series as OpenMetrics, shifted to begin at a time in seconds."""
         for series, found in self.samples.items():
             moved = begin if self._epoch(series) else 0
             for number, value in found.items():
@@ -114,8 +114,8 @@ class Watched(Story):
 
 
 def pages(folder: Path, before: int, names: Collection[str]) -> tuple[str, dict[str, int]]:
-    """Twelve minutes of each of these installs as lines of OpenMetrics, and the last second of each. They follow each other with
-    pauses up to the second `before`: each has Prometheus for itself."""
+    """Twelve minutes of each of these installs as OpenMetrics lines, and the last second of each. They follow one
+    another, with pauses, up to the second `before`, so that each has Prometheus to itself."""
     text, ends, begin = list[str](), dict[str, int](), before - len(names) * (SHORT_MINUTES * 60 + PAUSE_SECONDS)
     for number, name in enumerate(names):
         stated = Watched(folder / f"install{number}", name, INSTALLS[name])

@@ -20,14 +20,14 @@ JOB = "train-7"
 
 
 def sagemaker(rank: int, hosts: Sequence[str] = HOSTS, *, job: str = JOB, boot: str = "") -> Context:
-    """What a training container of SageMaker finds about itself. The boot stands for the attempt."""
+    """The environment of a SageMaker training container. The boot stands for the attempt."""
     boot = boot or f"boot-{hosts[rank]}"
     arn = f"arn:aws:sagemaker:eu-west-1:1:training-job/{job}"
     return Context("sagemaker-training", job, hosts[rank], boot, boot, rank, arn, tuple(hosts), "ml.p5.48xlarge")
 
 
 def slurm(rank: int, *, job: str = "slurm-9", attempt: str = "0") -> Context:
-    """A node of a Slurm job, which gets its rank and no roster."""
+    """A node of a Slurm job, which knows its rank but has no roster."""
     return Context("slurm", job, f"node-{rank}", f"boot-{rank}", attempt, rank)
 
 
@@ -40,7 +40,7 @@ def gpus(node: str, count: int = 2) -> tuple[Device, ...]:
 
 
 class Nodes:
-    """A folder with one signing key, in which ledgers of nodes are made."""
+    """A folder with one signing key in which ledgers of nodes are made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,7 +67,7 @@ class Nodes:
 
     def merge(self, *arguments: Path | str, clock: FakeClock | None = None, progress: Progress = no_progress,
               **how: object) -> Merged:  # fmt: skip
-        """Merge into `job.json`; what a person would read goes to `notes`."""
+        """Merge into `job.json`; the text for people goes to `notes`."""
         self.notes: list[str] = []
         out = how.pop("ledger", self.folder / "out" / "job.json")
         request = MergeRequest(

@@ -15,8 +15,10 @@ DEPTHS = (10, 90, 900, 5000)
 
 
 def edited_value(rng: random.Random, value: Any, donor: Any = None) -> Any:
-    """`value` with one thing in it changed, left out, added, doubled or reordered, or taken from elsewhere in `donor`.
-    What is edited is drawn from all of its parts alike, so that most edits are deep."""
+    """`value` with one thing in it changed, removed, added, duplicated, reordered, or taken from elsewhere in `donor`.
+
+    The edit's place is drawn from all parts alike, so that most edits are deep.
+    """
     parts = list(_paths(value, ()))
     return _edited_at(rng, value, rng.choice(parts), value if donor is None else donor)
 
@@ -68,18 +70,18 @@ def _other(rng: random.Random, value: Any, donor: Any) -> Any:
 
 
 def _somewhere(rng: random.Random, value: Any) -> Any:
-    """A part of a document, drawn by descending."""
+    """A part of a document, found by random descent."""
     while isinstance(value, dict | list) and value and rng.random() < 0.8:
         value = rng.choice(list(value.values()) if isinstance(value, dict) else value)
     return value
 
 
 class _Raw(str):
-    """JSON text that stands for itself: json.dumps could not nest so deep."""
+    """JSON text that is written out unchanged: json.dumps could not nest so deep."""
 
 
 def spelt(rng: random.Random, value: Any) -> bytes:
-    """`value` as compact JSON; now and then with a member twice, or a number that JSON does not have."""
+    """`value` as compact JSON; now and then with a duplicate member, or a number that JSON does not allow."""
     raws: list[str] = []
 
     def keep(part: Any) -> Any:
@@ -100,7 +102,7 @@ def spelt(rng: random.Random, value: Any) -> bytes:
 
 
 def edited_json(rng: random.Random, data: bytes) -> bytes:
-    """The same of text that is JSON, or lines of it; any other comes back as it is."""
+    """`edited_value` for JSON text, or lines of JSON; any other text comes back unchanged."""
     lines = data.split(b"\n")
     try:
         at = rng.choice([n for n, line in enumerate(lines) if line.strip()])

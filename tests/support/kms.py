@@ -1,8 +1,8 @@
 """AWS KMS by moto, as a server of its own: `python -m tests.support.kms HOST` prints its address and serves.
 
-moto 5.2.5 takes `MessageType=DIGEST` and hashes the digest again, so what it signs never verifies
-(https://github.com/getmoto/moto/pull/10202). The shim here signs a digest as AWS does: as it is. It is needed until
-moto does that itself, and harmless after that.
+moto 5.2.5 takes `MessageType=DIGEST` and hashes the digest again, so that its signatures never verify
+(https://github.com/getmoto/moto/pull/10202). The shim here signs a digest as AWS does, without hashing it. It is
+needed until moto does so itself, and harmless afterwards.
 """
 
 import json
@@ -21,7 +21,7 @@ REGION = "eu-west-1"
 
 
 def sign_digests_as_they_are() -> None:
-    """Patch moto in this process, for good."""
+    """Patch moto in this process, permanently."""
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
     from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
@@ -38,7 +38,7 @@ def sign_digests_as_they_are() -> None:
         return respond(self)
 
     def sign_digest(self: Any, key_id: str, message: bytes, signing_algorithm: str) -> Any:
-        answer = sign(self, key_id, message, signing_algorithm)  # with all its checks
+        answer = sign(self, key_id, message, signing_algorithm)  # with all of moto's checks
         if asked.type != "DIGEST" or signing_algorithm not in hashes:
             return answer
         digest = hashes[signing_algorithm]
@@ -52,14 +52,14 @@ def sign_digests_as_they_are() -> None:
 
 
 class Kms:
-    """A running server, and what its customer does to it."""
+    """A running server, and its customer's actions on it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the AWS SDK of a process needs to find it, and nothing of the host's own AWS settings."""
+        """The variables with which a process's AWS SDK finds the server, and none of the host's own AWS settings."""
         return {
             "AWS_ENDPOINT_URL_KMS": self.url, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
@@ -80,7 +80,7 @@ class Kms:
         return arn
 
     def user(self, *actions: str) -> dict[str, str]:
-        """The variables of a user who may do these actions only. From now on the server checks rights."""
+        """The variables of a user who may perform only these actions. From now on the server checks permissions."""
         iam = self.client("iam")
         iam.create_user(UserName="flopsd")
         document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
@@ -117,7 +117,7 @@ def _serve() -> None:
     server.start()
     host, port = server.get_host_and_port()
     print(f"kms at http://{host}:{port}", flush=True)
-    sys.stdin.read()  # until whoever started it is gone
+    sys.stdin.read()  # until the parent process is gone
     server.stop()
 
 

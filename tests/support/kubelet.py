@@ -1,6 +1,6 @@
-"""A kubelet's pod-resources service on a unix socket: real gRPC, answers that a test gives.
+"""A kubelet's pod-resources service on a unix socket: real gRPC, with answers set by the test.
 
-The protobuf here declares what the kubelet's API has beyond what flopsd reads, as a newer kubelet sends it.
+The protobuf here includes fields of the kubelet's API that flopsd does not read, as a newer kubelet sends them.
 """
 
 import importlib
@@ -18,7 +18,7 @@ Pods = Mapping[tuple[str, str], Mapping[str, Mapping[str, tuple[str, ...]]]]  # 
 
 
 def require(module: str) -> Any:
-    """The module, else a skip, or a failure where CI requires all tools."""
+    """The imported module. If it is missing the test is skipped, or fails where CI requires all tools."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -40,8 +40,8 @@ def _part(number: int, content: bytes | str) -> bytes:
 
 
 def answer(pods: Pods, claims: Mapping[tuple[str, str], str] | None = None) -> bytes:
-    """A ListPodResourcesResponse, written by hand from api.proto so that no code of flopsd is in it. Each device has a
-    NUMA topology (field 3), each container cpu ids (field 3, packed) and memory (field 4)."""
+    """A ListPodResourcesResponse, written by hand from api.proto so that it shares no code with flopsd. Each device
+    has a NUMA topology (field 3), and each container cpu ids (field 3, packed) and memory (field 4)."""
     out = b""
     for (namespace, name), containers in pods.items():
         pod = _part(1, name) + _part(2, namespace)
@@ -61,7 +61,7 @@ def answer(pods: Pods, claims: Mapping[tuple[str, str], str] | None = None) -> b
 
 @dataclass
 class Kubelet:
-    """What the service answers; `hold` makes it hang until it is set."""
+    """The service's answers. `hold` makes it hang until it is set."""
 
     path: Path
     reply: bytes = b""

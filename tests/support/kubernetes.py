@@ -1,6 +1,7 @@
-"""Manifests and the chart as a cluster takes them: rendered by Helm, held against the API's schemas, started as a kubelet would.
+"""Manifests and the chart as a cluster takes them: rendered by Helm, checked against the API's schemas, and started as
+a kubelet would.
 
-Helm and the schemas are Python packages: `pytest.mark.package` names what a test needs.
+Helm and the schemas are Python packages: `pytest.mark.package` names those that a test needs.
 """
 
 import importlib
@@ -25,7 +26,7 @@ PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_o
 VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))  # from the first with native sidecars to the newest known
 IMAGE = {"repository": "registry.example.com/flopsd"}  # a value that must be given; the manifests have the same
 Document = dict[str, Any]
-# What the downward API provides of a pod.
+# Fields of a pod that the downward API provides.
 FIELDS = {
     "metadata.name": "llama-finetune-1-abcde",
     "metadata.namespace": "ml",
@@ -47,7 +48,7 @@ def manifest(name: str) -> Document:
 
 
 def render_texts(values: Mapping[str, Any], chart: Path = CHART, namespace: str = "flopsd") -> dict[str, str]:
-    """What Helm makes of a chart, by the name of the template. Raises helm_python's HelmError."""
+    """Helm's output for a chart, by the name of the template. Raises helm_python's HelmError."""
     helm = importlib.import_module("helm_python")
     with helm.Chart.load(chart) as loaded:
         loaded.validate_schema(dict(values))
@@ -56,7 +57,7 @@ def render_texts(values: Mapping[str, Any], chart: Path = CHART, namespace: str 
 
 
 def render(values: Mapping[str, Any] | None = None, chart: Path = CHART, namespace: str = "flopsd") -> list[Document]:
-    """The documents of that, of our own chart with an image where none is given."""
+    """The rendered documents. Our own chart gets an image where none is given."""
     given = {**({"image": IMAGE} if chart == CHART else {}), **(values or {})}
     made = sorted(render_texts(given, chart, namespace).items())
     return [document for name, text in made if name.endswith(".yaml") for document in documents(text)]
@@ -75,7 +76,8 @@ def of_kind(kind: str, among: Sequence[Document]) -> Document:
 
 
 def complaints(document: Document) -> list[str]:
-    """What the API servers of VERSIONS would refuse, unknown fields included; of CRDs what the operator's models do not know."""
+    """The faults, unknown fields included, for which the API servers of VERSIONS would refuse the document; for
+    CRDs, the fields that the operator's models do not know."""
     group = document["apiVersion"].partition("/")
     if group[0] == "monitoring.coreos.com":
         return _complaints_of_operator(document)
@@ -89,7 +91,7 @@ def complaints(document: Document) -> list[str]:
 
 @cache
 def _validator(version: str, name: str) -> Draft202012Validator:
-    """kubernetes_validate's own function reads the definitions of a version, two megabytes, for each document."""
+    """kubernetes_validate's own function reads two megabytes of definitions for each document."""
     schema = json.loads((_folder(version) / f"{name}.json").read_text())
     return Draft202012Validator(schema, registry=_definitions(version))
 
@@ -106,7 +108,7 @@ def _folder(version: str) -> Path:
 
 
 def _complaints_of_operator(document: Document) -> list[str]:
-    """The models drop what they do not know, so that what comes back is compared with what went in."""
+    """The models drop unknown fields, so their output is compared with the input."""
     models = importlib.import_module("cloudcoil.models.prometheus_operator.v1")
     try:
         model = getattr(models, document["kind"]).model_validate(document)
@@ -133,7 +135,7 @@ def flopsd_of(document: Document) -> Document:
 
 
 def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
-    """The container's environment as a kubelet makes it; `fields` are what the downward API provides of the pod."""
+    """The container's environment as a kubelet makes it; `fields` are the pod's fields from the downward API."""
     made: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.100.0.1"}
     for entry in container["env"]:
         assert entry["name"] not in made, f"{entry['name']} is there twice"
@@ -150,7 +152,7 @@ def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_helm(document: Document) -> Document:
-    """As somebody would write it by hand: without the labels of releases, and the rest by default."""
+    """The document as written by hand: without the labels of releases, and with defaults for the rest."""
     plain = deepcopy(document)
     _drop(plain, ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "app.kubernetes.io/instance",
                   "imagePullPolicy", "revisionHistoryLimit", "serviceAccountName"))  # fmt: skip

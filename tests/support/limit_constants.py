@@ -1,4 +1,5 @@
-"""The constants that docs/limits.md states, by section, in the order of the values of its tables: a module, then its names."""
+"""The constants that docs/limits.md states, by section, in the order of the tables' values: a module, then its
+names."""
 
 CONSTANTS = {
     "Reading devices": """

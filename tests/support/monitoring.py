@@ -1,4 +1,4 @@
-"""A real Prometheus and a real Alertmanager, and a webhook that keeps what the latter brings."""
+"""A real Prometheus and a real Alertmanager, and a webhook that keeps the alerts it receives."""
 
 import json
 import queue
@@ -18,7 +18,8 @@ J = dict[str, Any]
 
 
 def hurried(folder: Path, window: str) -> list[str]:
-    """Copies of the rule files whose ranges are all `window` and whose alerts wait, before and after, for a second."""
+    """Copies of the rule files whose ranges are all `window`, and whose alerts wait one second before firing and
+    before ending."""
     found = []
     for path in (RULES, ALERTS):
         text = re.sub(r"\[\d+[mhd]\]", f"[{window}]", path.read_text())
@@ -33,8 +34,8 @@ def prometheus(
     folder: Path, targets: Sequence[J], *, rules: Sequence[str] = (), alertmanager: str = "", every: str = "1s",
     more: J | None = None,
 ) -> Iterator[str]:  # fmt: skip
-    """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write. `more`: of the scrape
-    configuration."""
+    """Scrapes the static configs `targets`, evaluates rules as often, and accepts remote write. `more` is added to
+    the scrape configuration."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     shown: J = {
@@ -57,7 +58,7 @@ def prometheus(
 
 @contextmanager
 def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
-    """Brings every alert to `webhook` at once, resolved ones too."""
+    """An Alertmanager that delivers every alert to `webhook` at once, resolved ones too."""
     port = free_port()
     route = {
         "receiver": "hook", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h",
@@ -70,7 +71,7 @@ def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
 
 @contextmanager
 def committed_alertmanager(folder: Path) -> Iterator[str]:
-    """With config/prometheus/alertmanager.yml."""
+    """An Alertmanager with config/prometheus/alertmanager.yml."""
     with _alertmanager(folder, RULES.parent / "alertmanager.yml", free_port()) as url:
         yield url
 
@@ -85,7 +86,7 @@ def _alertmanager(folder: Path, config: Path, port: int) -> Iterator[str]:
 
 @contextmanager
 def webhook() -> Iterator[tuple[str, queue.SimpleQueue[J]]]:
-    """Its address, and the alerts in the order in which they came."""
+    """The webhook's address, and the alerts in the order in which they arrived."""
     alerts: queue.SimpleQueue[J] = queue.SimpleQueue()
 
     def keep(_: object, body: bytes) -> Answer:

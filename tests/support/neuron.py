@@ -1,4 +1,4 @@
-"""neuron-monitor's stand-in led by hand, a sysfs tree made from a real listing, and the captured documents."""
+"""A hand-driven stand-in for neuron-monitor, a sysfs tree made from a real listing, and the captured documents."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def sample(name: str) -> dict[str, Any]:
 
 
 def inf2(**change: Any) -> dict[str, Any]:
-    """The real capture of an inf2.xlarge, its neuroncore_counters group changed."""
+    """The real capture of an inf2.xlarge with changes to its neuroncore_counters group."""
     document = sample("inf2_xlarge_real_effective_flops.json")
     counters(document).update(change)
     return document
@@ -47,7 +47,7 @@ def counters(document: dict[str, Any], runtime: int = 0) -> dict[str, Any]:
 
 
 class Led:
-    """A stand-in that does what a test sets, and the source that reads it, on a clock stepped by hand."""
+    """A stand-in that follows the test's steps, and the source that reads it on a clock stepped by hand."""
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.folder, self.clock, self.options = folder, FakeClock(), options
@@ -57,7 +57,7 @@ class Led:
         self._sent = 0
 
     def open(self, first: Mapping[str, Any]) -> NeuronSource:
-        """Open the source on a first document, and read once, so that the next document is counted whole."""
+        """Open the source on a first document, and read once, so that the next document is counted completely."""
         self.send(doc=first)
         options = {"monitor": str(MONITOR), "sysfs": "/nowhere", "module": "/nowhere"}
         self.source = open_source(SourceSettings(self.clock, table(), {**options, **self.options}))
@@ -65,8 +65,8 @@ class Led:
         return self.source
 
     def send(self, *, repeated: bool = False, **step: Any) -> None:
-        """Have the stand-in do a step. No two documents of a real one have the same periods: what is sent again is told
-        from the one before by a number, unless it is to be `repeated`."""
+        """Have the stand-in do a step. A real monitor never sends two documents with the same periods: one sent
+        again gets a number that distinguishes it from the one before, unless it is to be `repeated`."""
         if not repeated and step.get("doc", {}).get("neuron_runtime_data"):
             self._sent += 1
             step["doc"] = copy.deepcopy(dict(step["doc"]))
@@ -79,7 +79,7 @@ class Led:
         wait_until((self.folder / "hung").exists, "the stand-in hanging")
 
     def after(self, seconds: float, **step: Any) -> list[Reading]:
-        """Let time pass, have the stand-in do a step, and give what was read of it."""
+        """Let time pass, have the stand-in do a step, and return the readings."""
         self.clock.advance(round(seconds * NS_PER_S))
         self.send(**step)
         return list(self.sweep().readings)
@@ -108,7 +108,7 @@ Lead = Callable[..., Led]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet is dead."""
+    """Whether a process runs; a zombie counts as dead."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -129,7 +129,7 @@ def counting(lead: Lead, first: dict[str, object], **options: str) -> Led:
 
 
 class Sysfs:
-    """A tree like the real one of an inf2, with values to set."""
+    """A tree like that of a real inf2, with values that a test sets."""
 
     def __init__(self, folder: Path, driver: str = "2.30.2.0", chips: int = 1, name: str = "Inferentia2") -> None:
         self.root, self.module = folder / "neuron_device", folder / "module"

@@ -1,4 +1,4 @@
-"""NVML's library as a test wants it: answers by call, or errors."""
+"""A stand-in for NVML's library: each call returns an answer of the test, or raises an error."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ class NvmlFault(Exception):
 
 
 def library(**answers: Any) -> Any:
-    """Gives these answers, or raises them; each is asked of HANDLE."""
+    """A library that returns these answers, or raises them; each call must be made with HANDLE."""
 
     def call(answer: Any) -> Any:
         def ask(handle: object, *arguments: object) -> Any:

@@ -1,4 +1,4 @@
-"""Functions of `os`, replaced for a test: those that fail, as on a sick disk."""
+"""Functions of `os`, replaced for a test by calls that fail, as on a faulty disk."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 
 def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[..., object]) -> None:
-    """Replace `os.NAME`, also for pathlib, which in Python 3.10 has names of its own for some."""
+    """Replace `os.NAME`, for pathlib too, which in Python 3.10 keeps references of its own to some."""
     monkeypatch.setattr(os, name, call)
     accessor = getattr(pathlib, "_normal_accessor", None)
     if hasattr(accessor, name):
@@ -17,7 +17,7 @@ def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[...,
 
 
 def failing(number: int) -> Callable[..., Any]:
-    """A call that fails with this error, whatever it is asked."""
+    """A call that fails with this error, whatever its arguments."""
 
     def call(*_: object, **__: object) -> Any:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""The stand-in of dcgm-exporter as a program of its own, which the kernel names as it names the original."""
+"""The stand-in for dcgm-exporter as a program of its own, with the same process name as the original."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ _STANDIN = Path(__file__).parent.parent / "standin" / "dcgm-exporter"
 
 
 class Installed:
-    """An executable in a folder, whose files say what it does."""
+    """An executable in a folder whose files set its behaviour."""
 
     def __init__(self, folder: Path, interpreter: str = sys.executable) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ class Installed:
         self.path.chmod(0o755)
 
     def becomes(self, mode: str) -> None:
-        """`refused`, `in_use`, `unsupported`, `paused`, `hang`; anything else: it serves."""
+        """Set the mode: `refused`, `in_use`, `unsupported`, `paused` or `hang`; in any other mode it serves."""
         whole = self.folder / "mode.new"
         whole.write_text(mode, encoding="utf-8")
         whole.replace(self.folder / "mode")

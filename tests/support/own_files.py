@@ -1,4 +1,4 @@
-"""A peak table and two policies that are not flopsd's own, and runs that are sealed by them."""
+"""A peak table and two policies that do not ship with flopsd, and runs that are sealed with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ rules:
 
 @dataclass(frozen=True)
 class Own:
-    """The files."""
+    """The paths of the table and the policies."""
 
     peaks: str
     policies: tuple[str, str]

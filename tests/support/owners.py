@@ -1,4 +1,4 @@
-"""Devices and what NVML knows of them, for tests of ownership."""
+"""Devices, with the facts that NVML reports of them, for tests of ownership."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ LOST = Device("nvml-index-3", 3, "nvidia", "unidentified")
 
 
 class Scripted:
-    """A source of `devices` that gives one gap of a second each read, or what `make` makes of it."""
+    """A source of `devices` whose every read is one gap of a second, or the result of `make`."""
 
     name = "scripted"
 

@@ -1,7 +1,9 @@
-"""The Pod Security Standards as a table: which controls of a level a pod violates (kubernetes.io/docs/concepts/security).
+"""The Pod Security Standards as a table: the controls of a level that a pod violates
+(kubernetes.io/docs/concepts/security).
 
-Held once against the 1,228 pods that kubernetes/pod-security-admission (8f84a87c) has for 1.29 to 1.37: this differs for
-AppArmor by annotation and for Windows, of which it knows nothing, and is stricter where newer versions allow more.
+Compared once with the 1,228 pods that kubernetes/pod-security-admission (8f84a87c) has for 1.29 to 1.37. This table
+differs for AppArmor by annotation and for Windows, which it does not cover, and is stricter where newer versions allow
+more.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +34,7 @@ def _contexts(spec: Spec) -> list[Spec]:
 
 
 def _effective(spec: Spec, name: str) -> list[Any]:
-    """What holds for each container: its own, else the pod's."""
+    """The effective value for each container: its own, else the pod's."""
     pod, *own = _contexts(spec)
     return [context.get(name, pod.get(name)) for context in own]
 
@@ -42,13 +44,13 @@ def _capabilities(spec: Spec, which: str) -> list[set[str]]:
 
 
 def _hooks(spec: Spec) -> list[Spec]:
-    """What a kubelet calls at a container: probes and hooks."""
+    """Handlers that a kubelet calls at a container: probes and hooks."""
     probes = ("livenessProbe", "readinessProbe", "startupProbe")
     found = [each[name] for each in _containers(spec) for name in probes if name in each]
     return found + [hook for each in _containers(spec) for hook in each.get("lifecycle", {}).values()]
 
 
-Control = Callable[[Spec], bool]  # whether the pod keeps to it
+Control = Callable[[Spec], bool]  # whether the pod complies
 BASELINE: dict[str, Control] = {
     "hostProcess": lambda spec: not any((c.get("windowsOptions") or {}).get("hostProcess") for c in _contexts(spec)),
     "host namespaces": lambda spec: not any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")),
@@ -94,7 +96,7 @@ def violations(spec: Spec, controls: Mapping[str, Control]) -> list[str]:
 
 
 def level_of(spec: Spec) -> str:
-    """The strictest level whose namespace takes the pod."""
+    """The strictest level at which a namespace admits the pod."""
     if not violations(spec, RESTRICTED):
         return "restricted"
     return "privileged" if violations(spec, BASELINE) else "baseline"

@@ -1,4 +1,5 @@
-"""A pod of a manifest or of the chart, run as a kubelet would: volumes, rights, limits, and the driver of its node."""
+"""A pod of a manifest or of the chart, run as a kubelet would run it: with volumes, rights, limits, and its node's
+driver."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,18 +15,19 @@ from tests.support.scenario import LIBRARY
 
 @dataclass(frozen=True)
 class Pod:
-    """Its volumes are folders below `folder`, by their names."""
+    """The pod's volumes are folders below `folder`, by their names."""
 
     document: Document
     folder: Path
-    fields: Mapping[str, str]  # what the downward API provides
+    fields: Mapping[str, str]  # the values that the downward API provides
 
     @property
     def container(self) -> Document:
         return flopsd_of(self.document)
 
     def volume(self, name: str) -> Path:
-        """As a kubelet or an administrator makes it: an emptyDir is everybody's, the node's folders are root's."""
+        """The volume as a kubelet or an administrator makes it: everybody may write to an emptyDir, and root owns
+        the node's folders."""
         (stated,) = [one for one in pod_of(self.document)["spec"]["volumes"] if one["name"] == name]
         made = self.folder / name
         if not made.exists():
@@ -45,7 +47,8 @@ class Pod:
 
     @contextmanager
     def running(self, built: Engine, cable: Network, driver: list[str], more: Mapping[str, str]) -> Iterator[str]:
-        """The URL of it, once it is ready; stopped by TERM at the end, as a kubelet does it, with exit code 0."""
+        """The URL of the running pod, once it is ready. At the end it is stopped by TERM, as by a kubelet, and exits
+        with code 0."""
         stated = {**variables(self.container, self.fields), **more}
         options = ["--network", cable.option, *rights(self.container), *limits(self.container)]
         options += [*self.mounts(self.container), *driver, *environment(stated)]
@@ -57,7 +60,8 @@ class Pod:
             assert built.exit_code("pod") == 0, built.said("pod")
 
     def train(self, built: Engine, code: str) -> None:
-        """Run `code` in the trainer's place, beside flopsd: another container that has its mounts and its variables."""
+        """Run `code` in place of the trainer, beside flopsd: in another container with the trainer's mounts and
+        variables."""
         (trainer,) = pod_of(self.document)["spec"]["containers"]
         stated = environment({entry["name"]: entry["value"] for entry in trainer["env"]})
         built.podman("run", "--rm", "--network", "none", "--user", "0", "--read-only", *self.mounts(trainer), *stated,
@@ -77,14 +81,15 @@ def rights(container: Document) -> list[str]:
 
 
 def limits(container: Document) -> list[str]:
-    """Its resources: what needs more memory is killed, and what needs more time of a CPU waits."""
+    """The container's resource limits: a process that needs more memory is killed, and one that needs more CPU time
+    waits."""
     given = container["resources"]["limits"]
     memory, cpu = given["memory"].removesuffix("Mi"), int(given["cpu"].removesuffix("m")) / 1000
     return ["--memory", f"{memory}m", "--memory-swap", f"{memory}m", "--cpus", str(cpu)]
 
 
 def mounted_driver(standin: Path, scenario: Path) -> list[str]:
-    """What the NVIDIA runtime does: the driver's library where the loader looks; and the stand-in's scenario."""
+    """What the NVIDIA runtime mounts, the driver's library where the loader looks; and the stand-in's scenario."""
     library = f"/usr/lib/{os.uname().machine}-linux-gnu/{LIBRARY}"
     return ["-v", f"{standin / LIBRARY}:{library}:ro", "-v", f"{scenario}:/scenario.txt:ro",
             "-e", "NVML_STANDIN_SCENARIO=/scenario.txt"]  # fmt: skip

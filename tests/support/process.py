@@ -30,21 +30,21 @@ from tests.support.paths import ROOT
 from tests.support.scenario import Scenario
 from tests.support.tools import missing, require_tools
 
-# Even as root with no more rights than the owner of files has.
+# Even as root, with no more rights than the owner of the files has.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 FLOPSD = (sys.executable, "-m", "flopsd")
 PATIENCE_SECONDS = 60
 NO_NVML = (
     ROOT / "tests" / "standin" / "no-nvml"
-)  # whose empty library the loader finds before the machine's, and refuses
+)  # the loader finds its empty library before the machine's, and refuses it
 NO_EXPORTER = "http://127.0.0.1:1/metrics"
 
 
 def environment(
     standin: Path | None, scenario: Path | None = None, *, dcgm_url: str | None = NO_EXPORTER, **more: str
 ) -> dict[str, str]:
-    """This process's environment without other settings of flopsd, with the stand-in or without any NVML. This machine's
-    drivers and exporter are not seen; with `dcgm_url` None the exporter is."""
+    """This process's environment without other settings of flopsd, with the stand-in or without any NVML. This
+    machine's drivers and exporter are hidden; with `dcgm_url` None the exporter is visible."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "NVML_STANDIN_"))}
     clean |= {"LD_LIBRARY_PATH": str(NO_NVML if standin is None else standin), "FLOPSD_NEURON_MONITOR": "off"}
     if dcgm_url is not None:
@@ -59,7 +59,7 @@ Says = str | tuple[str, ...]
 
 
 def flopsd(*arguments: str, env: Mapping[str, str] | None = None, code: int | None = None, says: Says = ()) -> Done:
-    """The program from its start to its end: with this exit code, where one is named, and these words on stderr."""
+    """Run the program to its end. Checks the exit code, where one is given, and that stderr contains these words."""
     done = subprocess.run(
         [*FLOPSD, *arguments], env=dict(env) if env is not None else environment(None), capture_output=True, text=True,
         timeout=PATIENCE_SECONDS * 3, check=False,
@@ -68,7 +68,7 @@ def flopsd(*arguments: str, env: Mapping[str, str] | None = None, code: int | No
 
 
 def as_expected(done: Done, code: int | None, says: Says) -> Done:
-    """A finished program, held against the exit code and the words on stderr that a test expects."""
+    """Check a finished program against the exit code and the words on stderr that a test expects."""
     assert code in (None, done.returncode), done.stdout + done.stderr
     for words in (says,) if isinstance(says, str) else says:
         assert words in done.stderr, done.stderr
@@ -76,7 +76,8 @@ def as_expected(done: Done, code: int | None, says: Says) -> Done:
 
 
 def in_process(*arguments: str, env: Mapping[str, str] | None = None, code: int | None = None, says: Says = ()) -> Done:
-    """As `flopsd`, without the price of an interpreter: for verbs that start no process and leave the streams alone."""
+    """Like `flopsd`, without the cost of an interpreter: for verbs that start no process and leave the streams
+    alone."""
     out, err, logger = io.StringIO(), io.StringIO(), logging.getLogger("flopsd")
     clean = dict(env) if env is not None else environment(None)
     handlers, level = logger.handlers[:], logger.level
@@ -102,8 +103,8 @@ for command in json.load(sys.stdin):
 
 
 def in_little_memory(*expected: tuple[Sequence[str], int, str]) -> None:
-    """As `flopsd`, each of these commands in one process with 256 MB of address space: its exit code, and words of what
-    it prints."""
+    """Run these commands one after another in one process with 256 MB of address space; each has its exit code and
+    words of its output."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
@@ -120,7 +121,7 @@ def in_little_memory(*expected: tuple[Sequence[str], int, str]) -> None:
 
 
 def until_ended(pid: int | None) -> None:
-    """Wait for a child's end without reaping it."""
+    """Wait for a child to end without reaping it."""
     assert pid is not None
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
@@ -131,10 +132,10 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said: list[str] = []
-        self._rest = b""  # read, and no whole line yet
+        self._rest = b""  # read, but not yet a whole line
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first line of stderr, already said or yet to come, that matches; fails when the program ends or hangs."""
+        """The first line of stderr, past or future, that matches. Fails when the program ends or hangs."""
         for line in self.said:
             if match := re.search(pattern, line):
                 return match
@@ -145,7 +146,8 @@ class Program:
         raise AssertionError(f"{pattern!r} was never said; it said:\n{self.text}")
 
     def _next_line(self, until: float) -> str | None:
-        """Read past Python's own buffer, which would hide lines from select; None at the end or after too long."""
+        """Read past Python's own buffer, which would hide lines from select. None at the end of the stream or after
+        too long."""
         assert self.process.stderr is not None
         fd = self.process.stderr.fileno()
         while b"\n" not in self._rest:
@@ -158,7 +160,7 @@ class Program:
         return self.said[-1]
 
     def finish(self) -> int:
-        """Wait for the end, keep what it said."""
+        """Wait for the end, and keep the output."""
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS * 3)
         self.said += (self._rest.decode() + err).splitlines(keepends=True)
         self._rest, self.out = b"", out
@@ -171,8 +173,8 @@ class Program:
 
 @contextmanager
 def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
-    """A flopsd process that does not outlive the test. Its stderr is unbuffered text. At its end it waits for no scrape,
-    since many tests look at /metrics and then stop it; `env` may say otherwise."""
+    """A flopsd process that does not outlive the test. Its stderr is unbuffered text. At its end it waits for no
+    scrape, since many tests look at /metrics and then stop it; `env` may say otherwise."""
     process = subprocess.Popen(
         [*FLOPSD, *arguments], env={"FLOPSD_WAIT_FOR_SCRAPE": "0", **env}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
@@ -187,7 +189,8 @@ def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
 
 
 def _end_session(leader: int) -> None:
-    """A job of `exec` has a process group of its own, and outlives a launcher that was killed."""
+    """Kill the session's processes: a job of `exec` has a process group of its own, and outlives a launcher that was
+    killed."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(ProcessLookupError):
             if os.getsid(int(pid)) == leader:
@@ -195,7 +198,7 @@ def _end_session(leader: int) -> None:
 
 
 def daemon_pid(state_dir: Path) -> int:
-    """The daemon that holds a state folder now."""
+    """The pid of the daemon that holds a state folder."""
     return int((state_dir / "lock").read_text())
 
 
@@ -213,7 +216,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Any, what: str, seconds: int = PATIENCE_SECONDS) -> Any:
-    """Ask for a condition that no event announces, until it holds."""
+    """Poll a condition that no event announces, until it holds."""
     clock = SystemClock()
     deadline = clock.boottime_ns() + seconds * NS_PER_S
     pause = threading.Event()
@@ -234,7 +237,7 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
 
 
 def post_json(url: str, document: object) -> None:
-    """Raises HTTPError for anything but success."""
+    """Raises HTTPError for any answer other than success."""
     request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         answer.read()
@@ -248,7 +251,7 @@ def answers(url: str) -> bool:
 
 
 def query(url: str, expression: str, at_seconds: float | None = None) -> list[dict[str, Any]]:
-    """What a Prometheus gives for an expression."""
+    """A Prometheus's answer to an expression."""
     at = "" if at_seconds is None else f"&time={at_seconds:.3f}"
     status, body, _ = get(f"{url}/api/v1/query?query={urllib.parse.quote(expression)}{at}")
     assert status == 200, body
@@ -258,7 +261,7 @@ def query(url: str, expression: str, at_seconds: float | None = None) -> list[di
 
 @contextmanager
 def running(command: Sequence[str], url: str) -> Iterator[str]:
-    """A program that answers at `url` + /-/ready, until the end of the block."""
+    """Run a program that answers at `url` + /-/ready, until the end of the block."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: answers(f"{url}/-/ready"), f"{command[0]} is ready")
@@ -268,13 +271,13 @@ def running(command: Sequence[str], url: str) -> Iterator[str]:
 
 
 def accepting(ledger: Path) -> list[str]:
-    """The options that accept what lies beside a ledger."""
+    """The options that accept the files beside a ledger."""
     found = ((kind_of(name), companion_beside(ledger, name)) for name in companions_beside(ledger))
     return [word for kind, path in found for word in (f"--{kind}", str(path))]
 
 
 def predicate(ledger: Path) -> dict[str, Any]:
-    """The predicate of a ledger that `flopsd verify` accepts; fails with its reason otherwise."""
+    """The predicate of a ledger that `flopsd verify` accepts; fails with the verifier's reason otherwise."""
     command = ["verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay"]
     done = in_process(*command, *accepting(ledger), code=0)
     found: dict[str, Any] = json.loads(done.stdout)["predicate"]
@@ -289,7 +292,8 @@ def truth(scenario: Scenario, index: int, begin_ns: int, end_ns: int, sms: int, 
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of `size` at `folder`; without the right to mount one the test is skipped, or fails where CI demands all."""
+    """A tmpfs of `size` at `folder`. Without permission to mount, the test is skipped, or fails where CI requires
+    all tools."""
     require_tools("mount", "umount")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -303,7 +307,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take all the room that is left on `disk`; the file to be removed for it to be free again."""
+    """Take all free space on `disk`. Removing the returned file frees it again."""
     path = disk / "fill"
     with path.open("wb", buffering=0) as file:
         try:

@@ -1,4 +1,4 @@
-"""The rule files, and `promtool test rules` over worlds of series that one healthy node is the beginning of."""
+"""The rule files, and `promtool test rules` over worlds of series, each derived from one healthy node."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def healthy(
     instance: str = "a", run: str = "r1", node: str = "n1", gpu: str = "G0", *, job: str = "flopsd", more: str = "",
     replay: str = "false",
 ) -> World:  # fmt: skip
-    """What one node shows, once a minute from time 0: 1e15 FLOP/s in BF16 at half its peak, 600 W, all declared."""
+    """The series of one node, once a minute from time 0: 1e15 FLOP/s in BF16 at half its peak, 600 W, all declared."""
     at = f'job="{job}",instance="{instance}"{more}'
     device = f'{at},gpu="0",uuid="{gpu}"'
     share = f'{at},policy="p",rule="third",quantity="updates"'
@@ -70,8 +70,8 @@ def healthy(
 
 
 def changed(world: World, changes: Mapping[str, str | None]) -> World:
-    """The world with other values for each series that begins with a key and holds its `|`-separated rest; None: gone.
-    A key that no series matches is a new series."""
+    """The world with other values for each series that begins with a key and contains the rest of it, separated by
+    `|`; None removes the series. A key that matches no series adds one."""
     found = dict(world)
     for key, values in changes.items():
         parts = key.split("|")
@@ -96,7 +96,7 @@ def one_after_the_other(first: World, second: World, minute: int) -> World:
 
 
 def _each_minute(values: str) -> list[str]:
-    """promtool's notation, written out."""
+    """promtool's notation, expanded to one value a minute."""
     found = []
     for part in values.split():
         begin, step, times = re.fullmatch(r"([^x+]+?)(?:([+-][\d.e]+))?(?:x(\d+))?", part).groups()  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def _each_minute(values: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """Expressions over a world, and what each gives at a minute: labels without a name, and value."""
+    """Expressions over a world, and their results at one minute: labels without a name, and values."""
 
     name: str
     world: World
@@ -117,19 +117,19 @@ class Case:
     expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
 
 
-# The labels by which rules tell nodes, runs and devices apart; and which of them what a rule records has.
+# The labels by which rules tell nodes, runs and devices apart, and which of them a recorded series has.
 APART = ("instance", "lineage", "node", "run_id", "uuid")
 LABEL_OF = {"instance": "instance", "lineage": "lineage", "run": "run_id", "node": "run_id", "device": "uuid"}
 
 
 def apart(name: str, text: str) -> str:
-    """Series or expression as one of the world `name`, beside others: those labels begin with it."""
+    """A series or expression with those labels prefixed by `name`, so that several worlds can share one Prometheus."""
     return re.sub(rf'({"|".join(APART)})="', rf'\1="{name}/', text)
 
 
 def together(cases: Sequence[Case]) -> Case:
-    """Cases of one minute, whose worlds know nothing of each other, in one Prometheus: a rule takes hardly longer for all
-    of them than for one. Their expressions are of what rules record, but not for the fleet."""
+    """Cases of one minute, from worlds independent of each other, in one Prometheus: a rule takes hardly longer for
+    all of them than for one. Their expressions use recorded series, but none for the fleet."""
     world, expected, (minute,) = World(), dict[str, Any](), {case.minute for case in cases}
     for case in cases:
         name = re.sub(r"\W+", "-", case.name)
@@ -147,8 +147,8 @@ def together(cases: Sequence[Case]) -> Case:
 
 
 def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
-    """Run `promtool test rules` over the committed rule files. At an evaluation in two minutes no verdict is another
-    than at one a minute, in half the time; and at one in four for hours."""
+    """Run `promtool test rules` over the committed rule files. Evaluating every two minutes gives the same verdicts
+    as every minute, in half the time; for hours, so does every four minutes."""
     files = []
     for every, chosen in (
         ("2m", [case for case in cases if case.minute < 200]),
@@ -181,7 +181,7 @@ def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedPr
 
 
 def promtool_test(*files: Path) -> subprocess.CompletedProcess[str]:
-    """With files whose paths to rules are absolute, or relative to the folder of the first."""
+    """Run it on files whose rule paths are absolute, or relative to the folder of the first."""
     environment = os.environ | {"GOGC": "300"}  # a sixth less time than with Go's default
     command = ["promtool", "test", "rules", *map(str, files)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=files[0].parent)

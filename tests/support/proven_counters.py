@@ -1,5 +1,5 @@
-"""A run whose counters an earlier daemon start on this boot has proven, for tests in real time: a proof takes fifteen
-seconds and more, and longer on a busy machine."""
+"""A run whose counters an earlier daemon start on this boot has proven, for tests in real time: a proof takes at
+least fifteen seconds, and longer on a busy machine."""
 
 import os
 from pathlib import Path
@@ -17,8 +17,9 @@ SCALES = {"average": Scale(132), "sum": Scale(1), "quarter": Scale(1, 4)}
 
 
 def write_proven(state: Path, scenario: Scenario, run_id: str) -> None:
-    """Begin the run in `state`, a second before the scenario begins, and kill it. It read percentages of next to no work,
-    and counters as they stand when the scenario begins: the stand-in has a quarter of all cycles in each pipe's."""
+    """Begin the run in `state`, a second before the scenario begins, and kill it. It reads percentages of almost no
+    work, and the counters as they stand when the scenario begins: in the stand-in each pipe's counter is a quarter
+    of all cycles."""
     now = SystemClock()
     ago_ns = now.boottime_ns() - scenario.epoch_ns + NS_PER_S
     clock = FakeClock(now.boottime_ns() - ago_ns, wall_ns=now.wall_ns() - ago_ns)

@@ -1,9 +1,10 @@
-"""The config.json of published decoders, with the fields that only real files have, and what their checkpoints hold."""
+"""The config.json of published decoders, with the fields that only real files have, and the sizes of their
+checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What most files have and no shape follows from.
+# Fields that most files have and that affect no shape.
 _COMMON = {
     "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "initializer_range": 0.02,
     "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "rope_scaling": None, "tie_word_embeddings": False,
@@ -50,7 +51,8 @@ _LLAMA4 = {
     "router_aux_loss_coef": 0.001, "router_jitter_noise": 0.0, "vocab_size": 202048,
 }  # fmt: skip
 
-# Each: the configuration, parameters in all, and those that one token uses, its row of the embedding's table.
+# Each: the configuration, parameters in total, and parameters that one token uses, including its row of the embedding
+# table.
 PUBLISHED_DECODERS: Mapping[str, tuple[dict[str, Any], int, int]] = {
     "Qwen2.5 0.5B": (
         {**_QWEN2, "hidden_size": 896, "intermediate_size": 4864, "max_position_embeddings": 32768,
@@ -90,7 +92,7 @@ PUBLISHED_DECODERS: Mapping[str, tuple[dict[str, Any], int, int]] = {
          "sliding_window": 262144, "tie_word_embeddings": True, "vocab_size": 200064},
         3_836_021_760, 3_836_021_760,
     ),
-    # OpenAI's 3.6 and 5.1 billion leave the embedding's 0.58 out.
+    # OpenAI's 3.6 and 5.1 billion exclude the embedding's 0.58 billion.
     "gpt-oss 20B": (
         {**_GPT_OSS, "num_hidden_layers": 24, "num_local_experts": 32,
          "layer_types": ["sliding_attention", "full_attention"] * 12},
@@ -195,7 +197,7 @@ PUBLISHED_DECODERS: Mapping[str, tuple[dict[str, Any], int, int]] = {
          "sliding_window": 4096, "use_bias": True, "use_cache": True, "vocab_size": 49152},
         3_030_371_328, 3_030_371_328,
     ),
-    # DeepSeek's 671 and 37 billion; Hugging Face's 685 have the layer for multi-token prediction.
+    # DeepSeek's 671 and 37 billion; Hugging Face's 685 include the layer for multi-token prediction.
     "DeepSeek V3": (
         {**_COMMON, **_LATENT, "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3",
          "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}, "first_k_dense_replace": 3,
@@ -226,7 +228,7 @@ PUBLISHED_DECODERS: Mapping[str, tuple[dict[str, Any], int, int]] = {
          "topk_method": "group_limited_greedy", "vocab_size": 102400},
         235_741_434_880, 21_375_800_320,
     ),
-    # Meta's 109 and 400 billion have the image tower, some 0.9 billion.
+    # Meta's 109 and 400 billion include the image tower of about 0.9 billion.
     "Llama 4 Scout": (
         {**_COMMON, **_LLAMA4, "interleave_moe_layer_step": 1, "max_position_embeddings": 10485760,
          "num_local_experts": 16, "use_qk_norm": True},

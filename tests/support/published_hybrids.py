@@ -1,4 +1,4 @@
-"""Configurations of published hybrids, as their config.json has them, with the parameters in all and for one token."""
+"""Configurations of published hybrids, as in their config.json, with the parameters in total and for one token."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,11 +1,11 @@
-"""Configurations of published models that read images, with the parameters that their checkpoints hold."""
+"""Configurations of published models that read images, with the number of parameters in their checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 _SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
-# Fields that files of CLIP's time have in each tower.
+# Fields that files from CLIP's time have in each tower.
 _OLD = {
     "_name_or_path": "", "add_cross_attention": False, "attention_dropout": 0.0, "bad_words_ids": None,
     "chunk_size_feed_forward": 0, "cross_attention_hidden_size": None, "diversity_penalty": 0.0, "dropout": 0.0,
@@ -21,7 +21,7 @@ _DINOV2 = {
 _QWEN_MARKS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
                "vision_end_token_id": 151653}  # fmt: skip
 _QWEN_SCALES = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "rope_theta": 1000000.0}
-# Files of its time have the fields of the text outside.
+# Files from its time have the text fields at the top level.
 _QWEN25_VL = {
     **_QWEN_MARKS, **_QWEN_SCALES, "model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
     "architectures": ["Qwen2_5_VLForConditionalGeneration"], "bos_token_id": 151643, "eos_token_id": 151645,

@@ -1,4 +1,5 @@
-"""Receivers of pushed metrics: the real Pushgateway and VictoriaMetrics on free ports, and servers that behave badly."""
+"""Receivers of pushed metrics: the real Pushgateway and VictoriaMetrics on free ports, and servers that behave
+badly."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from tests.support.process import free_port, running
 
 @contextmanager
 def pushgateway() -> Iterator[str]:
-    """Its address."""
+    """The address of a Pushgateway."""
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"]
     with running(command, f"http://{address}") as url:
@@ -20,7 +21,8 @@ def pushgateway() -> Iterator[str]:
 
 @contextmanager
 def victoriametrics(folder: Path) -> Iterator[str]:
-    """The address of one, which takes OTLP, as Debian's Prometheus does not, and answers as that does."""
+    """The address of a VictoriaMetrics. It takes OTLP, which Debian's Prometheus does not, and answers queries like
+    Prometheus."""
     address = f"127.0.0.1:{free_port()}"
     command = ["victoria-metrics", f"-storageDataPath={folder}", f"-httpListenAddr={address}",
                "-search.latencyOffset=1s", "-inmemoryDataFlushInterval=1s"]  # fmt: skip
@@ -29,7 +31,7 @@ def victoriametrics(folder: Path) -> Iterator[str]:
 
 
 class Receiver:
-    """Answers as a test sets, and keeps what was sent: (method, path, headers, body)."""
+    """Answers as a test sets, and keeps the requests: (method, path, headers, body)."""
 
     def __init__(self, port: int = 0) -> None:
         self.status, self.location = 200, ""
@@ -64,7 +66,7 @@ class Receiver:
             do_PUT = do_POST  # noqa: N815 - the name that http.server calls
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""A run whose daemon was started anew many times, each time for the same work, and a log with a line of each start."""
+"""A run whose daemon was restarted many times, each time for the same work, and a log with a line for each start."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.runs import H100, Run
 
 
 def restarted(folder: Path, starts: int) -> Sealed:
-    """A run whose daemon was started anew every ten seconds."""
+    """A run whose daemon was restarted every ten seconds."""
     run = Run(folder / "state", devices=(H100,))
     run.meter(2)
     run.finish()
@@ -47,7 +47,7 @@ def later(record: dict[str, Any], start: int) -> dict[str, Any]:
 
 
 def anchor(line: str, start: int, number: int, size: int, head: str) -> str:
-    """The checkpoint line of that start, when as much was done in each one before."""
+    """The checkpoint line of that start, if every earlier start did as much."""
     fields = dict(word.split("=") for word in line.split()[1:])
     sums = {name: str(int(value) * start) for name, value in fields.items() if name.endswith("_flop")}
     fields |= {"incarnation": str(start), "records": str(number), "bytes": str(size), "head": head, **sums}

@@ -50,7 +50,8 @@ CONTEXT = Context("host", None, "node-0", "boot-1", "boot-1")
 
 
 class Run:
-    """One run on one state folder. Its H100 works, its A100 is only bounded, a stranger has no row."""
+    """One run on one state folder. The H100 works, the A100 has only an upper bound, and the stranger is not in the
+    table."""
 
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
                  context: Context = CONTEXT, replay: bool = False,
@@ -95,7 +96,7 @@ class Run:
         faulty: Collection[DeviceUid] | None = None,
         source: str = "sim",
     ) -> None:
-        """`faulty`: the devices that have the fault; None: all."""
+        """`faulty` names the devices with the fault; None means all."""
         for _ in range(seconds):
             self.clock.advance(NS_PER_S)
             now_ns = self.clock.boottime_ns()
@@ -119,7 +120,7 @@ class Run:
         return Reading(device.uid, self.since_ns, now_ns, work, counters)
 
     def kill(self) -> None:
-        """As kill -9 leaves it: no checkpoint, no end."""
+        """The run as kill -9 leaves it: no checkpoint, no end."""
         self.journal.close()
         self.state.release()
 
@@ -143,7 +144,7 @@ def history_of(journal: Path) -> History:
 
 
 def interrupted(run: Run) -> Run:
-    """A fault, a kill, and a second incarnation that goes on."""
+    """A fault, a kill, and a second daemon start that continues the run."""
     run.meter(12)
     run.meter(2, GapReason.DRIVER_TIMEOUT)
     run.kill()
@@ -154,7 +155,7 @@ def interrupted(run: Run) -> Run:
 
 
 def finished(folder: Path, seconds: int, **how: object) -> Run:
-    """A run without a fault, from its start to its end."""
+    """A run without a fault, from start to end."""
     run = Run(folder, **how)  # type: ignore[arg-type]
     run.meter(seconds)
     run.finish()
@@ -162,7 +163,7 @@ def finished(folder: Path, seconds: int, **how: object) -> Run:
 
 
 def copied(sealed: Sealed, folder: Path) -> Sealed:
-    """The same three files in another folder, to be spoilt."""
+    """The same three files in another folder, for a test to damage."""
     ledger, *_ = (Path(shutil.copy(path, folder)) for path in (sealed.ledger, sealed.journal, sealed.public_key))
     return replace(sealed, ledger=ledger)
 
@@ -172,7 +173,7 @@ def verified(sealed: Sealed, **how: Any) -> Verified:
 
 
 def sealed_run(folder: Path, **how: object) -> Sealed:
-    """A small sealed run with a fault, a kill and a second incarnation in it."""
+    """A small sealed run with a fault, a kill and a second daemon start."""
     run = Run(folder / "state", **how)  # type: ignore[arg-type]
     run.meter(12)
     run.meter(2, GapReason.DRIVER_TIMEOUT)

@@ -1,4 +1,5 @@
-"""moto's S3 as a server of its own: another process, real HTTP, so that the program finds it as it finds any store."""
+"""moto's S3 as a server of its own: in another process and over real HTTP, so that the program finds it like any
+store."""
 
 import subprocess
 import sys
@@ -16,7 +17,7 @@ SERVE = (
 
 @dataclass(frozen=True)
 class Store:
-    """A running store, as flopsd's environment names it and as a test asks it."""
+    """A running store, with the environment variables that flopsd needs, and queries for tests."""
 
     url: str
 

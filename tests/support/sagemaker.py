@@ -1,8 +1,8 @@
 """A SageMaker training job without SageMaker: containers as namespaces, with /opt/ml at its real path.
 
-Each container has a mount, process, network and host-name namespace of its own: its first process is process 1, there is
+Each container has its own mount, process, network and host-name namespaces: its first process is process 1, there is
 no network and there are no credentials, and /opt/ml, /var/lib, /etc/hosts and the boot id are those of its machine.
-Nothing of the real machine's is touched.
+Nothing on the real machine is touched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ FLOPSD = (sys.executable, "-m", "flopsd")
 TRAIN = str(Path(sys.executable).with_name("train"))  # of the sagemaker-training toolkit
 JOB = "flopsd-emulated-2026-11-25-12-00-00-000"
 
-# Run by process 1 before it becomes the container's entrypoint. /opt is laid anew, so that /opt/ml need not be there.
+# Process 1 runs this before it becomes the container's entrypoint. It mounts a new /opt, so that /opt/ml need not
+# exist.
 ENTER = r"""
 set -euo pipefail
 machine=$1 host=$2; shift 2
@@ -56,14 +57,14 @@ exec "$@"
 
 @dataclass
 class Job:
-    """A training job: its roster as a real resourceconfig.json has it, its requests, its bucket for checkpoints."""
+    """A training job: its roster as in a real resourceconfig.json, its requests, and its bucket for checkpoints."""
 
     folder: Path
     standin: Path
     resources: Mapping[str, Any]
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    script: Path | None = None  # what the toolkit runs
+    script: Path | None = None  # the script that the toolkit runs
     checkpoints: bool = False
 
     @property
@@ -72,11 +73,11 @@ class Job:
 
     @property
     def bucket(self) -> Path:
-        """The S3 prefix that the checkpoint folders of all hosts are synced with."""
+        """The S3 prefix with which all hosts' checkpoint folders are synced."""
         return self.folder / "bucket"
 
     def machine(self, host: str, scenario: Scenario, attempt: int = 1, *, cards: str = "") -> Machine:
-        """A new machine for `host`, with what is restored of the checkpoints. `cards` names its GPUs anew."""
+        """A new machine for `host`, with the checkpoints restored. `cards` gives its GPUs new names."""
         folder = self.folder / f"attempt-{attempt}" / host
         machine = Machine(folder, host, self)
         for name in ("ml/input/config", "ml/input/data/train", "ml/model", "ml/output/data", "lib"):
@@ -111,7 +112,7 @@ class Job:
         return machine
 
     def pack(self, machines: Sequence[Machine]) -> Path:
-        """output.tar.gz as the platform makes it, of all hosts; fails where two hosts have the same name in it."""
+        """output.tar.gz of all hosts, as the platform makes it. Fails where two hosts have the same file name in it."""
         archive = self.folder / "output.tar.gz"
         with tarfile.open(archive, "w:gz") as packed:
             seen: dict[str, str] = {}
@@ -128,12 +129,12 @@ class Job:
 
 @dataclass
 class Machine:
-    """One instance of a job, before, while and after its container runs there."""
+    """One instance of a job, before, while and after its container runs."""
 
     folder: Path
     host: str
     job: Job
-    restored: dict[Path, int] = field(default_factory=dict)  # when what came from S3 was changed last
+    restored: dict[Path, int] = field(default_factory=dict)  # last modification times of the files restored from S3
 
     @property
     def ml(self) -> Path:
@@ -141,12 +142,12 @@ class Machine:
 
     @property
     def ledger(self) -> Path:
-        """Where the final ledger has to lie for the platform to keep it."""
+        """The place from which the platform keeps the final ledger."""
         return self.ml / "output/data/flopsd" / f"{self.host}.json"
 
     @property
     def saved(self) -> Path:
-        """Where rolling ledgers have to lie for the next attempt to find them."""
+        """The place where the next attempt finds rolling ledgers."""
         return self.ml / "checkpoints/flopsd" / JOB / f"{self.host}.json"
 
     @property
@@ -154,7 +155,8 @@ class Machine:
         return self.folder / "lib/flopsd"
 
     def lay_model_trainer(self, command: str) -> tuple[str, ...]:
-        """What ModelTrainer uploads for `command`, laid where the platform puts it; the entrypoint that it requests."""
+        """Put the files that ModelTrainer uploads for `command` where the platform does. Returns the entrypoint that
+        it requests."""
         samples, drivers = SAMPLES / "model_trainer", self.ml / "input/data/sm_drivers"
         for folder in ("scripts", "common"):
             (drivers / folder).mkdir(parents=True)
@@ -173,8 +175,8 @@ class Machine:
         return path.read_text() if path.exists() else None
 
     def sync(self) -> None:
-        """What the platform does all the while: what changes in the checkpoint folder goes to S3; nothing is deleted
-        there. What was restored of other hosts' stays as it is."""
+        """What the platform does continuously: changes in the checkpoint folder go to S3, where nothing is deleted.
+        Restored files of other hosts stay as they are."""
         for path in (self.ml / "checkpoints").rglob("*"):
             if path.is_file() and self.restored.get(path) != path.stat().st_mtime_ns:
                 there = self.job.bucket / path.relative_to(self.ml / "checkpoints")
@@ -183,7 +185,7 @@ class Machine:
 
     @contextmanager
     def container(self, *entrypoint: str) -> Iterator[Container]:
-        """The running container. Its variables are the platform's and the request's, no more."""
+        """The running container, with only the variables of the platform and of the request."""
         clean = environment(self.job.standin, self.folder / "scenario.txt")
         arn = f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"
         variables = {
@@ -206,7 +208,7 @@ class Machine:
                     os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, *entrypoint: str) -> Container:
-        """The container from its start to its end by itself."""
+        """Run the container until it ends by itself."""
         with self.container(*entrypoint) as container:
             container.wait()
             return container
@@ -214,7 +216,7 @@ class Machine:
 
 @dataclass
 class Container:
-    """What SageMaker sees of a container: its output, its first process, its exit code."""
+    """The container as SageMaker sees it: its output, first process and exit code."""
 
     machine: Machine
     process: subprocess.Popen[bytes]
@@ -238,18 +240,18 @@ class Container:
         return self.code
 
     def first(self) -> psutil.Process:
-        """Process 1, as it is seen from outside."""
+        """Process 1, as seen from outside."""
         (child,) = psutil.Process(self.process.pid).children()
         return child
 
     def metered(self) -> None:
-        """Wait until the job is at work and something of it was measured."""
+        """Wait until the job is working and some of its work has been measured."""
         pending = self.machine.state / "pending.jsonl"
         wait_until(lambda: pending.exists() and b"activity" in pending.read_bytes(), "a reading")
         wait_until(lambda: "training\n" in self.stdout, "a job at work")
 
     def stop(self, within_seconds: float) -> int:
-        """As `docker stop -t`: SIGTERM to process 1, and SIGKILL to it when the time is over."""
+        """As `docker stop -t`: SIGTERM to process 1, and SIGKILL when the time is over."""
         self.first().send_signal(signal.SIGTERM)
         try:
             return self.wait(within_seconds)
@@ -258,7 +260,7 @@ class Container:
             return self.code
 
     def kill(self) -> None:
-        """The end without notice: the whole process namespace dies with process 1."""
+        """An end without notice: the whole process namespace dies with process 1."""
         self.first().send_signal(signal.SIGKILL)
         self.process.wait(timeout=PATIENCE_SECONDS)
 

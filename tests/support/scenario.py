@@ -1,4 +1,4 @@
-"""Scenarios for the stand-in NVML, and what is true of them in closed form, in exact fractions."""
+"""Scenarios for the stand-in NVML, and their true values in closed form, in exact fractions."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from flopsd.system.clock import SystemClock
 
 SOURCE = Path(__file__).resolve().parent.parent / "standin" / "nvml.c"
 LIBRARY = "libnvidia-ml.so.1"
-# Faults that blind a GPU or lie of it, and the reason that each is found by.
+# Faults that hide a GPU or give wrong values for it, and the gap reason by which each is detected.
 LIES = (
     ("counters_disabled", GapReason.COUNTERS_DISABLED), ("stalled", GapReason.COUNTER_STALLED),
     ("fell", GapReason.COUNTER_RESET), ("contradict", GapReason.CONTRADICTORY), ("range", GapReason.OUT_OF_RANGE),
@@ -23,19 +23,19 @@ LIES = (
 
 @dataclass(frozen=True)
 class Segment:
-    """What a GPU does for `ms`: clock, utilisation in percent, watts, activity ratio by pipe."""
+    """A GPU's activity for `ms`: clock, utilisation in percent, watts, and activity ratio by pipe."""
 
     ms: int
     mhz: int = 1755
     util: int | None = None  # None: fully utilised while any pipe is active
-    watts: int | None = None  # None: 100 idle, and up to 600 more by the busiest pipe
+    watts: int | None = None  # None: 100 when idle, and up to 600 more by the busiest pipe
     hmma: float = 0.0
     imma: float = 0.0
     dfma: float = 0.0
     fp64: float = 0.0
     fp32: float = 0.0
     fp16: float = 0.0
-    any_tensor: float | None = None  # None: what the tensor pipes are together
+    any_tensor: float | None = None  # None: the sum of the tensor pipes
 
     def ratios(self) -> dict[Pipe, Fraction]:
         return {
@@ -68,7 +68,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Slice:
-    """A MIG device: its GPU and compute instance, SMs, compute slices of those of its GPU instance, and its load."""
+    """A MIG device: its GPU and compute instances, its SMs, its compute slices out of its GPU instance's, and its
+    load."""
 
     gi: int
     sms: int
@@ -89,7 +90,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One simulated GPU; its segments repeat for ever from the epoch on."""
+    """One simulated GPU; from the epoch on its segments repeat for ever."""
 
     name: str
     pci: int
@@ -101,11 +102,13 @@ class Gpu:
     segments: tuple[Segment, ...]
     faults: tuple[Fault, ...] = ()
     mig: bool = False
-    counters: str = "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are none
-    factor: float = 1.0  # what running cycle counters are off by
-    bits: int = 0  # where they wrap
+    counters: str = (
+        "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are not running counters
+    )
+    factor: float = 1.0  # factor by which running cycle counters are off
+    bits: int = 0  # width at which they wrap
     before_epoch: int = 7 * 10**12  # cycles of one SM between boot and epoch
-    appears_ms: int = 0  # not listed before
+    appears_ms: int = 0  # not listed before then
     moves_ms: int | None = None  # listed last from then on
     clock_samples_ms: int = 0
     slices: tuple[Slice, ...] = ()
@@ -143,7 +146,9 @@ class Scenario:
 
     gpus: tuple[Gpu, ...]
     driver_from_ms: int = 0
-    confidential: str | None = None  # confidential computing: off, on, devtools; None: the driver knows none
+    confidential: str | None = (
+        None  # confidential computing: off, on, devtools; None: the driver does not support the query
+    )
     epoch_ns: int = field(default_factory=lambda: SystemClock().boottime_ns())
 
     def uuid(self, index: int) -> str:

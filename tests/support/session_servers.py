@@ -1,4 +1,4 @@
-"""Servers for the client of a training process: one in this process, one that can be killed, one that never reads.
+"""Servers for the client in a training process: one in this process, one that can be killed, and one that never reads.
 
 `python -m tests.support.session_servers SOCKET` is the one that can be killed.
 """
@@ -39,7 +39,7 @@ class EventServer:
         self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: dict[str, int] | None = None,
         most: int = 10**6,
     ) -> None:  # fmt: skip
-        """`most`: how many events may wait to be taken."""
+        """`most` is the number of events that may wait to be taken."""
         self.events: queue.Queue[Event] = queue.Queue()
         self.listener = SessionServer(
             path, uids, self.events.put, clock or SystemClock(), known, lambda: self.events.qsize() >= most
@@ -54,7 +54,7 @@ class EventServer:
             pass
 
     def all(self) -> list[Event]:
-        """Stop, and all events received since the last call."""
+        """Stop the server; returns all events received since the last call."""
         self.listener.stop()
         found: list[Event] = []
         while not self.events.empty():
@@ -69,7 +69,7 @@ def work_of(events: list[Event]) -> dict[str, dict[str, int]]:
 
 
 class Daemon:
-    """A session server in its own process; its events by name, in order."""
+    """A session server in a process of its own, with its events by name, in order."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
@@ -110,7 +110,7 @@ def never_reads(path: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def foreign(path: Path) -> Iterator[None]:
-    """A daemon that speaks another version only."""
+    """A daemon that speaks only another protocol version."""
     with never_reads(path) as listening:
 
         def serve() -> None:

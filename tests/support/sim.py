@@ -1,5 +1,5 @@
-"""The stand-in loaded into this process, on a clock that is stepped by hand; and readings folded into tallies as the writer
-does it, without journal and threads."""
+"""The stand-in loaded into this process, on a clock that is stepped by hand; readings are folded into tallies as by
+the writer, without journal and threads."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ MAX_STEPS = 64
 
 
 class SharedClock(FakeClock):
-    """A fake clock that the stand-in reads too, with its steps, since a driver's samples keep their stamps."""
+    """A fake clock that the stand-in reads too. It shares its wall-clock steps, since a driver's samples keep their
+    timestamps."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._steps: list[int] = []  # of each when, and what the wall clock was ahead of the boot time before
+        self._steps: list[int] = []  # for each step its time, and the wall clock's lead over the boot time before it
         path.write_bytes(bytes(8 * (3 + 2 * MAX_STEPS)))
         with path.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), 0)
@@ -53,16 +54,16 @@ class SharedClock(FakeClock):
 
 
 def _stop_nvml(standin: Path) -> None:
-    """A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
-    is not the first reads no scenario."""
-    library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
+    """A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML initialised, and only
+    the first initialisation reads a scenario."""
+    library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # the soname that pynvml asks for
     while library.nvmlShutdown() == 0:
         pass
 
 
 @contextmanager
 def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedClock) -> Iterator[None]:
-    """Let pynvml in this process find the stand-in with `scenario`, whose time zero is the clock's now."""
+    """Let pynvml in this process find the stand-in with `scenario`, whose time zero is the clock's current time."""
     scenario.epoch_ns = clock.boottime_ns()
     stated = {
         "NVML_STANDIN_SCENARIO": str(scenario.write(folder / "scenario.txt")),
@@ -86,7 +87,7 @@ def total(tally: Tally, rating: Rating) -> Figures:
 
 
 def pass_time(source: Source, clock: FakeClock, ns: int) -> None:
-    """Let `ns` pass, and the source take the samples that it wants to take meanwhile, as the daemon's reader does."""
+    """Let `ns` pass. Meanwhile the source takes its samples when they are due, as in the daemon's reader."""
     until_ns = clock.boottime_ns() + ns
     while (due_ns := poll_source(source, until_ns)) is not None:
         clock.advance(max(0, due_ns - clock.boottime_ns()))
@@ -94,7 +95,7 @@ def pass_time(source: Source, clock: FakeClock, ns: int) -> None:
 
 
 class Fold:
-    """The tallies of a source's devices. `die` is what kill -9 leaves: what was journalled, as it was."""
+    """The tallies of a source's devices. `die` keeps what kill -9 leaves: the journalled tallies, unchanged."""
 
     def __init__(self, source: Source, clock: FakeClock, tallies: Mapping[DeviceUid, Tally] | None = None) -> None:
         self.source, self.clock = source, clock
@@ -126,6 +127,6 @@ class Fold:
         return total(self.tallies[uid], Rating(part, table().limits(device, part), precision, table()))
 
     def journalled(self) -> dict[DeviceUid, Tally]:
-        """The tallies as they come back from the journal, to be gone on with."""
+        """The tallies as read back from the journal, to be continued."""
         records = {uid: json.loads(json.dumps(tally_record(tally))) for uid, tally in self.tallies.items()}
         return {uid: tally_from_record(record, self.tallies[uid].begin_ns) for uid, record in records.items()}

@@ -1,4 +1,5 @@
-"""What CI takes of tests that try every family, way to train, scene or install: each so-manieth. `make test-all` runs all."""
+"""The sample that CI takes of tests over every family, training method, scene or install: every n-th case. `make
+test-all` runs all."""
 
 from collections import Counter
 
@@ -56,7 +57,7 @@ ONE_OF = {
 
 
 def mark_all_but_slices(items: list[pytest.Item]) -> None:
-    """Mark the cases that are left out as exhaustive."""
+    """Mark the omitted cases as exhaustive."""
     seen: Counter[str] = Counter()
     for item in items:
         name = getattr(item, "originalname", item.name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def fill_socket(place: Path | str) -> None:
-    """Until a new sender finds no room: one alone only fills its own buffer."""
+    """Fill it until a new sender finds no room: a single sender fills only its own buffer."""
     for _ in range(1_000_000):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
             try:

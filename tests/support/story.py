@@ -1,4 +1,4 @@
-"""Runs that are written reading by reading: the real writer and journal on a fake clock, for the test vectors."""
+"""Runs written reading by reading: the real writer and journal on a fake clock, for the test vectors."""
 
 import os
 import tempfile
@@ -44,7 +44,7 @@ from flopsd.testing import FakeClock
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 PEAKS = VECTORS / "peaks.yaml"
 POLICY = VECTORS / "policy.yaml"
-VERSION = "0.1.0"  # what the vectors say made them, whatever this flopsd is
+VERSION = "0.1.0"  # the version that the vectors state, whatever version flopsd has
 
 H100 = Device("GPU-00000000-0000-4000-8000-000000000001", 0, "nvidia", "NVIDIA H100 80GB HBM3", "1650000000001",
               "00000000:10:00.0", 0x2330, 132, 1980, None, "595.91.07", Evidence.ACTIVITY)  # fmt: skip
@@ -74,7 +74,7 @@ class Second:
 
 
 class Story:
-    """One run. Each `during` says what each device did in each of some seconds."""
+    """One run. Each `during` gives the work of each device in each of some seconds."""
 
     def __init__(self, folder: Path, devices: Sequence[Device], *, precision: Precision | None = None,
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
@@ -123,7 +123,7 @@ class Story:
             self.since_ns = second.end_ns
 
     def says(self, *events: Event) -> None:
-        """What training processes declare, now."""
+        """Declarations of training processes at this moment."""
         for event in events:
             self.writer.take_event(event)
 
@@ -166,7 +166,7 @@ class Story:
 
 def tell(story: Callable[[Path], bytes], secrets: Mapping[int, bytes] = NO_SECRETS) -> bytes:
     """The journal of a story, as `VERSION` would have written it, with the codes of `secrets` by daemon start."""
-    # In memory where there is some: journals are synced at every record.
+    # In memory where possible: journals are synced at every record.
     with tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:
         journal = Path(folder) / "copy.jsonl"
         journal.write_bytes(story(Path(folder) / "state"))
@@ -184,8 +184,8 @@ def chain(
     without: Collection[int] = (),
     skipped: Collection[int] = (),
 ) -> bytes:
-    """Records as a journal, its chain made anew, with the codes of `secrets` by daemon start: one each, but for those
-    `without`. Before those `skipped` one key is left out."""
+    """Records as a journal with a new chain, and with codes from `secrets` by daemon start. Each record gets one,
+    except those in `without`; before those in `skipped` one key is omitted."""
     lines, head, key = [], GENESIS, None
     for at, record in enumerate(records):
         if record["kind"] == "begin":
@@ -210,7 +210,7 @@ def table() -> PeakTable:
 
 
 def running(second: Second) -> Totals:
-    """Running counters since the boot: 1700 MHz of 132 SMs, the tensor pipe in a fifth of the cycles."""
+    """Running counters since the boot: 1700 MHz of 132 SMs, the tensor pipe active in a fifth of the cycles."""
     elapsed = 1700 * 132 * second.end_ns // 1000
     pipes = {
         Pipe.TENSOR: elapsed // 5 + 11, Pipe.TENSOR_HMMA: elapsed // 6, Pipe.TENSOR_IMMA: elapsed // 60,
@@ -226,8 +226,8 @@ def gap(reason: GapReason) -> Callable[[Second], Work]:
 def active(
     sm_count: int, mhz: int, shares: Mapping[Pipe, int], doubt: int = 0, unread: tuple[Pipe, ...] = (), swing: int = 0
 ) -> Callable[[Second], Work]:
-    """Pipes active in `shares` parts per million of the cycles at `mhz`; `doubt` is so many of each's cycles per million,
-    and `swing` the root of their sum of squares."""
+    """Pipes active in `shares` parts per million of the cycles at `mhz`. `doubt` is the uncertainty of each pipe in
+    cycles per million, and `swing` its independent part, of which the squares are summed."""
 
     def work(second: Second) -> Work:
         cycles = sm_count * mhz * (second.end_ns - second.begin_ns) // 1000

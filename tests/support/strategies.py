@@ -54,13 +54,15 @@ def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
         return Busy(draw(cycles))
     if kind == "counted":
         return Counted(draw(st.integers(0, 10**16)))
-    reason = draw(st.sampled_from([reason for reason in GapReason if reason not in UNBOUNDED]))  # no source's
+    reason = draw(
+        st.sampled_from([reason for reason in GapReason if reason not in UNBOUNDED])
+    )  # no source reports the unbounded ones
     return Gap(reason, draw(st.sampled_from([0, 0, 10**12])))
 
 
 @st.composite
 def readings(draw: st.DrawFn, device: str = "GPU-0") -> Reading:
-    """Any reading: overlapping, repeated, late, with holes before it."""
+    """Any reading: overlapping, repeated, late, or after a hole."""
     begin_ns = draw(st.integers(0, 50)) * 100_000_000
     duration_ns = draw(st.integers(1, 30)) * 100_000_000 + draw(st.integers(0, 3))
     counters = draw(st.one_of(st.just({}), st.fixed_dictionaries({"energy_mj": st.integers(0, 10**9)})))
@@ -73,7 +75,7 @@ def readings(draw: st.DrawFn, device: str = "GPU-0") -> Reading:
 
 @st.composite
 def running_totals(draw: st.DrawFn) -> Totals:
-    """Any totals: of one of two origins, falling or growing beyond measure against others."""
+    """Any totals: from one of two origins, and falling or growing without limit relative to others."""
     elapsed = draw(st.integers(0, 10**13))
     pipes = {pipe: draw(st.integers(0, elapsed)) for pipe in (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.FP32)}
     return Totals(draw(st.sampled_from(["average", "sum"])), elapsed, pipes)

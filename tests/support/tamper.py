@@ -1,4 +1,4 @@
-"""What an adversary does to a ledger and its journal, with and without the key: edits drawn from a seeded generator."""
+"""An adversary's edits of a ledger and its journal, with and without the key, drawn from a seeded generator."""
 
 import base64
 import hashlib
@@ -38,21 +38,21 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """A sealed run, the log of its daemon, and other pairs that the same key signed."""
+    """A sealed run, its daemon's log, and other pairs that the same key signed."""
 
     honest: Pair
-    others: tuple[Pair, ...]  # older, smaller, of another run
+    others: tuple[Pair, ...]  # older, smaller, or of another run
     public_key: bytes
     sign: Callable[[bytes], bytes]
-    seal: Callable[[bytes], J]  # what flopsd states of a journal
+    seal: Callable[[bytes], J]  # the statement that flopsd makes of a journal
     peaks: Path
     policy: Path | None = None
-    log: bytes = b""  # of the honest run's checkpoint lines
-    anchored_bytes: int = 0  # how much of the honest journal its last line holds
+    log: bytes = b""  # the honest run's checkpoint lines
+    anchored_bytes: int = 0  # the part of the honest journal that its last line covers
 
 
 def material(folder: Path) -> Material:
-    """Of a run whose log is there too."""
+    """Material from a run whose log exists too."""
     run = Run(folder / "state", devices=(H100,))
     run.meter(22)
     run.finish()
@@ -79,7 +79,7 @@ def material(folder: Path) -> Material:
 
 
 def of_vector(name: str) -> Material:
-    """Of a published vector that one key signed, beside three others."""
+    """Material from a published vector, beside three others signed by the same key."""
     folders = [VECTORS / "valid" / other for other in (name, "rebooted", "activity-and-gaps", "declared-phases")]
     pairs = [Pair(*((f / file).read_bytes() for file in ("ledger.json", "ledger.journal.jsonl"))) for f in folders]
     key = (folders[0] / "ledger.pub").read_bytes()
@@ -87,13 +87,13 @@ def of_vector(name: str) -> Material:
 
 
 def reason_class(reason: str) -> str:
-    """A reason without its numbers, names and values, to count by."""
+    """A reason without its numbers, names and values, for counting."""
     reason = re.sub(r"(/\S*/|\b)ledger\.journal\.jsonl", "the journal file", reason)
     reason = re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[0-9a-f]{16,64}…?", "…", reason)
     return re.sub(r"\d+", "#", reason)[:70]
 
 
-# Edits without the key. Each gives a pair that may equal the honest one only by chance.
+# Edits without the key. Each gives a pair that equals the honest one only by chance.
 
 
 def _bytes(edit: Callable[[random.Random, bytes], bytes]) -> Callable[[random.Random, Pair, Material], Pair]:
@@ -127,7 +127,7 @@ def _append(rng: random.Random, data: bytes) -> bytes:
 
 
 def byte_edit(rng: random.Random, data: bytes) -> bytes:
-    """One edit of bytes, whatever they mean."""
+    """One edit of bytes, regardless of their meaning."""
     return rng.choice([_flip, _cut, _splice, _append, _respell])(rng, data)
 
 
@@ -170,7 +170,7 @@ def _lines(rng: random.Random, pair: Pair, material: Material) -> Pair:
 
 
 def _replay(rng: random.Random, pair: Pair, material: Material) -> Pair:
-    """A file of another pair that the same key signed, or both of them."""
+    """A file of another pair that the same key signed, or both files."""
     other = rng.choice(material.others)
     return rng.choice([other, pair._replace(ledger=other.ledger), pair._replace(journal=other.journal)])
 
@@ -215,7 +215,7 @@ SPELLINGS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def _envelope(rng: random.Random, pair: Pair, material: Material) -> Pair:
-    """Members of the envelope exchanged, doubled, spelt in another way, or taken from another ledger."""
+    """Members of the envelope exchanged, duplicated, spelt differently, or taken from another ledger."""
     kind = rng.randrange(len(MEMBERS) + len(SPELLINGS))
     try:
         document: J = json.loads(pair.ledger)
@@ -240,7 +240,7 @@ def edited(rng: random.Random, material: Material) -> Pair:
     return pair
 
 
-# Edits by whoever holds the key: a journal of its own making, and a ledger that is signed over it.
+# Edits by somebody who has the key: a journal of their own making, and a ledger signed over it.
 
 LENIENT = (
     b'{"kind":"end","kind":"begin"}', b'{"x":' + b"[" * 900 + b"]" * 900 + b"}", b'{"x":1.0}', b'{"x":NaN}',
@@ -253,8 +253,8 @@ def records_of(journal: bytes) -> list[J]:
 
 
 def chained(bodies: Iterable[bytes], codes: Iterable[bytes] = ()) -> tuple[bytes, str]:
-    """Whatever bytes as bodies of records, each framed as the journal does it, in a chain that holds; and its head. The
-    codes are those that whoever lacks the secret has: of the lines as they were."""
+    """Any bytes as bodies of records, each framed as in a journal, in a valid chain; returns that and its head. The
+    codes are those available without the secret: the codes of the original lines."""
     lines, head = [], GENESIS
     for body, code in zip_longest(bodies, codes, fillvalue=b""):
         head = hashlib.sha256(head + body).digest()
@@ -263,13 +263,13 @@ def chained(bodies: Iterable[bytes], codes: Iterable[bytes] = ()) -> tuple[bytes
 
 
 def forged(rng: random.Random, material: Material) -> Pair:
-    """Changed records, the whole chain made anew around them, and signed with the right key: by what flopsd seals of
-    them, or else by the honest statement with fitting digests."""
+    """Changed records with a newly made chain, signed with the right key. The statement is the one that flopsd would
+    seal, or else the honest one with fitting digests."""
     lines = list(read_lines(io.BytesIO(material.honest.journal)))
     bodies = [line.body for line in lines]
     for _ in range(rng.choice([1, 1, 2, 3])):
         bodies = edited_json(rng, b"\n".join(bodies)).split(b"\n")
-    if rng.random() < 0.05:  # what only a lenient reader takes for a record
+    if rng.random() < 0.05:  # text that only a lenient reader takes for a record
         bodies[rng.randrange(len(bodies))] = rng.choice(LENIENT)
     journal, head = chained(bodies, [line.code for line in lines][: len(bodies)])
     try:

@@ -1,4 +1,5 @@
-"""What a test needs of the machine: a tool or a package that is missing skips it, or fails it where all are required."""
+"""A test's requirements of the machine: without a tool or package that it needs it is skipped, or fails where all
+are required."""
 
 import importlib.util
 import os
@@ -13,14 +14,14 @@ BESIDE_PYTHON = str(Path(sys.executable).parent)  # where pip puts the tools tha
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test for what this machine lacks; fail it where FLOPSD_REQUIRE_TOOLS=1."""
+    """Skip the test for something that this machine lacks; fail it where FLOPSD_REQUIRE_TOOLS=1."""
     if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
         pytest.fail(what + ", and this run requires all tools", pytrace=False)
     pytest.skip(what)
 
 
 def require_tools(*names: str) -> None:
-    """For fixtures that run a tool; tests name theirs by the marker `tool`."""
+    """For fixtures that run a tool; tests name theirs with the marker `tool`."""
     for name in names:
         if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
             missing(f"{name} is not installed")
@@ -43,5 +44,5 @@ def check_markers(item: pytest.Item) -> None:
 def _is_importable(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a parent of it
+    except ModuleNotFoundError:  # a parent package is missing
         return False

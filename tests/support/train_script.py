@@ -1,4 +1,5 @@
-"""What a user trains: run by the sagemaker-training toolkit as its entry point, with hyperparameters as arguments."""
+"""A user's training script: the sagemaker-training toolkit runs it as its entry point, with hyperparameters as
+arguments."""
 
 import argparse
 import os
@@ -25,7 +26,7 @@ def save(*_: object) -> None:
 
 
 def metered() -> bool:
-    """Whether a meter beside this process has measured something; without one there is nothing to wait for."""
+    """Whether a meter beside this process has measured something; without a meter there is nothing to wait for."""
     state = Path("/var/lib/flopsd")
     pending = state / "pending.jsonl"
     return "FLOPSD_SOCKET" not in os.environ or (pending.exists() and b"activity" in pending.read_bytes())

@@ -1,4 +1,4 @@
-"""The published vectors, and the arguments of a vector's verification, from any folder."""
+"""The published vectors, and the arguments that verify a vector from any folder."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from conformance.vectors import Vector, vectors_in
 from tests.support.story import VECTORS
 
-# Of models that the pages do not define, which a verifier may leave out in part ([SHAPE-4]).
+# Vectors of models that the pages do not define; a verifier may omit some of them ([SHAPE-4]).
 NOT_ON_THE_PAGE = (
     "valid/model-crossed-tokens", "valid/model-lora-of-another-module", "valid/model-lora-that-saves-modules",
     "valid/model-in-four-levels", "valid/model-of-another-family", "valid/model-plain-beside-another-family", "valid/model-with-weight-passes", "valid/model-of-two-families",

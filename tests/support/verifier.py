@@ -13,7 +13,7 @@ from tests.support.story import VECTORS
 VERIFIER = ROOT / "verifier"
 PAGE = VERIFIER / "index.html"
 J = dict[str, Any]
-# Verifies what was given, and is what the page says then.
+# Verifies the given files, and evaluates to the page's result.
 VERIFIED = """new Promise(done => { document.getElementById('verify').click(); const look = () => {
   if (document.getElementById('verify').disabled) return setTimeout(look, 5);
   const code = document.querySelector('#result [data-code]');
@@ -41,7 +41,7 @@ def vectors(folder: Path = VECTORS) -> Iterator[Vector]:
 
 
 def by_node(given: Sequence[Vector]) -> list[J]:
-    """What the Node module says of each: `status` and what it prints as JSON."""
+    """The Node module's result for each vector: `status` and the JSON that it prints."""
     asked = json.dumps([{"folder": str(one.folder), "arguments": one.arguments} for one in given])
     done = subprocess.run(
         ["node", str(VERIFIER / "batch.mjs")], input=asked, capture_output=True, text=True, check=True
@@ -57,7 +57,7 @@ class Browser(Protocol):
 
 
 def by_page(page: Browser, one: Vector) -> J:
-    """What the page shows when it is given the files of a vector."""
+    """The page's result for the files of a vector."""
     files: dict[str, list[Path]] = {"ledgers": [one.folder / "ledger.json"], "keys": [], "tables": [], "folder": []}
     below = 0
     journal = one.folder / "ledger.journal.jsonl"
