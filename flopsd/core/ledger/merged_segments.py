@@ -62,8 +62,8 @@ class SegmentCheck:
             fits = before.who.get("node") == after.who.get("node") and dict(named) == found
             if not before.segment["isContinued"] or not fits:
                 raise LedgerError(
-                    f"{after.ledger} cannot continue {before.ledger}: that journal is not a closed segment "
-                    f"{named['number']} as it names it",
+                    f"{after.ledger} cannot continue {before.ledger}: the journal of that ledger is not the closed "
+                    f"segment {named['number']} that it names",
                     hint="one of the two was altered",
                     code="segments_part",
                 )

@@ -142,7 +142,7 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
     if "derived" in entry and not derived:
         entry.wrong("derived", "a list of rules")
     if "derived" in entry and any(name in entry for name in ("quantity", *COMPARISONS)):
-        entry.problem("derived", "a rule has either a threshold, or what it is derived from")
+        entry.problem("derived", "a rule must have either a threshold or the rules that it is derived from")
     when = entry.maybe_object("when")
     quantities = None if "derived" in entry else _quantities(entry)
     return Rule(

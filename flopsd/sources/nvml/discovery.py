@@ -82,9 +82,7 @@ class Discovery:
 
     def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
         """Return the meter of a GPU that gives only utilisation."""
-        fix = (
-            "have a dcgm-exporter read its tensor activity, one that runs or that flopsd starts: see --dcgm-hostengine"
-        )
+        fix = "let a dcgm-exporter, running or started by flopsd, read its tensor activity: see --dcgm-hostengine"
         return UtilizationMeter(self._driver, device, handle, self._limits(device), reasons(self._driver, why, fix))
 
     def _whole(self, device: Device, handle: Any) -> Gpu:

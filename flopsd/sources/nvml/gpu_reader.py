@@ -134,7 +134,7 @@ class GpuReader:
                 gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
             elif gpu.part is None and gpu.refusals == 3 and fault.value in NOT_OFFERED:
                 # Seen on vGPU guests (dcgm-exporter#701): GPM is reported as supported, but never gives a sample.
-                why = f"GPM is reported as supported, and no sample with its SM clock is given ({fault})"
+                why = f"GPM is reported as supported, but gives no sample with an SM clock ({fault})"
                 gpu.meter, gpu.may_have_gpm = self._discovery.ceiling(gpu.device, gpu.handle, why), True
                 gpu.updated()
                 return reading

@@ -162,7 +162,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"sources": [{"of": "flopsd", "at": "1", "says": "x"}]}, "status: must be interpretation, as"),
     ({"since": "August 2025"}, "since: must be a date as text"),
     ({"status": "law"}, "status: must be one of text, interpretation, secondary, is 'law'"),
-    ({"derived": ["gpai-indicative"]}, "either a threshold, or what it is derived from"),
+    ({"derived": ["gpai-indicative"]}, "either a threshold or the rules that it is derived from"),
     ({"title": "\x1b[2J"}, "title: must be text of at most 1200 printable characters"),
     ({"id": "Third!"}, "id: must be small letters"),
     ({"id": "gpai-indicative"}, "two rules have the same id"),
@@ -268,7 +268,7 @@ MODIFIED = {"modification": True, "base.kind": ["unknown"]}
         ),
         ("modification-systemic", {"derived": ["modification-systemic"]}, "is not a rule with a threshold"),
         ("modification-systemic", {"derived": []}, "derived: must be a list of rules"),
-        ("modification-systemic", {"quantity": "updates"}, "either a threshold, or what it is derived from"),
+        ("modification-systemic", {"quantity": "updates"}, "either a threshold or the rules that it is derived from"),
     ],
 )
 def test_rules_that_contradict_each_other_are_refused(name: str, fields: dict[str, Any], problem: str) -> None:
