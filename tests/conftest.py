@@ -1,4 +1,5 @@
-"""Shared fixtures, the profiles of hypothesis, which tests a machine can run, and which of them ran before."""
+"""Shared fixtures, hypothesis profiles, the choice of tests that a machine can run, and the record of those that
+passed before."""
 
 import gc
 import os
@@ -13,21 +14,23 @@ from tests.support.scenario import compile_standin
 from tests.support.slices import mark_all_but_slices
 from tests.support.tools import check_markers
 
-# The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
-# How long an example takes to be made says how busy the machine is.
+# The default run and CI judge a change by the same examples each time; `make test-all` tries new ones. The time to
+# make an example depends on the machine's load, so it is not checked.
 EVERY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("few", EVERY, max_examples=10, derandomize=True)
 settings.register_profile("quick", EVERY, max_examples=20, derandomize=True)
 settings.register_profile("default", EVERY, max_examples=100)
 settings.register_profile("thorough", EVERY, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
-# PyTorch in several processes at once: threads of one that wait for each other would take the cores from the others.
+# PyTorch in several processes at once: threads of one process that wait for each other would take the cores from the
+# others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A test leaves little garbage beside what pytest keeps of all, and looking through that takes a fifth of a run's time.
+# A test leaves little garbage beside the objects that pytest keeps, and scanning those takes a fifth of a run's time.
 gc.set_threshold(200_000, 20, 20)
-# A file of names: tests in it are not run again, and files in it not read; what passed is added.
+# A file of names: tests in it are not run again, and files in it are not read. Tests that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
-# Tests that one worker runs one after another: what they share is dear. By file, by fixture, and by marks elsewhere.
+# Tests that one worker runs one after another, because what they share is expensive: grouped by file, by fixture, and
+# by marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_rooms"}
 FIXTURES = ("scripts", "browser", "dist")
 LONG = {"minute", "training"}
@@ -48,7 +51,8 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """The beginning of a long text: each worker keeps all names and sends them, and one of them had six megabytes."""
+    """Only the beginning of a long text: each worker keeps all names and sends them, and one of them had six
+    megabytes."""
     if isinstance(val, str | bytes) and len(val) > LONGEST_ID:
         return f"{val[:LONGEST_ID]!r}-{len(val)}"
     return None
@@ -56,7 +60,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture, also those of a module: a fixture needs the tools of its tests."""
+    """Before any fixture, including those of a module: a fixture needs the tools of its tests."""
     check_markers(item)
 
 
@@ -68,8 +72,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long ones first, so that workers take them side by side. Those that train in the test's own process stay with
-    two workers: loading PyTorch and what is around it takes each process ten seconds."""
+    """Run long tests first, so that workers take them side by side. Tests that train in their own process stay with
+    two workers: loading PyTorch and its dependencies takes each process ten seconds."""
     mark_all_but_slices(items)
     if passed := passed_before():
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
@@ -86,15 +90,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """True for a file of which every test that is selected passed in the run before."""
+    """True for a file of which every selected test passed in an earlier run."""
     if collection_path.suffix != ".py" or not passed_before():
         return None
     return collection_path.relative_to(config.rootpath).as_posix() in passed_before() or None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Note what passed, also as whole files: the marker `maintainer` is one of whole files."""
-    if PASSED_FILE is None or hasattr(terminalreporter.config, "workerinput"):  # a worker knows of its tests alone
+    """Record the tests that passed, also as whole files: the marker `maintainer` applies to whole files."""
+    if PASSED_FILE is None or hasattr(terminalreporter.config, "workerinput"):  # a worker knows only its own tests
         return
     passed, others = (
         [report.nodeid for kind in kinds for report in terminalreporter.getreports(kind)]

@@ -1,4 +1,5 @@
-"""`make bench`: the budgets of the design, one line each, figure beside budget. Prints, asserts nothing."""
+"""`make bench`: the budgets of the design, one line each, with the measured figure beside the budget. It prints and
+asserts nothing."""
 
 import argparse
 import http.client
@@ -54,7 +55,8 @@ def say(what: str, figure: str, budget: str) -> None:
 
 
 def running(standin: Path, folder: Path, gpus: int, scraped: bool, counters: str = "average") -> None:
-    """CPU, memory, first metric, driver calls and scrape time of a real daemon; without counters its clock is polled."""
+    """CPU, memory, first metric, driver calls and scrape time of a real daemon. Without counters the daemon polls
+    the SM clock."""
     calls = folder / "calls"
     scenario = Scenario(tuple(h100(BURSTS, counters=counters) for _ in range(gpus))).write(folder / "scenario.txt")
     env = environment(standin, scenario, NVML_STANDIN_CALLS=str(calls))
@@ -68,7 +70,7 @@ def running(standin: Path, folder: Path, gpus: int, scraped: bool, counters: str
         pause = threading.Event()
         pause.wait(8)  # until the counters are proven
         process = psutil.Process(daemon_pid(folder / "state"))
-        client = http.client.HTTPConnection(url.removeprefix("http://"))  # kept open, as Prometheus does
+        client = http.client.HTTPConnection(url.removeprefix("http://"))  # kept open, as by Prometheus
         spent, made, since = cpu_ns(process.pid), _count(calls), time.monotonic()
         while time.monotonic() - since < SECONDS:
             if scraped:
@@ -121,7 +123,7 @@ def integral_error(standin: Path, folder: Path) -> None:
 
 
 def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
-    """A journal as a daemon with default settings writes it, and what sealing and verifying it cost."""
+    """A journal as a daemon with default settings writes it, and the cost of sealing and verifying it."""
     clock, state = FakeClock(), StateDir(folder / "week")
     fill(state, clock, gpu_devices(gpus), days * 24 * 60, CONTEXT, "week")
     size = state.journal.stat().st_size
@@ -136,7 +138,7 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
 
 
 def starts(folder: Path, count: int = 6000) -> None:
-    """A journal of as many daemon starts, with a checkpoint line of each in a log."""
+    """A journal of that many daemon starts, with a checkpoint line of each in a log."""
     sealed = restarted(folder, count)
     public = load_public(str(sealed.public_key))
     verify_s = timed(lambda: verify_ledger(open_ledger(sealed.ledger, [public]), anchors=[folder / "log"]))
@@ -152,7 +154,7 @@ def daemons(standin: Path, folder: Path) -> None:
         running(standin, place, gpus, scraped, counters)
 
 
-# In this order, the client last: it loads PyTorch, whose memory a child begins with.
+# In this order, the client last: it loads PyTorch, and a child begins with its parent's peak memory.
 BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "peers": peers,
     "daemons": daemons,

@@ -1,7 +1,8 @@
-"""A bare loop, which flopsd's cost is compared with: what NVML says of each GPU once a second, and a page of it.
+"""A bare loop to compare flopsd's cost with: once a second it reads each GPU through NVML, and shows a page of the
+values.
 
-It makes the driver calls of flopsd and keeps what they return: cycles of each pipe since its start, SM clock, energy
-and utilisation. It has no journal, does not check what it reads, and stops at the first error.
+It makes the same driver calls as flopsd and keeps the results: cycles of each pipe since its start, SM clock, energy
+and utilisation. It has no journal, does not check its readings, and stops at the first error.
 """
 
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pynvml
 
-# Counters of SM cycles since boot: elapsed, and those in which a pipe was active; then the same as percentages.
+# Counters of SM cycles since boot: elapsed cycles, and those in which a pipe was active; then the same as percentages.
 CYCLES = {248: "elapsed", 250: "tensor", 251: "dmma", 252: "hmma", 253: "imma", 254: "dfma", 258: "fp64", 259: "fp32",
           260: "fp16"}  # fmt: skip
 PERCENT = {5: "tensor", 6: "dfma", 7: "hmma", 8: "dmma", 9: "imma", 11: "fp64", 12: "fp32", 13: "fp16"}

@@ -1,6 +1,7 @@
-"""What the client costs a training process: a call, and a step of a real Trainer, whomever the client meets.
+"""The client's cost in a training process: for a call, and for a step of a real Trainer, in each situation of the
+daemon.
 
-Measured in pairs, with and without in turn: three runs, the median of their medians and their range.
+Measured in pairs, alternately with and without: three runs, with the median of their medians and their range.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ SITUATIONS: dict[str, Callable[[Path], Any]] = {
 
 
 def calls(folder: Path, say: Say) -> None:
-    """Each call in each situation, less what an empty call costs."""
+    """Each call in each situation, less the cost of an empty call."""
     work: dict[str, tuple[Callable[[Client], None], str]] = {
         "count": (lambda c: c.count("train", tokens=4096, sequences=8, steps=1), "1 us"),
         "set_phase": (lambda c: c.set_phase("evaluate" if c.current_phase == "train" else "train"), "no wait"),
@@ -77,9 +78,9 @@ def _nothing(_: Client) -> None:
 
 
 def own(folder: Path, say: Say) -> None:
-    """What the callback does in a step, where nothing else is done: the Trainer's events and the hooks around one pass
-    and where its backward pass begins. And the same events and hooks where they do nothing: what the Trainer and PyTorch
-    take for them, and one sum over the mask."""
+    """The callback's own cost in a step that does nothing else: the Trainer's events, and the hooks around one pass
+    and at the start of its backward pass. For comparison the same events and hooks with nothing in them, which is
+    the cost in the Trainer and PyTorch, and with one sum over the mask."""
     from flopsd.integrations.transformers import FlopsdCallback
 
     for layers in (2, 80):
@@ -99,7 +100,7 @@ def own(folder: Path, say: Say) -> None:
 
 
 class _Idle:
-    """In the place of a callback: as many events, and hooks of the same kinds on the same modules."""
+    """A substitute for the callback: as many events, and hooks of the same kinds on the same modules."""
 
     def __init__(self, *, sums: bool) -> None:
         self._sums = sums
@@ -123,7 +124,7 @@ class _Idle:
 
 
 def _alone(folder: Path, layers: int, callback: Any) -> tuple[int, list[float]]:
-    """Parameters of a Llama of so many layers, and microseconds that `callback` adds to a step in which it computes
+    """Parameters of a Llama with that many layers, and the microseconds that `callback` adds to a step that computes
     nothing."""
     import torch
     from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
@@ -160,7 +161,7 @@ def _alone(folder: Path, layers: int, callback: Any) -> tuple[int, list[float]]:
 
 
 def matrices(say: Say) -> None:
-    """What a hook on a matrix costs in a step of a model whose architecture flopsd does not read."""
+    """The cost of a hook on each matrix in a step, for a model whose architecture flopsd does not read."""
     import torch
 
     from flopsd.integrations.forward_counter import ForwardCounter
@@ -186,7 +187,7 @@ def matrices(say: Say) -> None:
 
 
 def steps(folder: Path, say: Say) -> None:
-    """Steps of one Trainer, by turns without and with the callback and its hooks."""
+    """Steps of one Trainer, alternately without and with the callback and its hooks."""
     for situation, meeting in SITUATIONS.items():
         runs = []
         for turn in range(RUNS):
@@ -201,12 +202,12 @@ def steps(folder: Path, say: Say) -> None:
 
 
 def _figure(microseconds: list[float]) -> str:
-    """Their median and range."""
+    """The median and range."""
     return f"{statistics.median(microseconds):.2f} us ({min(microseconds):.2f} to {max(microseconds):.2f})"
 
 
 def _train(folder: Path, client: Client) -> tuple[float, float]:
-    """Microseconds of its thread's CPU: what the callback adds to a step, and the step without it."""
+    """CPU time of its thread in microseconds: the amount that the callback adds to a step, and the step without it."""
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
     from flopsd.integrations.transformers import FlopsdCallback
@@ -218,12 +219,12 @@ def _train(folder: Path, client: Client) -> tuple[float, float]:
     class Begin(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             nonlocal began
-            began = time.thread_time_ns()  # other processes' load is not in it
+            began = time.thread_time_ns()  # excludes the load of other processes
 
     class End(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             times.append(time.thread_time_ns() - began)
-            switch.turn(on=len(times) % 4 in (1, 2))  # without, with, with, without: what drifts adds to both
+            switch.turn(on=len(times) % 4 in (1, 2))  # without, with, with, without: a drift affects both alike
 
     config = LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
@@ -240,8 +241,8 @@ def _train(folder: Path, client: Client) -> tuple[float, float]:
 
 
 def _of_pairs(times: list[int]) -> tuple[float, float]:
-    """Microseconds, of nanoseconds without, with, with, without, …: the median of what a pair adds, and of those
-    without. The first ones are left out."""
+    """Microseconds from nanoseconds without, with, with, without, …: the median difference of a pair, and the median
+    without. The first steps are left out."""
     without, added = [], []
     for at in range(40, len(times), 4):
         first, second, third, fourth = times[at : at + 4]
@@ -251,7 +252,7 @@ def _of_pairs(times: list[int]) -> tuple[float, float]:
 
 
 class _Switch:
-    """Takes a callback and all hooks out of a Trainer, and puts them in again."""
+    """Takes a callback and all hooks out of a Trainer, and puts them back."""
 
     def __init__(self, handler: Any, callback: Any, model: Any) -> None:
         self._handler, self._callback, self._model = handler, callback, model
@@ -268,7 +269,7 @@ class _Switch:
         self._turns += 1
         if self._turns < 3:
             return
-        if self._turns == 3:  # those of training are there, and those of the first pass alone are gone
+        if self._turns == 3:  # the hooks for training are in place, and those for the first pass only are gone
             places = [
                 place
                 for module in self._model.modules()
@@ -285,7 +286,7 @@ class _Switch:
 
 
 def client(folder: Path, say: Say) -> None:
-    """All of it; the steps only where PyTorch is."""
+    """All of these figures; the steps only where PyTorch is installed."""
     logging.getLogger("flopsd.client").setLevel(logging.ERROR)
     calls(folder, say)
     try:
@@ -302,7 +303,7 @@ def client(folder: Path, say: Say) -> None:
 
 
 def main() -> None:
-    """These figures alone: `python -m tests.bench.client`."""
+    """Only these figures: `python -m tests.bench.client`."""
     with tempfile.TemporaryDirectory() as folder:
         client(
             Path(folder), lambda what, figure, budget: print(f"{what:<74} {figure:>30}   budget {budget}", flush=True)

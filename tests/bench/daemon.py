@@ -1,4 +1,4 @@
-"""What a real daemon costs beside bad clients, and what pushing costs."""
+"""The cost of a real daemon beside bad clients, and the cost of pushing."""
 
 import http.client
 import signal
@@ -104,7 +104,7 @@ def _fresh(address: tuple[str, int], context: ssl.SSLContext) -> str:
 
 
 def push(standin: Path, folder: Path, say: Say) -> None:
-    """One line of figures each, the daemon's first and last without any receiver: the machine's own noise."""
+    """One line of figures for each receiver. The first and last have none, and show the machine's own noise."""
     for kind in ("nobody", "taking", "dead", "hanging", "refusing", "nobody"):
         place = folder / f"{kind}{len(list(folder.iterdir()))}"
         place.mkdir()

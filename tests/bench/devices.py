@@ -1,4 +1,5 @@
-"""What each further device costs: a real daemon with 8 to 64 simulated GPUs, and what a GPU adds from one to the next."""
+"""The cost of each further device: a real daemon with 8 to 64 simulated GPUs, and the cost added for each GPU from
+one count to the next."""
 
 import http.client
 import statistics
@@ -16,13 +17,13 @@ from tests.support.process import daemon_pid, environment, get, started
 from tests.support.scenario import Scenario, Segment, h100
 
 COUNTS, SECONDS, SCRAPES = (8, 16, 32, 64), 15, 50
-WARM_SECONDS = 25  # flopsd has proven the running counters by then
+WARM_SECONDS = 25  # by then flopsd has proven the running counters
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
 ROWS = ("CPU at rest, % of a core", "scraped each second, %", "memory, MB", "page, kB", "scrape, ms", "threads")
 
 
 def devices(standin: Path, folder: Path) -> None:
-    """Where a cost is linear, what each GPU adds is alike in all columns."""
+    """Where a cost is linear, the amount added for each GPU is the same in all columns."""
     found = {count: list(_figures(standin, folder / f"{count}", count)) for count in COUNTS}
     steps = [f"each, {few} to {many}" for few, many in pairwise(COUNTS)]
     print(f"{'':<26}", *(f"{count:>5} GPUs" for count in COUNTS), *(f"{step:>15}" for step in steps))
@@ -32,7 +33,7 @@ def devices(standin: Path, folder: Path) -> None:
 
 
 def _figures(standin: Path, folder: Path, count: int) -> Iterator[float]:
-    """One for each of ROWS."""
+    """One figure for each of ROWS."""
     folder.mkdir()
     scenario = Scenario(tuple(h100(BUSY, counters="average") for _ in range(count))).write(folder / "scenario.txt")
     flags = ("--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal")
@@ -40,7 +41,7 @@ def _figures(standin: Path, folder: Path, count: int) -> Iterator[float]:
     with started("run", *flags, env=environment(standin, scenario)) as program:
         url = program.wait_for(r"metrics at (\S+)/metrics")[1]
         process = psutil.Process(daemon_pid(folder / "state"))
-        client = http.client.HTTPConnection(url.removeprefix("http://"))  # kept open, as Prometheus does
+        client = http.client.HTTPConnection(url.removeprefix("http://"))  # kept open, as by Prometheus
         pause.wait(WARM_SECONDS)
         for is_scraped in (False, True):
             spent, since = cpu_ns(process.pid), time.monotonic()

@@ -1,7 +1,7 @@
-"""Which functions of a running daemon the processor's instructions go to. `python -m tests.bench.instructions`.
+"""The functions of a running daemon that use the processor's instructions. `python -m tests.bench.instructions`.
 
-Callgrind counts them, and Python's perf trampolines (3.12 or newer) name the functions, so that the figures are the
-same on a busy machine: a change of one per cent shows. 8 simulated GPUs; valgrind must be installed.
+Callgrind counts the instructions, and Python's perf trampolines (3.12 or newer) name the functions, so that the
+figures are the same on a busy machine: a change of one per cent shows. 8 simulated GPUs; valgrind must be installed.
 """
 
 import argparse
@@ -87,12 +87,12 @@ def _scrape(port: int) -> bytes:
 
 
 def _dump(pid: int) -> None:
-    """Write what was counted since the last time to the next file."""
+    """Write the counts since the last dump to the next file."""
     subprocess.run(["callgrind_control", "-d", str(pid)], check=True, capture_output=True)
 
 
 def _read(profile: str, functions: str) -> tuple[Counter[str], Counter[str]]:
-    """Of callgrind's file and of Python's map of its trampolines: `BEGIN SIZE NAME`, in hex, a line."""
+    """Parse callgrind's file, and Python's map of its trampolines with lines of `BEGIN SIZE NAME` in hex."""
     lines = (line.split(" ", 2) for line in functions.splitlines())
     mapped = sorted((int(begin, 16), int(size, 16), name) for begin, size, name in lines)
     begins, names = [begin for begin, _, _ in mapped], dict[str, str]()

@@ -1,4 +1,4 @@
-"""Journals as a daemon with default settings writes them, of any length, without waiting."""
+"""Journals of any length as a daemon with default settings writes them, made without waiting."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.support.strategies import table
 
 SECRET = bytes(range(32))
 ORIGIN = "GPM pipes x132, elapsed x132"
-# Running counters of all pipes: the fullest records that there are.
+# Running counters of all pipes: the fullest possible records.
 SHARES = {Pipe.TENSOR: 2, Pipe.TENSOR_HMMA: 2, Pipe.TENSOR_IMMA: 997, Pipe.TENSOR_DFMA: 10**9, Pipe.FP64: 10**6,
           Pipe.FP32: 10, Pipe.FP16: 99}  # fmt: skip
 
@@ -35,8 +35,8 @@ def fill(
     state: StateDir, clock: FakeClock, devices: Sequence[Device], minutes: int, context: Context, run: str,
     missed: int = 0,
 ) -> None:  # fmt: skip
-    """A finished run with a checkpoint every minute, each line with a code that follows from `SECRET`. `missed`: each
-    device is not read in one minute of so many."""
+    """A finished run with a checkpoint every minute; each line has a code derived from `SECRET`. Each device has no
+    readings in one minute of every `missed`."""
     state.acquire()
     journal = Journal(state)
     journal.recover("aside")
@@ -45,7 +45,7 @@ def fill(
     writer.begin(run, read_history(journal.read()), None)
     since = clock.boottime_ns()
     writer.take(Message("sim", since, tuple(devices), Sweep(()), opened={"replay": None}))
-    for minute in range(-1, minutes):  # the first reading has nothing before it to have grown from
+    for minute in range(-1, minutes):  # the first reading has none before it from which counters could have grown
         clock.advance((60 if minute >= 0 else 1) * NS_PER_S)
         now = clock.boottime_ns()
         cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
@@ -64,8 +64,8 @@ def fill(
 
 
 def lengthen(state: StateDir, minutes: int) -> None:
-    """Let a journal that `fill` made go on for `minutes` more, in far less time: all that grew from its last checkpoint
-    but two to its last but one grows on as evenly. The last one is of the end."""
+    """Extend a journal that `fill` made by `minutes`, in far less time: everything that grew from the third-last
+    checkpoint to the second-last goes on growing at the same rate. The last checkpoint is that of the end."""
     *lines, _, end = list(read_journal(state.journal))
     one, other, last = lines[-2].record(), lines[-1].record(), end.record()
     begin, codes, head = lines[0].record(), CodeKey(SECRET, 1), lines[-1].head
@@ -84,7 +84,7 @@ def lengthen(state: StateDir, minutes: int) -> None:
 
 
 def _later(one: Any, other: Any, steps: int) -> Any:
-    """`other` after as many more steps as the one from `one` to it."""
+    """`other` after as many more steps of the size of that from `one` to it."""
     if isinstance(other, dict):
         return {key: _later(one[key], value, steps) for key, value in other.items()}
     if isinstance(other, list):

@@ -1,8 +1,9 @@
-"""`make long-runs`: what runs of many days cost: memory and time of the daemon, of sealing, verifying, copying, a report.
+"""`make long-runs`: the cost of runs of many days, in memory and time, for the daemon, sealing, verifying, copying and
+a report.
 
-Journals are of 8 GPUs with a checkpoint a minute: some minutes metered, and as many more as evenly. Every figure is of
-the real program. A `daemon` that starts on such a journal recovers it first, and reads it once more at its end. What
-does not grow has the same peak in every row.
+Journals are of 8 GPUs with a checkpoint a minute: some minutes are metered, and the rest continues them at the same
+rate. Every figure is of the real program. A `daemon` that starts on such a journal recovers it first, and reads it
+once more at its end. Memory that does not grow has the same peak in every row.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def measure(standin: Path, place: Path, days: int) -> None:
         fill(state, FakeClock(), gpus(GPUS), 10, context, RUN)
         lengthen(state, days * 24 * 60 - 10)
     for made in (*place.glob("*.json"), *place.glob("*.journal.jsonl"), *place.glob("copy/*")):
-        made.unlink()  # by an earlier call
+        made.unlink()  # made by an earlier call
     size = state.journal.stat().st_size
     say(days, "journal", f"{size / 1e6:.1f} MB, {size / days / GPUS / 1000:.0f} kB a GPU and day")
     seal = ("seal", "--state-dir", str(state.path), "--evidence", "off", "--ledger")
@@ -65,7 +66,7 @@ def measure(standin: Path, place: Path, days: int) -> None:
 
 
 def restarted(standin: Path, place: Path, days: int) -> None:
-    """A daemon that goes on with the journal, and seals it at its end."""
+    """A daemon that continues the journal and seals it at its end."""
     state = StateDir(place / "state")
     scenario = Scenario(tuple(h100(BUSY) for _ in range(GPUS))).write(place / "scenario.txt")
     flags = ("--state-dir", str(state.path), "--run-id", RUN, "--listen", "127.0.0.1:0", "--evidence", "off")
@@ -85,7 +86,7 @@ def restarted(standin: Path, place: Path, days: int) -> None:
 
 
 def peak_mb(pid: int) -> float:
-    """The peak memory of a process so far; 0 where it has just ended."""
+    """The peak memory of a process so far; 0 if it has just ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a line of figures, the CPU time of a process, the times of scrapes."""
+"""Shared by the benchmarks: a line of figures, the CPU time of a process, and the times of scrapes."""
 
 import http.client
 import statistics
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from tests.support.process import FLOPSD, environment
 
-Say = Callable[[str, str, str], None]  # what, figure, budget
+Say = Callable[[str, str, str], None]  # subject, figure, budget
 
 
 def cpu_ns(pid: int) -> int:
-    """Time on a CPU of all threads of a process, also of those that ended, to the nanosecond."""
+    """CPU time of all threads of a process, including ended ones, to the nanosecond."""
     return time.clock_gettime_ns(
         (~pid << 3) | 2
-    )  # CLOCK_PROCESS_CPUTIME_ID of another process, as clock_getcpuclockid(3)
+    )  # CLOCK_PROCESS_CPUTIME_ID of another process, as in clock_getcpuclockid(3)
 
 
 def scrape(client: http.client.HTTPConnection) -> None:
@@ -37,7 +37,7 @@ def p50_p99(seconds: Sequence[float]) -> str:
     return f"{1000 * statistics.median(seconds):.2f} / {1000 * statistics.quantiles(seconds, n=100)[98]:.2f} ms"
 
 
-# By way of a small process: a child begins with the peak memory of who starts it, and that may be large.
+# Through a small process: a child begins with the peak memory of its parent, which may be large.
 _MEASURED = """
 import resource, subprocess, sys, time
 began = time.monotonic()
@@ -50,7 +50,7 @@ sys.exit(code)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run of the real program took, and what it said."""
+    """The cost and output of one run of the real program."""
 
     seconds: float
     cpu_seconds: float
@@ -63,7 +63,7 @@ class Cost:
 
 
 def cost_of(*arguments: str, codes: Sequence[int] = (0,)) -> Cost:
-    """The program with these arguments, to its end, which must be with one of the exit codes."""
+    """Run the program with these arguments to its end; its exit code must be one of `codes`."""
     command = [sys.executable, "-c", _MEASURED, *FLOPSD, *arguments]
     done = subprocess.run(command, env=environment(None), capture_output=True, text=True, check=False)
     assert done.returncode in codes, done.stdout + done.stderr

@@ -1,7 +1,7 @@
 """Merging at scale: ledgers a second and peak memory of the real program, by number and length of ledgers.
 
-One run of eight GPUs is metered and sealed; every other node's ledger is that one with names, rank and devices of its
-own, chained, sealed and signed anew, so that each ledger is another one and is verified whole.
+One run of eight GPUs is metered and sealed. The ledgers of all other nodes are copies of it with their own names, rank
+and devices, chained, sealed and signed anew, so that each ledger is different and is verified completely.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from tests.support.strategies import table
 
 COUNTS, MANY = (100, 1_000, 10_000), 100_000
 MINUTES = 10
-A_JOB, TOO_MANY = 10_000, 20_000  # what a merged ledger lists is bounded by its 64 MiB
-# What the first node has and others do not, in texts as long as theirs.
+A_JOB, TOO_MANY = 10_000, 20_000  # the number of ledgers in a merged ledger is limited by its 64 MiB
+# Texts that only the first node has; those of the others are as long.
 _NODE, _BOOT, _RUN, _GPU = b"node-000000", b"boot-000000", b"run-00", b"GPU-5a4d0000"
 
 
 def merge(folder: Path, say: Say) -> None:
-    """The figures of the design's budget, then what a longer journal costs."""
+    """The figures of the design's budget, then the cost of a longer journal."""
     _one(folder / "short", COUNTS[1], 1, say, "1,000 /s")
     for count in COUNTS:
         _one(folder / f"{count}", count, MINUTES, say, "500 /s; RSS does not grow")
@@ -41,7 +41,8 @@ def merge(folder: Path, say: Say) -> None:
 
 
 def merge_many(folder: Path, say: Say) -> None:
-    """More than a ledger can list, which is refused as soon as that is known; and still more, as a lineage of jobs."""
+    """More ledgers than a merged ledger can list, which is refused as soon as that is known; and still more, as a
+    lineage of jobs."""
     nodes = Nodes(folder, 1)
     nodes.write(folder / "one", TOO_MANY, TOO_MANY)
     refused = cost_of("merge", str(folder / "one"), *nodes.trusted, *nodes.into(folder / "no.json"), codes=(1,))
@@ -75,7 +76,7 @@ def _rate(count: int, costs: Sequence[Cost]) -> str:
 
 
 class Nodes:
-    """Ledgers of nodes with one key, made of that of the first."""
+    """Ledgers of nodes with one key, derived from that of the first node."""
 
     def __init__(self, folder: Path, minutes: int) -> None:
         folder.mkdir(exist_ok=True)
@@ -99,7 +100,7 @@ class Nodes:
         return "--key", self._key, "--ledger", str(ledger)
 
     def write(self, folder: Path, count: int, a_job: int) -> list[Path]:
-        """`count` ledgers, those of each run in a folder of its own; gives these folders."""
+        """`count` ledgers, with those of each run in a folder of its own; returns these folders."""
         jobs = [folder / f"{job:02d}" for job in range(count // a_job)]
         for job, place in enumerate(jobs):
             for rank in range(a_job):
@@ -118,7 +119,7 @@ class Nodes:
 
 
 def _renamed(text: bytes, job: int, rank: int, number: int) -> bytes:
-    """A record or payload of the first node as that of another."""
+    """A record or payload of the first node, changed to that of another."""
     for before, after in (
         (_NODE, b"node-%06d" % number), (_BOOT, b"boot-%06d" % number), (_GPU, b"GPU-%08x" % number),
         (_RUN, b"run-%02d" % job), (b'"rank":0', b'"rank":%d' % rank), (b'"rank": 0', b'"rank": %d' % rank),

@@ -1,6 +1,6 @@
-"""What counting operators costs a training step: once its shapes repeat, and while they are new.
+"""The cost of counting operators in a training step: with repeated shapes, and with new ones.
 
-In pairs, without and with in turn, so that what drifts adds to both. `python -m tests.bench.operators`
+Measured in pairs, alternately without and with, so that a drift affects both. `python -m tests.bench.operators`
 """
 
 import statistics
@@ -40,7 +40,7 @@ def operators(say: Say) -> None:
             place.update(all_ if on else {})
 
     turn(on=True)
-    for _ in range(9):  # past the passes that are looked at again
+    for _ in range(9):  # past the first passes, which are inspected again
         _step(model, optimizer, 64)
     ratios, steps = [], []
     for _ in range(RUNS):
@@ -65,7 +65,7 @@ def operators(say: Say) -> None:
 
 
 def _step(model: Any, optimizer: Any, length: int) -> int:
-    """Nanoseconds of this thread's CPU."""
+    """CPU time of this thread in nanoseconds."""
     import torch
 
     ids = torch.ones(4, length, dtype=torch.long)
@@ -83,7 +83,7 @@ def _new_shape(model: Any, optimizer: Any, turn: Any, length: int, *, on: bool) 
 
 
 def _own(model: Any, turn: Any) -> float:
-    """Microseconds that hooks take in a pass and its backward pass where the model computes nothing."""
+    """Microseconds that hooks take in a forward and backward pass in which the model computes nothing."""
     import torch
 
     weight = torch.ones(1, requires_grad=True)

@@ -1,9 +1,10 @@
 """flopsd beside a bare loop and nvitop-exporter: the same 8 GPUs, the same second, one machine.
 
-In a run the three start one after the other, then all of them run at once, first at rest and then each scraped every
-second: what else the machine does meets all three, each with its defaults. A driver call answers at once, or waits
-100 µs as a busy driver does. Two kinds of machine: GPUs alone, whose driver answers what flopsd asks; and a training
-node, where a process holds each GPU, the load moves, and memory, temperatures, PCIe and 18 NVLinks answer too.
+In a run the three start one after the other. Then all of them run at once, first at rest and then each scraped every
+second: other load on the machine affects all three, and each has its default settings. A driver call answers at once,
+or waits 100 µs as in a busy driver. There are two kinds of machine: GPUs alone, whose driver answers the queries of
+flopsd; and a training node, where a process holds each GPU, the load changes, and memory, temperatures, PCIe and 18
+NVLinks answer too.
 """
 
 import http.client
@@ -24,14 +25,14 @@ from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, free_po
 from tests.support.scenario import Gpu, Process, Scenario, Segment, compile_standin, h100
 
 GPUS, RUNS, SECONDS, SCRAPES = 8, 3, 12, 50
-WARM_SECONDS = 25  # flopsd has proven the running counters by then
+WARM_SECONDS = 25  # by then flopsd has proven the running counters
 ALONE, NODE = "GPUs alone", "training node"
 MACHINES = ((ALONE, 0), (NODE, 0), (NODE, 100))  # with the microseconds that a driver call waits
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
 STEPS = (Segment(700, hmma=0.8, fp32=0.1, util=100, watts=650), Segment(300, util=0, watts=130))
 TRAINING = (sys.executable, "-c", "import time; time.sleep(10**6)", "train.py", "--config", "run.yaml")
 OURS, BARE, NVITOP = "flopsd", "bare loop", "nvitop-exporter"
-# What is measured, with digits after the point, and what ours is to be of whose.
+# Each row: the quantity, its digits after the point, and the target for flopsd as a ratio to one of the peers.
 ROWS = (
     ("CPU at rest, s a minute", 3, (BARE, 2.0)),
     ("CPU scraped each second, s a minute", 3, (NVITOP, 1 / 6)),
@@ -96,7 +97,7 @@ def _run(
             port = free_port()
             began = time.monotonic()
             process = stack.enter_context(_started([part.format(folder=folder, port=port) for part in command], env))
-            client = http.client.HTTPConnection("127.0.0.1", port)  # kept open, as Prometheus does
+            client = http.client.HTTPConnection("127.0.0.1", port)  # kept open, as by Prometheus
             _first_page(client, scenario.uuid(GPUS - 1), process)
             found[name]["first page, s"].append(time.monotonic() - began)
             running[name] = (process, client)
@@ -133,7 +134,7 @@ def _started(command: Sequence[str], env: Mapping[str, str] | None) -> Iterator[
 
 
 def _first_page(client: http.client.HTTPConnection, last_uuid: str, process: psutil.Process) -> None:
-    """Asks until the page has the last GPU."""
+    """Poll until the page contains the last GPU."""
     deadline, pause = time.monotonic() + PATIENCE_SECONDS, threading.Event()
     while time.monotonic() < deadline and process.is_running():
         try:
@@ -147,7 +148,7 @@ def _first_page(client: http.client.HTTPConnection, last_uuid: str, process: psu
 
 
 def _nvitop(venv: Path) -> Path | None:
-    """None: it cannot be installed here."""
+    """The installed program; None if it cannot be installed here."""
     program = venv / "bin" / "nvitop-exporter"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     install = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "nvitop-exporter"]

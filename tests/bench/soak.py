@@ -1,7 +1,8 @@
-"""A simulated week of metering, as fast as it goes: what of memory, descriptors and threads grows with time.
+"""A simulated week of metering, as fast as possible: does memory, or the number of descriptors or threads, grow with
+time?
 
-The real NVML source, writer, journal and web server, in a process of their own and on a clock that is stepped by hand; a
-scrape each simulated minute. `python -m tests.bench.soak STANDIN FOLDER HOURS` is that process.
+The real NVML source, writer, journal and web server run in a process of their own, on a clock that is stepped by hand,
+with a scrape each simulated minute. `python -m tests.bench.soak STANDIN FOLDER HOURS` is that process.
 """
 
 import http.client
@@ -35,7 +36,7 @@ LOAD = (Segment(700, hmma=0.8, fp32=0.1, util=100, watts=650), Segment(300, util
 
 
 def soak(standin: Path, folder: Path, hours: int = HOURS) -> None:
-    """Prints a line for the first hour, some after it, and each day."""
+    """Prints a line for the first hour, for some later ones, and for each day."""
     command = [sys.executable, "-m", "tests.bench.soak", str(standin), str(folder), str(hours)]
     subprocess.run(command, check=True)
 
@@ -71,7 +72,7 @@ def _run(standin: Path, folder: Path, hours: int) -> None:
                     f"{size_mb:.1f} MB, {1e3 * (time.monotonic() - began) / second:.2f} ms a tick",
                     flush=True,
                 )
-            if second % 60 == 0:  # after the figures, which are of a moment without a client
+            if second % 60 == 0:  # after the figures, which are taken while no client is connected
                 client = http.client.HTTPConnection(server.url.removeprefix("http://"))
                 scrape(client)
                 client.close()

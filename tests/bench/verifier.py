@@ -1,4 +1,4 @@
-"""What the verifier in JavaScript costs for a week of eight GPUs, as a command and in Chromium; and pictures of it."""
+"""The cost of the verifier in JavaScript for a week of eight GPUs, as a command and in Chromium; and pictures of it."""
 
 import json
 import resource
@@ -30,7 +30,7 @@ SHOWN = {
 }  # fmt: skip
 PHONE, DESK = 390, 1280
 MERGED, JOBS = 2000, 20
-MISSED = 50  # minutes between two that a device is not read in
+MISSED = 50  # each device has no readings in one minute of so many
 
 
 def week(folder: Path, days: int = 7) -> Vector:
@@ -94,14 +94,14 @@ def verifier(folder: Path, say: Callable[[str, str, str], None]) -> None:
 
 
 def _peak_kb() -> int:
-    """Of the process of Chromium that shows the page and verifies."""
+    """Peak memory of the Chromium process that shows the page and verifies."""
     shown = [one for one in psutil.Process().children(recursive=True) if "--type=renderer" in one.cmdline()]
     texts = [Path(f"/proc/{one.pid}/status").read_text() for one in shown]
     return max(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("VmHWM:"))
 
 
 def pictures(out: Path) -> None:
-    """What the page shows, on a desk and a phone, light and dark, and printed; and what axe-core finds in it."""
+    """Pictures of the page on a desktop and a phone, light and dark, and printed; and axe-core's findings in it."""
     given, source = {one.name: one for one in vectors()}, axe_source()
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:

@@ -1,5 +1,7 @@
-"""What kernel windows cost a training step on the CPU: a step without a window, and a window. `python -m
-tests.bench.windows`. The windows are PyTorch's own profiler, of the CPU; what CUPTI costs on a GPU is not in it.
+"""The cost of kernel windows in a training step on the CPU: a step without a window, and a window. `python -m
+tests.bench.windows`.
+
+The windows use PyTorch's own profiler of the CPU; the cost of CUPTI on a GPU is not included.
 """
 
 import os
@@ -59,7 +61,7 @@ def windows(say: Say) -> None:
     open_ = KernelWindows(found, first_seconds=0, every_seconds=0, profile=lambda: profiler_with(events))
     costs, slower = [], []
     for _ in range(WINDOWS):
-        open_._next_ns = 0  # past the share of time that it keeps
+        open_._next_ns = 0  # skip the limit on the share of time
         before = found.work["train"]["kernel_window_cost_ns"]
         open_.begin_step()
         slower.append(_step(model, optimizer, 64))

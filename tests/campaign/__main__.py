@@ -1,4 +1,5 @@
-"""`python -m tests.campaign`: every case, declared and undeclared; a table of error and width, and what misses the truth."""
+"""`python -m tests.campaign`: every case, declared and undeclared; a table of errors and widths, and the figures
+that miss the truth."""
 
 import argparse
 import sys
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def table_of(found: Iterable[Judged]) -> Iterable[str]:
-    """A line a device: error of the measured figure, width (high / low), whether the truth lies inside."""
+    """One line for each device: error of the measured figure, width (high / low), and whether the truth lies inside."""
     for one in found:
         if one.quantity == "integerOperations" and one.true == (0, 0) and one.holds:
             continue

@@ -1,4 +1,4 @@
-"""The cases: what each machine has, does and suffers."""
+"""The cases: the hardware of each machine, its load and its faults."""
 
 import random
 from collections.abc import Iterator
@@ -15,15 +15,19 @@ class Case:
     name: str
     gpus: tuple[Gpu, ...]
     seconds: int = 120
-    down_ms: tuple[int, ...] = ()  # the daemon is killed so many times, evenly over the run, and is away so long
-    is_damaged: bool = False  # whether its files are spoilt when the daemon is first killed
-    wall_steps_ms: tuple[tuple[int, int], ...] = ()  # when the wall clock is set, and by how much
-    sleeps_ms: tuple[tuple[int, int], ...] = ()  # when the machine is suspended, and how long; its GPUs go on
-    owned_ms: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each GPU, when it is this job's; empty: always
+    down_ms: tuple[int, ...] = ()  # the daemon is killed once for each, evenly over the run, and is away for that long
+    is_damaged: bool = False  # whether its files are damaged when the daemon is first killed
+    wall_steps_ms: tuple[tuple[int, int], ...] = ()  # times at which the wall clock is set, and by how much
+    sleeps_ms: tuple[
+        tuple[int, int], ...
+    ] = ()  # times at which the machine is suspended, and for how long; its GPUs go on
+    owned_ms: tuple[
+        tuple[tuple[int, int], ...], ...
+    ] = ()  # for each GPU, the spans in which it belongs to this job; empty: always
 
 
 def wave(high_ms: int, low_ms: int, high_mhz: int = 1980, low_mhz: int = 210, **load: float) -> tuple[Segment, ...]:
-    """A clock that jumps from idle to maximum and back, at one activity."""
+    """A clock that jumps from idle to maximum and back, at constant activity."""
     pipes = load or {"hmma": 0.9}
     return Segment(high_ms, mhz=high_mhz, **pipes), Segment(low_ms, mhz=low_mhz, **pipes)  # type: ignore[arg-type]
 
@@ -39,7 +43,7 @@ IDLE_THEN_WORK = (Segment(20_000, mhz=345), Segment(40_000, mhz=1755, hmma=0.5))
 
 
 def cases(seed: int, random_cases: int) -> Iterator[Case]:
-    """The fixed ones, and `random_cases` more from a seed."""
+    """The fixed cases, and `random_cases` more from a seed."""
     for high_ms, low_ms in ((500, 500), (100, 900), (900, 100), (250, 250), (40, 43), (1000, 1000)):
         yield Case(f"polled clock, {high_ms}/{low_ms} ms", (h100(wave(high_ms, low_ms)),), 600)
     yield Case("polled clock, steady", (h100(STEADY),), 600)
@@ -122,8 +126,9 @@ def _gpu(draw: random.Random) -> Gpu:
 
 
 def hostile(seed: int) -> Case:
-    """Everything at once: loads to the limit of the part, a driver that fails and lies, GPUs that come, go and move,
-    MIG switched while they work, a wall clock that is set, a machine that sleeps, a daemon that is killed."""
+    """Everything at once: loads up to the part's limit, a driver that fails and lies, GPUs that appear, disappear
+    and move, MIG switched while they work, a wall clock that is set, a machine that sleeps, and a daemon that is
+    killed."""
     draw = random.Random(seed)
     gpus = tuple(_hostile_gpu(draw, stays=not at) for at in range(draw.randint(1, 3)))
     seconds = draw.randint(8, 60)

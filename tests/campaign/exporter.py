@@ -1,4 +1,5 @@
-"""A dcgm-exporter of simulated GPUs: what its page shows at a moment, in closed form, well or sick."""
+"""A dcgm-exporter of simulated GPUs: the contents of its page at a moment, in closed form, whether healthy or
+faulty."""
 
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,27 +27,28 @@ BEFORE = 10**12  # cycles of one SM and of each pipe before the epoch
 
 @dataclass(frozen=True)
 class Exporter:
-    """How it collects: every `interval_ms`, and `stated_ms` by --dcgm-interval. Faults are of all GPUs: `down` and `hang` of
-    the server; `frozen`: it collects nothing; `no_prof`, `blank`, `garbage` of the values; `gone`: the last GPU is not on
-    the page; of running counters `reset`, `ahead` (a jump) and `stood` (they stand still, and catch up)."""
+    """The exporter's way of collecting: it collects every `interval_ms`, while --dcgm-interval states `stated_ms`.
+    Faults affect all GPUs: `down` and `hang` the server; with `frozen` it collects nothing; `no_prof`, `blank` and
+    `garbage` affect the values; with `gone` the last GPU is not on the page; running counters `reset`, jump
+    (`ahead`), or stand still and catch up (`stood`)."""
 
     interval_ms: int = 5000
     stated_ms: int = 5000
     offset_ms: int = 0
     left_out: frozenset[str] = frozenset()
-    torn_ms: int = 0  # so long a page is half old while it is renewed
-    util_ms: int = 167  # the time that a sample of utilisation is of
-    counters: int = 0  # cycle counters 1084 to 1096, a unit for each cycle of an SM; 0: none
+    torn_ms: int = 0  # for that long the page is half old while it is renewed
+    util_ms: int = 167  # the time that a sample of utilisation covers
+    counters: int = 0  # cycle counters 1084 to 1096, one unit for each cycle of an SM; 0: none
     faults: tuple[Fault, ...] = ()
 
 
 class ShownExporter:
-    """In the place of urllib's opener: it answers with the page of now, on a clock stepped by hand."""
+    """A substitute for urllib's opener: it answers with the current page, on a clock stepped by hand."""
 
     def __init__(self, exporter: Exporter, gpus: Sequence[Gpu], clock: FakeClock) -> None:
         self.exporter, self.gpus, self.clock = exporter, gpus, clock
         self.machine, self.epoch_ns = Scenario(tuple(gpus)), clock.boottime_ns()
-        self.seen: set[tuple[int, int]] = set()  # what the collections are of that it showed
+        self.seen: set[tuple[int, int]] = set()  # the spans covered by the collections that it showed
         self._body = b""
 
     def open(self, *_: object, **__: object) -> "ShownExporter":
@@ -75,7 +77,7 @@ class ShownExporter:
 
     @property
     def seen_seconds(self) -> float:
-        """The time that the collections are of, once."""
+        """The time that the collections cover, with overlaps counted once."""
         total, until = 0, -(10**18)
         for begin_ns, end_ns in sorted(self.seen):
             total += max(0, end_ns - max(begin_ns, until))
@@ -83,7 +85,7 @@ class ShownExporter:
         return total / NS_PER_S
 
     def _collection(self, ns: int) -> tuple[int, int]:
-        """The newest collection at a moment: the time that it is of."""
+        """The time that the newest collection at a moment covers."""
         faults, every_ns, offset_ns = self.exporter.faults, self.exporter.interval_ms * MS, self.exporter.offset_ms * MS
         end_ns = (ns - offset_ns) // every_ns * every_ns + offset_ns
         while any(fault.kind == "frozen" and is_at(fault, end_ns) for fault in faults):
@@ -125,7 +127,7 @@ class ShownExporter:
         }  # fmt: skip
 
     def _counters(self, gpu: Gpu, at_ns: int) -> Mapping[str, int]:
-        """The counters that run on, of a collection."""
+        """The running counters in a collection."""
         since_ns, before = 0, BEFORE
         for fault in self.exporter.faults:
             if fault.from_ms * MS > at_ns:
@@ -149,7 +151,7 @@ class ShownExporter:
 
 
 def blank(name: str) -> object:
-    """A whole number's, or a floating-point one's."""
+    """DCGM's blank value of a whole number, or of a floating-point one."""
     return 9223372036854775792 if name.endswith("TOTAL") else 140737488355328.0
 
 
@@ -158,7 +160,7 @@ def is_at(fault: Fault, ns: int) -> bool:
 
 
 def spans(gpu: Gpu, begin_ns: int, end_ns: int) -> Iterator[tuple[int, int, Segment]]:
-    """What a GPU does from one moment to another, segment by segment."""
+    """A GPU's activity from one moment to another, segment by segment."""
     period_ns = sum(segment.ms for segment in gpu.segments) * MS
     at_ns = begin_ns // period_ns * period_ns
     while at_ns < end_ns:
@@ -170,7 +172,7 @@ def spans(gpu: Gpu, begin_ns: int, end_ns: int) -> Iterator[tuple[int, int, Segm
 
 
 def cycles(gpu: Gpu, ns: int) -> Fraction:
-    """Cycles of one SM from the epoch to a moment, which may be before it."""
+    """Cycles of one SM from the epoch to a moment, which may precede it."""
     laps, left = divmod(ns, sum(segment.ms for segment in gpu.segments) * MS)
     total = Fraction(laps * sum(segment.ms * MS * segment.mhz for segment in gpu.segments), 1000)
     for segment in gpu.segments:

@@ -1,7 +1,8 @@
-"""`python -m tests.campaign.lying_jobs`: processes that flood, replay, claim, break off and send rubbish, to the real daemon.
+"""`python -m tests.campaign.lying_jobs`: processes that flood, replay, make claims, break off and send rubbish to the
+real daemon.
 
-Whatever they do: `high` holds the truth, `low` holds no more than a counter read and a process claimed, the daemon ends in
-time and stays small, and its ledger is what two implementations compute from its journal.
+In spite of them, `high` is not below the truth, `low` contains only work that a counter showed and a process claimed,
+the daemon ends in time and stays small, and two implementations compute its ledger from its journal.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def say(peer: socket.socket, kind: str, **fields: object) -> None:
 
 
 def trial(folder: Path, standin: Path, seed: int, seconds: float) -> list[str]:
-    """One run beside liars; what is wrong with it."""
+    """One run beside liars; returns the faults found."""
     scenario, clock = Scenario((a100(LOAD), h100(LOAD, counters="average"))), SystemClock()
     ledger, path, state = folder / "ledger.json", folder / "client.sock", folder / "state"
     options = ("run", "--source", "nvml", "--state-dir", str(state), "--run-id", "lied-to", "--listen", "off",
@@ -133,7 +134,7 @@ def trial(folder: Path, standin: Path, seed: int, seconds: float) -> list[str]:
 
 
 def judged(ledger: Path, scenario: Scenario) -> list[str]:
-    """What is wrong with its ledger."""
+    """The faults of its ledger."""
     key = ("--key", str(ledger.with_suffix(".pub")))
     found = [] if flopsd("verify", str(ledger), *key).returncode == 0 else ["flopsd refuses it"]
     config = config_dir()

@@ -1,8 +1,8 @@
-"""`python -m tests.campaign.neuron`: random Neuron machines under a neuron-monitor that cuts, repeats, reorders, forgets and
-dies; each ledger is held against the truth.
+"""`python -m tests.campaign.neuron`: random Neuron machines under a neuron-monitor that truncates, repeats, reorders,
+omits and dies; each ledger is compared with the truth.
 
-What a process executes is known in closed form: each of its cores runs executions of one length and FLOP, one after
-another. The monitor credits an execution when it has completed, as the runtime does.
+The work of a process is known in closed form: each of its cores runs executions of one length and FLOP, one after
+another. The monitor credits an execution once it has completed, as the runtime does.
 """
 
 import argparse
@@ -46,7 +46,7 @@ LINE_FAULTS = (
     "null_group", "no_report", "nan", "negative", "huge", "huger", "text", "core_missing", "no_rate", "no_percent",
     "no_hardware", "null_hardware", "none_seen", "fewer_seen", "more_seen", "flap", "flap_lost", "no_period", "long_period", "blank", "frozen",
 )  # fmt: skip
-# What was never listed is not missed, and what is left out for longer than HELD_NS has to be taken for ended.
+# A core that was never listed is not missed, and one omitted for longer than HELD_NS has to be taken for ended.
 LEAVING_OUT = ("flap", "flap_lost", "core_missing")
 LIFE_FAULTS = ("dies", "hangs", "reload")
 
@@ -72,7 +72,7 @@ class Process:
         return max(0, (passed + self.idle_ns) // (self.busy_ns + self.idle_ns))
 
     def begun(self, begin_ns: int, end_ns: int) -> int:
-        """Executions of one core of which any part lies in [begin, end)."""
+        """Executions of one core that lie at least partly in [begin, end)."""
         every = self.busy_ns + self.idle_ns
         last = -(-(min(end_ns, self.end_ns) - self.begin_ns) // every)
         first = self._ended(begin_ns)
@@ -100,8 +100,8 @@ class Machine:
     rate_field: str
     seconds: int
     down_ms: tuple[int, ...]
-    faults: tuple[tuple[int, int, str], ...] = ()  # from, to (ms), kind
-    first_ms: int = 300  # until a monitor's first line
+    faults: tuple[tuple[int, int, str], ...] = ()  # begin, end (ms), kind
+    first_ms: int = 300  # time until a monitor's first line
     every_ms: int = 1000
     period_ms: int = 1000  # of the monitor
 
@@ -116,7 +116,7 @@ def machine(seed: int, only: Sequence[str] = ()) -> Machine:
     lnc = draw.choice(configs)
     per_chip = physical // lnc
     seconds = draw.choice((8, 30, 90))
-    # The fastest that a logical core can be, dense.
+    # The highest rate of a logical core, dense.
     peak = {"trainium1": 191, "inferentia2": 190, "trainium2": 667}[kind] * 10**12 // per_chip
     processes, count = list[Process](), draw.choice((1, 1, 2, 3, 5))
     for at in range(count):
@@ -131,7 +131,7 @@ def machine(seed: int, only: Sequence[str] = ()) -> Machine:
         processes.append(
             Process(pid, tuple(cores), begin_ms * MS, (begin_ms + length_ms) * MS, busy_ms * MS, idle_ms * MS, flop)
         )
-        if draw.random() < 0.4:  # it is started again, with the same or another pid
+        if draw.random() < 0.4:  # the process is started again, with the same or another pid
             again_ms = begin_ms + length_ms + draw.choice((20, 600, 3000))
             pid = draw.choice((pid, pid + 1000))
             processes.append(
@@ -150,17 +150,17 @@ def machine(seed: int, only: Sequence[str] = ()) -> Machine:
 
 @dataclass
 class World:
-    """What all starts of the monitor share."""
+    """State shared by all starts of the monitor."""
 
     machine: Machine
     epoch_ns: int
     draw: random.Random
     frozen: bytes | None = None
-    is_known: bool = False  # whether all chips were shown once: what was shown to nobody is not known to be missing
+    is_known: bool = False  # whether all chips were shown once: a chip never shown cannot be known to be missing
 
 
 class Monitor:
-    """One start of neuron-monitor, in MonitorProcess's place."""
+    """One start of neuron-monitor, in place of MonitorProcess."""
 
     world: ClassVar[World]
 
@@ -169,14 +169,14 @@ class Monitor:
         self._clock, self.version = clock, "2.1"
         now_ns = clock.boottime_ns() - world.epoch_ns
         self._died = self._hangs = False
-        self._reload = world.machine.fault(now_ns, ("reload",)) is not None  # it saw no device, and never will
+        self._reload = world.machine.fault(now_ns, ("reload",)) is not None  # this start saw no device, and never will
         self._next_ns = now_ns + world.machine.first_ms * MS
         self._last: dict[Process, int] = {}
         self._began_ns = now_ns
         self._items: list[StreamItem] = []
         self._held: list[bytes] = []
         self._before = b""
-        self._left_out_ns: int | None = None  # since when
+        self._left_out_ns: int | None = None  # the time since which something is omitted
         if world.machine.fault(now_ns, ("start_fails",)):
             raise SourceUnavailableError("it cannot be started")
 
@@ -203,7 +203,7 @@ class Monitor:
             self._step(at_ns)
 
     def _put(self, at_ns: int, data: bytes) -> None:
-        """What a read of the pipe gives at a moment: any number of lines."""
+        """Put the data that a read of the pipe returns at a moment: any number of lines."""
         stream = io.BytesIO(data)
         while (line := stream.readline(LINE_MAX_BYTES)) != b"":
             if line.strip():
@@ -254,7 +254,7 @@ class Monitor:
             lines.insert(0, b"\n\n  \n")
         if kind == "cut":
             lines = [one[: draw.randrange(len(one))] + b"\n" for one in lines]
-        if kind == "swallow":  # half of it, and the next one on the same line
+        if kind == "swallow":  # half of the line, and the next one on the same line
             lines = [lines[0][: draw.randrange(len(lines[0]))]]
         self._before = line
         self._put(at_ns, b"".join(lines))
@@ -360,7 +360,7 @@ class Monitor:
 
 
 def judge(case: Machine, folder: Path, seed: int) -> list[str]:
-    """What is wrong with the ledger of a case."""
+    """The faults found in the ledger of a case."""
     clock, draw = SharedClock(folder / "clock"), random.Random(seed)
     Monitor.world = World(case, clock.boottime_ns(), random.Random(seed))
     with patch("flopsd.sources.neuron.source.MonitorProcess", Monitor):
@@ -396,19 +396,20 @@ def _meter(case: Machine, run: Run, clock: SharedClock, draw: random.Random) -> 
 
 
 def held_against(case: Machine, predicate: dict[str, Any], begin_ns: int, end_ns: int) -> Iterator[str]:
-    """Without the margin, and with no more in a gap than the processes could do in its time: as exact as the count is."""
+    """Without the margin, and with no more work in a gap than the processes could do in its time: as exactly as the
+    count."""
     devices = {device["uuid"]: device for device in predicate["devices"]}
     for chip in range(case.chips):
         least = most = flying = 0
         rate = 0.0
         for process in case.processes:
             cores = [core for core in process.cores if core // case.per_chip == chip]
-            if process.end_ns - process.begin_ns > case.period_ms * MS:  # else no report may have listed it
+            if process.end_ns - process.begin_ns > case.period_ms * MS:  # otherwise perhaps no report listed it
                 least += len(cores) * process.completed(begin_ns, end_ns) * process.flop
             most += len(cores) * process.begun(begin_ns, end_ns) * process.flop
             flying += len(cores) * process.flop
             rate += len(cores) * process.flop / (process.busy_ns + process.idle_ns) * NS_PER_S
-        # Of what began before the run and ended in it only a part is the run's.
+        # Of an execution that began before the run and ended in it, only a part belongs to the run.
         least = max(0, least - flying)
         device = devices.pop(f"neuron{chip}", None)
         if device is None:

@@ -1,7 +1,7 @@
-"""`python -m tests.campaign.several_sources`: GPUs that a dcgm-exporter shows, NVML, or both, each sick in its own way,
-under a daemon that stalls and is killed, on a disk that fills up; each ledger is held against the truth.
+"""`python -m tests.campaign.several_sources`: GPUs that a dcgm-exporter shows, NVML, or both, each with faults of its
+own, under a daemon that stalls and is killed, on a disk that fills up; each ledger is compared with the truth.
 
-The sources are read as the daemon's threads read them, one after another on a clock stepped by hand.
+The sources are read as by the daemon's threads, one after another on a clock stepped by hand.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from tests.support.strategies import table
 
 
 class Reader:
-    """One source as the daemon's thread reads it, led by hand."""
+    """One source, read as by the daemon's thread but driven by hand."""
 
     def __init__(self, name: str, opener: Callable[[], Source], runs: list[Run], clock: SharedClock, ms: int) -> None:
         self.reader = SourceReader(name, opener, self._post, clock, ms / 1000, threading.Event())
@@ -55,7 +55,7 @@ class Reader:
         return self.reader._source
 
     def read(self, draw: random.Random) -> None:
-        """Read it or open it, and plan the next time."""
+        """Read or open the source, and plan the next time."""
         self.reader._once(stopping=False)
         now_ns, every_ns = self._clock.boottime_ns(), self._every_ns
         if self.source is None:
@@ -74,7 +74,7 @@ class Reader:
 
 
 def judge(case: Sick, standin: Path, folder: Path, seed: int = 0) -> list[str]:
-    """What is wrong with the ledgers of a case, one for each declaration."""
+    """The faults found in the ledgers of a case, one ledger for each declaration."""
     clock = SharedClock(folder / "clock")
     with simulated(standin, folder, Scenario(case.gpus), clock):
         begin_ns = clock.boottime_ns()
@@ -138,7 +138,7 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
                 clock.advance(how * MS)
                 for run in runs:
                     if case.reboots:
-                        # The driver's clock goes on: as of a machine that was restored from a snapshot.
+                        # The driver's clock goes on, as on a machine that was restored from a snapshot.
                         boot = run.context.boot_id.partition("+")[0]
                         run.context = replace(run.context, boot_id=f"{boot}+{clock.boottime_ns()}")
                     run.start()
@@ -158,7 +158,7 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
             for run in runs:
                 run.writer.tick()
     for reader in readers:
-        if case.owned_ms and reader.source is not None:  # whose they are is asked once more
+        if case.owned_ms and reader.source is not None:  # the ownership is queried once more
             before_last_read(reader.source)
             reader.read(draw)
         reader.close()
@@ -166,7 +166,7 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
 
 
 def _pass(sources: list[Source], clock: SharedClock, until_ns: int) -> None:
-    """Let time pass, with what each source polls meanwhile."""
+    """Let time pass, with the polls that each source needs meanwhile."""
     while due := [ns for source in sources if (ns := poll_source(source, until_ns)) is not None]:
         clock.advance(max(0, min(due) - clock.boottime_ns()))
     clock.advance(max(0, until_ns - clock.boottime_ns()))
@@ -201,7 +201,7 @@ def _readers(
 
 
 class Turns:
-    """Whose the GPUs of a case are now."""
+    """The current ownership of the GPUs of a case."""
 
     words, constant, lasting = "by turns", False, False
 

@@ -1,4 +1,4 @@
-"""Random machines with several sources: what each of them suffers."""
+"""Random machines with several sources, and the faults of each source."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -16,16 +16,16 @@ PAGE_FAULTS = ("down", "hang", "frozen", "no_prof", "blank", "garbage", "gone", 
 
 @dataclass(frozen=True)
 class Sick(Case):
-    """`stalls_ms`: when the daemon stands still, how long, and whether it ticks before it reads again."""
+    """`stalls_ms`: times at which the daemon stands still, for how long, and whether it ticks before it reads again."""
 
     exporter: Exporter = field(default_factory=Exporter)
     sources: tuple[str, ...] = ("nvml", "dcgm")
     stalls_ms: tuple[tuple[int, int, bool], ...] = ()
     every_ms: int = 1000  # between two reads
-    full_ms: tuple[tuple[int, int], ...] = ()  # when nothing can be written to the disk
-    # Whether the machine reboots whenever the daemon is killed: only the wall clock says then how long it was away.
+    full_ms: tuple[tuple[int, int], ...] = ()  # spans in which nothing can be written to the disk
+    # Whether the machine reboots whenever the daemon is killed: then only the wall clock shows how long it was away.
     reboots: bool = False
-    unasked_ms: tuple[tuple[int, int], ...] = ()  # when nobody tells whose the GPUs are
+    unasked_ms: tuple[tuple[int, int], ...] = ()  # spans in which the owner of the GPUs is unknown
 
     @property
     def has_clocks(self) -> bool:
@@ -34,7 +34,7 @@ class Sick(Case):
 
     @property
     def is_stated(self) -> bool:
-        """Whether --dcgm-interval is not longer than the real interval: rare reads of a page do not show that."""
+        """Whether --dcgm-interval is at most the real interval. Rare reads of a page do not show a longer one."""
         return self.exporter.stated_ms <= self.exporter.interval_ms
 
 
@@ -47,7 +47,7 @@ def sick(seed: int) -> Sick:
     lengths = (300, 3000, 12_000, 40_000, FOREVER)
     faults = tuple(Fault(at, at + draw.choice(lengths), draw.choice(PAGE_FAULTS)) for at in begins)
     left_out = draw.choice(LEFT_OUT)
-    if stated_ms > own_ms:  # a page that is not renewed would be taken for collections that are that rare
+    if stated_ms > own_ms:  # a page that is not renewed would look like collections at that long an interval
         faults = tuple(fault for fault in faults if fault.kind not in ("frozen", "stood"))
     has_gpm = draw.random() < 0.4
     exporter = Exporter(
@@ -72,7 +72,7 @@ def sick(seed: int) -> Sick:
 
 
 def calm(seed: int) -> Sick:
-    """A page alone, of a load that changes with the collections. Nothing fails."""
+    """A page alone, with a load that changes at the collections. Nothing fails."""
     draw = random.Random(seed)
     own_ms = draw.choice((1000, 5000, 5000, 10_000, 30_000))
     gpu = replace(_gpu(draw, own_ms, has_gpm=False), faults=(), clock_samples_ms=20)
@@ -86,7 +86,7 @@ def calm(seed: int) -> Sick:
 
 
 def driver(seed: int) -> Sick:
-    """NVML alone, with all that `hostile` has, under a daemon that stands still and a disk that fills up."""
+    """NVML alone, with all the faults of `hostile`, under a daemon that stands still and a disk that fills up."""
     case, draw = hostile(seed), random.Random(-seed)
     return Sick(
         f"driver {seed}", case.gpus, case.seconds, case.down_ms, False, case.wall_steps_ms, case.sleeps_ms,
@@ -97,8 +97,9 @@ def driver(seed: int) -> Sick:
 
 
 def owned(seed: int) -> Sick:
-    """A machine of the other kinds whose GPUs are this job's at times, by a rule that fails at others. Who has them
-    while the daemon is away for long is not tried: of a GPU that is another's before and after, no record says more."""
+    """A machine of the other kinds whose GPUs belong to this job at times, by a rule that sometimes fails. Ownership
+    while the daemon is away for long is not tested: for a GPU that is another job's before and after, no record says
+    more."""
     draw = random.Random(seed)
     case = draw.choice((sick, driver))(seed)
     gpus = tuple(
@@ -116,7 +117,7 @@ def owned(seed: int) -> Sick:
 
 
 def _turns(draw: random.Random, seconds: int) -> Iterator[tuple[int, int]]:
-    """Long enough that each is asked for."""
+    """Turns long enough that the ownership is queried in each."""
     at_ms, is_ours = 0, draw.random() < 0.6
     while at_ms < seconds * 1000 + 1_000_000:
         until_ms = at_ms + draw.choice((16_000, 25_000, 60_000, 137_000)) + draw.randrange(3000)
@@ -129,7 +130,7 @@ KINDS: Mapping[str, Callable[[int], Sick]] = {"sick": sick, "calm": calm, "drive
 
 
 def _stays(gpu: Gpu) -> bool:
-    """Whether it is listed, as one device, all the time: a new device of a new boot is another machine's."""
+    """Whether it is listed all the time, and as one device. A new device on a new boot belongs to another machine."""
     return not (gpu.appears_ms or gpu.slices or {"gone", "mig_flip"} & {fault.kind for fault in gpu.faults})
 
 

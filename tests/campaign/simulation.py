@@ -1,4 +1,5 @@
-"""One case, from the driver to the verified ledger: the real source, writer, journal and seal on a clock stepped by hand."""
+"""One case, from the driver to the verified ledger: the real source, writer, journal and seal on a clock stepped by
+hand."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -23,13 +24,13 @@ from tests.support.scenario import Gpu, Scenario
 from tests.support.sim import SharedClock, pass_time, simulated
 from tests.support.strategies import table
 
-FORMATS = ("tf32", "bf16", "fp8")  # what the tensor work may be where nobody declared it
+FORMATS = ("tf32", "bf16", "fp8")  # possible formats of the tensor work where none was declared
 DECLARED = (None, "bf16")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One device of one ledger: FLOP as it states them, and the extremes of what may be true."""
+    """One device of one ledger: its FLOP figures, and the extremes of the possible truth."""
 
     case: str
     device: str
@@ -37,18 +38,19 @@ class Judged:
     quantity: str
     stated: Figures
     true: tuple[int, int]
-    gpu: str  # the whole one's UUID
+    gpu: str  # the UUID of the whole GPU
 
     @property
     def holds(self) -> bool:
-        """Whether every possible truth lies between low and high, one part in 10^12 for the rounding of floats."""
+        """Whether every possible truth lies between low and high, within one part in 10^12 for the rounding of
+        floats."""
         least, most = self.true
         low, high = self.stated.low_flop, self.stated.high_flop
         return low <= least + least // 10**12 + 1 and (high is None or most - most // 10**12 - 1 <= high)
 
 
 def judge(case: Case, standin: Path, folder: Path, seed: int = 0) -> list[Judged]:
-    """The devices of the ledgers of a case, one for each declaration."""
+    """The devices of the ledgers of a case, one ledger for each declaration."""
     clock = SharedClock(folder / "clock")
     with simulated(standin, folder, Scenario(case.gpus), clock):
         begin_ns = clock.boottime_ns()
@@ -64,7 +66,7 @@ def judge(case: Case, standin: Path, folder: Path, seed: int = 0) -> list[Judged
 def sealed_and_judged(
     case: Case, declared: str | None, run: Run, ledger: Path, duration_ns: int
 ) -> tuple[list[Judged], dict[str, Any]]:
-    """The devices of the ledger of a run that began with the machine's epoch; and what the ledger states."""
+    """The devices in the ledger of a run that began at the machine's epoch, and the ledger's figures."""
     run.finish()
     predicate = verified(run.seal(ledger)).statement["predicate"]
     held = _held_against(case, declared, predicate, 0, duration_ns)
@@ -75,7 +77,7 @@ def sealed_and_judged(
 
 
 def _by_gpu(found: Iterable[Judged]) -> Iterator[Judged]:
-    """While none of its slices is seen, a GPU's time is in the account of the whole one: so they are judged together."""
+    """Group slices with their GPU: while no slice of a GPU is visible, its time is in the account of the whole GPU."""
     groups: dict[tuple[str, str], list[Judged]] = {}
     for one in found:
         groups.setdefault((one.gpu, one.quantity), []).append(one)
@@ -90,7 +92,7 @@ def new_run(folder: Path, clock: SharedClock, declared: str | None, sources: tup
 
 
 def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random) -> None:
-    """Read about once a second, as the daemon does, and kill the daemon when the case does."""
+    """Read about once a second, as the daemon does, and kill the daemon when the case says so."""
     with ExitStack() as stack:
         source = _open(clock, {}, stack)
         end_ns = clock.boottime_ns() + case.seconds * NS_PER_S
@@ -127,7 +129,7 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
 
 
 def _damage(run: Run, draw: random.Random) -> None:
-    """Cut a file of the journal at any byte, or change one, or lose what is behind it."""
+    """Truncate a file of the journal at any byte, change a byte, or lose everything after it."""
     path = draw.choice([run.state.journal, run.state.pending])
     content = path.read_bytes()
     if not content:
@@ -162,16 +164,16 @@ def _held_against(
     machine = Scenario(case.gpus)
     loads = {machine.uuid(at): gpu for at, gpu in enumerate(case.gpus)}
     entries: dict[str, list[dict[str, Any]]] = {}
-    for given in predicate["devices"]:  # a GPU that could not be identified at first has two
+    for given in predicate["devices"]:  # a GPU that could not be identified at first has two entries
         identified = given["uuid"].startswith("nvml-index-") and given["serial"] is not None
         entries.setdefault(machine.uuid(int(given["serial"][3:])) if identified else given["uuid"], []).append(given)
     owned = {
         machine.uuid(at): [(a * 1_000_000, min(b * 1_000_000, end_ns)) for a, b in spans if a * 1_000_000 < end_ns]
         for at, spans in enumerate(case.owned_ms)
     }
-    is_open = any(given["model"] == UNIDENTIFIED for given in predicate["devices"])  # it may be any of those
+    is_open = any(given["model"] == UNIDENTIFIED for given in predicate["devices"])  # it may be any of the missing GPUs
     missing = {uid: spans for uid, spans in owned.items() if uid not in entries and not is_open}
-    for uid, spans in missing.items():  # what is found, and asked for, within twenty seconds
+    for uid, spans in missing.items():  # a GPU is found, and its owner queried, within twenty seconds
         long = [1 for a, b in spans if b - max(a, loads[uid].appears_ms * 1_000_000) > 25 * NS_PER_S]
         yield Judged(case.name, uid[-4:], declared, "executed", NO_FIGURES, (0, len(long)), uid)
     for uid, parts in entries.items():
@@ -186,7 +188,7 @@ def _held_against(
         pipes = [pipe for pipe in Pipe if pipe is not Pipe.TENSOR]
         spans = owned.get(uid, [(begin_ns, end_ns)])
         counted = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in spans) for pipe in pipes}
-        # What is not there computes nothing. Its counters go on here, so that `low` may hold that time.
+        # An absent GPU computes nothing. Its counters go on here, so that `low` may include that time.
         absent = [(0, gpu.appears_ms), *((f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "gone")]
         switched = [(f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "mig_flip"]
         absent += stretches_without(0, FOREVER, switched) if gpu.mig and given["parent"] is None else switched
@@ -205,7 +207,7 @@ def _held_against(
 
 
 def stretches_without(begin_ns: int, end_ns: int, absent: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is left of [begin_ns, end_ns) without these."""
+    """The parts of [begin_ns, end_ns) outside these spans."""
     found = []
     for from_ns, to_ns in sorted(absent):
         if from_ns > begin_ns:
@@ -229,5 +231,5 @@ def _device(given: dict[str, Any]) -> Device:
 
 
 def _rate(part: Part, pipe: Pipe, name: str) -> int:
-    """FLOP per SM-cycle: the table's conversion, which is not what is tried here."""
+    """FLOP per SM-cycle by the table's conversion, which is not under test here."""
     return part.rates(pipe, Precision(((name, 1_000_000),), "truth")).measured or 0

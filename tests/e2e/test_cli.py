@@ -146,9 +146,7 @@ def test_a_run_is_continued_after_a_kill_and_restarted_after_its_end(tmp_path: P
         assert program.wait_for(r"run (\S+), daemon start 2,")[1] == first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
-    assert all(
-        f"was killed and had another {one}" in program.text for one in ("--phase", "--precision")
-    )
+    assert all(f"was killed and had another {one}" in program.text for one in ("--phase", "--precision"))
     found = predicate(state / f"{first}.ledger.json")
     assert found["declared"]["phase"] is None
     assert "bf16" not in json.dumps(found["devices"])
