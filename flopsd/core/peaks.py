@@ -18,6 +18,7 @@ from flopsd.errors import PeakTableError, UnknownDeviceError
 
 T = TypeVar("T")
 _UNKNOWN: tuple[Any, Any] = (None, None)
+_MOST_TFLOP_PER_S = 10**9
 MAX_KNOWN = 256  # cached rates per part: there is no end of declared mixes of formats
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # such as H100, A10G or GB300; not SXM5 or HBM3
 
@@ -187,12 +188,20 @@ class PeakTable:
                 parts={part.id: part for part in parts},
                 margins={Evidence(name): _margin(entry) for name, entry in data["margins"].items()},
                 cores_per_sm={
-                    (int(r["nvml_arch"]), str(r.get("compute_capability", ""))): int(r["cores"])
+                    (int(r["nvml_arch"]), str(r.get("compute_capability", ""))): _positive(r["cores"], "cores")
                     for r in data["cores_per_sm"]
                 },
-                unrated_times_fp32={k: int(v["times_fp32"]) for k, v in data["unrated_pipe_bounds"].items()},
+                unrated_times_fp32={
+                    name: _positive(row["times_fp32"], f"times_fp32 of {name}")
+                    for name, row in data["unrated_pipe_bounds"].items()
+                },
                 instances={
-                    name: InstanceType(name, row["accelerator"], row["count"], row.get("status", "published"))
+                    name: InstanceType(
+                        name,
+                        row["accelerator"],
+                        None if row["count"] is None else _positive(row["count"], f"count of {name}"),
+                        row.get("status", "published"),
+                    )
                     for name, row in data["sagemaker_instances"].items()
                 },
             )
@@ -238,6 +247,12 @@ def _part(row: Mapping[str, Any]) -> Part:
     )
 
 
+def _positive(value: object, what: str) -> int:
+    if not is_whole(value) or value == 0:
+        raise ValueError(f"{what} is a whole number above 0, not {value!r}")
+    return value
+
+
 def _margin(entry: Mapping[str, Any]) -> Margin:
     if not is_whole(entry["ppm"]) or entry["ppm"] > PPM:
         raise ValueError(f"a margin is parts per million, at most a million: {entry['ppm']!r}")
@@ -254,6 +269,8 @@ def _energy(name: str, entry: Mapping[str, Any], tensor: Mapping[str, int]) -> E
 
 
 def _whole_flop(tflop_per_s: Mapping[str, float]) -> dict[str, int]:
+    if bad := [value for value in tflop_per_s.values() if not 0 < value < _MOST_TFLOP_PER_S]:
+        raise ValueError(f"TFLOP/s of a chip are above 0 and below {_MOST_TFLOP_PER_S}, not {bad}")
     return {name: round(value * 1000) * 1_000_000_000 for name, value in tflop_per_s.items()}
 
 
@@ -276,7 +293,8 @@ def _check(parts: list[Part], table: PeakTable) -> None:
         for key in keys:
             if seen.setdefault(key, part.id) != part.id:
                 raise PeakTableError(f"peak table: {key!r} belongs to both {seen[key]!r} and {part.id!r}")
-        rates = (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
+        tensor = (*part.tensor_flop_per_cycle.values(), *part.disputed_tensor_flop_per_cycle.values())
+        rates = (*tensor, *part.vector_flop_per_cycle.values())
         if bad := [rate for rate in rates if not is_whole(rate) or rate == 0]:
             raise PeakTableError(f"peak table: row {part.id!r} has rates that are not positive integers: {bad}")
         sizes = (part.sm_count, part.tensor_ref_mhz, part.vector_ref_mhz, part.cores_per_chip)

@@ -157,6 +157,17 @@ def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
         (("schema: flopsd-peaks/1", "schema: other/2"), "schema 'other/2'"),
         (("tensor: {fp16: 1024}", "tensor: {fp16: 1024.5}"), "not positive integers"),
         (("sm_count: 132", "sm_count: .nan"), "sizes that are not positive integers"),
+        (
+            (
+                "disputed_flop_per_cycle_per_sm:\n      tensor: {fp16: ",
+                "disputed_flop_per_cycle_per_sm:\n      tensor: {fp16: -",
+            ),
+            "integers: .-1024",
+        ),
+        (("times_fp32: 4", "times_fp32: 4.9"), "times_fp32 of fp16 is a whole number above 0, not 4.9"),
+        (("cores: 64}", "cores: 0}"), "cores is a whole number above 0, not 0"),
+        (("h100-sxm5-80gb, count: 8", "h100-sxm5-80gb, count: -1"), "is a whole number above 0, not -1"),
+        (("per_chip: {bf16: ", "per_chip: {bf16: -"), "TFLOP/s of a chip are above 0"),
         (('names: ["Tesla T4"]', 'names: ["NVIDIA L4"]'), "belongs to both"),
         (("id: t4", "id: l4"), "share an id"),
         (("accelerator: t4", "accelerator: t5"), "unknown accelerator 't5'"),
