@@ -50,10 +50,11 @@ class ForwardCounter:
     def attach(self, model: Any, *, compiled: bool = False) -> None:
         """Count the passes of `model` from now on, and of no other model. `compiled`: torch.compile will compile it. In
         a tensor-parallel group only the first rank counts."""
+        hooks = self._hooks
+        before = hooks.state
         self.detach()
         if not is_first_of_its_group(model):
             return
-        hooks = self._hooks
         hooks.model = weakref.ref(model)
         enter, leave, see = hooks.enter, hooks.leave, hooks.see_images
         if compiled:  # the graph breaks before each hook and continues after it
@@ -79,7 +80,7 @@ class ForwardCounter:
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:
-            hooks.state = ModelState(model)
+            hooks.state = ModelState(model) if before is None else before.of(model)
             hooks.layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch()
         outer = [called] if inner is called else [called, inner]
         for one in (*outer, backbone):

@@ -34,6 +34,7 @@ _FIXED = "attention to empty places of a cache"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
 _GIVEN = "passes with weights given as arguments (torch.func.functional_call)"
+_MIXED_FLAT = "gradients of frozen weights that FSDP keeps in one flat parameter with trained ones"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
@@ -302,6 +303,8 @@ class ForwardHooks:
             watch.begin(state.lists())
             if records and state.is_given_weights:
                 self._leave_out("train", _GIVEN)
+            if records and state.has_mixed_flat:
+                self._leave_out("train", _MIXED_FLAT)
 
     def _see_layers_left_out(self) -> None:
         self.layers = None  # once found, the watch is over

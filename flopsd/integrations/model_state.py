@@ -12,6 +12,7 @@ from typing import Any
 from torch.nn import ModuleList, Parameter
 
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
+_FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
 
 
@@ -20,12 +21,11 @@ class ModelState:
 
     def __init__(self, model: Any) -> None:
         self._model: Callable[[], Any] = weakref.ref(model)
-        # Weak, so that a replaced parameter is freed, for instance after sharding.
-        self._parameters: list[Callable[[], Any]] = []
+        # Weak, so that a replaced module is freed. It may live on, for instance in the adapter that replaced it.
+        self._holders: list[Callable[[], Any]] = []  # of parameters
+        self._parents: list[Callable[[], Any]] = []
+        self._children: list[int] = []  # their ids
         self._checkpointed: list[Callable[[], Any]] = []
-        # Modules with parameters, to notice replaced ones: their parameters may live on, for instance in the optimizer.
-        self._holders: list[Callable[[], Any]] = []
-        self._gone: list[object] = []
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds a list, and its name
         self._configs: list[dict[str, Any]] = []  # with a number of layers: some models run only so many of theirs
@@ -41,12 +41,17 @@ class ModelState:
 
     def now(self) -> State:
         """The current state: trained parameters, recomputed layers, adapters, layers and number of elements."""
-        if self._gone:
-            self._find()
         for _ in range(2):
             with suppress(AttributeError):  # a module or parameter is gone
                 return (
-                    bytes([one().requires_grad for one in self._parameters]),
+                    bytes(
+                        [
+                            held.requires_grad
+                            for one in self._holders
+                            for held in one()._parameters.values()
+                            if held is not None
+                        ]
+                    ),
                     bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
                     self.adapters(),
                     self.layers(),
@@ -83,7 +88,11 @@ class ModelState:
     def has_changed(self, *, trains: bool) -> bool:
         """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters and
         the layers count: adapters may be switched off for it."""
-        return bool(self._gone) or (self.now() != self._kept if trains else self._names() != self._kept_names)
+        with suppress(AttributeError):  # a module is gone
+            if self._children == _children([one() for one in self._parents]):
+                return self.now() != self._kept if trains else self._names() != self._kept_names
+        self._find()
+        return True
 
     def keep(self, *, is_known: bool = False) -> frozenset[str]:
         """Keep the current state. Unless it `is_known`, the model may have new modules, such as adapters. Return
@@ -103,8 +112,19 @@ class ModelState:
     @property
     def is_given_weights(self) -> bool:
         """Whether other tensors stand in place of parameters now, as in `torch.func.functional_call`."""
+        return any(not isinstance(held, Parameter) and not hasattr(held._base, _FLAT) for held in self._held())
+
+    @property
+    def has_mixed_flat(self) -> bool:
+        """Whether FSDP 1 keeps frozen and trained weights in one flat parameter: all of them get gradients."""
+        modules = () if (model := self._model()) is None else model.modules()
+        flat = [*(getattr(one, "_flat_param", None) for one in modules), *(held._base for held in self._held())]
+        return any(len({weight.requires_grad for weight in getattr(one, _FLAT, None) or ()}) > 1 for one in flat)
+
+    def _held(self) -> Iterator[Any]:
+        """The parameters, or what stands in their place now."""
         held = (one for module in self._holders for one in getattr(module(), "_parameters", {}).values())
-        return any(one is not None and not isinstance(one, Parameter) for one in held)
+        return (one for one in held if one is not None)
 
     def _names(self) -> object:
         return tuple([str(getattr(one(), "_active_adapter", None)) for one in self._adapted]), self.layers()
@@ -112,10 +132,10 @@ class ModelState:
     def _find(self) -> None:
         if (model := self._model()) is None:
             return
-        self._gone = []
-        holders = [one for one in model.modules() if any(one is not None for one in one._parameters.values())]
-        self._holders = [weakref.ref(one, self._gone.append) for one in holders]
-        self._parameters = [weakref.ref(one) for one in model.parameters()]
+        holders = [one for one in model.modules() if any(held is not None for held in one._parameters.values())]
+        parents = [one for one in model.modules() if one._modules]
+        self._holders, self._parents = list(map(weakref.ref, holders)), list(map(weakref.ref, parents))
+        self._children = _children(parents)
         self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
@@ -133,6 +153,10 @@ class ModelState:
                     self._lists.append((weakref.ref(one), name))
                     within.update(id(inner) for inner in part.modules())
         self._configs = list(configs.values())
+
+
+def _children(modules: list[Any]) -> list[int]:
+    return [id(child) for one in modules for child in one._modules.values()]
 
 
 def _adapters(layer: Any) -> object:

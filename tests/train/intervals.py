@@ -507,6 +507,44 @@ def _replaced(surgery: Callable[[Any], object]) -> Loop:
     return loop.passes(1).steps(4)
 
 
+def _assigned() -> Loop:
+    """Weights in the place of others, which the optimizer keeps."""
+    loop = Loop(_lora(64, "all-linear")).steps()
+    before = list(loop.model.parameters())
+    loop.model.load_state_dict({name: one.clone() for name, one in loop.model.state_dict().items()}, assign=True)
+    loop.model.requires_grad_(True)
+    assert before
+    return loop.steps(3)
+
+
+def _adapted_when_frozen() -> Loop:
+    import peft
+
+    loop = Loop(llama(num_hidden_layers=LAYERS).requires_grad_(False)).passes(1)
+    loop.model = peft.get_peft_model(loop.model, peft.LoraConfig(r=64, target_modules="all-linear"))
+    return loop.steps(3)
+
+
+def _attached_again() -> Loop:
+    loop = Loop(_lora(64, "all-linear")).steps()
+    loop.model.requires_grad_(True)
+    loop.counter.attach(loop.model)
+    return loop.steps(3)
+
+
+def _flat(*, adapters: bool) -> Loop:
+    """FSDP 1 of one process, whose flat parameters hold frozen weights beside trained ones."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    model = _lora() if adapters else llama(num_hidden_layers=LAYERS)
+    loop, place = Loop(model), torch.device("cpu")
+    loop.model = FullyShardedDataParallel(model, use_orig_params=True, device_id=place)
+    loop.steps(2)
+    torch.distributed.destroy_process_group()
+    return loop
+
+
 def _wider(model: Any) -> None:
     for layer in model.model.layers:
         layer.mlp.gate_proj, layer.mlp.up_proj = (torch.nn.Linear(32, 512, bias=False) for _ in range(2))
@@ -684,6 +722,11 @@ def _tokens_of_a_tied_head() -> Loop:
 CASES: Mapping[str, Callable[[], Loop]] = {
     "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
     "modules replaced": partial(_replaced, _wider),
+    "weights assigned": _assigned,
+    "adapters in a flat parameter": partial(_flat, adapters=True),
+    "a flat parameter": partial(_flat, adapters=False),
+    "adapters after a counter of a frozen model": _adapted_when_frozen,
+    "attached again": _attached_again,
     "a checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=False),
     "a reentrant checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=True),
     "gradients of inputs": _of_inputs,

@@ -169,6 +169,14 @@ def test_empty_places_of_a_cache_leave_no_upper_bound() -> None:
     assert whole.high is not None
 
 
+def test_a_flat_parameter_that_is_trained_as_a_whole_keeps_the_upper_bound() -> None:
+    mixed, whole = (
+        CASES[name]().basis().counted.executed for name in ("adapters in a flat parameter", "a flat parameter")
+    )
+    assert (mixed.computed, mixed.high) == (None, None)
+    assert whole.high is not None
+
+
 class OutOfMemory(Exception):
     pass
 
