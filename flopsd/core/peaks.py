@@ -221,7 +221,7 @@ def _part(row: Mapping[str, Any]) -> Part:
     return Part(
         id=row["id"],
         vendor=row["vendor"],
-        names=tuple(row.get("names", ())),
+        names=_texts(row.get("names", []), "names"),
         pci_device_ids=tuple(int(i, 16) for i in row.get("pci_device_ids", ())),
         sm_count=row.get("sm_count"),
         tensor_flop_per_cycle=dict(rates.get("tensor", {})),
@@ -229,9 +229,11 @@ def _part(row: Mapping[str, Any]) -> Part:
         vector_flop_per_cycle=dict(rates.get("vector", {})),
         tensor_ref_mhz=clocks.get("tensor_ref"),
         vector_ref_mhz=clocks.get("vector_ref"),
-        vector_clocked_tensor_formats=tuple(row.get("tensor_formats_at_vector_ref", ())),
+        vector_clocked_tensor_formats=_texts(
+            row.get("tensor_formats_at_vector_ref", []), "tensor_formats_at_vector_ref"
+        ),
         status=row["status"],
-        sources=tuple(row["sources"]),
+        sources=_texts(row["sources"], "sources"),
         gpm=gpm if isinstance(gpm, bool) else None,
         chip_flop_per_s=_whole_flop(row.get("peak_dense_tflop_per_s_per_chip", {})),
         has_integer_tensor=row.get("integer_tensor") is not False,
@@ -245,6 +247,12 @@ def _part(row: Mapping[str, Any]) -> Part:
         },
         energy={name: _energy(name, entry, rates["tensor"]) for name, entry in row.get("energy", {}).items()},
     )
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{name} is a list of texts, not {value!r:.60}")
+    return tuple(value)
 
 
 def _positive(value: object, what: str) -> int:

@@ -169,6 +169,7 @@ def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
         (("h100-sxm5-80gb, count: 8", "h100-sxm5-80gb, count: -1"), "is a whole number above 0, not -1"),
         (("per_chip: {bf16: ", "per_chip: {bf16: -"), "TFLOP/s of a chip are above 0"),
         (('names: ["Tesla T4"]', 'names: ["NVIDIA L4"]'), "belongs to both"),
+        (('names: ["Tesla T4"]', "names: Tesla T4"), "names is a list of texts, not 'Tesla T4'"),
         (("id: t4", "id: l4"), "share an id"),
         (("accelerator: t4", "accelerator: t5"), "unknown accelerator 't5'"),
         (("schema:", "schema: x\nschema:"), "given twice"),
