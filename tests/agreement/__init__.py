@@ -1,1 +1,1 @@
-"""Whether the implementations of the ledger's format agree: random ledgers and mutants, through all of them."""
+"""Agreement between the implementations of the ledger's format: random ledgers and mutants through all of them."""

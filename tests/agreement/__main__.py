@@ -1,6 +1,6 @@
-"""`make agreement`: random ledgers and mutants through every implementation; where one says otherwise than flopsd.
+"""`make agreement`: random ledgers and mutants through every implementation, with each difference from flopsd.
 
-flopsd's own verdict and reason code are what the others must give; an implementation accepts only what it computed again.
+The others must give flopsd's verdict and reason code; an implementation accepts only figures that it has recomputed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def compared(name: str, folder: Path) -> int:
-    """1 where the implementation gives another verdict or another reason than flopsd."""
+    """1 if the implementation's verdict or reason differs from flopsd's."""
     vectors = vectors_in(folder)
     with ProcessPoolExecutor(CORES) as pool:
         if name == "second":
@@ -73,7 +73,7 @@ Answer = tuple[int, bytes]
 
 
 def _second(vector: Vector) -> Answer:
-    """As the command, in this process: a start of Python takes longer than a ledger."""
+    """The command run in this process: starting Python takes longer than a ledger."""
     out, before = io.StringIO(), Path.cwd()
     os.chdir(vector.folder)
     try:
@@ -95,7 +95,7 @@ def _third(vectors: Sequence[Vector]) -> list[tuple[str, Answer]]:
 
 
 def made(folder: Path, seed: int, of_ledgers: int, of_mutants: int) -> Counter[str]:
-    """Write the cases as vectors with what flopsd says of each. The count of each verdict."""
+    """Write the cases as vectors with flopsd's results; returns the count of each verdict."""
     parts = [
         (folder, seed, kind, begin) for kind, count in ((0, of_ledgers), (1, of_mutants)) for begin in range(count)
     ]
@@ -109,12 +109,12 @@ def _made(part: tuple[Path, int, int, int]) -> str:
 
 
 def judged(case: Case, folder: Path) -> str:
-    """The case as a vector below `folder`, with flopsd's verdict, which is returned."""
+    """Write the case as a vector below `folder`, with flopsd's verdict, which is returned."""
     place = write(case, folder / "valid")
     arguments = list(_arguments(case, place))
     try:
         code, said = _verified(arguments, place)
-    except FlopsdError:  # --children of what a mutant made the ledger of a node
+    except FlopsdError:  # --children where a mutant made the ledger that of a node
         arguments = arguments[: arguments.index("--children")]
         code, said = _verified(arguments, place)
     expected: dict[str, Any] = {
@@ -140,7 +140,7 @@ def _arguments(case: Case, place: Path) -> Iterator[str]:
 
 
 def _verified(arguments: Sequence[str], place: Path) -> tuple[int, dict[str, Any]]:
-    """`flopsd verify --json` in this process: exit code and what it prints. Raises FlopsdError for wrong arguments."""
+    """`flopsd verify --json` in this process: exit code and printed JSON. Raises FlopsdError for wrong arguments."""
     parser = Parser()
     parser.set_defaults(quiet=False)
     verify.add(parser.add_subparsers(dest="verb"))

@@ -19,14 +19,14 @@ from tests.make_vectors.runs import SECRETS
 from tests.support.paths import ROOT
 from tests.support.story import CONTEXT, PEAKS, POLICY, tell
 
-# Of mutants, those whose files are files and whose options another verifier has too.
+# Mutants are limited to those with regular files and with options that the other verifiers also have.
 TRUSTED = {"--peaks": (PEAKS, ROOT / "config" / "peaks.yaml"), "--policy": (POLICY,)}
 FAMILIES = ("bytes", "records", "statement", "signatures", "merged")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One ledger and what is handed over with it. `threshold`: of how many keys a signature is asked for."""
+    """One ledger and the files handed over with it. `threshold` is the number of keys that must have signed."""
 
     name: str
     files: dict[str, bytes]
@@ -35,14 +35,14 @@ class Case:
 
 
 def ledgers(seed: int, number: int) -> Case:
-    """A random ledger: mostly a node's, else that of a job, of a rotated run or of a lineage."""
+    """A random ledger: mostly a node's, otherwise that of a job, of a rotated run or of a lineage."""
     draw = random.Random(f"ledger {seed} {number}")
     make = draw.choices((_node, _job, _segments, _lineage), (70, 15, 7, 8))[0]
     return make(draw, f"ledger-{number:04d}")
 
 
 def mutants(seed: int, number: int) -> Case:
-    """A mutant of what a verifier is handed."""
+    """A mutant of the files that a verifier gets."""
     family = FAMILIES[number % len(FAMILIES)]
     return _of_mutant(mutant(family, seed * 1_000_000 + number), f"mutant-{number:04d}-{family}")
 
@@ -113,7 +113,7 @@ def _lineage(draw: random.Random, name: str) -> Case:
         payload = encode({**statement, "predicate": {**statement["predicate"], "run": run}})
         entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
         entries.append(Child(entry, {f"run-{number}.json": signed(payload)}))
-    # Devices of several jobs are at one time, which only shows where the jobs are handed over.
+    # Devices of several jobs overlap in time, which only shows where the jobs' ledgers are handed over.
     return _merged_case(name, merged("lineage", entries), entries[: draw.randint(0, 2)])
 
 

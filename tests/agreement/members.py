@@ -1,7 +1,9 @@
-"""`python -m tests.agreement.members [--sample N]`: each member of journals and payloads as "", 0, null, [], {} and true.
+"""`python -m tests.agreement.members [--sample N]`: each member of journals and payloads as "", 0, null, [], {} and
+true.
 
-Prints every one on which an implementation gives another verdict, or another reason, than flopsd. The statement of a
-journal is the one that follows from it, whatever its members are, so that who takes a wrong type accepts the ledger.
+Prints every case in which an implementation's verdict or reason differs from flopsd's. The statement of a journal is
+the one that follows from it, whatever its members are, so that an implementation that takes a wrong type accepts the
+ledger.
 """
 
 import argparse
@@ -39,7 +41,7 @@ PAYLOADS = ("valid/declared-phases", "valid/energy-as-published", "valid/middle-
 
 
 def paths(value: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
-    """Of every member, and of the first item of each list."""
+    """The paths of every member, and of the first item of each list."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -50,7 +52,7 @@ def paths(value: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]
 
 
 def changes(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[str, Any]]:
-    """The value with each other value at that path, and how it is written."""
+    """The value with each of the other values at that path, and its text."""
     for to in VALUES:
         found = part = copy.deepcopy(value)
         for step in path[:-1]:
@@ -76,7 +78,7 @@ def stated(journal: bytes, said: J) -> bytes:
 
 
 def of_journals() -> Iterator[tuple[str, Any, bytes]]:
-    """What each is, its statement as it was, and its journal."""
+    """A name for each case, its original statement, and its journal."""
     seen = set()
     for base in JOURNALS:
         journal = journal_of(base)

@@ -46,14 +46,14 @@ BOOTS = tuple(f"00000000-0000-4000-8000-00000000b1{number:02d}" for number in ra
 
 @dataclass(frozen=True)
 class Node:
-    """Where a run takes place, so that several can be merged."""
+    """The place of a run, so that several can be merged."""
 
     context: Context = CONTEXT
-    marker: str = ""  # in the UUIDs of its devices
+    marker: str = ""  # part of its devices' UUIDs
 
 
 def random_run(draw: random.Random, node: Node | None = None) -> Callable[[Path], bytes]:
-    """A run as `tell` wants it. The draws are made when it is told, so tell it once."""
+    """A run for `tell`. The draws are made while it is told, so tell it only once."""
 
     def story(folder: Path) -> bytes:
         return _Teller(draw, node or Node()).tell(folder)
@@ -80,7 +80,7 @@ class _Teller:
     def __init__(self, draw: random.Random, node: Node) -> None:
         self.draw, self.node = draw, node
         self.sessions: list[str] = []
-        self.boots = draw.sample(BOOTS, len(BOOTS))  # none twice
+        self.boots = draw.sample(BOOTS, len(BOOTS))  # each is used once
 
     def tell(self, folder: Path) -> bytes:
         run = self.open(folder)
@@ -131,7 +131,7 @@ class _Teller:
         run.during(draw.randint(1, 8), {device: self._work(device) for device in self.devices})
 
     def _declare(self, run: Story) -> None:
-        """What a process says: a new one, or one that goes on."""
+        """A declaration of a process, new or continuing."""
         draw = self.draw
         if not self.sessions or draw.random() < 0.3:
             self.sessions.append(f"{draw.getrandbits(128):032x}")
@@ -155,7 +155,7 @@ class _Teller:
         run.says(PhaseChanged(session, phase))
         if draw.random() < 0.7:
             run.says(WorkCounted(session, {phase: self._counters()}))
-        if draw.random() < 0.3:  # also of a process that counts no work; some of it impossible
+        if draw.random() < 0.3:  # also for a process that counts no work; some facts are impossible
             seen = {name: draw.choice((0, 1, 3 * 10**8)) for name in draw.sample(KERNEL_COUNTERS, 12)}
             run.says(WorkCounted(session, {phase: {"kernel_windows": 1, "kernel_window_ns": 10**9, **seen}}))
         if draw.random() < 0.2:
@@ -163,7 +163,7 @@ class _Teller:
             self.sessions.remove(session)
 
     def _facts_of_models(self) -> dict[str, Any]:
-        """What decides the architecture basis, beside model and method."""
+        """The facts that decide the architecture basis, besides model and method."""
         draw = self.draw
         facts = {
             "attention": draw.choice(("eager", "sdpa", "flash_attention_2")), "packing": draw.random() < 0.5,
@@ -176,7 +176,7 @@ class _Teller:
         return {name: value for name, value in facts.items() if draw.random() < often.get(name, 0.3)}
 
     def _counters(self) -> dict[str, int]:
-        """Of one phase; some of them contradict each other."""
+        """The counters of one phase; some contradict each other."""
         draw = self.draw
         tokens = draw.randint(0, 10**6)
         some = {

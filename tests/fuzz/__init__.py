@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of everything that reads bytes of others, and a campaign of mutants of ledgers."""
+"""Coverage-guided fuzzing of every parser of foreign bytes, and a campaign of mutants of ledgers."""

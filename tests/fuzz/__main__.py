@@ -1,4 +1,5 @@
-"""`make fuzz`: each target for a time under Atheris, in a process of its own; executions, corpus and faults of each."""
+"""`make fuzz`: each target for a time under Atheris, in a process of its own; prints executions, corpus and faults
+of each."""
 
 import argparse
 import hashlib
@@ -51,7 +52,7 @@ def main() -> None:
             )
             counts = {key: int(value) for key, value in re.findall(r"stat::(\w+):\s+(\d+)", done.stderr)}
             failed = [path.read_bytes() for path in artifacts.iterdir()]
-            for data in failed:  # replayed from now on, until it is mended and for ever after
+            for data in failed:  # replayed from now on, before and after the fault is mended
                 (CORPUS / name / f"fault-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
             if done.returncode:
                 print(
@@ -86,7 +87,7 @@ def fuzz_one(name: str, flags: list[str]) -> None:
 
 def _mutator(edit: Callable[[random.Random, bytes], bytes]) -> Callable[[bytes, int, int], bytes]:
     def either(data: bytes, most: int, seed: int) -> bytes:
-        from atheris import core_with_libfuzzer  # atheris.Mutate of 3.0.0 says that nothing is being fuzzed
+        from atheris import core_with_libfuzzer  # atheris.Mutate of 3.0.0 reports that nothing is being fuzzed
 
         rng = random.Random(seed)
         changed = edit(rng, data) if rng.random() < 0.7 else data

@@ -1,4 +1,5 @@
-"""The kept corpus: for each target the fewest small inputs that reach every step of ours that any input reached."""
+"""The kept corpus: for each target the smallest set of small inputs that reaches every step of our code reached by
+any input."""
 
 import hashlib
 import sys
@@ -11,17 +12,17 @@ import flopsd
 
 CORPUS = Path(__file__).parent / "corpus"
 OURS = str(Path(flopsd.__file__).parent)
-MAX_FILES, MAX_BYTES = 18, 6000  # of a target, and of one input: together the corpus stays below 500 KB
+MAX_FILES, MAX_BYTES = 18, 6000  # per target, and per input: in total the corpus stays below 500 KB
 Step = tuple[str, int, int]
 
 
 def kept(target: str) -> list[Path]:
-    """The files of a target; those of faults, which no minimising removes, begin with `fault-`."""
+    """The files of a target. Those of faults begin with `fault-` and are never minimised away."""
     return sorted((CORPUS / target).glob("*"))
 
 
 def keep(target: str, run: Callable[[bytes], None], seeds: Iterable[bytes], found: Iterable[bytes]) -> tuple[int, int]:
-    """Write the corpus of a target anew from it and `found`. How many files and bytes it has now."""
+    """Rewrite the corpus of a target from its files and `found`; returns its new numbers of files and bytes."""
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
     pinned = {path.read_bytes() for path in kept(target) if path.name.startswith("fault-")}
@@ -48,7 +49,7 @@ def keep(target: str, run: Callable[[bytes], None], seeds: Iterable[bytes], foun
 
 
 def steps(run: Callable[[bytes], None], data: bytes) -> set[Step]:
-    """From which line to which an input goes in our code."""
+    """The transitions between lines of our code that an input causes."""
     found: set[Step] = set()
 
     def enter(frame: FrameType, _event: str, _arg: Any) -> Callable[[FrameType, str, Any], Any] | None:

@@ -1,4 +1,5 @@
-"""`make mutate-ledgers`: tens of thousands of mutants through `flopsd verify`; what was believed, crashed, slow or large."""
+"""`make mutate-ledgers`: tens of thousands of mutants through `flopsd verify`, with those that were believed,
+crashed, or took too much time or memory."""
 
 from __future__ import annotations
 
@@ -42,11 +43,11 @@ J = dict[str, Any]
 
 @dataclass
 class Count:
-    """Of one family, or a part of one."""
+    """Counts of one family, or of a part of one."""
 
     mutants: int = 0
     believed: int = 0
-    others: int = 0  # of those, ledgers with other figures, which their key's holder made
+    others: int = 0  # of the believed ones, ledgers with other figures, made by the holder of the key
     seconds: float = 0
     bytes: int = 0
     faults: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Count:
 
 
 class Bench:
-    """Lays mutants down in a folder and has each verified, in this process by the code behind the command."""
+    """Puts mutants in a folder and verifies each in this process, with the code behind the command."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mutant"
@@ -70,7 +71,7 @@ class Bench:
         verify.add(self._parser.add_subparsers(dest="verb"))
 
     def lay(self, one: Mutant) -> list[str]:
-        """The arguments of `flopsd` for it."""
+        """Put the mutant in place; returns its arguments for `flopsd`."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for name, content in one.files.items():
             path = self.folder / name
@@ -99,7 +100,8 @@ class Bench:
                 return 1, f"{out.getvalue()}{fault!r}"
 
     def judge(self, family: str, number: int, *, by_command: bool = False) -> Count:
-        """Verify a mutant; by the real command too, which must do the same in little memory."""
+        """Verify a mutant; with `by_command` by the real command too, which must give the same result in little
+        memory."""
         one = mutant(family, number)
         arguments, found = self.lay(one), Count(1)
         as_json = ["--json"] if number % 2 or one.law == "merged" or family == "log" else []
@@ -137,7 +139,7 @@ class Bench:
         return found
 
     def wrong(self, one: Mutant, facts: J) -> tuple[str, bool]:
-        """What is wrong with believing it, if anything; whether its content is other than the original's."""
+        """The fault in believing it, if any; and whether its content differs from the original's."""
         payload = parse_envelope((self.folder / LEDGER).read_bytes()).payload
         genuine = {parse_envelope(pair.ledger).payload: pair.journal for pair in (one.base.honest, *one.base.others)}
         if one.law == "never":
@@ -171,7 +173,8 @@ class Bench:
         if recomputed > len(whole):
             return f"{recomputed} children are said to be recomputed, {len(whole)} are as they were", True
         same = [entry for entry in predicate["children"] if entry["sha256"] in whole]
-        # Who signed a child is the word of whoever merged: its keys are not at hand when the merged ledger is verified.
+        # Only the merger says who signed a child: the child's keys are not available when the merged ledger is
+        # verified.
         if recomputed and any(
             {**entry, "keyids": honest[entry["sha256"]]["keyids"]} != honest[entry["sha256"]] for entry in same
         ):
@@ -179,7 +182,7 @@ class Bench:
         return "", payload not in genuine
 
     def _second_opinion(self, one: Mutant) -> str:
-        """What the second implementation finds wrong with it, its signatures apart; empty: nothing."""
+        """The second implementation's objection to it, apart from signatures; empty if it has none."""
         peaks, policies = self.folder / "table.yaml", [self.folder / "policy.yaml", one.base.policy]
         peaks.write_bytes(one.peaks or one.base.peaks.read_bytes())
         known = tuple(path for path in policies if path is not None and path.exists())
@@ -191,7 +194,7 @@ class Bench:
         return ""
 
     def _whole(self, one: Mutant) -> set[str]:
-        """Digests of payload of the children that lie there, in whatever folder, with their own journal."""
+        """Payload digests of the children present in any folder with their own journal."""
         found = set()
         for name, data in one.children.items():
             if name.endswith(LEDGER):
@@ -229,13 +232,13 @@ def _command(arguments: list[str]) -> int:
 
 
 def judge(family: str, numbers: Iterable[int], every: int = 0) -> Count:
-    """Some mutants of a family, one in `every` by the command too."""
+    """Judge some mutants of a family, one in `every` also by the command."""
     with tempfile.TemporaryDirectory(
         prefix="flopsd-mutants-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     ) as folder:
         bench, found = Bench(Path(folder)), Count()
         for number in numbers:
-            faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)  # what hangs ends the worker, and names itself
+            faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)  # a hang ends the worker and shows its stack
             found += bench.judge(family, number, by_command=bool(every) and number % every == 0)
         faulthandler.cancel_dump_traceback_later()
         return found

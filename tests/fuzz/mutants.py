@@ -1,4 +1,5 @@
-"""Mutants of what a verifier is handed, by family. Each is drawn from its own seed, so that one can be made again."""
+"""Mutants of the files that a verifier gets, by family. Each is drawn from its own seed, so that it can be made
+again."""
 
 import base64
 import copy
@@ -37,15 +38,15 @@ ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 @dataclass(frozen=True)
 class Mutant:
-    """Files by their path, options of `flopsd verify`, and what must hold where it is believed: `sealed`, it is what
-    was sealed; `computed`, it is what a second implementation computes; `merged`, it adds up, and its children are
-    those that were merged; `never`."""
+    """Files by path, options of `flopsd verify`, and the law that must hold if it is believed. `sealed`: its content
+    is what was sealed. `computed`: its content is what a second implementation computes. `merged`: it adds up, and
+    its children are those that were merged. `never`: it must not be believed."""
 
     files: Mapping[str, bytes | Callable[[Path], object]]
     law: str
     base: Material
     options: tuple[str, ...] = ()
-    peaks: bytes = b""  # the table that it names, if not that of its base
+    peaks: bytes = b""  # the table that it names, if it is not its base's
     children: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -70,7 +71,7 @@ def _vector(name: str) -> Material:
 
 
 def of_pair(pair: Pair, base: Material, law: str, *options: str) -> Mutant:
-    """The two files beside the honest key and the honest log, where there is one."""
+    """The two files beside the honest key and, if there is one, the honest log."""
     files: dict[str, bytes | Callable[[Path], object]] = {
         LEDGER: pair.ledger,
         JOURNAL: pair.journal,
@@ -98,7 +99,7 @@ def _statement(rng: random.Random) -> Mutant:
 
 
 def _signatures(rng: random.Random) -> Mutant:
-    """By another key, over other bytes, of another type, one of two, one twice, or not quite a signature."""
+    """A signature by another key, over other bytes, of another type, one of two, twice, or malformed."""
     base = _vector(rng.choice(BASES))
     payload, *others = (parse_envelope(pair.ledger).payload for pair in (base.honest, *base.others))
     other = rng.choice([one for one in others if one != payload])
@@ -117,7 +118,7 @@ def _signatures(rng: random.Random) -> Mutant:
         return of_pair(
             base.honest._replace(ledger=encode_envelope(other, PAYLOAD_TYPE, [(hint, genuine)])), base, "never"
         )
-    if kind == 2:  # two keys are asked for: one of them signed, perhaps twice
+    if kind == 2:  # two keys are required: one of them signed, perhaps twice
         signatures = rng.choice(
             [[(hint, genuine)], [(keyid, genuine), (hint, genuine)], [(keyid, genuine), (hint, bad)]]
         )
@@ -131,7 +132,7 @@ def _signatures(rng: random.Random) -> Mutant:
 
 
 def _log(rng: random.Random) -> Mutant:
-    """The log in another shape and then edited, as whoever keeps it can."""
+    """The log in another form and then edited, as anybody who keeps it could."""
     base = metered()
     lines = base.log.decode().splitlines()
     events = [
@@ -180,14 +181,15 @@ def _table(rng: random.Random, path: Path) -> tuple[bytes, str]:
 
 
 def _peaks(rng: random.Random) -> Mutant:
-    """Another peak table beside the ledger or named by an option; by the key's holder with a journal that names it."""
+    """Another peak table beside the ledger or named by an option; or, by the holder of the key, with a journal that
+    names it."""
     base = _vector(rng.choice(BASES))
     found, data = _of_table(rng, base, PEAKS, lambda j, d: vectors.statement_of(j, peaks=parse_peaks(d, "")))
     return replace(found, peaks=data if found.law == "computed" else b"")
 
 
 def _policy(rng: random.Random) -> Mutant:
-    """The same of a policy."""
+    """Another policy, in the same ways."""
     base = _vector("declared-phases")
     return _of_table(rng, base, POLICY, lambda j, d: vectors.statement_of(j, policies=(parse_policy(d, ""),)))[0]
 
@@ -195,7 +197,7 @@ def _policy(rng: random.Random) -> Mutant:
 def _of_table(
     rng: random.Random, base: Material, table: Path, stated: Callable[[bytes, bytes], dict[str, Any]]
 ) -> tuple[Mutant, bytes]:
-    """With an edited table. `stated`: what flopsd states of a journal by it."""
+    """A mutant with an edited table. `stated` gives flopsd's statement of a journal under it."""
     data, digest = _table(rng, table)
     options = (f"--{table.stem}", table.name)
     if rng.random() < 0.3:
@@ -223,7 +225,7 @@ def _job(name: str) -> tuple[Material, dict[str, bytes]]:
 
 
 def _merged(rng: random.Random) -> Mutant:
-    """A merged ledger: edited without the key, misspoken with it, or added up anew from edited entries."""
+    """A merged ledger: edited without the key, falsified with it, or summed anew from edited entries."""
     name = rng.choice(
         ["job", "job-alone", "job-with-a-hole", "job-without-an-end", "job-child-countersigned", "lineage"]
     )
@@ -248,7 +250,7 @@ def _merged(rng: random.Random) -> Mutant:
 
 
 def _children(rng: random.Random) -> Mutant:
-    """Children that are edited, left out, exchanged or added, under the honest merged ledger."""
+    """Children that are edited, omitted, exchanged or added, under the honest merged ledger."""
     base, children = _job(rng.choice(["job", "job-with-a-hole", "job-without-an-end", "job-child-countersigned"]))
     files = dict(children)
     for _ in range(rng.choice([1, 1, 2])):
@@ -291,11 +293,11 @@ ODD_FILES: tuple[bytes | Callable[[Path], object], ...] = (
 
 
 def _files(rng: random.Random) -> Mutant:
-    """What is not a regular file, has no end or is of another size in the place of one that is read."""
+    """A file that is not regular, has no end or has another size, in place of one that is read."""
     base = metered()
     found = of_pair(base.honest, base, "sealed", "--peaks", "peaks.yaml", "--policy", "policy.yaml")
     files = {**found.files, "peaks.yaml": base.peaks.read_bytes(), "policy.yaml": POLICY.read_bytes()}
-    name = rng.choice(sorted(files.keys() - {KEY}))  # which the verifier brings
+    name = rng.choice(sorted(files.keys() - {KEY}))  # the verifier brings the key
     return replace(found, files={**files, name: rng.choice(ODD_FILES)})
 
 

@@ -1,4 +1,4 @@
-"""What fuzzing starts from: vectors, samples, and a few inputs made here."""
+"""The seeds of fuzzing: vectors, samples, and a few inputs made here."""
 
 import base64
 import gzip

@@ -1,5 +1,5 @@
-"""What is fuzzed. A target takes bytes and raises for a fault alone: an exception that its parser does not document, or
-a broken law. It touches no network and writes no file but its own."""
+"""The fuzzing targets. A target takes bytes and raises only for a fault: an exception that its parser does not
+document, or a broken law. It uses no network and writes no files but its own."""
 
 import base64
 import gzip
@@ -64,7 +64,7 @@ from tests.support.tamper import chained
 
 @dataclass(frozen=True)
 class Target:
-    """`mutate` edits the structure of an input, beside the fuzzer's edits of its bytes."""
+    """`mutate` edits the structure of an input, besides the fuzzer's edits of its bytes."""
 
     run: Callable[[bytes], None]
     seeds: Callable[[], Iterable[bytes]]
@@ -72,10 +72,10 @@ class Target:
 
 
 def journal(data: bytes) -> None:
-    """A file of lines: those before the first fault are as they were framed, and say where they end."""
+    """A file of lines: those before the first fault are framed as they were, and state where they end."""
     lines: list[JournalLine] = []
     with suppress(JournalDamagedError):
-        lines.extend(read_lines(io.BytesIO(data)))  # what came before the fault stays in the list
+        lines.extend(read_lines(io.BytesIO(data)))  # lines before the fault stay in the list
     framed = b"".join(line.framed() for line in lines)
     assert data.startswith(framed)
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
@@ -86,7 +86,8 @@ def journal(data: bytes) -> None:
 
 
 def records(data: bytes) -> None:
-    """Bodies of records, a line each, chained as the daemon does: what is read of them can be sealed, or is refused."""
+    """Bodies of records, one a line, chained as by the daemon: the result of reading them can be sealed, or is
+    refused."""
     whole = b""
     with suppress(JournalDamagedError):
         for line in read_lines(io.BytesIO(chained(data.split(b"\n"))[0])):
@@ -103,14 +104,14 @@ def records(data: bytes) -> None:
         known = {name: int(figures[name]) for name in ("low", "measured", "high") if figures[name] is not None}
         assert min(known.values()) >= 0, figures
         assert max(known.values()) == known.get("high", max(known.values())), figures
-        # Of a count of operators that leaves work out there is a `low` and nothing is measured.
+        # A count of operators that omits work gives a `low`, and no measured figure.
         leaves_out = b'not_counted"' in data
         assert leaves_out or known["low"] <= known.get("measured", known["low"]), figures
     assert parse_json(encode(statement), "the payload") == json.loads(json.dumps(statement))
 
 
 def envelope(data: bytes) -> None:
-    """What is read of an envelope is read again of its encoding."""
+    """Reading the encoding of a parsed envelope gives the same envelope."""
     try:
         found = parse_envelope(data)
     except NotVerifiedError:
@@ -141,7 +142,7 @@ def _tables() -> Tables:
 
 
 def report(data: bytes) -> None:
-    """Any payload: a report that moves no cursor, or LedgerError."""
+    """Any payload gives a report that moves no cursor, or LedgerError."""
     try:
         statement = statement_in(Envelope(data, PAYLOAD_TYPE, ()))
     except NotVerifiedError:
@@ -158,13 +159,14 @@ def report(data: bytes) -> None:
 
 
 def log(data: bytes) -> None:
-    """The checkpoint lines of a log are the same packed, and wherever the pieces that it is read in end."""
+    """The checkpoint lines of a log are the same when it is compressed, and wherever the pieces end in which it is
+    read."""
     found = _anchors(data)
     if found is None:
         return
     if data[:2] != b"\x1f\x8b":
         assert _anchors(gzip.compress(data, 1)) == found
-    if found and data[:1].isalnum() and b"\n" in data:  # plain text: the border of two pieces in the middle of it
+    if found and data[:1].isalnum() and b"\n" in data:  # plain text: place the boundary of two pieces in its middle
         padded = b"x" * (CHUNK - len(data) // 2) + b"\n" + data
         moved = _anchors(padded)
         assert moved is not None
@@ -187,7 +189,7 @@ def _scratch() -> int:
 
 
 def identity(data: bytes) -> None:
-    """A PKCS7 message in DER or as text: nothing but AWS's own document is ever its content."""
+    """A PKCS7 message in DER or as text: its content is never anything but AWS's own document."""
     document, (pinned,) = (IDENTITY / "document.json").read_bytes(), _certificates(IDENTITY / "pinned_cert.pem")
     for text in (base64.b64encode(data).decode(), data.decode("latin-1")):
         with suppress(EvidenceError):
@@ -200,7 +202,7 @@ def _certificates(path: Path) -> tuple[Any, ...]:
 
 
 def timestamp(data: bytes) -> None:
-    """A TimeStampResp: it holds at the time of one of the genuine ones, or not at all."""
+    """A TimeStampResp is valid at the time of one of the genuine tokens, or not at all."""
     chains = tuple(_certificates(VECTORS / "rfc3161" / name / "ts_chain.pem") for name in ("test_tsa", "sigstage"))
     (found,) = timestamp_findings([(b"hello", data)], Trust(tsa_chains=chains), "2026-01-01T00:00:00.000000Z")
     assert found.text.isprintable()
@@ -218,7 +220,8 @@ def genuine_times() -> set[str]:
 
 
 def gpu_report(data: bytes) -> None:
-    """NVIDIA's certificate chain and report, apart by a blank line: only the genuine report is ever signed."""
+    """NVIDIA's certificate chain and report, separated by a blank line: only the genuine report has a valid
+    signature."""
     chain, _, report = data.partition(b"\n\n")
     (root,) = _certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
     with suppress(EvidenceError):
@@ -227,8 +230,8 @@ def gpu_report(data: bytes) -> None:
 
 
 def dcgm(data: bytes) -> None:
-    """Pages of an exporter, apart by form feeds, 30 s from one to the next: readings that the daemon accepts, and time
-    that adds up."""
+    """Pages of an exporter, separated by form feeds and 30 s apart: the daemon accepts the readings, and time adds
+    up."""
     now_ns = 10**12
     followed: dict[str, tuple[FollowedGpu, Tally]] = {}
     for text in data.decode("utf-8", "replace").split("\f")[:6]:
@@ -248,7 +251,8 @@ def dcgm(data: bytes) -> None:
 
 
 def client(data: bytes) -> None:
-    """Lines of a training process: what it declares can be journalled, and its model is counted or said not to be."""
+    """Lines of a training process: its declarations can be journalled, and its model is counted or reported as
+    uncounted."""
     talk, session = Conversation(1, 2), DeclaredSession("", 1, 2, "")
     for line in data.split(b"\n"):
         try:
@@ -275,8 +279,8 @@ def client(data: bytes) -> None:
 
 
 def http(data: bytes) -> None:
-    """Requests of one connection are the same however they come: whole, or a byte at a time. Unless their head is too
-    long, where what came by then decides."""
+    """Requests of one connection are parsed alike whether they arrive whole or a byte at a time. The exception is a
+    head that is too long, where the part received so far decides."""
     whole, piecewise = _requests(data, len(data) or 1), _requests(data, 1 if len(data) < 300 else 97)
     assert whole == piecewise
     for request in whole[0]:

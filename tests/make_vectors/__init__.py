@@ -1,1 +1,1 @@
-"""The test vectors of the ledger's format: `python -m tests.make_vectors` writes them anew."""
+"""The test vectors of the ledger's format; `python -m tests.make_vectors` rewrites them."""

@@ -1,4 +1,4 @@
-"""Writes the vectors anew."""
+"""Rewrites the vectors."""
 
 from tests.make_vectors.files import all_vectors, write
 

@@ -1,4 +1,5 @@
-"""Vectors of what settings and training processes declare: what of it contradicts, and what follows for recomputation."""
+"""Vectors of declarations by settings and training processes: contradictions among them, and conclusions about
+recomputation."""
 
 import copy
 import json
@@ -128,7 +129,7 @@ TEXT = {"rope_scaling": ["x"]}, {"rope_scaling": {"0": "x"}}
 
 
 def stated(declared: OperatorDeclarations, processes: Sequence[Process], policies: Any = ()) -> Callable[[Path], bytes]:
-    """Two seconds of processes whose ids are in another order."""
+    """Two seconds of processes whose ids have another order."""
     return trained(processes, 2, lambda number: f"{9 - number}" * 32, declared=declared, policies=policies)
 
 
@@ -155,7 +156,7 @@ ODD: J = {
     "initializer_range": "0.02", "pad_token_id": True, "pretraining_tp": 7, "rms_norm_eps": "1e-5", "rope_parameters": {"a": [1]},
     "rope_scaling": [], "rope_theta": -1, "torch_dtype": None, "transformers_version": 5, "use_cache": "no",
 }  # fmt: skip
-# A plain Llama, which no verifier may leave out; of each there is a vector whose basis is bent.
+# A plain Llama, which no verifier may omit; for each there is a vector with a falsified basis.
 PLAIN: list[tuple[str, str, J]] = [
     ("of-ones", "All sizes are 1.", llama(hidden_size=1, intermediate_size=1, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, vocab_size=1, head_dim=1, max_position_embeddings=1)),
     ("of-the-largest-width", "The width and what may be are as large as they can be.", llama(hidden_size=LARGEST, head_dim=LARGEST, max_position_embeddings=LARGEST)),
@@ -165,7 +166,7 @@ PLAIN: list[tuple[str, str, J]] = [
     ("of-nothing-more", "Only what must be there.", llama(num_key_value_heads=...)),
     ("of-all-that-may-be", "All that changes nothing is there, of any type.", {**llama(architectures=["LlamaForCausalLM", "x"], attention_bias=False, mlp_bias=True, tie_word_embeddings=False, **ODD)}),
 ]  # fmt: skip
-# No plain Llama, by a little.
+# Models that narrowly miss being a plain Llama.
 NEARLY: list[tuple[str, str, J]] = [
     *((f"of-a-{name}-of-0", f"`{name}` is 0.", llama(**{name: 0})) for name in (*LLAMA, "head_dim", "max_position_embeddings") if name != "model_type"),
     *((f"of-a-{name}-beyond-all", f"`{name}` is one more than can be.", llama(**{name: LARGEST + 1})) for name in ("intermediate_size", "vocab_size", "max_position_embeddings")),
@@ -185,7 +186,7 @@ NEARLY: list[tuple[str, str, J]] = [
 ]  # fmt: skip
 
 
-# Models that a verifier must compute, and a basis of each that is bent.
+# Models that a verifier must compute, and a falsified basis of each.
 BENT: list[tuple[str, str, list[Process]]] = [
     ("of-a-size", "Only a size is declared.", [({**SIZE, "method": "full"}, {"train": WORK})]),
     ("of-a-lora", "LoRA of two matrices.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 2, "target_modules": ["q_proj", "down_proj"]}}, {"train": WORK})]),

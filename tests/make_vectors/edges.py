@@ -1,6 +1,6 @@
-"""Vectors at the edges of rules: what is just allowed beside what is just not, ties, and orders that could be others.
+"""Vectors at the edges of rules: just allowed beside just refused, ties, and orders that could be otherwise.
 
-Those to be refused have the statement that follows without the law, as in `vectors_records`.
+Those to be refused have the statement that follows without the law, as in `records.py`.
 """
 
 import copy
@@ -28,14 +28,14 @@ BF16 = {"shares_ppm": {"bf16": 10**6}, "declared_by": "config"}
 
 @edits
 def tally(records: list[J], precision: J | None = None, /, **changed: Any) -> None:
-    """One checkpoint of the device, of that tally."""
+    """One checkpoint of the device, with that tally."""
     records[2]["precision"] = precision
     last_tally(records, {"observed_ns": {"activity": 6 * S}, **changed})
 
 
 @edits
 def phases(records: list[J], /, *undeclared: Any, recomputation: str | None = "none", **of: J) -> None:
-    """Shares of phases, in a format that no integer is in; `undeclared`: nanoseconds and a count of no phase."""
+    """Shares of phases, in a format that no integer has. `undeclared`: nanoseconds and a count outside all phases."""
     ns, flop = undeclared or (0, 0)
     count = sum(share.get("counted_flop", 0) for share in of.values()) + flop
     whole: J = {"observed_ns": {"count": ns}, "gap_ns": {}, "counted_flop": count, "busy_sm_cycles": 0}
@@ -45,7 +45,7 @@ def phases(records: list[J], /, *undeclared: Any, recomputation: str | None = "n
             for key, value in share.get(name, {}).items():
                 whole[name][key] = whole[name].get(key, 0) + value
     left = 6 * S - sum(sum(whole[name].values()) for name in ("observed_ns", "gap_ns"))
-    whole["gap_ns"]["other_job"] = whole["gap_ns"].get("other_job", 0) + left  # accounted elsewhere: no row
+    whole["gap_ns"]["other_job"] = whole["gap_ns"].get("other_job", 0) + left  # accounted elsewhere: makes no row
     if not ns:
         whole["observed_ns"] = {name: value for name, value in whole["observed_ns"].items() if value}
     whole = {name: value for name, value in whole.items() if value}
@@ -55,7 +55,7 @@ def phases(records: list[J], /, *undeclared: Any, recomputation: str | None = "n
 
 @edits
 def required(records: list[J], method: str, again: str) -> None:
-    """So much work that a millionth of it shows."""
+    """Enough work that a millionth of it shows."""
     phases(train=counted(10**15 + 1), generate=counted(10**14 + 3), recomputation=again)(records)
     records[0]["declared"]["method"] = method
 
@@ -78,7 +78,7 @@ def _gap_of_nothing(records: list[J]) -> None:
 
 
 def _work_that_stands(records: list[J]) -> None:
-    """Of the counters of a session one grows, and the others are as they were."""
+    """Only one counter of a session grows; the others stay as they were."""
     at, worked = next((at, one) for at, r in enumerate(records) for one in r.get("sessions", ()) if one.get("work"))
     phase = next(iter(worked["work"]))
     held = worked["work"][phase]
@@ -87,7 +87,7 @@ def _work_that_stands(records: list[J]) -> None:
 
 
 def _texts_beyond_16_bits(records: list[J]) -> None:
-    """Attempts and devices whose names are in another order by UTF-16 units than by code points."""
+    """Attempts and devices whose names sort differently by UTF-16 units and by code points."""
     first, second = "\uff5e", "\U0001f600"
     begins = [record for record in records if record["kind"] == "begin"]
     for begin, name in zip(begins, (second, first), strict=True):
@@ -186,7 +186,7 @@ def edges_vectors() -> Files:
 
 
 def _loosely_written() -> Files:
-    """Records with white space, members in no order and texts beyond ASCII, which no daemon writes."""
+    """Records with white space, unordered members and texts beyond ASCII, which no daemon writes."""
     head, lines = GENESIS, b""
     for line in parsed(journal_of("small")):
         body = line.body
@@ -199,7 +199,7 @@ def _loosely_written() -> Files:
 
 
 def _later(records: list[J], ns: int) -> None:
-    """The same run on a clock that is so much ahead."""
+    """The same run on a clock that is ahead by `ns`."""
     second = ns // S
     for record in records:
         for name in ("ns", "wall_ns", "to_ns"):
@@ -212,7 +212,7 @@ def _later(records: list[J], ns: int) -> None:
             device["to_ns"] += ns
 
 
-# Name, what it is, code, and what the other ledger's journal is.
+# Name, description, code, and the edit of the other ledger's journal.
 HISTORIES: list[tuple[str, str, str | None, Edit]] = [
     ("of-the-same-journal", "The other ledger is of the same journal.", None, lambda _: None),
     ("of-an-earlier-seal", "The other ledger is an earlier seal of the same journal.", None, lambda r: r.__delitem__(slice(4, None))),
@@ -225,7 +225,7 @@ HISTORIES: list[tuple[str, str, str | None, Edit]] = [
 
 
 def _histories() -> Files:
-    """Ledgers that are held against another one of the run."""
+    """Ledgers that are compared with another one of the run."""
     files: Files = {}
     journal = journal_of("small")
     for name, what, code, edit in HISTORIES:

@@ -1,4 +1,4 @@
-"""Vectors of merged ledgers that must be accepted: what entries can be, which no children that are simulated are."""
+"""Vectors of merged ledgers that must be accepted: entries of kinds that no simulated children have."""
 
 import copy
 import hashlib
@@ -12,7 +12,7 @@ from tests.make_vectors.files import FIRST, Files, vector
 from tests.make_vectors.merged import Child, merged, node, segments
 
 J = dict[str, Any]
-# Name, what it is, of which entries, what is done to them, and facts of the merge.
+# Name, description, base of the entries, their edit, and facts of the merge.
 Case = tuple[str, str, str, Edit, J]
 ALONE = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
 FREE: J = {"jobNodes": [], "completeness": {"declaredNodes": None}}
@@ -55,7 +55,7 @@ def ranks(entries: list[J], *numbers: int | None) -> None:
 
 
 def of_one_node(entries: list[J], **period: str) -> None:
-    """The second entry is of the node and the devices of the first, in that period."""
+    """The second entry gets the node and devices of the first, in that period."""
     one, other = entries
     other.update({name: copy.deepcopy(one[name]) for name in ("node", "rank", "periods", "deviceTimes")})
     other["name"] = f"{one['node']}/{other['sha256'][:16]}"
@@ -66,7 +66,7 @@ def of_one_node(entries: list[J], **period: str) -> None:
 
 @edits
 def attempts(entries: list[J], *of_each: tuple[str, ...]) -> None:
-    """Periods of these attempts, each of a boot of its own an hour after the one before."""
+    """Periods of these attempts, each on its own boot, an hour after the one before."""
     for entry, names in zip(entries, of_each, strict=True):
         first = entry["periods"][0]
         entry["periods"] = []
@@ -99,7 +99,7 @@ def basis(computed: int | None, high: int | None, *methods: str) -> J:
 
 @edits
 def with_basis(entries: list[J], *of_each: J | str) -> None:
-    """The architecture basis of each entry, or why it has none."""
+    """The architecture basis of each entry, or the reason that it has none."""
     for entry, one in zip(entries, of_each, strict=True):
         is_basis = isinstance(one, dict)
         reasons = [] if is_basis else [{"code": one}]
@@ -107,7 +107,7 @@ def with_basis(entries: list[J], *of_each: J | str) -> None:
 
 
 def _guidelines(entries: list[J]) -> None:
-    """What counts is measured of both, all that counts in total of one."""
+    """Both have a measured figure of what counts, and one a total."""
     one, other = (entry["totals"]["guidelines"] for entry in entries)
     one.update(low="5", measured="7")
     one["cumulative"].update(low="6", measured="8")
@@ -116,7 +116,7 @@ def _guidelines(entries: list[J]) -> None:
 
 
 def _claims(entries: list[J]) -> None:
-    """Both claim, one of them two formats."""
+    """Both have claims, one of them two formats."""
     claimed = copy.deepcopy(entries[0]["totals"]["guidelines"]["asClaimed"])
     claimed["claims"] = [{**claimed["claims"][0], "phase": None, "precision": "fp8"}, claimed["claims"][0]]
     claimed.update(measured="1", cumulative={"low": "1", "measured": "2", "high": None})

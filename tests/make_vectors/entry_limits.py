@@ -1,4 +1,4 @@
-"""Vectors of merged ledgers in which one more fault, one less or another order decides, as `vectors_limits` of journals."""
+"""Vectors of merged ledgers in which one fault more or less, or another order, decides, as `limits.py` for journals."""
 
 import copy
 from typing import Any
@@ -35,7 +35,7 @@ def _moved(entries: list[J]) -> None:
 
 
 def _moved_and_missing(entries: list[J]) -> None:
-    """Rank 0 was on two nodes, and has no ledger of an attempt that rank 1 has."""
+    """Rank 0 was on two nodes, and has no ledger of an attempt in which rank 1 has one."""
     attempts(("0",), ("0", "1", "2"))(entries)
     third = copy.deepcopy(entries[0])
     third.update(node="a-node", sha256="ab" * 32, name=f"a-node/{'ab' * 8}")
@@ -61,7 +61,7 @@ def _reasons(entries: list[J], *of_each: tuple[str, ...]) -> None:
 
 
 def _silent_beside_another(entries: list[J]) -> None:
-    """A run of three segments in none of which a process works, and another node that has a basis."""
+    """A run of three segments in which no process works, and another node that has a basis."""
     entries.append(entries_of("job")[1])
     with_basis("no_work", "no_work", "no_work", BASIS)(entries)
 
@@ -94,7 +94,7 @@ CASES: list[CaseOfEntries] = [
 
 
 def both(**changes: Any) -> EditOfPredicate:
-    """Members of every entry."""
+    """Set members of every entry."""
     return lambda p: [entry.update(copy.deepcopy(changes)) for entry in p["children"]]
 
 
@@ -108,7 +108,7 @@ def _claim(format_: str) -> EditOfPredicate:
 
 @edits
 def _numbers(predicate: J, name: str) -> None:
-    """Runs or nodes are numbers."""
+    """Runs or nodes have numbers for names."""
     predicate.update(jobNodes=[])
     predicate["completeness"]["declaredNodes"] = None
     for number, entry in enumerate(predicate["children"]):
@@ -149,14 +149,14 @@ def entry_limits_vectors() -> Files:
 
 
 def _child(of: str) -> Child:
-    """A node whose run is a valid vector's."""
+    """A node with the run of a valid vector."""
     journal = tell(VALID_RUNS[of])
     payload = encode(statement_of(journal))
     return Child(entry_of(payload, journal), {"ledger.json": signed(payload), "ledger.journal.jsonl": journal})
 
 
 def _with_children() -> Files:
-    """Merged ledgers whose children are at hand: what an entry has of devices follows from their journals."""
+    """Merged ledgers with their children present: the devices of an entry follow from their journals."""
     files: Files = {}
     for name, what, of in (
         ("job-of-a-chip", "A device without a serial number, whose name is that of its node and its own.", "neuron-count"),

@@ -1,4 +1,4 @@
-"""Vectors of the envelope, of strict JSON, and of what a verification starts from."""
+"""Vectors of the envelope, of strict JSON, and of the start of a verification."""
 
 import base64
 import copy
@@ -17,7 +17,7 @@ from tests.support.story import chain, tell
 
 J = dict[str, Any]
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
-# Ed25519 points of small order, by their order and how they are written.
+# Ed25519 points of small order, by order and encoding.
 SMALL_ORDER = {
     "": "01" + "00" * 31, "-with-a-sign": "01" + "00" * 30 + "80", "-2": "ec" + "ff" * 30 + "7f", "-4": "00" * 32,
     "-8": "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
@@ -147,7 +147,7 @@ def _pem(der: bytes) -> bytes:
 
 
 def _payloads(said: J, journal: bytes) -> Files:
-    """What is signed is not a strict JSON, or no statement to start from."""
+    """The signed payload is not strict JSON, or no usable statement."""
 
     def changed(*path: str | int, value: Any) -> bytes:
         document = copy.deepcopy(said)
@@ -213,7 +213,8 @@ def _item(**changes: Any) -> J:
     return {**item, **changes}
 
 
-# A member of the statement, what it is bent to, and its clause: who does not recompute it accepts the ledger.
+# A member of the statement, its false value, and its clause: an implementation that does not recompute it accepts the
+# ledger.
 BENT: list[tuple[str, str, str]] = [
     ("replay", '{"recording": "x", "sha256": "y", "origin": "z"}', "NODE-3"), ("segment", '{"number": 1, "continues": null, "isContinued": true}', "NODE-4"),
     ("run.id", '"another"', "NODE-5"), ("run.platform", '"aws"', "NODE-5"), ("node.name", '"node-9"', "NODE-6"), ("node.rank", "7", "NODE-6"),
@@ -265,7 +266,7 @@ def _statements(said: J, journal: bytes) -> Files:
 
 
 def gaps_vectors() -> Files:
-    """Gaps that are lengthened over 63 intervals and not over 64, and more of them than are listed."""
+    """Gaps that are lengthened over 63 intervals but not over 64, and more of them than are listed."""
     files: Files = {}
     for name, what, count, devices in (
         ("gaps-of-63", "An interval is lengthened over 62 others in between.", 63, 63),
@@ -278,7 +279,7 @@ def gaps_vectors() -> Files:
 
 
 def _many_gaps(records: list[J], count: int, devices: int) -> list[J]:
-    """Two checkpoints of so many devices with a gap each, the second of the first device alone; or gaps of one."""
+    """Two checkpoints of `devices` devices with a gap each, the second with the first device only; or gaps of one."""
     begin, source, device, first = copy.deepcopy(records[:4])
     at = device["to_ns"]
     if devices > 1:
@@ -291,7 +292,7 @@ def _many_gaps(records: list[J], count: int, devices: int) -> list[J]:
                "gaps": [[n, at, at + 10**9, "stale"] for n in range(devices)]}  # fmt: skip
         two = {**first, "ns": at + 2 * 10**9, "devices": [0], "tallies": {"to_ns": [at + 2 * 10**9], "gap_ns": {"stale": [2 * 10**9]}},
                "gaps": [[0, at + 10**9, at + 2 * 10**9, "stale"]]}  # fmt: skip
-        end = {**records[5], "ns": at + 2 * 10**9, "reason": "rotated"}  # before which an account may stop
+        end = {**records[5], "ns": at + 2 * 10**9, "reason": "rotated"}  # an account may stop before it
         return [begin, source, *all_devices, one, two, end]
     step = 10**6
     gaps = [[0, at + 2 * n * step, at + (2 * n + 1) * step + (n % 7 == 0), "stale"] for n in range(count)]

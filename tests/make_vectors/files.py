@@ -1,4 +1,4 @@
-"""The test vectors of the ledger's format, and what all of their tables are made with.
+"""The test vectors of the ledger's format, and the helpers of all their tables.
 
 Deterministic to the byte: fixed keys, a fake clock, RFC 6979 for P-256. They are goldens: read the diff.
 """
@@ -66,7 +66,7 @@ VALID_RUNS = {
 
 @dataclass(frozen=True)
 class Key:
-    """A key that everybody knows, made from its name."""
+    """A publicly known key, made from its name."""
 
     name: str
     kind: str = "ed25519"
@@ -103,8 +103,8 @@ def vector(
     code: str | None = None, clause: str | None = None, path: str | None = None, *,
     more: Sequence[str] = (), keys: Sequence[Key] = (), schema: str | None = "accepts", peaks: str = "../../peaks.yaml",
 ) -> Files:  # fmt: skip
-    """The files of one vector. `ledger`: a statement is signed by the first key; `code` None: to be accepted; `more`:
-    further arguments; `schema` None: as it does with the payload (`with_schema`)."""
+    """The files of one vector. `ledger`: a statement is signed by the first key. `code` None: it is to be accepted.
+    `more`: further arguments. `schema` None: the result of the schema on the payload (`with_schema`)."""
     common = ["ledger.json", "--key", "ledger.pub", "--peaks", peaks, "--policy", "../../policy.yaml"]
     expected = {
         "what": what, "arguments": [*common, *more], "verdict": "accept" if code is None else "refuse",
@@ -119,7 +119,7 @@ def _json(document: object) -> bytes:
 
 
 def case(name: str, ledger: bytes, journal: bytes | None, *keys: Key) -> Files:
-    """The files of one vector but for `expected.json`."""
+    """The files of one vector except `expected.json`."""
     files = {"ledger.json": ledger}
     for number, key in enumerate(keys or (FIRST,), 1):
         files["ledger.pub" if number == 1 else f"key{number}.pub"] = key.public_pem
@@ -145,7 +145,7 @@ def facts_of(journal: bytes) -> JournalFacts:
 def statement_of(
     journal: bytes, *secrets: bytes, peaks: PeakTable | None = None, policies: tuple[Policy, ...] | None = None
 ) -> dict[str, Any]:
-    """What flopsd seals of it, by the vectors' own table and policy where none are given."""
+    """The statement that flopsd seals of it, by the vectors' own table and policy unless others are given."""
     history = read_history(line.record() for line in parsed(journal))
     judged = policies if policies is not None else (policy(),) if history.policy_sha256 else ()
     seal = SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets))
@@ -153,7 +153,7 @@ def statement_of(
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:
-    """The statement `said` over `journal`, true or not."""
+    """The statement `said` over `journal`, whether true or not."""
     facts, document = facts_of(journal), copy.deepcopy(said)
     document["subject"][0]["digest"]["sha256"] = facts.sha256
     document["predicate"]["method"]["journal"].update(
@@ -209,7 +209,7 @@ def listing(journal: bytes, **changes: object) -> bytes:
 
 
 def _liberal(payload: bytes) -> bytes:
-    """What DSSE lets an envelope be."""
+    """An envelope that uses the freedom DSSE allows."""
     (_, first), (_, second) = FIRST.sign(payload), SECOND.sign(payload)
     document = {
         "comment": "members that nobody knows are ignored",
@@ -225,7 +225,7 @@ def _liberal(payload: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def all_vectors() -> Files:
-    """With the `expected.json` of those that are made from tables; the others' are written by hand."""
+    """All vectors, with the `expected.json` of those made from tables; the others' are written by hand."""
     from tests.make_vectors.declared import declared_vectors
     from tests.make_vectors.edges import edges_vectors
     from tests.make_vectors.entries import entries_vectors
@@ -270,7 +270,7 @@ def validator() -> Draft202012Validator:
 
 
 def _inlined(part: Any, schema: dict[str, Any]) -> Any:
-    """Each `$ref` replaced by what it names, which validates in half the time."""
+    """Each `$ref` replaced by its target, which validates in half the time."""
     if isinstance(part, list):
         return [_inlined(one, schema) for one in part]
     if not isinstance(part, dict):
@@ -285,7 +285,7 @@ def _inlined(part: Any, schema: dict[str, Any]) -> Any:
 
 
 def with_schema(files: Files) -> Files:
-    """The same files, with what the JSON Schema does with the payload where an `expected.json` leaves that open."""
+    """The same files; where an `expected.json` leaves it open, with the JSON Schema's verdict on the payload."""
     found = dict(files)
     for name, data in files.items():
         if name.endswith("/expected.json") and (expected := json.loads(data))["schema"] is None:

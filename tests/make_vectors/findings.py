@@ -1,6 +1,8 @@
-"""Vectors of findings and of what a model's shape requires: valid ledgers whose policies and declarations decide.
+"""Vectors of findings and of the requirements that follow from a model's shape: valid ledgers whose policies and
+declarations decide.
 
-Each finding's vector has a policy of its own beside it, `our.policy.yaml`, with thresholds around what the run computed.
+Each finding's vector has a policy of its own beside it, `our.policy.yaml`, with thresholds around the figures of the
+run.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ J = dict[str, Any]
 Model = tuple[str, str, list[Process]]
 TRAIN, FULL, NONE = Phase.TRAIN, Method.FULL, Recomputation.NONE
 PRE = Method.PRETRAINING
-# What two seconds of the story come to, by what counts: from the ledger itself, so that thresholds lie at its ends.
+# The figures of two seconds of the story: taken from the ledger itself, so that thresholds lie exactly at them.
 LOW, MEASURED, HIGH = "LOW", "MEASURED", "HIGH"
 
 
@@ -51,7 +53,7 @@ def rule(threshold: str, *more: str) -> str:
     return "\n  - {id: one, citation: c, " + ", ".join((threshold, *more)) + "}"
 
 
-# Name, what it is, rules, what is declared. HIGH and LOW stand for the ends of the run's own figures.
+# Name, description, rules, declarations. HIGH and LOW stand for the ends of the run's own figures.
 CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("tie-greater", "The upper bound is the threshold: not greater, so below.", rule('greater_than: "HIGH"'), declared(PRE)),
     ("tie-at-least", "The upper bound is the threshold of `at_least`: not below.", rule('at_least: "HIGH"'), declared(PRE)),
@@ -123,7 +125,7 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
 ]  # fmt: skip
 
 
-# Of runs whose device and work are not those of the others.
+# Runs whose device and work differ from the others'.
 WORK_OF: dict[str, tuple[Device, Any]] = {
     "integers-of-no-kind": (H100, active(132, 1755, {Pipe.TENSOR: 400_000, Pipe.FP32: 9})),
     "integers-of-a-bounded-device": (A100, BUSY),
@@ -182,7 +184,7 @@ def findings_vectors() -> Files:
 
 
 def companion_vectors() -> Files:
-    """A ledger judged by two policies that lie beside it: who accepts both by hand accepts it."""
+    """A ledger judged by two policies beside it: a verifier who accepts both by hand accepts it."""
     said = declared(FULL)
     texts = {
         name: f'id: {name}\ntitle: t\nrules:\n  - {{id: one, citation: c, at_least: "1"}}\n' for name in ("a", "b")
@@ -219,7 +221,7 @@ LLAMA = {
 WORK = {"tokens": 70, "sequences": 3, "square_pairs": 1700}
 HEADS = {**WORK, "headless_tokens": 11, "unlabelled_tokens": 13, "fused_head_tokens": 17}
 TOTAL = 10**6 + 7
-# Name, what it is, and facts and work of each process.
+# Name, description, and the facts and work of each process.
 MODELS: list[Model] = [
     ("full-eager", "A Llama trained in full, with eager attention.", [({"model_config": LLAMA, "method": "full", "attention": "eager", "recomputation": "none"}, {"train": HEADS})]),
     ("full-sdpa", "The same with a kernel that recomputes scores, and full activation checkpointing.", [({"model_config": LLAMA, "method": "full", "attention": "sdpa", "recomputation": "full"}, {"train": HEADS, "evaluate": WORK})]),

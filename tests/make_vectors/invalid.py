@@ -71,7 +71,7 @@ def _believed() -> tuple[bytes, bytes]:
 
 
 def _envelopes(payload: bytes) -> dict[str, bytes]:
-    """Over the good journal, most of them with what JSON or base64 does not allow."""
+    """Envelopes over the good journal, most of them with text that JSON or base64 does not allow."""
     good, signature = signed(payload).rstrip(), FIRST.sign(payload)
     wide = good[:-1].rstrip()
     more = payload.replace(b'"measured": "', b'"measured": "9', 1)
@@ -91,7 +91,7 @@ def _envelopes(payload: bytes) -> dict[str, bytes]:
 
 
 def _payloads(said: J) -> dict[str, bytes]:
-    """All of these are well signed, by whoever holds the key."""
+    """All of these have valid signatures by the holder of the key."""
     payload = encode(said)
     assert payload.endswith(b"}\n")
     executed: Callable[[J], J] = lambda d: d["predicate"]["totals"]["executed"]  # noqa: E731
@@ -123,7 +123,7 @@ def _payloads(said: J) -> dict[str, bytes]:
 
 
 def _journals(journal: bytes) -> dict[str, bytes]:
-    """The ledger is good; the journal that lies beside it is not the one that it is over."""
+    """The ledger is good; the journal beside it is not the one that it covers."""
     lines = lines_of(journal)
     extension, _ = frame(parsed(journal)[-1].head, {"kind": "end", "incarnation": 1})
     digit = lines[3].replace(b'"tensor_hmma":[', b'"tensor_hmma":[1', 1)
@@ -146,7 +146,7 @@ def _journals(journal: bytes) -> dict[str, bytes]:
 
 
 def _laws() -> list[tuple[str, bytes, bytes]]:
-    """Journals that no daemon writes, well chained, well sealed by whoever holds the key."""
+    """Journals that no daemon writes, with a valid chain and a valid seal by the holder of the key."""
     records = by_device([dict(line.record()) for line in parsed(tell(runs.activity))])
     story = statement_of(chain(in_columns(records)))
 
@@ -187,7 +187,7 @@ def _laws() -> list[tuple[str, bytes, bytes]]:
 
 
 def _codes() -> list[tuple[str, bytes, bytes]]:
-    """Journals whose codes are not those of one daemon after the other, well chained and well sealed."""
+    """Journals whose codes are not those of one daemon after the other, with a valid chain and seal."""
     lines = parsed(tell(runs.coded, runs.SECRETS))
     records = [dict(line.record()) for line in lines]
     recovered = next(at for at, line in enumerate(lines) if not line.code)
@@ -227,7 +227,7 @@ def _chained(bodies: list[bytes]) -> bytes:
 
 
 def _overlap(records: list[J]) -> None:
-    """The second incarnation's devices begin a second earlier, while the first still watched them."""
+    """The second daemon start's devices begin a second earlier, while the first start still observed them."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     for record in records[begin:]:
         if record["kind"] == "device":

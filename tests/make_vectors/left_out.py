@@ -1,4 +1,4 @@
-"""Vectors of law 16 and of what is left open: time of a device that no record accounts for. And of whose row it has."""
+"""Vectors of law 16 and of device time that no record accounts for; and of a device rated by another row."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,7 @@ OTHER_BOOT = "00000000-0000-4000-8000-00000000b0ff"
 
 @edits
 def _later(records: list[J], ns: int) -> None:
-    """The second start takes up its first device so much later."""
+    """The second start takes up its first device later by `ns`."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     for record in records[begin:]:
         if record["kind"] == "device" and record["number"] == 0:
@@ -40,8 +40,9 @@ def _second_start(records: list[J], *, ended: bool) -> None:
 def two_starts(
     *, passed: int = 10 * S, boot: str | None = None, until: int = 0, reason: str | None = None, more: int = 2 * S
 ) -> Edit:
-    """A start that is killed after five seconds, and another one `passed` later that has the device from `until` before
-    its begin, as a gap, and reads `more` of it. `reason`: of a gap that is the last second of the first start."""
+    """A start that is killed after five seconds, and another one `passed` later that has the device from `until`
+    before its begin, as a gap, and reads `more` of it. `reason`: the last second of the first start is a gap with
+    this reason."""
 
     def edit(records: list[J]) -> None:
         begin, source, device, first, _, end = copy.deepcopy(records)

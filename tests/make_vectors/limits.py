@@ -1,7 +1,7 @@
-"""Vectors of journals in which one more fault, one less or another order decides, where no other vector has it.
+"""Vectors of journals in which one fault more or less, or another order, decides, where no other vector covers it.
 
-Each is there for a fault that was planted in the second implementation and that no other vector noticed
-(`make vector-mutants`).
+Each exists for a fault that was planted in the second implementation and that no other vector detected (`make
+vector-mutants`).
 """
 
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ GPU = "GPU-00000000-0000-4000-8000-000000000001"
 
 @edits
 def _refused(records: list[J], /, **changes: Any) -> None:
-    """A session whose count of operators is used no more."""
+    """A session whose operator count is no longer used."""
     stated = {"reason": "count_exceeds_ceiling", "device": GPU, "flop": 7, "ceiling": 5, **changes}
     next(record for record in records if record["kind"] == "declaration")["sessions"][0]["refused"] = stated
 
@@ -43,7 +43,7 @@ def _device_of_a_session(records: list[J], *names: str | None) -> None:
 
 @edits
 def _worked(records: list[J], /, *before: J, **work: J) -> None:
-    """What the process counted, by the last checkpoints."""
+    """The process's counts at the last checkpoints."""
     (first,) = (one for record in records if record["kind"] == "declaration" for one in record["sessions"])
     stated = {name: first[name] for name in ("id", "pid", "uid", "client")}
     listed = [record for record in records if record["kind"] == "checkpoint"]
@@ -56,18 +56,18 @@ def _cycles(**of: int) -> J:
 
 
 def phase(name: str, *, whole: J | None = None, **share: Any) -> Edit:
-    """One second in a phase, of six; `whole`: what is of no phase."""
+    """One second in a phase, of six; `whole`: the part outside all phases."""
     stated = {"to_ns": S, "observed_ns": {"activity": S}, **share}
     return tally(phases={name: stated}, **(whole or {name: one for name, one in share.items() if name != "to_ns"}))
 
 
 def _earlier(records: list[J]) -> None:
-    """A checkpoint of no device, a nanosecond before the one ahead of it."""
+    """A checkpoint without devices, a nanosecond before the one ahead of it."""
     records.insert(5, {**records[4], "ns": records[4]["ns"] - 1, "devices": [], "gaps": []})
 
 
 def _at_one_time(records: list[J]) -> None:
-    """A checkpoint of no device and an end at the time of the one ahead, and what is read is stated anew then."""
+    """A checkpoint without devices and an end at the time of the one ahead; the evidence is stated again then."""
     stated = {"source", "evidence", "evidence_reason", "evidence_fix", "shared_with"}
     anew = {"kind": "evidence", "incarnation": 1, "number": 0, "ns": records[4]["ns"]}
     records[5]["ns"] = records[4]["ns"]
@@ -96,7 +96,8 @@ def _of_nothing(records: list[J]) -> None:
 
 
 def _device_of_no_time(records: list[J]) -> None:
-    """The second daemon start names a device that it counts nothing of, from the middle of the first one's time."""
+    """The second daemon start names a device without counting anything of it, from the middle of the first one's
+    time."""
     at = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     records[at:] = [one for one in records[at:] if one["kind"] in ("begin", "source", "device")]
     for record in records[at:]:
@@ -124,7 +125,8 @@ def _cycle_that_is_gone(records: list[J]) -> None:
 
 
 def _squares(records: list[J]) -> None:
-    """Sums of squares from the least to the most that matters, over a time so long that each has another bound."""
+    """Sums of squares from the smallest to the largest relevant one, over a time so long that each has another
+    bound."""
     ns, sizes = 10**24, [(9 + at) * 10**at for at in (0, *range(21, 33), 37)]
     squares = iter(sizes)
     of = {evidence: {pipe: next(squares) for pipe in PIPES} for evidence in ("activity", "cycles")}
@@ -137,7 +139,7 @@ def _squares(records: list[J]) -> None:
 
 @edits
 def _operators(records: list[J], flop: int) -> None:
-    """Of six seconds one is a gap, and a process counts operators of the device."""
+    """Six seconds, one of which is a gap; a process counts operators of the device."""
     work = {"sm_cycles": {"activity": {"tensor_hmma": 10**10}}}
     tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S}, **work)(records)
     process = {"id": "ab" * 16, "pid": 7, "uid": 1000, "client": "0.1.0"}
@@ -152,7 +154,7 @@ def _users(daemon: int, **job: Any) -> Edit:
 
 @edits
 def _unended(records: list[J], seconds: int) -> None:
-    """Without an end, its last checkpoint so long before the seal."""
+    """No end; the last checkpoint is `seconds` before the seal."""
     records.pop()
     at = datetime.strptime(SEALED_AT, "%Y-%m-%dT%H:%M:%S.%fZ") - timedelta(seconds=seconds)  # noqa: DTZ007
     records[-1]["utc"] = f"{at.isoformat()}.000000Z"
@@ -175,7 +177,7 @@ def _gap_of_a_phase(records: list[J]) -> None:
 RUNNING = {"a counter": {"ns": -5, "elapsed": 7, "fp32": 3}}
 MOST_OF_ONE = 2_462_894_161_920_000
 PAIR = {"bf16": 999_999, "fp8": 1}
-# As in `vectors_edges`.
+# As in `edges.py`.
 CASES: list[Case] = [
     ("fact-not-counted-in-no-phase", "What is not counted is of a phase that there is not.", SESSION, "LAW-10", None, "lying", facts(not_counted={"rest": ["a judge"]})),
     ("fact-not-counted-in-all-phases", "Of each phase something is not counted.", None, None, None, "lying", facts(not_counted={name: ["a judge"] for name in ("train", "evaluate", "generate", "other")})),
@@ -279,7 +281,7 @@ CASES: list[Case] = [
 
 
 def _secret_of_no_digest() -> Files:
-    """Its lines have codes, of a secret that nobody can name."""
+    """Its lines have codes from a secret without a stated digest."""
     records: list[J] = [dict(line.record()) for line in parsed(tell(small))]
     said = statement_of(chain(records))
     records[0]["code_secret_sha256"] = "none"

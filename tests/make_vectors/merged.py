@@ -25,7 +25,7 @@ from tests.make_vectors.findings import policy_of
 from tests.make_vectors.runs import BUSY, PLAIN, TRAINING
 from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, chain, policy, tell
 
-LATER_VERSION = "0.2.0"  # what merges the nodes of a job that `VERSION` metered
+LATER_VERSION = "0.2.0"  # merges the nodes of a job that `VERSION` metered
 HOSTS = ("node-0", "node-1")
 BY_METHOD = """\
 id: ours
@@ -48,8 +48,9 @@ class Child:
 def node(
     rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = False, attempt: str = CONTEXT.attempt
 ) -> Child:
-    """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far. A process
-    of the first claims to evaluate in TF32. Compared: no process, and as much energy as published runs took."""
+    """A node of the job: an H100 that works and an A100 with only an upper bound. Without an end it is the run so
+    far. A process of the first node claims to evaluate in TF32. Compared: no process, and as much energy as
+    published runs used."""
     context = replace(
         CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}",
         attempt=attempt,
@@ -63,7 +64,7 @@ def node(
             stated.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
             stated.says(PhaseChanged(process, "evaluate"))
         stated.during(seconds, {gpus[0]: PLAIN if compared else TRAINING, gpus[1]: BUSY})
-        if compared:  # go on until its energy and its work are of the same time
+        if compared:  # go on until its energy and its work cover the same time
             stated.clock.advance(600 * NS_PER_S)
             stated.during(1, {gpus[0]: PLAIN, gpus[1]: BUSY})
         return stated.finish() if ended else stated.so_far()
@@ -75,7 +76,7 @@ def node(
 
 
 def segments(goes_on: int = 3) -> list[Child]:
-    """A run that is rotated twice, with a process that trains on; its last segment takes `goes_on` seconds."""
+    """A run that is rotated twice, with a process that goes on training; its last segment takes `goes_on` seconds."""
     with tempfile.TemporaryDirectory() as folder:
         stated, process = Story(Path(folder), (CYCLES_H100, A100)), "22" * 16
         stated.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
@@ -110,7 +111,7 @@ def of_one_node(vector: str) -> dict[str, Any]:
 
 
 def merged(kind: str, children: Sequence[Child], **facts: Any) -> dict[str, Any]:
-    """The statement that merging gives."""
+    """The statement that results from merging."""
     return merged_by((policy(),), kind, children, facts)
 
 
@@ -136,7 +137,7 @@ def handed(children: Sequence[Child]) -> dict[str, bytes]:
 
 
 def bent(statement: dict[str, Any], edit: Callable[[dict[str, Any]], object]) -> bytes:
-    """The signed ledger of a statement whose predicate was edited before."""
+    """The signed ledger of a statement whose predicate was edited beforehand."""
     document = copy.deepcopy(statement)
     edit(document["predicate"])
     return signed(encode(document))
@@ -209,7 +210,7 @@ def _without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _job_of_one(run: str, **begin: Any) -> Child:
-    """A job of one node, the first's journal as that of another run, and with another `begin`."""
+    """A job of one node: the first node's journal as that of another run, and with another `begin`."""
     records: list[dict[str, Any]] = [
         dict(line.record()) for line in parsed(node(0).files["node-0/ledger.journal.jsonl"])
     ]
@@ -225,7 +226,7 @@ def _job_of_one(run: str, **begin: Any) -> Child:
 
 
 def _lineages() -> dict[str, tuple[bytes, Files]]:
-    """Two jobs of one device, at one time and one after the other."""
+    """Two jobs of one device, overlapping and one after the other."""
     begin, found = parsed(node(0).files["node-0/ledger.journal.jsonl"])[0].record(), {}
     later = {"boot_id": "another boot", "wall_ns": begin["wall_ns"] + 3600 * NS_PER_S}
     for name, changed in (("at-one-time", {}), ("one-after-the-other", later)):
@@ -236,7 +237,7 @@ def _lineages() -> dict[str, tuple[bytes, Files]]:
 
 
 def _of_two_methods() -> Files:
-    """A job whose nodes declare LoRA and QLoRA, and the lineage of that job: `full` is the method of neither."""
+    """A job whose nodes declare LoRA and QLoRA, and the lineage of that job: neither has the method `full`."""
     ours, nodes = policy_of(BY_METHOD), []
     for rank, method in enumerate(("lora", "qlora")):
         name = f"{HOSTS[rank]}/ledger"
@@ -277,7 +278,10 @@ def segmented() -> dict[str, tuple[bytes, Files]]:
         entry["segment"]["continues"]["headSha256"] = "0" * 64
 
     def fork(predicate: dict[str, Any]) -> None:
-        for times in (*other.entry["periods"], *other.entry["deviceTimes"]):  # at another time, or it is given twice
+        for times in (
+            *other.entry["periods"],
+            *other.entry["deviceTimes"],
+        ):  # at another time, or it would be a duplicate
             times.update({name: str(int(times[name]) + 10**12) for name in ("beginNs", "endNs")})
         predicate["children"] = sorted([*predicate["children"], other.entry], key=sort_key)
 

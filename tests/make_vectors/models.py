@@ -1,4 +1,4 @@
-"""Vectors of models: what docs/ledger-models.md says of counters, of a size alone and of a plain Llama."""
+"""Vectors of models: the rules of docs/ledger-models.md for counters, for a size alone and for a plain Llama."""
 
 from functools import lru_cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""Vectors of journals and of entries with an unusual shape: what is allowed, and beside it what just is not."""
+"""Vectors of journals and of entries with an unusual shape: just allowed beside just refused."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ S = 10**9
 
 @edits
 def again(records: list[J], edit: Callable[[J], object]) -> None:
-    """A further checkpoint in no time, of the tally of the last one, edited."""
+    """One more checkpoint without time, with the edited tally of the last one."""
     at = max(at for at, record in enumerate(records) if record["kind"] == "checkpoint")
     record = copy.deepcopy(records[at]) | {"gaps": []}
     record.pop("sessions", None)
@@ -47,7 +47,7 @@ def gap(change: Callable[[list[Any]], object]) -> Edit:
 
 
 def running(**changed: Any) -> Edit:
-    """Running counters of the last checkpoint; a member that is dropped."""
+    """Edit the running counters of the last checkpoint, or drop a member."""
 
     def edit(found: J) -> None:
         (read,) = found["running"].values()
@@ -78,7 +78,7 @@ def _idle(records: list[J]) -> None:
 
 
 def _tracked_for_no_time(records: list[J]) -> None:
-    """The second start tracks a device from within the time of the first, and reads nothing of it."""
+    """The second start tracks a device from within the first start's time, and reads nothing of it."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     found = [record for record in records[begin:] if record["kind"] in ("begin", "source", "device")]
     for record in found:
@@ -88,7 +88,7 @@ def _tracked_for_no_time(records: list[J]) -> None:
 
 
 def _first_without_time(records: list[J]) -> None:
-    """The first start says that it trains and reads nothing; the second says that it generates."""
+    """The first start declares training and reads nothing; the second declares generation."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     records[0]["declared"]["phase"], records[begin]["declared"]["phase"] = "train", "generate"
     first = [record for record in records[:begin] if record["kind"] in ("begin", "source", "device")]
@@ -96,7 +96,7 @@ def _first_without_time(records: list[J]) -> None:
 
 
 def _share(**changed: Any) -> Edit:
-    """Shares of a tally of six seconds, one of which takes up `changed`."""
+    """Shares of a tally of six seconds, one of which has `changed`."""
     shares = {
         "train": {"to_ns": S, "observed_ns": {"activity": S}},
         "evaluate": {"to_ns": S, "observed_ns": {"activity": S}},
@@ -200,7 +200,7 @@ def odd_vectors() -> Files:
 
 
 def _operators() -> Files:
-    """Operators of two phases, of more than was measured and less than there was time for."""
+    """Operators of two phases: more than was measured, and less than was possible in the time."""
 
     def story(folder: Path) -> bytes:
         run, process = Story(folder, (H100,)), "ab" * 16
@@ -218,7 +218,7 @@ def _operators() -> Files:
 
 
 def _sealed_at() -> Files:
-    """The time behind the last record, up to where its length is known: two checkpoints of five seconds."""
+    """The time after the last record, up to where its length is known: two checkpoints of five seconds."""
     files: Files = {}
     journal = tell(lambda folder: runs.small(folder))
     records = [dict(line.record()) for line in parsed(journal)][:-1]
@@ -236,7 +236,7 @@ def _sealed_at() -> Files:
         seal = SealFacts(VERSION, f"2026-09-21T14:13:{at}Z")
         said = statement(read_history(iter(records)), table(), facts_of(journal), seal)
         files |= vector(f"valid/sealed-{name}", what, said, journal)
-    # As rolling seals leave it: the record of the one before comes behind the last checkpoint.
+    # As rolling seals leave it: the record of the previous seal comes after the last checkpoint.
     early = b"".join(lines_of(journal)[:4])
     before = EarlierSeal(len(early), parsed(early)[-1].head.hex(), "0" * 64, "2026-09-21T14:13:30.000000Z")
     records.append(before.for_journal(1))
@@ -291,11 +291,11 @@ def _texts() -> Files:
 
 
 def _signatures() -> Files:
-    """Signatures that are none in DER."""
+    """Signatures that are not valid DER."""
     journal = tell(runs.small)
     said, second = statement_of(journal), 0
     good = b"\0" * 5
-    while good[4] == 0:  # until r needs no zero before it
+    while good[4] == 0:  # until r needs no leading zero
         said["predicate"]["method"]["sealedAt"] = f"2026-09-21T15:00:{second:02d}Z"
         second, payload = second + 1, encode(said)
         _, good = P256.sign(payload)
@@ -338,14 +338,14 @@ def _reasons(*of_each: list[J]) -> Callable[[list[J]], object]:
 
 
 def _names_against_ranks(entries: list[J]) -> None:
-    """Names in another order than ranks, and of each node another attempt."""
+    """Names in another order than ranks, and each node with another attempt."""
     for entry, name in zip(entries, ("node-b", "node-a"), strict=True):
         entry.update(node=name, name=f"{name}/{entry['sha256'][:16]}")
     attempts(("0",), ("1",))(entries)
 
 
 def _entries() -> Files:
-    """Merged ledgers of entries alone."""
+    """Merged ledgers made only of entries."""
     five, four = ("no_model_declared", "no_process", "no_work"), ("no_work", "total_is_zero")
     cases: list[CaseOfEntries] = [
         ("with-five-reasons", "Five reasons why there is no architecture basis, of which four are listed.", "job", _reasons(_notes(*five), _notes("no_model_declared", "no_tokens", "no_work")), {}),
@@ -371,7 +371,7 @@ def _in_doubt(entries: list[J]) -> None:
 
 
 def _by_run_alone(entries: list[J]) -> None:
-    """In an order by run that is none by digest."""
+    """Sorted by run, but not by digest."""
     for entry, digit in zip(entries, "f0", strict=True):
         entry.update(sha256=digit * 64, name=f"{entry['run']}/{digit * 16}")
 
@@ -388,7 +388,7 @@ def _silent_of_another(entries: list[J]) -> None:
     entries[1]["segment"].update(number=1, continues=None)
 
 
-# Valid vectors that are the only child of a job, and at hand.
+# Valid vectors that are the only child of a job, and present.
 CHILDREN = (
     "accounted-elsewhere", "rebooted", "cycles-recovered", "declared-phases", "journal-replaced", "recovered-tail", "named-late",
     "lying-declarations", "declared-by-settings", "operator-count", "neuron-count", "energy-as-published", "no-device", "codes-checked", "earlier-seal",

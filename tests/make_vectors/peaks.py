@@ -1,4 +1,5 @@
-"""Vectors with a peak table of their own, whose rows state what those of the common table leave out, and the reverse."""
+"""Vectors with a peak table of their own, whose rows have the members that those of the common table lack, and the
+reverse."""
 
 import copy
 import hashlib
@@ -125,7 +126,7 @@ SHARES: dict[str, J | None] = {
     "double": {"fp64": 10**6},
     "bf16": {"bf16": 10**6},
 }
-# Row, declaration, the pipes that were read, and what the device reported of itself.
+# Row, declaration, the pipes that were read, and the properties that the device reported.
 CASES: list[tuple[str, str, str, J]] = [
     ("all-formats", "undeclared", "all", {}),
     ("all-formats", "undeclared", "tensor", {"sm_clock_max_mhz": 998}),
@@ -154,7 +155,7 @@ CASES: list[tuple[str, str, str, J]] = [
 
 
 def _tally(pipes: tuple[str, ...]) -> J:
-    """Estimated and recovered work of those pipes, each of its own size, a count, and time in which nothing was read."""
+    """Estimated and recovered work of those pipes in different amounts, a count, and time in which nothing was read."""
     return {
         "observed_ns": {"activity": 3 * S, "cycles": S - 3, "count": S, "utilization": S - 2},
         "gap_ns": {"stale": 5},

@@ -1,7 +1,7 @@
-"""Vectors of journals that break one rule of docs/ledger-journal.md, well chained and well signed.
+"""Vectors of journals that break one rule of docs/ledger-journal.md, with a valid chain and signature.
 
-The statement is the one that follows from the broken journal, as far as one follows: the second implementation computes
-it without its laws. So who leaves the law out accepts the ledger.
+The statement is the one that follows from the broken journal, as far as one follows: the second implementation
+computes it without its laws. An implementation that omits the law therefore accepts the ledger.
 """
 
 import copy
@@ -21,7 +21,7 @@ from tests.support.columns import by_device, in_columns
 from tests.support.story import PEAKS, POLICY, chain, tell
 
 J = dict[str, Any]
-# Name, what it is, code (None: to be accepted), clause, record, base, edit.
+# Name, description, code (None: to be accepted), clause, record, base, edit.
 Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J]], object]]
 
 
@@ -55,7 +55,8 @@ def _work(records: list[J], /, **changes: Any) -> None:
 
 @edits
 def _seen(records: list[J], /, **changes: Any) -> None:
-    """In the last record that has any: no later one can fall below it. A counter that is dropped, in all of them."""
+    """Set counters in the last record that has any, so that no later one falls below them. A counter to be dropped
+    is dropped in all records."""
     worked = [one["work"]["train"] for record in records for one in record.get("sessions", ()) if one.get("work")]
     worked[-1].update({name: value for name, value in changes.items() if value is not DROP})
     for name in (name for name, value in changes.items() if value is DROP):
@@ -65,14 +66,14 @@ def _seen(records: list[J], /, **changes: Any) -> None:
 
 @edits
 def _gap(records: list[J], number: int, *, move: int = 0, grow: int = 0) -> None:
-    """Moves or lengthens the first gap of a device, its totals apart."""
+    """Move or lengthen the first gap of a device, but not its totals."""
     gaps = [gap for record in records for gap in record.get("gaps", ()) if gap[0] == number]
     gaps[0][1] += move
     gaps[0][2] += move + grow
 
 
 def _split(records: list[J]) -> None:
-    """Two gaps in place of one, which overlap by a nanosecond, and sum up to the same."""
+    """Two gaps in place of one, which overlap by a nanosecond and have the same sum."""
     record = next(record for record in records if any(gap[3] == "driver_timeout" for gap in record.get("gaps", ())))
     at, gap = next((at, gap) for at, gap in enumerate(record["gaps"]) if gap[3] == "driver_timeout")
     number, begin, end, reason = gap
@@ -94,7 +95,7 @@ def _all_tallies(records: list[J], edit: Callable[[J], object]) -> None:
 
 
 def _more_time(records: list[J]) -> None:
-    """The time of one share of a phase is less than its observed time."""
+    """One share of a phase has less time than was observed in it."""
     shares = [d["phases"] for r in records if r["kind"] == "checkpoint" for d in r["devices"] if d.get("phases")]
     for phases in shares:
         next(iter(phases.values()))["to_ns"] -= 1
@@ -280,7 +281,7 @@ def _gone(records: list[J]) -> None:
 
 
 def _moved(records: list[J]) -> None:
-    """What was observed first is a gap afterwards."""
+    """Time observed at first is a gap afterwards."""
     first, last = (record["devices"][0] for record in records[3:5])
     last["observed_ns"]["activity"] = first["observed_ns"]["activity"] - 1
     rest = last["to_ns"] - records[2]["to_ns"] - last["observed_ns"]["activity"]
@@ -317,7 +318,7 @@ def journal_of(base: str) -> bytes:
 
 
 def ordered(one: Any, like: Any) -> Any:
-    """With members in the order of `like`, and by name where that has none: the same bytes each time."""
+    """Members in the order of `like`, and by name where that has none: the same bytes each time."""
     if isinstance(one, dict):
         known = list(like) if isinstance(like, dict) else []
         names = [name for name in known if name in one] + sorted(name for name in one if name not in known)

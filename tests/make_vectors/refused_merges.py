@@ -1,4 +1,5 @@
-"""Vectors of merged ledgers that must be refused for one fault in an entry; the sums follow from the entries as they are."""
+"""Vectors of merged ledgers that must be refused for one fault in an entry; the sums follow from the entries as they
+are."""
 
 import copy
 import json
@@ -18,7 +19,7 @@ from tests.support.story import POLICY
 
 J = dict[str, Any]
 Edit = Callable[[J], object]
-# Name, what it is, code, clause, of which merge, and the edit of its predicate.
+# Name, description, code, clause, base merge, and the edit of its predicate.
 Case = tuple[str, str, str, str, str, Edit]
 E, BENT, ORDER = "entry_malformed", "statement_differs", "children_order"
 ENERGY = {
@@ -41,7 +42,7 @@ def inside(*path: str | int, value: Any) -> Edit:
 
 @edits
 def _at_one_time(predicate: J, name: str) -> None:
-    """The second child has what the first has, at the same wall time."""
+    """The second child has the same devices or nodes as the first, at the same wall time."""
     one, other = predicate["children"]
     if name == "devices":
         other["deviceTimes"][0]["devices"] = list(one["deviceTimes"][0]["devices"])
@@ -198,7 +199,7 @@ def _again(predicate: J, **period: str) -> None:
 
 
 def follows(statement: J, policy: J) -> J:
-    """The statement of the entries as they are; as it was where none follows."""
+    """The statement that follows from the entries, or the original one where none follows."""
     predicate = statement["predicate"]
     try:
         predicate["children"].sort(key=order)
@@ -228,7 +229,7 @@ def refused(cases: Sequence[Case]) -> Files:
         changed = copy.deepcopy(good[base])
         edit(changed["predicate"])
         followed = changed if code in (BENT, ORDER) else follows(changed, policy)
-        statement = changed if followed == good[base] else followed  # what follows may lack the fault
+        statement = changed if followed == good[base] else followed  # the statement that follows may lack the fault
         path = "statement.predicate.children" if code == ORDER else None
         files |= vector(f"merged/{name}", what, statement, None, code, clause, path, schema=None)
     return files

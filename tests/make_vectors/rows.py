@@ -1,4 +1,5 @@
-"""Vectors of rows: every pipe on every row of the vectors' peak table, declared and not, and what no figure needs to have."""
+"""Vectors of rows: every pipe on every row of the vectors' peak table, declared and undeclared, and members that no
+figure needs."""
 
 import copy
 from collections.abc import Callable
@@ -32,7 +33,7 @@ KEYS: dict[str, tuple[str, J | None, bool]] = {
 
 
 def _tally(pipes: tuple[str, ...], ns: int) -> J:
-    """Work of those pipes and time in which the others were not read; with more doubt than cycles of one."""
+    """Work of those pipes, and time in which the others were not read; one has more doubt than cycles."""
     cycles = {pipe: 10**9 + 7 * at for at, pipe in enumerate(pipes)}
     return {
         "observed_ns": {"activity": ns - 3, "utilization": 1},
@@ -72,13 +73,13 @@ def rows_vectors() -> Files:
 
 
 def rated_by(row: J) -> J:
-    """Of a device what makes it one of that row of a peak table."""
+    """The properties by which a device matches that row of a peak table."""
     ids = row.get("pci_device_ids") or [None]
     return {"peak_row": row["id"], "model": row["names"][0], "pci_device_id": ids[0] and int(ids[0], 16)}
 
 
 def last_tally(records: list[J], changed: J) -> None:
-    """One checkpoint, of that tally."""
+    """One checkpoint, with that tally."""
     kept = {name: records[4]["devices"][0][name] for name in ("number", "to_ns")}
     records[4]["devices"] = [{**kept, **copy.deepcopy(changed)}]
     at = records[4]["devices"][0]["to_ns"]

@@ -1,4 +1,4 @@
-"""The journals of the test vectors: what each run did."""
+"""The journals of the test vectors, told as stories of the runs."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def trained(
 
 
 def activity(folder: Path) -> bytes:
-    """Two GPUs, one of them only bounded; a fault, a kill, a second incarnation."""
+    """Two GPUs, one with only an upper bound; a fault, a kill, and a second daemon start."""
     story = Story(folder, (H100, A100))
     story.during(7, {H100: TRAINING, A100: BUSY})
     story.during(2, {H100: gap(GapReason.DRIVER_TIMEOUT), A100: BUSY})
@@ -71,7 +71,7 @@ def activity(folder: Path) -> bytes:
 
 
 def coded(folder: Path) -> bytes:
-    """One GPU; a kill between two checkpoints, and a second incarnation with a secret of its own."""
+    """One GPU; a kill between two checkpoints, and a second daemon start with a secret of its own."""
     story = Story(folder, (H100,), secrets=SECRETS)
     story.during(7, {H100: TRAINING})
     story.kill(for_seconds=4)
@@ -81,7 +81,7 @@ def coded(folder: Path) -> bytes:
 
 
 def cycles(folder: Path) -> bytes:
-    """Counters that run on: killed for five seconds, and nothing is lost of them; then a driver error of one second."""
+    """Running counters: killed for five seconds, of which nothing is lost; then a driver error of one second."""
     story = Story(folder, (CYCLES_H100,), precision=BF16)
     story.during(6, {CYCLES_H100: lambda _: Growth()})
     story.kill(for_seconds=5)
@@ -93,7 +93,8 @@ def cycles(folder: Path) -> bytes:
 
 
 def declared(folder: Path) -> bytes:
-    """A declared mix of formats, a declaration for one device, a clock in doubt, pipes unread, rates disputed and unknown."""
+    """A declared mix of formats, a declaration for one device, an uncertain clock, unread pipes, and disputed and
+    unknown rates."""
     story = Story(folder, (H100, A10G, HALF_KNOWN), precision=MIX, device_precision={"2": BF16})
     shares = {Pipe.TENSOR: 30_001, Pipe.TENSOR_HMMA: 400_000, Pipe.TENSOR_DFMA: 999, Pipe.FP16: 12_345}
     story.during(
@@ -108,7 +109,8 @@ def declared(folder: Path) -> bytes:
 
 
 def phases(folder: Path) -> bytes:
-    """Two processes of one fine-tune: late once, evaluating, generating; a kill in between, and both come back."""
+    """Two processes of one fine-tune, which train, evaluate and generate, once late; a kill in between, after which
+    both come back."""
     base = Base("a base model", "known", 7 * 10**13, None, False)
     story = Story(folder, (H100, A100), declared=OperatorDeclarations(base=base), policies=(policy(),))
     first, second = "f1" * 16, "5e" * 16
@@ -121,7 +123,9 @@ def phases(folder: Path) -> bytes:
     story.during(2, {H100: TRAINING, A100: BUSY})
     story.says(PhaseChanged(first, "train"))
     story.during(1, {H100: TRAINING, A100: BUSY})
-    story.says(PhaseChanged(second, "train"))  # a second in which only one of them trained is train's, as one declares
+    story.says(
+        PhaseChanged(second, "train")
+    )  # a second in which only one of them trained counts as train, since only one declares a phase
     story.during(5, {H100: TRAINING, A100: BUSY})
     for session, tokens in ((first, 8192), (second, 4096)):
         story.says(WorkCounted(session, {"train": work(tokens, steps=4)}))
@@ -131,7 +135,7 @@ def phases(folder: Path) -> bytes:
         story.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
     story.during(3, {H100: TRAINING, A100: BUSY})
     story.says(PhaseChanged(first, "evaluate"))
-    story.during(1, {H100: TRAINING, A100: BUSY})  # they differ: nobody's
+    story.during(1, {H100: TRAINING, A100: BUSY})  # they differ: no phase
     story.says(PhaseChanged(second, "evaluate"))
     story.during(2, {H100: TRAINING, A100: BUSY})
     for session in (first, second):
@@ -144,7 +148,8 @@ def phases(folder: Path) -> bytes:
 
 
 def clocked(folder: Path) -> bytes:
-    """A ceiling by the clock: a GPU that is busy at seven tenths of its maximum clock, then idle, then in a phase."""
+    """An upper bound by the clock: a GPU that is busy at seven tenths of its maximum clock, then idle, then in a
+    phase."""
     story, process = Story(folder, (A100,)), "33" * 16
     elapsed = 108 * 1410 * 10**6
 
@@ -163,7 +168,8 @@ def clocked(folder: Path) -> bytes:
 
 
 def plausible(folder: Path) -> bytes:
-    """Three GPUs at 700 W each: one works as published runs did, one is lost for half of the time, one is only bounded."""
+    """Three GPUs at 700 W each: one works as published runs did, one is lost for half of the time, and one has only
+    an upper bound."""
     lost = replace(H100, uid=f"{H100.uid[:-1]}6", index=5)
     story = Story(folder, (H100, lost, A100), power=1000)
     for _ in range(2):  # the first reading has no energy, so the second one is long
@@ -174,7 +180,7 @@ def plausible(folder: Path) -> bytes:
 
 
 def frugal(folder: Path) -> bytes:
-    """A GPU that does more work than its energy is good for, in two daemon starts, with a hundredth of its tensor work in
+    """A GPU that does more work than its energy allows, in two daemon starts, with a hundredth of its tensor work in
     integers."""
     story = Story(folder, (H100,), precision=BF16, power=1000)
     work = {H100: active(132, 1980, {Pipe.TENSOR_HMMA: 970_000, Pipe.TENSOR_IMMA: 9_000}, doubt=101)}
@@ -189,7 +195,7 @@ def frugal(folder: Path) -> bytes:
 
 
 def lying(folder: Path) -> bytes:
-    """A full training, as its operator says, of a process that says it evaluates in TF32 for most of the time."""
+    """A full training, according to its operator, by a process that claims to evaluate in TF32 for most of the time."""
     base = Base("a base model", "known", 10**23 - 4 * 10**15, None, False)
     said = OperatorDeclarations(Phase.TRAIN, Method.FULL, None, base)
     story, process = Story(folder, (H100,), declared=said, policies=(policy(),)), "11" * 16
@@ -205,7 +211,8 @@ def lying(folder: Path) -> bytes:
 
 
 def operators(folder: Path) -> bytes:
-    """A training on two GPUs, of which one is only bounded: its processes count their operators, and three do wrong."""
+    """A training on two GPUs, one of which has only an upper bound: its processes count their operators, and three
+    make errors."""
     base = Base("a base model", "known", 10**23 - 2 * 10**15, None, False)
     said = OperatorDeclarations(Phase.TRAIN, Method.FULL, None, base)
     story = Story(folder, (H100, A100), declared=said, policies=(policy(),))
@@ -233,7 +240,8 @@ def operators(folder: Path) -> bytes:
 
 
 def windows(folder: Path) -> bytes:
-    """A training that saw its kernels in sampled windows, on two devices, across a restart; one message is impossible."""
+    """A training that observed its kernels in sampled windows, on two devices, across a restart; one message is
+    impossible."""
     story = Story(folder, (H100, A100), declared=OperatorDeclarations(Phase.TRAIN), policies=(policy(),))
     trainer, beside = "ab" * 16, "cd" * 16
     for session, device in ((trainer, H100.uid), (beside, A100.uid)):
@@ -262,8 +270,8 @@ def seen(times: int, **more_ns: int) -> dict[str, int]:
 
 
 def exceeding(folder: Path) -> bytes:
-    """What a daemon's slack lets pass is more than the device can have executed in all: no figure has it. And more of it
-    was computed again than any recomputation comes to."""
+    """A count that the daemon's tolerance lets pass exceeds all that the device can have executed: no figure
+    includes it. And the recomputed part exceeds any recomputation."""
     story, process = Story(folder, (A100,), declared=OperatorDeclarations(Phase.TRAIN)), "ab" * 16
     story.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"device": A100.uid}))
     story.during(3, {A100: BUSY})
@@ -274,8 +282,8 @@ def exceeding(folder: Path) -> bytes:
 
 
 def counted_as_claimed(folder: Path) -> bytes:
-    """A process declares its phases and that it runs BF16, and counts operators: what it counts exceeds what was read as
-    it claims it by less than what was read without its word."""
+    """A process declares its phases and BF16, and counts operators: its count exceeds the measurement under its
+    claim by less than the measurement without it."""
     story, process = Story(folder, (H100,)), "ab" * 16
     facts = {"precision": "bf16", "device": H100.uid}
     story.says(
@@ -290,7 +298,8 @@ def counted_as_claimed(folder: Path) -> bytes:
 
 
 def unused(folder: Path) -> bytes:
-    """Processes whose counts no figure has, one of each kind; the journal does not have them in the order of their ids."""
+    """Processes whose counts are in no figure, one of each kind; the journal does not have them in the order of
+    their ids."""
     story = Story(folder, (A100, H100), declared=OperatorDeclarations(Phase.TRAIN, Method.FULL))
     mover, exceeding, unnamed, elsewhere, liar = (digit * 32 for digit in "fbdca")
     devices = {mover: H100.uid, exceeding: A100.uid, unnamed: None, elsewhere: "GPU-of-another-run", liar: H100.uid}
@@ -346,7 +355,7 @@ def replayed(folder: Path) -> bytes:
 
 
 def rebooted(folder: Path, *, clock_back: bool = False) -> bytes:
-    """Killed, and the machine booted again: the gap between begins below zero on the new boot's clock."""
+    """Killed, and the machine rebooted: on the new boot's clock the gap between begins below zero."""
     story = Story(folder, (H100,))
     story.during(3, {H100: TRAINING})
     story.kill(for_seconds=0 if clock_back else 95)
@@ -359,13 +368,13 @@ def rebooted(folder: Path, *, clock_back: bool = False) -> bytes:
 
 
 def rebooted_with_the_clock_back(folder: Path) -> bytes:
-    """As `rebooted`, and the clock then stands an hour before the last record: how long the gap was is not known."""
+    """As `rebooted`, but the clock is then an hour before the last record: the length of the gap is unknown."""
     return rebooted(folder, clock_back=True)
 
 
 def killed_early(folder: Path) -> bytes:
-    """Two daemon starts were killed before they journalled any device: their time, and that between, is in the gap of the
-    device that the third one meters."""
+    """Two daemon starts were killed before they journalled any device: their time, and the time between, is in the
+    gap of the device that the third one meters."""
     story = Story(folder, ())
     for seconds in (2, 9):
         story.clock.advance(NS_PER_S)
@@ -377,7 +386,7 @@ def killed_early(folder: Path) -> bytes:
 
 
 def elsewhere(folder: Path) -> bytes:
-    """Time that was another job's, and time that slices account for: no ceiling, no loss of coverage."""
+    """Time that belonged to another job, and time that slices account for: no upper bound, no loss of coverage."""
     story = Story(folder, (H100, A100))
     story.during(2, {H100: gap(GapReason.OTHER_JOB), A100: BUSY})
     story.during(2, {H100: TRAINING, A100: gap(GapReason.METERED_AS_MIG)})
@@ -385,7 +394,8 @@ def elsewhere(folder: Path) -> bytes:
 
 
 def named_late(folder: Path) -> bytes:
-    """One GPU is listed without its model until another source says it; one under a place, until its driver answers."""
+    """One GPU is listed without its model until another source names it; one is listed by its place until its driver
+    answers."""
     nameless = replace(
         A10G, model="unidentified", pci_device_id=None, serial=None, sm_count=None, sm_clock_max_mhz=None
     )
@@ -398,7 +408,7 @@ def named_late(folder: Path) -> bytes:
 
 
 def torn(folder: Path) -> bytes:
-    """A power cut left half a line: the next incarnation cut it off and says so; a source got better meanwhile."""
+    """A power cut left half a line, which the next daemon start cut off and reported; meanwhile a source improved."""
     story = Story(folder, (A100,))
     story.during(6, {A100: BUSY})
     story.kill(for_seconds=2)
@@ -413,7 +423,7 @@ def torn(folder: Path) -> bytes:
 
 
 def apart(folder: Path) -> bytes:
-    """The job is another user's, and nobody else can write the daemon's files."""
+    """The job belongs to another user, and nobody else can write the daemon's files."""
     story = Story(folder, (A100,), isolation=Isolation(0, 1001, False, True, "stdout", "file_owner"))
     story.during(3, {A100: BUSY})
     story.kill(for_seconds=2)
@@ -423,7 +433,7 @@ def apart(folder: Path) -> bytes:
 
 
 def lost(folder: Path) -> bytes:
-    """Another process overwrote the journal: the run goes on in a new one, and nothing bounds what was before."""
+    """Another process overwrote the journal: the run goes on in a new one, and nothing bounds the work before."""
     story = Story(folder, (H100,))
     story.during(6, {H100: TRAINING})
     story.state.journal.write_bytes(bytes(story.state.journal.stat().st_size + 1))
@@ -432,7 +442,7 @@ def lost(folder: Path) -> bytes:
 
 
 def small(folder: Path) -> bytes:
-    """The run that the invalid vectors are made of."""
+    """The run on which the invalid vectors are based."""
     story = Story(folder, (H100,))
     story.during(6, {H100: TRAINING})
     return story.finish()

@@ -1,4 +1,4 @@
-"""Vectors of daemon starts that differ, of the key that sealed, and of work that is all in doubt, as `vectors_limits`."""
+"""Vectors of daemon starts that differ, of the key that sealed, and of work that is all in doubt, as `limits.py`."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ J = dict[str, Any]
 
 
 def _in_doubt(more: int) -> Edit:
-    """So many cycles are in doubt that the doubt of the work is all of it, or that and more."""
+    """The doubt in cycles makes the whole work doubtful, or exceeds it by `more`."""
     cycles = (FLOP - DOUBT) // 4096 + more
     return energy(3000, uncertainty_sm_cycles={"activity": {"tensor_hmma": cycles}})
 
@@ -39,7 +39,7 @@ def _numbers_exchanged(records: list[J]) -> None:
 
 
 def _no_device_again(records: list[J]) -> None:
-    """A start that names a device and reads nothing of it, and one that has none."""
+    """A start that names a device and reads nothing of it, and one without devices."""
     begin, source, device, *_, end = copy.deepcopy(records)
     end.update(ns=begin["ns"], utc=begin["utc"])
     again = {**begin, "incarnation": 2, "boot_id": "another-boot"}
@@ -47,14 +47,14 @@ def _no_device_again(records: list[J]) -> None:
 
 
 def _recomputing_no_more(records: list[J]) -> None:
-    """The first start declares that activations are computed again, the second that none are."""
+    """The first start declares that activations are recomputed, the second that none are."""
     begins = [record for record in records if record["kind"] == "begin"]
     for begin, recomputation in zip(begins, ("full", "none"), strict=True):
         begin["declared"] = {"phase": "train", "method": "full", "recomputation": recomputation, "base": None}
 
 
 def _of_another_base(records: list[J]) -> None:
-    """The first start declares another method and another base model than the second."""
+    """The first start declares another method and base model than the second."""
     base = {"name": "base", "kind": "known", "flop": "3000000000000000000000", "method": None, "systemic": None}
     begins = [record for record in records if record["kind"] == "begin"]
     for begin, method, systemic in zip(begins, ("lora", "full"), (None, False), strict=True):
@@ -103,7 +103,7 @@ CASES: list[Case] = [
     ("node-of-a-job-of-one", "The platform lists one node.", None, None, None, "lying", put(0, "context", "node", "jobNodes", value=["node-0"])),
 ]  # fmt: skip
 FILE: J = {"kind": "file", "ownerUser": "7", "mode": "0600"}
-# Name, what it is, the key, the job's user, and whether the job could read it; None: no key of a ledger.
+# Name, description, the key, the job's user, and whether the job could read it; None: no key of a ledger.
 KEYS: list[tuple[str, str, J, int, bool | None, bool]] = [
     ("file-that-others-may-run", "A key in a file that others may execute, and not read.", {**FILE, "mode": "0611"}, 1000, False, True),
     ("file-beside-root", "A key in a file, and a job of root.", FILE, 0, True, True),

@@ -1,10 +1,10 @@
-"""Vectors of times: the edges of the calendar and of the clock, in `sealedAt`, of which nothing else follows."""
+"""Vectors of times: the edges of the calendar and of the clock, in `sealedAt`, from which nothing else follows."""
 
 from tests.make_vectors import runs
 from tests.make_vectors.files import Files, edited, signed, statement_of, vector
 from tests.support.story import tell
 
-# Name, what it is, whether there is such a time, and the time.
+# Name, description, whether such a time exists, and the time.
 CASES: list[tuple[str, str, bool, str]] = [
     ("hour-23", "The last second of a year, with nine digits of a fraction.", True, "2026-12-31T23:59:59.999999999Z"),
     ("hour-24", "The hour 24.", False, "2026-09-21T24:00:00Z"),

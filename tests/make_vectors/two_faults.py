@@ -1,4 +1,4 @@
-"""Vectors with two faults, which decide which of them is the reason, and one of an envelope that has none."""
+"""Vectors with two faults, which decide which of them is the reason; and one of an envelope without a fault."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ M = "record_malformed"
 
 @edits
 def of_kind(records: list[J], /, named: str, at: int, **members: Any) -> None:
-    """Sets members of one record of a kind."""
+    """Set members of one record of a kind."""
     [record for record in records if record["kind"] == named][at].update(members)
 
 
@@ -53,7 +53,7 @@ def two_faults_vectors() -> Files:
 
 
 def _unread_in_one_phase() -> Files:
-    """What the shares of a tally leave of `unread_ns` is nothing, and makes no row."""
+    """The shares of a tally leave nothing of `unread_ns`, so it makes no row."""
     session = "a" * 32
 
     def story(folder: Path) -> bytes:
@@ -69,7 +69,7 @@ def _unread_in_one_phase() -> Files:
 
 
 def _frame_behind_a_record(statement: J) -> Files:
-    """A record that is malformed, and behind it a line that is none."""
+    """A malformed record, and after it a line that is not a record."""
     records = [dict(line.record()) for line in parsed(tell(runs.small))]
     records[1]["name"] = 7
     lines = chain(records).splitlines(keepends=True)

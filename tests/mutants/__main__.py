@@ -1,4 +1,4 @@
-"""`python -m tests.mutants`: plant faults, print what survived and the figures by room."""
+"""`python -m tests.mutants`: plant faults, and print the survivors and the figures of each room."""
 
 import argparse
 import random
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="also what was killed, and by which test")
     args = parser.parse_args()
     say = partial(print, flush=True)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that no test goes on without this
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that no test goes on without this process
 
     every = [fault for path in python_files(args.root, args.package) for fault in faults(args.root, path)]
     equivalent = read_equivalent(LIST.read_text())
@@ -35,7 +35,7 @@ def main() -> None:
         possible_keys = {fault.key for fault in every} | {(*fault.key[:3], ANY_NUMBER) for fault in every}
         for path, function, before, _ in equivalent.keys() - possible_keys:
             say(f"{LIST.name} names what is not a possible fault any more: {path} {function}: {before}")
-    # The tool's own tests are left out: they plant faults themselves.
+    # The tool's own tests are excluded: they plant faults themselves.
     listed = [path for folder in args.tests for path in python_files(args.root, folder)]
     files = [path for path in listed if Path(path).name.startswith("test_") and "mutants" not in path]
     prefixes = tuple(f"{args.package}/{room}" for room in args.room or [""])
@@ -47,7 +47,9 @@ def main() -> None:
         say(f"{len(every)} possible faults, {len(planted)} planted, {len(reach.whole)} test files, seed {args.seed}")
         outcomes = [Outcome(fault, "equivalent") for fault in planted if fault.key in equivalent]
         faulty = [fault for fault in planted if fault.key not in equivalent]
-        random.Random(args.seed).shuffle(faulty)  # a campaign that is cut short has met some of every room
+        random.Random(args.seed).shuffle(
+            faulty
+        )  # a campaign that is cut short has then tried some faults of every room
         try:
             for outcome in campaign.plant(faulty, reach):
                 outcomes.append(outcome)

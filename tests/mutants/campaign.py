@@ -1,4 +1,5 @@
-"""A campaign: which tests execute which lines, then each fault in a copy of the tree before the tests that reach it."""
+"""A campaign: find which tests execute which lines, then plant each fault in a copy of the tree and run the tests
+that reach it."""
 
 import hashlib
 import json
@@ -26,13 +27,15 @@ from tests.mutants.lines import bits
 from tests.support.paths import ROOT
 
 AT_LEAST = 10  # faults of each room that counts
-COUNTS_FROM = 50  # possible faults
-# All in seconds of CPU, so that a busy machine changes no verdict. A traced test takes several times what it takes alone.
+COUNTS_FROM = 50  # possible faults from which a room counts
+# All in seconds of CPU, so that a busy machine changes no verdict. A traced test takes several times as long as by
+# itself.
 BUDGET_SECONDS, TRACING_SECONDS, STARTUP_SECONDS, QUICK_SECONDS = 120.0, 1000, 60, 3
-# What waits for ever takes no CPU: so long a time with less than this share of a core, or so long in all.
+# A test that waits for ever takes no CPU: this many seconds with less than this share of a core, or this many such
+# spans in total.
 IDLE_SECONDS, IDLE_SHARE, MOST_IDLE_TIMES = 120, 0.05, 15
-Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
-PASSED = (0, 5)  # exit codes of pytest: every test, or none was run
+Ended = tuple[int | None, str]  # exit code, None where time ran out; and text
+PASSED = (0, 5)  # exit codes of pytest: all tests passed, or none was run
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "run", "build", "dist")
 _PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypothesis-seed=0",
            "-m", "not minute and not exhaustive", "--rootdir", ".")  # fmt: skip
@@ -42,29 +45,29 @@ _PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypot
 class Outcome:
     fault: Fault
     verdict: str  # killed, equivalent, survived
-    by: str = ""  # the test that failed, or how it ended
-    met: int = 0  # tests
+    by: str = ""  # the test that failed, or the way it ended
+    met: int = 0  # number of tests run
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A test that passes on the tree as it is, and the lines that it executes, as `bits`, by module."""
+    """A test that passes on the original tree, and the lines that it executes, as `bits`, by module."""
 
     name: str
     seconds: float  # of CPU
-    waits: bool  # for a time that passes, so that it may fail on a busy machine
+    waits: bool  # depends on elapsed time, so that it may fail on a busy machine
     lines: dict[str, int]
-    starts: bool  # a process with Python, in which more is executed
+    starts: bool  # starts a Python process, which executes more
 
     def executes(self, fault: Fault) -> bool:
-        """Where it runs at import: anything of its module."""
+        """For code that runs at import, any line of its module counts."""
         at = self.lines.get(fault.path, 0)
         return bool(at and (not fault.function or at & bits(fault.lines)))
 
 
 @dataclass
 class Reach:
-    """What each test executes, by its file; what the tests of a file share; and what all of a file do together."""
+    """The lines that each test executes, by file; the lines shared by a file's tests; and those of a whole file."""
 
     tests: dict[str, list[Traced]] = field(default_factory=dict)
     shared: dict[str, Traced] = field(default_factory=dict)
@@ -83,10 +86,11 @@ class Reach:
         return any(whole.executes(fault) for whole in self.whole.values())
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
-        """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
-        quickest, to a tenth of a second. Where a process is started, and for what runs at import, all counts that the
-        file executes, and for the latter what it imports, also by the page of limits, which it may be held against.
-        Such a test executes nothing of the module: where it is quick, that is no reason to come last."""
+        """Tests that reach the fault, by file: first those that execute it themselves, then those unlike others,
+        then the quickest, to a tenth of a second. If a test starts a process, or the code runs at import, all lines
+        that the file executes count; for code at import also the modules that the file imports, and the page of
+        limits, with which it may be compared. Such a test executes nothing of the module, so its speed does not put
+        it last."""
         found, at_import = list[Traced](), not fault.function
         module = f"from {fault.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')} import"
         for file, tests in self.tests.items():
@@ -110,7 +114,7 @@ class Reach:
 
 
 class Campaign:
-    """Runs pytest in copies of the tree, which stay as they were while people go on working."""
+    """Runs pytest in copies of the tree, which stay unchanged while people go on working."""
 
     def __init__(self, root: Path, package: str, folder: Path, jobs: int) -> None:
         self._package, self._jobs = package, jobs
@@ -121,7 +125,7 @@ class Campaign:
             self._free.put(Path(shutil.copytree(root, folder / str(number), ignore=_LEFT_OUT, symlinks=True)))
 
     def reach(self, files: Sequence[str], say: Callable[[str], None]) -> Reach:
-        """Run every test file once, traced; once more where a test fails."""
+        """Run every test file once, traced; a second time if a test fails."""
         reach = Reach()
 
         def trace(file: str) -> list[str]:
@@ -140,7 +144,7 @@ class Campaign:
         return reach
 
     def plant(self, faults: Iterable[Fault], reach: Reach) -> Iterator[Outcome]:
-        """Plant each fault; what became of it."""
+        """Plant each fault, and yield its outcome."""
 
         def meet(fault: Fault) -> Outcome:
             chosen = reach.chosen(fault)
@@ -156,13 +160,14 @@ class Campaign:
         return self._each(meet, faults)
 
     def _decides(self, test: Traced, limit: float, fault: Fault) -> bool:
-        """Whether it is the fault that it fails for: no test before it, and no other process that takes the CPU."""
+        """Whether the fault is the cause of the failure, and not an earlier test or another process that takes the
+        CPU."""
         if self._run([test.name], limit, fault)[0] in PASSED:
             return False
         return not test.waits or self._run([test.name], limit, None)[0] in PASSED
 
     def _run(self, names: list[str], limit: float, fault: Fault | None) -> Ended:
-        """The exit code and the test that failed, or how it ended."""
+        """The exit code, and the test that failed or the way it ended."""
         with tempfile.NamedTemporaryFile("w") as file:
             json.dump(names, file)
             file.flush()
@@ -182,8 +187,8 @@ class Campaign:
                 _kill(process)
 
     def _pytest(self, files: list[str], cpu_seconds: float, more: dict[str, str], fault: Fault | None = None) -> Ended:
-        """Run test files, with a fault planted; the words are what was printed."""
-        with self._tree(fault) as tree, tempfile.TemporaryDirectory(prefix="m") as short:  # sockets lie in it
+        """Run test files with a fault planted; the text is the printed output."""
+        with self._tree(fault) as tree, tempfile.TemporaryDirectory(prefix="m") as short:  # holds sockets
             env = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}", "PYTEST_DEBUG_TEMPROOT": short, **more}
             command = [sys.executable, "-m", "pytest", *_PYTEST, *files]
             with subprocess.Popen(command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -205,7 +210,9 @@ class Campaign:
         try:
             if fault:
                 (tree / fault.path).write_bytes(fault.plant(source))
-                os.utime(tree / fault.path, (0, next(self._times)))  # byte code of no other fault is taken for its own
+                os.utime(
+                    tree / fault.path, (0, next(self._times))
+                )  # so that byte code of another fault is never reused
             yield tree
         finally:
             if fault:
@@ -215,14 +222,15 @@ class Campaign:
 
 @cache
 def _text(file: Path) -> str:
-    """Of a test file, with the constants that it imports by name where it compares the page of limits with them."""
+    """The text of a test file, with the constants that it imports by name if it compares the page of limits with
+    them."""
     text = file.read_text() if file.exists() else ""
     constants = (ROOT / "tests" / "support" / "limit_constants.py").read_text() if "limit_constants" in text else ""
     return text + re.sub(r"^ *(flopsd\.\S+): ", r"from \1 import ", constants, flags=re.MULTILINE)
 
 
 def _communicate(process: subprocess.Popen[str]) -> str | None:
-    """What it printed; None where it waits for ever."""
+    """The printed output; None if it waits for ever."""
     before = 0.0
     for _ in range(MOST_IDLE_TIMES):
         with suppress(subprocess.TimeoutExpired):
@@ -235,10 +243,10 @@ def _communicate(process: subprocess.Popen[str]) -> str | None:
 
 
 def _session_cpu_seconds(session: int) -> float:
-    """Of a session's processes, and of those that these have waited for."""
+    """CPU time of a session's processes, and of the children that they have waited for."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             fields = stat.read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15])) if int(fields[3]) == session else 0
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -250,14 +258,17 @@ def _failed(printed: str) -> list[str]:
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """With all that it started."""
+    """Kill it with all the processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def sample(seed: int, most: int, faults: Iterable[Fault], reach: Reach) -> list[Fault]:
-    """`most` faults that tests reach, by room in proportion to what is reached, at least AT_LEAST of each that counts.
-    A fault's rank depends on the seed and on its own text, so it is the same whatever changes elsewhere."""
+    """`most` faults that tests reach, divided between rooms in proportion to the reached faults, with at least
+    AT_LEAST for each room that counts.
+
+    A fault's rank depends on the seed and on its own text, so other changes do not affect it.
+    """
     by_room: dict[str, list[Fault]] = {}
     for fault in sorted(faults, key=lambda fault: hashlib.sha256(repr((seed, fault.key)).encode()).digest()):
         if reach.reached(fault):
@@ -266,13 +277,13 @@ def sample(seed: int, most: int, faults: Iterable[Fault], reach: Reach) -> list[
     floor = min(AT_LEAST, most // (len(by_room) or 1))
     least = {room: floor if len(found) >= COUNTS_FROM else 0 for room, found in by_room.items()}
     wanted = {room: max(least[room], round(share * len(found))) for room, found in by_room.items()}
-    while sum(wanted.values()) > most:  # the largest give what the smallest have more
+    while sum(wanted.values()) > most:  # take from the largest rooms the excess over `most`
         wanted[max(wanted, key=lambda room: (wanted[room] > least[room], wanted[room]))] -= 1
     return [fault for room, found in by_room.items() for fault in found[: wanted[room]]]
 
 
 def table(faults: Sequence[Fault], reach: Reach, outcomes: Sequence[Outcome]) -> list[str]:
-    """Room by room: faults possible, on lines that no test executes, planted, and what became of these."""
+    """For each room: the possible faults, those on lines that no test executes, those planted, and their outcomes."""
     header = ("possible", "unreached", "planted", "killed", "equivalent", "survived")
     lines = ["room".ljust(14) + "".join(f"{title:>11}" for title in header)]
     for room in [*sorted({outcome.fault.room for outcome in outcomes}), "all"]:

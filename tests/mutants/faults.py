@@ -1,4 +1,4 @@
-"""Every deliberate fault that can be planted in a module, found in its syntax tree."""
+"""Every deliberate fault that can be planted in a module, found through its syntax tree."""
 
 import ast
 import re
@@ -33,18 +33,18 @@ class Fault:
     begin: int
     end: int
     text: str
-    lines: range  # where the code that changes stands, from 1
-    before: str  # the source lines that change, on one line and without comments
+    lines: range  # line numbers of the changed code, from 1
+    before: str  # the source lines that change, joined into one line without comments
     after: str
 
     @property
     def key(self) -> Key:
-        """What the list of equivalent faults names it by: line numbers change too often."""
+        """Its name in the list of equivalent faults, without line numbers, which change too often."""
         return self.path, self.function, self.before, self.after
 
     @property
     def room(self) -> str:
-        """The folder or module of the package's root in which it is."""
+        """The folder or module of the package's root in which it lies."""
         return Path(self.path).parts[1].removesuffix(".py")
 
     def plant(self, source: bytes) -> bytes:
@@ -60,14 +60,14 @@ def faults(root: Path, path: str) -> list[Fault]:
 
 
 class _Finder(ast.NodeVisitor):
-    """Leaves out what has no effect on behaviour: annotations, docstrings, log lines, the text of errors."""
+    """Omits code without effect on behaviour: annotations, docstrings, log lines, and the text of errors."""
 
     def __init__(self, path: str, source: bytes) -> None:
         self.faults: list[Fault] = []
         self._path, self._source = path, source
         self._starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
         self._names: list[str] = []
-        self._depth = 0  # of functions
+        self._depth = 0  # number of enclosing functions
 
     def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
         assert node.end_lineno is not None
@@ -84,7 +84,7 @@ class _Finder(ast.NodeVisitor):
         after = (self._source[line_begin:begin] + text.encode() + self._source[end:line_end]).decode()
         function = ".".join(self._names) if self._depth else ""
         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        # Without comments: one that is put in other words changes nothing of the fault.
+        # Without comments: rewording one does not change the fault.
         texts = (" ".join(_COMMENT.sub("", source).split()) for source in (before, after))
         self.faults.append(Fault(self._path, function, kind, begin, end, text, lines, *texts))
 
@@ -110,10 +110,10 @@ class _Finder(ast.NodeVisitor):
             if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 self.visit(statement)
 
-    # What is left out
+    # Excluded code
 
     def visit_JoinedStr(self, node: ast.JoinedStr | ast.Assert) -> None:
-        """Positions within it are wrong before Python 3.12; an assertion means nothing under -O."""
+        """Positions within it are wrong before Python 3.12; an assertion has no effect under -O."""
 
     visit_Assert = visit_JoinedStr  # noqa: N815
 
@@ -206,7 +206,7 @@ class _Finder(ast.NodeVisitor):
             self._add("doubled", node, repr(node.value * 2 or 1.0))
 
     def visit_Call(self, node: ast.Call) -> None:
-        # Every check of a type would fail; the least of two is the same in either order.
+        # Every type check would fail; the minimum of two is the same in either order.
         kept = isinstance(node.func, ast.Name) and node.func.id in _NOT_SWAPPED
         if len(node.args) > 1 and not kept and not isinstance(node.args[0], ast.Starred):
             first, second = node.args[:2]
@@ -228,7 +228,7 @@ class _Finder(ast.NodeVisitor):
 
 
 class Equivalent(dict[Key, str]):
-    """Reasons by `Fault.key`; where what stands after is ANY_NUMBER, of each fault that changes one number."""
+    """Reasons by `Fault.key`; a key with ANY_NUMBER covers each fault that changes one number."""
 
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, tuple) or super().__contains__(key):
@@ -240,9 +240,10 @@ class Equivalent(dict[Key, str]):
 
 
 def read_equivalent(text: str) -> Equivalent:
-    """The faults that no test can find, since what they change has no effect.
+    """The faults that no test can find, since the changed code has no effect.
 
-    An entry is four lines: path and function, `- before`, `+ after` (or `+ ANY_NUMBER`), `= reason`."""
+    An entry is four lines: path and function, `- before`, `+ after` (or `+ ANY_NUMBER`), `= reason`.
+    """
     found = Equivalent()
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for where, before, after, reason in zip(*[iter(lines)] * 4, strict=True):

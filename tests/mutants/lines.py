@@ -1,7 +1,9 @@
-"""A pytest plug-in of campaigns: few examples of each property, and the lines that each test executes or the tests to run.
+"""A pytest plug-in of campaigns: runs few examples of each property, and records the lines that each test executes, or
+selects the tests to run.
 
 FLOPSD_MUTANTS_LINES names the file for the lines of the package FLOPSD_MUTANTS_PACKAGE, found with `sys.settrace`.
-Lines that a process executes which a test starts are not seen. FLOPSD_MUTANTS_TESTS names the file with the tests to run.
+Lines executed by a process that a test starts are not recorded. FLOPSD_MUTANTS_TESTS names the file with the tests to
+run.
 """
 
 import inspect
@@ -40,21 +42,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         test = getattr(item, "obj", None)
         known = getattr(test, "_hypothesis_internal_use_settings", None)
         if known is not None and isinstance(test, FunctionType):
-            # No example is refused for being slow: what else runs on the machine must not decide.
+            # No example is refused for slowness: other load on the machine must not decide.
             most, checks = min(known.max_examples, EXAMPLES), list(HealthCheck)
             calm = settings(known, max_examples=most, deadline=None, suppress_health_check=checks)
             test._hypothesis_internal_use_settings = calm  # type: ignore[attr-defined]
 
 
 class Lines:
-    """Plug-in: the lines in functions of `package` that each test which passes executes, its seconds of CPU, and whether
-    it waits for something else than the CPU.
+    """Plug-in: for each test that passes, the lines in functions of `package` that it executes, its seconds of CPU,
+    and whether it waits for something other than the CPU.
 
-    The test "" is what the tests of a file share: what runs at import and in fixtures of more than one test."""
+    The test "" is the part shared by the tests of a file: code that runs at import and in fixtures of more than one
+    test.
+    """
 
     def __init__(self, root: str, package: str, out: Path) -> None:
         self._root, self._prefix, self._out = root, f"{root}{package}/", out
-        self._totals: dict[CodeType, int] = {}  # number of lines; 0: no function of the package
+        self._totals: dict[CodeType, int] = {}  # number of lines; 0: not a function of the package
         self._by_test: dict[str, defaultdict[CodeType, set[int]]] = {}
         self._cpu_seconds: defaultdict[str, float] = defaultdict(float)
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -70,7 +74,7 @@ class Lines:
             self._starting.add(self._test)
 
     def _turn(self, test: str) -> str:
-        """Which test runs from now on; which did before."""
+        """Set the test that runs from now on; returns the previous one."""
         before, now = self._test, _now()
         for seconds, at, since in zip((self._cpu_seconds, self._seconds), now, self._since, strict=True):
             seconds[before] += at - since
@@ -79,10 +83,10 @@ class Lines:
         return before
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        for module in list(sys.modules.values()):  # a test that is given what another one cached executes it too
+        for module in list(sys.modules.values()):  # a test that uses another test's cached value executes its code too
             for value in vars(module).values() if str(getattr(module, "__file__", "")).startswith(self._root) else ():
                 getattr(value, "cache_clear", int)()
-        sys.settrace(self._call)  # a test whose recursion runs out ends tracing with it
+        sys.settrace(self._call)  # a test that exhausts the recursion limit ends tracing too
         self._turn(nodeid)
 
     @pytest.hookimpl(wrapper=True)
@@ -123,16 +127,16 @@ class Lines:
             seen = self._seen[frame.f_code]
             seen.add(frame.f_lineno)
             if len(seen) >= self._totals[frame.f_code]:
-                frame.f_trace_lines = False  # nothing new can come, and this is what costs time
+                frame.f_trace_lines = False  # nothing new can come, and line tracing is what costs time
         return self._line
 
 
 def _now() -> tuple[float, float]:
-    """CPU seconds of this process and of those that it has waited for; and by the clock."""
+    """CPU seconds of this process and its waited-for children; and elapsed time by the clock."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used), time.monotonic()
 
 
 def bits(lines: Iterable[int]) -> int:
-    """Line numbers as one number: as sets, thousands of tests by a hundred modules would fill the memory."""
+    """Line numbers as one integer: sets for thousands of tests in a hundred modules would fill the memory."""
     return sum(1 << line for line in set(lines))

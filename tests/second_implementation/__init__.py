@@ -1,4 +1,5 @@
-"""A second implementation of docs/ledger-format.md, written from that page and its neighbours, without a line of flopsd.
+"""A second implementation of docs/ledger-format.md, written from that page and its neighbours, without a line of
+flopsd.
 
-Tests hold it against what flopsd seals and refuses.
+Tests compare it with flopsd's seals and refusals.
 """

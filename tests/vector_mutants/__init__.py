@@ -1,1 +1,1 @@
-"""How much the test vectors decide: faults planted in the second and third implementation, one at a time."""
+"""How much the test vectors decide: faults planted in the second and third implementations, one at a time."""
