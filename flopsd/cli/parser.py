@@ -33,13 +33,11 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _StoreAction(argparse._StoreAction):
-    """Stores the last value of an option, and says so if another one was given before it."""
+    """Stores the last value of an option, and notes that another one was given before it."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if option_string is not None and parser.given.setdefault(self.dest, values) != values:
-            said = f"{parser.prog}: {option_string} is given twice, with different values: the last one counts"
-            parser._print_message(f"{said}\n", sys.stderr)
-            parser.given[self.dest] = values
+            parser.twice.append(option_string)
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -48,7 +46,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
-        self.given: dict[str, Any] = {}  # the last value of each option, by destination
+        self.given: dict[str, Any] = {}  # the first value of each option, by destination
+        self.twice: list[str] = []  # options with another value than that
         for name in (None, "store"):
             self.register("action", name, _StoreAction)
         verbosity_flags = self.add_mutually_exclusive_group()
@@ -68,6 +67,7 @@ class Parser(argparse.ArgumentParser):
         """As in argparse, except that unparsed arguments are an error."""
         words = sys.argv[1:] if args is None else list(args)
         self.given.clear()
+        self.twice.clear()
         if not any(one.nargs in (argparse.PARSER, argparse.REMAINDER) for one in self._actions):
             self._refuse_unknown(words)  # before argparse reports a mistyped option as missing
             if "" in words:
@@ -78,6 +78,9 @@ class Parser(argparse.ArgumentParser):
         self._refuse_unknown(rest)
         if rest:
             self.error(f"unexpected argument: {' '.join(rest)}")
+        for option in () if getattr(found, "quiet", False) else dict.fromkeys(self.twice):
+            said = f"{self.prog}: {option} is given twice, with different values: the last one counts"
+            self._print_message(f"{said}\n", sys.stderr)
         return found, rest
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
