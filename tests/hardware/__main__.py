@@ -1,4 +1,5 @@
-"""`python -m tests.hardware --out DIR`: true against metered FLOP here; a table on stdout, results.json in DIR.
+"""`python -m tests.hardware --out DIR`: true against metered FLOP on this machine; a table on stdout, results.json in
+DIR.
 
 Exit codes: 0 measured, whatever the ratios; 1 flopsd or NVML failed; 2 something is missing.
 """
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not specs:
         print(f"--only {arguments.only!r} leaves no load", file=sys.stderr)
         return USAGE
-    signal.signal(signal.SIGTERM, _end)  # so that clocks are given back and flopsd is stopped
-    from tests.hardware.suite import Options, SuiteError, run_suite  # needs what preflight has found
+    signal.signal(signal.SIGTERM, _end)  # so that clock settings are restored and flopsd is stopped
+    from tests.hardware.suite import Options, SuiteError, run_suite  # needs the packages that preflight checks
 
     interval = arguments.interval or (SIMULATED_INTERVAL_SECONDS if arguments.simulated else 1.0)
     options = Options(

@@ -1,4 +1,4 @@
-"""`python -m tests.hardware.accuracy RESULTS.json... -o docs/accuracy.md`: the page, and nothing but what was measured.
+"""`python -m tests.hardware.accuracy RESULTS.json... -o docs/accuracy.md`: writes the page, from measurements only.
 
 The same files give the same bytes, in whatever order they are named.
 """
@@ -18,7 +18,7 @@ from tests.hardware.results import Document, ResultsError, read
 from tests.hardware.table import cells
 
 LONG_SECONDS = 10  # shorter loads are mostly edges
-LARGE = 2048  # smaller products do not fill their tiles: what is executed is more than 2MNK
+LARGE = 2048  # smaller products do not fill their tiles, so that more than 2MNK is executed
 PPM = 1_000_000
 
 _TOP = """# Accuracy
@@ -49,7 +49,7 @@ driver; that says nothing about flopsd's accuracy, and its results do not belong
 
 
 def page(documents: Sequence[Document]) -> str:
-    """The page for these results, in any order; without any it says that there are none."""
+    """The page for these results, in any order. Without results it says that there are none."""
     runs = sorted(documents, key=lambda d: (d["origin"], d["date"] or "", d["device"]["name"], str(d["loads"])))
     real = [run for run in runs if run["origin"] == "hardware"]
     parts = [_TOP]
@@ -99,7 +99,7 @@ def _one_run(run: Document) -> Iterator[str]:
 
 
 def _by_format(runs: Sequence[Document]) -> Iterator[str]:
-    """Long, large loads only, by device and evidence: the spread of one pipe against the truth."""
+    """The spread of one pipe against the truth, by device and evidence, for long and large loads only."""
     found: dict[tuple[str, str, str, str], list[float]] = {}
     for run, load in _comparable(runs):
         key = (run["device"]["name"], load["kind"], load["format"], load["main"]["evidence"])
@@ -116,7 +116,7 @@ def _by_format(runs: Sequence[Document]) -> Iterator[str]:
 def _margins(runs: Sequence[Document]) -> Iterator[str]:
     found: dict[tuple[str, str, str], list[tuple[Fraction, str]]] = {}
     for run, load in _comparable(runs):
-        # The FMA pipe holds integer work too, and rates are dense: neither says how well cycles tell FLOP.
+        # The FMA pipe includes integer work, and rates are dense: neither shows how well cycles measure FLOP.
         if load["format"] == "fp32" or load["kind"] == "sparse":
             continue
         ratio, part = Fraction(load["main"]["ratio"]), run["device"]["part"] or "none"

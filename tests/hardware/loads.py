@@ -1,4 +1,5 @@
-"""What the suite runs, the FLOP of it in closed form, and the settings around it: `Spec` says which load, `Load` does it."""
+"""The suite's loads, their FLOP in closed form, and the settings around them: `Spec` describes a load, `Load` runs
+it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ def gemm_flop(m: int, n: int, k: int) -> int:
 
 
 def sparse_gemm_flop(m: int, n: int, k: int) -> int:
-    """The same with a 2:4-sparse left side: what is executed, which is half of the dense product."""
+    """The same with a 2:4-sparse left side: the executed FLOP, which are half of the dense product's."""
     return m * n * k
 
 
@@ -40,8 +41,9 @@ class Shape:
 
 
 def training_step_flop(shape: Shape, *, checkpointing: bool, lora: bool) -> int:
-    """One step, forward and backward. With checkpointing every layer runs forward twice. LoRA: weights are frozen, so
-    their gradients are not computed; nor is the gradient of the first layer's input, which nothing needs."""
+    """One step, forward and backward. With checkpointing every layer runs forward twice. With LoRA the weights are
+    frozen, so their gradients are not computed; neither is the gradient of the first layer's input, which nothing
+    needs."""
     tokens, d, r = shape.batch * shape.sequence, shape.width, shape.rank
     dense = sum(gemm_flop(tokens, b, a) for _, a, b in shape.linears)
     attention = 2 * gemm_flop(tokens, shape.sequence, d)  # scores and values, over all heads
@@ -58,22 +60,22 @@ def training_step_flop(shape: Shape, *, checkpointing: bool, lora: bool) -> int:
 
 
 class UnavailableError(Exception):
-    """A load that this machine, PyTorch or permission does not offer. The text says why."""
+    """A load that this machine, PyTorch or missing permission rules out. The text gives the reason."""
 
 
 class MissedError(Exception):
-    """A simulated load whose time had passed before its bracket was closed; it can be tried again."""
+    """A simulated load whose time had passed before its bracket was closed; it can be retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One load. `format` is that of the arithmetic that is counted, None where nothing is."""
+    """One load. `format` is that of the counted arithmetic; None where nothing is counted."""
 
     kind: str  # gemm, sparse, training, add, copy, idle
     format: str | None
     size: int  # matrix edge; MiB of one buffer; layers of the transformer
     seconds: float
-    variant: str = ""  # of training: plain, lora, lora+ckpt, or ckpt for activation checkpointing
+    variant: str = ""  # for training: plain, lora, lora+ckpt, or ckpt for activation checkpointing
     setting: str = ""  # clock:MHZ or power:PERCENT, applied around the load where that is permitted
 
     @property
@@ -85,7 +87,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a load did between two boot times. `counted_flop_per_step` is PyTorch's own count, where it was taken."""
+    """The work of a load between two boot times. `counted_flop_per_step` is PyTorch's own count, where one was made."""
 
     begin_ns: int
     end_ns: int
@@ -99,7 +101,7 @@ class Done:
 
 
 class Load(Protocol):
-    """One load on one GPU. `prepare` and `release` may compute too: they lie outside the bracket."""
+    """One load on one GPU. `prepare` and `release` may compute too: they are outside the bracket."""
 
     @property
     def spec(self) -> Spec: ...
@@ -108,10 +110,10 @@ class Load(Protocol):
         """Allocate and warm up. Raises UnavailableError."""
 
     def run(self) -> Done:
-        """Work for `spec.seconds`; all of it is finished on return. Raises MissedError."""
+        """Work for `spec.seconds`, and return when all of it is finished. Raises MissedError."""
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 LEFT = "settings are left as they are; --change-settings allows this load"
@@ -119,7 +121,7 @@ _SECONDS = 60
 
 
 class Knobs:
-    """The settings of one GPU. With `allowed` false nothing is ever called."""
+    """The settings of one GPU. If `allowed` is false, no tool is ever called."""
 
     def __init__(self, uid: str, *, allowed: bool, power_limit_mw: int | None) -> None:
         self.allowed = allowed
@@ -127,7 +129,7 @@ class Knobs:
 
     @contextmanager
     def applied(self, setting: str) -> Iterator[None]:
-        """`setting` in force inside the `with`. Raises UnavailableError: not allowed, or refused."""
+        """`setting` is in force inside the `with`. Raises UnavailableError if it is not allowed, or refused."""
         if not setting:
             yield
             return

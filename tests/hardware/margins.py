@@ -10,6 +10,6 @@ _PERCENT_PPM = 10_000
 
 
 def margin_ppm(widest: Fraction) -> int:
-    """The margin of runs whose widest |executed / metered - 1| is given, in whole percents from 1 to 100, upwards."""
+    """The margin for runs with this largest |executed / metered - 1|: whole percents from 1 to 100, rounded up."""
     percent = widest * SAFETY * 100
     return min(100, max(1, ceil_div(percent.numerator, percent.denominator))) * _PERCENT_PPM

@@ -1,4 +1,5 @@
-"""flopsd beside the loads: a process of its own, read through its journal (exact) and its /metrics (as users see it)."""
+"""flopsd beside the loads: a process of its own, read through its journal (exact) and its /metrics (as users see
+it)."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class MeterError(Exception):
-    """flopsd does not meter. The text says what it said last."""
+    """flopsd does not meter. The text contains its last message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,11 @@ class Meter:
             self.exit_code = self._process.wait()
 
     def device(self, uid: str) -> DeviceEntry:
-        """How flopsd sees a device. Raises MeterError where it does not list it in time."""
+        """The device as flopsd sees it. Raises MeterError if it is not listed in time."""
         return self._wait(lambda: self._find(uid, self._records()), f"flopsd lists {uid}")[1]
 
     def mark(self, uid: str, since_ns: int) -> Mark:
-        """The first totals that cover the device until `since_ns` at least. Raises MeterError."""
+        """The first totals that cover the device at least until `since_ns`. Raises MeterError."""
         tally = self._wait(lambda: self._tally(uid, since_ns), f"a reading of {uid} that is new enough")
         span_seconds = tally.span_ns / NS_PER_S - 1e-3
         exported = self._wait(lambda: self._exported(uid, span_seconds), f"/metrics with that reading of {uid}")
@@ -112,7 +113,7 @@ class Meter:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _wait(self, ask: Callable[[], T | None], what: str) -> T:
-        """The answer, once there is one: no event announces it across processes, so it is asked for again."""
+        """Poll until there is an answer: no event announces it across processes."""
         deadline_ns, pause = self._clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S, Event()
         while (answer := ask()) is None:
             assert self._process is not None

@@ -1,4 +1,4 @@
-"""What flopsd counts of operators on a GPU by how they are launched, beside the products of the steps by hand."""
+"""flopsd's count of operators on a GPU for each way of launching them, beside the calculated products of the steps."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 WIDTH, ROWS, STEPS = 1024, 4096, 8
-# Two layers: two products forward, and backward but for the gradient of the first one's input.
+# Two layers: two forward products, and the backward ones except the gradient of the first layer's input.
 STEP_FLOP = 5 * 2 * ROWS * WIDTH**2
-CAPTURED = 3  # steps before a capture, as PyTorch asks for
+CAPTURED = 3  # steps before a capture, as PyTorch requires
 
 
 class Declared:
-    """In the place of a client."""
+    """A substitute for a client."""
 
     current_phase = "train"
 
@@ -33,8 +33,8 @@ class Declared:
 
 
 def counted(device: str) -> dict[str, dict[str, Any]]:
-    """{flop, known, words, fault, queued} by the way of launching; `queued`: of so many steps, not yet done when the
-    last was launched."""
+    """{flop, known, words, fault, queued} by way of launching; `queued`: number of steps not yet finished when the
+    last one was launched."""
     return {way: _outcome(run, device) for way, run in WAYS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Which loads are run. `quick` is planned for five minutes, `full` for half an hour."""
+"""The choice of loads. `quick` is planned for five minutes, `full` for half an hour."""
 
 from collections.abc import Callable, Mapping
 

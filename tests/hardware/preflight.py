@@ -1,4 +1,4 @@
-"""What the suite needs and does not find here, and how to bring it to a machine that can fetch nothing."""
+"""The requirements of the suite that are missing here, and how to bring them to a machine that can fetch nothing."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ def is_here(module: str) -> bool:
 
 
 def missing(*, simulated: bool, here: Callable[[str], bool] = is_here) -> list[str]:
-    """What must be there and is not, as PyPI or tool names."""
+    """The missing requirements, as PyPI or tool names."""
     found = [package for module, package in NEEDED.items() if not here(module)]
     if not simulated and not here("torch"):
         found.append("torch")
@@ -24,12 +24,12 @@ def missing(*, simulated: bool, here: Callable[[str], bool] = is_here) -> list[s
 
 
 def can_seal(here: Callable[[str], bool] = is_here) -> bool:
-    """Whether the run can end in a signed ledger; it is metered without one otherwise."""
+    """Whether the run can end in a signed ledger; otherwise it is metered without one."""
     return here("cryptography")
 
 
 def advice(packages: list[str]) -> str:
-    """What to do about missing packages, with and without a network."""
+    """Instructions for missing packages, with and without a network."""
     tools, wheels = [p for p in packages if p in ("cc", "torch")], [p for p in packages if p not in ("cc", "torch")]
     lines = [f"not found by {sys.executable}: {', '.join(packages)}"]
     if "torch" in tools:
@@ -56,7 +56,7 @@ def carried(packages: list[str]) -> list[str]:
 
 
 def sealing_advice() -> str:
-    """Why no ledger will be sealed, and what would change that."""
+    """Why no ledger will be sealed, and how to change that."""
     return "\n".join(
         ["no ledger is sealed: cryptography is not here; metering needs neither.",
          *carried(list(_SEALING_WHEELS))]

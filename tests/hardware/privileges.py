@@ -1,6 +1,6 @@
-"""With which rights the suite runs, and whether GPM also answers a user without any (D.6, question 5).
+"""The rights with which the suite runs, and whether GPM also answers an unprivileged user (D.6, question 5).
 
-`python -m tests.hardware.privileges UUID` prints, as JSON, what GPM answers the user who runs it.
+`python -m tests.hardware.privileges UUID` prints, as JSON, GPM's answer to the user who runs it.
 """
 
 import json
@@ -22,7 +22,8 @@ _PROBE_SECONDS = 0.3
 
 
 def facts(uid: str) -> dict[str, Any]:
-    """{euid, sys_admin, container, as_nobody}. `as_nobody`: GPM's answer without root, or why it was not asked."""
+    """{euid, sys_admin, container, as_nobody}. `as_nobody`: GPM's answer without root, or the reason that it was not
+    queried."""
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     marks = ("/.dockerenv", "/run/.containerenv", "/run/secrets/kubernetes.io")
     return {
@@ -34,7 +35,7 @@ def facts(uid: str) -> dict[str, Any]:
 
 
 def probe(uid: str) -> dict[str, Any]:
-    """What GPM answers this user: two samples, and the status of the tensor percentage between them."""
+    """GPM's answer to this user: two samples, and the status of the tensor percentage between them."""
     clock = SystemClock()
     try:
         gpu = Gpu(uid, clock)

@@ -1,4 +1,4 @@
-"""Answers from what was asked once a run: buffer, streaming, counters that stand still, and what other tools tell."""
+"""Answers from the probes made once a run: buffer, streaming, frozen counters, and the values of other tools."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -102,7 +102,7 @@ def operators(document: Facts, _: Mapping[str, str]) -> str:
 
 
 def _counted(one: Facts) -> str:
-    """Of one way of launching."""
+    """The text for one way of launching."""
     if one["fault"] is not None:
         return str(one["fault"])
     queued = "" if one["queued"] is None else "; {} of {} steps were queued at the end".format(*one["queued"])

@@ -1,6 +1,6 @@
-"""The open questions that only hardware settles, answered one by one from a results document, or not.
+"""The open questions that only hardware settles, answered one by one from a results document as far as possible.
 
-An answer says what was seen, with its numbers. What was not seen is "not answered here", with the reason.
+An answer states the observation with its numbers. Without an observation it is "not answered here", with the reason.
 """
 
 import os
@@ -16,7 +16,7 @@ _OK = 0
 
 
 def answers(document: Facts, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
-    """All, in order: {number, subject, question, asked, answer, not_answered}."""
+    """All answers, in order: {number, subject, question, asked, answer, not_answered}."""
     found = []
     for number, (subject, question, asked, ask) in enumerate(QUESTIONS, start=1):
         answer, reason = None, None
@@ -32,13 +32,13 @@ def answers(document: Facts, environment: Mapping[str, str] = os.environ) -> lis
 
 
 def done(document: Facts, **wanted: object) -> list[Facts]:
-    """Loads that were measured, longest and largest last."""
+    """The measured loads, sorted with the longest and largest last."""
     found = [r for r in document["loads"] if r["status"] == "done" and all(r[k] == v for k, v in wanted.items())]
     return sorted(found, key=lambda r: (r["seconds_asked"], r["size"]))
 
 
 def grown(triple: Facts | None, metric: int) -> tuple[float, str] | None:
-    """(growth from the second to the third sample, how the driver gives it), or None where it gives none."""
+    """(growth from the second to the third sample, the form in which the driver gives it), or None if it gives none."""
     if triple is None:
         return None
     ab, bc, ac = (triple[name][str(metric)]["value"] for name in ("cycles_ab", "cycles_bc", "cycles_ac"))

@@ -22,7 +22,7 @@ NAMES = {
     257: "INTEGER_CYCLES_ACTIVE", 258: "FP64_CYCLES_ACTIVE", 259: "FP32_CYCLES_ACTIVE", 260: "FP16_CYCLES_ACTIVE",
 }  # fmt: skip
 SPACINGS_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
-_FIRST_SECONDS = 0.05  # of the load's beginning, before the first inner sample
+_FIRST_SECONDS = 0.05  # at the load's beginning, before the first inner sample
 _CLOCK_SECONDS = 0.05
 _CLOCK_SM = 1
 _SAMPLES_CLOCK = 5
@@ -34,7 +34,7 @@ Sampled = tuple[int, Any] | None  # boot ns and GPM buffer
 
 @dataclass(slots=True)
 class Watch:
-    """What was sampled while a load ran. `samples` are (boot ns, GPM buffer)."""
+    """The samples taken while a load ran. `samples` are (boot ns, GPM buffer)."""
 
     clock: list[tuple[int, int]] = field(default_factory=list)  # (boot ns, MHz)
     power_mw: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Watch:
 
 
 class GpuError(Exception):
-    """The GPU that loads run on cannot be identified or opened. The text says why."""
+    """The GPU for the loads cannot be identified or opened. The text gives the reason."""
 
 
 class Gpu:
@@ -69,7 +69,7 @@ class Gpu:
         self._kept: list[Any] = []
 
     def facts(self) -> dict[str, Any]:
-        """Name, driver and limits, None where the driver does not say. Raises GpuError."""
+        """Name, driver and limits, None where the driver does not state them. Raises GpuError."""
         lib, handle = self._lib, self._handle
         try:
             named = {"name": str(lib.nvmlDeviceGetName(handle)), "driver": str(lib.nvmlSystemGetDriverVersion())}
@@ -90,7 +90,7 @@ class Gpu:
         return found
 
     def set_streaming(self, *, on: bool) -> int:
-        """For every reader on this machine. NVML's code: 0 where it was done."""
+        """Switch it for every reader on this machine. Returns NVML's code, 0 on success."""
         try:
             self._lib.nvmlGpmSetStreamingEnabled(self._handle, int(on))
         except self._lib.NVMLError as fault:
@@ -98,7 +98,7 @@ class Gpu:
         return 0
 
     def clock_buffer(self) -> dict[str, Any]:
-        """The driver's buffer of SM clock samples: {status}, and where it has one {samples, span_ms, mhz}."""
+        """The driver's buffer of SM clock samples: {status}, and if it has one {samples, span_ms, mhz}."""
         try:
             _, samples = self._lib.nvmlDeviceGetSamples(self._handle, _SAMPLES_CLOCK, 0)
         except self._lib.NVMLError as fault:
@@ -113,7 +113,7 @@ class Gpu:
         return self.sample()
 
     def sample(self) -> Sampled:
-        """(boot ns, GPM buffer), or None where GPM gives none."""
+        """(boot ns, GPM buffer), or None if GPM gives none."""
         lib = self._lib
         try:
             buffer = lib.nvmlGpmSampleAlloc()
@@ -144,7 +144,7 @@ class Gpu:
         }  # fmt: skip
 
     def triple(self, a: Sampled, b: Sampled, c: Sampled) -> dict[str, Any] | None:
-        """Three samples queried in pairs, which shows whether cycle ids are differences or run on."""
+        """Three samples queried in pairs, which shows whether cycle ids are differences or running counters."""
         if a is None or b is None or c is None:
             return None
         return {
@@ -162,7 +162,7 @@ class Gpu:
         return thread
 
     def free(self) -> None:
-        """Give the GPM buffers back."""
+        """Free the GPM buffers."""
         while self._kept:
             self._optional("nvmlGpmSampleFree", self._kept.pop())
 
@@ -189,7 +189,7 @@ class Gpu:
             into.fault = str(fault)  # the load goes on; its result says that it was not watched to the end
 
     def _optional(self, call: str, *arguments: Any) -> Any:
-        """What a function gives that some bindings, drivers and devices lack: None then."""
+        """The result of a function that some bindings, drivers and devices lack; None in that case."""
         try:
             return getattr(self._lib, call)(*arguments)
         except (AttributeError, self._lib.NVMLError):
@@ -197,7 +197,7 @@ class Gpu:
 
 
 def mean_mhz(watch: Watch) -> float | None:
-    """The SM clock's mean over time, trapezoid between readings."""
+    """The mean SM clock over time, by trapezoids between readings."""
     pairs = list(pairwise(watch.clock))
     span = sum(b[0] - a[0] for a, b in pairs)
     if not span:

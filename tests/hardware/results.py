@@ -50,11 +50,11 @@ Document = Mapping[str, Any]
 
 
 class ResultsError(Exception):
-    """A file that is not results file of this schema."""
+    """A file that is not a results file of this schema."""
 
 
 def save(document: Document, path: Path) -> None:
-    """Write it whole or not at all."""
+    """Write it completely or not at all."""
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(document, separators=(",", ":")) + "\n")
     os.replace(beside, path)

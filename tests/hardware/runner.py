@@ -1,4 +1,5 @@
-"""One load after another: bracketed by two marks of flopsd and by raw samples, and what flopsd metered between the marks."""
+"""One load after another, each bracketed by two marks of flopsd and by raw samples; and flopsd's figures between the
+marks."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ from tests.hardware.loads import Done, Knobs, Load, MissedError, Spec, Unavailab
 from tests.hardware.meter import Mark, Meter
 from tests.hardware.raw import ANY_TENSOR, Gpu, Sampled, Watch, mean_mhz
 
-# Formats whose pipe does not tell them: without a declaration they are counted as BF16.
+# Formats that their pipe does not identify: undeclared, they are counted as BF16.
 DECLARED = ("bf16", "fp16", "tf32", "fp8")
 
 K = TypeVar("K", bound=Hashable)
 
 
 def between(before: Tally, after: Tally) -> Tally:
-    """What was counted from `before` to `after`."""
+    """The growth from `before` to `after`."""
     energy = None if after.energy_mj is None else after.energy_mj - (before.energy_mj or 0)
     return Tally(
         begin_ns=before.watermark_ns,
@@ -50,7 +51,7 @@ def _less(after: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:
 
 
 def rating(entry: DeviceEntry, table: PeakTable, number_format: str | None) -> Rating:
-    """How the device's cycles become FLOP, with the load's number format declared, or none."""
+    """The conversion of the device's cycles to FLOP, with or without the load's number format declared."""
     part = table.parts.get(entry.part_id or "")
     limits = table.limits(entry.device, part) if part is not None else None
     precision = Precision(((number_format, PPM),), "tests.hardware") if number_format in DECLARED else None
@@ -62,7 +63,7 @@ def metered(
 ) -> dict[str, Any]:
     """The `metered` object of a result; see results.py."""
     tally, rated = between(before.tally, after.tally), rating(entry, table, number_format)
-    integers = number_format in INTEGER_FORMATS  # then what the load is known to execute is not FLOP
+    integers = number_format in INTEGER_FORMATS  # then the load executes integer operations, which are not FLOP
     exported = after.exported(integers=integers) - before.exported(integers=integers)
 
     def figures(rated: Rating) -> Figures:
@@ -101,7 +102,7 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that measuring a load takes. `settle_ns`: how long a counter may lag behind the work."""
+    """Everything needed to measure a load. `settle_ns`: how long a counter may lag behind the work."""
 
     meter: Meter
     gpu: Gpu
@@ -113,7 +114,7 @@ class Bench:
 
 
 def measure(bench: Bench, load: Load) -> dict[str, Any]:
-    """The result of one load; what it raises is in it, and the next load can run. Raises MeterError."""
+    """The result of one load; its errors are in the result, and the next load can run. Raises MeterError."""
     facts = described(load.spec)
     try:
         with bench.knobs.applied(load.spec.setting):
@@ -129,7 +130,7 @@ def measure(bench: Bench, load: Load) -> dict[str, Any]:
         return {**facts, "status": "failed"}
     except UnavailableError as fault:
         return {**facts, "status": "unavailable", "reason": str(fault)}
-    except RuntimeError as fault:  # what PyTorch raises for a fault of the device
+    except RuntimeError as fault:  # raised by PyTorch for a fault of the device
         return {**facts, "status": "failed", "reason": f"{type(fault).__name__}: {str(fault)[:200]}"}
 
 

@@ -1,7 +1,7 @@
 """The same suite without a GPU: the stand-in driver executes a known number of FLOP at known times.
 
-The simulated GPU repeats a lap in which every load has its slot behind an idle stretch. A load whose slot
-comes too soon for its bracket waits for the next lap, so that a slow machine makes it late and never wrong.
+The simulated GPU repeats a lap in which every load has its slot after an idle stretch. A load whose slot comes too
+soon for its bracket waits for the next lap, so that a slow machine makes it late but never wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.hardware.loads import Done, MissedError, Spec
 from tests.support.scenario import LIBRARY, Gpu, Scenario, Segment, compile_standin, h100
 
 IDLE_MS = 1000
-EARLY_NS, LATE_NS = 500_000_000, 400_000_000  # a bracket is opened this long before the slot, and not later than that
+EARLY_NS, LATE_NS = 500_000_000, 400_000_000  # a bracket is opened this long before the slot, and no later than that
 SMS = 132
 PART = "h100-sxm5-80gb"
 RATIO = 0.9
@@ -30,10 +30,10 @@ _FIELDS = {
 
 
 class Simulation:
-    """The simulated machine; made before anything loads NVML in this process."""
+    """The simulated machine; must be made before anything loads NVML in this process."""
 
     def __init__(self, specs: tuple[Spec, ...], out: Path, clock: Clock, part: Part) -> None:
-        """Compile the stand-in into `out` and let this process and its children find it. Needs a C compiler."""
+        """Compile the stand-in into `out`, where this process and its children find it. Needs a C compiler."""
         self._clock, self._part = clock, part
         self._slots: dict[str, tuple[int, int]] = {}
         segments: list[Segment] = []
@@ -51,7 +51,7 @@ class Simulation:
         self._scenario = Scenario((self._gpu,), epoch_ns=clock.boottime_ns())
         self.uid = self._scenario.uuid(0)
         library = compile_standin(out / "standin")
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks the loader for
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # the soname that pynvml asks the loader for
         os.environ["LD_LIBRARY_PATH"] = str(library.parent)
         os.environ["NVML_STANDIN_SCENARIO"] = str(self._scenario.write(out / "scenario.txt"))
         assert library.name == LIBRARY
@@ -67,7 +67,7 @@ class Simulation:
         return zero + begin_ns + laps * self.lap_ns, zero + end_ns + laps * self.lap_ns
 
     def flop(self, spec: Spec, begin_ns: int, end_ns: int) -> int:
-        """What the simulated GPU executed between two boot times, in closed form."""
+        """The simulated GPU's work between two boot times, in closed form."""
         if spec.format is None:
             return 0
         pipe, zero = _FIELDS[spec.format][1], self._scenario.epoch_ns

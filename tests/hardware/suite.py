@@ -20,7 +20,7 @@ from tests.hardware.raw import Gpu, GpuError
 from tests.hardware.results import SCHEMA, save
 from tests.hardware.runner import Bench, measure
 
-SETTLE_NS = 300_000_000  # GPM counters are renewed each 100 ms (nvml.h)
+SETTLE_NS = 300_000_000  # GPM counters are renewed every 100 ms (nvml.h)
 SIMULATED_SETTLE_NS = 100_000_000
 DEVICE = "cuda:0"
 
@@ -31,7 +31,7 @@ class SuiteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for. `plan` is quick, full or simulated."""
+    """The options of a run. `plan` is quick, full or simulated."""
 
     out: Path
     plan: str
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The GPU that loads run on, and how one is made. `uid` None: not known, so there must be only one."""
+    """The GPU for the loads, and the function that makes a load. `uid` None: unknown, so there must be only one."""
 
     uid: str | None
     load: Callable[[Spec], Load]

@@ -7,7 +7,7 @@ _COLUMNS = f"{'load':<29}{'true':>10}{'metered':>10}{'ratio':>8} {'in':<3} {'pip
 
 
 def header(document: Document) -> list[str]:
-    """What was measured, where, with what."""
+    """The subject, machine and versions of the measurement."""
     device, versions = document["device"], document["versions"]
     lines = [
         f"{device['name']}, driver {device['driver']}, torch {versions['torch'] or 'none'}, "
@@ -35,7 +35,7 @@ def row(result: Document) -> str:
 
 
 def answer(question: Document) -> str:
-    """A question's number, its subject and its answer, or why it has none, on one line."""
+    """A question's number, its subject, and its answer or the reason that it has none, on one line."""
     said = question["answer"] or f"not answered: {question['not_answered']}"
     return f"{question['number']:>2} {question['subject']}: {said}"[:WIDTH]
 
@@ -57,7 +57,7 @@ def cells(load: Document) -> tuple[str, ...]:
 
 
 def scientific(flop: str | None) -> str:
-    """Three digits behind the point; what is unknown stays so."""
+    """Three digits after the point; unknown stays unknown."""
     return "unknown" if flop is None else f"{int(flop):.3e}"
 
 

@@ -1,4 +1,4 @@
-"""What other tools on the machine tell of the same counters: DCGM's own fields, and Nsight Compute's pipe cycles.
+"""Other tools' values of the same counters: DCGM's own fields, and Nsight Compute's pipe cycles.
 
 `python -m tests.hardware.tools FORMAT` runs one product, for Nsight Compute to profile.
 """
@@ -57,7 +57,7 @@ def dcgm(gpu: Gpu) -> dict[str, Any]:
 
 def nsight(formats: Sequence[str] = TENSOR_FORMATS) -> dict[str, Any]:
     """Pipe cycles of one product in each format by Nsight Compute: {why} or {formats: {format: {flop, cycles} or
-    {why}}}. It needs the rights to profile, and nobody else who profiles."""
+    {why}}}. It needs permission to profile, and no other profiler."""
     if (program := shutil.which("ncu")) is None:
         return {"why": "Nsight Compute (ncu) is not installed"}
     found: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def nsight(formats: Sequence[str] = TENSOR_FORMATS) -> dict[str, Any]:
 
 
 def profiled(text: str) -> dict[str, float]:
-    """The metrics of the first kernel in ncu's raw page; what this chip does not count is left out."""
+    """The metrics of the first kernel in ncu's raw page, without those that this chip does not count."""
     lines = text.splitlines()
     head = next((at for at, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     rows = list(csv.DictReader(io.StringIO("\n".join(lines[head:]))))
@@ -84,7 +84,7 @@ def profiled(text: str) -> dict[str, float]:
 
 
 def _standing(gpu: Gpu) -> dict[int, int]:
-    """Where GPM's running counters stand; none where they are differences."""
+    """The values of GPM's running counters; none where they are differences."""
     a, b, c = (gpu.sample_after(_SETTLE_SECONDS) for _ in range(3))
     short, long = gpu.metrics(b, c, CYCLE_IDS), gpu.metrics(a, c, CYCLE_IDS)
     if not short["248"]["value"]:
@@ -94,7 +94,7 @@ def _standing(gpu: Gpu) -> dict[int, int]:
 
 
 def _run(command: Sequence[str]) -> tuple[str, str]:
-    """What a program prints, and why it failed where it did."""
+    """A program's output, and the reason of its failure if it failed."""
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
     try:
         done = subprocess.run(

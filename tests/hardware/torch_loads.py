@@ -1,4 +1,4 @@
-"""The loads in PyTorch, every number format asked for as its users ask for it, and a small transformer in plain functions."""
+"""The loads in PyTorch, which requests every number format as users do, and a small transformer in plain functions."""
 
 import importlib
 import threading
@@ -25,7 +25,7 @@ def training_step(torch: Any, shape: Shape, device: str, *, checkpointing: bool,
         optimizer.zero_grad(set_to_none=True)
         logits = model.forward(tokens).float().view(-1, shape.vocabulary)
         loss = torch.nn.functional.cross_entropy(logits, targets)
-        # Early stop would leave out a checkpointed layer's last product: the closed form counts whole layers.
+        # Early stop would omit a checkpointed layer's last product: the closed form counts whole layers.
         with torch.utils.checkpoint.set_checkpoint_early_stop(False):
             loss.backward()
         optimizer.step()
@@ -34,9 +34,9 @@ def training_step(torch: Any, shape: Shape, device: str, *, checkpointing: bool,
 
 
 class _Model:
-    """Decoder-only, with LoRA and activation checkpointing. Functions and not modules, so that no PyTorch is needed
-    until it runs. Attention is two explicit matrix products: fused kernels recompute within themselves and skip masked
-    blocks, and their FLOP could not be stated."""
+    """Decoder-only, with LoRA and activation checkpointing. It uses functions rather than modules, so that no
+    PyTorch is needed until it runs. Attention is two explicit matrix products: fused kernels recompute internally
+    and skip masked blocks, so their FLOP could not be stated."""
 
     def __init__(self, torch: Any, shape: Shape, device: str, *, checkpointing: bool, lora: bool) -> None:
         importlib.import_module("torch.utils.checkpoint")  # `import torch` does not load it in every version
@@ -96,9 +96,9 @@ class _Model:
 
 
 WARM_UP_STEPS = 3
-BATCH_SECONDS = 0.2  # work queued at a time: long against a launch, short against a load
+BATCH_SECONDS = 0.2  # work queued at a time: long compared with a launch, short compared with a load
 MIB = 1 << 20
-# What PyTorch raises for an operation that chip, build or memory does not offer.
+# Errors that PyTorch raises for an operation that chip, build or memory does not support.
 _REFUSALS = (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError, ImportError)
 
 
@@ -158,7 +158,7 @@ class TorchLoad:
             torch.cuda.empty_cache()
 
     def _timed(self, torch: Any) -> int:
-        """Run one batch to its end; nanoseconds it took."""
+        """Run one batch to its end; returns its nanoseconds."""
         assert self._work is not None
         began_ns = self._clock.boottime_ns()
         for _ in range(self._batch):
@@ -185,7 +185,7 @@ def _gemm(torch: Any, spec: Spec, device: str, _shape: Shape) -> Work:
             flop,
         )
     names = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-    # Of FP32 this decides the pipe: "highest" is FP32 arithmetic, "high" is TF32.
+    # For FP32 this decides the pipe: "highest" is FP32 arithmetic, "high" is TF32.
     torch.set_float32_matmul_precision("high" if spec.format == "tf32" else "highest")
     dtype = getattr(torch, names[str(spec.format)])
     a, b, c = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(3))

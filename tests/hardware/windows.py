@@ -1,5 +1,7 @@
-"""Kernel windows on a real GPU, in a process of their own: what they see and cost, and whether a profiler of the training
-still works beside and after them. `python -m tests.hardware.windows` prints it as JSON.
+"""Kernel windows on a real GPU, in a process of their own: their results and cost, and whether a profiler of the
+training still works beside and after them.
+
+`python -m tests.hardware.windows` prints it as JSON.
 """
 
 import json
@@ -18,7 +20,7 @@ STEPS, WINDOWS, _SECONDS = 20, 4, 300
 
 
 def windows() -> dict[str, Any]:
-    """What `measured` found, or {why}."""
+    """The result of `measured`, or {why}."""
     command = [sys.executable, "-m", "tests.hardware.windows"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
@@ -29,7 +31,7 @@ def windows() -> dict[str, Any]:
 
 
 class _Client:
-    """In the place of flopsd.client's."""
+    """A substitute for flopsd.client's."""
 
     current_phase = "train"
 
