@@ -31,8 +31,8 @@ NO_GRADIENTS = note("passes_without_gradients")
 
 
 class Basis(NamedTuple):
-    """The method and recomputation that hold, what the ledger has, what training required and executed, if it was all
-    counted, and of what that is the sum: each model with its facts and counters."""
+    """The method and recomputation that apply; the ledger's basis; the required and executed FLOP of training, if
+    all of it was counted; and the summands: each model with its facts and counters."""
 
     method: str | None
     recomputation: str | None
@@ -67,7 +67,7 @@ def agreed(sessions: list[J], fact: str) -> str | None:
 
 
 def works(session: J) -> bool:
-    """Whether it counted work, and not only what it saw of kernels."""
+    """Whether it counted work, beyond its observation of kernels."""
     return any(not name.startswith("kernel_") for counted in session["work"].values() for name in counted)
 
 
@@ -76,7 +76,7 @@ def has_passed(counters: J) -> bool:
 
 
 def is_known(sessions: list[J]) -> bool:
-    """Whether all models are such as are computed here."""
+    """Whether all models are of kinds that are computed here."""
     working = [one for one in sessions if works(one)]
     if not [one for one in working if "role" not in one["facts"]]:
         return all(is_plain_llama(one["facts"]["model_config"]) for one in sessions if "model_config" in one["facts"])
@@ -94,7 +94,8 @@ def _is_known(session: J) -> bool:
 
 
 def settings_of(begins: list[J]) -> J:
-    """What the settings declare of a run: the last `begin`, but no recomputation that not all of them have."""
+    """The settings' declarations of a run: those of the last `begin`, but a recomputation only if all of them have
+    it."""
     last = begins[-1].get("declared") or {}
     said = {(begin.get("declared") or {}).get("recomputation") for begin in begins}
     return {**last, "recomputation": None} if len(said) > 1 else last

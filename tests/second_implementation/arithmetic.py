@@ -30,7 +30,7 @@ def payload_of(ledger: Path) -> J:
 
 
 def records_of(journal: Path) -> tuple[list[J], str]:
-    """The records behind an unbroken chain, and its head."""
+    """The records of an unbroken chain, and its head."""
     head, records = bytes(32), []
     for line in re.findall(rb"[^\n]*\n", journal.read_bytes()):  # a record may have another white space that ends lines
         match = re.fullmatch(FRAME, line)
@@ -42,7 +42,7 @@ def records_of(journal: Path) -> tuple[list[J], str]:
 
 
 def tallies_of(checkpoint: J) -> list[tuple[int, J]]:
-    """The tallies of a checkpoint with the numbers of their devices: what stands at one place of every list."""
+    """The tallies of a checkpoint with the numbers of their devices: the values at the same place in every list."""
     numbers = checkpoint["devices"]
     return [(number, _at(checkpoint["tallies"], at, len(numbers))) for at, number in enumerate(numbers)]
 
@@ -63,7 +63,7 @@ def _at(columns: J, at: int, count: int) -> J:
 
 
 def codes_of_lines(lines: list[tuple[bytes, J]], disclosed: list[str]) -> list[str]:
-    """Of each incarnation whether its codes could be checked. Raises Refused where one of all the codes is wrong."""
+    """For each incarnation, whether its codes could be checked. Raises Refused if any of the codes is wrong."""
     from tests.second_implementation.laws import need
 
     known = {hashlib.sha256(bytes.fromhex(text)).hexdigest(): bytes.fromhex(text) for text in disclosed}
@@ -114,7 +114,7 @@ def seconds(ns: int) -> str:
 
 
 class Rated(Rates):
-    """A device of one incarnation: its record, its row, its last tally."""
+    """A device of one incarnation: its record, its row and its last tally."""
 
     def __init__(self, record: J, table: J) -> None:
         super().__init__(record, table)
@@ -122,7 +122,7 @@ class Rated(Rates):
         self.word: str | None = None  # the phase that the settings declare
 
     def parts(self) -> list[tuple[str, J, J | None]]:
-        """Bucket, share of the tally, declared format; what no phase accounts for last."""
+        """Bucket, share of the tally, declared format; the part outside all phases comes last."""
         left, found = dict(self.tally), []
         for bucket, share in sorted(self.tally.get("phases", {}).items()):
             _, _, label = bucket.partition("@")
@@ -148,7 +148,7 @@ class Rated(Rates):
         return unknown_of(self.tally)
 
     def rows(self, claimed: bool = False) -> list[J]:
-        """All rows, in no order; `claimed`: with the formats that processes claim taken for true."""
+        """All rows, unordered; `claimed`: as if the formats that processes claim were true."""
         return [row for bucket, part, stated in self.parts() for row in self.of_share(bucket, part, stated, claimed)]
 
     def of_share(self, bucket: str, part: J, stated: J | None, claimed: bool) -> list[J]:
@@ -165,7 +165,7 @@ class Rated(Rates):
         return plain
 
     def by_phase(self, name: str = "figures", claimed: bool = False) -> dict[str, Figures]:
-        """Of FLOP, or of "integers"."""
+        """Figures of FLOP, or of "integers"."""
         found: dict[str, list[Figures]] = {}
         for row in self.rows(claimed):
             found.setdefault(row["key"][0], []).append(row[name])
@@ -174,7 +174,8 @@ class Rated(Rates):
         return {phase: settled(sums.get(phase, (0, None, 0)), phase in read, name) for phase in {*sums, *read}}
 
     def by_words(self, name: str) -> tuple[dict[str, Figures], dict[str, Figures], dict[str, Figures]]:
-        """By phase as the settings have it, as these or else the processes have it, and as the processes or else these."""
+        """By phase according to the settings, to the settings or else the processes, and to the processes or else
+        the settings."""
         recorded = self.by_phase(name)
         settings = {self.word or "undeclared": self.total(name)} if recorded else {}
         measured = settings if self.word else recorded
@@ -186,7 +187,7 @@ class Rated(Rates):
         return settings, measured, {phase: add(parts) for phase, parts in claimed.items()}
 
     def claims(self) -> list[tuple[tuple[str, str], Figures]]:
-        """Phase and format that processes claim and the settings do not say, and what was executed so."""
+        """Phase and format that processes claim and the settings do not state, with the FLOP executed under them."""
         found = []
         for row in self.rows():
             phase, _, label = row["bucket"].partition("@")
@@ -195,7 +196,7 @@ class Rated(Rates):
         return found
 
     def deviation(self, square_sum: int, observed_ns: int) -> int:
-        """How far a sum of random samples of the clock may be off."""
+        """The possible error of a sum of random samples of the clock."""
         if not square_sum or self.sms_mhz is None:
             return 0
         c, h = (n + n // 100 + 1 for n in (ceil(self.sms_mhz * ns, 1000) for ns in (58_000_000, observed_ns)))
@@ -207,7 +208,8 @@ class Rated(Rates):
         return ceil(min(found), 2**60)
 
     def of_pipe(self, pipe: str | None, tally: J) -> Rated:
-        """What the counters of a kind leave of a declared mix has another one."""
+        """The device for rating a pipe. Work left over by the counters of single kinds does not have the declared
+        mix, so it is rated as undeclared."""
         stated = (self.record["precision"] or {}).get("shares_ppm", {})
         rest = pipe == "tensor" and len(stated) > 1 and active_in(tally) & SUB_PIPES
         return Rated({**self.record, "precision": None}, self.table) if rest else self
@@ -312,7 +314,7 @@ def ceil_of_sms(device: Rated, ns: int) -> int:
 
 
 def was_read(tally: J, name: str) -> bool:
-    """Whether counters that estimate were read, and for integers told the kinds of tensor work apart."""
+    """Whether estimating counters were read and, for integers, separated the kinds of tensor work."""
     observed = [evidence for evidence in ESTIMATING if tally["observed_ns"].get(evidence)]
     if name == "figures":
         return bool(observed)

@@ -32,7 +32,7 @@ def claim(kind: str, *, segment: bool = False) -> J:
 def share_source(
     settings: J, method: str | None, how: str | None, *, by_model: bool, by_operators: bool, fused: bool
 ) -> list[str]:
-    """What the counted share follows from."""
+    """The sources from which the counted share follows."""
     found = [how or "not_declared"]
     if how == "full" and method in ("pretraining", "full", "lora", "qlora"):
         found = [f"full_{method}"]

@@ -1,4 +1,4 @@
-"""What of the declarations cannot all be so, by docs/ledger-codes.md."""
+"""Declarations that cannot all be true, by docs/ledger-codes.md."""
 
 import json
 import unicodedata
@@ -22,7 +22,7 @@ def once(found: Iterable[J]) -> list[J]:
 def contradictions(
     settings: J, sessions: list[J], policies: list[J], devices: list[Rated], earlier: list[J]
 ) -> list[J]:
-    """Of a node, of whose earlier starts the settings are `earlier`."""
+    """The contradictions of a node; `earlier` are the settings of its earlier starts."""
     sessions = sorted(sessions, key=lambda one: int(one["at"]))
     own = [one for one in sessions if "role" not in one["facts"]]
     found = [
@@ -35,7 +35,7 @@ def contradictions(
 
 
 def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
-    """Of a base model that the law presumes to carry systemic risk."""
+    """The contradiction of a base model that the law presumes to carry systemic risk."""
     for policy in policies:
         presumed = policy.get("base_systemic_presumed")
         if not presumed or not base or base["flop"] is None or base["systemic"]:
@@ -95,13 +95,13 @@ def _of_session(settings: J, session: J) -> Iterator[J]:
 
 
 def last_part(name: str) -> str:
-    """What of a model's name is compared."""
+    """The part of a model's name that is compared."""
     part = name.rstrip("/").rpartition("/")[2].lower()
     return "".join(one for one in part if unicodedata.category(one)[0] in "LN")
 
 
 def _of_counts(session: J, sessions: list[J], devices: list[Rated]) -> Iterator[J]:
-    """A count of operators that no figure has."""
+    """A count of operators that is in no figure."""
     stated: J = {"session": session["id"][:8]}
     if refused := session.get("refused"):
         stated |= {"flop": str(refused["flop"]), "device": refused["device"]}

@@ -17,7 +17,7 @@ WITH_BASE = ("base+updates", "base+cumulative")
 
 @dataclass
 class Account:
-    """What is judged: figures that count, those of integer operations, and what the settings declare."""
+    """The facts to be judged: figures that count, those of integer operations, and the settings' declarations."""
 
     updates: Figures
     cumulative: Figures
@@ -300,7 +300,7 @@ class Judge:
 
 
 def around(rest: list[J]) -> J:
-    """The members of a derived rule that are figures, around those of the rules that it may be of."""
+    """The figures of a derived rule, around those of the rules from which it may derive."""
     measured = {one["value"]["measured"] for one in rest}
     only = measured.pop() if len(measured) == 1 else None
     least, most = ends_of([one["value"] for one in rest])

@@ -128,7 +128,7 @@ def overlap(one: tuple[Any, J, J], other: tuple[Any, J, J]) -> bool:
 
 
 def facts(predicate: J) -> None:
-    """What no child says."""
+    """Facts that no child states."""
     job = predicate["kind"] == "job"
     nodes = predicate["jobNodes"]
     ok = isinstance(nodes, list) and all(isinstance(node, str) for node in nodes)
@@ -145,7 +145,7 @@ def facts(predicate: J) -> None:
 
 
 def notes_only(listed: Any) -> bool:
-    """Whether it is a list of codes with texts, or lists of texts, for parameters."""
+    """Whether it is a list of codes, with texts or lists of texts as parameters."""
     return isinstance(listed, list) and all(
         isinstance(one["code"], str)
         and all(isinstance(text, str) for said in one.values() for text in (said if isinstance(said, list) else [said]))
@@ -260,7 +260,7 @@ def ns(text: str) -> int:
 
 
 def sums_of(entries: list[J], *, whole: bool) -> J:
-    """What is added up of the entries, and so how an entry has its own: as the sum of itself alone."""
+    """The sums of the entries; also an entry's own figures, as the sum of itself alone."""
     totals = [entry["totals"] for entry in entries]
     executed = bounded(add(figures(one["executed"]) for one in totals), whole)
     stated = [one["guidelines"] for one in totals]
@@ -407,7 +407,7 @@ def nodes_known(predicate: J, entries: list[J]) -> J:
 
 
 def methods_of(entries: list[J]) -> tuple[str, ...]:
-    """Of all nodes, in the order of METHODS."""
+    """The methods of all nodes, in the order of METHODS."""
     found: set[str] = set()
     for declared in (entry["declared"] for entry in entries):
         differ = [one["methods"] for one in declared["contradictions"] if one["code"] == "node_methods_differ"]
@@ -541,7 +541,7 @@ def check_children(merged: J, asked: Any) -> None:
 
 
 def job_entry_of(job: J, entry: J) -> J:
-    """The entry of a job, its place in the lineage excepted."""
+    """The entry of a job, except its place in the lineage."""
     names, method = ("method", "base", "contradictions", "conflict"), job["method"]
     periods = [period for child in job["children"] for period in child["periods"]]
     begins, ends = ([int(one[name]) + int(one["wallOffsetNs"]) for one in periods] for name in ("beginNs", "endNs"))
@@ -558,7 +558,7 @@ def job_entry_of(job: J, entry: J) -> J:
 
 
 def entry_of(found: Any, entry: J) -> J:
-    """The parts of a node's entry that hold figures and times, from its ledger; the rest as the entry has it."""
+    """The parts of a node's entry with figures and times, from its ledger; the rest is taken from the entry."""
     predicate, totals = found.predicate, found.predicate["totals"]
     executed = {
         name: totals["executed"][name] for name in (*NAMES, "method", "mayBeIntegerFlop", "byEvidence", "byPhase")

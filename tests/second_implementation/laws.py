@@ -1,4 +1,4 @@
-"""The laws of docs/ledger-journal.md, record by record and of the whole."""
+"""The laws of docs/ledger-journal.md, for each record and for the whole."""
 
 import hashlib
 import re
@@ -40,7 +40,7 @@ RECOVERED = {
 
 
 class Refused(Exception):
-    """A ledger that is refused: the code, and where."""
+    """A ledger that is refused: the code and the place."""
 
     def __init__(self, code: str, path: str | None = None) -> None:
         super().__init__(code)
@@ -99,7 +99,7 @@ def laws_of_records(records: list[J], ends: list[tuple[int, str]]) -> None:
 
 
 class Laws:
-    """What was read so far of a journal."""
+    """The state after the records of a journal read so far."""
 
     last_ns: int
 
@@ -292,7 +292,7 @@ class Laws:
 
 
 def columns(record: J) -> list[tuple[int, J]]:
-    """Of a checkpoint, its lists as long as there are devices."""
+    """Check a checkpoint: its lists are as long as there are devices."""
 
     def check(part: Any, depth: int) -> None:
         need(isinstance(part, dict) and depth <= 4)
@@ -307,7 +307,7 @@ def columns(record: J) -> list[tuple[int, J]]:
 
 
 def a_tally(record: J, *, share: bool = False) -> J:
-    """What of a record is a tally, its types checked."""
+    """The tally in a record, with its types checked."""
     found: J = {"to_ns": count(record["to_ns"], signed=True)}
     for name, value in record.items():
         if name in BY_KEY:
@@ -372,7 +372,7 @@ def grew(before: J, after: J) -> bool:
 
 
 def known(tally: J) -> dict[tuple[str, ...], Any]:
-    """What is in a tally, without what is as absent."""
+    """The members of a tally, without those equivalent to absent ones."""
 
     def leaves(part: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(part, dict):
@@ -534,7 +534,7 @@ def counters(work: J) -> J:
 
 
 def windows(counted: J) -> None:
-    """Law 10 of what was seen of kernels."""
+    """Law 10 for the observation of kernels."""
     times = {kind: counted.get(f"kernel_ns_{kind}", 0) for kind in KERNELS}
     whole = counted.get("kernel_window_ns", 0)
     need(sum(times.values()) <= 128 * whole, "law_10")
@@ -577,7 +577,7 @@ def a_config(value: Any) -> None:
 
 
 def _entries(value: Any, levels: int) -> int:
-    """How many there are in an object or a list of at most so many levels."""
+    """The number of entries in an object or list with at most `levels` levels."""
     if isinstance(value, str):
         need(len(value) <= 200)
     if not isinstance(value, (dict, list)):
@@ -621,7 +621,7 @@ FACTS: dict[str, Any] = {
 
 
 def laws_of_the_whole(begins: list[J], rated: list[dict[int, Rated]], before: list[dict[int, J]]) -> None:
-    """Laws 7, 8 and 11. `before`: the tallies as the journal has them, without the time to the seal."""
+    """Laws 7, 8 and 11. `before`: the tallies as in the journal, without the time to the seal."""
     claimed: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for begin, devices, tallies in zip(begins, rated, before, strict=True):
         for number, device in devices.items():
@@ -646,7 +646,8 @@ def laws_of_the_whole(begins: list[J], rated: list[dict[int, Rated]], before: li
 
 
 def rows_of(device: Rated) -> set[str]:
-    """The rows of the peak table that have its name, its PCI id, or both where there are rows with either."""
+    """The rows of the peak table that match its name and its PCI id; if no row matches one of them, those that match
+    the other."""
     rows, model, pci = device.table["accelerators"], device.record["model"], device.record["pci_device_id"]
     named = {row["id"] for row in rows if model in row["names"]}
     found = {row["id"] for row in rows if pci in [int(one, 16) for one in row.get("pci_device_ids", ())]}

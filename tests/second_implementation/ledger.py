@@ -23,7 +23,8 @@ NAMES = ("low", "measured", "high")
 
 @dataclass
 class Run:
-    """What the records of a journal come to: every start of the daemon, its devices with their last tallies, all gaps."""
+    """The contents of a journal's records: every start of the daemon, its devices with their last tallies, and all
+    gaps."""
 
     records: list[J]
     begins: list[J] = field(default_factory=list)
@@ -73,7 +74,7 @@ def run_of(records: list[J], table: J, sealed_at: str) -> Run:
 
 
 def _left_open(run: Run) -> dict[str, tuple[int, int]]:
-    """Devices that are not accounted for to the end: the last start with it, and its number there."""
+    """Devices that are not accounted for to the end: the last start with each, and its number there."""
     last_gaps = {(at, number): gap for at, number, *gap in run.gaps}
     found: dict[str, tuple[int, int]] = {}
     boots: dict[str, str] = {}
@@ -96,7 +97,7 @@ def _left_open(run: Run) -> dict[str, tuple[int, int]]:
 
 
 def _goes_on_at(run: Run, before: int, number: int, at: int) -> int | None:
-    """Where the account of a device goes on, on the clock of that start; None: no record has the time."""
+    """The time at which a device's account continues, on the clock of that start; None if no record states it."""
     until: int = run.rated[before][number].tally["to_ns"]
     begin = run.begins[at]
     if run.begins[before]["boot_id"] == begin["boot_id"]:
@@ -108,7 +109,7 @@ def _goes_on_at(run: Run, before: int, number: int, at: int) -> int | None:
 
 
 def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
-    """What the page says of a journal that was sealed then, by the names of the predicate's fields."""
+    """The page's results for a journal sealed at that time, by the names of the predicate's fields."""
     records, head = records_of(journal)
     table = yaml.load(peaks.read_bytes(), LOADER)
     return {
@@ -198,7 +199,7 @@ def figures_of(run: Run) -> J:
 
 
 def segment_of(records: list[J]) -> J | None:
-    """Which part of a rotated run it is."""
+    """Its part of a rotated run."""
     before = records[0].get("continues")
     rotated = records[-1].get("reason") == "rotated"
     if before is None and not rotated:
@@ -214,7 +215,7 @@ def segment_of(records: list[J]) -> J | None:
 
 
 def _go_on(run: Run, at: int, number: int, sealed_at: str) -> None:
-    """The time from the last record of a start without an end to the seal, of one device."""
+    """For one device, the time from the last record of a start without an end to the seal."""
     need(is_time(run.last_utc[at]))
     age = (microseconds(sealed_at) - microseconds(run.last_utc[at])) * 1000
     reason = "not_journalled" if 0 <= age <= 2 * run.begins[at]["checkpoint_ns"] else "end_unknown"
@@ -226,7 +227,7 @@ def _go_on(run: Run, at: int, number: int, sealed_at: str) -> None:
 
 
 def microseconds(utc: str) -> int:
-    """Since the year 1, to the one below."""
+    """Microseconds since the year 1, rounded down."""
     whole = datetime.strptime(utc[:19], "%Y-%m-%dT%H:%M:%S") - datetime(1, 1, 1)  # noqa: DTZ001, DTZ007
     return whole // timedelta(seconds=1) * 10**6 + int(utc[20:-1].ljust(6, "0")[:6])
 
@@ -311,7 +312,7 @@ def summed(parts: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
 
 
 def _guidelines(devices: list[Rated], name: str, shares: Shares, operators: list[J]) -> J:
-    """The ends by the settings alone, the measured figures by the processes too."""
+    """The ends by the settings alone; the measured figures by the processes too."""
     ends, point = (
         guidelines(
             summed([*(d.by_words(name)[word] for d in devices), *({row["words"][word]: row["figures"]} for row in operators)]),
@@ -352,7 +353,7 @@ def _claimed(devices: list[Rated], shares: Shares, operators: list[J], pids: set
 
 
 def _sessions(records: list[J]) -> list[J]:
-    """What each training process declared last, with its counters by phase."""
+    """The last declaration of each training process, with its counters by phase."""
     found: dict[str, J] = {}
     for record in records:
         for change in record.get("sessions", ()):
@@ -435,7 +436,7 @@ def _by_uuid(everything: list[Rated]) -> list[list[Rated]]:
 
 
 def _compared(same: list[Rated]) -> list[tuple[Any, ...]]:
-    """A device whose energy and work can be compared: part, format, published ends; mJ, ns, FLOP and their doubt."""
+    """A device whose energy and work are comparable: part, format, published ends; mJ, ns, FLOP and their doubt."""
     tallies = [device.tally for device in same]
     job = sum(device.span - device.gap_ns(*ELSEWHERE) for device in same)
     of_energy = sum(tally.get("energy_ns", 0) for tally in tallies)
@@ -466,7 +467,7 @@ def _compared(same: list[Rated]) -> list[tuple[Any, ...]]:
 
 
 def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
-    """Added up by what they are compared with, as a ledger has it."""
+    """Sums for each object of comparison, as in a ledger."""
     found = []
     for key in sorted({one[:4] for one in compared}):
         mj, ns, flop, doubt = (sum(one[at] for one in compared if one[:4] == key) for at in range(4, 8))
@@ -499,7 +500,7 @@ def required(
     settings: J, method: str | None, how: str | None, trained: Any = None, operators: int | None = None, *,
     counts_fused: bool = False,
 ) -> Shares:  # fmt: skip
-    """l, s and h. `trained`: what a model's terms say of its training; `operators`: s by the count of operators."""
+    """l, s and h. `trained`: training according to the model's terms; `operators`: s by the count of operators."""
     stated = M if how == "none" else None
     if how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
@@ -511,7 +512,7 @@ def required(
 
 
 def guidelines(phases: dict[str, Any], shares: Shares) -> J:
-    """Training less recomputation; what may count is in high."""
+    """Training less recomputation; `high` includes all that may count."""
     least, stated, _ = shares
     low, measured, high = phases.get("train", (0, None, 0))
     generated = phases.get("generate", (0, None, 0))
@@ -537,7 +538,7 @@ def earlier_seals(records: list[J]) -> J:
 
 
 def fork(one: Path, other: Path) -> int | None:
-    """The last record that two journals have in common, where neither begins with the other."""
+    """The last common record of two journals, if neither begins with the other."""
     mine, its = (path.read_bytes().splitlines() for path in (one, other))
     same = [a == b for a, b in zip(mine, its, strict=False)]
     return None if all(same) else same.index(False)

@@ -1,4 +1,4 @@
-"""A ledger of ledgers, added up again from its children's entries."""
+"""A ledger of ledgers, summed again from its children's entries."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ def _figures(entry: J) -> tuple[int, int | None, int | None]:
 
 
 def _counts(children: list[J], complete: bool | None) -> J:
-    """What counts of all, and of `cumulative`: not measured where a part that may count is not."""
+    """The part of everything that counts, and of `cumulative`: unmeasured if a part that may count is unmeasured."""
     found = []
     for parts in ([_figures(child) for child in children], [_figures(child["cumulative"]) for child in children]):
         low, measured, high = add(parts)
@@ -49,7 +49,7 @@ def _counts(children: list[J], complete: bool | None) -> J:
 
 
 def _complete(predicate: J, entries: list[J]) -> bool | None:
-    """Of a job whose platform lists its nodes, or with as many as declared; or of a lineage."""
+    """For a job whose platform lists its nodes, or with as many as declared; or for a lineage."""
     if predicate["kind"] == "lineage":
         stated = {entry["completeness"]["complete"] for entry in entries}
         return False if False in stated else True if stated == {True} else None
@@ -80,7 +80,7 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
 
 
 def _linked(segments: list[J]) -> bool:
-    """Whether each segment that one names is there, and each that continues one. Fails where two continue one."""
+    """Whether each named segment and each predecessor is present. Fails if two segments continue the same one."""
     here = {segment["journal"]["sha256"]: segment for segment in segments}
     named = [segment["continues"] for segment in segments if segment["continues"]]
     assert len({one["sha256"] for one in named}) == len(named)
@@ -94,7 +94,7 @@ def _linked(segments: list[J]) -> bool:
 
 
 def device_times(run: Run, node: str) -> list[J]:
-    """When each device was the job's, as an entry of a merged ledger has it."""
+    """The times at which each device belonged to the job, as in an entry of a merged ledger."""
     found: dict[tuple[int, int, int], list[str]] = {}
     for at, devices in enumerate(run.rated, 1):
         for number, device in devices.items():

@@ -1,4 +1,4 @@
-"""What is missing of a merge, and the architecture basis of a sum."""
+"""The parts missing from a merge, and the architecture basis of a sum."""
 
 import json
 from typing import Any
@@ -86,7 +86,7 @@ def _segments(parts: list[J]) -> list[J]:
 
 
 def architecture_of(entries: list[J], *, whole: bool) -> tuple[J | None, list[J]]:
-    """The basis of a sum, and why there is none."""
+    """The basis of a sum, and the reasons if there is none."""
     own = [entry for entry in entries if not (_is_silent(entry) and _is_stated(entry, entries))] or entries
     bases = [entry["totals"]["architecture"] for entry in own]
     if not whole or None in bases:

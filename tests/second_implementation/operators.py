@@ -1,4 +1,4 @@
-"""What training processes count of operators, by docs/ledger-arithmetic.md."""
+"""Training processes' counts of operators, by docs/ledger-arithmetic.md."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ PHASES = ("train", "evaluate", "generate", "other")
 
 
 def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
-    """The rows of one device, which is `devices` in all incarnations. Each with its phase by the settings, and by these or
-    else by the process."""
+    """The rows of one device, given as `devices` in all incarnations. Each has its phase by the settings, and by
+    these or else by the process."""
     uuid = devices[0].record["uuid"]
     own = [one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused")]
     counted = {p: sum(one["work"].get(p, {}).get("operator_flop", 0) for one in own) for p in PHASES}
@@ -49,7 +49,7 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
 def beyond(
     counted: dict[str, int], whole: Figures, by_phase: list[dict[str, Figures]], devices: list[Rated], *, claimed: bool
 ) -> dict[str, Figures]:
-    """What a count adds to what was read, as it was read or as processes claim it."""
+    """The amount that a count adds to the measurement, as recorded or as claimed by processes."""
     read = [row for device in devices for row in device.rows(claimed)]
     ceilings = [row["figures"][2] for row in read if row["key"][1] in ("utilization", "gap")]
     left = [max(0, sum(counted.values()) - (known or 0)) for known in whole[:2]]
@@ -66,7 +66,7 @@ def beyond(
 
 
 def operators_of(sessions: list[J]) -> int | None:
-    """The share s of operators in training that were not computed again, in millionths."""
+    """The share s of operators in training that were not recomputed, in millionths."""
     if any("train" in one["facts"].get(name, {}) for one in sessions for name in LEFT_OUT):
         return None
     work = [one["work"].get("train", {}) for one in sessions if not one.get("refused")]
@@ -75,7 +75,7 @@ def operators_of(sessions: list[J]) -> int | None:
 
 
 def counted_of(devices: list[Rated], sessions: list[J]) -> list[tuple[Figures, int]]:
-    """Of each device that counters measured and whose operators are counted: its figures without the count, and that."""
+    """For each device with measuring counters and counted operators: its figures without the count, and the count."""
     found = []
     for uuid in {device.record["uuid"] for device in devices}:
         own = [one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused")]

@@ -1,4 +1,4 @@
-"""What a row of the peak table says of a device, from docs/ledger-format.md."""
+"""The rates of a device by its row of the peak table, from docs/ledger-format.md."""
 
 from decimal import Context, Decimal
 from typing import Any
@@ -41,7 +41,7 @@ class Rates:
         self.sms_mhz = sms * max(known) if self.row and not peaks and sms is not None and known else None
 
     def stated(self, pipe: str | None) -> J | None:
-        """Of a declaration that fits, the shares of the formats that the pipe counts, where there are any."""
+        """If a declaration fits, the shares of the formats that the pipe counts, if any."""
         shares = {f: ppm for f, ppm in (self.shares or {}).items() if ppm and (pipe != "tensor_hmma" or f in HMMA)}
         return shares or None
 
@@ -83,7 +83,7 @@ class Rates:
         return pipe == "fp32" or (pipe == "tensor" and self.has_integers and not self.stated(pipe))
 
     def margin(self, evidence: str, pipe: str) -> int:
-        """The widest of the formats that the pipe's work may be in, each its own where the row has one."""
+        """The widest margin of the formats that the pipe's work may have; each has its own where the row states one."""
         stated = self.stated(pipe) if pipe in ("tensor", "tensor_hmma") else None
         of_pipe = {"tensor_hmma": HMMA, "tensor_imma": INTEGERS, "tensor_dfma": ("fp64",), "tensor": tuple(self.tensor)}
         formats = list(stated or (f for f in of_pipe.get(pipe, ()) if f in self.tensor))

@@ -1,4 +1,4 @@
-"""Why a rule applies and what it hangs on, by docs/ledger-codes.md."""
+"""Why a rule applies and on what that depends, by docs/ledger-codes.md."""
 
 import json
 from fractions import Fraction
@@ -77,7 +77,7 @@ def of_state(found: J, *, lowered: bool, whole: bool) -> list[J]:
 
 
 def of_derived(own: list[J], applies: bool | None, names: list[str], sources: list[J]) -> list[J]:
-    """`own`: the notes of its `when`; `names` and `sources`: of the rules that are left, none where none applies."""
+    """`own`: the notes of its `when`; `names` and `sources`: those of the remaining rules, none where none applies."""
     if applies is True:
         return [note("as_rules", rules=names), *sources[0]["reasons"]]
     return once([*own, *sources[0]["reasons"]])

@@ -1,6 +1,6 @@
-"""What figures are made of, as the `rows.json` of some vectors has it.
+"""The components of figures, as in the `rows.json` of some vectors.
 
-docs/conformance.md says what each member is. Nothing of flopsd is in it.
+docs/conformance.md defines each member. Nothing of flopsd is used here.
 """
 
 import json
@@ -132,7 +132,7 @@ def row_of(device: Rated, row: J) -> J:
 
 
 def rates_of(device: Rated, row: J, kind: str) -> tuple[int | None, int | None, int | None]:
-    """What cycles are multiplied by, where the row is of cycles or of a time with so many a second."""
+    """The factors of cycles, if the row is of cycles or of a time with so many cycles a second."""
     _, evidence, pipe, _ = row["key"]
     if device.row is None or evidence == "count" or (device.sms_mhz is None and evidence == "gap"):
         return None, None, None
@@ -150,7 +150,7 @@ def said_of(three: Iterable[int | None], names: tuple[str, ...] = NAMES) -> J:
 
 
 def counts_of(same: list[Rated], sessions: list[J], operators: list[J]) -> J | None:
-    """What training processes count of one device, and what that adds."""
+    """Training processes' counts for one device, and the amount that they add."""
     uuid = same[0].record["uuid"]
     own = [one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused")]
     counted = {p: sum(one["work"].get(p, {}).get("operator_flop", 0) for one in own) for p in PHASES}
@@ -167,7 +167,7 @@ def counts_of(same: list[Rated], sessions: list[J], operators: list[J]) -> J | N
 
 
 def phases_of(devices: list[Rated], name: str, operators: list[J]) -> J:
-    """E(phase) of both ends, of `measured`, and of what processes claim."""
+    """E(phase) of both ends, of `measured`, and by the claims of processes."""
     found: J = {}
     for at, which in enumerate(("bySettings", "measured", *(["asClaimed"] if name == "figures" else []))):
         of_operators = [
@@ -187,7 +187,7 @@ def energy_of(uuid: str, parts: tuple[Any, ...]) -> J:
 
 
 def model_of(facts: J, work: J, part: architecture.Part) -> J:
-    """One model: its bounds, and of a Llama the walks of training that make `required`."""
+    """One model: its bounds, and for a Llama the walks of training that make `required`."""
     bounds = partial(said_of, names=architecture.NAMES)
     model = Llama(facts) if "model_config" in facts else OfSize(facts)
     others = {phase: one for phase, one in sorted(work.items()) if phase != "train" and architecture.has_passed(one)}
@@ -215,7 +215,7 @@ def model_of(facts: J, work: J, part: architecture.Part) -> J:
 
 
 def rows_of_children(predicate: J) -> J:
-    """What is added up of each child, and the sums before a `high` that may not be all is left out."""
+    """The summands of each child, and the sums before a possibly incomplete `high` is omitted."""
     entries = predicate["children"]
     parts = [summands(entry["totals"]) for entry in entries]
     counts = _counts([entry["totals"]["guidelines"] for entry in entries], complete=True)

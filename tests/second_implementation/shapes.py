@@ -1,6 +1,6 @@
 """FLOP of one model by docs/ledger-models.md, without a line of flopsd.
 
-Of families it knows plain Llamas alone, and models of which only the size is declared.
+It knows only the family of plain Llamas, and models that declare only their size.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ NO_MATTER = (
 
 
 class NoBasis(Exception):
-    """A reason, as a note."""
+    """A reason for having no basis, as a note."""
 
     def __init__(self, code: str, **parameters: object) -> None:
         super().__init__(code)
@@ -74,7 +74,7 @@ def _is_size(value: object) -> bool:
 
 @dataclass
 class Counts:
-    """What passed in one phase."""
+    """The work of one phase."""
 
     work: J
     facts: J
@@ -119,7 +119,7 @@ class Counts:
 
     @property
     def head(self) -> Three:
-        """The rows of it. Raises NoBasis."""
+        """The rows of the head. Raises NoBasis."""
         h, u, f = (self.of(f"{name}_tokens") for name in ("headless", "unlabelled", "fused_head"))
         if h + u + f > self.n:
             raise NoBasis("head_tokens_contradict", headless=h, unlabelled=u, fused=f, tokens=self.n)
@@ -143,7 +143,7 @@ class Counts:
 
 
 def _alike(tokens: int, sequences: int) -> int:
-    """Causal pairs of sequences whose lengths differ by one at most."""
+    """Causal pairs of sequences whose lengths differ by at most one."""
     count = min(sequences, tokens) if sequences else tokens
     if not count:
         return 0
@@ -152,7 +152,7 @@ def _alike(tokens: int, sequences: int) -> int:
 
 
 class OfSize:
-    """Only a size."""
+    """A model that declares only its size."""
 
     def __init__(self, facts: J) -> None:
         self.facts, self.total = facts, int(facts["parameters_total"])
@@ -202,7 +202,7 @@ class OfSize:
 
 @dataclass
 class Sums:
-    """What one walk adds up."""
+    """The sums of one walk."""
 
     forward: int = 0
     inputs: int = 0
@@ -219,7 +219,7 @@ class Sums:
 
 @dataclass
 class Llama:
-    """A plain one."""
+    """A plain Llama."""
 
     facts: J
     shapes: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The whole predicate of a node.
 
-What of a model is not defined on the page is not computed: `LeftOut` takes it from the statement and names it.
+Figures of models that the page does not define are not computed: `LeftOut` takes them from the statement and lists
+them.
 """
 
 import re
@@ -27,7 +28,7 @@ WARNINGS = {"framework/architecture": ("FRAMEWORK_COUNT_DIFFERS",) * 2,
 
 @dataclass
 class LeftOut:
-    """Takes a member from the statement as it is, and notes that it did."""
+    """Takes a member unchanged from the statement, and records that it did."""
 
     statement: J
     paths: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ def figures(text: J) -> Figures:
 
 
 def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement: J, left_out: LeftOut) -> J:
-    """`facts`: what identifies the journal, the files and the seal."""
+    """`facts` identify the journal, the files and the seal."""
     said_of = statement["predicate"]
     computed = figures_of(run)
     first, sessions = run.begins[0], _sessions_of(run.records)
@@ -165,7 +166,7 @@ def _replay(records: list[J]) -> Any:
 
 
 def last_sources(records: list[J]) -> list[J]:
-    """The `source` records, the last of a name in an incarnation, at the place of the first."""
+    """The `source` records: for each name in an incarnation the last one, at the place of the first."""
     found: dict[tuple[int, str], J] = {}
     for record in records:
         if record["kind"] == "source":

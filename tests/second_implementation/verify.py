@@ -1,7 +1,7 @@
 """Envelope, signatures, journal, laws, statement, and merged ledgers.
 
-`python -m tests.second_implementation.verify LEDGER --key FILE …` follows the contract of docs/conformance.md. Nothing of
-flopsd is in it.
+`python -m tests.second_implementation.verify LEDGER --key FILE …` follows the contract of docs/conformance.md. Nothing
+of flopsd is used here.
 """
 
 import argparse
@@ -53,7 +53,7 @@ MOST_BYTES, MOST_LINE, MOST_SIGNATURES, MOST_DEPTH = 64 * 2**20, 4 * 2**20, 64, 
 
 @dataclass
 class Asked:
-    """What the reader gives, and trusts."""
+    """The files and keys that the reader gives and trusts."""
 
     ledger: Path
     keys: list[Path]
@@ -67,7 +67,7 @@ class Asked:
 
 @dataclass
 class Found:
-    """A ledger that was verified: its predicate as computed, what of it was not, and its journal."""
+    """A verified ledger: its predicate as computed, the members that were not computed, and its journal."""
 
     payload: bytes
     predicate: J
@@ -291,7 +291,7 @@ def journal_named(statement: J) -> J:
 
 
 def framed(data: bytes) -> list[bytes]:
-    """The lines of a journal, of which frame and chain are right."""
+    """The lines of a journal, after a check of frames and chain."""
     head, found = bytes(32), []
     for at, line in enumerate(data.splitlines(keepends=True) if b"\r" not in data else split(data), 1):
         match = FRAME.fullmatch(line)
@@ -309,7 +309,8 @@ def split(data: bytes) -> list[bytes]:
 
 
 def records_of_lines(lines: list[bytes], secrets: list[str]) -> tuple[list[J], list[str]]:
-    """The records, and of each start whether its codes were checked; the first fault of any line is the one."""
+    """The records, and for each start whether its codes were checked. The first fault of any line is the one
+    reported."""
     faults: list[tuple[int, int, Refused]] = []
     records: list[J] = []
     for at, line in enumerate(lines, 1):
@@ -335,7 +336,7 @@ def records_of_lines(lines: list[bytes], secrets: list[str]) -> tuple[list[J], l
 
 
 def last_tallies(records: list[J]) -> list[dict[int, J]]:
-    """Of each start, by device."""
+    """The last tallies of each start, by device."""
     found: list[dict[int, J]] = []
     for record in records:
         if record["kind"] == "begin":
@@ -389,7 +390,7 @@ def by_digest(digest: str, given: tuple[Path, ...], code: str) -> J:
 
 
 def refuse_difference(again: Any, said: Any, path: str, code: str) -> None:
-    """Raises Refused with the first member that is another one."""
+    """Raises Refused with the first member that differs."""
     if isinstance(again, dict) and isinstance(said, dict):
         for name in {**again, **said}:
             need(name in again and name in said, code, f"{path}.{name}")
@@ -403,7 +404,7 @@ def refuse_difference(again: Any, said: Any, path: str, code: str) -> None:
 
 
 def hold_against(one: Found, other: Found) -> None:
-    """Two ledgers of one run and node."""
+    """Compare two ledgers of one run and node."""
     names = [(found.predicate["run"]["id"], found.predicate["node"]["name"]) for found in (one, other)]
     need(names[0] == names[1], "another_run")
     common = 0
@@ -422,7 +423,7 @@ def meet(one: Found, other: Found) -> bool:
 
 
 def periods(found: Found) -> list[tuple[int, int]]:
-    """When each start of the daemon ran, on the wall clock."""
+    """The wall-clock periods in which each start of the daemon ran."""
     assert found.run is not None
     offsets = [begin["wall_ns"] - begin["ns"] for begin in found.run.begins]
     ends = zip(found.run.begins, found.run.last_ns, offsets, strict=True)

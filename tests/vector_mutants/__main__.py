@@ -2,7 +2,7 @@
 
 Breaks the second and the third implementation in N places each, one at a time, and runs them over the vectors. Prints
 each fault that changes neither the verdict nor its reason on any vector, and the share of those that do. Faults that
-no vector can find are listed in `equivalent.txt`, each by its place and with its reason, and are not counted.
+no vector can find are listed in `equivalent.txt` by place and reason, and are not counted.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SECONDS = 60  # of processor time, for one fault
 def campaign(
     of: ModuleType, faults: Sequence[Fault], vectors: Sequence[Vector], jobs: int
 ) -> Iterator[tuple[Fault, str | None]]:
-    """Each fault with the vector that notices it, `jobs` of them at a time; vectors that noticed others come first."""
+    """Each fault with the vector that detects it, `jobs` of them at a time; vectors that detected others come first."""
     expected = of.baseline(vectors)
     noticed = dict.fromkeys((vector.name for vector in vectors), 0)
     running: dict[int, tuple[int, Fault]] = {}
@@ -49,7 +49,8 @@ def campaign(
 
 
 def _start(noticing: Callable[[], str | None]) -> tuple[int, int]:
-    """A process that answers: the pipe that it answers into, and its id. What it plants may never end."""
+    """Start a process for the answer: returns the pipe for it, and the process id. The planted fault may keep it
+    from ever ending."""
     read, write = os.pipe()
     child = os.fork()
     if child:
@@ -67,7 +68,8 @@ def _start(noticing: Callable[[], str | None]) -> tuple[int, int]:
 
 
 def chosen(name: str, number: int, seed: int) -> tuple[list[Fault], int]:
-    """So many faults, drawn by the seed, all for 0; and how many could be made, those known to change nothing apart."""
+    """`number` faults drawn by the seed, or all for 0; and the number of possible faults, without those known to
+    change nothing."""
     known = equivalent()
     every = [fault for fault in IMPLEMENTATIONS[name].faults() if fault.key not in known]
     return (random.Random(seed).sample(every, number) if number else every), len(every)

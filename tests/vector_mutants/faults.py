@@ -1,4 +1,4 @@
-"""What a fault is, and which faults are known to change nothing."""
+"""The definition of a fault, and the faults known to change nothing."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
 @dataclass(frozen=True)
 class Fault:
-    """One change of one module. `change` is how its implementation makes it; `place` the source line where it begins;
-    `times` how many faults like it stand before it in its function."""
+    """One change of one module. `change` is the form that its implementation uses; `place` the source line where it
+    begins; `times` the number of like faults before it in its function."""
 
     module: str
     function: str
@@ -27,12 +27,12 @@ class Fault:
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
-        """What names it wherever its line moves to."""
+        """Its identity, regardless of line numbers."""
         return self.module, self.function, f"{self.kind}: {self.text}", self.place, self.times
 
 
 def numbered(found: Iterable[tuple[str, str, str, str, str, int, Any]]) -> Iterator[Fault]:
-    """Faults, those that are alike told apart."""
+    """Faults, with like ones numbered."""
     times: dict[tuple[str, ...], int] = {}
     for one in found:
         alike = one[:5]
@@ -54,6 +54,6 @@ def equivalent(path: Path = EQUIVALENT) -> dict[tuple[str, str, str, str, int], 
 
 
 def shortened(text: str) -> str:
-    """On one line, and not too long."""
+    """The text on one line, and not too long."""
     line = " ".join(text.split())
     return line if len(line) <= 90 else line[:87] + "..."

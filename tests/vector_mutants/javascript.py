@@ -1,4 +1,5 @@
-"""Faults of the third implementation, made in the text of `verifier/src`, as those of the second are in its syntax tree."""
+"""Faults of the third implementation, made in the text of `verifier/src`, as those of the second are made in its
+syntax tree."""
 
 import json
 import re
@@ -15,7 +16,8 @@ from tests.vector_mutants.faults import Fault, numbered, shortened
 from tests.vector_mutants.python import Verdicts
 
 SOURCES = VERIFIER / "src"
-# What is not a rule of the format: the page and what runs it (no command imports that), and what the second implementation takes from libraries.
+# Modules without rules of the format: the page and the code that runs it (no command imports them), and replacements
+# of libraries that the second implementation uses.
 NO_RULES = (
     "main.js", "given.js", "worker.js", "dom.js", "report.js", "curve.js", "limits.js", "tables.js", "sha256.js",
     "yaml.js",
@@ -39,11 +41,11 @@ _FUNCTION = re.compile(
     re.M,
 )
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-Token = tuple[str, str, int]  # kind, text, where it begins
+Token = tuple[str, str, int]  # kind, text, begin
 
 
 def tokens(source: str) -> list[Token]:
-    """Without space and comments; a template and a regular expression are one token each."""
+    """The tokens without space and comments; a template and a regular expression are one token each."""
     found: list[Token] = []
     at = 0
     while at < len(source):
@@ -84,7 +86,7 @@ def _template_end(source: str, at: int) -> int:
 
 
 def _begins_a_value(before: list[Token]) -> bool:
-    """Whether what stands here is an operand, not an operator."""
+    """Whether the next token is an operand rather than an operator."""
     if not before:
         return True
     kind, text, _ = before[-1]
@@ -125,7 +127,7 @@ def _found_in(module: str) -> Iterator[tuple[str, str, str, str, str, int, tuple
 
 
 def _no_rules(found: list[Token]) -> Iterator[int]:
-    """Tokens of what is thrown, of imports, and of the messages of checks."""
+    """Tokens of thrown errors, of imports, and of the messages of checks."""
     for at, (_, text, _) in enumerate(found):
         if text in ("throw", "import"):
             yield from range(at, _end_of_statement(found, at))
@@ -141,7 +143,7 @@ def _is_check(found: list[Token], at: int) -> bool:
 
 
 def _closing(found: list[Token], at: int) -> int:
-    """Of the bracket at `at`."""
+    """The end of the bracket at `at`."""
     depth = 0
     for end in range(at, len(found)):
         text = found[end][1] if found[end][0] == "mark" else ""
@@ -152,7 +154,7 @@ def _closing(found: list[Token], at: int) -> int:
 
 
 def _commas(found: list[Token], at: int) -> Iterator[int]:
-    """Of the list in the bracket at `at`."""
+    """The commas of the list in the bracket at `at`."""
     depth = 0
     for one in range(at, _closing(found, at)):
         text = found[one][1]
@@ -172,7 +174,7 @@ def _end_of_statement(found: list[Token], at: int) -> int:
 
 
 def _changes(source: str, found: list[Token], at: int) -> Iterator[tuple[str, int, int, str]]:
-    """What may become of a token: kind of fault, from where to where, and what stands there then."""
+    """The possible changes of a token: kind of fault, begin, end, and the replacement."""
     kind, text, start = found[at]
     end = start + len(text)
     before = found[at - 1] if at else ("mark", ";", 0)
@@ -238,7 +240,7 @@ def noticing(fault: Fault | None, vectors: Sequence[Vector], expected: Verdicts)
 
 
 def _verdicts(folder: Path, vectors: Sequence[Vector]) -> Iterator[tuple[int, str | None]]:
-    """Of each vector as soon as it is there; of a program that stopped -1."""
+    """The verdict of each vector as soon as it arrives; -1 if the program stopped."""
     asked = [{"folder": str(one.folder), "arguments": one.expected["arguments"]} for one in vectors]
     with subprocess.Popen(
         ["node", str(folder / "batch.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

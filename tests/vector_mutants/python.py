@@ -1,4 +1,4 @@
-"""Faults of the second implementation: a comparison, a sum, a condition, a bound or a check that is another one."""
+"""Faults of the second implementation: a changed comparison, sum, condition, bound or check."""
 
 import ast
 import contextlib
@@ -19,14 +19,14 @@ from tests.support.vector_arguments import arguments_of
 from tests.vector_mutants.faults import Fault, numbered, shortened
 
 FOLDER, PACKAGE = Path(second.__file__).parent, "tests.second_implementation"
-# In the order of their imports. `rows` is not one: it writes `rows.json`, on which no verdict rests.
+# In the order of their imports. `rows` is excluded: it writes `rows.json`, on which no verdict depends.
 MODULES = (
     "codes", "rates", "arithmetic", "laws", "reasons",
     "findings", "shapes", "architecture", "operators",
     "ledger", "merged", "missing", "contradictions",
     "statement", "jobs", "verify",
 )  # fmt: skip
-# What is not a rule of the format: a command line, names of files, and helpers for tests.
+# Functions that are not rules of the format: a command line, names of files, and helpers for tests.
 NOT_RULES = {
     "main", "recompute", "stated", "_counted", "_shaped", "payload_of", "records_of", "fork", "line",
 }  # fmt: skip
@@ -50,7 +50,7 @@ def code_of(module: str) -> types.CodeType:
 
 
 def faults() -> list[Fault]:
-    """Every fault that can be made."""
+    """Every possible fault."""
     return [fault for module in MODULES for fault in faults_of(module)]
 
 
@@ -73,7 +73,7 @@ def _found_in(module: str) -> Iterator[tuple[str, str, str, str, str, int, int]]
 
 
 def _within(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
-    """Each node with the function that it is in."""
+    """Each node with its enclosing function."""
     for one in ast.iter_child_nodes(node):
         inner = f"{name}.{one.name}".lstrip(".") if isinstance(one, ast.FunctionDef | ast.ClassDef) else name
         yield inner, one
@@ -81,7 +81,7 @@ def _within(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _no_rules(tree: ast.Module) -> Iterator[int]:
-    """Nodes of annotations, texts, paths of errors and what is not a rule."""
+    """Nodes of annotations, texts, paths of errors, and other code without rules."""
     for node in ast.walk(tree):
         skipped: list[ast.AST] = []
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in NOT_RULES:
@@ -163,7 +163,8 @@ def load(fault: Fault) -> Any:
 
 
 def verdict(verifier: Any, vector: Vector, root: Path = VECTORS) -> tuple[int, str | None]:
-    """Exit status and reason; in part is as good as whole. A fault that stops the program is a verdict of its own."""
+    """Exit status and reason; a partial verification counts as a complete one. A fault that stops the program is a
+    verdict of its own."""
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
