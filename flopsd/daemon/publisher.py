@@ -26,6 +26,7 @@ class Publisher:
         self.rates = RateHistory(settings.checkpoint_ns)
         self.job_nodes = len(context.job_nodes)  # the highest number that a daemon start of this run lists
         self.replayed = False  # whether an earlier daemon start of this run read a recording
+        self.stops_ns: tuple[int, ...] = ()  # see History.stops_ns
 
     def snapshot(
         self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
@@ -62,4 +63,5 @@ class Publisher:
             rates=self.rates.points,
             ended=ended,
             replayed=self.replayed,
+            stops_ns=self.stops_ns,
         )

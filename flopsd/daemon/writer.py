@@ -119,6 +119,7 @@ class Writer:
         self._compute_declarations()
         self._wall_clock = WallClock(self._clock)
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
+        self._publisher.stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))

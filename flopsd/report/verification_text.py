@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.ledger.merged_entry import stop_of
+from flopsd.core.ledger.start_notes import STOP_REASONS
 from flopsd.core.rounding import format_duration
 from flopsd.errors import LedgerError
 from flopsd.report.ledger_json import HINT, LedgerObject
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _IN_NO_FIGURE = "what the devices did then is in no figure here"
 _MOST_NODES = 3  # that are named
-_STOPS = ("sigterm", "sigint", "sighup", "duration")  # ends of the daemon that are not the job's end
 
 
 def recomputed(verified: Verified) -> str:
@@ -54,8 +54,13 @@ def stopped_text(predicate: LedgerObject) -> str:
     stops_ns = [
         after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
         for before, after in pairwise(predicate.objects("incarnations"))
-        if before.raw("endReason") in _STOPS
+        if before.raw("endReason") in STOP_REASONS
     ]
+    return daemon_stopped_text(stops_ns)
+
+
+def daemon_stopped_text(stops_ns: Sequence[int]) -> str:
+    """A warning about these times between daemon starts; empty if there are none."""
     if not any(stops_ns):
         return ""
     return f"the daemon was stopped for {_length(stops_ns)} between its starts: {_IN_NO_FIGURE}"

@@ -132,6 +132,7 @@ class Snapshot:
     journal_put_back: int = 0
     ended: bool = False  # ended by a signal or with the job, not by a fault
     replayed: bool = False  # an earlier daemon start of the run read a recording
+    stops_ns: tuple[int, ...] = ()  # see History.stops_ns
 
     @property
     def ready(self) -> bool:

@@ -6,6 +6,7 @@ journal lacks what only a running daemon has, such as gauges, or why a source is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flopsd import __version__
@@ -37,6 +38,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "daemon": "running",
         "endReason": None,
         "replay": snapshot.replay,
+        **_stopped(snapshot.stops_ns),
         "lastRecordAt": None if appended is None else rfc3339(appended),
         "measuredFlopPerSecond": None if snapshot.ended else text_or_none(snapshot.rate_flop_per_s),
         "rateHistory": _rate_history(snapshot),
@@ -67,6 +69,7 @@ def facts_in(
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
+        **_stopped(history.stops_ns()),
         "lastRecordAt": last.last_utc,
         "measuredFlopPerSecond": text_or_none(rate),
         "rateHistory": [],
@@ -144,6 +147,11 @@ def _run(view: RunView, *, goes_on: bool) -> Facts:
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
         "jobSeconds": seconds(view.job_ns),
     }
+
+
+def _stopped(stops_ns: Sequence[int]) -> Facts:
+    """How long the daemon was stopped between its starts; None: not known, since the clock was set back."""
+    return {"stoppedSeconds": seconds(sum(stops_ns)) if min(stops_ns, default=0) >= 0 else None}
 
 
 def _source(name: str, state: SourceState) -> Facts:

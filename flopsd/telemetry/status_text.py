@@ -12,8 +12,9 @@ from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
-from flopsd.report.verification_text import lone_node_text
+from flopsd.report.verification_text import daemon_stopped_text, lone_node_text
 from flopsd.settings.words import say
+from flopsd.system.clock import NS_PER_S
 
 _MODEL_COLUMNS = 28
 
@@ -39,6 +40,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         ("rate", format_rate(None if rate is None else int(rate))),
         ("coverage", coverage_text(status)),
         ("gaps", gaps_text(status["devices"])),
+        *([("stopped", stopped)] if (stopped := stopped_text(status)) else []),
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
         *([("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}")] if fault else []),
         *ledger_facts(status),
@@ -70,6 +72,12 @@ def coverage_text(status: Mapping[str, Any]) -> str:
     if not span:
         return "unknown"
     return f"{format_percent(known / span, Towards.DOWN)} of {format_duration(span)} of device time"
+
+
+def stopped_text(status: Mapping[str, Any]) -> str:
+    """A warning if the daemon was stopped before the end of its job and started again; else empty."""
+    stopped = status["stoppedSeconds"]
+    return daemon_stopped_text([-1 if stopped is None else int(Fraction(stopped) * NS_PER_S)])
 
 
 def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:

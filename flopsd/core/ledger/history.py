@@ -10,7 +10,7 @@ from flopsd.core.declarations import OperatorDeclarations, Recomputation, declar
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.segments import Continued
-from flopsd.core.ledger.start_notes import ROTATED
+from flopsd.core.ledger.start_notes import ROTATED, STOP_REASONS
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.ledger.tally_records import Record, tally_from_record, tally_rows, text
 from flopsd.core.model import DeviceUid, GapReason
@@ -104,6 +104,18 @@ class History:
     def declared(self) -> OperatorDeclarations:
         """The settings' declarations for the run."""
         return run_declarations(self.declared_by_starts)
+
+    def stops_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
+        """The times for which the daemon was stopped between its starts; `next_begin`: also before the start that has
+        this. After a reboot they are by the wall clock, and negative if that was set back meanwhile."""
+        begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
+        return tuple(
+            begin["ns"] - start.last_ns
+            if begin["boot_id"] == start.boot_id
+            else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
+            for start, begin in zip(self.incarnations, begins, strict=False)
+            if start.end is not None and start.end["reason"] in STOP_REASONS
+        )
 
     @property
     def recomputations_before(self) -> tuple[Recomputation | None, ...]:

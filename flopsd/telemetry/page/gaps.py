@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -10,16 +10,19 @@ from flopsd.core.rounding import format_duration
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import icon, row, section, table
-from flopsd.telemetry.status_text import ledger_facts
+from flopsd.telemetry.status_text import ledger_facts, stopped_text
 
 
-def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
+def gaps_part(facts: Mapping[str, Any]) -> Html:
     found: dict[str, list[tuple[int, Fraction]]] = {}
-    for device in devices:
+    stopped = stopped_text(facts)
+    warning = [h("p", f"{stopped[:1].upper()}{stopped[1:]}.", cls="warning")] if stopped else []
+    for device in facts["devices"]:
         for reason, time in device["gapSecondsByReason"].items():
             found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
-        return section("gaps", "Gaps", h("p", "None: readings cover all device time so far.", cls="absent"))
+        none = "None while a daemon ran." if stopped else "None: readings cover all device time so far."
+        return section("gaps", "Gaps", h("p", none, cls="absent"), *warning)
     heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
     rows = [
         row(
@@ -31,7 +34,7 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
     caption = "Device time without readings. It counts in the upper bound only."
-    return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows))
+    return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows), *warning)
 
 
 def sources_part(facts: Mapping[str, Any]) -> Html:

@@ -68,7 +68,7 @@ def _live(facts: Mapping[str, Any]) -> list[Html]:
         _total(facts),
         thresholds_part(facts["thresholds"], lone_node(facts)),
         devices_part(facts),
-        gaps_part(facts["devices"]),
+        gaps_part(facts),
         sources_part(facts),
     )
     return [

@@ -98,7 +98,7 @@ def test_recorded_processes_are_bounded_and_the_phase_of_others_is_undeclared(tm
     assert state.tally.phases["train"].span_ns == 5 * 10**9
     run.finish()
     assert len(history_of(run.state.journal).sessions) == MAX_SESSIONS
-    limits = f"A run records {MAX_SESSIONS} processes and {MAX_FACTS_BYTES >> 20} MiB of what they declare at most"
+    limits = f"A run records at most {MAX_SESSIONS} processes and {MAX_FACTS_BYTES >> 20} MiB of what they declare"
     assert limits in (ROOT / "docs" / "training-process.md").read_text()
 
 
