@@ -227,7 +227,7 @@ def test_an_exporter_without_a_page_is_given_up_after_a_minute(own: Own) -> None
     assert own.installed.is_gone
 
 
-def test_a_lasting_exporter_of_others_is_read_instead_and_ours_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_exporter_ends_if_another_one_keeps_running(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter seen only once may be the attempt of another flopsd."""
     seen: dict[int, str] = {}
 

@@ -115,7 +115,7 @@ def test_neuron_chips_and_cores_are_matched(node: Kubelet) -> None:
     }
 
 
-def test_an_absent_device_is_reported_and_a_lost_one_may_be_it(node: Kubelet) -> None:
+def test_an_absent_device_is_reported_and_a_lost_one_has_no_known_owner(node: Kubelet) -> None:
     node.reply = answer({TRAIN: {"trainer": {GPU: (B, D)}}})
     judgement = rule(node).judge((*GPUS[:3], LOST))
     assert mine(judgement) == [B]

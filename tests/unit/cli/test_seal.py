@@ -61,7 +61,7 @@ def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
     in_process("seal", "--state-dir", str(run.state.path), env={}, code=1, says="give --state-dir the copy")
 
 
-def test_what_the_run_does_not_go_by_is_named(run: Run) -> None:
+def test_policies_and_tables_other_than_the_runs_are_reported_as_unused(run: Run) -> None:
     run.finish()
     given = ("--policy", "us-ca-sb-53", "--peaks", str(config_dir() / "peaks.yaml"))
     said = seal(run, *given).stderr

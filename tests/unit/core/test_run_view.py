@@ -78,7 +78,7 @@ def test_without_a_device_the_ceiling_is_unknown() -> None:
     ((), False, True, True), (("a",), False, True, True), (("a", "b"), False, False, False), (("a",), True, False, True),
     (("a", "b"), True, False, False),
 ])  # fmt: skip
-def test_a_view_is_of_a_whole_run_only_with_its_only_node_and_all_segments(
+def test_a_view_covers_a_run_only_with_its_single_node_and_all_segments(
     tmp_path: Path, nodes: tuple[str, ...], rotated: bool, whole: bool, whole_run: bool
 ) -> None:
     run = interrupted(Run(tmp_path))
