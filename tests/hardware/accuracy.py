@@ -25,9 +25,9 @@ _TOP = """# Accuracy
 
 <!-- Made by `python -m tests.hardware.accuracy`; do not edit. -->
 
-How far what flopsd meters is from what a load is known to execute. `make hardware` runs products, a small
-transformer, memory traffic and idle time whose FLOP follow from their shapes, with flopsd beside them as a
-process of its own. Only runs on hardware give figures here.
+This page compares the FLOP that flopsd meters with the FLOP that a load is known to execute. `make hardware` runs
+matrix products, a small transformer, memory traffic and idle time, whose FLOP follow from their shapes, while flopsd
+meters them from a separate process. Only runs on hardware give figures here.
 """
 _NOTHING = """
 **No run on hardware has been made yet. There is no accuracy figure for flopsd**, and the margins in
@@ -39,12 +39,12 @@ _RUN = """
     make hardware HARDWARE_PYTHON=python3
     python3 -m tests.hardware.accuracy docs/accuracy/*.json -o docs/accuracy.md
 
-The first is planned for five minutes; `HARDWARE_ARGS=--full` for half an hour, of which `--only REGEX` takes a part.
-It needs an NVIDIA GPU that has nothing else to do, and an interpreter with PyTorch, nvidia-ml-py, pyyaml and
-prometheus-client; it names what is missing and how to carry it there. Clocks and power limits are left as they are
-unless HARDWARE_ARGS has `--change-settings`. Put its `results.json` into `docs/accuracy/` under a name of its own
-before the second. Without a GPU, `python3 -m tests.hardware --simulated --out DIR` proves the suite on a simulated
-driver; that says nothing about flopsd's accuracy, and its results do not belong into `docs/accuracy/`.
+The first command is planned for five minutes, with `HARDWARE_ARGS=--full` for half an hour, from which `--only REGEX`
+selects loads. It needs an NVIDIA GPU without other work, and an interpreter with PyTorch, nvidia-ml-py, pyyaml and
+prometheus-client; it names missing packages and how to bring them there. It changes no clocks or power limits unless
+HARDWARE_ARGS has `--change-settings`. Before the second command, put its `results.json` into `docs/accuracy/` under a
+name of its own. Without a GPU, `python3 -m tests.hardware --simulated --out DIR` tests the suite on a simulated driver;
+this says nothing about flopsd's accuracy, and its results do not belong in `docs/accuracy/`.
 """
 
 
@@ -68,10 +68,10 @@ def _would_measure() -> str:
 ## What a run would measure
 
 - Products in {", ".join(GEMM_FORMATS)} and 2:4-sparse BF16, of several sizes and
-  durations: 2MNK FLOP each, MNK where half of the values are zero.
-- A small transformer trained plainly, with activation checkpointing, with LoRA and with both: FLOP in closed form,
-  beside PyTorch's own FlopCounterMode.
-- Copies, additions and idle time: what is metered where hardware computes little or nothing.
+  durations: 2MNK FLOP each, or MNK if half of the values are zero.
+- A small transformer trained plainly, with activation checkpointing, with LoRA, and with both: FLOP in closed form,
+  and by PyTorch's own FlopCounterMode.
+- Copies, additions and idle time: the FLOP metered where hardware computes little or nothing.
 - For each: true and metered FLOP, their ratio, the pipe that moved, SM clock, evidence, and whether the truth lies
   between flopsd's lower and upper figure.
 """
