@@ -1,4 +1,4 @@
-{{/* All variables, those of the pod first and extraEnv next, so that settings may be made of them by $(NAME).
+{{/* All variables: the pod's first and extraEnv next, so that settings can use them by $(NAME).
      {root: context, form: "sidecar" or "node"}. */}}
 {{- define "flopsd.env" -}}
 {{- $fields := list -}}
@@ -49,7 +49,7 @@
   value: {{ .Values.listen | quote }}
 - name: FLOPSD_STATE_DIR
   value: /var/lib/flopsd
-{{- /* Pods that train mount neither state nor key, and the ledger says so. */}}
+{{- /* Training pods mount neither state nor key, and the ledger states this. */}}
 - name: FLOPSD_JOB_USER
   value: container
 - name: FLOPSD_STOP_WITHIN

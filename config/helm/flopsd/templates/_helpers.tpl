@@ -27,7 +27,7 @@ app.kubernetes.io/name: {{ include "flopsd.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* {root: context; optional, of this object beside the common ones: name, namespace, labels, annotations}. */}}
+{{/* {root: context; optional, for this object in addition to the common ones: name, namespace, labels, annotations}. */}}
 {{- define "flopsd.metadata" -}}
 {{- $own := dict
   "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_")
@@ -61,7 +61,7 @@ annotations:
 {{ concat (list "run") .Values.extraArgs | toYaml }}
 {{- end -}}
 
-{{/* {root: context, asRoot: whether it needs root's files}. SYS_ADMIN is for the MIG monitor alone. */}}
+{{/* {root: context, asRoot: whether it needs root's files}. SYS_ADMIN is only for the MIG monitor. */}}
 {{- define "flopsd.securityContext" -}}
 {{- if or .asRoot .root.Values.gpu.migMonitor }}
 runAsNonRoot: false
@@ -108,7 +108,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end -}}
 
-{{/* {root: context, asRoot: as above}. Files of a Secret are root's: another user reads what everybody may. */}}
+{{/* {root: context, asRoot: as above}. A Secret's files belong to root: another user can read only files that everybody may. */}}
 {{- define "flopsd.commonVolumes" -}}
 {{- $mode := ternary "0400" "0444" (or .asRoot .root.Values.gpu.migMonitor) }}
 {{- range $name, $secret := dict "flopsd-key" .root.Values.key.secretName "flopsd-web" .root.Values.web.secretName }}

@@ -1,5 +1,5 @@
 {{/*
-What a chart with a training pod includes, with flopsd among its dependencies; docs/kubernetes.md shows where:
+Templates for a chart with a training pod that has flopsd among its dependencies; docs/kubernetes.md shows an example:
 
   flopsd.podLabels            below the pod's metadata.labels
   flopsd.sidecar              below initContainers
