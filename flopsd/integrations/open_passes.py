@@ -68,7 +68,11 @@ class OpenPasses:
         whether it can still have one."""
         for key, (state, hook) in list(self.open.items()):
             can_have_one = hook() is not None
-            if all_of_them or not can_have_one:
+            if state[1] is not None:  # its backward pass goes on in this thread, or ended with an error
+                can_have_one, is_over = True, not is_in_backward()
+            else:
+                is_over = all_of_them or not can_have_one
+            if is_over:
                 del self.open[key]
                 one, state[0] = state[0], None
                 yield one, can_have_one
@@ -96,7 +100,9 @@ class OpenPasses:
             if (task := graph_task()) in self._tasks:
                 return
             self._tasks.append(task)
-            alive = [(key, state) for key, (state, hook) in self.open.items() if hook() is not None]
+            alive = [
+                (key, state) for key, (state, hook) in self.open.items() if hook() is not None and state[1] is None
+            ]
             for key, state in alive:
                 del self.open[key]
                 one, state[:] = state[0], (None, task)
@@ -113,24 +119,41 @@ class OpenPasses:
             self.has_begun = True
             if graph_task is not None and graph_task() not in self._tasks:
                 self._tasks.append(graph_task())
-            if one is not None:
-                del self.open[id(state)]
-                state[0], state[1] = None, graph_task and graph_task()
-                counted, unpadded, deferred = one
+            if one is not None and task is None:
+                state[1] = graph_task and graph_task()
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
                 if is_within or self._partial.is_partial():
-                    self._within(one)
-                elif counted.phase == "train":
-                    counted.add(unpadded, deferred)
-                else:
-                    counted.add_to(counted.tally, "train", unpadded, deferred)
+                    self._take(state, self._within)
+                elif graph_task is None:
+                    self._take(state, _count_whole)
+                else:  # when it ends: after an error it is not known how far it came
+                    end = functools.partial(self._take, state, _count_whole)
+                    torch.autograd.Variable._execution_engine.queue_callback(end)
                 self._watch_furthest()
             elif task is not None and graph_task is not None and task != graph_task():
                 state[1] = graph_task()
                 self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
+
+    def _take(self, state: list[Any], count: Callable[[OpenPass], None]) -> None:
+        """Count a pass of which a backward pass was seen."""
+        try:
+            one, state[0] = state[0], None
+            if one is not None:
+                del self.open[id(state)]
+                count(one)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._failed()
+
+
+def _count_whole(one: OpenPass) -> None:
+    counted, unpadded, deferred = one
+    if counted.phase == "train":
+        counted.add(unpadded, deferred)
+    else:
+        counted.add_to(counted.tally, "train", unpadded, deferred)
 
 
 class _Reached(functools.partial[None]):

@@ -4,6 +4,7 @@ interval that flopsd computes from the declarations."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -259,6 +260,25 @@ def _backward_twice() -> Loop:
 
     loop = Loop(llama(num_hidden_layers=LAYERS))
     loop._counted(run)
+    return loop
+
+
+def _failed_backward() -> Loop:
+    """As of too little memory, and half of the batch again."""
+
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    def run(**inputs: Any) -> None:
+        hook = loop.model.model.layers[-1].mlp.down_proj.weight.register_hook(fails)
+        with suppress(MemoryError):
+            loop.model(**inputs).loss.backward()
+        hook.remove()
+        loop.model(**{name: one[:1] for name, one in inputs.items()}).loss.backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    for _ in range(3):
+        loop._counted(run)
     return loop
 
 
@@ -782,6 +802,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "no backward pass": _no_backward_pass,
     "two passes for one loss": _two_passes_for_one_loss,
     "two backward passes": _backward_twice,
+    "a backward pass that fails": _failed_backward,
     "in chunks": _in_chunks,
     "in chunks, beside a cache of a window": partial(_in_chunks, "cohere2"),
     "in chunks, beside a cache of short convolutions": partial(_in_chunks, "lfm2"),
