@@ -55,12 +55,13 @@ def _variants(model: Any) -> Iterator[str]:
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """The rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may
-    have fewer products than their sizes imply. Adapters on weights of experts, which PEFT merges in each pass, are left
-    out, since no module name covers them: `not_computed` reports them."""
+    """The rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, if some are
+    frozen, or if they may have fewer products than their sizes imply. Adapters on weights of experts, which PEFT merges
+    in each pass, are left out, since no module name covers them: `not_computed` reports them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
+    trained: set[bool] = set()
     saved: set[str] = set()  # existing modules only: PEFT's configuration also lists the heads of other models
     for name, module in model.named_modules():
         if _is_on_experts(module):
@@ -71,12 +72,13 @@ def lora(model: Any) -> dict[str, Any] | None:
             active = _active_ranks(module)
             (targets if active else others).add(name)
             ranks |= active
+            trained |= set(_are_trained(module)) if active else set()
         elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
             if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
                 saved.add(name.rpartition(".")[2])
         elif len(getattr(weight_of(module), "shape", ())) > 1:
             others.add(name)
-    if len(ranks) != 1:
+    if len(ranks) != 1 or len(trained) > 1:
         return None
     return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
 
@@ -95,6 +97,15 @@ def _active_ranks(module: Any) -> set[int]:
         return {module.r}
     active = getattr(module, "active_adapters", module.r)
     return {rank for name, rank in module.r.items() if name in active}
+
+
+def _are_trained(module: Any) -> Iterator[bool]:
+    """Whether each matrix of a layer's active adapters is trained."""
+    active = getattr(module, "active_adapters", ())
+    for name, parameter in module.named_parameters():
+        parts = name.split(".")
+        if parts[0].startswith("lora_") and parts[1] in active:
+            yield bool(parameter.requires_grad)
 
 
 def _names(targets: set[str], others: set[str]) -> list[str]:

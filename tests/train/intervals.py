@@ -263,6 +263,14 @@ def _backward_twice() -> Loop:
     return loop
 
 
+def _lower_adapters_frozen() -> Loop:
+    """And the upper layers trained beside their adapters."""
+    model = _lora()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layers.2" in name or "lm_head" in name)
+    return Loop(model).steps(2)
+
+
 def _failed_backward() -> Loop:
     """As of too little memory, and half of the batch again."""
 
@@ -802,6 +810,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "no backward pass": _no_backward_pass,
     "two passes for one loss": _two_passes_for_one_loss,
     "two backward passes": _backward_twice,
+    "lower adapters frozen": _lower_adapters_frozen,
     "a backward pass that fails": _failed_backward,
     "in chunks": _in_chunks,
     "in chunks, beside a cache of a window": partial(_in_chunks, "cohere2"),
