@@ -88,16 +88,17 @@ class Bench:
         return ["verify", str(self.folder / LEDGER), "--key", str(self.folder / KEY), *named]
 
     def verify(self, arguments: list[str]) -> tuple[int, str]:
-        """Exit code and output."""
-        out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(out):
+        """Exit code and output: standard output, then remarks."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
             try:
                 parsed = self._parser.parse_args(arguments)
-                return int(parsed.run(parsed)), out.getvalue()
+                code, fault = int(parsed.run(parsed)), ""
             except ConfigError:
-                return USAGE, out.getvalue()
-            except FlopsdError as fault:
-                return 1, f"{out.getvalue()}{fault!r}"
+                code, fault = USAGE, ""
+            except FlopsdError as refusal:
+                code, fault = 1, repr(refusal)
+        return code, f"{out.getvalue()}{err.getvalue()}{fault}"
 
     def judge(self, family: str, number: int, *, by_command: bool = False) -> Count:
         """Verify a mutant; with `by_command` by the real command too, which must give the same result in little
@@ -120,7 +121,7 @@ class Bench:
         if code == VERIFIED:
             found.believed = 1
             try:
-                wrong, other = self.wrong(one, json.loads(out) if as_json else {})
+                wrong, other = self.wrong(one, _first_json(out) if as_json else {})
                 problems += [f"forged: {wrong}"] if wrong else []
                 found.others += other
             except Exception:  # noqa: BLE001  the second implementation refuses what the first believed
@@ -128,7 +129,7 @@ class Bench:
                     f"forged: the second implementation does not accept it: {traceback.format_exc()[-1500:]}"
                 )
         elif as_json and code == NOT_VERIFIED:
-            found.reasons[reason_class(json.loads(out)["reason"].replace(str(self.folder), ""))] += 1
+            found.reasons[reason_class(_first_json(out)["reason"].replace(str(self.folder), ""))] += 1
         if found.seconds > MAX_SECONDS:
             problems.append(f"slow: {found.seconds:.1f} s")
         if found.bytes > MAX_BYTES:
@@ -220,6 +221,11 @@ def _reset_peak() -> None:
 def _peak_bytes() -> int:
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def _first_json(out: str) -> J:
+    found: J = json.JSONDecoder().raw_decode(out)[0]
+    return found
 
 
 def _command(arguments: list[str]) -> int:
