@@ -5,13 +5,15 @@ kernel, replaced modules. Content is not read."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from torch.nn import ModuleList, Parameter
 
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
+_SAMPLED = 8  # parameters that each pass looks for in their modules: looking for all would take thrice the time
 _FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
 
@@ -23,6 +25,8 @@ class ModelState:
         self._model: Callable[[], Any] = weakref.ref(model)
         # Weak, so that a replaced module is freed. It may live on, for instance in the adapter that replaced it.
         self._holders: list[Callable[[], Any]] = []  # of parameters
+        self._parameters: list[Callable[[], Any]] = []
+        self._sampled: Sequence[tuple[Callable[[], Any], str, Callable[[], Any]]] = ()  # some: their holders and names
         self._parents: list[Callable[[], Any]] = []
         self._children: list[int] = []  # their ids
         self._checkpointed: list[Callable[[], Any]] = []
@@ -44,14 +48,7 @@ class ModelState:
         for _ in range(2):
             with suppress(AttributeError):  # a module or parameter is gone
                 return (
-                    bytes(
-                        [
-                            held.requires_grad
-                            for one in self._holders
-                            for held in one()._parameters.values()
-                            if held is not None
-                        ]
-                    ),
+                    bytes([one().requires_grad for one in self._parameters]),
                     bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
                     self.adapters(),
                     self.layers(),
@@ -90,6 +87,9 @@ class ModelState:
         the layers count: adapters may be switched off for it."""
         with suppress(AttributeError):  # a module is gone
             if self._children == _children([one() for one in self._parents]):
+                # Replaced parameters may live on, for instance in the optimizer. All of a model are replaced together.
+                if trains and any(one()._parameters.get(name) is not held() for one, name, held in self._sampled):
+                    self._find_parameters()
                 return self.now() != self._kept if trains else self._names() != self._kept_names
         self._find()
         return True
@@ -136,6 +136,7 @@ class ModelState:
         parents = [one for one in model.modules() if one._modules]
         self._holders, self._parents = list(map(weakref.ref, holders)), list(map(weakref.ref, parents))
         self._children = _children(parents)
+        self._find_parameters()
         self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
@@ -154,9 +155,19 @@ class ModelState:
                     within.update(id(inner) for inner in part.modules())
         self._configs = list(configs.values())
 
+    def _find_parameters(self) -> None:
+        places = [
+            (one, name, weakref.ref(held))
+            for one in self._holders
+            for name, held in one()._parameters.items()
+            if held is not None
+        ]
+        self._parameters = [held for *_, held in places]
+        self._sampled = places[:: len(places) // _SAMPLED + 1]
+
 
 def _children(modules: list[Any]) -> list[int]:
-    return [id(child) for one in modules for child in one._modules.values()]
+    return list(map(id, chain.from_iterable([one._modules.values() for one in modules])))
 
 
 def _adapters(layer: Any) -> object:

@@ -74,7 +74,7 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
 
 @pytest.mark.exhaustive
 def test_without_counters_the_operator_count_is_the_measured_figure(tmp_path: Path, standin: Path) -> None:
-    found, printed = finetune(tmp_path, standin, "full", "--phase", "train", gpu=a100((Segment(1000, util=100),)))
+    found, printed = finetune(tmp_path, standin, "full", "--phase", "train", gpu=a100((Segment(1000, 1410, util=100),)))
     executed = found["totals"]["executed"]
     assert int(executed["low"]) == int(executed["measured"]) == printed["flopCounter"] < int(executed["high"])
     assert executed["method"] == ["operator_count"]
