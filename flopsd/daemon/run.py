@@ -47,7 +47,7 @@ log = logging.getLogger("flopsd")
 class Launched(NamedTuple):
     """What a daemon shares with the launcher of `flopsd exec`: open files, and when it started the job."""
 
-    lifeline: int | None  # a pipe: the run ends when told so through it, or when it closes; None: no launcher
+    lifeline: int | None  # a pipe whose lines say when the job ended, see StopRequests; None: no launcher
     head_file: int | None  # names the records that earlier daemon starts wrote and the journal must contain
     job_began_ns: int | None = None  # by the clock since boot
 
