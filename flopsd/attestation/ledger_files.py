@@ -27,7 +27,7 @@ from flopsd.settings.locations import refuse_place
 from flopsd.system.atomic_files import remove_unfinished, sync_path
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.file_presence import exists, is_file
-from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
+from flopsd.system.known_files import Content, KnownFile, known_file, one_extends_other, put_file, sha256_of, size_of
 from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
@@ -134,7 +134,7 @@ def write_ledger_files(
     if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
         return
     there, continues = journal_beside(ledger), False
-    if exists(ledger) and exists(there) and new.journal is not None and begin_alike(there, new.journal):
+    if exists(ledger) and exists(there) and new.journal is not None and one_extends_other(there, new.journal):
         known, wanted = there.stat().st_size, size_of(new.journal)
         if known > wanted or (known == wanted and only_longer):
             raise OtherFileThereError(
@@ -164,7 +164,7 @@ def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:
     `new`: it may be all that is left of a run. Raises OSError."""
     key, journal = public_key_beside(ledger), journal_beside(ledger)
     return (is_file(key) and not _has(key, new.public_key)) or (
-        new.journal is not None and is_file(journal) and not begin_alike(journal, new.journal)
+        new.journal is not None and is_file(journal) and not one_extends_other(journal, new.journal)
     )
 
 

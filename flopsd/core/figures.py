@@ -64,7 +64,7 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
     return Figures(low, measured, high)
 
 
-def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
+def sum_by_key(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
     """The sum of the figures of each key."""
     found: dict[K, list[Figures]] = {}
     for part in parts:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
+from flopsd.core.figures import NO_FIGURES, Figures, sum_by_key, sum_figures
 from flopsd.core.model import DeviceUid, Evidence
 from flopsd.core.rows import UNDECLARED, Row
 from flopsd.core.session_protocol import DeclaredSession
@@ -95,7 +95,7 @@ class ReadFigures:
         highs = self.unmeasured_high, other.unmeasured_high
         return ReadFigures(
             self.whole + other.whole,
-            added_up((self.by_phase or {}, other.by_phase or {})),
+            sum_by_key((self.by_phase or {}, other.by_phase or {})),
             None if highs[0] is None or highs[1] is None else highs[0] + highs[1],
         )
 

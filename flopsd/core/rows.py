@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
+from flopsd.core.figures import NO_FIGURES, Figures, sum_by_key, sum_figures
 from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
@@ -106,7 +106,7 @@ def by_phase(
     tally: Tally, found: Iterable[Row], *, integers: bool = False, claimed: bool = False
 ) -> dict[str, Figures]:
     """The figures of one tally by phase, in FLOP or in integer operations; `found` are its rows."""
-    figures = added_up(
+    figures = sum_by_key(
         {row.phase: row.integers if integers else (claimed and row.claimed) or row.figures} for row in found
     )
     left = remainder(tally) if tally.phases else tally

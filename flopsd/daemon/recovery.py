@@ -21,7 +21,7 @@ from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedErro
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.journal.recovery import NOT_OURS, Recovery, journal_lost, with_added_reason
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
@@ -103,7 +103,7 @@ def recover(
         is_kept = recovery is not None and recovery.kept_as is not None
         is_gone = not (history.incarnations or is_kept) and (was_pending or journal.state.needs_journal)
         if is_gone:
-            recovery = also(recovery, note("journal_missing"))
+            recovery = with_added_reason(recovery, note("journal_missing"))
             log.error(
                 "%s; a new one begins, and the run has no upper bound; with another --state-dir it would have one",
                 say(REASONS, recovery.reasons[-1]),

@@ -33,7 +33,7 @@ from flopsd.core.values import whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from flopsd.journal.reading import read_live
-from flopsd.journal.recovery import Recovery, also
+from flopsd.journal.recovery import Recovery, with_added_reason
 from flopsd.journal.seal_note import MAX_NOTE_BYTES
 from flopsd.journal.segments import first_record, newest_closed
 from flopsd.journal.state_dir import StateDir
@@ -109,7 +109,7 @@ def restore(
         )
         return None
     log.info("%s; this run continues it", say(REASONS, reason))
-    return also(None, reason)
+    return with_added_reason(None, reason)
 
 
 def _note_restored(folder: StateDir, saved: Saved, reason: Note) -> None:
@@ -125,7 +125,7 @@ def _restored_before(folder: StateDir) -> Recovery | None:
     try:
         noted = parse_json(read_at_most(folder.restored, MAX_NOTE_BYTES), str(folder.restored))
         reason, head = note(noted["code"], **noted["parameters"]), bytes.fromhex(noted["head"])
-        found = also(None, reason)
+        found = with_added_reason(None, reason)
         refuse_recovered(found.for_journal())
     except (OSError, FlopsdError, ValueError, LookupError, TypeError):
         return None

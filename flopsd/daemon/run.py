@@ -98,7 +98,7 @@ def run_daemon(
             context,
             clock,
             emitter(settings, out, err, custody.checkpointed),
-            lambda: report_to_launcher(head_file, journal.known(run)),
+            lambda: report_to_launcher(head_file, journal.as_known_journal(run)),
             secrets.key,
         )
         before.begin(writer, job_began_ns)

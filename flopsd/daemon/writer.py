@@ -37,7 +37,7 @@ from flopsd.errors import JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.journal.recovery import NOT_OURS, Recovery, journal_lost, with_added_reason
 from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
 from flopsd.settings.words import ABSENT, REASONS, say, say_all
@@ -123,7 +123,7 @@ class Writer:
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))
-            recovery = also(recovery, unknown)
+            recovery = with_added_reason(recovery, unknown)
         if closed is None:
             utc = str(starts[0].begin["utc"]) if starts else now.utc
             self.segment.go_on(self._incarnation, history.continues, utc)

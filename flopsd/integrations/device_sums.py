@@ -26,14 +26,14 @@ class DeviceSum:
         """Add a tensor of one element."""
         self.added.append(value)
         if len(self.added) >= MAX_KEPT:
-            self.added = _added_up(self.added)
+            self.added = _sum_by_device(self.added)
 
     def add_rest(self, whole: int, value: Any) -> None:
         """Add `whole` less a tensor of one element."""
         self.whole += whole
         self.taken.append(value)
         if len(self.taken) >= MAX_KEPT:
-            self.taken = _added_up(self.taken)
+            self.taken = _sum_by_device(self.taken)
 
     def read(self) -> int | None:
         """Return the sum, None if nothing was added, and reset it. Waits for the devices."""
@@ -80,10 +80,10 @@ class DeviceSums:
 
 
 def _read(values: list[Any]) -> int:
-    return sum(int(value.item()) for value in _added_up(values))
+    return sum(int(value.item()) for value in _sum_by_device(values))
 
 
-def _added_up(values: list[Any]) -> list[Any]:
+def _sum_by_device(values: list[Any]) -> list[Any]:
     """The sums of the tensors, one per device."""
     by_device: dict[Any, list[Any]] = defaultdict(list)
     for value in values:

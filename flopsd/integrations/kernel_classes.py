@@ -32,7 +32,7 @@ class KernelClasses:
                 self._known[name] = found
         return found
 
-    def seen(self, events: Iterable[Any], window_ns: int) -> Mapping[int, dict[str, int]]:
+    def counters_by_device(self, events: Iterable[Any], window_ns: int) -> Mapping[int, dict[str, int]]:
         """The counters of Kineto's events by device number. A record longer than the window does not belong to it."""
         found: dict[int, dict[str, int]] = {}
         for event in events:

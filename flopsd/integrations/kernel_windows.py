@@ -129,7 +129,7 @@ class KernelWindows:
         window_ns = self._now_ns() - window.began_ns
         self._stop(window)
         self._classes = self._classes or KernelClasses()
-        seen = self._classes.seen(window.profile.profiler.kineto_results.events(), window_ns)
+        seen = self._classes.counters_by_device(window.profile.profiler.kineto_results.events(), window_ns)
         cost_ns = window.cost_ns + self._now_ns() - closing_ns
         self._next_ns = self._now_ns() + max(self._every_ns, cost_ns * 1_000_000 // MOST_OF_THE_TIME_PPM)
         if not seen:

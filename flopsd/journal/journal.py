@@ -21,7 +21,7 @@ from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.journal.head import Head, KnownJournal, replaced
-from flopsd.journal.pending_file import MOST_BESIDE, PendingFile
+from flopsd.journal.pending_file import MOST_AFTER_TOTALS, PendingFile
 from flopsd.journal.reading import read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
@@ -66,7 +66,7 @@ class Journal:
     def head(self) -> Head:
         return Head(self.records, self.head_sha256)
 
-    def known(self, run: str) -> KnownJournal:
+    def as_known_journal(self, run: str) -> KnownJournal:
         """Return what another process must find in the files to take them for this journal of `run`."""
         return KnownJournal(self.head, self._pending.newest_sha256, run)
 
@@ -80,7 +80,7 @@ class Journal:
         """
         recovery: Recovery | None = None
         cut: Note | None = None
-        last = deque[tuple[bytes, JournalLine]](maxlen=MOST_BESIDE)  # lines, and the head before each
+        last = deque[tuple[bytes, JournalLine]](maxlen=MOST_AFTER_TOTALS)  # lines, and the head before each
         try:
             for path in (self.state.journal, self.state.next_journal):
                 remove_unfinished(path)

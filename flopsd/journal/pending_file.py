@@ -16,7 +16,8 @@ from flopsd.journal.reading import newest_pending
 from flopsd.system.regular_files import open_own, write_at
 
 _CLOSED = -1  # in place of a descriptor
-BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # kinds of records after which pending totals still hold
+TOTALS_HOLD_AFTER = ("sealed", "declaration")  # the kinds of records after which pending totals still hold
+MOST_AFTER_TOTALS = 64  # such records in a row
 
 
 class PendingFile:
@@ -43,14 +44,14 @@ class PendingFile:
         """Return the newest totals that continue the journal, which ends with `head`, or that its `last` lines keep
         valid, each given with the head before it. If the journal is `known`, return only the known totals."""
         newest = newest_pending(self._path, head, known)
-        while newest is None and last and _is_beside(last[-1][1]):
+        while newest is None and last and _keeps_totals(last[-1][1]):
             newest = newest_pending(self._path, last.pop()[0], known)
         return newest
 
     def follow(self, head: bytes, record: Mapping[str, Any]) -> None:
         """Note that the journal has another record, and ends with `head`. Totals that the record keeps valid stay until
         the next note: the launcher may not know of the record yet, and recovery then cuts it."""
-        self._kept_sha256 = self.newest_sha256 if record.get("kind") in BESIDE_TOTALS else None
+        self._kept_sha256 = self.newest_sha256 if record.get("kind") in TOTALS_HOLD_AFTER else None
         self._head, self._size, self._is_repeated = head, 0, self._kept_sha256 is None
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -83,8 +84,8 @@ class PendingFile:
         self._fd = _CLOSED
 
 
-def _is_beside(line: JournalLine) -> bool:
+def _keeps_totals(line: JournalLine) -> bool:
     try:
-        return line.record().get("kind") in BESIDE_TOTALS
+        return line.record().get("kind") in TOTALS_HOLD_AFTER
     except JournalDamagedError:
         return False

@@ -34,7 +34,7 @@ class Recovery:
         }
 
 
-def also(recovery: Recovery | None, reason: Note) -> Recovery:
+def with_added_reason(recovery: Recovery | None, reason: Note) -> Recovery:
     """Return `recovery` with one more reason, which is the only one if nothing was cut."""
     if recovery is None:
         return Recovery(0, sha256(b"").hexdigest(), (reason,), None)

@@ -65,7 +65,7 @@ def put_file(path: Path, content: Content, mode: int | None = None) -> None:
             raise FileChangedError(content.path)
 
 
-def begin_alike(path: Path, content: Content) -> bool:
+def one_extends_other(path: Path, content: Content) -> bool:
     """Whether the shorter of a file and a content is the beginning of the longer. Raises OSError."""
     left = min(path.stat().st_size, size_of(content))
     with open_regular(path) as first, open_content(content) as second:

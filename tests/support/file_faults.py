@@ -240,7 +240,7 @@ class Story:
 
             def written() -> None:
                 if self.is_launched:
-                    report_to_launcher(self.head, journal.known("run"))
+                    report_to_launcher(self.head, journal.as_known_journal("run"))
 
             codes = secrets.key if self.is_launched else None
             writer = Writer(journal, table(), wanted, self.context, clock, told, written, codes)

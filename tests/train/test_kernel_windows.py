@@ -412,7 +412,7 @@ def test_a_real_trace_is_possible_in_its_window() -> None:
     for trace in TRACES:
         events = records_of(trace)
         window_ns = sum(event.lasted_ns for event in events)
-        (counters,) = KernelClasses().seen(events, window_ns).values()
+        (counters,) = KernelClasses().counters_by_device(events, window_ns).values()
         assert sum(counters.get(name, 0) for name in NS_OF.values()) == window_ns
         assert sum(counters.get(name, 0) for name in LAUNCHES_OF.values()) == len(events)
         assert not is_impossible({**counters, "kernel_windows": 1, "kernel_window_ns": window_ns})

@@ -21,7 +21,7 @@ from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.file_presence import exists
-from flopsd.system.known_files import begin_alike, known_file, put_file, sha256_of
+from flopsd.system.known_files import known_file, one_extends_other, put_file, sha256_of
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def copy_journal(
         ledger = ledger.absolute()
         path = journal_beside(ledger)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if exists(path) and not (path.stat().st_size <= data.size_bytes and begin_alike(path, data)):
+        if exists(path) and not (path.stat().st_size <= data.size_bytes and one_extends_other(path, data)):
             ledger = ledger.with_name(f"{ledger.stem}-unsealed-{data.sha256[:8]}{ledger.suffix}")
             path = journal_beside(ledger)
         for name, file in found.items():

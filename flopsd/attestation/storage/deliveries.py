@@ -38,7 +38,7 @@ from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location, plain_location
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.file_presence import exists
-from flopsd.system.known_files import begin_alike, known_file
+from flopsd.system.known_files import known_file, one_extends_other
 
 log = logging.getLogger("flopsd")
 Location: TypeAlias = "Path | S3Location"
@@ -261,7 +261,7 @@ def _yielding_to(entry: NotedLedger, ledger: Path, names: Collection[str]) -> No
     if not mine:
         return entry
     before, after = journal_beside(entry.ledger), journal_beside(ledger)
-    contained = exists(before) and exists(after) and begin_alike(before, known_file(after))
+    contained = exists(before) and exists(after) and one_extends_other(before, known_file(after))
     why = f"a later ledger, {ledger}, goes there too; `flopsd copy LEDGER --to` copies this one to another place"
     places = [replace(one, state=Delivery.REFUSED, reason=why) if one in mine else one for one in entry.destinations]
     return replace(entry, destinations=tuple(one for one in places if not (contained and one.reason is why)))

@@ -87,10 +87,10 @@ class _Case:
         def of_text(part: Attention) -> int:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
-        severed = level is Level.LOW and self.training.recomputation in _PERHAPS_FULL
+        reentrant = level is Level.LOW and self.training.recomputation in _PERHAPS_FULL
         done = Walk(
             self.model, self.rows[level], self._pairs(level, of_text), self._states(level), trained, level,
-            input_gradients=input_gradients, severed=severed,
+            input_gradients=input_gradients, reentrant=reentrant,
         )  # fmt: skip
         return self._with_surplus(done.sums, level)
 
@@ -132,15 +132,15 @@ class _Case:
         rows = {**self.rows[level if self._unpadded() else Level.COMPUTED], **self.images[level].rows()}
         pairs, states, trained = self._pairs(level, of_text), self._states(level), self.trained(level)
 
-        def sums(severed: bool) -> PassFlop:
-            done = Walk(self.model, rows, pairs, states, trained, level, severed=severed)
+        def sums(reentrant: bool) -> PassFlop:
+            done = Walk(self.model, rows, pairs, states, trained, level, reentrant=reentrant)
             return self._with_surplus(done.sums, level)
 
         ways = []
         if recomputation is not Recomputation.FULL:
-            ways.append(sums(severed=False).total)
+            ways.append(sums(reentrant=False).total)
         if recomputation in _PERHAPS_FULL:
-            again = sums(severed=True)
+            again = sums(reentrant=True)
             ways.append(again.total + again.layers - again.spare)
         return max(min(ways), required.total)
 

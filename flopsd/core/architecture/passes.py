@@ -76,13 +76,13 @@ class Walk:
 
     def __init__(
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
-        level: Level, *, input_gradients: Collection[Stream] = (), severed: bool = False,
+        level: Level, *, input_gradients: Collection[Stream] = (), reentrant: bool = False,
     ) -> None:  # fmt: skip
         """`input_gradients`: streams with gradients down to the output of frozen embeddings, as in checkpointing with
-        adapters. `severed`: checkpointing may be reentrant, which gives no gradient to a layer whose rows had none, nor
-        to further tensors that one layer passes to others."""
+        adapters. `reentrant`: checkpointing may be reentrant, which gives no gradient to a layer whose rows had none,
+        nor to further tensors that one layer passes to others."""
         self._rows, self._pairs, self._states = rows, pairs, states
-        self._trained, self._level, self._severed = trained, level, severed
+        self._trained, self._level, self._reentrant = trained, level, reentrant
         self.sums, self._in_head = PassFlop(), False
         self._keys_and_values: dict[str, dict[str, bool]] = {}
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
@@ -122,7 +122,7 @@ class Walk:
             for index, part in enumerate(block.parts):
                 common = graded if index in alike[:1] else common
                 graded = self._part(part, common if index in alike else graded) or graded
-        if block.unused or (self._severed and block.checkpointed and stream is Stream.PATCHES and not source):
+        if block.unused or (self._reentrant and block.checkpointed and stream is Stream.PATCHES and not source):
             self._without_gradients_since(before)
             return
         self._mark_graded(graded, stream)
@@ -237,7 +237,7 @@ class Walk:
             self._keys_and_values[part.shared] = {letter: graded[letter] for letter in "kv"}
         elif part.shared is not None:
             shared = self._keys_and_values[part.shared]
-            graded |= dict.fromkeys(shared, False) if self._severed else shared
+            graded |= dict.fromkeys(shared, False) if self._reentrant else shared
         pairs, value_width = self._pairs(part), part.value_width
         if self._level is Level.HIGH:
             value_width = max(value_width, part.width)

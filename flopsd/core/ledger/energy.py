@@ -82,10 +82,10 @@ Comparisons = Mapping[Published, ComparedEnergy]
 
 def compared(devices: Iterable[DeviceView]) -> dict[Published, ComparedEnergy]:
     """The comparable sums of the devices, by the published runs to compare with."""
-    return added_up(found for device in devices if (found := _of_device(device)))
+    return sum_comparisons(found for device in devices if (found := _of_device(device)))
 
 
-def added_up(parts: Iterable[Comparisons]) -> dict[Published, ComparedEnergy]:
+def sum_comparisons(parts: Iterable[Comparisons]) -> dict[Published, ComparedEnergy]:
     found: dict[Published, ComparedEnergy] = {}
     for part in parts:
         for published, one in part.items():
@@ -109,7 +109,7 @@ def energy_from(reconciliation: Iterable[Mapping[str, Any]]) -> dict[Published, 
                 raise ValueError("a comparison of energy needs measuredFlop above 0 and withinMargin true or false")
             one = ComparedEnergy(millijoules(entry["energyJoules"]), nanoseconds(entry["deviceSeconds"]), flop, doubt)
             found.append({Published(str(entry["part"]), str(entry["precision"]), low, high): one})
-    return added_up(found)
+    return sum_comparisons(found)
 
 
 def _of_device(device: DeviceView) -> Comparisons | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
+from flopsd.core.figures import NO_FIGURES, Figures, sum_by_key, sum_figures
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.rated_tally import coverage_of, rated_start
 from flopsd.core.ledger.run_view import RunView
@@ -31,7 +31,7 @@ class RunSums:
     def __add__(self, other: RunSums) -> RunSums:
         return RunSums(
             self.figures + other.figures,
-            added_up((self.by_phase, other.by_phase)),
+            sum_by_key((self.by_phase, other.by_phase)),
             added(self.times_ns, other.times_ns),
             self.devices or other.devices,
         )

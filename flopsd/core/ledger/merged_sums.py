@@ -9,9 +9,8 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method, Phase, base_from
-from flopsd.core.figures import NO_FIGURES, Figures, added_up, figures_from
-from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
-from flopsd.core.ledger.energy import added_up as energy_added_up
+from flopsd.core.figures import NO_FIGURES, Figures, figures_from, sum_by_key
+from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from, sum_comparisons
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import METHODS, integers_for_ledger
 from flopsd.core.ledger.unended import as_of
@@ -61,12 +60,12 @@ class LedgerSums:
         energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
         return LedgerSums(
             self.executed + other.executed,
-            added_up((self.by_evidence, other.by_evidence)),
+            sum_by_key((self.by_evidence, other.by_evidence)),
             self.methods | other.methods,
             sum(energies) if energies else None,
             added(self.times_ns, other.times_ns),
             added(self.gap_ns_by_reason, other.gap_ns_by_reason),
-            added_up((self.by_phase, other.by_phase)),
+            sum_by_key((self.by_phase, other.by_phase)),
             self.guidelines + other.guidelines,
             both[0] + both[1] if len(both) == 2 else both[0] if both else None,
             self.absent | other.absent,
@@ -74,7 +73,7 @@ class LedgerSums:
             self.integers_counted + other.integers_counted,
             self.may_be_integer_flop + other.may_be_integer_flop,
             None if self.claimed is None and other.claimed is None else self.as_claimed + other.as_claimed,
-            energy_added_up((self.energy, other.energy)),
+            sum_comparisons((self.energy, other.energy)),
         )
 
     @property

@@ -12,8 +12,7 @@ from flopsd.core.figures import NO_FIGURES, Figures, sum_figures
 from flopsd.core.lazy import lazy
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.segments import RatedCount
-from flopsd.core.ledger.segments import added_up as added_up_counted
+from flopsd.core.ledger.segments import RatedCount, sum_counts
 from flopsd.core.model import PPM, UNDECLARED_PHASE, DeviceUid, Evidence, GapReason
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.peaks import PeakTable
@@ -198,13 +197,13 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
     here = (replace(one, start=one.start + history.starts_before) for one in rated)
     return tuple(
         RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), one.phase)
-        for one in added_up_counted((*earlier, *map(_counted, here)))
+        for one in sum_counts((*earlier, *map(_counted, here)))
     )
 
 
 def counted_in(rated: Iterable[RatedTally]) -> tuple[RatedCount, ...]:
     """The tallies that the next segment repeats."""
-    return added_up_counted(map(_counted, rated))
+    return sum_counts(map(_counted, rated))
 
 
 def _counted(rated: RatedTally) -> RatedCount:

@@ -92,7 +92,7 @@ def segment_text(number: int) -> str:
     return f"segment {number} of a rotated run; the run's compute is the sum of all its segments: merge them"
 
 
-def added_up(parts: Iterable[RatedCount]) -> tuple[RatedCount, ...]:
+def sum_counts(parts: Iterable[RatedCount]) -> tuple[RatedCount, ...]:
     """One sum per daemon start, device and rating, in order of first appearance and with the last description: as in a
     run that is not rotated. If there are many daemon starts the oldest are combined into one."""
     listed = list(parts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import declared_from
-from flopsd.core.figures import Figures, added_up, sum_figures
+from flopsd.core.figures import Figures, sum_by_key, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
@@ -199,7 +199,7 @@ def _reconciliation(view: RunView) -> list[dict[str, Any]]:
 
 def _executed(view: RunView) -> dict[str, Any]:
     rows = list(view.rows)
-    by_evidence = added_up({row.evidence: row.figures} for row in rows)
+    by_evidence = sum_by_key({row.evidence: row.figures} for row in rows)
     margins: dict[str, int] = {}
     for row in rows:
         if row.margin_ppm is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.figures import Figures, added_up
+from flopsd.core.figures import Figures, sum_by_key
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.notes import Note
@@ -126,7 +126,7 @@ def run_bases(
         flop = integers = [Phased(unknown, unknown, unknown, unknown)]
 
     def counted(parts: Iterable[ByPhase]) -> Guidelines:
-        return guidelines(added_up(parts), declared.required)
+        return guidelines(sum_by_key(parts), declared.required)
 
     def with_measured(parts: Sequence[Phased]) -> Guidelines:
         ends = counted(one.settings for one in parts)
@@ -141,9 +141,9 @@ def run_bases(
         both = ((ends.updates, alone.updates), (ends.cumulative, alone.cumulative))
         updates, cumulative = (whole.low_flop - part.low_flop for whole, part in both)
         ends = replace(ends, by_operators=(updates, cumulative))
-    claims = added_up(one.claims for one in flop)
+    claims = sum_by_key(one.claims for one in flop)
     claimed = Claimed(counted(one.claimed for one in flop), claims, declared.process) if claims else None
-    return Bases(added_up(one.recorded for one in flop), executed, ends, operations, declared, claimed)
+    return Bases(sum_by_key(one.recorded for one in flop), executed, ends, operations, declared, claimed)
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Phase, Recomputation
-from flopsd.core.figures import NO_FIGURES, Figures, added_up
+from flopsd.core.figures import NO_FIGURES, Figures, sum_by_key
 from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.values import ceil_div
 
@@ -101,7 +101,7 @@ class Claimed:
     process: int | None = None  # pid of the process, if all claims are of one
 
     def __add__(self, other: Claimed) -> Claimed:
-        return Claimed(self.counted + other.counted, added_up((self.claims, other.claims)))
+        return Claimed(self.counted + other.counted, sum_by_key((self.claims, other.claims)))
 
     def for_ledger(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.run import predicate_of
 from conformance.vectors import ROWS, Vector
-from flopsd.core.figures import Figures, added_up
+from flopsd.core.figures import Figures, sum_by_key
 from flopsd.core.ledger.energy import compared
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.rated_tally import RatedTally
@@ -47,7 +47,7 @@ def said(one: Figures) -> J:
 
 
 def phases(*parts: Mapping[str, Figures]) -> J:
-    return {phase: said(one) for phase, one in added_up(parts).items()}
+    return {phase: said(one) for phase, one in sum_by_key(parts).items()}
 
 
 def without(part: Any) -> Any:

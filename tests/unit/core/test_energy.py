@@ -12,10 +12,10 @@ from flopsd.core.ledger.energy import (
     BELOW,
     ComparedEnergy,
     Published,
-    added_up,
     compared,
     energy_for_ledger,
     energy_from,
+    sum_comparisons,
 )
 from flopsd.core.ledger.rated_tally import RatedTally, rating_of
 from flopsd.core.ledger.run_view import DeviceView
@@ -117,7 +117,7 @@ def test_daemon_starts_of_one_device_are_compared_as_one() -> None:
 
 def test_compared_energy_adds_up_and_survives_a_round_trip() -> None:
     one, other = of(tally()), of(tally(350))
-    both = added_up([one, other])
+    both = sum_comparisons([one, other])
     assert both[PUBLISHED].measured_flop == 2 * FLOP
     further = {PUBLISHED._replace(precision="fp8"): both[PUBLISHED]}
     entries = energy_for_ledger({**both, **further})

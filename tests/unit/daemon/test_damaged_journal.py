@@ -90,7 +90,7 @@ def test_a_journal_with_altered_codes_is_kept_aside_and_leaves_no_upper_bound(
     secret = bytes(range(32))
     run = Run(tmp_path / "state", devices=(H100,), secret=secret)
     run.meter(20)
-    known = run.journal.known(run.run_id)
+    known = run.journal.as_known_journal(run.run_id)
     run.kill()
     *before, last = run.state.journal.read_bytes().splitlines(keepends=True)
     if is_altered:
@@ -117,7 +117,7 @@ def test_a_run_whose_journal_was_lost_at_its_end_has_no_upper_bound_when_resumed
     """The journal that is begun at the end lists no device that could stand for the loss."""
     run = Run(tmp_path / "state", devices=(H100,), context=find_context({}))
     run.meter(12)
-    known = run.journal.known(run.run_id)
+    known = run.journal.as_known_journal(run.run_id)
     run.state.journal.write_bytes(run.state.journal.read_bytes().replace(b"H100", b"A100"))
     if is_killed:
         run.kill()

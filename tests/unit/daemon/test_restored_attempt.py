@@ -382,7 +382,7 @@ def test_a_start_records_its_grounds_for_continuing_and_none_for_foreign_state(t
     def continues(folder: Path, mode: int, *, is_known: bool) -> str:
         run = Run(folder, run_id="job-1")
         run.meter(1)
-        known = run.journal.known("job-1") if is_known else None
+        known = run.journal.as_known_journal("job-1") if is_known else None
         run.kill()
         folder.chmod(mode)
         state = StateDir(folder)
@@ -418,7 +418,7 @@ def test_under_one_launcher_no_time_of_the_job_is_left_out(tmp_path: Path, is_sa
     run = Run(tmp_path / "state", run_id="job-1", devices=(H100,))
     began_ns = run.clock.boottime_ns()
     run.meter(3)
-    known = run.journal.known("job-1")
+    known = run.journal.as_known_journal("job-1")
     run.kill()
     run.clock.advance(NS_PER_S)
     run.state.acquire()

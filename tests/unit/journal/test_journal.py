@@ -274,7 +274,7 @@ def test_records_added_by_another_process_are_not_continued(state: StateDir) -> 
     write(state, 2)
     journal = opened(state)
     journal.note({"n": 2})
-    known = KnownJournal.parse(str(journal.known("run-1")))
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
     journal.note({"n": 3})
     journal.close()
     genuine = state.pending.read_bytes()
@@ -295,7 +295,7 @@ def test_a_journal_that_lacks_known_records_is_not_recovered(state: StateDir, re
     """Cut off, or replaced by another journal."""
     write(state, 2)
     journal = opened(state)
-    known = KnownJournal.parse(str(journal.known("run-1")))
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
     journal.close()
     state.journal.unlink()
     state.pending.unlink(missing_ok=True)
@@ -311,7 +311,7 @@ def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: St
     write(state, 2)
     journal = opened(state)
     journal.note({"n": 2})
-    known = KnownJournal.parse(str(journal.known("run-1")))
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
     journal.append({"n": 3})
     killed, journal = journal, Journal(state)
     recovery = journal.recover("aside", known)
@@ -332,7 +332,7 @@ def test_a_record_without_totals_leaves_the_pending_totals(state: StateDir, kind
     journal.note({"n": 3})
     journal.append({"kind": kind})
     journal.append({"kind": "sealed"})
-    known = KnownJournal.parse(str(journal.known("run-1")))
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
     killed, journal = journal, Journal(state)
     assert journal.recover("aside", known if is_launched else None) is None
     assert [line.record().get("n", "") for line in read_journal(state.journal)] == [
@@ -567,7 +567,7 @@ def test_notes_after_a_journal_was_put_aside_belong_to_the_new_one(journal: Jour
     journal.append({"n": 0})
     journal.note({"n": 1})
     assert journal.put_aside("old") == "old"
-    assert journal.known("run-1").pending_sha256 is None
+    assert journal.as_known_journal("run-1").pending_sha256 is None
     journal.note({"n": 2})
     journal.close()
     write(state, 0)

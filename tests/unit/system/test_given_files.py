@@ -12,7 +12,15 @@ import pytest
 
 from flopsd.errors import FileChangedError
 from flopsd.system.bounded_streams import MOST_TIMES, FirstBytes, Unpacked, WithoutHoles
-from flopsd.system.known_files import KnownFile, begin_alike, known_file, open_content, put_file, sha256_of, size_of
+from flopsd.system.known_files import (
+    KnownFile,
+    known_file,
+    one_extends_other,
+    open_content,
+    put_file,
+    sha256_of,
+    size_of,
+)
 from flopsd.system.regular_files import first_bytes, open_own, open_regular, read_at_most, unfit
 from flopsd.system.sha256 import file_sha256, hex_sha256
 
@@ -177,10 +185,10 @@ def test_a_file_is_identified_and_copied_by_its_first_bytes(tmp_path: Path) -> N
         target = tmp_path / "copy"
         put_file(target, content, 0o640)
         assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (expected, 0o640)
-        assert begin_alike(path, content)
-        assert begin_alike(target, whole)
-    assert not begin_alike(path, b"0123x")
-    assert not begin_alike(path, b"x" + bytes(100))
+        assert one_extends_other(path, content)
+        assert one_extends_other(target, whole)
+    assert not one_extends_other(path, b"0123x")
+    assert not one_extends_other(path, b"x" + bytes(100))
     assert open_descriptors() == before
     path.write_bytes(b"012345678x")
     with pytest.raises(FileChangedError, match=str(path)):
