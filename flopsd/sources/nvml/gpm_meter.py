@@ -13,34 +13,28 @@ from flopsd.sources.nvml.counter_check import CounterCheck
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
 from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS
+from flopsd.sources.nvml.meter import Meter
 from flopsd.sources.nvml.plausibility import Plausibility
-from flopsd.sources.nvml.polled_clock import PolledClock
 
 _VECTOR = {Pipe.FP64: None, Pipe.FP32: None, Pipe.FP16: None}.keys()  # a set, in order
 _GROWTH = Growth()
 
 
-class GpmMeter:
-    """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
+class GpmMeter(Meter):
+    """One device, or one MIG slice."""
 
     def __init__(
         self, driver: Driver, gpm: Gpm, device: Device, handle: Any, limits: Limits | None,
         origin: Callable[[], str | None], doubted_sms: int = 0,
     ) -> None:  # fmt: skip
-        """`handle`: of the whole device, like clock, energy and streaming. `origin` returns the origin in the journal.
-        Without limits the daemon turns every reading into a gap. `doubted_sms`: how many SMs the device may lack."""
-        self._driver, self._gpm, self._handle = driver, gpm, handle
-        self._uid, self._sm_count = device.uid, 0 if limits is None else limits.sm_count
+        """`handle`: of the whole GPU, like clock, energy and streaming. `origin` returns the origin in the journal.
+        `doubted_sms`: how many SMs the device may lack."""
+        super().__init__(driver, device, handle, limits)
+        self._gpm, self._sm_count = gpm, 0 if limits is None else limits.sm_count
         self._plausibility, self._power = Plausibility(), MeanPower()
-        self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
-        self._polled = PolledClock(self._top_mhz, driver.moments_of(device.index))
         self._took_ns: list[int] = []  # how long the last two samples took
-        self._max_mhz = self._top_mhz or device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
-        self._since_ns = driver.clock.boottime_ns()
-        self._kept = False  # whether there is a sample to compare with
         self._looked = False  # whether streaming was ever looked at
-        self._unread_reason = GapReason.STARTING
         self._mhz: int | None = None  # the clock at the kept sample
         self._doubted_sms = doubted_sms
         self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version, doubted_sms)
@@ -49,43 +43,20 @@ class GpmMeter:
     def reach(self, handle: Any, gpm: Gpm) -> None:
         """Go on with a new handle after the old one failed."""
         self._driver.optional(self._gpm.release)
-        self._handle, self._gpm, self._kept = handle, gpm, False
+        self._handle, self._gpm, self._begun = handle, gpm, False
 
     def release(self) -> None:
         """Free the sample buffers of a GPU that failed. Raises NVMLError."""
         self._gpm.release()
 
-    def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
-        """Return the interval up to now as a gap. The next reading begins with a new sample."""
-        now_ns = self._driver.clock.boottime_ns()
-        reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
-        self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
-        return reading
-
-    @property
-    def beyond_mhz(self) -> int:
-        """A clock that was read above the known maximum; 0: there was none."""
-        return self._polled.beyond_mhz
-
     @property
     def polls(self) -> bool:
-        """Whether the clock is to be polled before the next read."""
-        return self._kept and self._top_mhz > 0 and self.evidence[0] is not Evidence.CYCLES
-
-    def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """Return the next moment at which to poll the clock before the read at `until_ns`; None: there is none."""
-        return self._polled.next_ns(now_ns, until_ns) if self.polls else None
-
-    def poll(self) -> None:
-        """Read the clock, if a moment for it has come. Raises NVMLError."""
-        driver = self._driver
-        self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
+        return super().polls and self.evidence[0] is not Evidence.CYCLES
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
-        """Return the interval since the last read; None if it is too short. Raises NVMLError, UnusableError."""
         driver, clock, handle = self._driver, self._driver.clock, self._handle
         before_ns = clock.boottime_ns()
-        if self._kept and before_ns - self._since_ns < MIN_INTERVAL_NS:
+        if self._begun and before_ns - self._since_ns < MIN_INTERVAL_NS:
             return None, None
         self._require_streaming()
         sampled = self._sample() or self._sample()
@@ -93,18 +64,18 @@ class GpmMeter:
             return None, None  # a later reading covers this one's time
         now_ns, mhz = sampled
         self._polled.read(mhz)
-        since_ns, kept, mhz_before = self._since_ns, self._kept, self._mhz
+        since_ns, mhz_before = self._since_ns, self._mhz
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
         utilization = None if self._is_slice else driver.utilization_ratio(handle)
         metrics: Metrics | None = None
         reason = self._unread_reason
-        if kept:
+        if self._begun:
             try:
                 metrics = self._gpm.metrics()
             except UnusableError as fault:
                 reason = fault.reason
         self._gpm.keep()
-        self._kept, self._since_ns, self._mhz = True, now_ns, mhz
+        self._begun, self._since_ns, self._mhz = True, now_ns, mhz
         if metrics is None:
             self._unread_reason = GapReason.STARTING
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
@@ -178,7 +149,7 @@ class GpmMeter:
         self._gpm.sample()
         took_ns = clock.boottime_ns() - began_ns
         now_ns = began_ns + took_ns // 2
-        mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
+        mhz = self._clock_mhz()
         if clock.boottime_ns() - began_ns > SAMPLING_MAX_NS:
             return None
         self._took_ns = [*self._took_ns[-1:], took_ns]

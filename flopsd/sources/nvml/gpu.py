@@ -7,9 +7,8 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
-from flopsd.sources.nvml.gpm_meter import GpmMeter
+from flopsd.sources.nvml.meter import Meter
 from flopsd.sources.nvml.mig import Slice
-from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 
 
 @dataclass(slots=True)
@@ -33,7 +32,7 @@ class Gpu:
 
     device: Device
     handle: Any
-    meter: GpmMeter | UtilizationMeter | Unread
+    meter: Meter | Unread
     part: Slice | None = None
     refusals: int | None = 0  # of GPM samples since it was opened; None: a sample succeeded
     # Whether the GPU has GPM and refused it, or could not be asked: then GPM is tried again.

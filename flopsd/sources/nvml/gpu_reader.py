@@ -12,6 +12,7 @@ from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
+from flopsd.sources.nvml.meter import Meter
 from flopsd.sources.nvml.mig import PERMISSION_FIX
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.system.clock import NS_PER_S
@@ -85,7 +86,7 @@ class GpuReader:
         for meter in self._open_meters():
             self._driver.optional(meter.poll)
 
-    def _open_meters(self) -> list[GpmMeter | UtilizationMeter]:
+    def _open_meters(self) -> list[Meter]:
         return [gpu.meter for gpu in self._gpus if not isinstance(gpu.meter, Unread) and gpu.handle is not None]
 
     def move_to(self, index: int) -> None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
+from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading
 from flopsd.sources.nvml.driver import NOT_OFFERED, PERCENT_MAX, Driver, UnusableError
-from flopsd.sources.nvml.polled_clock import PolledClock
+from flopsd.sources.nvml.meter import Meter
 from flopsd.system.clock import NS_PER_S
 
 _SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
@@ -17,34 +17,22 @@ _JITTER = 4  # a sample may come later than the shortest period by a quarter of 
 _STANDSTILL_NS = 3 * NS_PER_S
 
 
-class UtilizationMeter:
-    """One GPU between reads. A reading ends where the newest sample ends; later time belongs to the next reading."""
+class UtilizationMeter(Meter):
+    """One GPU. A reading ends where the newest sample ends; later time belongs to the next reading."""
 
     def __init__(
         self, driver: Driver, device: Device, handle: Any, limits: Limits | None, why: tuple[str, str]
     ) -> None:
-        """`why`: the reason for no better evidence, and the fix. Without limits every reading becomes a gap."""
-        self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
-        self._max_mhz = device.sm_clock_max_mhz if limits is None else limits.sm_clock_max_mhz
-        self._since_ns = driver.clock.boottime_ns()
+        """`why`: the reason for no better evidence, and the fix."""
+        super().__init__(driver, device, handle, limits)
         self._seen_ns = self._clocked_ns = 0
         self._period_ns = _SAMPLE_PERIOD_MAX_NS  # the shortest between two samples so far
-        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz, driver.moments_of(device.index))
-        self._begun = False
-        self._unread_reason = GapReason.STARTING
-        self.evidence: tuple[Evidence, str, str] = (Evidence.UTILIZATION, *why)
+        self.evidence = (Evidence.UTILIZATION, *why)
 
     def reach(self, handle: Any) -> None:
         self._handle = handle
 
-    def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
-        now_ns = self._driver.clock.boottime_ns()
-        reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
-        self._since_ns, self._begun, self._unread_reason = now_ns, False, reason
-        return reading
-
     def read(self) -> tuple[Reading | None, Gauges | None]:
-        """Return the interval up to the newest sample; None without a new one. Raises NVMLError, UnusableError."""
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))
         mhz = self._clock_mhz()
@@ -70,29 +58,11 @@ class UtilizationMeter:
         busy = self._by_clock(self._ceiling(samples, since_ns, end_ns), since_ns, end_ns, now_ns)
         return Reading(self._uid, since_ns, end_ns, busy, counters), gauges
 
-    @property
-    def beyond_mhz(self) -> int:
-        """A clock that was read above the known maximum; 0: there was none."""
-        return self._polled.beyond_mhz
-
-    @property
-    def polls(self) -> bool:
-        """Whether the clock is to be polled before the next read."""
-        return self._limits is not None and self._begun
-
-    def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
-        """Return the next moment at which to poll the clock before the read at `until_ns`; None: there is none."""
-        return self._polled.next_ns(now_ns, until_ns) if self.polls else None
-
-    def poll(self) -> None:
-        """Read the clock, if a moment for it has come. Raises NVMLError."""
-        self._polled.poll(self._driver.clock, self._clock_mhz)
-
     def _clock_mhz(self) -> int | None:
         """Return the SM clock; None also if the GPU offers none, as in a guest with a part of it: the ceiling needs no
         clock. Raises NVMLError."""
         try:
-            return self._driver.sm_clock_mhz(self._handle, self._max_mhz)
+            return super()._clock_mhz()
         except self._driver.lib.NVMLError as fault:
             if fault.value in NOT_OFFERED:
                 return None
