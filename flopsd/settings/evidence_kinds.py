@@ -29,15 +29,3 @@ class EvidenceWanted:
     environment: Mapping[str, str] = field(default_factory=dict)
     witness_url: str | None = None
     witness_alone: bool = False  # a rolling seal requests nothing else
-
-
-def parse_kinds(value: object) -> tuple[str, ...]:
-    """The setting `evidence`: `off`, or kinds as a list or a comma-separated text. Raises ValueError."""
-    if value == "off" or value is False:  # YAML reads a bare `off` as false
-        return ()
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names or any(name not in KINDS for name in names):
-        raise ValueError(f"expected off, or some of {', '.join(KINDS)}")
-    if len(set(names)) != len(names):
-        raise ValueError("a kind is given twice")
-    return tuple(names)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from flopsd.core.declarations import FORMATS, MAX_TEXT
 from flopsd.core.model import PPM, Precision
 from flopsd.core.values import parse_flop
+from flopsd.settings.evidence_kinds import KINDS
 from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 from flopsd.settings.suggestions import did_you_mean
@@ -55,28 +57,44 @@ def text_or_number(value: object) -> str:
     return str(value) if type(value) is int and value >= 0 else text(value)
 
 
-def text_or_off(value: object) -> str:
-    """Text; also `off` where YAML reads it as false."""
-    return "off" if value is False else text(value)
+def or_off(parse: Callable[[object], Any], off: Any = None) -> Callable[[object], Any]:
+    """`parse` for a setting that can also be `off`, which YAML reads as false; its value is `off` then."""
+    return lambda value: off if value is False or value in ("off", off) else parse(value)
 
 
-def text_or_none(value: object) -> str | None:
-    """Text; None for `off`, which YAML reads as false."""
-    return None if value is None or value is False or value == "off" else text(value)
+text_or_off = or_off(text, "off")
+path_or_none = or_off(path)
 
 
-def path_or_none(value: object) -> str | None:
-    """A path; None for `off`, which YAML reads as false."""
-    return None if text_or_none(value) is None else path(value)
+def _items(
+    value: object, expected: str, separator: str | None = None, fits: Callable[[Any], object] = text
+) -> tuple[str, ...]:
+    """The items of a list in YAML or of the command line, or of a text with `separator`, or blanks, between them.
+    Raises ValueError unless all of them `fits`."""
+    found = [part.strip() for part in value.split(separator)] if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(map(fits, found)):
+        raise ValueError(f"expected {expected}")
+    return tuple(map(str, found))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _require_unique(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} twice")
 
 
 def uids(value: object) -> tuple[int, ...]:
     """Numeric user ids: a list in YAML, `1000,1001` as text."""
-    found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    found = [found] if isinstance(found, int) else found
-    if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
-        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` prints one")
-    return tuple(sorted({int(one) for one in found}))
+    found = _items(
+        [value] if isinstance(value, int) else value,
+        "numbers of users, such as 1000,1001; `id -u NAME` prints one",
+        ",",
+        lambda one: not isinstance(one, bool) and str(one).isdecimal(),
+    )
+    return tuple(sorted(set(map(int, found))))
 
 
 def seconds(low: float, high: float) -> Callable[[object], float]:
@@ -97,11 +115,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
 def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
     """Seconds; None for `off`, for 0, and for false, as YAML reads `off`."""
     number = seconds(low, high)
-
-    def parse(value: object) -> float | None:
-        return None if value in ("off", "0", 0) else number(value)
-
-    return parse
+    return lambda value: None if value in ("off", "0", 0) else number(value)
 
 
 def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
@@ -130,12 +144,12 @@ def parse_rotation(text: str) -> tuple[int | None, int | None]:
     return amount, None
 
 
-def rotate_every(value: object) -> str | None:
-    """An age or a size with its unit; None for `off`, which YAML reads as false."""
-    amount = text_or_none(str(value) if type(value) is int else value)
-    if amount is not None:
-        parse_rotation(amount)
+def _rotation(value: object) -> str:
+    parse_rotation(amount := text_or_number(value))
     return amount
+
+
+rotate_every = or_off(_rotation)  # an age or a size with its unit
 
 
 def count_or_all(value: object) -> int | None:
@@ -160,31 +174,24 @@ def location(value: object) -> str:
 
 
 def locations(value: object) -> tuple[str, ...]:
-    """A list of locations in YAML and on the command line; in a text, separated by blanks."""
-    found = value.split() if isinstance(value, str) else value
-    if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
-        raise ValueError("expected a list of locations, each once, such as [s3://bucket/key.json]")
-    return tuple(location(one) for one in found)
+    expected = "a list of locations, each once, such as [s3://bucket/key.json]"
+    found = _items(value, expected)
+    if len(set(found)) != len(found):
+        raise ValueError(f"expected {expected}")
+    return tuple(map(location, found))
 
 
 def pushes(value: object) -> tuple[str, ...]:
-    """A list of receivers in YAML and on the command line; in a text, separated by blanks."""
-    found = value.split() if isinstance(value, str) else value
-    if not isinstance(found, list | tuple):
-        raise ValueError("expected a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
-    names = [parse_target(text(one)).name for one in found]
-    if len(set(names)) != len(names):
-        raise ValueError("a receiver is named twice")
-    return tuple(str(one) for one in found)
+    """Receivers of metrics."""
+    found = _items(value, "a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
+    _require_unique("a receiver is named", [parse_target(one).name for one in found])
+    return found
 
 
 def sources(value: object) -> tuple[str, ...]:
-    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
-        raise ValueError("expected a list of source names, such as [nvml]")
-    if len(set(names)) != len(names):
-        raise ValueError("a source is named twice")
-    return tuple(names)
+    names = _items(value or "", "a list of source names, such as [nvml]", ",", _is_text)
+    _require_unique("a source is named", names)
+    return names
 
 
 def flag(value: object) -> bool:
@@ -196,12 +203,12 @@ def flag(value: object) -> bool:
     raise ValueError("expected true or false")
 
 
-def listen(value: object) -> str | None:
-    """HOST:PORT; None for `off`, which YAML reads as false."""
-    address = text_or_none(str(value) if type(value) is int else value)
-    if address is not None:
-        parse_listen(address)
+def _listen(value: object) -> str:
+    parse_listen(address := text_or_number(value))
     return address
+
+
+listen = or_off(_listen)  # HOST:PORT
 
 
 def run_id(value: object) -> str:
@@ -237,11 +244,17 @@ def flop_or_unknown(value: object) -> int | str | None:
 
 
 def files(value: object) -> tuple[str, ...]:
-    """A list of files or names of packaged ones, in YAML and on the command line; in a text, separated by blanks."""
-    found = value.split() if isinstance(value, str) else value
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
-        raise ValueError("expected a list of policies, such as [eu-ai-act, /etc/flopsd/policy.yaml]")
-    return tuple(found)
+    """Policies: files, or names of packaged ones."""
+    return _items(value, "a list of policies, such as [eu-ai-act, /etc/flopsd/policy.yaml]", fits=_is_text)
+
+
+def _evidence(value: object) -> tuple[str, ...]:
+    kinds = _items(value or "", f"off, or some of {', '.join(KINDS)}", ",", KINDS.__contains__)
+    _require_unique("a kind is given", kinds)
+    return kinds
+
+
+evidence = or_off(_evidence, ())
 
 
 def output(value: object) -> str:

@@ -15,7 +15,7 @@ from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.model import Precision
 from flopsd.settings import parsers
 from flopsd.settings.device_selection import DevicesSetting, parse_devices
-from flopsd.settings.evidence_kinds import KINDS, parse_kinds
+from flopsd.settings.evidence_kinds import KINDS
 
 CONTAINER = "container"  # the value of `job_user` for a job in its own container
 
@@ -160,7 +160,8 @@ SETTINGS: tuple[Setting, ...] = (
         "how long to wait at the end for a scrape that sees the run's end (default: 30)",
         parsers.seconds(0, 600), other_flag="--wait-for-scrape"),
     Setting("evidence", "KINDS",
-        f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)", parse_kinds),
+        f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)",
+        parsers.evidence),
     Setting("timestamp_url", "URL", "RFC 3161 timestamp authority that stamps the seal (default: none)",
         parsers.url),
     Setting("witness_url", "URL",

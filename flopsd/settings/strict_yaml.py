@@ -15,56 +15,50 @@ def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, i
     """As `read_yaml`, plus the line of each field by its path, such as `rules[0].title`."""
     import yaml  # takes 6 ms, and metering with packaged files does not need it
 
-    lines: dict[str, int] = {}
+    fields = _Fields(name)
     try:
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(data)
         node = loader.get_single_node()
         if node is None:
-            return None, [], lines
-        problems = _duplicate_keys(node, name, set(), set())
-        _find_lines(node, "", lines, set())
-        return loader.construct_document(node), problems, lines
+            return None, [], {}
+        fields.visit(node)
+        return loader.construct_document(node), fields.problems, fields.lines
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
         # Impossible dates, too many digits, `!!bool x` and `!!timestamp x` raise errors other than YAMLError.
         words = " ".join(str(fault).replace(' in "<byte string>",', " at").split())
-        return None, [f"{name}: not YAML: {words}"], lines
+        return None, [f"{name}: not YAML: {words}"], fields.lines
 
 
-def _find_lines(node: Any, path: str, lines: dict[str, int], known: set[int]) -> None:
-    """Add the line of every field below a node, visiting each node once, however many aliases refer to it."""
-    if id(node) in known:
-        return
-    known.add(id(node))
-    if node.id == "mapping":
-        for key, value in node.value:
-            at = f"{path}{'.' if path else ''}{getattr(key, 'value', key)}"
-            lines.setdefault(at, key.start_mark.line + 1)
-            _find_lines(value, at, lines, known)
-    elif node.id == "sequence":
-        for number, value in enumerate(node.value):
-            at = f"{path}[{number}]"
-            lines[at] = value.start_mark.line + 1
-            _find_lines(value, at, lines, known)
+class _Fields:
+    """The line of every field of a document, and its duplicate keys as problems."""
 
+    def __init__(self, name: str) -> None:
+        self.lines: dict[str, int] = {}
+        self.problems: list[str] = []
+        self._name, self._visited = name, set[int]()
 
-def _duplicate_keys(node: Any, name: str, known: set[int], within: set[int]) -> list[str]:
-    """Visit each node once, however many aliases refer to it. Raises ValueError for a node that contains itself."""
-    if id(node) in within:
-        raise ValueError(f"line {node.start_mark.line + 1}: an alias refers to a node that contains it")
-    if id(node) in known:
-        return []
-    known.add(id(node))
-    within = {*within, id(node)}
-    problems: list[str] = []
-    if node.id == "mapping":
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            text, line = str(getattr(key, "value", key)), key.start_mark.line + 1
-            if text in seen:
-                problems.append(f"{name}: line {line}: {text} is given twice, first on line {seen[text]}")
-            seen.setdefault(text, line)
-            problems += _duplicate_keys(value, name, known, within)
-    elif node.id == "sequence":
-        for value in node.value:
-            problems += _duplicate_keys(value, name, known, within)
-    return problems
+    def visit(self, node: Any, path: str = "", within: frozenset[int] = frozenset()) -> None:
+        """Visit each node once, however many aliases refer to it. Raises ValueError for one that contains itself."""
+        if id(node) in within:
+            raise ValueError(f"line {node.start_mark.line + 1}: an alias refers to a node that contains it")
+        if id(node) in self._visited:
+            return
+        self._visited.add(id(node))
+        within |= {id(node)}
+        if node.id == "mapping":
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                text, line = str(getattr(key, "value", key)), key.start_mark.line + 1
+                at = f"{path}.{text}" if path else text
+                if text in first:
+                    self.problems.append(
+                        f"{self._name}: line {line}: {text} is given twice, first on line {first[text]}"
+                    )
+                first.setdefault(text, line)
+                self.lines.setdefault(at, line)
+                self.visit(value, at, within)
+        elif node.id == "sequence":
+            for number, value in enumerate(node.value):
+                at = f"{path}[{number}]"
+                self.lines[at] = value.start_mark.line + 1
+                self.visit(value, at, within)

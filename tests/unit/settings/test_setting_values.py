@@ -17,7 +17,7 @@ from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import Tables, load_peaks, load_policies, parse_peaks
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
-from flopsd.settings.evidence_kinds import KINDS, parse_kinds
+from flopsd.settings.evidence_kinds import KINDS
 from flopsd.settings.load import declared_of
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
@@ -52,7 +52,7 @@ TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.files, [("a b", ("a", "b")), (["a b"], ("a b",))]),
     (parsers.output, [(False, "off"), ("stderr", "stderr")]),
     (parsers.url, [("https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1")]),
-    (parse_kinds, [("off", ()), (False, ()), (", ".join(KINDS), KINDS), ([KINDS[1]], (KINDS[1],))]),
+    (parsers.evidence, [("off", ()), (False, ()), (", ".join(KINDS), KINDS), ([KINDS[1]], (KINDS[1],))]),
 ]
 
 
@@ -105,8 +105,8 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.device_precision, [[], 7], "expected devices, by UUID or index"),
     (parsers.device_precision, [{0: {"bf16": 2}}], "add up to 1"),
     (parsers.url, ["ftp://h", "http://h /x", "http://h:99999/x", 7], "expected a URL"),
-    (parse_kinds, ["", True, [], ["gossip"]], "expected off, or some of"),
-    (parse_kinds, [[KINDS[0], KINDS[0]]], "a kind is given twice"),
+    (parsers.evidence, ["", True, [], ["gossip"]], "expected off, or some of"),
+    (parsers.evidence, [[KINDS[0], KINDS[0]]], "a kind is given twice"),
     (parse_target, ["http://h"], "expected KIND.http"),
     (parse_target, ["kafka+http://h"], "with KIND one of pushgateway, otlp, remotewrite"),
     (
