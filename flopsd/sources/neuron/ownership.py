@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import Ownership, VendorDevices
+from flopsd.sources.ownership.rule import Ownership, VendorDevices, all_unknown
 
 _CORES = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
 _CORE = "aws.amazon.com/neuroncore"
@@ -35,17 +35,17 @@ class NeuronDevices(VendorDevices):
         if cores is None and count in (None, "", "0"):
             return {chip.uid: Ownership(True) for chip in devices}
         if per_chip is None:
-            return _all_unknown(devices, "how many cores a chip has is not known")
+            return all_unknown(devices, "how many cores a chip has is not known")
         if cores is None:
             if count is not None and count.isdigit() and int(count) == per_chip * len(devices):
                 return {chip.uid: Ownership(True) for chip in devices}
-            return _all_unknown(
+            return all_unknown(
                 devices, "NEURON_RT_NUM_CORES counts cores and does not name them: set NEURON_RT_VISIBLE_CORES"
             )
         held = chips_of(neuron_cores(cores), per_chip)
         if not held.keys() <= {chip.index for chip in devices}:
             why = f"NEURON_RT_VISIBLE_CORES={cores} names a core that is not here, at {per_chip} logical cores per chip"
-            return _all_unknown(devices, f"{why}: set NEURON_LOGICAL_NC_CONFIG")
+            return all_unknown(devices, f"{why}: set NEURON_LOGICAL_NC_CONFIG")
         part = "other cores of this chip are not this job's"
         return {
             chip.uid: Ownership(chip.index in held, part if held.get(chip.index, per_chip) < per_chip else None)
@@ -93,7 +93,3 @@ def neuron_cores(text: str) -> frozenset[int]:
 def chips_of(cores: frozenset[int], cores_per_chip: int) -> dict[int, int]:
     """Return, by chip index, how many of `cores` the chip holds."""
     return Counter(core // cores_per_chip for core in cores)
-
-
-def _all_unknown(devices: Sequence[Device], why: str) -> dict[DeviceUid, Ownership]:
-    return {device.uid: Ownership(None, why=why) for device in devices}

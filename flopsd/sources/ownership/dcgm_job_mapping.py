@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices, all_unknown
 from flopsd.system.file_presence import is_folder
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
@@ -50,8 +50,7 @@ class JobRule:
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         if not self._vendor.in_job_mapping:
-            why = "job mapping files name NVIDIA GPUs only"
-            return OwnershipResult({device.uid: Ownership(None, why=why) for device in devices})
+            return OwnershipResult(all_unknown(devices, "job mapping files name NVIDIA GPUs only"))
         found_verdicts = {device.uid: Ownership(False) for device in devices}
         unmatched: list[str] = []
         jobs: dict[str, set[str]] = {}
@@ -63,8 +62,7 @@ class JobRule:
             try:
                 named = _jobs(path)
             except OSError as fault:
-                why = f"{path} cannot be read: {fault.strerror}"
-                found_verdicts.update((device.uid, Ownership(None, why=why)) for device in found)
+                found_verdicts |= all_unknown(found, f"{path} cannot be read: {fault.strerror}")
                 continue
             if not found and self._job in named:
                 unmatched.append(path.name)

@@ -9,6 +9,7 @@ question that found it to be another job's is not part of this job, not even of 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -244,65 +245,48 @@ class Rejoin:
         return replace(reading, counters={**reading.counters, _ENERGY: left_mj})
 
 
-class _Question:
-    """One question and its answer, which is there once `answered` is set."""
-
-    def __init__(self, rule: OwnershipRule, devices: Sequence[Device]) -> None:
-        self.answered = threading.Event()
-        self.answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed through an error in flopsd")
-        self.waited_for = False
-        self._rule, self._devices = rule, devices
-
-    def run(self) -> None:
-        try:
-            self.answer = self._rule.judge(self._devices)
-        except OwnershipError as fault:
-            self.answer = fault
-        except OSError as fault:  # no more open files, for instance
-            self.refuse(str(fault))
-        finally:
-            self.answered.set()
-
-    def refuse(self, why: str) -> None:
-        """Answer that the rule cannot be asked now."""
-        self.answer = OwnershipError(why)
-        self.answered.set()
-
-
 class RuleThread:
     """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading. Only
     one question is open at a time: one that hangs keeps its thread, and no other is asked meanwhile."""
 
     def __init__(self, rule: OwnershipRule) -> None:
         self._rule = rule
-        self._open: _Question | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a question was asked whose answer has not been taken yet."""
-        return self._open is not None
+        self._answers: queue.SimpleQueue[OwnershipResult | OwnershipError] = queue.SimpleQueue()
+        self.waiting = False  # whether a question was asked whose answer has not been taken yet
+        self._waited_for = False
 
     def ask(self, devices: Sequence[Device]) -> None:
         """Ask about `devices`. A constant rule answers at once, in this thread."""
-        if self._open is not None:
+        if self.waiting:
             return
-        question = self._open = _Question(self._rule, tuple(devices))
+        self.waiting, self._waited_for = True, False
         if self._rule.constant:
-            question.run()
+            self._judge(tuple(devices))
             return
         try:
-            threading.Thread(target=question.run, name="ownership", daemon=True).start()
+            threading.Thread(target=self._judge, args=(tuple(devices),), name="ownership", daemon=True).start()
         except RuntimeError as fault:  # the limit of threads is reached; the next question may find room
-            question.refuse(str(fault))
+            self._answers.put(OwnershipError(str(fault)))
 
     def take(self, seconds: float) -> OwnershipResult | OwnershipError | None:
         """Return the answer, or None while there is none. Wait at most `seconds`, and only once for each question."""
-        question = self._open
-        if question is None:
+        if not self.waiting:
             return None
-        patience = 0.0 if question.waited_for else seconds
-        question.waited_for = True
-        if not question.answered.wait(patience):
+        patience, self._waited_for = 0.0 if self._waited_for else seconds, True
+        try:
+            answer = self._answers.get(timeout=patience)
+        except queue.Empty:
             return None
-        self._open = None
-        return question.answer
+        self.waiting = False
+        return answer
+
+    def _judge(self, devices: Sequence[Device]) -> None:
+        answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed through an error in flopsd")
+        try:
+            answer = self._rule.judge(devices)
+        except OwnershipError as fault:
+            answer = fault
+        except OSError as fault:  # no more open files, for instance
+            answer = OwnershipError(str(fault))
+        finally:
+            self._answers.put(answer)

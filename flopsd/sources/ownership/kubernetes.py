@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.podresources import PodDevices, PodResources
-from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices, verdicts
+from flopsd.sources.ownership.podresources import Pod, PodDevices, PodResources
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices, all_unknown, verdicts
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DOWNWARD = (
     "set POD_NAME and POD_NAMESPACE in the container by the downward API: "
     "valueFrom: {fieldRef: {fieldPath: metadata.name}} and metadata.namespace"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A pod as its node names it."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 def this_pod(environment: Mapping[str, str], namespace_file: Path = NAMESPACE_FILE) -> Pod:
@@ -55,7 +43,7 @@ class PodRule:
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         pods = self._kubelet.list()
-        own = [pod for pod in pods if (pod.namespace, pod.name) == (self._pod.namespace, self._pod.name)]
+        own = [one for one in pods if one.pod == self._pod]
         if not own:
             raise OwnershipError(f"the kubelet lists no pod {self._pod} among its {len(pods)}", hint=_DOWNWARD)
         self._check_given(own)
@@ -72,7 +60,7 @@ class PodRule:
             for device in found:
                 mine[device.uid] = mine.get(device.uid, False) or self._vendor.is_replica(device_id)
         if why:
-            return OwnershipResult({device.uid: Ownership(None, why=why) for device in devices}, tuple(unmatched))
+            return OwnershipResult(all_unknown(devices, why), tuple(unmatched))
         others = self._others(pods, devices)
         found_verdicts = verdicts(set(mine), devices, unmatched)
         for uid, replica in mine.items():
@@ -105,11 +93,9 @@ class PodRule:
     def _others(self, pods: Sequence[PodDevices], devices: Sequence[Device]) -> dict[str, int]:
         """Return, by device, how many other pods the kubelet gave it to."""
         count = {device.uid: 0 for device in devices}
-        for pod in pods:
-            if (pod.namespace, pod.name) == (self._pod.namespace, self._pod.name):
-                continue
+        for other in (one for one in pods if one.pod != self._pod):
             theirs = set()
-            for resource, device_id in self._given([pod]):
+            for resource, device_id in self._given([other]):
                 try:
                     theirs |= {device.uid for device in self._vendor.allocated(resource, device_id, devices)}
                 except OwnershipError:

@@ -37,11 +37,21 @@ MESSAGES: Messages = {
 
 
 @dataclass(frozen=True, slots=True)
-class PodDevices:
-    """The devices that the kubelet gave to one pod, over all its containers."""
+class Pod:
+    """A pod as its node names it."""
 
     namespace: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodDevices:
+    """The devices that the kubelet gave to one pod, over all its containers."""
+
+    pod: Pod
     ids: tuple[tuple[str, str], ...]  # (resource, device id)
     claims: int = 0  # dynamic resource claims, whose devices have no UUIDs here
 
@@ -108,4 +118,4 @@ def _pod(pod: Any) -> PodDevices:
         for device_id in devices.device_ids
     )
     claims = sum(len(container.dynamic_resources) for container in pod.containers)
-    return PodDevices(str(pod.namespace), str(pod.name), ids, claims)
+    return PodDevices(Pod(str(pod.namespace), str(pod.name)), ids, claims)

@@ -65,7 +65,8 @@ class VendorDevices:
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:  # noqa: ARG002
         """Return which devices the variables in `environment` leave visible. Raises OwnershipError."""
-        return {d.uid: Ownership(None, why=f"no variable that hides {d.vendor} devices is known") for d in devices}
+        vendors = ", ".join(sorted({device.vendor for device in devices}))
+        return all_unknown(devices, f"no variable that hides {vendors} devices is known")
 
     def is_resource(self, resource: str) -> bool:
         """Whether the kubelet's `resource` hands out these devices."""
@@ -87,6 +88,10 @@ class VendorDevices:
 def is_unidentified(device: Device) -> bool:
     """Whether the model of a device is unknown: it can be any device that was not found."""
     return device.model == UNIDENTIFIED
+
+
+def all_unknown(devices: Sequence[Device], why: str) -> dict[DeviceUid, Ownership]:
+    return {device.uid: Ownership(None, why=why) for device in devices}
 
 
 def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]) -> dict[str, Ownership]:
