@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
@@ -32,17 +33,7 @@ from flopsd.sources.dcgm.work import (
     totals,
     unread_counters,
 )
-from flopsd.sources.nvml.counter_calibration import (
-    CHECK_NS,
-    WINDOW_NS,
-    Calibration,
-    SelfTestFailedError,
-    Window,
-    follows_clock,
-    is_faster,
-    judge,
-    remembered,
-)
+from flopsd.sources.nvml.counter_calibration import Calibration, CounterScale, SampleInterval, SelfTestFailedError
 from flopsd.sources.nvml.plausibility import STUCK_RATIO
 from flopsd.sources.nvml.sm_clock import SmClocks
 
@@ -91,15 +82,14 @@ class FollowedGpu:
         self._alike: _Collection | None = None  # the first one with the ratios of the newest
         self._stuck = False
         self._clocks: list[ClockSample] = []
-        self._calibration: Calibration | None = None
-        self._window = Window()  # of the self-test of the counters, and of them in use
         self._refused = False  # the counters diverged from the clock
-        self._clock_doubted = False  # the counters fit a faster clock: either may be wrong
         self.lost = 0  # how often tensor activity went away
         self.device = device_of(page, at)
-        driver = self.device.driver  # another driver's counters may have another scale
-        self._counters = f"{COUNTERS_NAME} of driver {driver}" if driver else COUNTERS_NAME
+        driver = self.device.driver
         self.limits, self._hopper = limits_of(self.device, peaks)
+        limits = self.limits or Limits(0, 0)  # then nothing is counted
+        counters = f"{COUNTERS_NAME} of driver {driver}" if driver else COUNTERS_NAME
+        self._scale = CounterScale(limits.sm_count, limits.sm_clock_max_mhz, counters)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
         self._set_evidence(expect(page, self.limits, None, clock_known, self._hopper))
 
@@ -111,8 +101,8 @@ class FollowedGpu:
         page.had_tensor = self._page.had_tensor or has_tensor(self._page)
         self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page
-        if self._calibration is None and not self._refused and self.limits is not None:
-            self._calibration = remembered(origin, self.limits.sm_count, self._counters)
+        if self._scale.proven is None and not self._refused and self.limits is not None:
+            self._scale.recall(origin)
         self.device = replace(self.device, shared=shared_by(page))
         pending, self._pending = self._pending, None
         if changed:
@@ -162,7 +152,7 @@ class FollowedGpu:
             if self._averaged is not None:
                 self._coverage.followed(end_ns - self._averaged.at_ns + self._averaged.lag_ns)
             self._averaged = collection
-        best = expect(page, self.limits, self._calibration, True, self._hopper)
+        best = expect(page, self.limits, self._scale.proven, True, self._hopper)
         if self._unread is not None or best.evidence is not Evidence.ACTIVITY:
             return self._judge(before, collection)
         uncovered_ns, behind_ns = self._coverage.uncovered_ns(end_ns - self._since_ns, collection.lag_ns)
@@ -183,20 +173,20 @@ class FollowedGpu:
         seen = self._exported_cycles(begin_ns, end_ns)
         most_mhz = limits.sm_clock_max_mhz
         cycles = known or (None if seen is None else seen.up_to(most_mhz, end_ns - begin_ns))
-        expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
+        expected = expect(page, limits, self._scale.proven, cycles is not None, self._hopper)
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
-        self._set_evidence(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
+        self._set_evidence(expect(page, limits, self._scale.proven, cycles is not None or clock_follows, self._hopper))
         earlier = before.page if before is not None and before.at_ns == begin_ns else None  # no gap is between them
-        if self._calibration is not None:
-            if earlier is not None:
-                self._compare_with_clock(self._calibration, earlier, page, known or seen, end_ns - begin_ns, limits)
+        if self._scale.proven is not None:
+            if earlier is not None and self._counted_since(earlier, page, known or seen, end_ns - begin_ns):
+                self._refused = self._scale.diverges(self._scale.proven)
             if self._refused:
                 self._set_evidence(
                     Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
                 )
                 return self._reading_until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
             if has_counters(page):
-                return self._grown(before, page, end_ns, expected.gap, counters, self._calibration)
+                return self._grown(before, page, end_ns, expected.gap, counters, self._scale.proven)
         if gap := unread or expected.gap:
             return self._reading_until(end_ns, Gap(gap), counters)
         if expected.evidence is not Evidence.ACTIVITY or cycles is None:
@@ -204,10 +194,13 @@ class FollowedGpu:
             assert percent is not None
             return self._reading_until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         if earlier is not None and not self._refused:
-            self._prove_counters(earlier, page, known or seen or cycles, end_ns - begin_ns, limits)
-        if self._clock_doubted:
+            trial = self._counted_since(earlier, page, known or seen or cycles, end_ns - begin_ns)
+            if trial is not None:
+                with suppress(SelfTestFailedError):  # the next intervals may pass
+                    self._scale.prove(trial)
+        if self._scale.clock_doubt:
             cycles = cycles.up_to(most_mhz, end_ns - begin_ns)
-        proven = self._calibration if has_counters(page) else None
+        proven = self._scale.proven if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
         work = active(page, cycles, limits.sm_count)
         if self._is_stuck(collection):
@@ -250,36 +243,16 @@ class FollowedGpu:
         work = Growth(unread_counters(page)) if gap is None else Gap(gap)
         return self._reading_until(end_ns, work, counters, totals(page, calibration))
 
-    def _prove_counters(
-        self, earlier: GpuPage, later: GpuPage, cycles: Cycles, duration_ns: int, limits: Limits
-    ) -> None:
-        """Continue the self-test, the same as that of NVML's counters, with one more collection."""
+    def _counted_since(
+        self, earlier: GpuPage, later: GpuPage, clock: Cycles | None, duration_ns: int
+    ) -> SampleInterval | None:
+        """Return the growth of the counters, once noted for their self-test or comparison with the SM clock."""
         trial = counted_between(earlier, later)
-        if trial is None:
-            self._window = Window()
-            return
-        self._window = self._window.with_interval(trial.elapsed, cycles, duration_ns)
-        try:
-            self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, self._counters)
-        except SelfTestFailedError as failed:
-            self._window, self._clock_doubted = Window(), self._clock_doubted or failed.blames_clock
-        if self._calibration is not None:
-            self._window, self._clock_doubted = Window(), False
-
-    def _compare_with_clock(
-        self, calibration: Calibration, earlier: GpuPage, later: GpuPage, clock: Cycles | None, duration_ns: int,
-        limits: Limits,
-    ) -> None:  # fmt: skip
-        """Compare counters in use with the SM clock; counters that diverge from it are no longer used."""
-        trial = counted_between(earlier, later)
-        if trial is None or clock is None or self._window.duration_ns >= WINDOW_NS:
-            self._window = Window()
-            return
-        self._window = self._window.with_interval(trial.elapsed, clock, duration_ns)
-        if self._window.duration_ns >= CHECK_NS:
-            held = (calibration.elapsed, self._window, limits.sm_count, limits.sm_clock_max_mhz)
-            if follows_clock(*held) is False:
-                self._calibration, self._refused, self._clock_doubted = None, True, is_faster(*held)
+        if trial is None or clock is None:
+            self._scale.interrupt()
+            return None
+        self._scale.add(trial.elapsed, clock, duration_ns)
+        return trial
 
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """Estimate the cycles of one SM by the exporter's one clock value per collection. The doubt is not a bound."""

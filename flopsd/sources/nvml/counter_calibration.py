@@ -23,6 +23,7 @@ CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, in
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
 _REFRESH_NS = 100_000_000  # counters may be this old (nvml.h)
 CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
+DIVERGED = "they differ from the SM clock by over a tenth"
 _WIDTHS = (32, 48)  # bits of counters that start over before 64
 
 
@@ -192,6 +193,54 @@ def contradicts(calibration: Calibration, trial: SampleInterval) -> bool:
         if abs(active[pipe] * times // per - ratio * whole) > tolerance:
             return True
     return False
+
+
+class CounterScale:
+    """The scale of one device's counters: proven by the self-test, then compared with the SM clock."""
+
+    def __init__(self, sm_count: int, max_mhz: int, counters: str) -> None:
+        """`counters`: their name. Counters of another name, such as another driver's, may have another scale."""
+        self._sm_count, self._max_mhz, self._counters = sm_count, max_mhz, counters
+        self._window = Window()
+        self.proven: Calibration | None = None
+        self.clock_doubt = ""  # how the counters fit a faster clock than is reported: either may be wrong
+
+    def recall(self, origin: str | None) -> None:
+        """Take over what was proven earlier on this boot, if `origin` names it."""
+        self.proven = remembered(origin, self._sm_count, self._counters)
+
+    def add(self, elapsed: int, clock: Cycles, duration_ns: int) -> None:
+        """Note the growth of the elapsed counter, and the clock, in an interval that follows the last one."""
+        self._window = self._window.with_interval(elapsed, clock, duration_ns)
+
+    def interrupt(self) -> None:
+        """Note that an interval is missing."""
+        self._window = Window()
+
+    def prove(self, trial: SampleInterval) -> None:
+        """Continue the self-test after `add`. Raises SelfTestFailedError, unless the clock may be wrong instead."""
+        try:
+            self.proven = judge(trial, self._window, self._sm_count, self._max_mhz, self._counters)
+        except SelfTestFailedError as failed:
+            self.interrupt()
+            if not failed.blames_clock:
+                raise
+            self.clock_doubt = self.clock_doubt or str(failed)
+        if self.proven is not None:
+            self.interrupt()
+            self.clock_doubt = ""
+
+    def diverges(self, calibration: Calibration) -> bool:
+        """Whether counters in use no longer follow the SM clock. Then their scale is not proven any more."""
+        if self._window.duration_ns < CHECK_NS:
+            return False
+        held = (calibration.elapsed, self._window, self._sm_count, self._max_mhz)
+        if follows_clock(*held) is False:
+            self.proven, self.clock_doubt = None, DIVERGED if is_faster(*held) else ""
+            return True
+        if self._window.duration_ns >= WINDOW_NS:
+            self.interrupt()
+        return False
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:

@@ -7,18 +7,13 @@ from collections.abc import Callable
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.model import Evidence, GapReason, Totals
 from flopsd.sources.nvml.counter_calibration import (
-    CHECK_NS,
-    WINDOW_NS,
+    DIVERGED,
     Calibration,
+    CounterScale,
     SampleInterval,
     SelfTestFailedError,
-    Window,
     contradicts,
-    follows_clock,
     growth,
-    is_faster,
-    judge,
-    remembered,
     width,
 )
 from flopsd.sources.nvml.driver import UnusableError
@@ -45,30 +40,27 @@ class CounterCheck:
     ) -> None:
         """`origin` returns the origin that the journal has from an earlier daemon start on this boot. `driver`: the
         driver's version. `doubted_sms`: how many of the SMs the device may lack; if any, no scale can be proven."""
-        self._sm_count, self._max_mhz, self._origin, self._doubted_sms = sm_count, max_mhz, origin, doubted_sms
+        self._origin, self._doubted_sms = origin, doubted_sms
+        self._scale = CounterScale(sm_count, max_mhz, f"GPM of driver {driver}")
         self._last: Metrics | None = None
         self._last_ns = self._largest = 0
-        self._window = Window()
-        self._calibration: Calibration | None = None
         self._strikes = 0
-        self._doubt = ""  # how the counters fit a faster clock than is reported: either may be wrong
-        self._counters = f"GPM of driver {driver}"  # another driver's may have another scale
         self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
     @property
     def are_proven(self) -> bool:
-        return self._calibration is not None
+        return self._scale.proven is not None
 
     @property
     def clock_doubted(self) -> bool:
-        return self._doubt != ""
+        return self._scale.clock_doubt != ""
 
     def totals(self, metrics: Metrics) -> Totals | None:
         """Return the counters in SM-cycles, once their scale is proven; None before that."""
-        if self._calibration is None or metrics.elapsed is None or not metrics.counters:
+        if self._scale.proven is None or metrics.elapsed is None or not metrics.counters:
             return None
-        return self._calibration.totals(metrics.elapsed, metrics.counters, width(self._largest))
+        return self._scale.proven.totals(metrics.elapsed, metrics.counters, width(self._largest))
 
     def examine(self, metrics: Metrics, since_ns: int, now_ns: int, clock: Cycles | None) -> bool:
         """Check the counters against their last values, the percentages and the SM clock from `since_ns` to `now_ns`.
@@ -87,13 +79,13 @@ class CounterCheck:
         self._largest = max(self._largest, metrics.elapsed)
         if self._strikes >= _STRIKES:
             return False
-        if self._last is None and self._calibration is None:
-            self._calibration = remembered(self._origin(), self._sm_count, self._counters)
-        was_proven = self._calibration is not None
+        if self._last is None and not self.are_proven:
+            self._scale.recall(self._origin())
+        was_proven = self.are_proven
         self.evidence = _PROVEN if was_proven else self._unproven
         last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
         if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
-            self._window = Window()
+            self._scale.interrupt()
             return was_proven
         before = last.counters
         grown = {pipe: counter - before[pipe] for pipe, counter in metrics.counters.items()}
@@ -108,34 +100,30 @@ class CounterCheck:
         trial = SampleInterval(elapsed, grown, ratios)
         same_interval = last_ns == since_ns  # not so after a fault: then the percentages cover only a part
         if elapsed < 0 or clock is None or not same_interval:
-            self._window = Window()
+            self._scale.interrupt()
         else:
-            self._window = self._window.with_interval(elapsed, clock, now_ns - since_ns)
-        if self._calibration is None:
+            self._scale.add(elapsed, clock, now_ns - since_ns)
+        if self._scale.proven is None:
             self._prove(trial)
         else:
-            self._hold(self._calibration, trial, metrics, now_ns - last_ns, same_interval=same_interval)
+            self._hold(self._scale.proven, trial, metrics, now_ns - last_ns, same_interval=same_interval)
         return was_proven
 
     @property
     def _unproven(self) -> tuple[Evidence, str, str]:
-        if not self._doubt:
+        if not self.clock_doubted:
             return _PENDING
-        reason = f"the running cycle counters fit a faster clock than the device reports: {self._doubt}"
+        reason = f"the running cycle counters fit a faster clock than the device reports: {self._scale.clock_doubt}"
         return Evidence.ACTIVITY, reason, _REPORT
 
     def _prove(self, trial: SampleInterval) -> None:
         try:
-            self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz, self._counters)
+            self._scale.prove(trial)
+            self.evidence = self._unproven
         except SelfTestFailedError as failed:
-            self._window = Window()
-            if failed.blames_clock:
-                self._doubt = self._doubt or str(failed)
-                self.evidence = self._unproven
-            else:
-                self._strike(str(failed))
-        if self._calibration is not None:
-            self._window, self._strikes, self.evidence, self._doubt = Window(), 0, _PROVEN, ""
+            self._strike(str(failed))
+        if self.are_proven:
+            self._strikes, self.evidence = 0, _PROVEN
 
     def _hold(
         self,
@@ -155,19 +143,14 @@ class CounterCheck:
             self._strike("they contradict the percentages of the same samples")
             raise UnusableError(GapReason.CONTRADICTORY, totals)
         self._strikes = 0
-        if self._window.duration_ns >= CHECK_NS:
-            held = (calibration.elapsed, self._window, self._sm_count, self._max_mhz)
-            if follows_clock(*held) is False:
-                self._strikes, why = _STRIKES - 1, "they differ from the SM clock by over a tenth"
-                self._doubt = why if is_faster(*held) else ""
-                self._strike(why)
-                raise UnusableError(GapReason.CONTRADICTORY)
-            if self._window.duration_ns >= WINDOW_NS:
-                self._window = Window()
+        if self._scale.diverges(calibration):
+            self._strikes = _STRIKES - 1
+            self._strike(DIVERGED)
+            raise UnusableError(GapReason.CONTRADICTORY)
 
     def _strike(self, why: str) -> None:
         self._strikes += 1
         if self._strikes == _STRIKES:
-            self._calibration = None
+            self._scale.proven = None
             reason = f"the running cycle counters failed their self-test: {why}"
             self.evidence = (Evidence.ACTIVITY, reason, _REPORT)
