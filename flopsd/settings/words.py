@@ -54,14 +54,10 @@ def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
         return " ".join([str(code), *(f"{name}={_joined(value)}" for name, value in parameters.items())])
     values = _Values({name: _Value(_joined(value)) for name, value in parameters.items()})
     if "why" in parameters:  # the code of the note on which this one is based, and whose parameters it shares
-        values["why"] = _Value(say(ABSENT, {**_without_why(parameters), "code": parameters["why"]}))
+        values["why"] = _Value(say(ABSENT, {"code": parameters.pop("why"), **parameters}))
     values.setdefault("who", _Value(_who(parameters)))
     job = f"job {values['job']}: " if "job" in parameters else ""
     return job + words.format_map(values)
-
-
-def _without_why(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name != "why"}
 
 
 def _who(parameters: Mapping[str, Any]) -> str:

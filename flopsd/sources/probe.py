@@ -41,58 +41,54 @@ class Probe:
     devices: tuple[tuple[Device, str], ...]
 
 
-class _Asked(threading.Thread):
-    """Opens, reads and closes one source in a thread of its own: a source that hangs does not stop the others."""
-
-    def __init__(self, name: str, opener: Callable[[str], Source], clock: Clock, stop: threading.Event) -> None:
-        super().__init__(name=f"probe-{name}", daemon=True)
-        self._opener, self._clock, self._stop_event = opener, clock, stop
-        self.source = name
-        self.found: tuple[ProbedSource, tuple[Device, ...]] | None = None
-
-    def run(self) -> None:
-        try:
-            self.found = self._ask()
-        except SourceError as fault:
-            absent = isinstance(fault, SourceUnavailableError) and not fault.is_failure
-            self.found = ProbedSource(self.source, fault=str(fault), hint=fault.hint, absent=absent), ()
-        except BaseException as fault:  # noqa: BLE001 - a thread that ends silently would look like one that hangs
-            self.found = ProbedSource(self.source, fault=f"source {self.source!r} failed: {fault!r}"), ()
-
-    def _ask(self) -> tuple[ProbedSource, tuple[Device, ...]]:
-        source = self._opener(self.source)
-        try:
-            for pause in _PAUSES_SECONDS:
-                self._clock.wait(self._stop_event, pause)
-                read_source(source, self._clock)
-            return ProbedSource(self.source, facts_of(source)), devices_of(source)
-        finally:
-            close_source(source)
-
-
 def probe(
     names: Sequence[str], opener: Callable[[str], Source], clock: Clock, answer_seconds: float = ANSWER_SECONDS
 ) -> Probe:
     """Probe all sources at once, each opened by its name. Never raises for a source's fault."""
-    interrupted = threading.Event()
-    asked = [_Asked(name, opener, clock, interrupted) for name in names]
-    for one in asked:
-        one.start()
+    interrupted, answers = threading.Event(), dict[str, tuple[ProbedSource, tuple[Device, ...]]]()
+
+    def ask(name: str) -> None:
+        answers[name] = _ask(name, opener, clock, interrupted)
+
+    threads = [threading.Thread(target=ask, args=(name,), name=f"probe-{name}", daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
     try:
-        for one in asked:
-            one.join(answer_seconds)
+        for thread in threads:
+            thread.join(answer_seconds)  # a source that hangs does not stop the others
     except BaseException:
         interrupted.set()
-        for one in asked:
-            one.join(CLOSE_SECONDS)  # or the process that a source started would outlive this one
+        for thread in threads:
+            thread.join(CLOSE_SECONDS)  # or the process that a source started would outlive this one
         raise
     arbiter = Arbiter(names)
     sources: list[ProbedSource] = []
     uids: dict[DeviceUid, None] = {}
-    for one in asked:
-        found, devices = one.found or (ProbedSource(one.source, fault=_HANGS.format(answer_seconds), hint=_HUNG), ())
+    for name in names:
+        hung = ProbedSource(name, fault=_HANGS.format(answer_seconds), hint=_HUNG)
+        found, devices = answers.get(name, (hung, ()))
         sources.append(found)
-        arbiter.offer(one.source, devices)
+        arbiter.offer(name, devices)
         uids |= dict.fromkeys(device.uid for device in devices)
     best = [(offer[1], offer[0]) for uid in uids if (offer := arbiter.best(uid)) is not None]
     return Probe(tuple(sources), tuple(best))
+
+
+def _ask(
+    name: str, opener: Callable[[str], Source], clock: Clock, interrupted: threading.Event
+) -> tuple[ProbedSource, tuple[Device, ...]]:
+    """Open, read and close one source; return what it shows."""
+    try:
+        source = opener(name)
+        try:
+            for pause in _PAUSES_SECONDS:
+                clock.wait(interrupted, pause)
+                read_source(source, clock)
+            return ProbedSource(name, facts_of(source)), devices_of(source)
+        finally:
+            close_source(source)
+    except SourceError as fault:
+        absent = isinstance(fault, SourceUnavailableError) and not fault.is_failure
+        return ProbedSource(name, fault=str(fault), hint=fault.hint, absent=absent), ()
+    except BaseException as fault:  # noqa: BLE001 - a thread that ends silently would look like one that hangs
+        return ProbedSource(name, fault=f"source {name!r} failed: {fault!r}"), ()

@@ -8,7 +8,7 @@ the device and the field. The checks run at every reading, so they are written f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from math import inf
 from typing import Any
@@ -60,24 +60,16 @@ def is_text(value: object) -> bool:
     return True
 
 
-def unfit_facts(facts: object) -> Iterator[str]:
-    """Yield a sentence for each part of what `describe()` returned that the ledger cannot hold."""
+def check_facts(facts: object) -> None:
+    """Raises ValueError for what `describe()` must not return, since the ledger cannot hold it."""
     if not isinstance(facts, Mapping):
-        yield f"describe() gave {type(facts).__name__}, not a mapping"
-        return
-    found = list(_unfit("describe()", facts, 8))
-    yield from found
+        raise ValueError(f"describe() gave {type(facts).__name__}, not a mapping")
+    _check_fact("describe()", facts, 8)
     if facts.get("replay") is not None and not is_recording(facts["replay"]):
         why = "it is None, or a mapping with the texts recording, sha256 and origin"
-        yield f"describe()['replay'] is {shown(facts['replay'])}: {why}"
-    if not found and len(json.dumps(facts, default=dict)) > MOST_FACTS_BYTES:
-        yield f"describe() gave more than {MOST_FACTS_BYTES} bytes"
-
-
-def check_facts(facts: object) -> None:
-    """Raises ValueError for what `describe()` must not return."""
-    for problem in unfit_facts(facts):
-        raise ValueError(problem)
+        raise ValueError(f"describe()['replay'] is {shown(facts['replay'])}: {why}")
+    if len(json.dumps(facts, default=dict)) > MOST_FACTS_BYTES:
+        raise ValueError(f"describe() gave more than {MOST_FACTS_BYTES} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,19 +251,19 @@ def _require_mapping(uid: str, what: str, value: object) -> None:
         raise _refusal(uid, what, value, "a mapping")
 
 
-def _unfit(where: str, value: object, depth: int) -> Iterator[str]:
+def _check_fact(where: str, value: object, depth: int) -> None:
     if depth < 0:
-        yield f"{where} is nested too deeply"
-    elif isinstance(value, Mapping):
+        raise ValueError(f"{where} is nested too deeply")
+    if isinstance(value, Mapping):
         for key, inner in value.items():
             if not is_text(key):
-                yield f"{where} has the key {shown(key)}, which is not text"
-            yield from _unfit(f"{where}[{shown(key)}]", inner, depth - 1)
+                raise ValueError(f"{where} has the key {shown(key)}, which is not text")
+            _check_fact(f"{where}[{shown(key)}]", inner, depth - 1)
     elif isinstance(value, list | tuple):
         for at, inner in enumerate(value):
-            yield from _unfit(f"{where}[{at}]", inner, depth - 1)
+            _check_fact(f"{where}[{at}]", inner, depth - 1)
     elif value is not None and not is_text(value) and not is_whole(value):
-        yield f"{where} is {shown(value)}: the ledger takes text, ints and None"
+        raise ValueError(f"{where} is {shown(value)}: the ledger takes text, ints and None")
 
 
 def is_whole(value: object) -> bool:

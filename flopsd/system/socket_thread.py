@@ -7,7 +7,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from flopsd.system.clock import Clock
@@ -43,21 +43,12 @@ class SocketThread:
         """Serve a server until it stops. Raises OSError or RuntimeError if no descriptors or no threads are left."""
         with self._lock:
             if self._wake is None:
-                woken, wake = socket.socketpair()
-                try:
+                with ExitStack() as opened:  # closes them if this fails
+                    woken, wake = map(opened.enter_context, socket.socketpair())
                     woken.setblocking(False)
-                    selector = selectors.DefaultSelector()
-                except OSError:
-                    woken.close()
-                    wake.close()
-                    raise
-                try:
+                    selector = opened.enter_context(selectors.DefaultSelector())
                     threading.Thread(target=self._run, args=(woken, selector), name="sockets", daemon=True).start()
-                except RuntimeError:
-                    selector.close()
-                    woken.close()
-                    wake.close()
-                    raise
+                    opened.pop_all()
                 self._wake = wake
             self._new.append(server)
             self._wake.send(b"x")

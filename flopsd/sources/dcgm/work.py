@@ -161,12 +161,8 @@ def ratios(page: GpuPage) -> dict[Pipe, float]:
 def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
     """Return the activity over cycles of one SM, with the clock's doubt."""
     found = ratios(page)
-    return activity(
-        found,
-        cycles,
-        sm_count,
-        tuple(pipe for pipe in (Pipe.TENSOR, *(pipe for _, pipe in VECTOR_PIPES)) if pipe not in found),
-    )
+    wanted = (Pipe.TENSOR, *(pipe for _, pipe in VECTOR_PIPES))
+    return activity(found, cycles, sm_count, tuple(pipe for pipe in wanted if pipe not in found))
 
 
 def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
@@ -210,8 +206,6 @@ def counted_between(earlier: GpuPage, later: GpuPage) -> SampleInterval | None:
     before, now = earlier.values, later.values
     elapsed = int(now[Field.CYCLES_ELAPSED]) - int(before[Field.CYCLES_ELAPSED])
     grown, ratio = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA]), now.get(Field.TENSOR, 0.0)
-    return (
-        None
-        if elapsed <= 0 or ratio > RATIO_MAX
-        else SampleInterval(elapsed, {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio})
-    )
+    if elapsed <= 0 or ratio > RATIO_MAX:
+        return None
+    return SampleInterval(elapsed, {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio})

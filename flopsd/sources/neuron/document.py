@@ -118,10 +118,8 @@ def _runtime(entry: object, at: int) -> Runtime:
     group = _mapping(_mapping(runtime.get("report")).get("neuroncore_counters"))
     period, listed = _period(group), group.get("neuroncores_in_use")
     error = str(runtime.get("error") or group.get("error") or "")
-    if not error and (period is None or not isinstance(listed, dict)):
-        error = "no usable neuroncore_counters"
     if error or period is None or not isinstance(listed, dict):
-        return Runtime(key, error, Fraction(0))
+        return Runtime(key, error or "no usable neuroncore_counters", Fraction(0))
     try:
         return Runtime(key, "", period, {int(index): _core(_mapping(core)) for index, core in listed.items()})
     except ValueError:
