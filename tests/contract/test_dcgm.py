@@ -13,7 +13,7 @@ from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
-from flopsd.sources.dcgm import believed
+from flopsd.sources.dcgm import trusted_users
 from flopsd.sources.dcgm.exposition import Field, GpuPage, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.dcgm.work import zero_at_full_load
@@ -344,7 +344,7 @@ def test_at_the_default_address_only_roots_and_our_own_server_is_trusted(exporte
             source.read()
     with pytest.raises(SourceUnavailableError, match=f"a process of user {mine} answers"):
         DcgmSource(clock, table(), exporter.url, users=())
-    assert (believed("http://127.0.0.1:9400/metrics"), believed(exporter.url)) == ((0, mine), None)
+    assert (trusted_users("http://127.0.0.1:9400/metrics"), trusted_users(exporter.url)) == ((0, mine), None)
 
 
 def test_no_password_is_reported(exporter: Exporter) -> None:

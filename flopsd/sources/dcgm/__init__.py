@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from functools import partial
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flopsd.core.model import Evidence
@@ -17,6 +17,9 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.settings import parsers
 from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
 from flopsd.sources.nvml import ownership
+
+if TYPE_CHECKING:
+    from flopsd.sources.dcgm.source import DcgmSource
 
 _SECONDS = 2.0
 _URL, _INTERVAL_SECONDS = "http://127.0.0.1:9400/metrics", 30.0
@@ -28,6 +31,12 @@ def _open(settings: SourceSettings) -> Source:
     options = settings.options
     url, own = str(options["url"]), str(options.get("hostengine") or "auto")
     seconds = float(options.get("interval_seconds") or _INTERVAL_SECONDS)
+
+    def read() -> DcgmSource:
+        from flopsd.sources.dcgm.source import open_exporter
+
+        return open_exporter(settings, url, seconds, trusted_users(url))
+
     try:
         _require_listener(url)
     except SourceUnavailableError as fault:
@@ -36,17 +45,12 @@ def _open(settings: SourceSettings) -> Source:
             raise
         from flopsd.sources.dcgm.own import open_own
 
-        return open_own(settings, program, fault, seconds, believed(url), is_asked=own != "auto")
-    from flopsd.sources.dcgm.source import DcgmSource
-    from flopsd.sources.nvml.sm_clock import open_clocks
-
-    clock, peaks = settings.clock, settings.peaks
-    clocks = partial(open_clocks, clock, peaks)
-    return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks, believed(url))
+        return open_own(settings, program, fault, read if own == "auto" else None)
+    return read()
 
 
-def believed(url: str) -> tuple[int, ...] | None:
-    """Return the users whose server is believed: root and our own at the default address; None: any user."""
+def trusted_users(url: str) -> tuple[int, ...] | None:
+    """Return the users whose exporter is trusted: root and our own at the default address; None: any user."""
     return (0, os.geteuid()) if url == _URL else None
 
 

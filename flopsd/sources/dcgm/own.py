@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable
 from functools import partial
 
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.platform import find_context
 from flopsd.sources import Source, SourceSettings
 from flopsd.sources.dcgm.own_source import OwnDcgmSource
-from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.sources.dcgm.source import DcgmSource, open_exporter
 from flopsd.sources.nvml.counter_servers import PROFILERS, SERVERS, running
 from flopsd.sources.nvml.profiling_advice import advice, words_of
-from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.sources.nvml.without_gpm import gpus_without_gpm
 
 _INTERVAL_SECONDS = 5.0  # several reads per collection, so that none is missed
 
 
 def open_own(
-    settings: SourceSettings, path: str, fault: SourceUnavailableError, theirs_seconds: float,
-    users: Collection[int] | None = None, *, is_asked: bool,
-) -> Source:  # fmt: skip
-    """Return a source that starts the program at `path`. `fault`: why no exporter is read. `theirs_seconds`: how often
-    another exporter would collect. `users`: whose that may be. `is_asked`: the setting names the program. Raises
-    SourceUnavailableError."""
-    clock, peaks = settings.clock, settings.peaks
-    devices, access = gpus_without_gpm(clock, peaks)
+    settings: SourceSettings, path: str, fault: SourceUnavailableError, read_other: Callable[[], DcgmSource] | None
+) -> Source:
+    """Return a source that starts the program at `path`. `fault`: why no exporter is read. `read_other`: opens another
+    exporter if one comes; None: a setting asks for this program. Raises SourceUnavailableError."""
+    is_asked = read_other is None
+    clock = settings.clock
+    devices, access = gpus_without_gpm(clock, settings.peaks)
     remedy = advice(access, find_context(os.environ).platform)
     why_not, hint = "", remedy
     if access.is_open is False:
@@ -43,9 +41,5 @@ def open_own(
     if why_not:
         raise SourceUnavailableError(f"{fault}; flopsd does not start one: {why_not}", hint=hint, absent=not is_asked)
     seconds = float(settings.options.get("interval_seconds") or _INTERVAL_SECONDS)
-
-    def read(url: str, seconds: float = seconds, users: Collection[int] | None = None) -> DcgmSource:
-        return DcgmSource(clock, peaks, url, seconds, settings.origins, partial(open_clocks, clock, peaks), users)
-
-    read_other = None if is_asked else partial(read, str(settings.options["url"]), theirs_seconds, users)
+    read = partial(open_exporter, settings, interval_seconds=seconds)
     return OwnDcgmSource(clock, devices, path, round(seconds * 1000), read, remedy, read_other)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import SourceSettings
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME, Field, GpuPage, parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.dcgm.listener import require_user
-from flopsd.sources.nvml.sm_clock import SmClocks
+from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.system.clock import NS_PER_S, Clock
 
 _TIMEOUT_SECONDS, _PAGE_BYTES_MAX, _PART_BYTES = 2.0, 16 * 1024 * 1024, 64 * 1024
@@ -35,7 +37,7 @@ class DcgmSource:
     ) -> None:  # fmt: skip
         """`interval_seconds`: how often the exporter collects. `clocks` opens NVML's SM clocks, which keep samples for
         as many ns as its argument: they have one a second or more, the exporter only one a collection. `users`: whose
-        server is believed at this machine's port; None: any user's. Raises SourceUnavailableError."""
+        server is trusted at this machine's port; None: any user's. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
@@ -178,3 +180,11 @@ def _root(fault: BaseException) -> BaseException:
     """Return the first cause in a chain of errors; urllib puts it into `reason`."""
     inner = fault.__cause__ or getattr(fault, "reason", None)
     return _root(inner) if isinstance(inner, BaseException) else fault
+
+
+def open_exporter(
+    settings: SourceSettings, url: str, interval_seconds: float, users: Collection[int] | None = None
+) -> DcgmSource:
+    """Open an exporter, together with NVML's SM clocks if NVML is here. Arguments and errors: as DcgmSource."""
+    clock, peaks = settings.clock, settings.peaks
+    return DcgmSource(clock, peaks, url, interval_seconds, settings.origins, partial(open_clocks, clock, peaks), users)
