@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Limits
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, GapReason, Limits
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import reasons
@@ -153,8 +153,7 @@ class Discovery:
     def _unread(
         self, device: Device, handle: Any, reason: GapReason, why: str, fix: str, part: Slice | None = None
     ) -> Gpu:
-        now_ns = self._settings.clock.boottime_ns()
-        return Gpu(device, handle, Unread(device.uid, now_ns, reason, (Evidence.GAP, why, fix)), part).updated()
+        return Gpu(device, handle, Unread(self._driver, device, reason, why, fix), part).updated()
 
     def _gpm_meter(self, device: Device, handle: Any, part: Slice | None, doubted_sms: int = 0) -> GpmMeter:
         limits, gpm = self._limits(device), self.gpm(handle, part)

@@ -6,24 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
+from flopsd.core.model import Device, DeviceUid, Evidence, GapReason, Reading
+from flopsd.sources.nvml.driver import Driver
 from flopsd.sources.nvml.meter import Meter
 from flopsd.sources.nvml.mig import Slice
 
 
-@dataclass(slots=True)
-class Unread:
+class Unread(Meter):
     """A device that cannot be read at all: its time is a gap."""
 
-    uid: DeviceUid
-    since_ns: int
-    reason: GapReason
-    evidence: tuple[Evidence, str, str]
-    polls, beyond_mhz = False, 0
+    def __init__(self, driver: Driver, device: Device, reason: GapReason, why: str, fix: str) -> None:
+        super().__init__(driver, device, None, None)
+        self._reason, self.evidence = reason, (Evidence.GAP, why, fix)
 
-    def reading(self, now_ns: int, reason: GapReason) -> Reading:
-        since_ns, self.since_ns = self.since_ns, now_ns
-        return Reading(self.uid, since_ns, now_ns, Gap(reason))
+    def read(self) -> tuple[Reading, None]:
+        return self.fail(self._reason), None
 
 
 @dataclass(slots=True)
@@ -32,7 +29,7 @@ class Gpu:
 
     device: Device
     handle: Any
-    meter: Meter | Unread
+    meter: Meter
     part: Slice | None = None
     refusals: int | None = 0  # of GPM samples since it was opened; None: a sample succeeded
     # Whether the GPU has GPM and refused it, or could not be asked: then GPM is tried again.

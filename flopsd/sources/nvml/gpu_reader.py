@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any
 
-from flopsd.core.dataclass import dataclass
-from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Gauges, Reading
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Gauges, Reading, Sweep
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
@@ -18,14 +17,6 @@ from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.system.clock import NS_PER_S
 
 LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched, and slices that were made or removed
-
-
-@dataclass(slots=True)
-class GpuRead:
-    """The result of one read of a GPU."""
-
-    readings: list[Reading] = field(default_factory=list)
-    gauges: dict[DeviceUid, Gauges] = field(default_factory=dict)
 
 
 class GpuReader:
@@ -60,21 +51,21 @@ class GpuReader:
         self._use(found)
         return self
 
-    def read(self) -> GpuRead:
+    def read(self) -> Sweep:
         """Return one reading of each device that has one. Never raises NVMLError."""
         self._look_again()
-        found = GpuRead()
+        readings, gauges = list[Reading](), dict[DeviceUid, Gauges]()
         for at, gpu in enumerate(self._gpus):
             reading, shown = self._read(gpu)
             gpu = self._gpus[at]  # it may have been identified just now
             if reading is not None:
                 if gpu.since_ns is not None:
                     reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
-                found.readings.append(reading)
+                readings.append(reading)
             if shown is not None:
-                found.gauges[gpu.device.uid] = shown
+                gauges[gpu.device.uid] = shown
         self._use(self._gpus)
-        return found
+        return Sweep(tuple(readings), gauges)
 
     def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
         """Return when the next sample is due before a read at `until_ns`; None: none is. Makes no call."""
@@ -87,7 +78,7 @@ class GpuReader:
             self._driver.optional(meter.poll)
 
     def _open_meters(self) -> list[Meter]:
-        return [gpu.meter for gpu in self._gpus if not isinstance(gpu.meter, Unread) and gpu.handle is not None]
+        return [gpu.meter for gpu in self._gpus if gpu.handle is not None]
 
     def move_to(self, index: int) -> None:
         """Look at another index for the GPU that was not identified."""
@@ -108,9 +99,7 @@ class GpuReader:
         try:
             if gpu.handle is None:
                 gpu = self._reopen(gpu)
-            if isinstance(gpu.meter, Unread):
-                return gpu.meter.reading(self._driver.clock.boottime_ns(), gpu.meter.reason), None
-            if gpu.part is not None and gpu.part.has_changed(self._driver):
+            if gpu.part is not None and not isinstance(gpu.meter, Unread) and gpu.part.has_changed(self._driver):
                 self._looked_ns -= LOOK_AGAIN_NS  # look again with the next read
                 return gpu.meter.fail(GapReason.DEVICE_MISSING), None
             reading, gauges = gpu.meter.read()
@@ -120,15 +109,10 @@ class GpuReader:
         except self._driver.lib.NVMLError as fault:
             return self._failed(gpu, fault), None
         except UnusableError as fault:
-            assert not isinstance(gpu.meter, Unread)
             return gpu.meter.fail(fault.reason, fault.totals), None
 
     def _failed(self, gpu: Gpu, fault: Any) -> Reading:
-        reason = reason_of(fault)
-        if isinstance(gpu.meter, Unread):
-            gpu.handle = None
-            return gpu.meter.reading(self._driver.clock.boottime_ns(), reason)
-        reading = gpu.meter.fail(reason)
+        reading = gpu.meter.fail(reason_of(fault))
         if isinstance(gpu.meter, GpmMeter):
             gpu.refusals = None if gpu.refusals is None else gpu.refusals + 1
             if gpu.part is not None and fault.value == NO_PERMISSION:

@@ -15,7 +15,7 @@ from flopsd.sources.nvml.confidential import confidential_computing, profiling_a
 from flopsd.sources.nvml.counter_servers import SERVERS, running
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import Driver, hint_of, is_absent
-from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS, GpuRead, GpuReader
+from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS, GpuReader
 from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.sources.nvml.profiling_access import mig_capability
@@ -36,7 +36,7 @@ class NvmlSource:
         self._threads = GpuThreads(settings.clock)
         self._opened_ns = self._looked_ns = settings.clock.boottime_ns()
         self._closed = False
-        self._reads: list[GpuRead] = []  # that came since the last sweep
+        self._reads: list[Sweep] = []  # that came since the last sweep
         self._hanging: set[GpuReader] = set()  # as logged
         self._faults: dict[Any, str] = {}
         try:
@@ -124,7 +124,7 @@ class NvmlSource:
             if fault and self._faults.get(key) != fault:
                 log.error("internal error in reading a GPU; please report it with the traceback", exc_info=given)
             self._faults[key] = fault
-            if isinstance(given, GpuRead):
+            if isinstance(given, Sweep):
                 self._reads.append(given)
             elif isinstance(given, GpuReader) and given not in self._readers:
                 self._readers += [given] if given.uid not in {one.uid for one in self._readers if one.uid} else []

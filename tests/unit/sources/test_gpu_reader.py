@@ -26,8 +26,8 @@ SLICES = [replace(H100, uid=f"MIG-{at}", parent=H100.uid) for at in range(3)]
 
 
 def unread(device: Device, clock: FakeClock, handle: object = None) -> Gpu:
-    why = (Evidence.GAP, "why", "fix")
-    return Gpu(device, handle, Unread(device.uid, clock.boottime_ns(), GapReason.DRIVER_TIMEOUT, why))
+    driver = Driver(None, clock, table())
+    return Gpu(device, handle, Unread(driver, device, GapReason.DRIVER_TIMEOUT, "why", "fix"))
 
 
 class Found:
