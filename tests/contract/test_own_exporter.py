@@ -344,23 +344,22 @@ def test_an_exporter_is_not_started_without_need_or_program(options: dict[str, s
 
 
 @pytest.mark.parametrize(("seconds", "interval_ms"), [(None, 5000), (7, 7000)])
-def test_our_exporter_collects_at_the_set_interval_and_another_at_its_own(
-    monkeypatch: pytest.MonkeyPatch, seconds: float | None, interval_ms: int
+@pytest.mark.parametrize("read_other", [lambda: None, None])
+def test_our_exporter_collects_at_the_set_interval(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, interval_ms: int, read_other: Any
 ) -> None:
     devices = (Device("GPU-0", 0, "nvidia", "A100"),)
     monkeypatch.setattr("flopsd.sources.dcgm.own.gpus_without_gpm", lambda *_: (devices, ProfilingAccess.OPEN_TO_ALL))
     monkeypatch.setattr("flopsd.sources.dcgm.own.running", lambda _: {})
     monkeypatch.setattr("flopsd.sources.dcgm.own.OwnDcgmSource", lambda *given: given)
-    with exporting(gpu(BUSY)) as theirs:
-        settings = SourceSettings(FakeClock(), table(), {"url": theirs.url, "interval_seconds": seconds})
-        given: Any = open_own(settings, "/x", SourceUnavailableError("none", hint=""), 30, is_asked=False)
-        clock, found, path, collects_ms, read, _, read_other = given
-        assert (clock, found, path, collects_ms) == (settings.clock, devices, "/x", interval_ms)
-        for source, every_ms in ((read(theirs.url), interval_ms), (read_other(), 30_000)):
-            assert (source.describe()["interval_ms"], source.describe()["url"]) == (every_ms, theirs.url)
-            source.close()
-        asked: Any = open_own(settings, "/x", SourceUnavailableError("none", hint=""), 30, is_asked=True)
-        assert asked[-1] is None
+    settings = SourceSettings(FakeClock(), table(), {"interval_seconds": seconds})
+    given: Any = open_own(settings, "/x", SourceUnavailableError("none", hint=""), read_other)
+    clock, found, path, collects_ms, read, _, other = given
+    assert (clock, found, path, collects_ms, other) == (settings.clock, devices, "/x", interval_ms, read_other)
+    with exporting(gpu(BUSY)) as ours:
+        source = read(ours.url)
+        assert (source.describe()["interval_ms"], source.describe()["url"]) == (interval_ms, ours.url)
+        source.close()
 
 
 @pytest.mark.parametrize(
@@ -378,15 +377,17 @@ def test_our_exporter_starts_if_nothing_listens_at_the_default_or_a_setting_name
     monkeypatch.setattr("flopsd.sources.dcgm._URL", urls["default"])
     installed = Installed(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    started: list[tuple[object, ...]] = []
-    monkeypatch.setattr("flopsd.sources.dcgm.own.open_own", lambda *given, is_asked: started.append((*given, is_asked)))
+    started: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("flopsd.sources.dcgm.own.open_own", lambda *given: started.append(given))
+    monkeypatch.setattr("flopsd.sources.dcgm.source.open_exporter", lambda *given: given)
     hostengine = str(installed.path) if own == "named" else own
     settings = SourceSettings(FakeClock(), table(), {"url": urls[url], "hostengine": hostengine, "interval_seconds": 7})
     if is_started:
         SOURCE.open(settings)
-        ((given, path, fault, seconds, users, is_asked),) = started
-        assert (given, path, seconds, is_asked) == (settings, str(installed.path), 7.0, own == "named")
-        assert users == ((0, os.geteuid()) if url == "default" else None)
+        ((given, path, fault, read_other),) = started
+        assert (given, path, read_other is None) == (settings, str(installed.path), own == "named")
+        if read_other is not None:
+            assert read_other() == (settings, urls[url], 7.0, (0, os.geteuid()))
         assert "no exporter answers" in str(fault)
         return
     with pytest.raises(SourceUnavailableError) as caught:
@@ -452,7 +453,7 @@ def test_our_exporter_does_not_start_if_counters_are_closed_taken_or_not_needed(
     fault = SourceUnavailableError("no exporter answers", hint="theirs", absent=True)
     settings = SourceSettings(FakeClock(), table(), {"url": "http://127.0.0.1:9400/metrics"})
     with pytest.raises(SourceUnavailableError) as caught:
-        open_own(settings, str(installed.path), fault, 30, is_asked=is_asked)
+        open_own(settings, str(installed.path), fault, None if is_asked else lambda: pytest.fail("opened"))
     assert says in str(caught.value)
     assert hint in caught.value.hint
     assert caught.value.absent is not is_asked
