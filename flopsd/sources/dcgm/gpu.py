@@ -22,6 +22,11 @@ from flopsd.sources.dcgm.device import clock_of, device_of, driver_of, limits_of
 from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
 from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
+    DIVERGED,
+    STALE,
+    STANDING,
+    STUCK,
+    UNSEEN,
     Expected,
     active,
     ceiling,
@@ -39,21 +44,6 @@ from flopsd.sources.nvml.sm_clock import SmClocks
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
 _AVERAGES = f"{PREFIX}PROF_"
-_STALE = Expected(
-    Evidence.GAP,
-    "the exporter has not renewed its values for two collection intervals",
-    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; if it has that value, restart dcgm-exporter",
-)
-_STUCK = Expected(
-    Evidence.GAP,
-    "the activity fields have not changed for some collection intervals, though other fields show work of the GPU",
-    "restart dcgm-exporter and its host engine, which repeats old values",
-)
-_UNSEEN = Expected(
-    Evidence.GAP,
-    "the exporter renews its values more often than dcgm_interval_seconds states, so some are never read",
-    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; an exporter that collects less often costs less",
-)
 
 
 @dataclass(slots=True)
@@ -118,7 +108,7 @@ class FollowedGpu:
         reason = self._unread
         if reason is None and now_ns - self._changed_ns > 2 * self._interval_ns + 1_000_000_000:
             reason = GapReason.STALE
-            self._set_evidence(_STALE)
+            self._set_evidence(STALE)
         return [] if reason is None else self._reading_until(now_ns, Gap(reason))
 
     def is_of_other_driver(self, page: GpuPage) -> bool:
@@ -181,9 +171,7 @@ class FollowedGpu:
             if earlier is not None and self._counted_since(earlier, page, known or seen, end_ns - begin_ns):
                 self._refused = self._scale.diverges(self._scale.proven)
             if self._refused:
-                self._set_evidence(
-                    Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
-                )
+                self._set_evidence(DIVERGED)
                 return self._reading_until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
             if has_counters(page):
                 return self._grown(before, page, end_ns, expected.gap, counters, self._scale.proven)
@@ -204,12 +192,12 @@ class FollowedGpu:
         running = None if proven is None else totals(page, proven)
         work = active(page, cycles, limits.sm_count)
         if self._is_stuck(collection):
-            self._set_evidence(_STUCK)
+            self._set_evidence(STUCK)
             return self._reading_until(end_ns, Gap(GapReason.STALE), counters, running)
         shifted = self._coverage.shifted(ratios(page), collection.lag_ns, limits)
         is_unseen = before is not None and end_ns - before.at_ns <= min(collection.lag_ns, self._interval_ns // 2)
         if is_unseen:
-            self._set_evidence(_UNSEEN)
+            self._set_evidence(UNSEEN)
         if is_unseen or max(shifted.values(), default=0) > max_sm_cycles(limits, end_ns - begin_ns):
             return self._reading_until(end_ns, Gap(GapReason.STALE), counters, running)
         doubt = added(work.uncertainty_sm_cycles, shifted)
@@ -239,7 +227,7 @@ class FollowedGpu:
         elapsed = page.values[Field.CYCLES_ELAPSED]
         if gap is None and before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed:
             gap = GapReason.COUNTER_STALLED
-            self._set_evidence(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
+            self._set_evidence(STANDING)
         work = Growth(unread_counters(page)) if gap is None else Gap(gap)
         return self._reading_until(end_ns, work, counters, totals(page, calibration))
 

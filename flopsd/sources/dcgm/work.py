@@ -38,6 +38,25 @@ class Expected:
     gap: GapReason | None = None
 
 
+STALE = Expected(
+    Evidence.GAP,
+    "the exporter has not renewed its values for two collection intervals",
+    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; if it has that value, restart dcgm-exporter",
+)
+STUCK = Expected(
+    Evidence.GAP,
+    "the activity fields have not changed for some collection intervals, though other fields show work of the GPU",
+    "restart dcgm-exporter and its host engine, which repeats old values",
+)
+UNSEEN = Expected(
+    Evidence.GAP,
+    "the exporter renews its values more often than dcgm_interval_seconds states, so some are never read",
+    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; an exporter that collects less often costs less",
+)
+DIVERGED = Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
+STANDING = Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still")
+
+
 def expect(
     page: GpuPage, limits: Limits | None, calibration: Calibration | None, clock_known: bool, hopper: bool
 ) -> Expected:
