@@ -135,7 +135,7 @@ def growth(before: int, now: int, bits: int | None) -> int:
     return now - before if over > (1 << bits) * 3 // 4 else over
 
 
-def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
+def calibration_named(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """Return the calibration that `origin` names, which was journalled earlier on this boot; None: it names none."""
     candidates = scales(sm_count)
     found = (Calibration(pipes, elapsed, counters) for pipes in candidates for elapsed in candidates)
@@ -207,7 +207,7 @@ class CounterScale:
 
     def recall(self, origin: str | None) -> None:
         """Take over what was proven earlier on this boot, if `origin` names it."""
-        self.proven = remembered(origin, self._sm_count, self._counters)
+        self.proven = calibration_named(origin, self._sm_count, self._counters)
 
     def add(self, elapsed: int, clock: Cycles, duration_ns: int) -> None:
         """Note the growth of the elapsed counter, and the clock, in an interval that follows the last one."""

@@ -106,7 +106,7 @@ class CounterCheck:
         if self._scale.proven is None:
             self._prove(trial)
         else:
-            self._hold(self._scale.proven, trial, metrics, now_ns - last_ns, same_interval=same_interval)
+            self._check_in_use(self._scale.proven, trial, metrics, now_ns - last_ns, same_interval=same_interval)
         return was_proven
 
     @property
@@ -125,7 +125,7 @@ class CounterCheck:
         if self.are_proven:
             self._strikes, self.evidence = 0, _PROVEN
 
-    def _hold(
+    def _check_in_use(
         self,
         calibration: Calibration,
         trial: SampleInterval,

@@ -126,9 +126,10 @@ class Discovery:
         """Return what is metered of a partitioned GPU. Slices that are `known` and did not change are kept."""
         found = []
         for one in slices(self._driver, device, handle):
-            before = known.get(one.device.uid)
-            is_same = before is not None and before.part is not None and one.is_as(before.part)
-            found.append(before if before is not None and is_same else self._slice(one, handle))
+            gpu = known.get(one.device.uid)
+            if gpu is None or gpu.part is None or not one.is_same_as(gpu.part):
+                gpu = self._slice(one, handle)
+            found.append(gpu)
         if found:
             return found
         if device.uid in known and known[device.uid].is_partitioned:

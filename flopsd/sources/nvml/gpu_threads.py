@@ -60,7 +60,7 @@ class GpuThreads:
             results += found
             idle = 0 if has_ended or found else idle + 1
             if idle == 2:  # no call has ended for so long
-                waiting, idle = self._go_past(), 0
+                waiting, idle = self._leave_hanging_call(), 0
         end_ns = self._clock.boottime_ns() + round((GRACE_SECONDS + patience_seconds) * NS_PER_S)
         while calls.keys() & self._running and self._await((end_ns - self._clock.boottime_ns()) / NS_PER_S):
             results += self._take_results()
@@ -93,8 +93,8 @@ class GpuThreads:
             log.error("%s: GPUs that wait behind a slow one are not read now, but at the next read", fault)
             return None
 
-    def _go_past(self) -> set[Hashable]:
-        """Leave the thread to its call and give the calls behind it to another thread; return their keys."""
+    def _leave_hanging_call(self) -> set[Hashable]:
+        """Leave the thread to the call and give the calls behind it to another thread; return their keys."""
         assert self._thread is not None
         behind = self._thread.leave()
         self._thread = None

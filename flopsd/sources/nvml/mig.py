@@ -30,7 +30,7 @@ class Slice:
     # SMs of the MIG device, and slices of the GPU instance; None: the driver does not say.
     size: tuple[int, int] | None = None
 
-    def is_as(self, other: Slice) -> bool:
+    def is_same_as(self, other: Slice) -> bool:
         """Whether this still is `other`: a UUID is made of the ids of GPU and instances, so an instance of another size
         can have it later."""
         mine, theirs = self.device, other.device

@@ -55,7 +55,7 @@ class FilteredSource:
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
         self._draw_below, self._unasked_ns = draw_below, UNASKED_NS + 3 * interval_ns
-        self._asker, self._rejoin = RuleThread(rule), Rejoin()
+        self._asker, self._returning = RuleThread(rule), ReturningDevices()
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
@@ -82,8 +82,8 @@ class FilteredSource:
         given = tuple(sweep.readings)  # a plug-in's readings may be iterable only once
         for reading in given:
             if reading.device not in self._verdicts and not self._rule.constant:
-                self._rejoin.joined(reading.device, reading.end_ns)
-        readings = tuple(self._rejoin.corrected(reading) for reading in given if self._counts(reading.device))
+                self._returning.joined(reading.device, reading.end_ns)
+        readings = tuple(self._returning.corrected(reading) for reading in given if self._counts(reading.device))
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
         others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
         not_ours_at_ns, ours_until_ns = (None, None) if self._rule.constant else (self._known_ns, self._settled_ns)
@@ -138,7 +138,7 @@ class FilteredSource:
             raise SourceUnavailableError(why, hint=f"devices here: {here or 'none'}", absent=True)
         self._accept(answer)
         if self._rule.lasting:
-            self._rejoin = Rejoin()
+            self._returning = ReturningDevices()
         if self._unmatched:
             log.warning("source %s does not have these devices: %s", self.name, ", ".join(self._unmatched))
 
@@ -193,7 +193,7 @@ class FilteredSource:
                 self._unsure.add(uid)
             joined = before is None or before.mine is False or unasked
             if joined and (verdict.mine is not False or uid in self._unsure) and not self._rule.constant:
-                self._rejoin.joined(uid, self._asked_ns)
+                self._returning.joined(uid, self._asked_ns)
             if before is not None and verdict.mine is not before.mine:
                 log.info("device %s is %s", uid, "this job's now" if verdict.mine else "not this job's any more")
             self._verdicts[uid] = verdict
@@ -210,7 +210,7 @@ class FilteredSource:
         return replace(device, shared=shared, evidence_reason="; ".join(filter(None, reasons)))
 
 
-class Rejoin:
+class ReturningDevices:
     """Corrects readings of devices that leave the job and return. An absence is a gap, and its energy is left out."""
 
     def __init__(self) -> None:

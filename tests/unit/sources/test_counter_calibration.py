@@ -11,10 +11,10 @@ from flopsd.sources.nvml.counter_calibration import (
     Scale,
     SelfTestFailedError,
     Window,
+    calibration_named,
     contradicts,
     growth,
     judge,
-    remembered,
     width,
 )
 
@@ -56,11 +56,11 @@ def test_counters_that_contradict_the_percentages_or_each_other_fail(changed: di
 @pytest.mark.parametrize("elapsed", [Scale(SMS), Scale(1), Scale(1, 4)])
 def test_an_origin_names_its_calibration(pipes: Scale, elapsed: Scale) -> None:
     one = Calibration(pipes, elapsed)
-    assert remembered(one.origin, SMS) == one
-    assert remembered(one.origin + ", since boot 7", SMS) == one
-    assert remembered(one.origin + "7", SMS) is None
-    assert remembered(None, SMS) is None
-    assert remembered(one.origin, SMS, "others") is None
+    assert calibration_named(one.origin, SMS) == one
+    assert calibration_named(one.origin + ", since boot 7", SMS) == one
+    assert calibration_named(one.origin + "7", SMS) is None
+    assert calibration_named(None, SMS) is None
+    assert calibration_named(one.origin, SMS, "others") is None
     found = one.totals(400, {Pipe.TENSOR: 200})
     assert found.elapsed_sm_cycles == 400 * elapsed.times // elapsed.per
     assert found.sm_cycles == {Pipe.TENSOR: 200 * pipes.times // pipes.per}

@@ -19,7 +19,7 @@ from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceInfo
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
-from flopsd.sources.ownership.filtered_source import FilteredSource, Rejoin
+from flopsd.sources.ownership.filtered_source import FilteredSource, ReturningDevices
 from flopsd.sources.ownership.open import limited_to_job, own
 from flopsd.sources.ownership.rule import (
     AllRule,
@@ -413,12 +413,12 @@ def test_a_source_whose_devices_cannot_be_listed_has_failed(
 def test_energy_used_while_not_the_jobs_is_subtracted_until_the_counter_restarts(
     node: Node,
 ) -> None:
-    rejoin = Rejoin()
+    returning = ReturningDevices()
 
     def counted(energy_mj: int, *, joins: bool = False) -> int:
         if joins:
-            rejoin.joined(H100.uid, node.clock.boottime_ns())
-        return rejoin.corrected(grown(node, H100, energy_mj)).counters["energy_mj"]
+            returning.joined(H100.uid, node.clock.boottime_ns())
+        return returning.corrected(grown(node, H100, energy_mj)).counters["energy_mj"]
 
     assert [counted(100), counted(120)] == [100, 120]
     assert [counted(150, joins=True), counted(150), counted(170)] == [0, 0, 20]
