@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from flopsd.core.model import UNIDENTIFIED, Evidence, GapReason
+from flopsd.core.model import UNIDENTIFIED, Evidence, Gap, GapReason, Reading
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import Driver
@@ -138,8 +138,9 @@ def test_an_unidentified_gpu_is_listed_and_not_read(call: str, error: int, reaso
     assert "cannot be identified" in gpu.device.evidence_reason
     assert fix in gpu.device.evidence_fix
     assert bool(fix) is bool(gpu.device.evidence_fix)
-    assert isinstance(gpu.meter, Unread)
-    assert (gpu.meter.reason, gpu.meter.since_ns) == (reason, machine.clock.boottime_ns())
+    begin_ns = machine.clock.boottime_ns()
+    machine.clock.advance(7)
+    assert gpu.meter.read() == (Reading("nvml-index-3", begin_ns, begin_ns + 7, Gap(reason)), None)
     assert machine.discovery.renamed == {}
 
 
