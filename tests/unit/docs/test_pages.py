@@ -24,6 +24,7 @@ from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, MESSAGES_A_SECOND
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES
+from flopsd.sources.registry import BUILT_IN, built_in
 from scripts import architecture, metrics_docs
 from scripts.docs_site import replace_links
 from scripts.metrics_docs import LABELS, families
@@ -191,34 +192,33 @@ def test_a_link_between_pages_stays_and_one_to_a_missing_file_is_a_warning(caplo
 
 
 ACCELERATORS = (ROOT / "docs" / "accelerators.md").read_text()
-ALONE = (
-    "GH200", "B200", "GB200", "B300", "GB300", "A10G", "L40S", "L4", "T4", "V100 SXM2", "Trainium1", "Trainium2",
-    "Trainium3", "Inferentia2", "RTX PRO 6000 Blackwell Server", "RTX PRO 4500 Blackwell Server",
-)  # fmt: skip
-ROWS = {
-    "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
-    "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
-    "A100 (SXM4, PCIe)": ("a100-sxm4-40gb", "a100-sxm4-80gb", "a100-pcie"),
-    "A100 SXM 64GB (Leonardo)": ("a100-sxm-64gb",),
-    **{name: (name.lower().replace(" ", "-"),) for name in ALONE},
-}
+ROWS = re.findall(r"^\| ([^`|]+?) \|.* % \|", ACCELERATORS.partition("| MIG slices")[0], re.MULTILINE)
+
+
+def parts_of(name: str) -> list[str]:
+    """The rows of the peak table that `A100 SXM 64GB (Leonardo)`, `L4` or `H100 (SXM5, PCIe, NVL)` names."""
+    base, _, variants = name.lower().rstrip(")").replace(", ", ",").partition(" (")
+    base = base.replace(" ", "-")
+    of_variants = tuple(f"{base}-{variant}" for variant in variants.split(","))
+    return [part for part in table().parts if part == base or (variants and part.startswith(of_variants))]
+
+
+def test_every_part_has_one_row() -> None:
+    assert sorted(part for name in ROWS for part in parts_of(name)) == sorted(table().parts)
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_part_has_a_row_with_its_actual_evidence_and_margin(name: str) -> None:
-    assert sorted(part for parts in ROWS.values() for part in parts) == sorted(table().parts)
+def test_a_parts_row_has_its_actual_evidence_and_margin(name: str) -> None:
     (line,) = [line for line in ACCELERATORS.splitlines() if line.startswith(f"| {name} |")]
     _, _, evidence, how, margin, why, _ = (cell.strip() for cell in line.split("|"))
-    for part_id in ROWS[name]:
-        part = table().parts[part_id]
-        if part.vendor == "aws":
-            words, kinds = "`count`", [Evidence.COUNT]
-        elif part.gpm is False:
-            words, kinds = "`activity`, else `utilization`", [Evidence.ACTIVITY]
-        else:
-            words, kinds = "`cycles`, else `activity`", [Evidence.CYCLES, Evidence.ACTIVITY]
-        assert evidence == words
-        assert margin == " / ".join(dict.fromkeys(f"{table().margin_ppm(kind) / 10_000:g} %" for kind in kinds))
+    for part in (table().parts[part_id] for part_id in parts_of(name)):
+        kinds = [kind for one in BUILT_IN if built_in(one).vendor == part.vendor for kind in built_in(one).evidence]
+        if part.vendor == "nvidia":
+            without = Evidence.CYCLES if part.gpm is False else Evidence.UTILIZATION
+            kinds = [kind for kind in dict.fromkeys(kinds) if kind is not without]
+        assert evidence == ", else ".join(f"`{kind.value}`" for kind in kinds)
+        measured = [kind for kind in kinds if kind is not Evidence.UTILIZATION]
+        assert margin == " / ".join(dict.fromkeys(f"{table().margin_ppm(kind) / 10_000:g} %" for kind in measured))
         if part.status == "unverified":
             assert "unverified" in why or "no source" in why
     assert how
