@@ -16,6 +16,7 @@ from flopsd.core.model import Precision
 from flopsd.settings import parsers
 from flopsd.settings.device_selection import DevicesSetting, parse_devices
 from flopsd.settings.evidence_kinds import KINDS
+from flopsd.settings.precision_shares import device_precision, precision
 
 CONTAINER = "container"  # the value of `job_user` for a job in its own container
 
@@ -144,10 +145,10 @@ SETTINGS: tuple[Setting, ...] = (
         "every --ledger-copy, which must be given (default: all)", parsers.count_or_all),
     Setting("precision", "FORMAT",
         "declared number format of tensor work: bf16, or shares of tensor cycles such as bf16:0.9,fp8:0.1 (default: "
-        "undeclared: the measured figure uses what the training process declares)", parsers.precision),
+        "undeclared: the measured figure uses what the training process declares)", precision),
     Setting("device_precision", "DEVICE=FORMAT",
         "--precision of single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
-        parsers.device_precision),
+        device_precision),
     Setting("devices", "WHICH",
         "all (default), visible (CUDA_VISIBLE_DEVICES), pod (as the kubelet assigns), job or job:ID (the scheduler's "
         "job-mapping folder), processes (those of the job under exec), or UUIDs and indices", parse_devices),

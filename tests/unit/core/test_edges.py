@@ -19,7 +19,7 @@ from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
 from flopsd.core.tally import Tally
 from flopsd.errors import ArchitectureError, NotVerifiedError
-from flopsd.settings.parsers import precision
+from flopsd.settings.precision_shares import precision
 
 
 @pytest.mark.parametrize(("off_ppm", "within"), [(MARGIN_PPM, True), (MARGIN_PPM + 1, False)])

@@ -19,7 +19,7 @@ from flopsd.settings.data_files import Tables, load_peaks, load_policies, parse_
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS
 from flopsd.settings.load import declared_of
-from flopsd.settings.parsers import device_precision
+from flopsd.settings.precision_shares import device_precision, precision
 from flopsd.settings.push_targets import Target, parse_target
 from flopsd.settings.schema import BY_KEY, SETTINGS
 from flopsd.settings.words import say
@@ -94,16 +94,16 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.flop_or_unknown, [0, 10**39], "positive number of FLOP below 1e39"),
     (parsers.files, [[7], {}], "expected a list of policies"),
     (parsers.output, ["file", True], "expected stdout, stderr or off"),
-    (parsers.precision, ["bf16,bf16"], "a format is named twice"),
-    (parsers.precision, [7], "expected a format such as bf16"),
-    (parsers.precision, ["bf17"], "'bf17' is not a number format"),
-    (parsers.precision, ["bf16:many", "bf16:inf"], "the share of bf16 is not a number"),
-    (parsers.precision, ["bf16:0.9"], "add up to 1"),
-    (parsers.precision, ["bf16:1,fp8:0"], "must be positive"),
-    (parsers.device_precision, ["0"], "expected DEVICE=FORMAT"),
-    (parsers.device_precision, ["0=bf16;0=fp8", {"GPU-A": "bf16", "gpu-a": "fp8"}], "a device is named twice"),
-    (parsers.device_precision, [[], 7], "expected devices, by UUID or index"),
-    (parsers.device_precision, [{0: {"bf16": 2}}], "add up to 1"),
+    (precision, ["bf16,bf16"], "a format is named twice"),
+    (precision, [7], "expected a format such as bf16"),
+    (precision, ["bf17"], "'bf17' is not a number format"),
+    (precision, ["bf16:many", "bf16:inf"], "the share of bf16 is not a number"),
+    (precision, ["bf16:0.9"], "add up to 1"),
+    (precision, ["bf16:1,fp8:0"], "must be positive"),
+    (device_precision, ["0"], "expected DEVICE=FORMAT"),
+    (device_precision, ["0=bf16;0=fp8", {"GPU-A": "bf16", "gpu-a": "fp8"}], "a device is named twice"),
+    (device_precision, [[], 7], "expected devices, by UUID or index"),
+    (device_precision, [{0: {"bf16": 2}}], "add up to 1"),
     (parsers.url, ["ftp://h", "http://h /x", "http://h:99999/x", 7], "expected a URL"),
     (parsers.evidence, ["", True, [], ["gossip"]], "expected off, or some of"),
     (parsers.evidence, [[KINDS[0], KINDS[0]]], "a kind is given twice"),
