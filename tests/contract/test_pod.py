@@ -17,8 +17,8 @@ from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.filtered_source import FilteredSource
-from flopsd.sources.ownership.kubernetes import Pod, PodRule, this_pod
-from flopsd.sources.ownership.podresources import PodResources
+from flopsd.sources.ownership.kubernetes import PodRule, this_pod
+from flopsd.sources.ownership.podresources import Pod, PodResources
 from flopsd.sources.ownership.rule import OwnershipResult, VendorDevices
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
@@ -171,7 +171,7 @@ FORBIDDEN = """
 import os, sys
 from pathlib import Path
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.podresources import PodResources
+from flopsd.sources.ownership.podresources import Pod, PodResources
 kubelet = PodResources(Path(sys.argv[1]))
 if os.geteuid() == 0:
     os.setgid(65534)
