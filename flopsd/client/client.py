@@ -113,8 +113,7 @@ class Client:
     @property
     def facts(self) -> dict[str, Any]:
         """The facts declared so far."""
-        with self._lock:
-            return dict(self._facts)
+        return self._facts.copy()  # without the lock, which a forked child may find locked for ever
 
     @property
     def current_phase(self) -> str | None:

@@ -37,6 +37,7 @@ _GIVEN = "passes with weights given as arguments (torch.func.functional_call)"
 _MIXED_FLAT = "gradients of frozen weights that FSDP keeps in one flat parameter with trained ones"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
+_REPLACED = "passes after a parameter was replaced and before flopsd found it"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments that affect a pass without a cache only by their shapes, or not at all; `_MASKED`: if there is a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
@@ -285,6 +286,8 @@ class ForwardHooks:
             self._inside.open, self._inside.records = (one, unpadded, deferred), records
 
     def _see_change(self, state: ModelState, *, trains: bool) -> None:
+        if state.saw_late:
+            self._leave_out("train", _REPLACED)
         if self._sessions.go_back(state.key, trains=trains):
             state.keep(is_known=True)
         else:

@@ -5,17 +5,18 @@ kernel, replaced modules. Content is not read."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any
 
 from torch.nn import ModuleList, Parameter
 
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
-_SAMPLED = 8  # parameters that each pass looks for in their modules: looking for all would take thrice the time
+_SAMPLED = 8  # parameters that each pass looks for in their modules, in turn: all would take thrice the time
 _FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
+_Place = tuple[Callable[[], Any], str, Callable[[], Any]]  # of a parameter: its holder, its name, and the parameter
 
 
 class ModelState:
@@ -26,7 +27,8 @@ class ModelState:
         # Weak, so that a replaced module is freed. It may live on, for instance in the adapter that replaced it.
         self._holders: list[Callable[[], Any]] = []  # of parameters
         self._parameters: list[Callable[[], Any]] = []
-        self._sampled: Sequence[tuple[Callable[[], Any], str, Callable[[], Any]]] = ()  # some: their holders and names
+        self._samples: Iterator[list[_Place]] = cycle([[]])
+        self.saw_late = False  # that parameters had been replaced, perhaps some passes ago
         self._parents: list[Callable[[], Any]] = []
         self._children: list[int] = []  # their ids
         self._checkpointed: list[Callable[[], Any]] = []
@@ -87,8 +89,11 @@ class ModelState:
         the layers count: adapters may be switched off for it."""
         with suppress(AttributeError):  # a module is gone
             if self._children == _children([one() for one in self._parents]):
-                # Replaced parameters may live on, for instance in the optimizer. All of a model are replaced together.
-                if trains and any(one()._parameters.get(name) is not held() for one, name, held in self._sampled):
+                # Replaced parameters may live on, for instance in the optimizer. Mostly all of a model are replaced.
+                sample = next(self._samples) if trains else []
+                others = [one()._parameters.get(name) is not held() for one, name, held in sample]
+                self.saw_late = any(others) and not all(others)
+                if any(others):
                     self._find_parameters()
                 return self.now() != self._kept if trains else self._names() != self._kept_names
         self._find()
@@ -97,6 +102,7 @@ class ModelState:
     def keep(self, *, is_known: bool = False) -> frozenset[str]:
         """Keep the current state. Unless it `is_known`, the model may have new modules, such as adapters. Return
         which of `recomputation` and `attention` changed: a training may have declared other facts than it shows."""
+        self.saw_late = False
         if not is_known:
             self._find()
         _, checkpointed, _, layers, _ = self._kept
@@ -156,14 +162,15 @@ class ModelState:
         self._configs = list(configs.values())
 
     def _find_parameters(self) -> None:
-        places = [
+        places: list[_Place] = [
             (one, name, weakref.ref(held))
             for one in self._holders
             for name, held in one()._parameters.items()
             if held is not None
         ]
         self._parameters = [held for *_, held in places]
-        self._sampled = places[:: len(places) // _SAMPLED + 1]
+        step = len(places) // _SAMPLED + 1
+        self._samples = cycle([places[at::step] for at in range(step)])
 
 
 def _children(modules: list[Any]) -> list[int]:

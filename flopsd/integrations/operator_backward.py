@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -50,11 +51,30 @@ class _Pass:
 
 @dataclass(slots=True)
 class BackwardPasses:
-    """The backward passes of one forward pass. `ended` is called after each, with its counts if it was counted."""
+    """The backward passes of one forward pass. `ended` is called after each, with its counts if it was counted, and
+    whether it ended with an error."""
 
-    ended: Callable[[Way, OperatorFlop | None], None]
+    ended: Callable[[Way, OperatorFlop | None, bool], None]
     is_counted: bool
+    far: deque[Callable[[], Any]]  # parameters furthest from the outputs, weak, in all passes like this
     tasks: dict[int, _Pass] = field(default_factory=dict)
+
+
+class _End:
+    """Called at the end of a backward pass. After an error autograd frees it without a call."""
+
+    _ended: Callable[[bool], None] | None = None
+
+    def __init__(self, ended: Callable[[bool], None]) -> None:
+        self._ended = ended
+
+    def __call__(self, *, failed: bool = False) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(failed)
+
+    def __del__(self) -> None:
+        self(failed=True)
 
 
 class BackwardCounter:
@@ -81,7 +101,11 @@ class BackwardCounter:
             enter = self._guard(functools.partial(self._enter_node, passes, modes))
             leave = functools.partial(_leave_node, modes)
             for node in _graph(roots, _nodes_of(inputs), begin):
-                if node.name() == _LEAF or _MARK in node.metadata:
+                if node.name() == _LEAF:
+                    if type(node.variable) is torch.nn.Parameter:  # distributed ones are slow to find again
+                        passes.far.append(weakref.ref(node.variable))
+                    continue
+                if _MARK in node.metadata:
                     continue
                 node.metadata[_MARK] = True
                 graphs.update(one for one in GRAPHS if one in node.name())
@@ -95,13 +119,13 @@ class BackwardCounter:
             self._tracked.append(task)
             counted = OperatorFlop() if passes.is_counted else None
             one = passes.tasks[task] = _Pass(len(passes.tasks), counted, torch.is_grad_enabled())
-            ended = functools.partial(self._leave_task, passes, one)
-            torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
+            ended = self._guard(functools.partial(self._leave_task, passes, one))
+            torch.autograd.Variable._execution_engine.queue_callback(_End(ended))
         if at != _NO_OUTPUT:
-            one.outputs[at] = _chosen()
+            one.outputs[at] = _chosen(passes.far)
 
-    def _leave_task(self, passes: BackwardPasses, one: _Pass) -> None:
-        passes.ended(one.way, one.counted)
+    def _leave_task(self, passes: BackwardPasses, one: _Pass, failed: bool) -> None:
+        passes.ended(one.way, one.counted, failed)
 
     def _enter_node(self, passes: BackwardPasses, modes: dict[int, list[CountingMode]], _: Any) -> None:
         assert graph_task is not None
@@ -148,14 +172,16 @@ def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> It
         following += [before for before, _ in node.next_functions]
 
 
-def _chosen() -> bytes:
-    """Which nodes behind the first one run, if not all of the near ones do; empty if they do. In a pass for some
-    gradients only, such as that of autograd.grad, which runs no leaf, some do not."""
+def _chosen(far: Iterable[Callable[[], Any]]) -> bytes:
+    """Which nodes behind the first one run, if not all of the near ones and of those of the `far` parameters do; empty
+    if they do. In a pass for some gradients only, such as that of autograd.grad, which runs no leaf, some do not."""
     if _will_run is None:
         return b""
     node = torch._C._current_autograd_node()
     if all(_runs(one) == 1 for one in itertools.islice(_graph([node]), 1, MAX_NEAR)):
-        return b""
+        held = [parameter for one in far if (parameter := one()) is not None and parameter.requires_grad]
+        if all(map(reaches, held)):
+            return b""
     return bytes(map(_runs, _graph([node])))
 
 

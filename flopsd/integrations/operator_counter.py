@@ -47,6 +47,7 @@ MAX_SIGNATURES = 2048
 _AFTER_ERROR = "all that ran after an error in flopsd's counter of operators"
 _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _MIXED = "recomputation within graphs of torch.compile is not counted separately"
+_FAILED = "backward passes that ended with an error"
 _OTHER_WAY = "a backward pass of a kind that was not seen before"
 _TWICE = "gradients of gradients are counted in part"
 _WITHIN = "backward passes that begin within a model are counted in part"
@@ -249,6 +250,7 @@ class OperatorCounter:
                 kept.is_wanted = True
                 self.sessions.say([_FEWER], phase)
                 return
+            kept.is_wanted = kept.is_wanted or kept.may_be_less_than(nodes)
             self._totals.add_kept(None if is_broken else kept.to_add(), phase)
         else:
             if output is not None:  # None after an error
@@ -256,14 +258,18 @@ class OperatorCounter:
             self._totals.add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, kept, phase)
-            passes = BackwardPasses(ended, one.counted is not None)
+            passes = BackwardPasses(ended, one.counted is not None, kept.far)
             graphs = self._backward.watch(passes, output, one.arguments, one.begin)
             if COMPILED in graphs and one.root.signature.checkpoints():
                 kept.words.add(_MIXED)
             if GRAPHED in graphs:
                 kept.words.add(CAPTURED)
 
-    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: OperatorFlop | None) -> None:
+    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: OperatorFlop | None, failed: bool) -> None:
+        if failed:
+            self.sessions.say([_FAILED], phase)
+            self._totals.add_counted(kept, counted, phase)
+            return
         if way[2]:
             self.sessions.say([_TWICE], phase)
         if not way[1]:  # for a forward pass that is not counted in full, such a backward pass would not be seen

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.operator_backward import Way
@@ -29,6 +32,7 @@ class Kept:
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more can be seen
     is_wanted: bool = False  # count the next pass in full
     words: set[str] = field(default_factory=set)
+    far: deque[Callable[[], Any]] = field(default_factory=partial(deque, maxlen=2))  # see `BackwardPasses`
     # The fewest and the most autograd nodes of passes that were counted in full. 0: not known, or none.
     _nodes: tuple[int, int] = (0, 0)
     # By kind of backward pass, None for the forward pass: how often the kept counts were added since a pass was last
@@ -62,6 +66,10 @@ class Kept:
         counts: it skipped layers. If experts are chosen by content, passes differ by a few nodes."""
         fewest, most = self._nodes
         return not self.is_fixed and 0 < nodes < fewest and fewest - nodes >= most - fewest
+
+    def may_be_less_than(self, nodes: int) -> bool:
+        """Whether such a pass may compute more than the kept counts."""
+        return not self.is_fixed and 0 < self._nodes[1] < nodes
 
     def keep_forward(self, counted: OperatorFlop, nodes: int = 0) -> None:
         if nodes:

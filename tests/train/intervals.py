@@ -14,7 +14,7 @@ from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.reconcile import Architecture
 from flopsd.core.session_protocol import DeclaredSession
-from tests.train.families import build, flop_counter
+from tests.train.families import adapt, build, flop_counter
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.trainers import llama
@@ -545,6 +545,15 @@ def _assigned() -> Loop:
     return loop.steps(3)
 
 
+def _one_assigned() -> Loop:
+    model = adapt(llama(num_hidden_layers=LAYERS, intermediate_size=4000), ["q_proj"])
+    loop, before = Loop(model).steps(), list(model.parameters())
+    layer = model.get_base_model().model.layers[1].mlp.up_proj
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+    assert before
+    return loop.steps(6)
+
+
 def _adapted_when_frozen() -> Loop:
     import peft
 
@@ -751,6 +760,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
     "modules replaced": partial(_replaced, _wider),
     "weights assigned": _assigned,
+    "one weight assigned": _one_assigned,
     "adapters in a flat parameter": partial(_flat, adapters=True),
     "a flat parameter": partial(_flat, adapters=False),
     "adapters after a counter of a frozen model": _adapted_when_frozen,

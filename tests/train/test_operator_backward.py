@@ -61,6 +61,41 @@ def test_a_backward_pass_for_some_gradients_counts_only_these(whole: Any, some: 
     assert words == [OTHER]
 
 
+def test_a_backward_pass_that_skips_only_the_far_end_counts_less() -> None:
+    """Its start looks like that of a whole one: the first of 12 layers has no gradient."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, 4, bias=False) for _ in range(12)))
+    _, found = attached(model)
+    one, steps = 2 * 5 * 4 * 4, []
+    for inputs in [None] * 4 + [[layer.weight for layer in model[6:]]] * 2:
+        before = found.flop
+        model(torch.ones(5, 4)).sum().backward(inputs=inputs)
+        steps.append(found.flop - before)
+    assert steps == [one * (12 + 12 + 11)] * 4 + [one * 12, one * (12 + 6 + 5)]
+    assert found.facts["operators_not_counted"]["train"] == [OTHER]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_backward_pass_that_ends_with_an_error_is_declared(error: type[BaseException]) -> None:
+    def fails(_: Any) -> None:
+        raise error
+
+    counter, found = attached(model := torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)))
+    one = 2 * 5 * 4 * 4
+    for products in (2 + 2, 5, 5, 2, 5):  # the fourth pass is not inspected
+        before = found.flop
+        loss = model(torch.ones(5, 4)).sum()
+        if products == 5:
+            loss.backward()
+        else:
+            hook = (loss if products == 2 else model[1].bias).register_hook(fails)
+            with pytest.raises(error):
+                loss.backward()
+            hook.remove()
+        assert found.flop - before == one * products
+    assert found.facts["operators_not_counted"]["train"] == ["backward passes that ended with an error"]
+    assert not counter.failed
+
+
 def test_only_outputs_used_by_a_loss_are_counted() -> None:
     class Three(torch.nn.Module):
         def __init__(self) -> None:

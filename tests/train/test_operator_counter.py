@@ -662,6 +662,21 @@ def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
     assert any("fewer autograd nodes" in words for words in found.facts["operators_not_counted"]["train"])
 
 
+def test_a_pass_that_runs_more_layers_than_earlier_ones_is_counted_in_full_soon_after() -> None:
+    class Layers(torch.nn.Sequential):
+        runs = 1
+
+        def forward(self, values: Any) -> Any:
+            for layer in list(self)[: self.runs]:
+                values = layer(values).relu()
+            return values
+
+    _, found = attached(model := Layers(*(torch.nn.Linear(8, 8) for _ in range(3))))
+    for model.runs in (1, 1, 1, 1, 3, 3):
+        model(torch.ones(2, 8)).sum().backward()
+    assert "the least that was seen" in found.facts["operators_not_counted"]["train"][0]
+
+
 def test_each_rank_counts_its_own_operators(tmp_path: Path, scripts: Preloaded) -> None:
     import json
 
