@@ -4,6 +4,7 @@ passed before."""
 import gc
 import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,8 @@ settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # PyTorch in several processes at once: threads of one process that wait for each other would take the cores from the
 # others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Stand-ins for programs begin with `env python3`.
+os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
 # A test leaves little garbage beside the objects that pytest keeps, and scanning those takes a fifth of a run's time.
 gc.set_threshold(200_000, 20, 20)
 # A file of names: tests in it are not run again, and files in it are not read. Tests that pass are added.
