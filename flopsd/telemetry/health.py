@@ -27,6 +27,7 @@ class HealthState(Enum):
     NO_DEVICE = "no-device"
     SOME_LOST = "some-lost"
     UNKNOWN_DEVICE = "unknown-device"  # read, but not in the peak table
+    NO_UPPER_BOUND = "no-upper-bound"  # what was metered is no ceiling of what was computed
     SOURCE_DOWN = "source-down"  # while other sources read all devices
     STARTING = "starting"
     REPLAY = "replay"
@@ -70,13 +71,15 @@ class Health:
 
 def health_of(
     devices: Sequence[DeviceHealth], *, wall_offset_ns: int | None, last_record_ns: int | None, fault: str = "",
-    down: Sequence[str] = (), replay: bool = False, ended: bool = False, running: bool = True, is_live: bool = True,
+    down: Sequence[str] = (), starting: bool = False, has_upper_bound: bool = True, replay: bool = False,
+    ended: bool = False, running: bool = True, is_live: bool = True,
 ) -> Health:  # fmt: skip
     """The health of a run.
 
     `wall_offset_ns`: wall-clock time minus boot time; None: not known. `last_record_ns`: wall-clock time of the last
-    record of the journal. `fault`: why the journal cannot be written. `down`: sources that failed. `is_live`: False if
-    a journal was read, which describes the moment of its last record.
+    record of the journal. `fault`: why the journal cannot be written. `down`: sources that failed. `starting`: a source
+    has not answered yet. `has_upper_bound`: of the run's executed FLOP. `is_live`: False if a journal was read, which
+    describes the moment of its last record.
     """
     latest_ns = max((device.watermark_ns for device in devices), default=None)
     now_ns = last_record_ns if latest_ns is None or wall_offset_ns is None else latest_ns + wall_offset_ns
@@ -90,9 +93,13 @@ def health_of(
     else:
         ours = [device for device in devices if device.kind is not GapKind.ELSEWHERE]
         found = [*_journal(fault, last_record_ns, now_ns), *_devices(ours, wall_offset_ns, now_ns)]
-        if not ours:
+        if not devices and starting:
+            found.append(Health(HealthState.STARTING, "No device is known yet: the sources have not all answered"))
+        elif not ours:
             why = "all devices here are accounted for elsewhere" if devices else "none was found"
             found.append(Health(HealthState.NO_DEVICE, f"No device is metered: {why}"))
+        if devices and not has_upper_bound:
+            found.append(Health(HealthState.NO_UPPER_BOUND, "The run has no upper bound"))
         if down and (not found or not ours):
             words = f"{'Source' if len(down) == 1 else 'Sources'} {', '.join(down)} down"
             found.append(Health(HealthState.SOURCE_DOWN, words))

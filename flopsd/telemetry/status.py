@@ -26,6 +26,7 @@ from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
 Facts = dict[str, Any]
 SCHEMA = "flopsd-status/1"
+_STARTING = SourceState().reason
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
@@ -65,7 +66,7 @@ def facts_in(
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
         **_run(view, goes_on=goes_on),
-        "health": _health_in(history, held=held).facts(),
+        "health": _health_in(history, view, held=held).facts(),
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
@@ -91,14 +92,16 @@ def _health_now(snapshot: Snapshot) -> Health:
         down=[
             name
             for name, state in sorted(snapshot.sources.items())
-            if not (state.up or state.absent or state.reason == "starting")
+            if not (state.up or state.absent or state.reason == _STARTING)
         ],
+        starting=any(state.reason == _STARTING for state in snapshot.sources.values()),
+        has_upper_bound=snapshot.view.figures.high_flop is not None,
         replay=snapshot.replay,
         ended=snapshot.ended,
     )
 
 
-def _health_in(history: History, *, held: bool) -> Health:
+def _health_in(history: History, view: RunView, *, held: bool) -> Health:
     last = history.incarnations[-1]
     newest = {uid: not_read_yet(tally) for uid, tally in last.tallies.items()}
     for gap in history.gaps:
@@ -115,6 +118,8 @@ def _health_in(history: History, *, held: bool) -> Health:
         ],
         wall_offset_ns=last_record_ns - last.last_ns if is_since_known else None,
         last_record_ns=last_record_ns,
+        starting=not last.sources,
+        has_upper_bound=view.figures.high_flop is not None,
         replay=history.replay is not None,
         ended=last.end is not None,
         running=held,

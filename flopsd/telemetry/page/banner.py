@@ -12,7 +12,7 @@ REFRESH_SECONDS = 10  # without a script; the script fetches the page every two 
 # Only one state is green.
 _TONES = {
     "metering": "good", "starting": "calm", "replay": "calm", "ended": "calm", "some-lost": "warn",
-    "unknown-device": "warn", "source-down": "warn",
+    "unknown-device": "warn", "no-upper-bound": "warn", "source-down": "warn",
 }  # fmt: skip
 _ICONS = {"good": "up", "calm": "none", "warn": "down", "bad": "down"}
 
