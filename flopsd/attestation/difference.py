@@ -8,6 +8,8 @@ from typing import Any
 
 from flopsd.errors import NotVerifiedError
 
+MOST_SHOWN = 80  # characters of a value
+
 
 def refuse_difference(
     again: Mapping[str, Any], signed: Mapping[str, Any], source: str, code: str = "statement_differs"
@@ -45,7 +47,7 @@ def first_difference(expected: Any, found: Any, path: str) -> str | None:
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for key in [*expected, *(key for key in found if key not in expected)]:
             if key not in expected or key not in found:
-                return f"{path}.{key} is {'missing' if key not in found else 'unknown'}"
+                return f"{path}.{key} is {'missing' if key not in found else 'a member that cannot be computed'}"
             if (difference := first_difference(expected[key], found[key], f"{path}.{key}")) is not None:
                 return difference
         return None
@@ -55,5 +57,10 @@ def first_difference(expected: Any, found: Any, path: str) -> str | None:
         pairs = enumerate(zip(expected, found, strict=True))
         return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
     if type(expected) is not type(found) or expected != found:
-        return f"{path} is {found!r:.200}, recomputed is {expected!r:.200}"
+        return f"{path} is {_shown(found)}, recomputed is {_shown(expected)}"
     return None
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"{text[:MOST_SHOWN]}…" if len(text) > MOST_SHOWN else text

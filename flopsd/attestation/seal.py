@@ -27,6 +27,7 @@ from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.journal_facts import JournalFacts
@@ -136,7 +137,7 @@ def seal_journal(
         document = statement(history, table, sealed.facts, seal)
         refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:
-        raise JournalDamagedError(f"{journal} contains records that no daemon writes: {fault!r:.200}") from fault
+        raise JournalDamagedError(f"{journal} contains records that no daemon writes: {words_of(fault)}") from fault
     data, timestamp = sign(encode(document), key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)

@@ -27,7 +27,7 @@ def _times(predicate: Mapping[str, Any]) -> Iterator[Any]:
         yield method["journal"]["lastRecordAt"]
         spans = predicate["incarnations"]
         if not isinstance(spans, list):
-            raise TypeError("incarnations is not a list")
+            raise ValueError("incarnations is not a list")
     else:
         spans = chain([predicate], predicate["children"])
     for span in spans:

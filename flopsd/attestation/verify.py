@@ -22,6 +22,7 @@ from flopsd.attestation.signed_statement import SignedStatement
 from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from
@@ -117,7 +118,7 @@ def verify_ledger(
         raise NotVerifiedError(str(fault), hint=fault.hint or other, code=fault.code, path=fault.path) from fault
     except MALFORMED as fault:
         raise NotVerifiedError(
-            f"the journal contains records that no daemon writes: {fault!r:.200}", code="record_malformed"
+            f"the journal contains records that no daemon writes: {words_of(fault)}", code="record_malformed"
         ) from fault
     return Verified(
         signed,
@@ -149,7 +150,9 @@ def _refuse_times(predicate: Mapping[str, Any]) -> None:
     try:
         refuse_malformed_times(predicate)
     except MALFORMED as fault:
-        raise NotVerifiedError(f"the ledger has a time that cannot be read: {fault}", code="time_malformed") from fault
+        raise NotVerifiedError(
+            f"the ledger has a time that cannot be read: {words_of(fault)}", code="time_malformed"
+        ) from fault
 
 
 def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
@@ -164,7 +167,7 @@ def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
                 whole_number(executed[name])
     except (KeyError, TypeError, IndexError, ValueError) as fault:
         raise NotVerifiedError(
-            f"the statement does not name its journal and totals: {fault!r:.200}", code="statement_malformed"
+            f"the statement does not name its journal and totals: {words_of(fault)}", code="statement_malformed"
         ) from fault
     if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
         raise NotVerifiedError(
@@ -236,12 +239,18 @@ def _recompute(
     """Recompute the statement and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]
-    version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
+    version, sealed_at = method.get("flopsdVersion"), str(method.get("sealedAt"))
+    if not isinstance(version, str):
+        raise NotVerifiedError(
+            "the ledger names no version of flopsd",
+            code="statement_differs",
+            path="statement.predicate.method.flopsdVersion",
+        )
     try:
         key = key_from(isolation["key"])
     except (KeyError, TypeError, ValueError) as fault:
         raise NotVerifiedError(
-            f"isolation.key does not describe a key: {fault!r:.200}",
+            f"isolation.key does not describe a key: {words_of(fault)}",
             code="statement_differs",
             path="statement.predicate.isolation.key",
         ) from fault

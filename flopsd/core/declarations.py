@@ -16,7 +16,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
-from flopsd.core.values import is_whole, text_or_none
+from flopsd.core.values import is_whole, shown, text_or_none
 
 MAX_TEXT = 200
 MAX_COUNT = 10**30
@@ -184,7 +184,7 @@ def base_from(raw: Mapping[str, Any] | None) -> Base | None:
     name, kind, flop, method, systemic = (raw[key] for key in ("name", "kind", "flop", "method", "systemic"))
     whole = (flop is None) == (kind == "unknown") and (method is not None) == (kind == "estimated")
     if kind not in ("known", "estimated", "unknown") or not whole:
-        raise ValueError(f"{raw!r:.200} does not describe a base model")
+        raise ValueError("a base model is known or estimated, with its FLOP, or unknown")
     base = FieldReader(raw, "base", raising(ValueError))
     base.flag("systemic")
     if flop is not None:
@@ -212,5 +212,5 @@ def precision_from(value: object, declared_by: str) -> Precision:
 
 def count_from(value: object) -> int:
     if not is_whole(value) or value > MAX_COUNT:
-        raise ValueError(f"{value!r:.40} is not a count")
+        raise ValueError(f"{shown(value)} is not a count")
     return value

@@ -5,15 +5,14 @@ A field of a wrong type is reported with its path: `path.to.key: must be a count
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
-from flopsd.core.values import is_whole, parse_flop
+from flopsd.core.values import MAX_SHOWN, is_whole, parse_flop, shown
 
-MAX_SHOWN = 60  # characters of a value or a key in a message
+MAX_WORDS = 200  # characters of what is wrong with a field
 Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 
@@ -198,15 +197,11 @@ class FieldReader:
         return value or []
 
 
-def shown(value: Any) -> str:
-    """A value for a message: bounded, printable, in the notation of JSON and YAML."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
-    return repr(value)[:MAX_SHOWN]
+def words_of(fault: Exception) -> str:
+    """What `fault`, raised by a reader of malformed data, says of that data: bounded, without Python's names."""
+    if isinstance(fault, KeyError):
+        return f"{shown(fault.args[0])} is missing or not known"
+    return str(fault)[:MAX_WORDS] if isinstance(fault, ValueError) else "a member is of another type than flopsd writes"
 
 
 def _found(value: Any) -> str:

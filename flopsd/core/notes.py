@@ -38,17 +38,17 @@ def with_reason(code: str, why: Note, **parameters: str) -> Note:
 
 
 def note_from(said: Mapping[str, Any], *beside: str) -> Note:
-    """The inverse of `for_ledger`; `beside` are members that do not belong to the note. Raises KeyError or TypeError on
-    anything else."""
+    """The inverse of `for_ledger`; `beside` are members that do not belong to the note. Raises KeyError or ValueError
+    on anything else."""
     parameters = []
     for name, value in said.items():
         many = isinstance(value, list)
         if not all(isinstance(one, str) for one in (value if many else [value])):
-            raise TypeError("a parameter of a note is not text")
+            raise ValueError("a parameter of a note is not text")
         if name != "code" and name not in beside:
             parameters.append((name, tuple(value) if many else value))
     if not isinstance(said["code"], str):
-        raise TypeError("the code of a note is not text")
+        raise ValueError("the code of a note is not text")
     return Note(said["code"], tuple(parameters))
 
 

@@ -22,8 +22,12 @@ class _RefusedError(Exception):
     """Valid JSON that parsers do not all read alike."""
 
 
+def _begin(text: str) -> str:
+    return f"{text[:40]}…" if len(text) > 40 else text
+
+
 def _refuse(text: str) -> NoReturn:
-    raise _RefusedError(f"the number {text[:40]!r}, not a whole number of at most 40 digits", "json_number")
+    raise _RefusedError(f"the number {_begin(text)!r}, not a whole number of at most 40 digits", "json_number")
 
 
 def _whole(text: str) -> int:

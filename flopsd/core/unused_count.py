@@ -50,7 +50,7 @@ class UnusedCount:
         ceiling = None if record["ceiling"] is None else fields.whole("ceiling", 0, _MOST)
         reason, device = Unused(record["reason"]), fields.line("device", _MAX_DEVICE)
         if reason is Unused.DEVICE_NOT_METERED or (ceiling is None) == (reason is Unused.COUNT_EXCEEDS_CEILING):
-            raise ValueError(f"{record!r:.200} is not a refused count")
+            raise ValueError("a refused count has a ceiling if it exceeds it, and else null")
         return cls(reason, session, device, fields.whole("flop", 0, _MOST), ceiling)
 
     @property

@@ -17,6 +17,7 @@ _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
 NS_PER_S = 1_000_000_000
+MAX_SHOWN = 60  # characters of a value or a key in a message
 _EPOCH_DAYS = 719_468  # from 1 March of year 0 to 1 January 1970
 
 
@@ -25,21 +26,32 @@ def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and (signed or value >= 0)
 
 
+def shown(value: object) -> str:
+    """A value for a message: bounded, printable, in the notation of JSON and YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return repr(value)[:MAX_SHOWN]
+
+
 def parse_flop(value: object) -> int:
     """An exact FLOP count from an int or from text such as "1e25" or "989.4e12". Raises ValueError for floats (which
     have already lost digits), negative numbers and fractions of a FLOP."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r:.60} is not an exact count: write it as a whole number or as text like '1e25'")
+        raise ValueError(f"{shown(value)} is not an exact count: write it as a whole number or as text like '1e25'")
     if isinstance(value, int):
         if value < 0:
             raise ValueError(f"{value} is negative")
         return value
     if not _NUMBER.fullmatch(value):
-        raise ValueError(f"{value!r:.60} is not a count like '33' or '1e25'")
+        raise ValueError(f"{shown(value)} is not a count like '33' or '1e25'")
     number = Decimal(value)
     whole = int(number)
     if number != whole:
-        raise ValueError(f"{value!r:.60} is not a whole number")
+        raise ValueError(f"{shown(value)} is not a whole number")
     return whole
 
 
@@ -81,7 +93,7 @@ def utc_ns(text: object) -> int:
     """Nanoseconds since the Unix epoch of a time in ledger notation. Raises ValueError."""
     found = _TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f"{str(text)[:60]!r} is not a time in UTC such as 2026-11-02T10:00:00Z")
+        raise ValueError(f"{shown(text)} is not a time in UTC such as 2026-11-02T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
     if not (year and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
         raise ValueError(f"{text!r} is not a time of a day")
@@ -107,7 +119,7 @@ def text_or_none(number: int | None) -> str | None:
 def whole_number(text: object, *, signed: bool = False) -> int:
     """Parse a count of at most 40 digits; only times on a clock may be `signed`. Raises ValueError on anything else."""
     if not isinstance(text, str) or not (_SIGNED if signed else _COUNT).fullmatch(text):
-        raise ValueError(f"{str(text)[:80]!r} is not a {'whole number' if signed else 'count'}")
+        raise ValueError(f"{shown(text)} is not a {'whole number' if signed else 'count'}")
     return int(text)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.growing_run import GrowingRun, RunSums
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.history_from_records import extend, skip_to
@@ -177,7 +178,7 @@ def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
     try:
         found = form(predicate.mapping, policy)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as fault:
-        raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
+        raise LedgerError(f"predicate gives no figures for the Form: {line(words_of(fault))}", hint=HINT) from fault
     lines = tuple(FormLine(*(line(text) for text in astuple(one))) for one in found.lines)
     return replace(found, lines=lines, notification=tuple(map(line, found.notification)))
 

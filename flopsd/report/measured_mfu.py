@@ -9,6 +9,7 @@ from typing import Any
 
 from flopsd.attestation.signed_statement import read_ledger
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.field_reader import words_of
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.peaks import PeakTable
 from flopsd.core.untrusted import parse_json
@@ -50,7 +51,7 @@ def mfu_of(ledger: Path, tables: Tables, number_format: str) -> Mfu:
         at_least = min(low / most_possible, most)
         replay = ", which replays a recording" if predicate["replay"] is not None else ""
     except _NOT_OURS as fault:
-        raise LedgerError(f"{ledger} is not what flopsd writes: {fault!r:.100}") from fault
+        raise LedgerError(f"{ledger} is not what flopsd writes: {words_of(fault)}") from fault
     source = f"measured, by the ledger {ledger.name}{replay}, not verified here"
     return Mfu(at_least, most, source)
 

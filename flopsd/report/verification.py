@@ -16,6 +16,7 @@ from flopsd.attestation.times import seal_time_doubts
 from flopsd.attestation.verify import Verified
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.rounding import grouped
@@ -64,7 +65,7 @@ class LedgerDocument:
         try:
             return foreign_files(self.statement["predicate"], self.tables, self.path)
         except (LookupError, TypeError) as fault:
-            raise LedgerError(f"predicate.method is malformed: {line(repr(fault)[:200])}", hint=HINT) from fault
+            raise LedgerError(f"predicate.method is malformed: {line(words_of(fault))}", hint=HINT) from fault
 
 
 def read_document(
@@ -135,7 +136,7 @@ def _doubts(predicate: LedgerObject, now_ns: int | None) -> list[str]:
     try:
         return seal_time_doubts(predicate.mapping, now_ns)
     except (LookupError, TypeError, ValueError) as fault:
-        raise LedgerError(f"predicate has malformed times: {line(repr(fault)[:200])}", hint=HINT) from fault
+        raise LedgerError(f"predicate has malformed times: {line(words_of(fault))}", hint=HINT) from fault
 
 
 def proof_of(document: LedgerDocument) -> Proof:

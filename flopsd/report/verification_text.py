@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_entry import stop_of
 from flopsd.core.ledger.start_notes import STOP_REASONS
 from flopsd.core.rounding import format_duration
@@ -88,9 +89,7 @@ def stops_of(children: Iterable[Mapping[str, Any]]) -> list[tuple[str, int | Non
     try:
         return [stop for child in children if (stop := stop_of(child)) is not None]
     except (LookupError, TypeError, ValueError) as fault:
-        raise LedgerError(
-            f"predicate.children has malformed times: {one_line(repr(fault)[:200])}", hint=HINT
-        ) from fault
+        raise LedgerError(f"predicate.children has malformed times: {one_line(words_of(fault))}", hint=HINT) from fault
 
 
 def lone_node_text(rank: int | None, job_nodes: int) -> str:

@@ -14,7 +14,6 @@ from math import inf
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.field_reader import MAX_SHOWN
 from flopsd.core.ledger.start_notes import is_recording
 from flopsd.core.model import (
     Active,
@@ -32,6 +31,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.core.values import MAX_SHOWN
 
 # The ledger's counts have 40 digits. This many cycles or FLOP in each reading of a run of years still add up to less.
 MOST = 10**24

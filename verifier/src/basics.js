@@ -131,6 +131,11 @@ export function shown(value) {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
+/** The same, with a text as `flopsd verify` quotes it. @param {any} value */
+export function quoted(value) {
+  return isText(value) ? `'${value.slice(0, 80)}'` : shown(value);
+}
+
 /** @param {any} value @returns {value is string} */
 export function isText(value) {
   return typeof value === "string";

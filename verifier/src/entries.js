@@ -144,14 +144,14 @@ export function checkMerge({ kind, run, lineage, jobNodes, completeness, method,
 export function checkEntries(children, kind) {
   const path = "statement.predicate.children";
   require(Array.isArray(children), "entry_malformed", "children is not a list", path);
-  require(children.length, "no_children", "a merged ledger without children", path);
+  require(children.length, "no_children", "the merged ledger lists no children", path);
   children.forEach((/** @type {J} */ one, /** @type {number} */ i) => {
     const where = `${path}[${i}]`;
     entry(one, where);
     const isJob = one.kind === "job";
     require(kind === "lineage" || !isJob, "entry_malformed", `${where}: a job in a job`, where);
     const wanted = isJob || kind === "lineage";
-    require(wanted === "completeness" in one, "entry_malformed", `${where}: completeness`, where);
+    require(wanted === "completeness" in one, "entry_malformed", `${where}: completeness is missing, or of no job or lineage`, where);
     require(isJob === "conflict" in one.declared, "entry_malformed", `${where}: declared.conflict`, where);
     checkOfKind(one, isJob, where);
     const name = `${isJob ? one.run : one.node}/${one.sha256.slice(0, 16)}`;
@@ -172,12 +172,12 @@ function checkOfKind(one, isJob, where) {
       periods.length === 1 && periods[0].bootId === "" && !one.deviceTimes.length
     : typeof one.ended === "boolean" && isText(one.node) && one.flopsdVersions.length === 1 && one.peakTableSha256.length === 1 &&
       periods.every((/** @type {J} */ period, /** @type {number} */ i) => period.incarnation === BigInt(i + 1) && isText(period.attempt));
-  require(holds, "entry_malformed", `${where} has not the members of a ${one.kind}`, where);
+  require(holds, "entry_malformed", `${where} does not have the members of a ${one.kind}`, where);
   if (part === null) return;
   const first = part.number === 1n;
   const whole = first === (part.continues === null) && (part.continues !== null || part.isContinued) &&
     part.journal.records !== "0" && (first || part.continues.number === part.number - 1n);
-  require(whole, "entry_malformed", `${where}.segment is none`, `${where}.segment`);
+  require(whole, "entry_malformed", `${where}.segment is malformed`, `${where}.segment`);
 }
 
 /** Merge's own record of who signed and in which words: taken over, not computed. @param {J} stated */

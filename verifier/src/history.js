@@ -1,5 +1,5 @@
 // A run, from its journal: incarnations, devices with their last tallies, gaps, processes, seals.
-import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
+import { Refusal, isAmount, isInteger, isText, quoted, require } from "./basics.js";
 import { sortedFacts } from "./facts.js";
 import { Laws, leftOpen } from "./laws.js";
 import { checkKind, checkMembers } from "./records.js";
@@ -108,7 +108,7 @@ export class History {
   /** @param {J} record @param {string} where */
   evidence(record, where) {
     const device = this.latest.devices[Number(record.number)];
-    require(device, "record_malformed", `journal ${where}: no device ${record.number}`, where);
+    require(device, "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${record.number} is missing or not known`, where);
     this.laws.time(record, this.latest, where);
     const { source, evidence, evidence_reason, evidence_fix, shared_with } = record;
     device.known = { ...device.known, source, evidence, evidence_reason, evidence_fix, shared_with };
@@ -138,8 +138,8 @@ export class History {
     const now = this.latest;
     let before = -1n;
     for (const number of record.devices) {
-      require(number > before, "law_3", `journal ${where}: devices are not in the order of their numbers`, where);
-      require(now.devices[Number(number)], "record_malformed", `journal ${where}: no device ${number}`, where);
+      require(number > before, "law_3", `journal ${where}: the devices of a checkpoint are not in order`, where);
+      require(now.devices[Number(number)], "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
       before = number;
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
@@ -177,17 +177,18 @@ export class History {
   listed(record, tallies, where) {
     /** @type {Map<bigint, Map<string, bigint>>} */
     const sums = new Map();
+    const odd = `journal ${where}: not a record of flopsd-journal/1: `;
     for (const gap of record.gaps) {
       const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
-      require(whole && isText(gap[3]), "record_malformed", `journal ${where}: a gap is malformed`, where);
+      require(whole && isText(gap[3]), "record_malformed", `${odd}a gap has a device, a begin, an end and a reason`, where);
       const [number, begin, end, reason] = gap;
-      require(REASONS.includes(reason), "record_malformed", `journal ${where}: '${reason}' is not a reason of a gap`, where);
+      require(REASONS.includes(reason), "record_malformed", `${odd}${quoted(reason)} is not a valid GapReason`, where);
       const device = this.latest.devices[Number(number)];
-      require(device, "record_malformed", `journal ${where}: no device ${number}`, where);
+      require(device, "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
       const to = (tallies[record.devices.indexOf(number)] ?? device.last).to;
       const within = begin >= (device.lastGap ?? device.first) && end <= to;
-      require(within, "law_6", `journal ${where}: a gap overlaps another one or lies outside its device's time`, where);
-      const backwards = `journal ${where}: a gap ends ${begin - end} ns before it begins, or is empty`;
+      require(within, "law_6", `journal ${where}: a gap of device ${device.record.uuid} overlaps another one or lies outside the device's time`, where);
+      const backwards = `journal ${where}: a gap is empty or ends before it begins`;
       require(end > begin, "law_6", backwards, where);
       device.lastGap = end;
       const held = sums.get(number) ?? new Map();

@@ -16,7 +16,7 @@ const _QUOTE = 34, _COMMA = 44, _LIST = 91, _BACKSLASH = 92, _OBJECT = 123, _TO_
 export function parseBytes(bytes, what) {
   const { parts, openers } = partsOf(bytes);
   if (parts > _MOST_PARTS) throw new Refusal("json_too_many_values", `${what} has more than ${_MOST_PARTS} parts`);
-  if (openers > _DEEPEST && tooDeep(bytes)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
+  if (openers > _DEEPEST && tooDeep(bytes)) throw new Refusal("json_too_deep", `${what} is nested too deeply`);
   return parseJson(decodeUtf8(bytes, what), what);
 }
 
@@ -82,10 +82,10 @@ export function parseJson(text, what) {
       at += word.length;
       return word === "null" ? null : word === "true";
     }
-    if (word.length > _MOST_CHARACTERS) {
-      throw new Refusal("json_number", `${what} contains ${word.slice(0, 12)}…, not a whole number of at most 40 digits`);
+    if (word.length > _MOST_CHARACTERS || !_WHOLE.test(word)) {
+      const begin = word.length > 40 ? `${word.slice(0, 40)}…` : word;
+      throw new Refusal("json_number", `${what} contains the number '${begin}', not a whole number of at most 40 digits`);
     }
-    if (!_WHOLE.test(word)) throw new Refusal("json_number", `${what} contains the number '${word}'`);
     at += word.length;
     return BigInt(word);
   };

@@ -31,7 +31,7 @@ export function readKey(pem, name) {
   if (text.startsWith(_ED25519) && der.length === 44) {
     const point = der.slice(12);
     point[31] &= 0x7f;
-    require(!_SMALL_ORDER.has(hex(point)), "key_not_allowed", `${name} is an Ed25519 key of small order: anybody can sign under it`);
+    require(!_SMALL_ORDER.has(hex(point)), "key_not_allowed", `${name} is an Ed25519 key of small order: anybody can sign with it`);
     return { id, kind: "Ed25519", der, name };
   }
   if (text.startsWith(_P256) && der.length === 91) return { id, kind: "P-256", der, name };
@@ -69,7 +69,7 @@ async function imported(key) {
     return await subtle.importKey("spki", owned(key.der), name, false, ["verify"]);
   } catch (error) {
     if (/** @type {Error} */ (error).name !== "NotSupportedError") {
-      throw new Refusal("key_not_allowed", `${key.name} is no point of its curve`);
+      throw new Refusal("key_not_allowed", `${key.name} has a point that is not on its curve`);
     }
     const hint = "use a current Chrome, Edge, Firefox or Safari, or Node 20";
     throw new Fault(`this browser cannot check ${key.kind} signatures: ${hint}`);
@@ -92,14 +92,14 @@ async function verifies(key, signature, text) {
 export function readEnvelope(bytes) {
   require(bytes.length <= _MOST_BYTES, "envelope_too_large", "the ledger has more than 64 MiB");
   const found = parseBytes(bytes, "the ledger");
-  require(isObject(found), "envelope_malformed", "the ledger is not an envelope");
+  require(isObject(found), "envelope_malformed", "the ledger is not a ledger, which is a JSON object");
   const { payload, payloadType, signatures } = found;
-  require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is not an envelope: payload or payloadType");
+  require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is not a DSSE envelope: payload and payloadType must be text");
   require(Array.isArray(signatures) && signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
-  require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", "the ledger has more than 64 signatures");
+  require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", `the ledger has ${signatures.length} signatures; at most ${_MOST_SIGNATURES} are checked`);
   const held = signatures.map((/** @type {any} */ one) => {
     const whole = isObject(one) && isText(one.sig);
-    require(whole, "envelope_malformed", "the ledger is not an envelope: a signature without sig");
+    require(whole, "envelope_malformed", "the ledger has a signature without the text 'sig'");
     return base64(one.sig, "a signature");
   });
   const content = base64(payload, "the payload");

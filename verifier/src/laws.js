@@ -1,5 +1,5 @@
 // The laws of a journal: no daemon writes one that breaks one of them.
-import { Refusal, isAmount, isObject, require } from "./basics.js";
+import { Refusal, isAmount, isObject, quoted, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
 import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
 import { isRefused } from "./records.js";
@@ -20,25 +20,25 @@ export class Laws {
     const now = incarnations[incarnations.length - 1];
     if (record.kind === "begin") {
       const next = BigInt(incarnations.length + 1);
-      require(record.incarnation === next, "law_1", `journal ${where}: incarnation ${record.incarnation}, not ${next}`, where);
-      require(!now || !("continues" in record), "law_1", `journal ${where}: only the first begin may have continues`, where);
+      require(record.incarnation === next, "law_1", `journal ${where}: incarnation ${record.incarnation}, expected ${next}`, where);
+      require(!now || !("continues" in record), "law_1", `journal ${where}: only the first 'begin' of a journal may have 'continues'`, where);
       for (const name of ["run", "node", "peak_table_sha256"]) {
         const same = !now || record[name] === incarnations[0].begin[name];
-        require(same, "law_1", `journal ${where}: another ${name} than in the first begin`, where);
+        require(same, "law_1", `journal ${where}: ${name} is ${quoted(record[name])}, not ${quoted(incarnations[0]?.begin[name])}`, where);
       }
       const rotated = now?.end?.reason === "rotated";
-      require(!rotated, "law_1", `journal ${where}: a begin after the journal was rotated: the run continues in another journal`, where);
+      require(!rotated, "law_1", `journal ${where}: a 'begin' record after the journal was rotated: the run continues in another journal`, where);
       return;
     }
-    require(now, "law_1", `journal ${where}: the first record is not a begin`, where);
+    require(now, "law_1", `journal ${where}: the first record is not a 'begin'`, where);
     const own = record.incarnation === now.begin.incarnation;
-    require(own, "law_1", `journal ${where}: of incarnation ${record.incarnation}, within incarnation ${now.begin.incarnation}`, where);
+    require(own, "law_1", `journal ${where}: record of incarnation ${record.incarnation} within incarnation ${now.begin.incarnation}`, where);
     const late = `journal ${where}: a '${record.kind}' record after the incarnation's end`;
     require(last?.kind !== "end", "law_1", late, where);
     const sessions = Array.isArray(record.sessions) ? record.sessions : [];
     const has = sessions.some((/** @type {any} */ one) => isObject(one) && "before" in one);
     const may = !has || "continues" in incarnations[0].begin;
-    require(may, "law_1", `journal ${where}: counters of an earlier segment, but there is none`, where);
+    require(may, "law_1", `journal ${where}: a session has counters of an earlier segment, but there is none`, where);
   }
 
   /** Law 13. @param {J} record @param {Incarnation} now @param {string} where */
@@ -50,10 +50,10 @@ export class Laws {
   /** Laws 3 and 12.
    * @param {Device} device @param {Incarnation} now @param {Incarnation[]} all @param {string} where */
   device(device, now, all, where) {
-    const { record, last } = device;
-    require(record.number === BigInt(now.devices.length), "law_3", `journal ${where}: device ${record.number} is numbered out of order`, where);
+    const { record, last } = device, disorder = `journal ${where}: device numbered out of order or named twice`;
+    require(record.number === BigInt(now.devices.length), "law_3", disorder, where);
     const twice = now.devices.some((one) => one.record.uuid === record.uuid);
-    require(!twice, "law_3", `journal ${where}: device ${record.uuid} is named twice`, where);
+    require(!twice, "law_3", disorder, where);
     const counts = last.amounts.size || last.shares.size;
     require(!counts, "law_12", `journal ${where}: a device has counts before its first reading`, where);
     const metered = all.some((one) => one !== now && one.devices.some((other) => other.record.uuid === record.uuid));
@@ -104,7 +104,7 @@ export class Laws {
       const time = (tally.amounts.get(`observed_ns/${evidence}`) ?? 0n) + (tally.amounts.get(`recovered_ns/${evidence}`) ?? 0n);
       const possible = rating.cyclesIn(time + (evidence === "cycles" ? 200000000n : 0n));
       const most = possible + (possible * 10000n) / 1000000n + 1n + span / 1000000n;
-      const why = `${path.split("/")[1]} was active for ${cycles} cycles, of ${most} at most`;
+      const why = `device ${device.record.uuid}: pipe ${path.split("/")[1]} was active for ${cycles} cycles, of ${most} possible`;
       require(cycles <= most, "law_8", why);
     }
     const counted = tally.amounts.get("counted_flop");
@@ -119,22 +119,23 @@ export class Laws {
       const flop = plain.ceilingRate("flop"), integers = plain.ceilingRate("integer");
       if (flop !== null && integers !== null) most = rating.cyclesIn(time) * (flop + integers);
     }
-    const why = `${counted} FLOP were counted, of ${most} at most`;
+    const why = `device ${device.record.uuid}: ${counted} FLOP were counted, of ${most} possible`;
     require(most === null || counted <= most, "law_8", why);
   }
 
   /** Law 10. @param {{process: J, facts: J}} held @param {J} one @param {J} process @param {string} what @param {string} where */
   session(held, one, process, what, where) {
+    const odd = `journal ${where}: session '${one.id}' has unreadable declarations or counters: `;
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
-    require(same, "law_10", `journal ${where}: session ${one.id} belongs to two processes`, where);
+    require(same, "law_10", `journal ${where}: session '${one.id}' belongs to two processes`, where);
     const refused = !("refused" in one) || isRefused(one.refused);
-    require(refused, "law_10", `journal ${where}: the reason why the count of session ${one.id} is not used is malformed`, where);
+    require(refused, "law_10", `${odd}refused is malformed`, where);
     if (what !== "facts") return;
-    require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are not an object`, where);
+    require(isObject(one.facts), "law_10", `${odd}facts is malformed`, where);
     const strange = strangeFact(one.facts);
-    require(strange === undefined, "law_10", `journal ${where}: '${strange}' is not a fact of a session`, where);
+    require(strange === undefined, "law_10", `${odd}${strange} is malformed or not known`, where);
     const moved = held.facts.device !== undefined && one.facts.device !== held.facts.device;
-    require(!moved, "law_10", `journal ${where}: the session ${one.id} changes its device`, where);
+    require(!moved, "law_10", `journal ${where}: session '${one.id}' changes its device`, where);
   }
 
   /** Law 10. @param {Map<string, bigint>} held @param {J} work @param {string} where @returns {Map<string, bigint>} */
@@ -177,16 +178,16 @@ export class Laws {
     for (const [uuid, all] of devices) overlap(uuid, all);
     for (const device of history.devices) {
       peaks.row(device.known.peak_row);
-      require(peaks.isOfItsRow(device.known), "peak_row_other", `${device.record.uuid} is rated by a row that does not match its name and PCI id`);
+      require(peaks.isOfItsRow(device.known), "peak_row_other", `the journal rates ${device.record.uuid} by row ${quoted(device.known.peak_row)}, which in the peak table does not match its name ${quoted(device.known.model)} and PCI id`);
       this.limits(device, peaks);
     }
     for (const [uuid, all] of devices) {
       const sum = (/** @type {(tally: Tally) => bigint} */ of) => all.reduce((total, one) => total + of(one.last), 0n);
       const recovered = sum((tally) => sumOf(tally, "recovered_ns/"));
-      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law_11", `${uuid}: more gap time was recovered than its gaps have`);
+      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law_11", `device ${uuid}: more gap time was recovered than its gaps have`);
       const job = all.reduce((total, one) => total + one.last.to - one.first - elsewhereOf(one.last), 0n);
       const energy = sum((tally) => tally.amounts.get("energy_ns") ?? 0n);
-      require(energy <= job, "law_11", `${uuid}: energy covers more time than the device's job time`);
+      require(energy <= job, "law_11", `device ${uuid}: energy covers more time than the device's job time`);
     }
     leftOpen(history, (uuid, begin) => {
       throw new Refusal("law_16", `${uuid} is not accounted for all of the time up to the end or the begin of start ${begin}`);
@@ -240,7 +241,7 @@ function overlap(uuid, tracked) {
       if (one.incarnation.begin.boot_id !== other.incarnation.begin.boot_id) continue;
       const none = one.first === one.last.to || other.first === other.last.to;
       const apart = none || one.last.to <= other.first || other.last.to <= one.first;
-      require(apart, "law_7", `${uuid} is counted twice at the same time`);
+      require(apart, "law_7", `device ${uuid} is counted twice at the same time`);
     }
   });
 }

@@ -298,7 +298,7 @@ export async function verifyMerged(statement, given, verify) {
   const tables = predicate.method.peakTableSha256.map((/** @type {string} */ digest) => given.library.peaks(digest));
   const rules = predicate.method.policies.map((/** @type {J} */ one) => given.library.policy(one));
   const { whole, unverified } = await checkChildren(statement, given, verify, tally);
-  require(!predicate.replay || given.allowReplay, "replay", "a child of this ledger is a replay: no hardware was metered");
+  require(!predicate.replay || given.allowReplay, "replay", `${predicate.replay?.children} of its ${predicate.children.length} children are replays: no hardware was metered`);
   await given.progress?.(1, "statement");
   return {
     unverified, leaves: tally.leaves, history: null, head: null,

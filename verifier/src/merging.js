@@ -63,13 +63,15 @@ export function checkTogether(children, predicate) {
   const { kind, jobNodes } = predicate;
   const refuse = (/** @type {string} */ code, /** @type {string} */ why) => new Refusal(code, `its children cannot be merged: ${why}`);
   if (kind === "job") {
-    if (new Set(jobNodes).size < jobNodes.length) throw refuse("rank_differs", "a node of the job is listed twice");
+    if (new Set(jobNodes).size < jobNodes.length) throw refuse("rank_differs", "the job's node list has a name twice, so the rank of that node is ambiguous");
     for (const child of children) {
-      if (child.run !== predicate.run.id) throw refuse("other_run_of_child", "they are of different runs");
+      if (child.run !== predicate.run.id) throw refuse("other_run_of_child", `${child.name} is of run '${child.run}', not of '${predicate.run.id}'`);
       if (!jobNodes.length) continue;
       const at = jobNodes.indexOf(child.node);
-      if (at < 0) throw refuse("rank_differs", `${child.node} is not a node of the job`);
-      if (child.rank === null || jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
+      if (at < 0) throw refuse("rank_differs", `${child.name} is of node '${child.node}', which is not among the job's nodes`);
+      if (child.rank === null || jobNodes[Number(child.rank)] !== child.node) {
+        throw refuse("rank_differs", `${child.name} gives node '${child.node}' ${child.rank === null ? "no rank" : `rank ${child.rank}`}; by the job's node list it has ${at}`);
+      };
     }
   }
   children.forEach((child, i) => {
@@ -79,9 +81,9 @@ export function checkTogether(children, predicate) {
     }
     for (const other of children.slice(i + 1)) {
       if (child.run !== other.run || !atOneTime(child, other)) continue;
-      if (kind === "lineage") throw refuse("counted_twice", `job ${child.run} is in two ledgers at one time`);
-      if (child.node === other.node) throw refuse("counted_twice", `node ${child.node} is in two ledgers at one time`);
-      if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is in two ledgers at one time`);
+      if (kind === "lineage") throw refuse("counted_twice", `job '${child.run}' is given twice for the same time: ${child.name} and ${other.name}`);
+      if (child.node === other.node) throw refuse("counted_twice", `node '${child.node}' is given twice for the same time: ${child.name} and ${other.name}`);
+      if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is given twice for the same time: ${child.name} and ${other.name}`);
     }
   });
   checkDevices(children.map((child) => [child]));
@@ -100,7 +102,7 @@ export function checkDevices(groups) {
         };
         for (const device of times.devices) {
           const own = held.get(device) ?? [], twice = own.some((one) => one.i !== i && overlap(one.span, span));
-          require(!twice, "counted_twice", `its children cannot be merged: ${device} is counted twice at one time`);
+          require(!twice, "counted_twice", `its children cannot be merged: device ${device} is counted twice at the same time`);
           held.set(device, [...own, { span, i }]);
         }
       }
@@ -128,12 +130,12 @@ function missingSegments(children) {
         const { segment } = before;
         const fits = before.node === child.node && segment.number === continues.number && segment.isContinued &&
           ["headSha256", "bytes", "records"].every((name) => segment.journal[name] === continues[name]);
-        require(fits, "segments_part", `${child.name} cannot continue ${before.name}: they differ`);
+        require(fits, "segments_part", `its children cannot be merged: ${child.name} cannot continue ${before.name}: the journal of that ledger is not the closed segment ${continues.number} that it names`);
       } else missing.push({ code: "no_segment_before", ...place(child), segment: String(continues.number), ledger: child.name });
     }
     const next = parts.filter((one) => one.segment.continues?.sha256 === journal.sha256);
-    require(next.length <= 1, "segments_part", `FORK: two segments continue ${child.name}: two histories of one run`);
-    require(isContinued || !next.length, "segments_part", `${child.name} cannot continue: it is the last of its run`);
+    require(next.length <= 1, "segments_part", `its children cannot be merged: FORK: ${next.map(({ name }) => name).slice(0, 2).join(" and ")} both continue ${child.name}: they are two histories of one run`);
+    require(isContinued || !next.length, "segments_part", `its children cannot be merged: ${next[0]?.name} cannot continue ${child.name}, which is the last of its run`);
     if (isContinued && !next.length) {
       behind.push({ code: "no_segment_after", ...place(child), segment: String(number + 1n), ledger: child.name });
     }
@@ -202,13 +204,13 @@ export function completeness(children, predicate) {
   const slots = slotsOf(children);
   const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
   const listed = jobNodes.length && declared !== null && BigInt(declared) !== BigInt(jobNodes.length);
-  require(!listed, "too_many_nodes", `its children cannot be merged: ${jobNodes.length} nodes are listed, ${declared} declared`);
+  require(!listed, "too_many_nodes", `its children cannot be merged: the ledgers name ${jobNodes.length} nodes of the job, ${declared} are declared`);
   const few = (expected ?? 0n) <= MOST_NODES && children.every(({ rank }) => rank === null || rank < MOST_NODES);
-  require(few, "too_many_nodes", `its children cannot be merged: a job has ${MOST_NODES} nodes at most`);
+  require(few, "too_many_nodes", `its children cannot be merged: at most ${MOST_NODES} nodes of a job can be merged`);
   const high = jobNodes.length ? null : children.find(({ rank }) => rank !== null && expected !== null && rank >= expected);
-  require(!high, "too_many_nodes", `its children cannot be merged: rank ${high?.rank}, of ${expected} nodes declared`);
+  require(!high, "too_many_nodes", `its children cannot be merged: ${high?.name} has rank ${high?.rank}: the job had more than ${expected} nodes`);
   const most = expected === null || BigInt(slots.length) <= expected;
-  require(most, "too_many_nodes", `its children cannot be merged: they are of ${slots.length} nodes, of ${expected} declared`);
+  require(most, "too_many_nodes", `its children cannot be merged: there are ledgers of ${slots.length} nodes, of ${expected} that were declared`);
   let holes = absentNodes(slots, children, jobNodes, expected);
   if (!holes.length) holes = absentAttempts(slots, children, predicate.run?.platform ?? null);
   holes.push(...missingSegments(children));

@@ -1,5 +1,5 @@
 // What the records of a journal must hold. Members that are not named here are left alone.
-import { Refusal, isAmount, isInteger, isObject, isText, shown } from "./basics.js";
+import { Refusal, isAmount, isInteger, isObject, isText, quoted, shown } from "./basics.js";
 
 import { isNote } from "./evidence.js";
 import { isTime } from "./times.js";
@@ -111,28 +111,29 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
 
 /** @param {J} record @param {Record<string, Check>} members @param {string} where */
 function check(record, members, where) {
+  const odd = `journal ${where}: not a record of ${FORMAT}: `;
   for (const [name, holds] of Object.entries(members)) {
-    if (!(name in record)) throw new Refusal("record_malformed", `journal ${where}: a ${record.kind} without ${name}`, where);
-    if (!holds(record[name])) throw new Refusal("record_malformed", `journal ${where}: ${name} of a ${record.kind}`, where);
+    if (!(name in record)) throw new Refusal("record_malformed", `${odd}'${name}' is missing or not known`, where);
+    if (!holds(record[name])) throw new Refusal("record_malformed", `${odd}${name} of the record '${record.kind}' is malformed`, where);
   }
 }
 
 /** What must be known of a record before its place is looked at. @param {any} record @param {string} where */
 export function checkKind(record, where) {
   if (!isObject(record) || !isText(record.kind) || !Object.hasOwn(_KINDS, record.kind)) {
-    throw new Refusal("record_malformed", `journal ${where}: unknown kind of record ${shown(record?.kind)}`, where);
+    throw new Refusal("record_malformed", `journal ${where}: unknown kind of record ${quoted(record?.kind)}`, where);
   }
-  if (!isAmount(record.incarnation)) throw new Refusal("record_malformed", `journal ${where}: incarnation`, where);
+  if (!isAmount(record.incarnation)) throw new Refusal("record_malformed", `journal ${where}: not a record of ${FORMAT}: ${shown(record.incarnation)} is not a count`, where);
 }
 
 /** The members of a record. @param {J} record @param {string} where */
 export function checkMembers(record, where) {
   if (record.kind === "begin" && record.format !== FORMAT) {
-    throw new Refusal("record_malformed", `journal ${where}: format ${shown(record.format)}, not '${FORMAT}'`, where);
+    throw new Refusal("record_malformed", `journal ${where}: format ${quoted(record.format)}; this verifier reads '${FORMAT}'`, where);
   }
   check(record, { incarnation: isAmount, ..._KINDS[record.kind] }, where);
   const context = record.kind !== "begin" || _CONTEXT(record.context);
-  if (!context) throw new Refusal("law_14", `journal ${where}: context has other members than those of the format`, where);
+  if (!context) throw new Refusal("law_14", `journal ${where}: its context cannot be read`, where);
   if (record.kind === "begin" && "continues" in record) {
     check(record, { continues: segment }, where);
     for (const one of record.continues.run.devices) tallyOfDevice(one, where);

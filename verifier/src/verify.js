@@ -1,5 +1,5 @@
 // The order of the checks: the first that fails is the reason to refuse.
-import { Fault, Refusal, hex, isObject, isText, owned, require, shown } from "./basics.js";
+import { Fault, Refusal, hex, isObject, isText, owned, quoted, require, shown } from "./basics.js";
 import { same } from "./compare.js";
 import { History } from "./history.js";
 import { Records, readLines, secretsOf } from "./journal.js";
@@ -33,7 +33,7 @@ export function readStatement(envelope) {
   require(isObject(statement) && statement._type === STATEMENT, "statement_type", none, "statement._type");
   const other = `the predicate has type ${shown(statement.predicateType)}, not '${PREDICATE}'`;
   require(statement.predicateType === PREDICATE, "predicate_type", other, "statement.predicateType");
-  require(isObject(statement.predicate), "statement_malformed", "the predicate is not an object", "statement.predicate");
+  require(isObject(statement.predicate), "statement_malformed", "the statement has no predicate", "statement.predicate");
   const { kind } = statement.predicate;
   const known = ["node", "job", "lineage"].includes(kind);
   require(known, "statement_malformed", `${shown(kind)} is not a kind of ledger`, "statement.predicate.kind");
@@ -42,7 +42,7 @@ export function readStatement(envelope) {
 
 /** @param {any} value @param {string} path */
 export function count(value, path) {
-  require(isText(value) && _COUNT.test(value), "statement_malformed", `${path} is not a count`, path);
+  require(isText(value) && _COUNT.test(value), "statement_malformed", `the statement does not name its journal and totals: ${path} is not a count`, path);
   return BigInt(value);
 }
 
@@ -85,7 +85,7 @@ async function readSealed(stated, journal, progress) {
   require(BigInt(lines.length) >= records, "journal_truncated", fewer, "statement.predicate.method.journal.records");
   const facts = BigInt(lines.length) === records && BigInt(bytes) === size && sha === stated.sha256;
   const isOther = head !== stated.headSha256;
-  require(!isOther, "journal_other", "this is not the sealed journal", "statement.predicate.method.journal");
+  require(!isOther, "journal_other", `this is not the sealed journal: its last sealed record has hash ${head.slice(0, 16)}…, not ${stated.headSha256.slice(0, 16)}…`, "statement.predicate.method.journal");
   require(facts, "journal_facts", "the journal has other bytes or records than stated", "statement.predicate.method.journal");
   return { lines, bytes, head, sha256: sha };
 }
@@ -94,9 +94,9 @@ async function readSealed(stated, journal, progress) {
 function checkBasics(statement) {
   const { method, totals } = statement.predicate;
   const subject = statement.subject?.[0]?.digest?.sha256;
-  const wrong = (/** @type {string} */ path) => new Refusal("statement_malformed", `${path} is missing or of another type`, path);
+  const wrong = (/** @type {string} */ path) => new Refusal("statement_malformed", `the statement does not name its journal and totals: ${path} is missing or of another type`, path);
   const sha = (/** @type {any} */ value) => isText(value) && _HEX.test(value);
-  if (!sha(subject)) throw new Refusal("statement_malformed", "the statement does not name its journal", "statement.subject");
+  if (!sha(subject)) throw wrong("statement.subject");
   const journal = method?.journal;
   if (!isObject(journal)) throw wrong("statement.predicate.method.journal");
   if (!sha(journal.headSha256)) throw wrong("statement.predicate.method.journal.headSha256");
@@ -117,7 +117,7 @@ function checkTimes({ method, incarnations }) {
   const spans = Array.isArray(incarnations) ? incarnations : [null];
   const times = [method.journal.lastRecordAt, ...spans.flatMap((one) => [one?.startedAt, one?.lastRecordAt])];
   const strange = times.find((one) => !isTime(one));
-  require(times.every(isTime), "time_malformed", `${shown(strange)} is not a time`);
+  require(times.every(isTime), "time_malformed", `the ledger has a time that cannot be read: ${shown(strange)}`);
 }
 
 /** @param {J} statement @param {Given} given */
@@ -132,7 +132,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
     history.add(line, records.read(line));
     await showing(progress, line, journal, "records");
   }
-  require(history.incarnations.length, "law_1", "the journal has no records");
+  require(history.incarnations.length, "law_1", "the journal is empty");
   const peaks = library.peaks(history.first.peak_table_sha256);
   checkTimes(predicate);
   const policies = history.latest.begin.policies.map((/** @type {J} */ one) => library.policy(one));
@@ -158,7 +158,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
 export function compareHistories(one, other) {
   const a = one.statement.predicate, b = other.statement.predicate;
   const same_ = a.kind === "node" && b.kind === "node" && a.run.id === b.run.id && a.node.name === b.node.name;
-  require(same_, "another_run", "the other ledger is of another run or node: nothing can be held against it");
+  require(same_, "another_run", `the other ledger is of another run or node: run ${quoted(b.run?.id)} on ${quoted(b.node?.name)}, not run ${quoted(a.run?.id)} on ${quoted(a.node?.name)}`);
   if (!one.history || !other.history) return;
   const x = [...one.history.heads.values()], y = [...other.history.heads.values()];
   const shared = Math.min(x.length, y.length);
@@ -169,14 +169,15 @@ export function compareHistories(one, other) {
     const times = one.history.periods(), others = other.history.periods();
     if (!times.some((a) => others.some((b) => a.begin < b.end && b.begin < a.end))) return;
   }
+  const part = common === 0 ? "have no record in common" : `part after record ${common}`;
   const where = `run '${a.run.id}' on node '${a.node.name}'`;
-  throw new Refusal("two_histories", `these are two histories of ${where}: their journals part after record ${common}`);
+  throw new Refusal("two_histories", `FORK: these are two histories of ${where}: their journals ${part}`);
 }
 
 /** @param {unknown} error @param {boolean} [merged] Whether it is of a merged ledger. @returns {{verdict: "refuse", code: string, message: string, path: string | null}} */
 export function refusal(error, merged = false) {
   if (error instanceof Refusal) return { verdict: "refuse", code: error.code, message: error.message, path: error.path };
   if (error instanceof Fault || !(error instanceof TypeError || error instanceof SyntaxError)) throw error;
-  const message = `the ledger has another shape than the format: ${error.message}`;
+  const message = "the ledger has a member of another type than flopsd writes";
   return { verdict: "refuse", code: merged ? "entry_malformed" : "statement_differs", message, path: null };
 }

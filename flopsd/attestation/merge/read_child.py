@@ -18,6 +18,7 @@ from flopsd.attestation.times import refuse_malformed_times
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
@@ -70,7 +71,7 @@ class ChildReader:
             kind = NotVerifiedError if isinstance(fault, NotVerifiedError) else LedgerError
             raise kind(f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint)) from fault
         except MALFORMED as fault:
-            raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
+            raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {words_of(fault)}") from fault
 
     def verified(self, found: FoundLedger) -> Verified:
         """The ledger of a node, verified again. Raises NotVerifiedError."""
@@ -140,7 +141,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
             )
         entries = predicate["children"]
         if entries is None or isinstance(entries, (str, int, dict)):  # a large ledger has `ChildLines`
-            raise TypeError("children is not a list")
+            raise ValueError("children is not a list")
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")
         refuse_malformed_times(predicate)
@@ -160,7 +161,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         raise NotVerifiedError(f"its children cannot be merged: {fault}", hint=fault.hint, code=fault.code) from fault
     except MALFORMED as fault:
         raise NotVerifiedError(
-            f"it contains fields that `flopsd merge` does not write: {fault!r:.200}", code="entry_malformed"
+            f"it contains fields that `flopsd merge` does not write: {words_of(fault)}", code="entry_malformed"
         ) from fault
     # Both sides hold the same children, which are nearly all of the statement: only the rest can differ.
     mine, signed = map(_without_children, (again, opened.statement))

@@ -18,6 +18,7 @@ from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, read_ledger, refuse_other_type
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
@@ -150,7 +151,7 @@ def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, fou
         run, nodes, here = child["run"], child["node"]["jobNodes"], [child["node"]["name"]]
     except (LookupError, TypeError) as fault:
         raise NotVerifiedError(
-            f"{found.label} is not a valid ledger of a node: {fault!r:.200}", code="child_differs"
+            f"{found.label} is not a valid ledger of a node: {words_of(fault)}", code="child_differs"
         ) from fault
     of_job = predicate["kind"] == JOB
     if nodes != (list(predicate["jobNodes"]) if of_job else here):
@@ -197,6 +198,6 @@ def _recompute_child(entry: Entry, opened: SignedStatement, found: FoundLedger, 
         ) from fault
     except MALFORMED as fault:
         raise NotVerifiedError(
-            f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}", code="record_malformed"
+            f"{found.label}: flopsd does not write such a ledger: {words_of(fault)}", code="record_malformed"
         ) from fault
     return True

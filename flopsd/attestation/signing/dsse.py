@@ -63,7 +63,8 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
     invalid = [keyid for keyid in given if keyid in named and keyid not in good]
     if invalid and not good:
         return NotVerifiedError(
-            f"the signature of key {short_id(invalid[0])} is invalid: the ledger was changed after it was signed",
+            f"the signature of key {short_id(invalid[0])} is invalid: the ledger was changed after it "
+            "was signed, or this key did not sign it",
             hint="ask the signer for the original file",
             code=_TOO_FEW,
             path="envelope",
@@ -82,8 +83,9 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
         )
     signers = ", ".join(short_id(keyid) if is_digest(keyid) else "a key without an id" for keyid in named[:4])
     noun = "key is" if len(given) == 1 else "keys are"
+    changed = "" if all(map(is_digest, named)) else "changed after it was signed, or "
     return NotVerifiedError(
-        f"signed by a different key: {signers}; the given {noun} {ids or 'none'}",
+        f"{changed}signed by a different key: {signers}; the given {noun} {ids or 'none'}",
         hint="give the signer's public key; `flopsd key show FILE` prints the id of a key",
         code=_TOO_FEW,
         path="envelope",

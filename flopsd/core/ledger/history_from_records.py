@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from flopsd.core.declarations import declared_from
+from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.device_records import device_entry, evidence_from_record, identified, precision_from_record
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
@@ -34,7 +35,7 @@ from flopsd.core.model import GapReason
 from flopsd.core.operator_count import counts_of
 from flopsd.core.phases import remainder
 from flopsd.core.tally import Tally
-from flopsd.core.values import is_digest
+from flopsd.core.values import is_digest, shown
 from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
@@ -58,7 +59,7 @@ def extend(history: History, record: Record) -> None:
     try:
         _take(history, record)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
-        text = f"journal line {line}: not a record of {FORMAT}: {fault!r}"
+        text = f"journal line {line}: not a record of {FORMAT}: {words_of(fault)}"
         raise JournalDamagedError(text, code=MALFORMED, path=f"journal:{line}") from fault
     except JournalDamagedError as fault:
         raise JournalDamagedError(f"journal line {line}: {fault}", code=fault.code, path=f"journal:{line}") from fault
@@ -69,7 +70,7 @@ def _take(history: History, record: Record) -> None:
     kind = record["kind"]
     count(record["incarnation"])
     if kind not in _KINDS:
-        raise JournalDamagedError(f"unknown kind of record {kind!r}", code=MALFORMED)
+        raise JournalDamagedError(f"unknown kind of record {shown(kind)}", code=MALFORMED)
     if kind == "begin":
         _begin(history, record)
         return
@@ -122,7 +123,7 @@ def _begin(history: History, record: Record) -> None:
     if "continues" in record:
         history.continues = Continued.from_record(record["continues"])
     if record["format"] != FORMAT:
-        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}", code=MALFORMED)
+        raise JournalDamagedError(f"format {shown(record['format'])}; this flopsd reads {FORMAT!r}", code=MALFORMED)
     for name in ("run", "node", "boot_id", "utc", "flopsd_version"):
         text(record[name])
     if not (is_digest(record["peak_table_sha256"]) and is_digest(record["config_sha256"])):
@@ -139,7 +140,7 @@ def _begin(history: History, record: Record) -> None:
     try:
         refuse_context(record["context"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise JournalDamagedError(f"its context cannot be read: {fault!r:.200}", code="law_14") from fault
+        raise JournalDamagedError(f"its context cannot be read: {words_of(fault)}", code="law_14") from fault
     incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"], unended_since_ns=record["ns"])
     before = history.incarnations[-1] if history.incarnations else None
     if before is not None and before.end is None and before.boot_id == incarnation.boot_id:
@@ -214,7 +215,10 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
         for reason, gap_ns in after.gap_ns.items():
             grown[(number, reason)] = gap_ns - before.gap_ns.get(reason, 0)
         tallies[seen.device.uid] = after
-    for number, begin_ns, end_ns, name in record["gaps"]:
+    for gap in record["gaps"]:
+        if not isinstance(gap, list) or len(gap) != 4:
+            raise ValueError("a gap has a device, a begin, an end and a reason")
+        number, begin_ns, end_ns, name = gap
         reason = GapReason(name)
         uid = incarnation.devices[count(number)].device.uid
         since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
@@ -249,7 +253,7 @@ def skip_to(history: History, checkpoint: Record) -> None:
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
     """Append `gap`, or extend the device's last gap if `gap` continues it for the same reason."""
     if gap.begin_ns >= gap.end_ns:
-        raise JournalDamagedError("a gap that ends before it begins", code="law_6")
+        raise JournalDamagedError("a gap is empty or ends before it begins", code="law_6")
     for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):
         last = gaps[at]
         if (last.incarnation, last.device) == (gap.incarnation, gap.device):

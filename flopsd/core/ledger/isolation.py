@@ -120,7 +120,7 @@ def key_from(value: object) -> Mapping[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise TypeError("isolation.key must be null or an object")
+        raise ValueError("isolation.key must be null or an object")
     if value["kind"] == "file":
         if value != key_file(int(value["ownerUser"]), int(value["mode"], 8)):
             raise ValueError("isolation.key is not as flopsd writes it")

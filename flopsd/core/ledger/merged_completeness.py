@@ -104,10 +104,11 @@ class NodeCheck:
         """Add a node ledger. Raises LedgerError where it cannot belong to this job."""
         node, rank = entry["node"], entry["rank"]
         if self._job_nodes and (node not in self._rank_of or self._rank_of[node] != rank):
+            of_rank = "no rank" if rank is None else f"rank {rank}"
             raise LedgerError(
-                f"{label} is of node {node!r} with rank {rank}, which is not among the job's nodes"
+                f"{label} is of node {node!r} with {of_rank}, which is not among the job's nodes"
                 if node not in self._rank_of
-                else f"{label} gives node {node!r} rank {rank}; by the job's node list it has {self._rank_of[node]}",
+                else f"{label} gives node {node!r} {of_rank}; by the job's node list it has {self._rank_of[node]}",
                 hint="leave it out: it belongs to another job",
                 code="rank_differs",
             )

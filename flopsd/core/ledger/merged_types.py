@@ -124,7 +124,7 @@ def _times(entry: FieldReader, *, node: bool) -> None:
         if node:
             period.text("attempt")
         if period.raw("incarnation") != (number if node else None) or isinstance(period.raw("incarnation"), bool):
-            period.wrong("incarnation", f"{number}, or null in a job")
+            period.wrong("incarnation", str(number) if node else "null")
         if not node and (period.raw("attempt") is not None or period.raw("bootId")):
             raise ValueError("the period of a job must have no attempt and no boot id")
         _span(period, "beginNs", "endNs", "wallOffsetNs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.field_reader import words_of
 from flopsd.core.kernel_windows import is_impossible
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.tally_records import Record, count, text
@@ -16,7 +17,7 @@ def take_sessions(history: History, record: Record) -> None:
     """Take over the declarations and counts of training processes in a record."""
     sessions = record.get("sessions", [])
     if not isinstance(sessions, list):
-        raise TypeError("sessions is not a list")
+        raise ValueError("sessions is not a list")
     for session in sessions:
         _session(history, session)
 
@@ -35,7 +36,7 @@ def _session(history: History, record: Record) -> None:
         refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(
-            f"session {name!r:.60} has unreadable declarations or counters: {fault!r:.200}", code="law_10"
+            f"session {name!r:.60} has unreadable declarations or counters: {words_of(fault)}", code="law_10"
         ) from fault
     if session.facts.get("device", facts.get("device")) != facts.get("device"):
         raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")

@@ -10,6 +10,7 @@ from flopsd.core.ledger.steady import DEPTH
 from flopsd.core.model import READ, Evidence, GapReason, Pipe, Totals
 from flopsd.core.phases import split_bucket
 from flopsd.core.tally import Tally
+from flopsd.core.values import shown
 
 K = TypeVar("K", bound=Hashable)
 Record = Mapping[str, Any]
@@ -168,6 +169,8 @@ def _from_evidence(record: Record, *, rows: bool) -> dict[tuple[Evidence, Pipe],
 
 def _totals(record: Record) -> tuple[Totals, int]:
     """Running counters and the time of their reading."""
+    if len(record) != 1:
+        raise ValueError("running counters need one origin")
     ((origin, read),) = record.items()
     cycles = {_PIPE[name]: count(amount) for name, amount in read.items() if name not in ("ns", "elapsed")}
     return Totals(origin, count(read["elapsed"]), cycles), count(read["ns"], signed=True)
@@ -176,12 +179,12 @@ def _totals(record: Record) -> tuple[Totals, int]:
 def count(value: object, *, signed: bool = False) -> int:
     """`value`, if it is a whole number and not negative unless `signed`. Raises ValueError."""
     if type(value) is not int or (value < 0 and not signed):  # called for every number of a journal; excludes bool
-        raise ValueError(f"{value!r:.80} is not a count")
+        raise ValueError(f"{shown(value)} is not a count")
     return value
 
 
 def text(value: object) -> str:
     """`value`, if it is text. Raises ValueError."""
     if not isinstance(value, str):
-        raise ValueError(f"{value!r:.80} is not text")
+        raise ValueError(f"{shown(value)} is not text")
     return value

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.declarations import Method
-from flopsd.core.field_reader import FieldReader, Report, shown
+from flopsd.core.field_reader import FieldReader, Report
 from flopsd.core.model import PPM
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.policy_file import (
@@ -30,7 +30,7 @@ from flopsd.core.policy.policy_file import (
     Rule,
     Threshold,
 )
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_whole, shown
 from flopsd.errors import PolicyError
 
 SCHEMA = "flopsd-policy/1"

@@ -541,7 +541,8 @@ def test_the_signature_of_another_key_is_named_with_the_given_keys(tmp_path: Pat
         with pytest.raises(NotVerifiedError) as caught:
             verify_signatures(many, [key.public for key in keys[:count]], 1)
         signers = ", ".join(["a key without an id", *ids[2:5]])
-        assert str(caught.value) == f"signed by a different key: {signers}; the given {named}"
+        why = f"changed after it was signed, or signed by a different key: {signers}; the given {named}"
+        assert str(caught.value) == why
 
 
 def test_an_invalid_signature_by_a_given_key_means_an_altered_ledger(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def lie(nodes: Nodes, ledger: Path) -> None:
     ("spoil", "reason"),
     [
         (untrusted, "algo-2/ledger.json: signed by a different key"),
-        (lie, "algo-2/ledger.json: the ledger does not match the journal: .*executed.low is '1', recomputed is"),
+        (lie, "algo-2/ledger.json: the ledger does not match the journal: .*executed.low is \"1\", recomputed is"),
         (lambda _, ledger: ledger.with_name("ledger.journal.jsonl").unlink(), "algo-2/ledger.json: .*no total can be"),
         (lambda _, ledger: ledger.write_bytes(ledger.read_bytes()[:-9]), "algo-2/ledger.json: the ledger is not JSON"),
     ],

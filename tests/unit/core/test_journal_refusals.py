@@ -4,6 +4,7 @@ The published vectors cover the rules of the format.
 """
 
 import copy
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -115,7 +116,7 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("a rank", lambda r: r[0]["context"]["node"].update(rank=-1), "-1 is not a count"),
     ("an instance", lambda r: r[0]["context"]["node"].update(instanceType=1), "1 is not text"),
     ("a job", lambda r: r[0]["context"]["run"].update(jobName=1), "1 is not text"),
-    ("an attempt", lambda r: r[0]["context"].update(attempt=None), "None is not text"),
+    ("an attempt", lambda r: r[0]["context"].update(attempt=None), "null is not text"),
     ("a clock", lambda r: r[0].update(wall_ns="1"), "'1' is not a count"),
     ("a boot", lambda r: r[0].update(boot_id=1), "1 is not text"),
     ("a renamed run", lambda r: r[0]["context"]["run"].update(id="another"), "lacks a member or has an unknown one"),
@@ -183,6 +184,7 @@ def test_bad_records_are_refused(name: str, edit: Callable[[list[J]], object], r
     with pytest.raises(JournalDamagedError, match=reason) as fault:
         reads(edited(edit))
     assert str(fault.value).startswith("journal line ")
+    assert not re.search(r"Error\(|None|True", str(fault.value)), "in words, not as Python writes it"
 
 
 def test_a_device_is_tracked_from_the_begin_record_on() -> None:

@@ -42,7 +42,7 @@ def test_fields_of_the_right_type_are_read() -> None:
     ("read", "problem"),
     [
         (lambda r: r.whole("k", 1, 9), "a.k: must be a whole number from 1 to 9, is true"),
-        (lambda r: r.maybe_flop("k"), "a.k: True is not an exact count"),
+        (lambda r: r.maybe_flop("k"), "a.k: true is not an exact count"),
         (lambda r: r.text("k"), "a.k: must be text, is true"),
         (lambda r: r.text("no"), "a.no: must be text, is missing"),
         (lambda r: r.line("long", 5), "a.long: must be text of at most 5 printable characters, is 'xxxx"),
