@@ -20,7 +20,7 @@ from flopsd.core.figures import Figures
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import utc_ns
 from flopsd.errors import NotVerifiedError

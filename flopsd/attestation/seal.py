@@ -30,7 +30,7 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError

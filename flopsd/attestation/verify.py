@@ -26,7 +26,7 @@ from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flopsd.core.declarations import (
@@ -51,8 +51,13 @@ def refuse_unprintable(facts: Mapping[str, Any]) -> None:
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+    for inner in _items(value):
         yield from _texts(inner)
+
+
+def _items(value: object) -> Iterable[object]:
+    """The values in a mapping or a list; none in anything else."""
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
 
 
 def work_from(raw: object) -> dict[str, dict[str, int]]:
@@ -169,8 +174,7 @@ def _plain(value: object, depth: int) -> Any:
 
 
 def _entries(value: object) -> int:
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return sum(1 + _entries(item) for item in items)
+    return sum(1 + _entries(item) for item in _items(value))
 
 
 _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {

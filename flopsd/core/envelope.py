@@ -43,43 +43,33 @@ class Envelope:
 def parse_envelope(data: bytes) -> Envelope:
     """Decode the DSSE envelope in `data`. Raises NotVerifiedError with the first fault."""
     if len(data) > MAX_ENVELOPE_BYTES:
-        raise NotVerifiedError(
-            f"the ledger has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger",
-            code="envelope_too_large",
-            path="envelope",
-        )
+        raise _refused(f"has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger", "envelope_too_large")
     split = _split_payload(data)
     payload, document = split or (b"", parse_json(data, "the ledger", "envelope"))
     del data  # for a job of thousands of nodes each copy takes about 50 MB
     if not isinstance(document, dict):
-        raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
+        raise _refused("is not a JSON object")
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
     if not isinstance(payload_type, str) or not isinstance(document.get("payload"), str):
-        raise NotVerifiedError(
-            "the ledger is not a DSSE envelope: payload and payloadType must be text",
-            code="envelope_malformed",
-            path="envelope",
-        )
+        raise _refused("is not a DSSE envelope: payload and payloadType must be text")
     if not isinstance(signatures, list) or not signatures:
-        raise NotVerifiedError("the ledger is not signed: it has no signatures", code="no_signature", path="envelope")
+        raise _refused("is not signed: it has no signatures", "no_signature")
     if len(signatures) > MAX_SIGNATURES:
-        raise NotVerifiedError(
-            f"the ledger has {len(signatures)} signatures; at most {MAX_SIGNATURES} are checked",
-            code="too_many_signatures",
-            path="envelope",
-        )
+        raise _refused(f"has {len(signatures)} signatures; at most {MAX_SIGNATURES} are checked", "too_many_signatures")
     found, extensions = [], []
     for signature in signatures:
         if not isinstance(signature, dict) or not isinstance(signature.get("sig"), str):
-            raise NotVerifiedError(
-                "the ledger has a signature without the text 'sig'", code="envelope_malformed", path="envelope"
-            )
+            raise _refused("has a signature without the text 'sig'")
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
     if split is None:
         payload = _base64(document.pop("payload"), "the payload")
     return Envelope(payload, payload_type, tuple(found), tuple(extensions))
+
+
+def _refused(why: str, code: str = "envelope_malformed") -> NotVerifiedError:
+    return NotVerifiedError(f"the ledger {why}", code=code, path="envelope")
 
 
 def _split_payload(data: bytes) -> tuple[bytes, Any] | None:

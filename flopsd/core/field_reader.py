@@ -38,23 +38,18 @@ class FieldReader:
     def __init__(self, value: Any, path: str, report: Report) -> None:
         """`path` locates the mapping in its document: empty for the document itself."""
         self.path, self.report = path, report
-        self._fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        self.mapping: Mapping[str, Any] = value if isinstance(value, Mapping) else {}  # all fields, unchecked
         if not isinstance(value, Mapping):
             kind = "text" if isinstance(value, str) else _found(value)  # a text may be a misplaced secret
             report(f"{path}{': ' if path else ''}must be a mapping, is {kind}")
             self.report = lambda _: None  # its missing fields are not reported as well
 
     def __contains__(self, key: str) -> bool:
-        return self._fields.get(key) is not None
-
-    @property
-    def mapping(self) -> Mapping[str, Any]:
-        """All fields, unchecked."""
-        return self._fields
+        return self.mapping.get(key) is not None
 
     def raw(self, key: str) -> Any:
         """A field, unchecked; None if it is missing."""
-        return self._fields.get(key)
+        return self.mapping.get(key)
 
     def problem(self, key: str, text: str) -> None:
         """Report a problem with a field."""
@@ -70,7 +65,7 @@ class FieldReader:
 
     def only(self, *known: str, null: bool = False) -> None:
         """Report every field that is not `known` and, unless `null`, every field without a value."""
-        for key, value in self._fields.items():
+        for key, value in self.mapping.items():
             if key not in known:
                 self.problem(key, f"unknown; known: {', '.join(known)}")
             elif value is None and not null:
@@ -144,16 +139,6 @@ class FieldReader:
             self.wrong(key, f"a whole number from {least} to {most}")
             return least
         return value
-
-    def maybe_flop(self, key: str) -> int | None:
-        """A count of FLOP, as a whole number or as text such as "1e25"; None if it is missing."""
-        if key not in self:
-            return None
-        try:
-            return parse_flop(self.raw(key))
-        except ValueError as fault:
-            self.problem(key, str(fault))
-            return None
 
     def fraction(self, key: str) -> Fraction:
         """An exact positive fraction from text such as "1e25/3". Only text: a YAML number may have lost digits."""

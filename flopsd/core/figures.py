@@ -19,11 +19,7 @@ class Figures(NamedTuple):
     high_flop: int | None
 
     def __add__(self, other: Figures) -> Figures:  # type: ignore[override]  # no list of three numbers
-        measured, more = self.measured_flop, other.measured_flop
-        if more is not None:
-            measured = more if measured is None else measured + more
-        high = None if self.high_flop is None or other.high_flop is None else self.high_flop + other.high_flop
-        return Figures(self.low_flop + other.low_flop, measured, high)
+        return sum_figures((self, other))
 
     @property
     def unbounded(self) -> Figures:

@@ -6,6 +6,7 @@ Start here: a `Reading` covers an interval of one device and states its evidence
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -17,6 +18,7 @@ DeviceUid = str
 
 PPM = 1_000_000
 UNDECLARED_PHASE = "undeclared"
+_HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 _SIX_DIGITS = Context(prec=6, rounding=ROUND_HALF_EVEN)  # a fraction can be an exact tie where its float is not
 
 
@@ -113,6 +115,10 @@ class Device:
     # MIG slices only: the driver's current numbering and naming. Not journalled: repartitioning the GPU changes them.
     gpu_instance: int | None = field(default=None, compare=False)
     mig_profile: str | None = field(default=None, compare=False)  # for example 1g.10gb
+
+    def unique_name(self, node: str) -> str:
+        """A name that is unique across machines: every machine may have a `neuron0`, but a UUID or serial is unique."""
+        return self.uid if self.serial is not None or _HEX_RUN.search(self.uid) else f"{node}/{self.uid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from flopsd.core.model import DeviceUid, Evidence
 from flopsd.core.rows import UNDECLARED, Row
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import Unused, UnusedCount
+from flopsd.core.values import added, sum_if_all_known
 
 OPERATOR_FLOP, RECOMPUTED = "operator_flop", "recomputed_operator_flop"
 OPERATOR_COUNTERS = (OPERATOR_FLOP, RECOMPUTED)
@@ -46,8 +47,8 @@ class OperatorCounts:
         found = dict(self.by_device)
         for device, count in earlier.by_device.items():
             here = found.get(device, DeviceCount({}, ()))
-            flop = {phase: here.flop.get(phase, 0) + count.flop.get(phase, 0) for phase in {**here.flop, **count.flop}}
-            found[device] = DeviceCount(flop, tuple(dict.fromkeys((*here.sessions, *count.sessions))))
+            sessions = tuple(dict.fromkeys((*here.sessions, *count.sessions)))
+            found[device] = DeviceCount(added(here.flop, count.flop), sessions)
         return OperatorCounts(found, self.refused)
 
 
@@ -92,11 +93,10 @@ class ReadFigures:
     unmeasured_high: int | None = 0
 
     def __add__(self, other: ReadFigures) -> ReadFigures:
-        highs = self.unmeasured_high, other.unmeasured_high
         return ReadFigures(
             self.whole + other.whole,
             sum_by_key((self.by_phase or {}, other.by_phase or {})),
-            None if highs[0] is None or highs[1] is None else highs[0] + highs[1],
+            sum_if_all_known((self.unmeasured_high, other.unmeasured_high)),
         )
 
     @classmethod

@@ -6,7 +6,7 @@ FLOP are floating-point. Integer operations of the tensor cores are a separate q
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import field, replace
 from typing import Any, NamedTuple
 
@@ -131,9 +131,7 @@ class Part:
     def count_may_be_integer(self, precision: Precision | None) -> bool:
         """The same for the vendor's own count, which does not separate formats."""
         known = {*self.tensor_flop_per_cycle, *self.chip_flop_per_s} - {*INTEGER_FORMATS}
-        if precision is not None and all(name in known for name, _ in precision.shares_ppm):
-            return False
-        return self.has_integer_tensor
+        return self.has_integer_tensor and not _has_formats(known, precision)
 
     def formats(self, pipe: Pipe, precision: Precision | None) -> tuple[str, ...]:
         """The tensor formats that a pipe's work may have; none for a vector pipe."""
@@ -188,6 +186,6 @@ class Part:
         return found
 
 
-def _has_formats(known: Mapping[str, int], precision: Precision | None) -> bool:
+def _has_formats(known: Container[str], precision: Precision | None) -> bool:
     """Whether all formats of a declaration are known ones; false without a declaration."""
     return precision is not None and all(name in known for name, _ in precision.shares_ppm)

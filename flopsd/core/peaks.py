@@ -7,17 +7,16 @@ exact NVML name or exact PCI device id, never by part of a name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import PPM, UNIDENTIFIED, ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Energy, Margin, Part, Rates
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_whole, sum_if_all_known
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 T = TypeVar("T")
-_UNKNOWN: tuple[Any, Any] = (None, None)
 _MOST_TFLOP_PER_S = 10**9
 MAX_KNOWN = 256  # cached rates per part: there is no end of declared mixes of formats
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # such as H100, A10G or GB300; not SXM5 or HBM3
@@ -58,13 +57,10 @@ class PeakTable:
 
     def pipe_rates(self, evidence: Evidence, part: Part, pipe: Pipe, precision: Precision | None) -> PipeRates:
         """Everything that converts the cycles of one pipe into operations."""
-        table, found = part.known.get((evidence, pipe, precision), _UNKNOWN)
-        if table is self and isinstance(found, PipeRates):
-            return found
-        return self._remember(
+        return self._once(
             part,
             (evidence, pipe, precision),
-            PipeRates(
+            lambda: PipeRates(
                 part.rates(pipe, precision),
                 part.integer_rates(pipe, precision),
                 *self.bounds(part, pipe, precision),
@@ -73,7 +69,12 @@ class PeakTable:
             ),
         )
 
-    def _remember(self, part: Part, key: tuple[Any, ...], found: T) -> T:
+    def _once(self, part: Part, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """`compute()`, cached at the part."""
+        known: tuple[PeakTable, T] | None = part.known.get(key)
+        if known is not None and known[0] is self:
+            return known[1]
+        found = compute()
         if len(part.known) >= MAX_KNOWN:
             part.known.clear()
         part.known[key] = self, found
@@ -81,19 +82,22 @@ class PeakTable:
 
     def ceilings_per_cycle(self, part: Part, precision: Precision | None) -> tuple[int | None, int | None]:
         """The most FLOP and integer operations per SM-cycle, with every pipe running. None: not known."""
-        table, found = part.known.get((precision,), _UNKNOWN)
-        if table is self and found is not None:
-            return found  # type: ignore[no-any-return]
-        most = self.ceiling_flop_per_cycle(part, precision), self.integer_bound(part, Pipe.TENSOR_IMMA, precision)
-        return self._remember(part, (precision,), most)
+        return self._once(
+            part,
+            (precision,),
+            lambda: (
+                self.ceiling_flop_per_cycle(part, precision),
+                self.integer_bound(part, Pipe.TENSOR_IMMA, precision),
+            ),
+        )
 
     def bounds(self, part: Part, pipe: Pipe, precision: Precision | None) -> tuple[int | None, int | None]:
         """`bound` and `integer_bound` of a pipe: the most FLOP and the most integer operations per SM-cycle."""
-        table, found = part.known.get((pipe, precision), _UNKNOWN)
-        if table is self and found is not None:
-            return found  # type: ignore[no-any-return]
-        both = self.bound(part, pipe, precision), self.integer_bound(part, pipe, precision)
-        return self._remember(part, (pipe, precision), both)
+        return self._once(
+            part,
+            (pipe, precision),
+            lambda: (self.bound(part, pipe, precision), self.integer_bound(part, pipe, precision)),
+        )
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
         """The most FLOP per SM-cycle of a pipe: its rate, or the table's bound for a rate that the part's row does not
@@ -108,12 +112,8 @@ class PeakTable:
 
     def ceiling_flop_per_cycle(self, part: Part, precision: Precision | None) -> int | None:
         """FLOP per SM-cycle with every pipe running, which nothing can exceed. None: not known."""
-        rates = [part.rates(Pipe.TENSOR, precision).high or 0]
-        for pipe in FORMAT_OF_VECTOR:
-            if (rate := self.bound(part, pipe, precision)) is None:
-                return None
-            rates.append(rate)
-        return sum(rates)
+        vectors = (self.bound(part, pipe, precision) for pipe in FORMAT_OF_VECTOR)
+        return sum_if_all_known((part.rates(Pipe.TENSOR, precision).high or 0, *vectors))
 
     def _times_fp32(self, part: Part, name: str) -> int | None:
         fp32, times = part.vector_flop_per_cycle.get("fp32"), self.unrated_times_fp32.get(name)
@@ -163,12 +163,12 @@ class PeakTable:
         if sm_count is None or not clocks:
             return None
         key = sm_count, max(clocks)
-        table, found = part.known.get(key, _UNKNOWN)
-        if table is self and isinstance(found, Limits):
-            return found
-        flop, integers = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
-        at_once = None if flop is None or integers is None else flop + integers
-        return self._remember(part, key, Limits(*key, at_once))
+
+        def computed() -> Limits:
+            both = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
+            return Limits(*key, sum_if_all_known(both))
+
+        return self._once(part, key, computed)
 
     def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
         """The widest margin among the formats that the work may have; a format's margin is the part's own, if any."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from flopsd.core.declarations import Phase, precision_from
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
 from flopsd.core.tally import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Tally
-from flopsd.core.values import added
+from flopsd.core.values import added, sum_of_known
 
 K = TypeVar("K", bound=Hashable)
 PROCESS = "process"
@@ -99,10 +99,9 @@ def _difference(whole: Tally, part: Tally) -> Tally:
 
 
 def _sum(one: Tally, other: Tally) -> Tally:
-    energies = [mj for mj in (one.energy_mj, other.energy_mj) if mj is not None]
     amounts = {name: getattr(one, name) + getattr(other, name) for name in TALLY_AMOUNTS}
     mappings: dict[str, Any] = {name: added(getattr(one, name), getattr(other, name)) for name in TALLY_MAPPINGS}
-    energy_mj = sum(energies) if energies else None
+    energy_mj = sum_of_known((one.energy_mj, other.energy_mj))
     return Tally(0, one.span_ns + other.span_ns, energy_mj=energy_mj, **amounts, **mappings)
 
 

@@ -120,14 +120,16 @@ def format_share(part: Fraction | int, threshold: Fraction, towards: Towards = T
 
 def share_at_most(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
     """An upper bound on a share: `at most 1/660,000 of the threshold`, `at most 4.21 times the threshold`."""
-    shown = format_share(part, threshold, Towards.UP)
-    return f"at most {shown} {'' if shown.endswith('times') else 'of '}{of}"
+    return f"at most {_share_of(format_share(part, threshold, Towards.UP), of)}"
 
 
-def share_at_least(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
-    """A lower bound on a share: `at least 4.21 times the threshold`."""
-    shown = format_share(part, threshold, Towards.DOWN)
-    return f"at least {shown} {'' if shown.endswith('times') else 'of '}{of}"
+def share_at_least(part: Fraction | int, threshold: Fraction) -> str:
+    """A lower bound on a share of the threshold: `at least 4.21 times the threshold`."""
+    return f"at least {_share_of(format_share(part, threshold, Towards.DOWN), 'the threshold')}"
+
+
+def _share_of(share: str, whole: str) -> str:
+    return f"{share} {whole}" if share.endswith("times") else f"{share} of {whole}"
 
 
 def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST) -> str:

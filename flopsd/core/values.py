@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypeGuard, TypeVar
@@ -18,12 +19,12 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 _TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
 NS_PER_S = 1_000_000_000
 MAX_SHOWN = 60  # characters of a value or a key in a message
-_EPOCH_DAYS = 719_468  # from 1 March of year 0 to 1 January 1970
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
-    """Whether `value` is an int (not a bool), and not negative unless `signed`."""
-    return isinstance(value, int) and not isinstance(value, bool) and (signed or value >= 0)
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether `value` is an int (not a bool) and not negative."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def shown(value: object) -> str:
@@ -75,6 +76,18 @@ def most(numbers: Iterable[T | None]) -> T | None:
     return None if None in listed else max(number for number in listed if number is not None)
 
 
+def sum_if_all_known(numbers: Iterable[int | None]) -> int | None:
+    """The sum; None if any number is None (not known)."""
+    listed = list(numbers)
+    return None if None in listed else sum(number for number in listed if number is not None)
+
+
+def sum_of_known(numbers: Iterable[int | None]) -> int | None:
+    """The sum of the numbers that are known; None if none is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
 def is_digest(text: object) -> bool:
     """Whether `text` is a SHA-256 in ledger notation: 64 lower-case hex digits."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
@@ -95,20 +108,11 @@ def utc_ns(text: object) -> int:
     if found is None:
         raise ValueError(f"{shown(text)} is not a time in UTC such as 2026-11-02T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
-    if not (year and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
-        raise ValueError(f"{text!r} is not a time of a day")
-    days, next_month = _days(year, month, day), (year, month + 1, 1) if month < 12 else (year + 1, 1, 1)
-    if not _days(year, month, 1) <= days < _days(*next_month):
-        raise ValueError(f"{text!r} is on a day that does not exist")
-    at_s = (days - _EPOCH_DAYS) * 86_400 + hour * 3600 + minute * 60 + second
+    try:
+        at_s = (datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc) - _EPOCH) // timedelta(seconds=1)
+    except ValueError as fault:
+        raise ValueError(f"{text!r} is not a time that exists: {fault}") from None
     return at_s * NS_PER_S + int((found[7] or "").ljust(9, "0"))
-
-
-def _days(year: int, month: int, day: int) -> int:
-    """Days in the Gregorian calendar since 1 March of year 0; years that begin in March have the leap day last."""
-    shifted = year - (month < 3)
-    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year
 
 
 def text_or_none(number: int | None) -> str | None:

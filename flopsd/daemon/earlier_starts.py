@@ -15,9 +15,7 @@ from flopsd.core.model import Device, DeviceUid, GapReason
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.tally import TALLY_ABSOLUTES, Tally
-from flopsd.core.unique_device_name import unique_device_name
-from flopsd.core.values import seconds
-from flopsd.system.clock import wall_ns_of
+from flopsd.core.values import seconds, utc_ns
 
 
 class EarlierStarts:
@@ -136,12 +134,12 @@ class EarlierStarts:
         negative if the wall clock was set back. `here`: a device of that start that this machine has. The machine then
         booted after that record, so that at least the time since its boot must have passed."""
         try:
-            then_ns = wall_ns_of(before.last_utc)
+            then_ns = utc_ns(before.last_utc)
         except ValueError:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
         passed_ns = self._begin_ns + self._offset_ns - then_ns
         was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # not `on_own_boot`
-        is_same = here is not None and unique_device_name(here, "") == here.uid
+        is_same = here is not None and here.unique_name("") == here.uid
         return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns
 
     def rotated(self, retired: Iterable[RatedTally]) -> None:

@@ -17,6 +17,7 @@ from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.rounding import format_duration
+from flopsd.core.values import utc_ns
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.history_reader import HistoryReader
@@ -27,7 +28,7 @@ from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context, new_run_id
 from flopsd.settings.words import REASONS, say, say_all
-from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339, wall_ns_of
+from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
 CLOCKS_APART_SECONDS = 3600  # of a scheduler's clock and a node's, at most
@@ -95,9 +96,7 @@ def recover(
         history = read_history(journal.read(secrets))
         closed = None
         if history.is_rotated:
-            number, size = history.segment, journal.size_bytes
-            facts = SegmentFacts(number, size, journal.records, journal.sha256, journal.head_sha256)
-            closed = ClosedSegment(facts, is_moved=False)
+            closed = ClosedSegment(SegmentFacts(history.segment, *journal.facts), is_moved=False)
         elif not history.incarnations and known is None:
             history, closed = _closed_before(journal.state) or (history, None)
         is_kept = recovery is not None and recovery.kept_as is not None
@@ -126,7 +125,7 @@ def _is_before(history: History, wall_s: int) -> bool:
     """Whether the last record of a run is certainly older than `wall_s` on another machine's wall clock, which may be
     CLOCKS_APART_SECONDS off."""
     try:
-        return wall_ns_of(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
+        return utc_ns(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
     except ValueError:
         return False
 
@@ -152,9 +151,7 @@ def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
         return None
     if not history.is_rotated:
         return None
-    return history, ClosedSegment(
-        SegmentFacts(history.segment, facts.size_bytes, facts.records, facts.sha256, facts.head_sha256), is_moved=True
-    )
+    return history, ClosedSegment(SegmentFacts(history.segment, *facts), is_moved=True)
 
 
 def choose_run(

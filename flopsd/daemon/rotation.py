@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from flopsd.core.values import utc_ns
 from flopsd.daemon.rolling_seal import RollingSeals
 from flopsd.daemon.writer import Writer
 from flopsd.settings.parsers import parse_rotation
-from flopsd.system.clock import NS_PER_S, Clock, wall_ns_of
+from flopsd.system.clock import NS_PER_S, Clock
 
 PATIENCE_SECONDS = 600
 RETRY_SECONDS = 10
@@ -49,6 +50,6 @@ class Rotation:
         """Return the segment's age. The wall clock is read only once for each: it may be wrong, and be set later."""
         now_ns, utc = self._clock.boottime_ns(), self._writer.segment.utc
         if self._begun is None or self._begun[0] != utc:
-            before_ns = max(0, self._clock.wall_ns() - wall_ns_of(utc))
+            before_ns = max(0, self._clock.wall_ns() - utc_ns(utc))
             self._begun = (utc, now_ns - before_ns)
         return now_ns - self._begun[1]

@@ -71,14 +71,13 @@ class SegmentJournal:
         """End the journal for the next segment to continue, and return its facts; None if that cannot be done now.
         `counted`: what the next segment has to repeat."""
         try:  # first, since once this journal has ended the next must begin
-            frame(GENESIS, Continued(SegmentFacts(1, 1, 1, "", ""), 0, 0, tuple(counted)).for_journal())
+            frame(GENESIS, Continued(SegmentFacts(1, "", 1, 1, ""), 0, 0, tuple(counted)).for_journal())
         except UnreadableRecordError as fault:
             log.error("the journal cannot be rotated and is continued instead: %s", fault)
             return None
         if not self.queue.is_empty or not self.queue.append(end, keep=False):
             return None
-        journal = self.journal
-        return SegmentFacts(self.number, journal.size_bytes, journal.records, journal.sha256, journal.head_sha256)
+        return SegmentFacts(self.number, *self.journal.facts)
 
     def settle(self) -> bool:
         """Make the next segment's journal the run's, once all that it begins with is written; return whether it is."""

@@ -52,6 +52,13 @@ class JournalLine(NamedTuple):
             raise JournalDamagedError(f"journal line {self.number}: not a record")
         return record
 
+    def kind(self) -> object:
+        """Return the kind of the record; None if the record cannot be read."""
+        try:
+            return self.record().get("kind")
+        except JournalDamagedError:
+            return None
+
 
 def frame(
     previous: bytes, record: Mapping[str, Any], code: Callable[[bytes], bytes] | None = None

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import Note, note
 from flopsd.errors import JournalDamagedError, JournalError
@@ -126,9 +127,8 @@ class Journal:
         return None if self._fd == _CLOSED else noted_seal(self.state.newest_seal, self._fd, self.size_bytes)
 
     @property
-    def sha256(self) -> str:
-        """The SHA-256 of all that was written, in hex."""
-        return self._digest.hexdigest()
+    def facts(self) -> JournalFacts:
+        return JournalFacts(self._digest.hexdigest(), self.size_bytes, self.records, self.head_sha256)
 
     @property
     def is_next(self) -> bool:

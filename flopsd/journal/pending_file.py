@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.errors import JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.reading import newest_pending
@@ -44,7 +44,7 @@ class PendingFile:
         """Return the newest totals that continue the journal, which ends with `head`, or that its `last` lines keep
         valid, each given with the head before it. If the journal is `known`, return only the known totals."""
         newest = newest_pending(self._path, head, known)
-        while newest is None and last and _keeps_totals(last[-1][1]):
+        while newest is None and last and last[-1][1].kind() in TOTALS_HOLD_AFTER:
             newest = newest_pending(self._path, last.pop()[0], known)
         return newest
 
@@ -82,10 +82,3 @@ class PendingFile:
                     os.ftruncate(self._fd, 0)
             os.close(self._fd)
         self._fd = _CLOSED
-
-
-def _keeps_totals(line: JournalLine) -> bool:
-    try:
-        return line.record().get("kind") in TOTALS_HOLD_AFTER
-    except JournalDamagedError:
-        return False

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
 from flopsd.journal.reading import UNREADABLE, read_journal
@@ -21,7 +21,7 @@ from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
 from flopsd.system.sha256 import fastest
 
-Take = Callable[[JournalLine], object]
+Take = Callable[[JournalLine], object]  # keeps any fault in a line to itself
 
 
 class Prefix(NamedTuple):
@@ -30,6 +30,22 @@ class Prefix(NamedTuple):
     facts: JournalFacts
     left_out_bytes: int = 0
     reason: str = ""
+
+
+class _Lines:
+    """The lines from the beginning of a journal, as far as they were read."""
+
+    def __init__(self, take: Take) -> None:
+        self.last = JournalLine(b"", 0, GENESIS, 0)
+        self._take, self._digest = take, fastest()(b"")
+
+    def add(self, line: JournalLine) -> None:
+        self.last = line
+        self._digest.update(line.framed())
+        self._take(line)
+
+    def facts(self) -> JournalFacts:
+        return JournalFacts(self._digest.hexdigest(), self.last.end, self.last.number, self.last.head.hex())
 
 
 def durable_prefix(path: Path, take: Take) -> Prefix:
@@ -56,37 +72,27 @@ def _sync(fd: int) -> None:
 def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
     """Return the longest valid prefix of a journal; `take` gets its lines. Raises JournalDamagedError if records follow
     the damage: then the file was altered, not cut by a crash."""
-    head, count, size, reason, digest = GENESIS, 0, 0, "", fastest()(b"")
-    lines = read_lines(file)
-    while True:
-        try:
-            line = next(lines, None)
-        except JournalDamagedError as fault:
-            file.seek(size)
-            if looks_like_records(file):
-                raise
-            reason = str(fault)
-            break
-        if line is None:
-            break
-        head, count, size = line.head, line.number, line.end
-        digest.update(line.framed())
-        take(line)
-    facts = JournalFacts(digest.hexdigest(), size, count, head.hex())
-    return Prefix(facts, file.seek(0, os.SEEK_END) - size, reason)
+    read, reason = _Lines(take), ""
+    try:
+        for line in read_lines(file):
+            read.add(line)
+    except JournalDamagedError as fault:
+        file.seek(read.last.end)
+        if looks_like_records(file):
+            raise
+        reason = str(fault)
+    return Prefix(read.facts(), file.seek(0, os.SEEK_END) - read.last.end, reason)
 
 
 def sealed_part(path: Path, size_bytes: int, take: Take, progress: Progress = no_progress) -> tuple[JournalFacts, int]:
     """Return the identity of the complete records in the first `size_bytes` of a journal, and the number of records of
     the same chain that follow. `take` gets the former. The whole file is read. Raises JournalDamagedError if its chain
     breaks anywhere, JournalError if it is unreadable."""
-    head, count, size, further, digest = GENESIS, 0, 0, 0, fastest()(b"")
+    read, further = _Lines(take), 0
     for line in read_journal(path):
         progress("reading the journal", line.end, size_bytes)
         if line.end > size_bytes:
             further += 1
-            continue
-        head, count, size = line.head, line.number, line.end
-        digest.update(line.framed())
-        take(line)
-    return JournalFacts(digest.hexdigest(), size, count, head.hex()), further
+        else:
+            read.add(line)
+    return read.facts(), further

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flopsd.core.ledger.segments import Continued, SegmentFacts
 from flopsd.core.ledger.tally_records import Record
-from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.errors import JournalError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.reading import read_live
@@ -130,7 +130,9 @@ def _is_whole(state: StateDir, begun: Path, known: KnownJournal | None) -> bool:
     if known is not None:
         return any(_head(line) == known.head for line in read_live(begun))
     continued = _continued_by(begun)
-    return continued is not None and _is_there(state, continued.before) and any(map(_is_checkpoint, read_live(begun)))
+    if continued is None or not _is_there(state, continued.before):
+        return False
+    return any(line.kind() == "checkpoint" for line in read_live(begun))
 
 
 def _is_there(state: StateDir, ended: SegmentFacts) -> bool:
@@ -142,10 +144,3 @@ def _is_there(state: StateDir, ended: SegmentFacts) -> bool:
 
 def _head(line: JournalLine) -> Head:
     return Head(line.number, line.head.hex())
-
-
-def _is_checkpoint(line: JournalLine) -> bool:
-    try:
-        return bool(line.record()["kind"] == "checkpoint")
-    except (JournalDamagedError, LookupError):
-        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
@@ -51,9 +51,3 @@ def rfc3339(wall_ns: int) -> str:
 def file_stamp(wall_ns: int) -> str:
     """Return Unix nanoseconds as in `rfc3339`, in a form for file names."""
     return re.sub("[-:.]", "", rfc3339(wall_ns))
-
-
-def wall_ns_of(text: str) -> int:
-    """Return Unix nanoseconds: the inverse of `rfc3339`, rounded down to microseconds. Raises ValueError."""
-    moment = datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
-    return (moment - datetime.fromtimestamp(0, tz=timezone.utc)) // timedelta(microseconds=1) * 1000

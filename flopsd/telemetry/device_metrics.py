@@ -12,7 +12,6 @@ from typing import TypeAlias
 from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import DeviceUid, Evidence, Pipe
 from flopsd.core.rows import UNDECLARED, gap_ceiling_flop, precision_label
-from flopsd.core.unique_device_name import unique_device_name
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -36,7 +35,7 @@ def of_run(snapshot: Snapshot) -> OfRun:
 
 
 def _labels(view: DeviceView, snapshot: Snapshot) -> tuple[str, str]:
-    return str(view.device.index), unique_device_name(view.device, snapshot.view.node)
+    return str(view.device.index), view.device.unique_name(snapshot.view.node)
 
 
 class Highest:

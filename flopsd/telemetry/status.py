@@ -17,8 +17,8 @@ from flopsd.core.model import Device, Evidence
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.tally import Tally
-from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none
-from flopsd.system.clock import rfc3339, wall_ns_of
+from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none, utc_ns
+from flopsd.system.clock import rfc3339
 from flopsd.telemetry.health import DeviceHealth, Health, health_of
 from flopsd.telemetry.last_gap import LastGap, last_gap, not_read_yet, open_gap
 from flopsd.telemetry.rate_history import rates
@@ -107,7 +107,7 @@ def _health_in(history: History, view: RunView, *, held: bool) -> Health:
     for gap in history.gaps:
         if gap.incarnation == last.number:
             newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
-    last_record_ns = wall_ns_of(last.last_utc)
+    last_record_ns = utc_ns(last.last_utc)
     # A gap at the start of a segment may have begun in the segment before.
     goes_on = history.is_segment and last.number == 1
     is_since_known = not (goes_on and any(newest[uid].since_ns == one.begin_ns for uid, one in last.tallies.items()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_signer
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.journal.codes import CodeKey, by_sha256
 from flopsd.journal.framing import GENESIS

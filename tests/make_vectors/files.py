@@ -22,7 +22,7 @@ from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, SealFacts, encode, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy

@@ -195,7 +195,7 @@ def test_a_planted_breach_is_caught(form: str) -> None:
 
 
 PURE_IMPORTS = {
-    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "functools", "itertools",
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "flopsd", "fractions", "functools", "itertools",
     "json", "math", "operator", "re", "typing",
 }  # fmt: skip
 TIME_READERS = re.compile("(time|monotonic|clock_gettime|perf_counter)(_ns)?|now")

@@ -31,11 +31,8 @@ class EarlierSeal:
     @classmethod
     def from_record(cls, record: Record) -> EarlierSeal:
         """Read a record. Raises KeyError or ValueError on anything else."""
-        digests, sealed_at, witness = (
-            (record["head_sha256"], record["payload_sha256"]),
-            record["utc"],
-            record["witness"],
-        )
+        digests = record["head_sha256"], record["payload_sha256"]
+        sealed_at, witness = record["utc"], record["witness"]
         if not all(map(is_digest, digests)) or not is_timestamp(sealed_at):
             raise ValueError("a record of a seal has a malformed digest or time")
         if witness is not None and (

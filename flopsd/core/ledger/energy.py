@@ -7,9 +7,9 @@ of the published runs; up to one hundredth of each may differ. Comparisons add u
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import add
 from typing import Any, NamedTuple
 
-from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import PPM, Evidence
 from flopsd.core.part import MEASURED_FORMAT, TENSOR_PIPES
@@ -36,8 +36,7 @@ class Published(NamedTuple):
     high_fj: int
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedEnergy:
+class ComparedEnergy(NamedTuple):
     """Energy and measured FLOP of some devices over the same time."""
 
     energy_mj: int
@@ -45,13 +44,8 @@ class ComparedEnergy:
     measured_flop: int
     doubt_flop: int  # how far off `measured_flop` may be by margins and clock, either way
 
-    def __add__(self, other: ComparedEnergy) -> ComparedEnergy:
-        return ComparedEnergy(
-            self.energy_mj + other.energy_mj,
-            self.device_ns + other.device_ns,
-            self.measured_flop + other.measured_flop,
-            self.doubt_flop + other.doubt_flop,
-        )
+    def __add__(self, other: ComparedEnergy) -> ComparedEnergy:  # type: ignore[override]  # no list of four numbers
+        return ComparedEnergy(*map(add, self, other))
 
     def for_ledger(self, published: Published) -> dict[str, Any]:
         energy_fj, least = self.energy_mj * FJ_PER_MJ, self.measured_flop - self.doubt_flop

@@ -19,11 +19,6 @@ _counted_of = attrgetter(
 _NOTHING = _counted_of(Tally(0, 0))
 # How far in the future a reading may end: a source that timestamps its own readings has its own clock.
 LEAD_NS = 1_000_000_000
-_CONTEXT, _RUN, _NODE = (
-    {"run", "node", "attempt"},
-    {"platform", "jobName", "jobArn"},
-    {"rank", "jobNodes", "instanceType"},
-)
 
 
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
@@ -49,9 +44,12 @@ def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
 def refuse_context(context: Mapping[str, Any]) -> None:
     """Raise KeyError, TypeError or ValueError for anything that `Context.for_journal` does not write."""
     run, node = context["run"], context["node"]
-    for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
-        if whole.keys() != members:
-            raise ValueError("the context, its run or its node lacks a member or has an unknown one")
+    if (
+        context.keys() != {"run", "node", "attempt"}
+        or run.keys() != {"platform", "jobName", "jobArn"}
+        or node.keys() != {"rank", "jobNodes", "instanceType"}
+    ):
+        raise ValueError("the context, its run or its node lacks a member or has an unknown one")
     if not isinstance(node["jobNodes"], list):
         raise ValueError("jobNodes must be a list")
     for value in (context["attempt"], run["platform"], *node["jobNodes"]):

@@ -74,27 +74,26 @@ def isolation_for_ledger(
     users = {start.job_user for start in starts if start.job_user is not None} | {client.uid for client in clients}
     # The kernel reports a pid for processes that the daemon can see, but not for those of another container.
     in_container = all(start.job_container for start in starts) and all(client.pid is None for client in clients)
-    reasons = set()
-    if not users and not in_container:
-        reasons.add(WhyJobCould.USER_UNKNOWN)
-    if users & {start.daemon_user for start in starts} and not in_container:
-        reasons.add(WhyJobCould.SAME_USER)
-    if 0 in users and not in_container:
-        reasons.add(WhyJobCould.ROOT)
-    if not all(start.files_private for start in starts):
-        reasons.add(WhyJobCould.OPEN_FILES)
-    if any(start.continues == Continues.NOTHING.value for start in starts):
-        reasons.add(WhyJobCould.UNCHECKED_START)
+    daemon_users = {start.daemon_user for start in starts}
+    files_private = all(start.files_private for start in starts)
+    could = {
+        WhyJobCould.USER_UNKNOWN: not in_container and not users,
+        WhyJobCould.SAME_USER: not in_container and users & daemon_users,
+        WhyJobCould.ROOT: not in_container and 0 in users,
+        WhyJobCould.OPEN_FILES: not files_private,
+        WhyJobCould.UNCHECKED_START: any(start.continues == Continues.NOTHING.value for start in starts),
+    }
+    reasons = [why.value for why, holds in could.items() if holds]
     return {
-        "daemonUsers": [str(user) for user in sorted({start.daemon_user for start in starts})],
+        "daemonUsers": [str(user) for user in sorted(daemon_users)],
         "jobUsers": [str(user) for user in sorted(users)],
         "jobContainer": in_container,
-        "filesPrivate": all(start.files_private for start in starts),
+        "filesPrivate": files_private,
         "checkpointOutput": sorted({start.checkpoint_output for start in starts}),
         "continues": [start.continues for start in starts],
         "key": None if key is None else dict(key),
         "jobCouldWriteJournal": bool(reasons),
-        "reasons": [reason.value for reason in WhyJobCould if reason in reasons],
+        "reasons": reasons,
         "jobCouldReadKey": _could_read(key, users, in_container=in_container),
     }
 

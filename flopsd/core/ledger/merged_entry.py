@@ -11,7 +11,6 @@ from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.ledger.merged_types import MAX_RANK
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
-from flopsd.core.unique_device_name import unique_device_name
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import LedgerError
 
@@ -186,7 +185,7 @@ def _times_of(incarnation: Incarnation, elsewhere: Mapping[str, list[tuple[int, 
         at_ns = tally.begin_ns
         for begin_ns, end_ns in (*sorted(elsewhere.get(uid, [])), (tally.watermark_ns, tally.watermark_ns)):
             if at_ns < begin_ns:
-                name = unique_device_name(devices[uid], str(incarnation.begin["node"]))
+                name = devices[uid].unique_name(str(incarnation.begin["node"]))
                 together.setdefault((at_ns, begin_ns), []).append(name)
             at_ns = max(at_ns, end_ns)
     return [

@@ -12,9 +12,10 @@ from flopsd.core.declarations import Base, Method, Phase, base_from
 from flopsd.core.figures import NO_FIGURES, Figures, figures_from, sum_by_key
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from, sum_comparisons
 from flopsd.core.ledger.history import History
+from flopsd.core.ledger.rated_tally import coverage_of
 from flopsd.core.ledger.statement import METHODS, integers_for_ledger
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import PPM, Evidence
+from flopsd.core.model import Evidence
 from flopsd.core.notes import Note, note, note_from, notes_for_ledger
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE
@@ -22,7 +23,16 @@ from flopsd.core.policy.contradictions import Contradiction, of_base
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import MOST_REASONS, ArchitectureFigures, figures_of_ledger
-from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds, whole_number
+from flopsd.core.values import (
+    added,
+    joules,
+    millijoules,
+    nanoseconds,
+    seconds,
+    sum_of_known,
+    text_or_none,
+    whole_number,
+)
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 COVERAGE_TIMES = (
@@ -57,12 +67,11 @@ class LedgerSums:
 
     def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
-        energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
         return LedgerSums(
             self.executed + other.executed,
             sum_by_key((self.by_evidence, other.by_evidence)),
             self.methods | other.methods,
-            sum(energies) if energies else None,
+            sum_of_known((self.energy_mj, other.energy_mj)),
             added(self.times_ns, other.times_ns),
             added(self.gap_ns_by_reason, other.gap_ns_by_reason),
             sum_by_key((self.by_phase, other.by_phase)),
@@ -105,7 +114,9 @@ class LedgerSums:
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
             "coverage": {
                 **{name: seconds(self.times_ns.get(name, 0)) for name in COVERAGE_TIMES},
-                "coveragePpm": self._observed_ppm(),
+                "coveragePpm": text_or_none(
+                    coverage_of(self.times_ns.get("jobSeconds", 0), self.times_ns.get("unknownSeconds", 0))
+                ),
                 "gapSecondsByReason": {n: seconds(self.gap_ns_by_reason[n]) for n in sorted(self.gap_ns_by_reason)},
             },
         }
@@ -124,10 +135,6 @@ class LedgerSums:
     def claims(self, *, whole: bool) -> Claimed | None:
         known = self.claimed
         return known if whole or known is None else replace(known, counted=known.counted.unbounded)
-
-    def _observed_ppm(self) -> str | None:
-        job_ns = self.times_ns.get("jobSeconds", 0)
-        return str((job_ns - self.times_ns.get("unknownSeconds", 0)) * PPM // job_ns) if job_ns else None
 
 
 def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:

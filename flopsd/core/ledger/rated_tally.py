@@ -19,7 +19,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Phased
 from flopsd.core.rows import Rating, Row, by_phase, rows, total_of
 from flopsd.core.tally import Tally
-from flopsd.core.values import added
+from flopsd.core.values import added, sum_of_known
 
 
 @dataclass(frozen=True)
@@ -138,29 +138,13 @@ class RatedTallies:
         """The part of the measured FLOP that may be integer operations, which no counter distinguishes."""
         return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
 
-    @property
-    def observed_ns(self) -> int:
-        return sum([one.tally.total_observed_ns for one in self.rated])
-
-    @property
-    def gap_ns(self) -> int:
-        return sum([one.tally.total_gap_ns for one in self.rated])
-
-    @property
-    def recovered_ns(self) -> int:
-        return sum([one.tally.total_recovered_ns for one in self.rated])
-
-    @property
-    def span_ns(self) -> int:
-        return sum([one.tally.span_ns for one in self.rated])
-
-    @property
-    def job_ns(self) -> int:
-        return sum([one.tally.job_ns for one in self.rated])
-
-    @property
-    def unknown_ns(self) -> int:
-        return sum([one.tally.unknown_ns for one in self.rated])
+    # As in `Tally`, summed.
+    observed_ns = lazy[int](lambda self: sum([one.tally.total_observed_ns for one in self.rated]))
+    gap_ns = lazy[int](lambda self: sum([one.tally.total_gap_ns for one in self.rated]))
+    recovered_ns = lazy[int](lambda self: sum([one.tally.total_recovered_ns for one in self.rated]))
+    span_ns = lazy[int](lambda self: sum([one.tally.span_ns for one in self.rated]))
+    job_ns = lazy[int](lambda self: sum([one.tally.job_ns for one in self.rated]))
+    unknown_ns = lazy[int](lambda self: sum([one.tally.unknown_ns for one in self.rated]))
 
     @property
     def coverage_ppm(self) -> int | None:
@@ -178,8 +162,7 @@ class RatedTallies:
     @property
     def energy_mj(self) -> int | None:
         """Energy in mJ; None if no energy counter was ever read."""
-        known = [one.tally.energy_mj for one in self.rated if one.tally.energy_mj is not None]
-        return sum(known) if known else None
+        return sum_of_known(one.tally.energy_mj for one in self.rated)
 
     @property
     def energy_unknown_ns(self) -> int:

@@ -21,14 +21,23 @@ from flopsd.core.values import added, is_digest
 MOST_STARTS = 64  # whose counts the next segment repeats individually
 
 
-class SegmentFacts(NamedTuple):
-    """The identity of a closed segment. `number` counts from 1."""
+class JournalFacts(NamedTuple):
+    """The facts that identify a journal file."""
 
-    number: int
+    sha256: str
     size_bytes: int
     records: int
-    sha256: str
     head_sha256: str  # chain hash of its last record
+
+
+class SegmentFacts(NamedTuple):
+    """The identity of a closed segment: its number, which counts from 1, and its JournalFacts."""
+
+    number: int
+    sha256: str
+    size_bytes: int
+    records: int
+    head_sha256: str
 
     def for_ledger(self) -> dict[str, Any]:
         return {
@@ -83,7 +92,7 @@ class Continued(NamedTuple):
         if not (is_digest(sha256) and is_digest(head_sha256)) or min(number, size, records) < 1:
             raise ValueError("'continues' needs a number, bytes and records, each at least 1, and two digests")
         counted = tuple(_counted(one) for one in run["devices"])
-        before = SegmentFacts(number, size, records, sha256, head_sha256)
+        before = SegmentFacts(number, sha256, size, records, head_sha256)
         return cls(before, count(run["records"]), count(run["daemon_starts"]), counted)
 
 

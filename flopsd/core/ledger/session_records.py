@@ -43,13 +43,11 @@ def _session(history: History, record: Record) -> None:
     if "facts" in record and facts.get("model_config") != record["facts"].get("model_config"):
         raise JournalDamagedError(f"session {name!r:.60} has a model_config with too long texts", code="law_10")
     session.facts, session.refused = facts, refused
-    history.has_counts = history.has_counts or refused is not None
     if "before" in record:
         if history.continues is None:
             raise JournalDamagedError("a session has counters of an earlier segment, but there is none", code="law_1")
         history.work_before[name] = before
-        history.has_counts = history.has_counts or counted_flop(before) > 0
-    history.has_counts = history.has_counts or counted_flop(work) > 0
+    history.has_counts |= refused is not None or counted_flop(before) > 0 or counted_flop(work) > 0
     for phase, counters in work.items():
         if not counters:
             continue  # a phase without counters is left out

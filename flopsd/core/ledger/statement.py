@@ -19,9 +19,9 @@ from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
-from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.open_accounts import refuse_missing_time
 from flopsd.core.ledger.run_view import RunView, view_of
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, Evidence
 from flopsd.core.notes import notes_for_ledger

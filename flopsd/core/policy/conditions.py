@@ -42,33 +42,15 @@ def applies_to(
     method: Method | None,
     base: Base | None,
     margin_ppm: int,
-    conflict: Sequence[str] = (),
-    methods: Sequence[Method] = (),
+    conflict: Sequence[str],
+    methods: Sequence[Method],
 ) -> tuple[bool | None, tuple[Note, ...], bool]:
     """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` holds the
     codes of contradictions in the declared base model; `methods` are those of a sum's parts."""
-    answers = _answers(when, method, base, margin_ppm, conflict, methods)
-    no = [why for holds, why in answers if holds is False]
-    if no:
-        return False, no[0], False
-    unsure = tuple(dict.fromkeys(one for holds, why in answers if holds is None for one in why))
-    if unsure:
-        return None, unsure, unsure == (_SYSTEMIC_OPEN,)
-    return True, tuple(dict.fromkeys(one for _, why in answers for one in why)) or (Note("every_account"),), False
-
-
-def _answers(
-    when: Conditions,
-    method: Method | None,
-    base: Base | None,
-    margin_ppm: int,
-    conflict: Sequence[str],
-    methods: Sequence[Method],
-) -> list[_Answer]:
-    found: list[_Answer | None] = []
-    if when.modification is not None:
-        found.append(_modification(when.modification, method, base, conflict))
-    found.append(_method(when.methods, method, methods) if when.methods else None)
+    found: list[_Answer | None] = [
+        None if when.modification is None else _modification(when.modification, method, base, conflict),
+        _method(when.methods, method, methods) if when.methods else None,
+    ]
     if base is None:
         found.append((None, tuple(map(Note, conflict or ["base_not_declared"]))) if _depends_on_base(when) else None)
     else:
@@ -77,7 +59,14 @@ def _answers(
             None if when.base_systemic is None else _systemic(when.base_systemic, base),
             _base_flop(when, base, margin_ppm),
         ]
-    return [answer for answer in found if answer is not None]
+    answers = [answer for answer in found if answer is not None]
+    no = [why for holds, why in answers if holds is False]
+    if no:
+        return False, no[0], False
+    unsure = tuple(dict.fromkeys(one for holds, why in answers if holds is None for one in why))
+    if unsure:
+        return None, unsure, unsure == (_SYSTEMIC_OPEN,)
+    return True, tuple(dict.fromkeys(one for _, why in answers for one in why)) or (Note("every_account"),), False
 
 
 def _depends_on_base(when: Conditions) -> bool:

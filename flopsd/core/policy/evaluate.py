@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from typing import NamedTuple, cast
 
 from flopsd.core.dataclass import dataclass
@@ -19,7 +19,7 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import Figures
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.conditions import applies_to, base_range
-from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict, ceil_of
+from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import WITH_BASE, Conditions, Policy, Quantity, Rule
 from flopsd.core.values import most
@@ -158,17 +158,17 @@ def _only_if(
     own = _enclosing([_computed_here(quantity, case) for quantity in quantities]).high_flop
     if own is None or low == high:
         return None
-    least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil_of(low)
+    least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil(low)
     most_flop = None if high is None else int(high)
     if rule.threshold.of_base is not None:
         # The largest base model for which this account is above the rule's fraction.
         whole = own / rule.threshold.of_base
-        crossed = floor(whole) if rule.threshold.at_least else ceil_of(whole) - 1
+        crossed = floor(whole) if rule.threshold.at_least else ceil(whole) - 1
         most_flop = crossed if most_flop is None else min(most_flop, crossed)
     elif WITH_BASE.issuperset(quantities):
         assert rule.threshold.flop is not None
         lacking = rule.threshold.flop - own
-        least_flop = max(least_flop, ceil_of(lacking) if rule.threshold.at_least else floor(lacking) + 1)
+        least_flop = max(least_flop, ceil(lacking) if rule.threshold.at_least else floor(lacking) + 1)
     else:
         return None
     if most_flop is None or least_flop > most_flop:
@@ -241,7 +241,7 @@ def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None
     return Figures(
         plain.low_flop + int(low),
         None,  # the base model's part is declared, not measured
-        None if high is None or plain.high_flop is None else plain.high_flop + ceil_of(high),
+        None if high is None or plain.high_flop is None else plain.high_flop + ceil(high),
     )
 
 

@@ -136,7 +136,3 @@ def _nearest(numerator: int, denominator: int) -> int:
     """The quotient rounded as by `round`, halves to even, without reducing a fraction to lowest terms."""
     whole, rest = divmod(numerator, denominator)
     return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
-
-
-def ceil_of(number: Fraction) -> int:
-    return ceil_div(number.numerator, number.denominator)

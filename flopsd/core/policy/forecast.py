@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Figures
-from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit, ceil_of
+from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import NS_PER_S, ceil_div, most, text_or_none
 
@@ -53,7 +54,7 @@ def _until(limit: Fraction, flop: int, flop_per_s: int, at_least: bool) -> int |
     if flop_per_s <= 0:
         return None
     lacking = limit - flop
-    return ceil_of(lacking / flop_per_s) if at_least else lacking // flop_per_s + 1
+    return ceil(lacking / flop_per_s) if at_least else lacking // flop_per_s + 1
 
 
 Rates = tuple[Rate, Rate]

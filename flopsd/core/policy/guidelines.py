@@ -14,7 +14,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.figures import NO_FIGURES, Figures, sum_by_key
 from flopsd.core.model import PPM, UNDECLARED_PHASE
-from flopsd.core.values import ceil_div
+from flopsd.core.values import ceil_div, sum_if_all_known
 
 # Forward, activation gradients and weight gradients take 2 FLOP each per parameter and token: 6 are required, and a
 # second forward pass makes it 8. Frozen weights need no weight gradients: 4 of 6. The share cannot be lower if each
@@ -149,9 +149,8 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
     train = by_phase.get(Phase.TRAIN.value, NO_FIGURES)
     generated = by_phase.get(Phase.GENERATE.value, NO_FIGURES)
     perhaps = [by_phase[phase] for phase in (Phase.OTHER.value, UNDECLARED_PHASE) if phase in by_phase]
-    high: int | None = None if train.high_flop is None else ceil_div(train.high_flop * required.high_ppm, PPM)
-    for figures in (generated, *perhaps):
-        high = None if high is None or figures.high_flop is None else high + figures.high_flop
+    trained = None if train.high_flop is None else ceil_div(train.high_flop * required.high_ppm, PPM)
+    high = sum_if_all_known((trained, *(figures.high_flop for figures in (generated, *perhaps))))
     measured: int | None = None
     if train.measured_flop is not None and required.stated_ppm is not None:
         measured = train.measured_flop * required.stated_ppm // PPM

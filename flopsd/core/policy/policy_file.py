@@ -53,15 +53,6 @@ class Conditions(NamedTuple):
     base_not_above_flop: int | None = None
 
 
-class PolicySource(NamedTuple):
-    """The source of a claim: a key of the policy's sources, or `flopsd` for its own interpretation."""
-
-    of: str
-    at: str
-    says: str
-    status: str
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One threshold. Either `quantities` and `threshold` are set, or the result is `derived` from other rules.
@@ -73,7 +64,6 @@ class Rule:
     consequence: str
     since: str
     status: str
-    sources: tuple[PolicySource, ...]
     when: Conditions
     quantities: tuple[Quantity, Quantity] | None
     threshold: Threshold | None

@@ -24,13 +24,12 @@ from flopsd.core.policy.policy_file import (
     Conditions,
     FormRules,
     Policy,
-    PolicySource,
     Presumption,
     Quantity,
     Rule,
     Threshold,
 )
-from flopsd.core.values import is_whole, shown
+from flopsd.core.values import is_whole, parse_flop, shown
 from flopsd.errors import PolicyError
 
 SCHEMA = "flopsd-policy/1"
@@ -114,7 +113,7 @@ def _margin(top: FieldReader, sources: set[str]) -> int:
         return MARGIN_PPM  # without a margin an estimate would be taken as exact
     margin.only("ppm", "citation", "source")
     if "source" in margin:
-        _source(margin.object("source"), sources)
+        _check_source(margin.object("source"), sources)
     return margin.whole("ppm", 1, PPM - 1)
 
 
@@ -145,6 +144,8 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
         entry.problem("derived", "a rule must have either a threshold or the rules that it is derived from")
     when = entry.maybe_object("when")
     quantities = None if "derived" in entry else _quantities(entry)
+    if "sources" in entry:
+        _check_sources(entry, sources)
     return Rule(
         id=_id(entry, "id"),
         title=_text(entry, "title", str(entry.raw("id"))),
@@ -152,7 +153,6 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
         consequence=_text(entry, "consequence", ""),
         since=entry.matching("since", _DATE, 'a date as text, such as "2025-08-02"') if "since" in entry else "",
         status=entry.one_of("status", STATUSES) if "status" in entry else TEXT,
-        sources=_sources(entry, sources) if "sources" in entry else (),
         when=Conditions() if when is None else _conditions(when),
         quantities=quantities,
         threshold=None if quantities is None else _threshold(entry, quantities),
@@ -198,9 +198,14 @@ def _conditions(when: FieldReader) -> Conditions:
 
 
 def _count(entry: FieldReader, key: str) -> int:
-    """A count of FLOP that a ledger can hold."""
-    flop = entry.maybe_flop(key)
-    if flop is None or not 0 < flop < MAX_FLOP:
+    """A count of FLOP that a ledger can hold, as a whole number or as text such as "1e25"."""
+    flop = 0
+    if key in entry:
+        try:
+            flop = parse_flop(entry.raw(key))
+        except ValueError as fault:
+            entry.problem(key, str(fault))
+    if not 0 < flop < MAX_FLOP:
         entry.wrong(key, "a count of FLOP from 1 to below 1e40")
         return 1
     return flop
@@ -240,20 +245,23 @@ def _threshold(entry: FieldReader, quantities: Sequence[Quantity]) -> Threshold:
     return Threshold(flop, None, at_least)
 
 
-def _sources(entry: FieldReader, known: set[str]) -> tuple[PolicySource, ...]:
-    found = tuple(_source(source, known) for source in entry.objects("sources"))
-    if not found:
+def _check_sources(entry: FieldReader, known: set[str]) -> None:
+    """Sources are for the reader of the file: they are checked, and not kept."""
+    sources = list(entry.objects("sources"))
+    if not sources:
         entry.problem("sources", "must be a list: every claim names its source")
-    return found
+    for source in sources:
+        _check_source(source, known)
 
 
-def _source(source: FieldReader, known: set[str]) -> PolicySource:
+def _check_source(source: FieldReader, known: set[str]) -> None:
+    """The source of a claim: a key of the policy's sources, or `flopsd` for its own interpretation."""
     source.only("of", "at", "says", "status")
-    of = source.one_of("of", sorted(known))
+    source.one_of("of", sorted(known))
     status = source.one_of("status", STATUSES) if "status" in source else TEXT
     if source.raw("of") == OURS and status != INTERPRETATION:
         source.problem("status", "must be interpretation, as every reading by flopsd is")
-    return PolicySource(of, _text(source, "at"), _text(source, "says"), status)
+    _text(source, "at"), _text(source, "says")
 
 
 def _form(form: FieldReader, sources: set[str]) -> FormRules:
@@ -264,7 +272,7 @@ def _form(form: FieldReader, sources: set[str]) -> FormRules:
     if not isinstance(bands, list) or not bands or not all(map(is_whole, bands)) or bands != sorted({*bands} - {0}):
         form.wrong("training_time_bands_months", "a list of whole months in rising order")
         bands = [1]
-    _sources(form, sources)
+    _check_sources(form, sources)
     flop, notification, energy, parameters, hardware_days = (form.whole(key, 1, 12) for key in keys)
     return FormRules(flop, notification, energy, parameters, hardware_days, tuple(bands))
 

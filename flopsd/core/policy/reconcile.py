@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.figures import NO_FIGURES, Figures
+from flopsd.core.figures import NO_FIGURES, Figures, figures_from
 from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.guidelines import MARGIN_PPM
-from flopsd.core.values import ceil_div, text_or_none, whole_number
+from flopsd.core.values import ceil_div, sum_if_all_known, text_or_none, whole_number
 
 if TYPE_CHECKING:
     from flopsd.core.architecture import Bounds
@@ -32,8 +32,7 @@ MOST_REASONS = 4
 NO_WORK = note("no_work")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBounds:
+class OpenBounds(NamedTuple):
     """Bounds of FLOP. `computed` and `high` are None where work that belongs to them was not counted."""
 
     low: int
@@ -44,21 +43,12 @@ class OpenBounds:
     def of(cls, bounds: Bounds, *, is_open: bool = False) -> OpenBounds:
         return cls(bounds.low, None, None) if is_open else cls(bounds.low, bounds.computed, bounds.high)
 
-    def __add__(self, other: OpenBounds) -> OpenBounds:
-        return OpenBounds(self.low + other.low, _sum(self.computed, other.computed), _sum(self.high, other.high))
+    def __add__(self, other: OpenBounds) -> OpenBounds:  # type: ignore[override]  # no list of three numbers
+        computed, high = map(sum_if_all_known, ((self.computed, other.computed), (self.high, other.high)))
+        return OpenBounds(self.low + other.low, computed, high)
 
     def for_ledger(self) -> dict[str, str | None]:
         return {"low": str(self.low), "computed": text_or_none(self.computed), "high": text_or_none(self.high)}
-
-
-def open_bounds_from(entry: Mapping[str, Any]) -> OpenBounds:
-    """The inverse of `OpenBounds.for_ledger`. Raises KeyError, TypeError or ValueError on anything else."""
-    computed, high = (None if entry[name] is None else whole_number(entry[name]) for name in ("computed", "high"))
-    return OpenBounds(whole_number(entry["low"]), computed, high)
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +69,7 @@ class ArchitectureFigures:
     @property
     def most_flop(self) -> int:
         """The largest of its figures."""
-        ends = (end for bounds in (self.required, self.executed) for end in (bounds.low, bounds.computed, bounds.high))
-        return max(end or 0 for end in ends)
+        return max(end or 0 for end in (*self.required, *self.executed))
 
     def for_ledger(self) -> dict[str, Any]:
         return {
@@ -111,7 +100,8 @@ def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     methods = frozenset(entry["method"])
     if not methods or not methods <= {SHAPE, WEIGHTS}:
         raise ValueError("the FLOP of a model were counted in an unknown way")
-    return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
+    required, executed = (OpenBounds(*figures_from(one, "computed")) for one in (entry, entry["executed"]))
+    return ArchitectureFigures(required, executed, tokens, methods)
 
 
 class Ratio(NamedTuple):
@@ -167,9 +157,9 @@ def reconcile(
         _ratio(
             "executed/architecture",
             Figures(declared.low_flop, declared.measured_flop, most),
-            Figures(all_of_it.low, all_of_it.computed, all_of_it.high),
+            Figures(*all_of_it),
         ),
-        _ratio("guidelines/architecture", updates, Figures(needed.low, needed.computed, needed.high)),
+        _ratio("guidelines/architecture", updates, Figures(*needed)),
     ]
     if framework_flop and needed.computed:
         counted, point = (Figures(flop, flop, flop) for flop in (framework_flop, needed.computed))

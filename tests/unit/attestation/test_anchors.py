@@ -17,7 +17,7 @@ from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Anch
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.verify import Verified
 from flopsd.core.figures import Figures
-from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.segments import JournalFacts
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S

@@ -67,7 +67,7 @@ def test_a_run_that_ended_has_an_upper_bound_whenever_it_is_sealed(tmp_path: Pat
 def test_a_record_without_a_valid_time_is_refused(tmp_path: Path, utc: str) -> None:
     history = history_of(killed(tmp_path, 0).state.journal)
     history.incarnations[-1].last_utc = utc
-    with pytest.raises(ValueError, match="is not a time|is not a time of a day"):
+    with pytest.raises(ValueError, match="is not a time"):
         as_of(history, "2026-11-26T00:00:00.000000Z")
 
 

@@ -30,10 +30,10 @@ def test_fields_of_the_right_type_are_read() -> None:
     problems: list[str] = []
     a = reader(DOCUMENT, problems).object("a")
     assert (a.whole("n", 1, 3), a.text("t"), a.flag("f"), a.texts("l")) == (3, "x", False, ("x",))
-    assert (a.fraction("q"), a.maybe_flop("n"), a.one_of("t", ("x", "y"))) == (Fraction(10**25, 3), 3, "x")
+    assert (a.fraction("q"), a.one_of("t", ("x", "y"))) == (Fraction(10**25, 3), "x")
     assert [each.whole("n", 0, 9) for each in a.objects("o")] == [1]
-    missing = (a.maybe_text("no"), a.flag("no"), a.texts("no"), a.maybe_flop("no"), a.maybe_object("no"))
-    assert missing == (None, None, (), None, None)
+    missing = (a.maybe_text("no"), a.flag("no"), a.texts("no"), a.maybe_object("no"))
+    assert missing == (None, None, (), None)
     assert [(name, found.path) for name, found in reader({"a": {"e": {}}}, problems).items("a")] == [("e", "a.e")]
     assert problems == []
 
@@ -42,7 +42,6 @@ def test_fields_of_the_right_type_are_read() -> None:
     ("read", "problem"),
     [
         (lambda r: r.whole("k", 1, 9), "a.k: must be a whole number from 1 to 9, is true"),
-        (lambda r: r.maybe_flop("k"), "a.k: true is not an exact count"),
         (lambda r: r.text("k"), "a.k: must be text, is true"),
         (lambda r: r.text("no"), "a.no: must be text, is missing"),
         (lambda r: r.line("long", 5), "a.long: must be text of at most 5 printable characters, is 'xxxx"),

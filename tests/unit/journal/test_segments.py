@@ -37,7 +37,7 @@ def written(path: Path, *records: dict[str, Any]) -> Head:
 
 def going_on(number: int, head: Head) -> tuple[SegmentFacts, dict[str, Any]]:
     """A segment that ended with this head, and the first record of the next one."""
-    before = SegmentFacts(number, 9, head.records, "d" * 64, head.sha256)
+    before = SegmentFacts(number, "d" * 64, 9, head.records, head.sha256)
     return before, {"kind": "begin", "continues": Continued(before, 0, 0, ()).for_journal()}
 
 
@@ -106,7 +106,7 @@ def test_segments_are_ordered_by_number_and_the_newest_is_the_last_written(state
     newest = newest_closed(state)
     assert newest is not None
     assert newest.name == names[0]
-    facts = SegmentFacts(12, 1, 1, "", "0123456789abcdef0")
+    facts = SegmentFacts(12, "", 1, 1, "0123456789abcdef0")
     assert (ClosedSegment(facts, False).to_move, ClosedSegment(facts, True).to_move) == (
         "0012-0123456789abcdef.journal.jsonl", None
     )  # fmt: skip

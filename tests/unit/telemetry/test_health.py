@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from flopsd.core.model import GapReason
-from flopsd.system.clock import NS_PER_S, wall_ns_of
+from flopsd.core.values import NS_PER_S, utc_ns
 from flopsd.telemetry.health import DeviceHealth, HealthState, health_of
 from flopsd.telemetry.last_gap import LastGap, last_gap
 
 NOW_S = 7_200
-OFFSET_NS = wall_ns_of("2026-03-02T00:30:00.000000Z") - NOW_S * NS_PER_S
+OFFSET_NS = utc_ns("2026-03-02T00:30:00.000000Z") - NOW_S * NS_PER_S
 CHIP = DeviceHealth(NOW_S * NS_PER_S, None, is_gpu=False)
 UP, BOUNDED = DeviceHealth(NOW_S * NS_PER_S, None), DeviceHealth(NOW_S * NS_PER_S, None, is_bounded=True)
 FULL = "cannot write the journal /var/lib/flopsd/journal.jsonl: No space left on device"
