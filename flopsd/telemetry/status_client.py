@@ -15,7 +15,8 @@ from flopsd.core.companions import PEAKS, POLICY
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.run_view import view_of
-from flopsd.errors import FlopsdError, JournalError, StorageError
+from flopsd.core.values import is_timestamp
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, StorageError
 from flopsd.journal.delivery_note import read_deliveries
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.reading import newest_pending, read_live
@@ -52,6 +53,8 @@ def from_state_dir(
     pending = newest_pending(state.pending, head)
     if pending is not None:
         extend(history, pending)
+    if not is_timestamp(utc := history.incarnations[-1].last_utc):
+        raise JournalDamagedError(f"no daemon wrote the journal in {state.path}: {utc!r:.60} is not a time")
     view = view_of(history, table, tables.policies(history.policy_sha256), whole_run=True)
     try:
         undelivered = sum(bool(one.undelivered) for one in read_deliveries(state.deliveries))

@@ -41,7 +41,6 @@ from flopsd.errors import JournalDamagedError
 FORMAT = "flopsd-journal/1"
 MALFORMED = "record_malformed"  # as in refusals-v1.json
 _KINDS = frozenset(("begin", "source", "device", "evidence", "declaration", "sealed", "checkpoint", "end"))
-_OF_ALL = ("run", "node", "peak_table_sha256")  # the same in every `begin`
 
 
 def read_history(records: Iterable[Record]) -> History:
@@ -165,7 +164,7 @@ def _refuse_place(history: History, begin: Record) -> None:
     if "continues" in begin:
         raise JournalDamagedError("only the first 'begin' of a journal may have 'continues'", code="law_1")
     first = history.incarnations[0].begin
-    for name in _OF_ALL:
+    for name in ("run", "node", "peak_table_sha256"):
         if begin.get(name) != first[name]:
             raise JournalDamagedError(f"{name} is {begin.get(name)!r:.80}, not {first[name]!r}", code="law_1")
 

@@ -17,13 +17,9 @@ from flopsd.core.values import is_digest, whole_number
 
 MAX_RANK = 2**31
 MAX_SEGMENT = 10**9
-_PERIOD = {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"}
-_DEVICE_TIMES = {"incarnation", "beginNs", "endNs", "devices"}
-_RUN = {"id", "platform", "jobName", "jobArn"}
 _EVIDENCE = frozenset(one.value for one in Evidence)
 _PHASES = frozenset([*(one.value for one in Phase), UNDECLARED_PHASE])
 _REASONS = frozenset(one.value for one in GapReason)
-_BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
 
 
 def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
@@ -74,7 +70,7 @@ def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
     predicate.object("method").text("flopsdVersion")
     if is_job:
         run = predicate.object("run")
-        _exactly(run, _RUN)
+        _exactly(run, {"id", "platform", "jobName", "jobArn"})
         for name in ("id", "platform"):
             run.text(name)
         for name in ("jobName", "jobArn"):
@@ -119,7 +115,7 @@ def _times(entry: FieldReader, *, node: bool) -> None:
     if not isinstance(entry.raw("deviceTimes"), list) or not periods or (not node and (times or len(periods) > 1)):
         raise ValueError("a node needs periods and a list of device times; a job needs one period and no device times")
     for number, period in enumerate(periods, start=1):
-        _exactly(period, _PERIOD)
+        _exactly(period, {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"})
         period.text("bootId")
         if node:
             period.text("attempt")
@@ -129,7 +125,7 @@ def _times(entry: FieldReader, *, node: bool) -> None:
             raise ValueError("the period of a job must have no attempt and no boot id")
         _span(period, "beginNs", "endNs", "wallOffsetNs")
     for one in times:
-        _exactly(one, _DEVICE_TIMES)
+        _exactly(one, {"incarnation", "beginNs", "endNs", "devices"})
         one.whole("incarnation", 1, len(periods))
         if not one.texts("devices"):
             one.wrong("devices", "a list of names")
@@ -152,7 +148,8 @@ def _declared(declared: FieldReader, *, conflict: bool) -> None:
     if conflict:
         _texts(declared, "conflict")
     if (base := declared.maybe_object("base")) is not None:
-        _exactly(base, _BASE | ({"reason"} if "reason" in base else set()))
+        reason = ["reason"] if "reason" in base else []
+        _exactly(base, {"name", "kind", "flop", "method", "systemic", "declaredBy", *reason})
         base.text("declaredBy")
 
 

@@ -25,7 +25,6 @@ RECOVERED: Mapping[str, frozenset[str]] = {
     "time_not_known": frozenset({"seconds"}),
 }
 LOSSES = {"not_continued", "journal_replaced", "journal_missing"}  # the content of an earlier journal is not known
-_UNKNOWN = frozenset({""})  # matches no note
 _MALFORMED = "record_malformed"
 
 
@@ -64,7 +63,7 @@ def refuse_recovered(found: Any) -> None:
     if found is None:
         return
     kept, reasons = found["keptAs"], list(found["reasons"])
-    known = all(is_note(one) and one.keys() >= RECOVERED.get(one["code"], _UNKNOWN) for one in reasons)
+    known = all(is_note(one) and one["code"] in RECOVERED and one.keys() >= RECOVERED[one["code"]] for one in reasons)
     whole_number(found["cutBytes"])
     cut = is_digest(found["cutSha256"]) and (kept is None or isinstance(kept, str))
     if not (reasons and known and cut):

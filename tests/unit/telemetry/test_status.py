@@ -19,8 +19,9 @@ from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
-from flopsd.errors import FlopsdError
+from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
+from flopsd.journal.reading import read_journal
 from flopsd.report.claims import AS_CLAIMED
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
@@ -38,6 +39,7 @@ from tests.support.enriched import ESCAPES, vector
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
 from tests.support.runs import A100, CONTEXT, H100, STRANGER, Run, interrupted
+from tests.support.tamper import chained
 from tests.unit.attestation.test_lineage_base import POLICY
 
 ONLY_LIVE = {
@@ -192,6 +194,18 @@ def test_a_device_lost_in_an_earlier_start_counts_as_starting_until_read(tmp_pat
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["health"]["state"] == read["health"]["state"] == "starting"
     run.kill()
+
+
+def test_a_journal_with_an_impossible_time_is_refused_by_its_folder(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(15)
+    run.kill()
+    *bodies, last = (line.body for line in read_journal(run.state.journal))
+    lines, _ = chained([*bodies, json.dumps({**json.loads(last), "utc": "yesterday"}).encode()])
+    run.state.journal.write_bytes(lines)
+    run.state.pending.unlink()
+    with pytest.raises(JournalDamagedError, match=f"the journal in {tmp_path}: 'yesterday' is not a time"):
+        from_state_dir(str(tmp_path), {})
 
 
 def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path: Path) -> None:
