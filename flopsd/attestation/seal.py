@@ -35,7 +35,6 @@ from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statemen
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.codes import by_sha256
-from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, RequiredHead
 from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import durable_prefix
@@ -107,12 +106,7 @@ def seal_journal(
     ledger = ledger.absolute()
     code_secrets, required = [*code_secrets, *disclosed_secrets(ledger)], RequiredHead(head)
     reader = HistoryReader(code_secrets)
-
-    def take(line: JournalLine) -> None:
-        required.take(line)
-        reader.take(line)
-
-    sealed = durable_prefix(journal, take)
+    sealed = durable_prefix(journal, required.take, reader.take)
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
     if sealed.reason and not rolling:  # in a rolling seal, the daemon may be just writing the last line

@@ -35,25 +35,26 @@ class Prefix(NamedTuple):
 class _Lines:
     """The lines from the beginning of a journal, as far as they were read."""
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, *takes: Take) -> None:
         self.last = JournalLine(b"", 0, GENESIS, 0)
-        self._take, self._digest = take, fastest()(b"")
+        self._takes, self._digest = takes, fastest()(b"")
 
     def add(self, line: JournalLine) -> None:
         self.last = line
         self._digest.update(line.framed())
-        self._take(line)
+        for take in self._takes:
+            take(line)
 
     def facts(self) -> JournalFacts:
         return JournalFacts(self._digest.hexdigest(), self.last.end, self.last.number, self.last.head.hex())
 
 
-def durable_prefix(path: Path, take: Take) -> Prefix:
+def durable_prefix(path: Path, *takes: Take) -> Prefix:
     """Return the longest valid prefix of a file that may be growing, as it is now, synced to disk: a power cut must not
-    remove sealed records. `take` gets its lines. Raises what `longest_prefix` raises, JournalError."""
+    remove sealed records. `takes` get its lines. Raises what `longest_prefix` raises, JournalError."""
     try:
         with open_regular(path) as file, FirstBytes.now_in(file) as now:
-            found = longest_prefix(now, take)
+            found = longest_prefix(now, *takes)
             _sync(file.fileno())
     except OSError as fault:
         raise JournalError(f"cannot read the journal {path}: {fault.strerror}", hint=UNREADABLE) from fault
@@ -69,10 +70,10 @@ def _sync(fd: int) -> None:
             raise
 
 
-def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
-    """Return the longest valid prefix of a journal; `take` gets its lines. Raises JournalDamagedError if records follow
+def longest_prefix(file: IO[bytes], *takes: Take) -> Prefix:
+    """Return the longest valid prefix of a journal; `takes` get its lines. Raises JournalDamagedError if records follow
     the damage: then the file was altered, not cut by a crash."""
-    read, reason = _Lines(take), ""
+    read, reason = _Lines(*takes), ""
     try:
         for line in read_lines(file):
             read.add(line)
