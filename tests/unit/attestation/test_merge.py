@@ -192,7 +192,7 @@ def job_as_node(nodes: Nodes) -> list[Path]:
         ([one(sagemaker(0)), one(sagemaker(2, THREE))],
          "/ledger.json lists other nodes than .*: [23] nodes .*algo-2.*, not [23] nodes"),
         ([one(sagemaker(0)), one(replace(sagemaker(1), node="algo-9", rank=None))],
-         "of node 'algo-9' with rank None, which is not among the job's nodes"),
+         "of node 'algo-9' with no rank, which is not among the job's nodes"),
         ([one(sagemaker(0)), one(replace(sagemaker(1), rank=5))],
          "gives node 'algo-2' rank 5; by the job's node list it has 1"),
         ([one(slurm(0)), one(slurm(2))], "the job is incomplete: rank 1: no ledger"),
