@@ -223,9 +223,8 @@ def _liberal(payload: bytes) -> bytes:
     return json.dumps(document).encode()
 
 
-@lru_cache(maxsize=1)
-def all_vectors() -> Files:
-    """All vectors, with the `expected.json` of those made from tables; the others' are written by hand."""
+def makers() -> tuple[Callable[[], Files], ...]:
+    """The functions that make all vectors but their `rows.json`."""
     from tests.make_vectors.declared import declared_vectors
     from tests.make_vectors.edges import edges_vectors
     from tests.make_vectors.entries import entries_vectors
@@ -245,20 +244,20 @@ def all_vectors() -> Files:
     from tests.make_vectors.starts import starts_vectors
     from tests.make_vectors.times import times_vectors
     from tests.make_vectors.two_faults import two_faults_vectors
+
+    return (
+        valid, invalid, merged_vectors, records_vectors, envelopes, gaps_vectors, rows_vectors, findings_vectors,
+        companion_vectors, models_vectors, shapes_vectors, two_faults_vectors, refused_merges, entries_vectors,
+        edges_vectors, peaks_vectors, times_vectors, declared_vectors, odd_vectors, left_out_vectors, limits_vectors,
+        starts_vectors, entry_limits_vectors,
+    )  # fmt: skip
+
+
+def all_vectors() -> Files:
+    """All vectors, with the `expected.json` of those made from tables; the others' are written by hand."""
     from tests.second_implementation import rows
 
-    made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
-    made |= {
-        **rows_vectors(),
-        **findings_vectors(),
-        **companion_vectors(),
-        **models_vectors(),
-        **shapes_vectors(),
-        **two_faults_vectors(),
-    }
-    made |= {**refused_merges(), **entries_vectors(), **edges_vectors(), **peaks_vectors(), **times_vectors()}
-    made |= {**declared_vectors(), **odd_vectors(), **left_out_vectors()}
-    made |= {**limits_vectors(), **starts_vectors(), **entry_limits_vectors()}
+    made = {name: data for make in makers() for name, data in make().items()}
     return {**made, **rows.files_of(made, PEAKS.read_bytes())}
 
 
