@@ -8,8 +8,7 @@ from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text, required_source
-from flopsd.report.coverage import is_complete
-from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.ledger_json import LedgerObject, is_complete
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
     NO_UPPER_BOUND,
@@ -24,6 +23,7 @@ from flopsd.report.numbers import (
     left_out,
     percent,
 )
+from flopsd.report.terminal import stated
 from flopsd.settings.words import ABSENT
 
 EXECUTED = (
@@ -88,23 +88,29 @@ def _executed(totals: LedgerObject) -> Basis:
 
 def _guidelines(totals: LedgerObject) -> Basis:
     entry = totals.object("guidelines")
-    facts = [Fact("Recomputation", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
-    facts.append(Fact("How", entry.words("method", "guidelines.method")))
-    updates, executed = entry.figures(), totals.figures("executed")
-    facts += [Fact("Left out", words)] if (words := left_out(executed, updates)) else []
-    wide = beyond_margin(updates) or beyond_margin(entry.figures("cumulative"))
-    facts += [Fact("Bounds", wide)] if wide else []
-    facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
-    facts += [Fact(BY_COUNT, count)] if (count := operators_text(entry.mapping)) else []
-    share = entry.maybe_object("requiredPpm")
-    if share is not None:
-        low, stated, high = share.count("low"), share.maybe_count("stated"), share.count("high")
-        words = percent(low) if low == high else f"{percent(low, Towards.DOWN)} to {percent(high, Towards.UP)}"
-        if stated is not None and low != high:
-            words += f", {percent(stated)} by what was declared"
-        facts.append(Fact("Counted share of executed", words))
-    further = ("Cumulative: all that counts towards the model", interval(entry.figures("cumulative")))
-    return Basis("guidelines", GUIDELINES, value=interval(updates), facts=tuple(facts), further=(further,))
+    updates, cumulative = entry.figures(), entry.figures("cumulative")
+    rows = [
+        ("Recomputation", required_source(entry.mapping) if "requiredPpmSource" in entry else ""),
+        ("How", entry.words("method", "guidelines.method")),
+        ("Left out", left_out(totals.figures("executed"), updates)),
+        ("Bounds", beyond_margin(updates) or beyond_margin(cumulative)),
+        (AS_CLAIMED, claims_text(entry.mapping)),
+        (BY_COUNT, operators_text(entry.mapping)),
+        ("Counted share of executed", _required_share(entry.maybe_object("requiredPpm"))),
+    ]
+    facts = tuple(Fact(name, words) for name, words in stated(rows))
+    further = ("Cumulative: all that counts towards the model", interval(cumulative))
+    return Basis("guidelines", GUIDELINES, value=interval(updates), facts=facts, further=(further,))
+
+
+def _required_share(share: LedgerObject | None) -> str:
+    if share is None:
+        return ""
+    low, declared, high = share.count("low"), share.maybe_count("stated"), share.count("high")
+    if low == high:
+        return percent(low)
+    ends = f"{percent(low, Towards.DOWN)} to {percent(high, Towards.UP)}"
+    return ends if declared is None else f"{ends}, {percent(declared)} by what was declared"
 
 
 def _architecture(totals: LedgerObject) -> Basis:
@@ -198,7 +204,7 @@ def phases_of(predicate: LedgerObject) -> tuple[Share, ...]:
 
 
 def _shares(predicate: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
-    is_whole = is_complete(predicate)
+    is_whole = is_complete(predicate.mapping)
     for key, entry in predicate.object("totals").object("executed").items(name):
         figures = entry.figures()  # a missing ledger may have more of each
         yield key, Share(key, meanings.get(key, ""), interval(figures if is_whole else figures.unbounded))

@@ -13,7 +13,7 @@ from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence
 from flopsd.core.rounding import Towards
 from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.device_groups import ranges
-from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.ledger_json import LedgerObject, is_complete
 from flopsd.report.model import Coverage, Fact, GapTime, ReportGap
 from flopsd.report.numbers import duration, flop, interval, percent
 from flopsd.report.terminal import counted
@@ -78,7 +78,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, Towards.DOWN),
-        text=_text(share, has_ceilings) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
+        text=_text(share, has_ceilings) + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -98,12 +98,6 @@ def timed(name: str, seconds: Fraction) -> Fact:
     """A duration as a fact, with its exact value."""
     shown = duration(seconds)
     return Fact(name, shown.text, exact=shown.exact)
-
-
-def is_complete(predicate: LedgerObject) -> bool:
-    """Whether the ledger is complete for certain. A node's ledger always is."""
-    entry = predicate.maybe_object("completeness")
-    return entry is None or entry.flag("complete") is True
 
 
 def _text(share: int | None, ceilings: bool) -> str:

@@ -9,8 +9,8 @@ from flopsd.attestation.evidence.item import REASON, EvidenceResult
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
-from flopsd.report.coverage import ONLY_HERE, is_complete, timed
-from flopsd.report.ledger_json import LedgerObject, line
+from flopsd.report.coverage import ONLY_HERE, timed
+from flopsd.report.ledger_json import LedgerObject, is_complete, line
 from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
 from flopsd.report.numbers import duration, energy, integers_text, interval, percent
 from flopsd.report.terminal import counted
@@ -96,7 +96,7 @@ def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
         missing = duration(uncounted)
         words = f"{missing.text} of device time without an energy reading: the true total is higher"
         facts.append(Fact("Not included", words, exact=missing.exact))
-    if not is_complete(predicate):
+    if not is_complete(predicate.mapping):
         facts.append(Fact("Incomplete", ONLY_HERE))
     return (*facts, Fact("Boundary", ENERGY_BOUNDARY))
 

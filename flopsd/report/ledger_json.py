@@ -9,6 +9,7 @@ from typing import Any
 
 from flopsd.core.field_reader import FieldReader, Report, raising
 from flopsd.core.figures import Figures
+from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.values import is_whole, utc_ns, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
@@ -96,6 +97,17 @@ class LedgerObject(FieldReader):
         """Low, measured and high of the member, or of this object itself."""
         found = self if key is None else self.object(key)
         return Figures(found.count("low"), found.maybe_count(middle), found.maybe_count("high"))
+
+
+def is_complete(predicate: Mapping[str, Any]) -> bool:
+    """Whether the ledger is complete for certain. A node's ledger always is."""
+    return (predicate.get("completeness") or {"complete": True})["complete"] is True
+
+
+def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
+    """Device time in seconds that was this job's."""
+    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
+    return Fraction(coverage["spanSeconds"]) - sum(elsewhere)
 
 
 def contradiction_text(entry: LedgerObject) -> str:

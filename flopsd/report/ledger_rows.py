@@ -11,10 +11,9 @@ from flopsd.core.model import Evidence
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
-from flopsd.report.ledger_json import LedgerObject, contradiction_text
-from flopsd.report.model_documentation_texts import job_seconds
+from flopsd.report.ledger_json import LedgerObject, contradiction_text, is_complete, job_seconds
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
-from flopsd.report.terminal import counted, one_line
+from flopsd.report.terminal import counted, one_line, stated
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import ABSENT, say, say_all
 
@@ -25,6 +24,7 @@ _GAP = Evidence.GAP.value
 def executed_rows(predicate: Mapping[str, Any]) -> list[Row]:
     executed, gaps = predicate["totals"]["executed"], predicate["coverage"].get("gaps")
     clock = int(executed.get("clockUncertaintyFlop", 0))
+    doubt = f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples"
     listed = "" if gaps is None else f", {counted(len(gaps), 'gap')} listed"
     is_idle = list(executed["byEvidence"]) == [_GAP] and int(predicate["coverage"]["coveragePpm"] or 0) > 0
     evidence, energy = one_line(", ".join(executed["byEvidence"])) or "none", "not counted"
@@ -36,11 +36,7 @@ def executed_rows(predicate: Mapping[str, Any]) -> list[Row]:
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *by_count_rows(executed["byEvidence"]),
         ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
-        *(
-            [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
-            if clock
-            else []
-        ),
+        *stated([("clock", doubt if clock else "")]),
         *integer_facts(executed["mayBeIntegerFlop"], figures_from(predicate["totals"]["integerOperations"])),
         ("coverage", f"{coverage_text(predicate)}{listed}"),
         ("energy", energy),
@@ -48,7 +44,7 @@ def executed_rows(predicate: Mapping[str, Any]) -> list[Row]:
 
 
 def by_count_rows(evidence: Collection[str]) -> list[Row]:
-    return [("by count", words)] if (words := holds_counts(evidence)) else []
+    return stated([("by count", holds_counts(evidence))])
 
 
 def coverage_text(predicate: Mapping[str, Any]) -> str:
@@ -57,8 +53,7 @@ def coverage_text(predicate: Mapping[str, Any]) -> str:
     share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
     elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
     more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
-    is_whole = "completeness" not in predicate or predicate["completeness"]["complete"] is True
-    here = "" if is_whole else " in the ledgers that are here"
+    here = "" if is_complete(predicate) else " in the ledgers that are here"
     return f"{share} {format_duration(job)} of device time{here}{more}"
 
 
@@ -67,12 +62,16 @@ def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
-    rows = [("guidelines", f"{_figures(figures_from(guidelines))}: what contributes to parameter updates{source}")]
-    evaluation = left_out(figures_from(totals["executed"]), figures_from(guidelines))
-    rows += [("left out", evaluation)] if evaluation else []
-    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_from(guidelines))) else []
-    rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
-    rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
+    counted_flop = figures_from(guidelines)
+    rows = stated(
+        [
+            ("guidelines", f"{_figures(counted_flop)}: what contributes to parameter updates{source}"),
+            ("left out", left_out(figures_from(totals["executed"]), counted_flop)),
+            ("guidelines", beyond_margin(counted_flop)),
+            ("by count", operators_text(guidelines)),
+            ("as claimed", claims_text(guidelines)),
+        ]
+    )
     if architecture is not None:
         computed = _figures(figures_from(architecture, "computed"))
         rows.append(("by model", f"{computed}: from the model and the tokens that its processes declare"))

@@ -11,7 +11,6 @@ from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.companions import kind_of
 from flopsd.core.figures import figures_from
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
-from flopsd.core.ledger.segments import segment_text
 from flopsd.core.rounding import format_duration
 from flopsd.core.values import utc_ns
 from flopsd.report.answer import answer_to
@@ -19,12 +18,12 @@ from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_rows import Row, by_count_rows, coverage_text, executed_rows, meaning_rows
 from flopsd.report.numbers import NOTHING_MEASURED, interval
-from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
+from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, stated, wrapped
 from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
     children_text,
-    lone_node_text,
+    part_texts,
     recomputed,
     signed_by,
     stopped_text,
@@ -50,21 +49,21 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """The paths of the ledger and its `copies`, its statements, and the command that verifies it."""
     predicate, is_replay = sealed.predicate, sealed.predicate["replay"] is not None
     executed, findings, is_segment = predicate["totals"]["executed"], predicate["findings"], predicate["segment"]
-    rows = [
-        *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if is_replay else []),
-        *([("NODE", alone)] if (alone := _lone_node(predicate)) else []),
-        *([("SEGMENT", segment_text(sealed.segment or 1))] if is_segment else []),
-        *([("STOPPED", stopped)] if (stopped := _stopped(predicate)) else []),
-        *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
-        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
-        *by_count_rows(executed["byEvidence"]),
-        ("coverage", coverage_text(predicate)),
-        *([("answer", answer_to(findings).headline)] if findings and not is_segment else []),
-        ("journal", str(sealed.journal)),
-        ("public key", str(sealed.public_key)),
-        *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
-        *[("copied to", str(copy)) for copy in copies],
-    ]
+    rows = stated(
+        [
+            ("REPLAY", f"of a recording: {NO_EVIDENCE}" if is_replay else ""),
+            *part_texts(LedgerObject(predicate, "predicate")),
+            ("ROLLING", _NO_END if predicate["incarnations"][-1]["endReason"] is None else ""),
+            *interval(figures_from(executed)).facts(NOTHING_MEASURED),
+            *by_count_rows(executed["byEvidence"]),
+            ("coverage", coverage_text(predicate)),
+            ("answer", answer_to(findings).headline if findings and not is_segment else ""),
+            ("journal", str(sealed.journal)),
+            ("public key", str(sealed.public_key)),
+            ("timestamp", sealed.timestamp),
+            *(("copied to", str(copy)) for copy in copies),
+        ]
+    )
     command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=is_replay)
     head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was already sealed and is unchanged"
     return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
@@ -123,7 +122,7 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
             *wrapped(children_text(verified)),
             *([] if verified.children is None else _children(verified.children)),
             *_clock(predicate, now_ns),
-            *_job(predicate, _stopped(predicate)),
+            *_job(predicate, stopped_text(LedgerObject(predicate, "predicate"))),
             *_claim(predicate),
         ]
     )
@@ -154,24 +153,12 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lone_node(predicate: Mapping[str, Any]) -> str:
-    return lone_node_text(predicate["node"]["rank"], len(predicate["node"]["jobNodes"]))
-
-
-def _stopped(predicate: Mapping[str, Any]) -> str:
-    return stopped_text(LedgerObject(predicate, "predicate"))
-
-
 def _rolling(verified: Verified) -> list[str]:
     """Warnings for a ledger that covers only part of its run or job, was sealed before the end, or whose journal
     continues."""
-    predicate, lines = verified.statement["predicate"], []
-    if words := _lone_node(predicate):
-        lines += wrapped(f"NODE: {words}.")
-    if predicate["segment"] is not None:
-        lines += wrapped(f"SEGMENT: {segment_text(predicate['segment']['number'])}.")
-    if words := _stopped(predicate):
-        lines += wrapped(f"STOPPED: {words}.")
+    predicate = verified.statement["predicate"]
+    texts = part_texts(LedgerObject(predicate, "predicate"))
+    lines = [one for word, text in texts for one in wrapped(f"{word}: {text}.")]
     if predicate["incarnations"][-1]["endReason"] is None:
         last = rfc3339(utc_ns(predicate["method"]["journal"]["lastRecordAt"]))
         lines += wrapped(

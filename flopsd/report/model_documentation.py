@@ -16,12 +16,12 @@ from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
+from flopsd.report.ledger_json import is_complete, job_seconds
 from flopsd.report.model import Form, FormLine
 from flopsd.report.model_documentation_texts import (
     base_note,
     compute_methodology,
     energy_methodology,
-    job_seconds,
     notification,
     unmeasured,
 )
@@ -118,7 +118,7 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     national = band(days, rules.bands_months)
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
-    if _whole(predicate):
+    if is_complete(predicate):
         return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
     # A missing node may have run for longer, so this is no bound in either direction.
     return FormLine(name, f"{plain(days, figures)} days{_OF_THESE}", f"{national}{_OF_THESE}", note)
@@ -135,7 +135,7 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     if not by_model:
         by_model = {"accelerator": whole_s}
         note += "; their models are in the node ledgers"
-        if not _whole(predicate):
+        if not is_complete(predicate):
             about, towards = "at least ", Towards.DOWN
     elif len(by_model) == 1:
         by_model = dict.fromkeys(by_model, whole_s)
@@ -149,11 +149,6 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     return FormLine("Training time, hardware", ", ".join(days), "", note)
 
 
-def _whole(predicate: Mapping[str, Any]) -> bool:
-    """Whether the ledger is complete for certain. A node's ledger always is."""
-    return (predicate.get("completeness") or {"complete": True})["complete"] is True
-
-
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     name = "Amount of computation used for training"
     guidelines = predicate["totals"]["guidelines"]
@@ -163,7 +158,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     )
     without = base_note(predicate)
     beside = f"; {without}" if without else ""
-    here = "" if _whole(predicate) else _OF_THESE
+    here = "" if is_complete(predicate) else _OF_THESE
     return [
         _flop_line(line, figures_from(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}", here)
         for line, figures, what in rows
@@ -195,7 +190,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
         return FormLine(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
-    whole = not uncounted and _whole(predicate)
+    whole = not uncounted and is_complete(predicate)
     # With missing energy this is a lower bound, which is rounded down.
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not included"

@@ -9,13 +9,14 @@ from typing import Any
 from flopsd.core.declarations import Method
 from flopsd.core.figures import figures_from
 from flopsd.core.ledger.statement import NO_METHOD
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
+from flopsd.core.model import PPM, Evidence, Pipe
 from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.rows import UNDECLARED
 from flopsd.core.values import NS_PER_S, nanoseconds
 from flopsd.report.claims import required_source
+from flopsd.report.ledger_json import is_complete, job_seconds
 from flopsd.report.numbers import beyond_margin
 from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.report.terminal import sentence
@@ -135,12 +136,6 @@ def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
-    """Device time in seconds that was this job's."""
-    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
-    return Fraction(coverage["spanSeconds"]) - sum(elsewhere)
-
-
 def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
     """The shares of the job's device time for which nothing was read, and for which only a ceiling was read."""
     coverage = predicate["coverage"]
@@ -172,9 +167,9 @@ def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     found = []
     if predicate["replay"] is not None:
         found.append("This is a replayed recording, not a measurement of a machine.")
-    completeness = predicate.get("completeness")
-    if completeness is not None and completeness["complete"] is not True:
-        found.append(sentence(f"The ledgers may be incomplete: {say('completeness.summary', completeness['summary'])}"))
+    if not is_complete(predicate):
+        summary = say("completeness.summary", predicate["completeness"]["summary"])
+        found.append(sentence(f"The ledgers may be incomplete: {summary}"))
     return found
 
 

@@ -8,8 +8,8 @@ from itertools import groupby
 from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
-from flopsd.report.rule_words import source_note
-from flopsd.report.terminal import COLUMNS, fact, folded, shown, table, title, wrapped
+from flopsd.report.rule_words import source_of
+from flopsd.report.terminal import COLUMNS, fact, folded, shown, stated, table, title, wrapped
 from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more
@@ -144,13 +144,9 @@ def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
         ("  why", rule.why if rule.state is ReportState.INDETERMINATE else ""),
         ("  assumes", rule.assumes),
         ("  not decided", "; ".join(rule.other_conditions)),
-        ("  source", _source(rule)),
+        ("  source", source_of(rule.citation, rule.status)),
     )
     yield from _named(rows)
-
-
-def _source(rule: ReportRule) -> str:
-    return ", ".join(filter(None, (rule.citation, source_note(rule.status))))
 
 
 def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:
@@ -171,15 +167,14 @@ def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:
             ("  assumes", rule.assumes),
             ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
             ("  not decided", "; ".join(rule.other_conditions)),
-            ("  source", _source(rule)),
+            ("  source", source_of(rule.citation, rule.status)),
         )
         yield from _named(rows)
 
 
 def _named(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for name, words in rows:
-        if words:
-            yield from fact(name, words, _LABEL)
+    for name, words in stated(rows):
+        yield from fact(name, words, _LABEL)
 
 
 def _basis(basis: Basis) -> Iterator[str]:

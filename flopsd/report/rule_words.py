@@ -23,6 +23,11 @@ def source_note(status: str | None) -> str:
     return _SOURCE_NOTES.get(status or "", "")
 
 
+def source_of(citation: str, status: str | None) -> str:
+    """The citation of a rule, with `source_note`."""
+    return ", ".join(filter(None, (citation, source_note(status))))
+
+
 def doubt(status: str | None) -> str:
     """The text of `source_note` as a sentence."""
     return _SENTENCES.get(status or "", "")

@@ -103,6 +103,11 @@ def facts(rows: Iterable[tuple[str, str]], label: int = LABEL, columns: int = CO
         before = name
 
 
+def stated(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The facts that have a value."""
+    return [row for row in rows if row[1]]
+
+
 def title(text: str) -> list[str]:
     return ["", text, "-" * len(text)]
 

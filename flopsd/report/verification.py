@@ -17,8 +17,6 @@ from flopsd.attestation.verify import Verified
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.field_reader import words_of
-from flopsd.core.ledger.merged_types import MAX_SEGMENT
-from flopsd.core.ledger.segments import segment_text
 from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_json import HINT, LedgerObject, line
@@ -29,10 +27,9 @@ from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
     children_text,
-    lone_node_text,
+    part_texts,
     recomputed,
     signed_by,
-    stopped_text,
     unsealed_text,
 )
 from flopsd.settings.data_files import Tables
@@ -112,13 +109,7 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is not evidence."))
     flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
-    node = predicate.maybe_object("node")
-    if node is not None and (words := lone_node_text(node.maybe_count("rank"), len(node.texts("jobNodes")))):
-        flags.append(Flag("NODE", f"{words}."))
-    if (segment := predicate.maybe_object("segment")) is not None:
-        flags.append(Flag("SEGMENT", f"{segment_text(segment.whole('number', 1, MAX_SEGMENT))}."))
-    if words := stopped_text(predicate):
-        flags.append(Flag("STOPPED", f"{words}."))
+    flags += [Flag(word, f"{text}.") for word, text in part_texts(predicate)]
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").utc("lastRecordAt")

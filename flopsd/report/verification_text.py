@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_entry import stop_of
+from flopsd.core.ledger.merged_types import MAX_SEGMENT
+from flopsd.core.ledger.segments import segment_text
 from flopsd.core.ledger.start_notes import STOP_REASONS
 from flopsd.core.rounding import format_duration
 from flopsd.errors import LedgerError
 from flopsd.report.ledger_json import HINT, LedgerObject
-from flopsd.report.terminal import counted, one_line
+from flopsd.report.terminal import counted, one_line, stated
 from flopsd.system.clock import NS_PER_S
 
 if TYPE_CHECKING:
@@ -99,6 +101,18 @@ def lone_node_text(rank: int | None, job_nodes: int) -> str:
         return ""
     others = "the other nodes" if rank else "other nodes, if it has any,"
     return f"this is rank {rank} of its job: its answer is of this node, and nothing that {others} did is in it"
+
+
+def part_texts(predicate: LedgerObject) -> list[tuple[str, str]]:
+    """Warnings about a ledger that covers only a part of its job or its run, each with the word that begins it."""
+    node, segment = predicate.maybe_object("node"), predicate.maybe_object("segment")
+    return stated(
+        [
+            ("NODE", "" if node is None else lone_node_text(node.maybe_count("rank"), len(node.texts("jobNodes")))),
+            ("SEGMENT", "" if segment is None else segment_text(segment.whole("number", 1, MAX_SEGMENT))),
+            ("STOPPED", stopped_text(predicate)),
+        ]
+    )
 
 
 def children_text(verified: VerifiedMerge) -> str:

@@ -16,7 +16,7 @@ from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.unused_count import Unused
-from flopsd.report.rule_words import from_when, of_compute_alone, source_note
+from flopsd.report.rule_words import from_when, of_compute_alone, source_of
 from flopsd.report.terminal import sentence
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
@@ -85,7 +85,8 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             continue
         name = (finding.policy, finding.rule.id)
         applies = "true" if finding.applies else "unknown"
-        rule.add((*name, finding.rule.title, _citation(finding.rule), _consequence(finding.rule), applies), 1)
+        source = source_of(finding.rule.citation, finding.rule.status)
+        rule.add((*name, finding.rule.title, source, _consequence(finding.rule), applies), 1)
         for state in _STATES:
             verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:
@@ -96,10 +97,6 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             if ppm is not None:
                 share.add((*name, finding.quantity, bound), ppm / PPM)
     yield from (rule, threshold, verdict, share)
-
-
-def _citation(rule: Rule) -> str:
-    return ", ".join(filter(None, (rule.citation, source_note(rule.status))))
 
 
 def _consequence(rule: Rule) -> str:

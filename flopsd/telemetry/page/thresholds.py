@@ -10,7 +10,7 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, rule_chart, rule_legend, section
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.rule_words import source_note
+from flopsd.report.rule_words import source_of
 from flopsd.report.terminal import counted, sentence
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
@@ -77,7 +77,7 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
         drawn,
         consequence,
         h("p", why, cls="note"),
-        h("p", ", ".join(filter(None, (rule.citation, source_note(rule.status)))), cls="note"),
+        h("p", source_of(rule.citation, rule.status), cls="note"),
         cls="rule",
         aria_labelledby=name,
     )
