@@ -167,9 +167,10 @@ def layers_of(arguments: argparse.Namespace) -> Layers:
 
 
 def sources_of(arguments: argparse.Namespace) -> KnownSources:
-    """The declarations of the installed sources, as read when the command line was parsed."""
-    sources: KnownSources = arguments.sources_known
-    return sources
+    """The declarations of the installed sources, as read when the command line was parsed, if its verb takes them."""
+    from flopsd.sources.registry import known_sources
+
+    return arguments.sources_known or known_sources()
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, object]:

@@ -134,8 +134,10 @@ def _parser(verb: str = "") -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    sources = known_sources()
-    for name in [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()):
+    modules = [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values())
+    # Looking for plug-ins reads a file of each installed package.
+    sources = known_sources() if any(name in OF_SOURCES for name in modules) else None
+    for name in modules:
         add = import_module(f"flopsd.cli.{name}").add
         add(verbs, sources) if name in OF_SOURCES else add(verbs)
     # The parser is for completions and the manual page, the sources are for settings.

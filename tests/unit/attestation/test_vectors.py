@@ -2,6 +2,10 @@
 
 import json
 import shutil
+from argparse import ArgumentParser
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from conformance.judge import PASSED, Outcome, is_below, judge
 from conformance.run import predicate_of
 from conformance.vectors import Vector
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
+from flopsd.cli.main import _parser
 from flopsd.report.ledger_text import verified_merge_text
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import ROOT, SCHEMA
@@ -32,9 +37,17 @@ NODES = [vector for vector in ALL if not vector.name.startswith("merged/")]
 MERGED = VECTORS / "merged"
 
 
+@cache
+def parser() -> ArgumentParser:
+    return _parser("verify")
+
+
 def outcome_of(vector: Vector, root: Path = VECTORS) -> Outcome:
-    done = in_process("verify", "--json", *arguments_of(vector, root))
-    return judge(vector, done.returncode, done.stdout.encode(), predicate_of(vector))
+    """As of `flopsd verify --json`, without making the parser again, which takes as long as verifying a vector."""
+    arguments, printed = parser().parse_args(["verify", "--json", *arguments_of(vector, root)]), StringIO()
+    with redirect_stdout(printed):
+        code = arguments.run(arguments)
+    return judge(vector, code, printed.getvalue().encode(), predicate_of(vector))
 
 
 def predicate(vector: Vector) -> dict[str, Any]:
