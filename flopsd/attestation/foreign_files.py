@@ -19,38 +19,39 @@ _ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class ForeignFile:
-    """A file that flopsd does not ship. `file`: its name if the user gave it, else empty. `beside`: its name if it lies
-    next to the ledger, else empty."""
+    """A file that flopsd does not ship. `file`: its name if the user gave it, else empty. `companion`: its name if it
+    lies next to the ledger, else empty."""
 
     kind: str
     sha256: str
     id: str = ""  # of a policy
     file: str = ""
-    beside: str = ""
+    companion: str = ""
 
     @property
-    def what(self) -> str:
+    def role(self) -> str:
+        """`peak table` or `policy`."""
         return _ROLES[self.kind][0]
 
     @property
-    def word(self) -> str:
-        """Its name in a headline."""
-        return self.what.upper()
+    def flag(self) -> str:
+        """The word that begins a warning about it."""
+        return self.role.upper()
 
     @property
     def text(self) -> str:
-        what, verb, meaning = _ROLES[self.kind]
+        role, verb, meaning = _ROLES[self.kind]
         names = ", ".join(name for name in (self.id, self.file, f"SHA-256 {self.sha256}") if name)
-        untrusted = "" if self.file or not self.beside else f" {self.beside} came with the ledger; read it first."
-        return f"{verb} by a {what} that is not flopsd's own: {names}; {meaning}.{untrusted}"
+        untrusted = "" if self.file or not self.companion else f" {self.companion} came with the ledger; read it first."
+        return f"{verb} by a {role} that is not flopsd's own: {names}; {meaning}.{untrusted}"
 
     @property
     def option(self) -> list[str]:
         """The words of a command that accept it."""
-        return [f"--{self.kind}", self.file or self.beside or self.word.replace(" ", "-")]
+        return [f"--{self.kind}", self.file or self.companion or self.flag.replace(" ", "-")]
 
     def for_json(self) -> dict[str, str | None]:
-        return {"kind": self.what, "sha256": self.sha256, "id": self.id or None, "file": self.file or None}
+        return {"kind": self.role, "sha256": self.sha256, "id": self.id or None, "file": self.file or None}
 
 
 def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | None = None) -> tuple[ForeignFile, ...]:
@@ -67,8 +68,8 @@ def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | N
 def _with_files(one: ForeignFile, tables: Tables, ledger: Path | None) -> ForeignFile:
     given = tables.given(one.sha256)
     beside = None if ledger is None else companion_beside(ledger, companion_name(one.kind, one.sha256))
-    there = beside is not None and has_digest(beside, one.sha256)
-    return replace(one, file="" if given is None else given[0].name, beside=beside.name if beside and there else "")
+    companion = beside.name if beside is not None and has_digest(beside, one.sha256) else ""
+    return replace(one, file="" if given is None else given[0].name, companion=companion)
 
 
 def companions_of(predicate: Mapping[str, Any], tables: Tables) -> dict[str, bytes]:

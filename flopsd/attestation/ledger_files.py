@@ -22,6 +22,7 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest
 from flopsd.errors import NotVerifiedError, OtherFileThereError
+from flopsd.journal.segments import ENDING
 from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import refuse_place
 from flopsd.system.atomic_files import remove_unfinished, sync_path
@@ -57,7 +58,7 @@ class LedgerFiles(NamedTuple):
 
 def journal_beside(ledger: Path) -> Path:
     """The path of a ledger's journal: the ledger's stem with `.journal.jsonl`."""
-    return ledger.parent / f"{ledger.stem}.journal.jsonl"
+    return ledger.parent / (ledger.stem + ENDING)
 
 
 def public_key_beside(ledger: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signed_statement import SignedStatement
-from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.attestation.signing.dsse import pae
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import words_of
@@ -262,14 +261,13 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
     """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
     predicate, envelope = opened.statement["predicate"], opened.envelope
     stamps: list[tuple[bytes, bytes]] = []
-    for index, signature in enumerate(envelope.signatures):
+    message = pae(envelope)
+    for index, (_, signature) in enumerate(envelope.signatures):
         if not envelope.has_timestamps(index):
             continue
-        try:
-            verify_signatures(replace(envelope, signatures=(signature,)), opened.keys, 1)
-        except NotVerifiedError:
-            continue  # a timestamp of an untrusted signature proves nothing about the ledger
-        stamps += [(signature[1], token) for token in envelope.timestamps(index)]
+        # A timestamp of an untrusted signature proves nothing about the ledger.
+        if any(key.verifies(message, signature) for key in opened.keys):
+            stamps += [(signature, token) for token in envelope.timestamps(index)]
     found = (
         *findings(predicate["evidence"], context),
         *of_earlier_seals(context.history.seals, context),

@@ -202,7 +202,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again += ["--allow-replay"] if verified.replay else []
     lines = (
         f"{done.ledger} {action} by {key.describe()}{rest}",
-        *(f"{one.word}: {one_line(one.text)}" for one in verified.foreign),
+        *(f"{one.flag}: {one_line(one.text)}" for one in verified.foreign),
         f"  key id     {key.public.keyid}",
         f"  verified   with {', '.join(verified.keyids)}",
         f"  signatures {done.signatures}",

@@ -142,7 +142,7 @@ def _indented(rows: Iterable[Row]) -> list[str]:
 
 def _foreign(files: Iterable[ForeignFile]) -> list[str]:
     """Name the tables and policies of others that the figures and findings follow from."""
-    return [text for one in files for text in wrapped(f"{one.word}: {one_line(one.text)}")]
+    return [text for one in files for text in wrapped(f"{one.flag}: {one_line(one.text)}")]
 
 
 def _claim(predicate: Mapping[str, Any]) -> list[str]:

@@ -108,7 +108,7 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
         of = replay.maybe_text("recording")
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is not evidence."))
-    flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
+    flags += [Flag(one.flag, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
     flags += [Flag(word, f"{text}.") for word, text in part_texts(predicate)]
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:

@@ -7,15 +7,15 @@ from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
-from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceResult, EvidenceState
+from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceKind, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.core.notes import is_note
 from flopsd.core.values import is_timestamp
 from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.settings.words import say
 
-_MEMBERS = {"type", "collectedAt", "state", "reason", "data"}
 _UNKNOWN = ("Unknown to this verifier.", "A newer flopsd may know this kind.")
+_MEMBERS = {"type", "collectedAt", "state", "reason", "data"}
 MAX_ITEMS = 64
 _MALFORMED = "evidence_malformed"
 
@@ -48,7 +48,7 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
     found = []
     for item in items:
         module = modules.get(item["type"])
-        proves, limits = _UNKNOWN if module is None else (module.KIND.proves, module.KIND.limits)
+        kind = module.KIND if module is not None else EvidenceKind(item["type"], 0, *_UNKNOWN)
         if item["state"] == "absent":
             verdict, text = EvidenceState.ABSENT, say(REASON, item["reason"])
         elif module is None:
@@ -58,7 +58,7 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
                 verdict, text = module.check(item["data"], context)
             except EvidenceError as fault:
                 verdict, text = EvidenceState.FAILED, str(fault)
-        found.append(EvidenceResult(item["type"], verdict, text, proves, limits))
+        found.append(kind.result(verdict, text))
     return tuple(found)
 
 

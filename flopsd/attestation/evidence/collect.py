@@ -18,7 +18,7 @@ from flopsd.attestation.evidence import (
     sagemaker_job,
     witness,
 )
-from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, item_of, not_collected, reason_of
+from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, not_collected, reason_of
 from flopsd.core.envelope import encode64
 from flopsd.core.ledger.history import History
 from flopsd.core.notes import Note, note
@@ -35,7 +35,11 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
     context = CollectContext(history, head_sha256, wanted.environment, witness_url=wanted.witness_url)
     modules = (witness,) if wanted.witness_alone else MODULES
     kinds = {*wanted.kinds, witness.KIND.name}
-    calls = {module.KIND.name: _call(module, context, clock) for module in modules if module.KIND.name in kinds}
+    calls = {
+        module.KIND.name: Call(module.KIND.name, partial(module.collect, context), module.KIND.deadline_seconds, clock)
+        for module in modules
+        if module.KIND.name in kinds
+    }
     items = []
     for module in modules:
         data: dict[str, Any] | None = None
@@ -45,7 +49,15 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
                 data, reason = call.result(), None
             except EvidenceError as fault:
                 reason = reason_of(fault)
-        items.append(item_of(module.KIND, rfc3339(clock.wall_ns()), data, reason))
+        items.append(
+            {
+                "type": module.KIND.name,
+                "collectedAt": rfc3339(clock.wall_ns()),
+                "state": "absent" if data is None else "present",
+                "reason": None if reason is None else reason.for_ledger(),
+                "data": data,
+            }
+        )
     return tuple(items)
 
 
@@ -67,10 +79,6 @@ def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes,
             continue
         one["timestamps"] = [{"type": rfc3161.KIND.name, "token": encode64(token)}]
     return json.dumps(document, indent=1).encode("ascii") + b"\n", "; ".join(texts)
-
-
-def _call(module: EvidenceModule, context: CollectContext, clock: Clock) -> Call[dict[str, Any]]:
-    return Call(module.KIND.name, lambda: module.collect(context), module.KIND.deadline_seconds, clock)
 
 
 class Call(Generic[T]):

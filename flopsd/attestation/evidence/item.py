@@ -106,17 +106,6 @@ def reason_of(fault: EvidenceError) -> Note:
     return note("failed", said=str(fault).encode(errors="replace").decode())
 
 
-def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason: Note | None) -> dict[str, Any]:
-    """The item of collected `data`, or of evidence that is absent for `reason`."""
-    return {
-        "type": kind.name,
-        "collectedAt": at,
-        "state": "absent" if data is None else "present",
-        "reason": None if reason is None else reason.for_ledger(),
-        "data": data,
-    }
-
-
 def fields_of(data: Mapping[str, Any]) -> FieldReader:
     """A reader of an item's data, field by field with a type; a wrong field raises EvidenceError."""
     return FieldReader(data, "data", raising(EvidenceError))

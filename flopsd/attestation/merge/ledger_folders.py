@@ -7,17 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flopsd.attestation.ledger_files import journal_beside
 from flopsd.core.companions import MAX_COMPANION_BYTES, has_companion_name
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
+from flopsd.journal.segments import ENDING as JOURNAL_ENDING
 from flopsd.system.file_presence import is_file
 from flopsd.system.regular_files import open_regular
 
-JOURNAL_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".json", ".ledger.json"
-_REPLACED = re.compile(
-    r"(.+?)(?:\.rolling|-until-[0-9]{8}T[0-9]{12}Z(?:-[0-9]+)?)\.json"
-)  # a rolling ledger, or one kept under another name
+LEDGER_ENDING, OWN_ENDING = ".json", ".ledger.json"
+# A rolling ledger, or one kept under another name.
+_REPLACED = re.compile(r"(.+?)(?:\.rolling|-until-[0-9]{8}T[0-9]{12}Z(?:-[0-9]+)?)\.json")
 MAX_JOURNAL_BYTES = 2 * 1024**3
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 1 << 20
@@ -45,7 +46,7 @@ class FoundLedger:
 
     @property
     def has_journal(self) -> bool:
-        return is_file(self.path.with_name(self.path.stem + JOURNAL_ENDING))
+        return is_file(journal_beside(self.path))
 
 
 def most_bytes(name: str) -> int | None:
@@ -78,9 +79,8 @@ def is_earlier_state(ledger: Path) -> bool:
     final = final_of(ledger.name)
     if final is None or not is_file(ledger.with_name(final)):
         return False
-    later = ledger.with_name(final.removesuffix(LEDGER_ENDING) + JOURNAL_ENDING)
     try:
-        return begins_with(later, ledger.with_name(ledger.stem + JOURNAL_ENDING))
+        return begins_with(journal_beside(ledger.with_name(final)), journal_beside(ledger))
     except OSError:
         return False
 

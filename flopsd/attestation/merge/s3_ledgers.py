@@ -12,7 +12,6 @@ from flopsd.attestation.foreign_files import foreign_files
 from flopsd.attestation.merge.archives import in_archive
 from flopsd.attestation.merge.ledger_folders import (
     ARCHIVE_ENDINGS,
-    JOURNAL_ENDING,
     LEDGER_ENDING,
     FoundLedger,
     Note,
@@ -28,6 +27,7 @@ from flopsd.core.companions import companion_name
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.values import is_digest
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError
+from flopsd.journal.segments import ENDING as JOURNAL_ENDING
 from flopsd.settings.data_files import Tables
 
 SCHEME = "s3://"

@@ -95,10 +95,11 @@ def _check_children(
                 continue
             seen.add(opened.payload_sha256)
             progress("checking its children", len(seen), len(entries))
-            _refuse_other_job(predicate, opened, found)
+            if entry["kind"] == NODE:
+                _refuse_other_job(predicate, opened, found)
             if not _recompute_child(entry, opened, found, tables):
                 continue
-            if opened.kind == JOB:
+            if entry["kind"] == JOB:
                 below[opened.payload_sha256] = list(claims_below(opened.statement["predicate"]))
             else:
                 recomputed.add(opened.payload_sha256)
@@ -144,10 +145,8 @@ def _read(found: FoundLedger) -> SignedStatement:
 def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, found: FoundLedger) -> None:
     """Raises NotVerifiedError if a child names another job than the merged ledger, or other nodes of that job: so the
     merger cannot have dropped a node from the list."""
-    if opened.kind != NODE:
-        return
-    child = opened.statement["predicate"]
     try:
+        child = opened.statement["predicate"]
         run, nodes, here = child["run"], child["node"]["jobNodes"], [child["node"]["name"]]
     except (LookupError, TypeError) as fault:
         raise NotVerifiedError(
@@ -179,18 +178,17 @@ def _recompute_child(entry: Entry, opened: SignedStatement, found: FoundLedger, 
     """Recompute a child's entry: a job's from its own entries, a node's from its journal; return False if it has none.
     Raises NotVerifiedError if the entry differs."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
+    if entry["kind"] == NODE and not found.has_journal:
+        return False
     try:
-        if opened.kind == JOB or found.has_journal:
-            refuse_other_type(opened.envelope)
-        if opened.kind == JOB:
+        refuse_other_type(opened.envelope)
+        if entry["kind"] == JOB:
             recompute(opened, tables, allow_replay=True)
             again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])
-        elif opened.kind == NODE and found.has_journal:
+        else:
             again = entry_again(opened, tables, allow_replay=True)
             if "completeness" in entry:
                 again["completeness"] = completeness_of_single(again)
-        else:
-            return False
         refuse_difference(again, entry, "this child", "child_differs")
     except FlopsdError as fault:
         raise NotVerifiedError(

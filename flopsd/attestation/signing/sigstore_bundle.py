@@ -7,10 +7,9 @@ https://docs.sigstore.dev/about/bundle/
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flopsd.attestation.signing.dsse import short_id, verify_signatures
+from flopsd.attestation.signing.dsse import pae, short_id
 from flopsd.core.envelope import Envelope, encode64
 from flopsd.errors import NotVerifiedError
 
@@ -20,18 +19,11 @@ if TYPE_CHECKING:
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-def signature_by(envelope: Envelope, key: PublicKey) -> int | None:
-    """The index of the signature that the key made; None if it made none."""
-    for index, signature in enumerate(envelope.signatures):
-        if verify_signatures(replace(envelope, signatures=(signature,)), [key], 0):
-            return index
-    return None
-
-
 def sigstore_bundle(envelope: Envelope, key: PublicKey) -> bytes:
     """The bundle with the signature that `key` made. Raises NotVerifiedError if it made none."""
-    index = signature_by(envelope, key)
-    if index is None:
+    message = pae(envelope)
+    made = next((signature for _, signature in envelope.signatures if key.verifies(message, signature)), None)
+    if made is None:
         raise NotVerifiedError(
             f"no valid signature by the given key {short_id(key.keyid)}: wrong key, or the ledger was changed",
             hint="give the signer's public key with --key; a bundle contains exactly one signature",
@@ -42,7 +34,7 @@ def sigstore_bundle(envelope: Envelope, key: PublicKey) -> bytes:
         "dsseEnvelope": {
             "payload": encode64(envelope.payload),
             "payloadType": envelope.payload_type,
-            "signatures": [{"sig": encode64(envelope.signatures[index][1])}],
+            "signatures": [{"sig": encode64(made)}],
         },
     }
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

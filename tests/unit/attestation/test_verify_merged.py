@@ -4,6 +4,7 @@ size of each part of a ledger."""
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,21 @@ def test_a_lying_merger_is_found_by_adding_up(
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match=reason):
         verify(nodes, ledger)
+
+
+@pytest.mark.parametrize("payload", [b"[]", b'{"predicate": []}', b'{"predicate": {"kind": "other"}}'])
+@pytest.mark.parametrize("kind", ["node", "job"])
+def test_an_entry_for_a_file_that_is_no_ledger_of_its_kind_is_refused(nodes: Nodes, payload: bytes, kind: str) -> None:
+    ledger = two(nodes) if kind == "node" else lineage(nodes, "a")
+    document, digest, key = payload_of(ledger), sha256(payload).hexdigest(), load_signer(nodes.key)
+    entry, subject = document["predicate"]["children"][0], document["subject"][0]
+    entry["name"] = subject["name"] = entry["name"].replace(entry["sha256"][:16], digest[:16])
+    entry["sha256"] = subject["digest"]["sha256"] = digest
+    ledger.write_bytes(sign(encode(document), key))
+    child = nodes.folder / "child.json"
+    child.write_bytes(sign(payload, key))
+    with pytest.raises(NotVerifiedError, match=r"child\.json"):
+        verify(nodes, ledger, child)
 
 
 def test_a_ledger_is_not_accepted_as_one_of_another_kind(nodes: Nodes) -> None:
