@@ -37,8 +37,8 @@ class Plan:
     mfu: Mfu
     base: Base | None
     policies: tuple[Policy, ...]
-    streamed: Mapping[str, int] | None = None  # the same work where a row may hold the end of an epoch and the next
-    assumed: tuple[str, ...] = (ALONE,)  # assumptions made where the user left something open, in words
+    streamed: Mapping[str, int] | None  # the same work where a row may hold the end of an epoch and the next
+    assumed: tuple[str, ...]  # assumptions made where the user left something open, in words
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ class Hardware:
     number_format: str
     peak_flop_per_s: int
     disputed_peak_flop_per_s: int  # by other sources if they differ, else the same
-    doubts: tuple[str, ...] = ()
-    price: Fraction | None = None
+    doubts: tuple[str, ...]
+    price: Fraction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def need_of(required: Bounds, hardware: Hardware, mfu: Mfu) -> Need:
 
 
 def hardware_from(
-    table: PeakTable, name: str, count: int, devices: int | None, number_format: str, price: Fraction | None = None
+    table: PeakTable, name: str, count: int, devices: int | None, number_format: str, price: Fraction | None
 ) -> Hardware:
     """`count` instances of a SageMaker type with `devices` each, or `count` devices of a part of the table, by its id
     or its driver name. `price`: of one instance or device in USD an hour. Raises UnknownDeviceError if the table does

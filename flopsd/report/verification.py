@@ -65,9 +65,7 @@ class LedgerDocument:
             raise LedgerError(f"predicate.method is malformed: {line(words_of(fault))}", hint=HINT) from fault
 
 
-def read_document(
-    ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None, tables: Tables | None = None
-) -> LedgerDocument:
+def read_document(ledger: Path, keys: tuple[str, ...], journal: str | Path | None, tables: Tables) -> LedgerDocument:
     """Read a ledger file without verifying it. Raises NotVerifiedError if it is not a ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
@@ -79,7 +77,7 @@ def read_document(
         len(envelope.payload),
         tuple(line(keyid) or "not named" for keyid, _ in envelope.signatures),
         tuple(Path(key).name for key in keys),
-        tables or Tables(),
+        tables,
         ledger,
     )
 

@@ -96,9 +96,9 @@ SIDECARS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def job_of(folder: Path, values: dict[str, Any], namespace: str = "ml") -> Document:
+def job_of(folder: Path, values: dict[str, Any]) -> Document:
     """The training chart's Job, with flopsd beside the training container."""
     chart = training_chart(folder)
     given: dict[str, Any] = yaml.safe_load((TRAINING_CHART / "values.yaml").read_text())
     given["flopsd"].update(values)
-    return of_kind("Job", render(given, chart, namespace))
+    return of_kind("Job", render(given, chart, "ml"))

@@ -76,9 +76,9 @@ class Merged:
     ledgers: int
     completeness: Completeness
     predicate: Mapping[str, Any]
-    foreign: tuple[ForeignFile, ...] = ()
-    companions: Sequence[Path] = ()  # files that a verifier needs too
-    stops: Sequence[tuple[str, int | None]] = ()  # see `stop_of`
+    foreign: tuple[ForeignFile, ...]
+    companions: Sequence[Path]  # files that a verifier needs too
+    stops: Sequence[tuple[str, int | None]]  # see `stop_of`
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:

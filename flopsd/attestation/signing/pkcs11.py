@@ -77,7 +77,7 @@ class TokenKey(SigningKey):
         return self._location.describe()
 
 
-def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: RefusedPin | None = None) -> TokenKey:
+def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: RefusedPin | None) -> TokenKey:
     """The key named by `rest`, the part of a key URI after `pkcs11:`. `refused_pin`: keeps a PIN that the token
     refused, so that it is not given to the token again. Raises SigningKeyError."""
     need_extra()

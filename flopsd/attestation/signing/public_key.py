@@ -74,7 +74,7 @@ def parse_public(data: bytes, where: str) -> PublicKey:
     try:
         public: Any = load_pem_public_key(data)
     except UnsupportedAlgorithm as fault:
-        raise _unusable(where, remedy=_OBTAIN) from fault
+        raise _unusable(where, "", _OBTAIN) from fault
     except (ValueError, TypeError) as fault:
         if _of_p256(data):
             raise SigningKeyError(
@@ -159,6 +159,6 @@ def need_package(package: str, missing: tuple[str, str]) -> None:
         raise SigningKeyError(missing[0], hint=missing[1], reason="not_installed")
 
 
-def _unusable(where: str, detail: str = "", remedy: str = NEW_KEY) -> SigningKeyError:
+def _unusable(where: str, detail: str, remedy: str) -> SigningKeyError:
     text = f"{where} is neither an Ed25519 nor a P-256 key{detail}"
     return SigningKeyError(text, hint=remedy, reason="wrong_kind", code="key_not_allowed")
