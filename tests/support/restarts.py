@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.seal import Sealed, seal_journal
-from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.seal import Sealed
 from flopsd.journal.framing import GENESIS, frame
 from tests.support.runs import H100, Run
 
@@ -22,8 +21,7 @@ def restarted(folder: Path, starts: int) -> Sealed:
             line, head = frame(head, later(record, start))
             lines.append(line)
     run.state.journal.write_bytes(b"".join(lines))
-    key, _ = ensure_key(None, run.state.path)
-    sealed = seal_journal(run.state.journal, key, folder / "out" / "ledger.json", run.clock)
+    sealed = run.seal(folder / "out" / "ledger.json")
     log, after = run.lines[-1], 0
     with (folder / "log").open("w") as file:
         for number, line in enumerate(lines, start=1):

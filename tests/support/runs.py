@@ -1,7 +1,7 @@
 """Whole runs without hardware or waiting: the real writer, journal and sealing on a clock stepped by hand."""
 
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
-from flopsd.system.clock import NS_PER_S
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.testing import FakeClock
 from tests.support.strategies import table
 
@@ -128,11 +128,19 @@ class Run:
         assert self.writer.close(why)
         self.kill()
 
-    def seal(self, ledger: Path, key: str | None = None, policy_files: Sequence[str] = ()) -> Sealed:
+    def seal(
+        self,
+        ledger: Path,
+        key: str | None = None,
+        *,
+        journal: Path | None = None,
+        clock: Clock | None = None,
+        **how: Any,
+    ) -> Sealed:
+        """Seal the run's journal or another; `how`: further arguments of `seal_journal`."""
         uri, _ = ensure_key(key, self.state.path)
-        return seal_journal(
-            self.state.journal, uri, ledger, self.clock, code_secrets=self.secrets, policy_files=policy_files
-        )
+        how = {"code_secrets": self.secrets, **how}
+        return seal_journal(journal or self.state.journal, uri, ledger, clock or self.clock, **how)
 
 
 def codes_of(secret: bytes | None) -> Callable[[int], CodeKey] | None:

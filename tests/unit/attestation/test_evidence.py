@@ -22,9 +22,9 @@ from flopsd.attestation.evidence.collect import Call
 from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_trust
-from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.storage.copies import copy_ledger
 from flopsd.attestation.verify import Verified
 from flopsd.core.ledger.history import History
@@ -53,9 +53,7 @@ class PatientClock(SystemClock):
 
 
 def seal(folder: Path, wanted: EvidenceWanted | None, clock: Clock | None = None) -> Sealed:
-    run = finished(folder / "state", 3)
-    key, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, key, folder / "ledger.json", clock or SystemClock(), (), wanted)
+    return finished(folder / "state", 3).seal(folder / "ledger.json", clock=clock or SystemClock(), wanted=wanted)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signed_statement import read_ledger
-from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.keys import default_key, load_public
 from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
@@ -160,9 +160,7 @@ def test_a_peak_table_shipped_with_the_ledger_is_used_only_if_given_explicitly(
     custom = tmp_path / "mine.yaml"
     custom.write_text((config_dir() / "peaks.yaml").read_text() + "\n# ours\n")
     monkeypatch.setattr("tests.support.runs.table", lambda: load_peaks(str(custom)))
-    run = finished(tmp_path / "state", 1)
-    uri, _ = ensure_key(None, run.state.path)
-    sealed = seal_journal(run.state.journal, uri, tmp_path / "ledger.json", run.clock, [str(custom)])
+    sealed = finished(tmp_path / "state", 1).seal(tmp_path / "ledger.json", peaks_files=[str(custom)])
     sha256 = load_peaks(str(custom)).sha256
     beside = tmp_path / f"ledger.peaks-{sha256[:16]}.yaml"
     with pytest.raises(NotVerifiedError, match="not flopsd's own") as caught:
@@ -184,7 +182,7 @@ def test_a_peak_table_shipped_with_the_ledger_is_used_only_if_given_explicitly(
     reported = in_process("report", *command[1:], code=0).stdout
     assert headline in " ".join(reported.split())
     merged = (
-        "merge", *command[1:2], "--trust", *command[3:4], "--key", uri, "--ledger", str(tmp_path / "job"),
+        "merge", *command[1:2], "--trust", *command[3:4], "--key", str(default_key(tmp_path / "state")), "--ledger", str(tmp_path / "job"),
         "--nodes", "1",
     )  # fmt: skip
     assert "not flopsd's own" in in_process(*merged, code=3).stderr

@@ -41,8 +41,7 @@ def believed(ledger: Path) -> int:
 
 
 def rolling(run: Run, ledger: Path) -> Sealed:
-    uri, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, uri, ledger, run.clock, live=True, rolling=True, lock=run.state.seal_lock)
+    return run.seal(ledger, live=True, rolling=True, lock=run.state.seal_lock)
 
 
 @pytest.mark.long
@@ -199,10 +198,9 @@ def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
     run.finish()
     run.seal(ledger)
     whole = ledger.read_bytes()
-    uri, _ = ensure_key(None, run.state.path)
     for only_longer in (True, False):
         with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
-            seal_journal(older, uri, ledger, run.clock, live=True, rolling=only_longer)
+            run.seal(ledger, journal=older, live=True, rolling=only_longer)
     with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
         rolling(run, ledger)  # equal is not longer: a late child must not replace the final ledger
     assert ledger.read_bytes() == whole

@@ -23,8 +23,7 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.check import timestamp_findings
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
-from flopsd.attestation.seal import Sealed, seal_journal
-from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.seal import Sealed
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.errors import EvidenceError, NotVerifiedError
@@ -141,10 +140,8 @@ def url(authority: Authority) -> Iterator[str]:
 
 
 def seal(folder: Path, url: str, clock: Clock | None = None) -> Sealed:
-    run = finished(folder / "state", 3)
-    key, _ = ensure_key(None, run.state.path)
-    when = clock or SystemClock()
-    return seal_journal(run.state.journal, key, folder / "ledger.json", when, (), EvidenceWanted((), url))
+    run, wanted = finished(folder / "state", 3), EvidenceWanted((), url)
+    return run.seal(folder / "ledger.json", clock=clock or SystemClock(), wanted=wanted)
 
 
 def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:

@@ -8,7 +8,7 @@ import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.signing.keys import default_key, load_signer
 from flopsd.attestation.times import seal_time_doubts
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
@@ -30,10 +30,9 @@ def rolling(folder: Path) -> tuple[Sealed, str]:
     """A ledger sealed while the run was still running, and its key."""
     run = Run(folder / "state")
     run.meter(12)
-    key, _ = ensure_key(None, run.state.path)
-    sealed = seal_journal(run.state.journal, key, folder / "ledger.json", run.clock, live=True)
+    sealed = run.seal(folder / "ledger.json", live=True)
     run.kill()
-    return sealed, key
+    return sealed, str(default_key(run.state.path))
 
 
 def forge(sealed: Sealed, key: str, time: str) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
-from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Continues
@@ -282,8 +281,7 @@ def saved_segments(tmp_path: Path) -> Run:
         run.meter(40)
         assert run.writer.rotate()
         shutil.copy(max(run.state.segments.iterdir()), run.state.path / "closed")
-        key, _ = ensure_key(None, run.state.path)
-        seal_journal(run.state.path / "closed", key, tmp_path / "saved" / f"algo-1-{number:04d}.json", run.clock)
+        run.seal(tmp_path / "saved" / f"algo-1-{number:04d}.json", journal=run.state.path / "closed")
     run.kill()
     return run
 
