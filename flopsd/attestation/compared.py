@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import Enum
-from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.rounding import format_flop
@@ -45,6 +43,3 @@ class Compared:
             Relation.LATER: f"{self.other} is a LATER seal of this journal: {self.ledger} lacks {apart}; {listed}.",
             Relation.ANOTHER: f"{self.other} is of another journal of this run and node, at another time.",
         }[self.relation]
-
-    def for_json(self) -> dict[str, Any]:
-        return {**asdict(self), "relation": self.relation.value}

@@ -250,8 +250,8 @@ def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
         facts |= {
             "records": found.records,
             "unsealed_records": found.unsealed_records,
-            "also": [one.for_json() for one in found.also],
-            "evidence": [finding.as_json() for finding in found.evidence],
+            "also": [asdict(one) for one in found.also],
+            "evidence": [asdict(finding) for finding in found.evidence],
             "anchors": None if found.anchored is None else found.anchored.for_json(),
         }
     else:

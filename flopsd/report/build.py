@@ -68,7 +68,7 @@ def report_of(
         kind=kind,
         title=f"Training compute of {_KINDS[kind]} {subject}",
         subject=subject,
-        digest=document.sha256,
+        digest=document.payload_sha256,
         made=made,
         flags=flags_of(document, now_ns),
         check=check,

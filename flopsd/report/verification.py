@@ -15,7 +15,7 @@ from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.times import seal_time_doubts
 from flopsd.attestation.verify import Verified
 from flopsd.core.dataclass import dataclass
-from flopsd.core.envelope import parse_envelope
+from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.core.field_reader import words_of
 from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
@@ -43,15 +43,16 @@ UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure 
 class LedgerDocument:
     """A ledger as read from its file, not verified yet."""
 
-    name: str
+    path: Path
     journal: str
     statement: Any
-    sha256: str  # of the payload
-    payload_bytes: int
-    keyids: tuple[str, ...]  # claimed signers: only hints
+    envelope: Envelope
     keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
     tables: Tables = field(default_factory=Tables)  # with the peak tables and policies that the reader gave
-    path: Path | None = None  # its companions lie next to it
+
+    @property
+    def payload_sha256(self) -> str:
+        return sha256(self.envelope.payload).hexdigest()
 
     @property
     def predicate(self) -> LedgerObject:
@@ -69,17 +70,8 @@ def read_document(ledger: Path, keys: tuple[str, ...], journal: str | Path | Non
     """Read a ledger file without verifying it. Raises NotVerifiedError if it is not a ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
-    return LedgerDocument(
-        ledger.name,
-        beside.name,
-        statement_in(envelope),
-        sha256(envelope.payload).hexdigest(),
-        len(envelope.payload),
-        tuple(line(keyid) or "not named" for keyid, _ in envelope.signatures),
-        tuple(Path(key).name for key in keys),
-        tables,
-        ledger,
-    )
+    names = tuple(Path(key).name for key in keys)
+    return LedgerDocument(ledger, beside.name, statement_in(envelope), envelope, names, tables)
 
 
 def not_checked(document: LedgerDocument) -> VerificationResult:
@@ -89,7 +81,7 @@ def not_checked(document: LedgerDocument) -> VerificationResult:
 
 def verify_command(document: LedgerDocument) -> str:
     """The command that verifies the ledger; with `--allow-replay` only if the ledger states that it is a replay."""
-    words = ["flopsd", "verify", document.name]
+    words = ["flopsd", "verify", document.path.name]
     for key in document.keys or ("PUBLIC-KEY",):
         words += ["--key", key]
     words += [word for one in document.foreign()[:MAX_FOREIGN] for word in one.option]
@@ -131,11 +123,12 @@ def _doubts(predicate: LedgerObject, now_ns: int | None) -> list[str]:
 def proof_of(document: LedgerDocument) -> Proof:
     predicate = document.predicate
     method = predicate.object("method")
+    signed_by_key = [line(keyid) or "not named" for keyid, _ in document.envelope.signatures[:10]]
     facts = [
-        Fact("Ledger", line(document.name)),
-        Fact("Payload, SHA-256", document.sha256),
-        Fact("Payload, bytes", grouped(document.payload_bytes)),
-        *(Fact("Signed by key, as the ledger claims", keyid) for keyid in document.keyids[:10]),
+        Fact("Ledger", line(document.path.name)),
+        Fact("Payload, SHA-256", document.payload_sha256),
+        Fact("Payload, bytes", grouped(len(document.envelope.payload))),
+        *(Fact("Signed by key, as the ledger claims", keyid) for keyid in signed_by_key),
     ]
     if (sealed := method.maybe_object("journal")) is not None:
         facts += [
@@ -154,7 +147,7 @@ def proof_of(document: LedgerDocument) -> Proof:
 def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     node = document.predicate.raw("kind") == "node"
     key = document.keys[0] if document.keys else "PUBLIC-KEY"
-    ledger = shell_command([document.name])
+    ledger = shell_command([document.path.name])
     steps = [FUNCTIONS, f"open_ledger {ledger}\nsigned_by {shell_command([key])} {ledger}\n"]
     steps += [f"sealed {shell_command([document.journal])}\nchained\n"] if node else []
     steps += [f"rated {ledger} PEAK-TABLES-AND-POLICIES-THAT-YOU-TRUST\n"]

@@ -143,11 +143,12 @@ def _tables() -> Tables:
 
 def report(data: bytes) -> None:
     """Any payload gives a report that moves no cursor, or LedgerError."""
+    envelope = Envelope(data, PAYLOAD_TYPE, (("key", b""),))
     try:
-        statement = statement_in(Envelope(data, PAYLOAD_TYPE, ()))
+        statement = statement_in(envelope)
     except NotVerifiedError:
         return
-    document = LedgerDocument("ledger.json", "ledger.journal.jsonl", statement, "0" * 64, len(data), ("key",))
+    document = LedgerDocument(Path("ledger.json"), "ledger.journal.jsonl", statement, envelope)
     try:
         made = report_of(document, not_checked(document), "2026-11-25 00:00 UTC", now_ns=10**18)
         shown = report_text(made)

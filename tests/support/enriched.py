@@ -8,14 +8,14 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
+from flopsd.core.envelope import Envelope
 from flopsd.core.figures import Figures, figures_from
 from flopsd.core.ledger.energy import ComparedEnergy, Published
-from flopsd.core.ledger.statement import encode
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.guidelines import Guidelines
@@ -328,10 +328,8 @@ ESCAPES = ("\x1b[31m", "<script>alert(1)</script>", "\"'><img src=x onerror=aler
 
 
 def document(statement: Any) -> LedgerDocument:
-    payload = encode(statement)
-    return LedgerDocument(
-        "ledger.json", "ledger.journal.jsonl", statement, sha256(payload).hexdigest(), len(payload), (KEYID,)
-    )
+    envelope = Envelope(encode(statement), PAYLOAD_TYPE, ((KEYID, b""),))
+    return LedgerDocument(Path("ledger.json"), "ledger.journal.jsonl", statement, envelope)
 
 
 def report(statement: Any, check: VerificationResult | None = None) -> Report:

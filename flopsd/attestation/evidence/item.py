@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import asdict, field
+from dataclasses import field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -77,9 +77,6 @@ class EvidenceResult:
     text: str
     proves: str
     limits: str
-
-    def as_json(self) -> dict[str, str]:
-        return {**asdict(self), "verdict": self.verdict.value}
 
 
 class EvidenceModule(Protocol):
