@@ -7,7 +7,7 @@ from typing import Any
 
 from flopsd.core.rounding import Towards, divided
 from flopsd.report.estimate import Estimate, Option
-from flopsd.report.planned_hardware import Hardware, Need
+from flopsd.report.planned_hardware import Hardware
 from flopsd.settings.words import say
 
 
@@ -57,13 +57,12 @@ def _option(option: Option, hardware: tuple[Hardware, ...]) -> dict[str, Any]:
         "executed": option.flop.executed.for_ledger(),
         "terms": {name: str(value) for name, value in option.flop.terms.items()},
         "assumptions": [say("architecture.assumptions", note) for note in option.flop.assumptions],
-        "on": [_need(one.name, need) for one, need in zip(hardware, option.needs, strict=True)],
+        "on": [
+            {"name": one.name, "hours": _ends(*need.hours), "costUsd": None if need.usd is None else _ends(*need.usd)}
+            for one, need in zip(hardware, option.needs, strict=True)
+        ],
         "findings": [finding.for_ledger() for finding in option.findings],
     }
-
-
-def _need(name: str, need: Need) -> dict[str, Any]:
-    return {"name": name, "hours": _ends(*need.hours), "costUsd": None if need.usd is None else _ends(*need.usd)}
 
 
 def _ends(low: Fraction, high: Fraction) -> dict[str, str]:

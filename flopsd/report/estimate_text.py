@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
@@ -157,25 +157,23 @@ def _reasons(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _conditions(findings: Iterable[Finding]) -> list[str]:
+def _conditions(findings: Sequence[Finding]) -> list[str]:
     """The other conditions of rules that compute alone does not rule out, and the assumptions of rules above."""
-    findings = tuple(findings)
-    assumed = dict.fromkeys(
+    assumed = [
         (f"{one.policy} {one.rule.id}", words)
         for one in findings
         if one.state is Verdict.ABOVE
         for words in (f"assumes that {one.rule.assumes}" if one.rule.assumes else "", from_when(one.rule.since))
         if words
-    )
-    rules = dict.fromkeys(
+    ]
+    others = [
         (one.policy, words)
         for one in findings
         if one.state in (Verdict.ABOVE, Verdict.INDETERMINATE)
         for words in one.rule.other_conditions
-    )
-    rules = {**assumed, **rules}
-    lines = ["", "not decided here:"] if rules else []
-    for of, words in rules:
+    ]
+    lines = ["", "not decided here:"] if assumed or others else []
+    for of, words in dict.fromkeys([*assumed, *others]):
         lines += wrapped(f"{one_line(of)}: {one_line(words)}", "    ", "  ")
     return lines
 

@@ -30,11 +30,8 @@ def report_text(report: Report) -> str:
 def _form(form: Form) -> Iterator[str]:
     for one in form.lines:
         yield from wrapped(f"{one.field}:")
-        yield from fact("  to the AI Office", one.ai_office, _LABEL)
-        if one.national:
-            yield from fact("  to national", one.national, _LABEL)
-        if one.note:
-            yield from fact("  note", one.note, _LABEL)
+        rows = (("  to the AI Office", one.ai_office), ("  to national", one.national), ("  note", one.note))
+        yield from _named(rows)
     if form.notification:
         yield from ("", "Text for a notification:")
         for words in form.notification:
