@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -25,9 +26,10 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     """Facts by name, for `Client.declare`; None for an unknown fact. `arguments`: TrainingArguments, or None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
+    counts = functools.cache(lambda: count_parameters(model) or (None, None))
     finders: dict[str, Callable[[], Any]] = {
-        "parameters_total": lambda: (count_parameters(model) or (None, None))[0],
-        "parameters_trainable": lambda: (count_parameters(model) or (None, None))[1],
+        "parameters_total": lambda: counts()[0],
+        "parameters_trainable": lambda: counts()[1],
         "method": lambda: method(model, base),
         "lora": lambda: _adapters(model, base),
         "recomputation": lambda: recomputation(model, arguments),

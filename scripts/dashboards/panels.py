@@ -91,12 +91,7 @@ def numbers(title: str, about: str, empty: str, *queries: Query, unit: str, scal
 def banner(title: str, about: str, empty: str, expression: str, mapped: ValueMap) -> Any:
     """A full-width line whose text and colour depend on the value."""
     panel = _put(stat.Panel(), title, about, empty, (24, 3), [(expression, title)]).unit(COUNT)
-    panel = (
-        panel.mappings([mapped, UNKNOWN])
-        .thresholds(thresholds(PLAIN))
-        .color_scheme(by_thresholds())
-        .graph_mode(BigValueGraphMode.NONE)
-    )
+    panel = panel.mappings([mapped, UNKNOWN]).thresholds(thresholds(PLAIN)).color_scheme(by_thresholds())
     panel = panel.color_mode(BigValueColorMode.BACKGROUND_SOLID).graph_mode(BigValueGraphMode.NONE)
     return panel.text_mode(BigValueTextMode.VALUE)
 

@@ -7,10 +7,8 @@ from scripts.dashboards.panels import CARRIED
 
 RUN = 'run_id="$run"'
 CHOSEN = 'run_id="$run", node=~"$node", gpu=~"$gpu"'
-JOIN = "* on (job, instance) group_left (run_id, node) instance:flopsd_run_info:newest{" + RUN + "}"
-JOIN_CHOSEN = (
-    "* on (job, instance) group_left (run_id, node) instance:flopsd_run_info:newest{" + RUN + ', node=~"$node"}'
-)
+_JOIN = "* on (job, instance) group_left (run_id, node) instance:flopsd_run_info:newest"
+JOIN, JOIN_CHOSEN = f"{_JOIN}{{{RUN}}}", f'{_JOIN}{{{RUN}, node=~"$node"}}'
 TO_NODE = f"/d/{board.RUN_UID}/?{CARRIED}&${{run:queryparam}}&var-node="
 NODE, GPU = "${__field.labels.node:percentencode}", "${__field.labels.gpu:percentencode}"
 NO_RUN = "no node of this run is scraped in this time range"
