@@ -148,6 +148,7 @@ def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, fou
     try:
         child = opened.statement["predicate"]
         run, nodes, here = child["run"], child["node"]["jobNodes"], [child["node"]["name"]]
+        count = len(nodes)
     except (LookupError, TypeError) as fault:
         raise NotVerifiedError(
             f"{found.label} is not a valid ledger of a node: {words_of(fault)}", code="child_differs"
@@ -156,7 +157,7 @@ def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, fou
     if nodes != (list(predicate["jobNodes"]) if of_job else here):
         listed = "the merged ledger lists others" if of_job else "but it is in a lineage as a whole job"
         raise NotVerifiedError(
-            f"{found.label} lists {len(nodes)} nodes of its job: {listed}",
+            f"{found.label} lists {count} nodes of its job: {listed}",
             hint="a node was left out or added when these ledgers were merged: ask for the ledgers of all of them",
             code="child_differs",
         )

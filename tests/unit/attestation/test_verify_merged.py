@@ -142,7 +142,15 @@ def test_a_lying_merger_is_found_by_adding_up(
         verify(nodes, ledger)
 
 
-@pytest.mark.parametrize("payload", [b"[]", b'{"predicate": []}', b'{"predicate": {"kind": "other"}}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[]",
+        b'{"predicate": []}',
+        b'{"predicate": {"kind": "other"}}',
+        b'{"predicate": {"kind": "node", "run": {}, "node": {"name": "n", "jobNodes": 7}}}',
+    ],
+)
 @pytest.mark.parametrize("kind", ["node", "job"])
 def test_an_entry_for_a_file_that_is_no_ledger_of_its_kind_is_refused(nodes: Nodes, payload: bytes, kind: str) -> None:
     ledger = two(nodes) if kind == "node" else lineage(nodes, "a")
