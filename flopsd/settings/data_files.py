@@ -234,7 +234,7 @@ def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
     return tuple(policy for policy, _ in read_policies(chosen))
 
 
-def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...]:
+def read_policies(chosen: Sequence[str]) -> tuple[tuple[Policy, bytes], ...]:
     """The chosen policies, by packaged name or by file, each with the bytes of its SHA-256, in order of their ids. The
     default is the EU AI Act's. Raises PolicyError with every problem of every file."""
     problems: list[str] = []

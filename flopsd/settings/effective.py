@@ -79,7 +79,7 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
     return "\n".join(lines) + "\n"
 
 
-def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
+def check_file(path: str, source_settings: Sequence[Setting]) -> int:
     """The number of settings in the file. Raises ConfigError with every problem, including those that `flopsd run`
     would find only at its start."""
     layers = read_layers({}, {}, path, source_settings)

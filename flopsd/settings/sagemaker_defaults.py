@@ -35,7 +35,7 @@ def with_defaults(settings: Settings, context: Context, root: Path = Path("/")) 
     )
 
 
-def checkpoint_folder(root: Path = Path("/")) -> Path | None:
+def checkpoint_folder(root: Path) -> Path | None:
     """The folder that SageMaker syncs with S3 while the job runs; None if the job has none."""
     try:
         config: Any = json.loads((root / "opt/ml/input/config/checkpointconfig.json").read_bytes())

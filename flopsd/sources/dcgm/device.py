@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from flopsd.core.clock_integral import is_clock
-from flopsd.core.model import Device, Limits
+from flopsd.core.model import UNIDENTIFIED, Device, Limits
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
@@ -19,7 +19,7 @@ def device_of(page: GpuPage, at: int) -> Device:
         uid=page.uid,
         index=int(index) if index is not None and _INDEX.fullmatch(index) else at,
         vendor="nvidia",
-        model=page.label("modelName") or "unidentified",
+        model=page.label("modelName") or UNIDENTIFIED,
         pci_bus_id=page.label("pci_bus_id"),
         sm_clock_max_mhz=clock_of(mhz),
         driver=driver_of(page),

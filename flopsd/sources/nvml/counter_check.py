@@ -36,7 +36,7 @@ class CounterCheck:
     """Proves the scale of the counters, and then checks them against percentages and clock while they are counted."""
 
     def __init__(
-        self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str, doubted_sms: int = 0
+        self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str, doubted_sms: int
     ) -> None:
         """`origin` returns the origin that the journal has from an earlier daemon start on this boot. `driver`: the
         driver's version. `doubted_sms`: how many of the SMs the device may lack; if any, no scale can be proven."""

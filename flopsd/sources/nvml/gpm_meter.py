@@ -40,10 +40,10 @@ class GpmMeter(Meter):
         self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version, doubted_sms)
         self.evidence = self._check.evidence
 
-    def reach(self, handle: Any, gpm: Gpm) -> None:
-        """Go on with a new handle after the old one failed."""
+    def take(self, gpm: Gpm) -> None:
+        """Go on with the samples of a new handle."""
         self._driver.optional(self._gpm.release)
-        self._handle, self._gpm, self._begun = handle, gpm, False
+        self._gpm, self._begun = gpm, False
 
     def release(self) -> None:
         """Free the sample buffers of a GPU that failed. Raises NVMLError."""

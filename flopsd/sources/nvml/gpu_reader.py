@@ -13,7 +13,6 @@ from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.meter import Meter
 from flopsd.sources.nvml.mig import PERMISSION_FIX
-from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.system.clock import NS_PER_S
 
 LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched, and slices that were made or removed
@@ -138,10 +137,9 @@ class GpuReader:
         handle = lib.nvmlDeviceGetHandleByUUID(gpu.whole)
         if gpu.part is not None:
             gpu.part = replace(gpu.part, handle=lib.nvmlDeviceGetHandleByUUID(gpu.device.uid))
+        gpu.meter.reach(handle)
         if isinstance(gpu.meter, GpmMeter):
-            gpu.meter.reach(handle, self._discovery.gpm(handle, gpu.part))
-        elif isinstance(gpu.meter, UtilizationMeter):
-            gpu.meter.reach(handle)
+            gpu.meter.take(self._discovery.gpm(handle, gpu.part))
         gpu.handle = handle
         return gpu
 

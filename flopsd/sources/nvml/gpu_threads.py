@@ -132,7 +132,7 @@ class _CallThread:
         self._calls: deque[tuple[Hashable, _Call]] = deque()
         threading.Thread(target=self._run, name="nvml", daemon=True).start()
 
-    def make(self, calls: Iterable[tuple[Hashable, _Call]], *, last: bool = False) -> None:
+    def make(self, calls: Iterable[tuple[Hashable, _Call]], *, last: bool) -> None:
         """Make calls; `last`: end after them. Not to be called while an earlier round is being made."""
         self._calls = deque(calls)
         self._rounds.put((self._calls, last))

@@ -28,6 +28,10 @@ class Meter:
         """Return the interval since the last read; None if nothing is new yet. Raises NVMLError, UnusableError."""
         raise NotImplementedError
 
+    def reach(self, handle: Any) -> None:
+        """Go on with a new handle after the old one failed."""
+        self._handle = handle
+
     def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
         """Return the interval up to now as a gap. The next reading begins with a new sample."""
         now_ns = self._driver.clock.boottime_ns()

@@ -29,9 +29,6 @@ class UtilizationMeter(Meter):
         self._period_ns = _SAMPLE_PERIOD_MAX_NS  # the shortest between two samples so far
         self.evidence = (Evidence.UTILIZATION, *why)
 
-    def reach(self, handle: Any) -> None:
-        self._handle = handle
-
     def read(self) -> tuple[Reading | None, Gauges | None]:
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))

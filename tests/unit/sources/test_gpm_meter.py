@@ -204,7 +204,8 @@ def test_a_new_handle_is_used_and_the_old_buffers_are_released() -> None:
     gpu.meter.fail(GapReason.DEVICE_LOST)
     assert reason(gpu.runs(0.5)) is GapReason.DEVICE_LOST
     gpu.handle = "second"
-    gpu.meter.reach("second", gpu.gpm("other"))
+    gpu.meter.reach("second")
+    gpu.meter.take(gpu.gpm("other"))
     assert gpu.made == ["release gpm"]
     assert reason(gpu.runs(0.5)) is GapReason.STARTING, "the new buffers have no sample to compare with"
     assert isinstance(gpu.runs(0.5).work, Active)
