@@ -23,8 +23,8 @@ def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, i
             return None, [], {}
         fields.visit(node)
         return loader.construct_document(node), fields.problems, fields.lines
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
-        # Impossible dates, too many digits, `!!bool x` and `!!timestamp x` raise errors other than YAMLError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as fault:
+        # Impossible dates, long numbers, `!!bool x`, `!!int _` and `!!timestamp x` raise errors other than YAMLError.
         words = " ".join(str(fault).replace(' in "<byte string>",', " at").split())
         return None, [f"{name}: not YAML: {words}"], fields.lines
 

@@ -57,7 +57,7 @@ def test_any_bytes_give_settings_or_a_config_error(tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("run_id: &a [*a]", "an alias refers to a node that contains it"), ("run_id: 2001-99-99", "not YAML"),
-     ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
+     *((f"sources: !!{tagged}", "not YAML") for tagged in ("bool x", "timestamp x", "int _", "float ''")),
      *((text, "flopsd.yaml") for text in ("[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00")),
      ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
 )  # fmt: skip
