@@ -144,7 +144,7 @@ def parse_rotation(text: str) -> tuple[int | None, int | None]:
 
 
 def _rotation(value: object) -> str:
-    parse_rotation(amount := text_or_number(value))
+    parse_rotation(amount := str(value) if type(value) is int else text(value))
     return amount
 
 
@@ -203,7 +203,7 @@ def flag(value: object) -> bool:
 
 
 def _listen(value: object) -> str:
-    parse_listen(address := text_or_number(value))
+    parse_listen(address := str(value) if type(value) is int else text(value))
     return address
 
 
