@@ -15,7 +15,7 @@ from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, VendorDevices, all_unknown
 
-_CORES = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
+_CORES = re.compile(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9}))?", re.ASCII)
 _CORE = "aws.amazon.com/neuroncore"
 _GROUPS = ("NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_VIRTUAL_CORE_SIZE")  # the second is its former name
 _MOST_CORES = 100_000  # of a machine
@@ -37,7 +37,7 @@ class NeuronDevices(VendorDevices):
         if per_chip is None:
             return all_unknown(devices, "how many cores a chip has is not known")
         if cores is None:
-            if count is not None and count.isdigit() and int(count) == per_chip * len(devices):
+            if count == str(per_chip * len(devices)):
                 return {chip.uid: Ownership(True) for chip in devices}
             return all_unknown(
                 devices, "NEURON_RT_NUM_CORES counts cores and does not name them: set NEURON_RT_VISIBLE_CORES"

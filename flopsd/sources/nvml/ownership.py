@@ -20,10 +20,10 @@ from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.ownership.rule import Ownership, VendorDevices, is_unidentified
 from flopsd.system.clock import SystemClock
 
-_CUDA_ENTRY = re.compile(r"\d+|GPU-\S+|MIG-\S+", re.ASCII)
+_CUDA_ENTRY = re.compile(r"\d{1,9}|GPU-\S+|MIG-\S+", re.ASCII)
 _REPLICA_MARKS = ("::", "/vgpu")  # of time-slicing: NVIDIA's device plugin, GKE's
-_OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d+)/\d+")
-_NODE = re.compile(r"nvidia(?P<index>\d+)(?:/gi(?P<instance>\d+))?")
+_OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d{1,9})/\d+")
+_NODE = re.compile(r"nvidia(?P<index>\d{1,9})(?:/gi(?P<instance>\d{1,9}))?")
 Processes: TypeAlias = Callable[[DeviceUid], frozenset[int] | None]
 _UNINITIALIZED, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND = 1, 3, 13  # of NVML
 
@@ -119,7 +119,7 @@ def find(name: str, devices: Sequence[Device]) -> list[Device]:
         if match["instance"] is not None:
             return _instance(gpu, int(match["instance"]), devices)
         return _of(gpu, devices)
-    if name.isascii() and name.isdigit():
+    if len(name) < 10 and name.isascii() and name.isdigit():
         return _of(_at_index(int(name), devices), devices)
     return _of(_identity(name, devices), devices)
 

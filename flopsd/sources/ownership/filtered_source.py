@@ -20,6 +20,7 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of, facts_version_of, poll_source
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
+from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
 
@@ -281,12 +282,13 @@ class RuleThread:
         return answer
 
     def _judge(self, devices: Sequence[Device]) -> None:
-        answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed through an error in flopsd")
         try:
-            answer = self._rule.judge(devices)
+            self._answers.put(self._rule.judge(devices))
         except OwnershipError as fault:
-            answer = fault
+            self._answers.put(fault)
         except OSError as fault:  # no more open files, for instance
-            answer = OwnershipError(str(fault))
-        finally:
-            self._answers.put(answer)
+            self._answers.put(OwnershipError(str(fault)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - a plug-in may declare what the rule asks
+            self._answers.put(OwnershipError(f"the rule failed: {shown(fault)}"))

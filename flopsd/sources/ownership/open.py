@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import DevicesSetting, Whose
 from flopsd.sources import Source, SourceInfo
+from flopsd.sources.calls import close_source
 from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices, VisibleRule
+from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
 
 if TYPE_CHECKING:
@@ -19,11 +21,19 @@ if TYPE_CHECKING:
 def limited_to_job(
     source: Source, info: SourceInfo, setting: DevicesSetting, job: Job, clock: Clock, interval_seconds: float = 1.0
 ) -> Source:
-    """Return `source` as it is if all devices are metered and the job's processes are not known, else `own(source)`."""
+    """Return `source` as it is if all devices are metered and the job's processes are not known, else `own(source)`.
+    Raises SourceUnavailableError as `own`, and for whatever the source's declaration of its devices raises."""
     if setting.whose is Whose.ALL and job.root_pid is None:
         return source
-    vendor = VendorDevices() if info.ownership is None else info.ownership(job)
-    return own(source, vendor, setting, job, clock, interval_seconds)
+    try:
+        vendor = VendorDevices() if info.ownership is None else info.ownership(job)
+        return own(source, vendor, setting, job, clock, interval_seconds)
+    except (SourceUnavailableError, KeyboardInterrupt):
+        raise
+    except BaseException as fault:
+        close_source(source)
+        why = f"source {info.name!r} cannot tell which devices are this job's: {shown(fault)}"
+        raise SourceUnavailableError(why) from fault
 
 
 def own(

@@ -31,6 +31,8 @@ def test_the_examples_of_the_cuda_programming_guide() -> None:
     assert cuda("2,1") == [C, B]
     assert cuda("0,2,-1,1") == [A, C]
     assert cuda("GPU-8932f937") == [A]
+    assert cuda("1," + "9" * 5000) == [B], "a number that Python does not read either"
+    assert cuda(f"MIG-GPU-8932f937/{'1' * 5000}/0", SLICES) == []
     assert cuda("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/2/0", (*GPUS, *SLICES)) == [MIGS[1]]
 
 
@@ -95,6 +97,7 @@ def test_neuron_cores_make_their_chips_visible() -> None:
         ({"NEURON_RT_NUM_CORES": "16", "NEURON_RT_VIRTUAL_CORE_SIZE": "2"}, 8, True),
         ({"NEURON_RT_NUM_CORES": "16", "NEURON_LOGICAL_NC_CONFIG": "3"}, 8, None),
         ({"NEURON_RT_NUM_CORES": "16", "NEURON_LOGICAL_NC_CONFIG": "x"}, 8, None),
+        ({"NEURON_RT_NUM_CORES": "9" * 5000}, 8, None),
         ({"NEURON_RT_VISIBLE_CORES": "0"}, None, None),
         ({"NEURON_RT_VISIBLE_CORES": "0-15"}, 8, True),
         ({"NEURON_RT_VISIBLE_CORES": "0-16"}, 8, None),  # so a chip has more than four cores

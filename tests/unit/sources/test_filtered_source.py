@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -294,6 +295,27 @@ def test_settings_that_select_no_device_are_errors(node: Node) -> None:
         node.open(JobRule(node.folder, "4711", VendorDevices()))
     assert "another rule" in caught.value.hint
     assert not caught.value.absent
+
+
+@pytest.mark.parametrize("fails", ["ownership", "variables", "visible"])
+def test_whatever_a_plug_ins_declaration_of_its_devices_raises_is_an_outage_of_its_source(
+    node: Node, fails: str
+) -> None:
+    class Broken(VendorDevices):
+        @property
+        def variables(self) -> tuple[str, ...]:  # type: ignore[override]
+            return sys.exit("variables") if fails == "variables" else ()
+
+        def visible(self, *_: object) -> Any:
+            sys.exit("visible")
+
+    def ownership(_job: Job) -> VendorDevices:
+        return Broken() if fails != "ownership" else sys.exit("ownership")
+
+    info = SourceInfo("scripted", "a test", lambda _: node.source, (Evidence.COUNT,), "none", ownership=ownership)
+    with pytest.raises(SourceUnavailableError, match="which devices are this job's: .*SystemExit"):
+        limited_to_job(node.source, info, parse_devices("visible"), Job({}), node.clock)
+    assert node.source.closed
 
 
 def test_slices_are_selected_by_gpu_and_gpu_instance(node: Node) -> None:
