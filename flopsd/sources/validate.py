@@ -60,6 +60,12 @@ def is_text(value: object) -> bool:
     return True
 
 
+def fit(text: str) -> str:
+    """Return `text` so that `is_text` holds: what cannot be encoded is escaped, and what is too long is cut."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+
+
 def check_facts(facts: object) -> None:
     """Raises ValueError for what `describe()` must not return, since the ledger cannot hold it."""
     if not isinstance(facts, Mapping):

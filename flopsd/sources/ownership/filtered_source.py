@@ -20,7 +20,7 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of, facts_version_of, poll_source
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
-from flopsd.sources.validate import shown
+from flopsd.sources.validate import fit, shown
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
 
@@ -112,7 +112,7 @@ class FilteredSource:
             selection += f"; not found here: {', '.join(self._unmatched)}"
         if self._fault:
             selection += f"; {self._fault}"
-        return {**self._source.describe(), "devices": selection}
+        return {**self._source.describe(), "devices": fit(selection)}
 
     def close(self) -> None:
         self._source.close()
@@ -207,8 +207,8 @@ class FilteredSource:
         unknown = "it is not known whether this device is this job's" if verdict.mine is None else ""
         users = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
         reasons = (device.evidence_reason, verdict.why, self._fault)
-        shared = "; ".join(filter(None, users)) or None
-        return replace(device, shared=shared, evidence_reason="; ".join(filter(None, reasons)))
+        shared, reason = (fit("; ".join(filter(None, texts))) for texts in (users, reasons))
+        return replace(device, shared=shared or None, evidence_reason=reason)
 
 
 class ReturningDevices:

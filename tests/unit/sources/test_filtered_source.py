@@ -18,6 +18,7 @@ from flopsd.core.tally import Tally
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceInfo
+from flopsd.sources.calls import devices_of, facts_of
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.filtered_source import FilteredSource, ReturningDevices
@@ -295,6 +296,20 @@ def test_settings_that_select_no_device_are_errors(node: Node) -> None:
         node.open(JobRule(node.folder, "4711", VendorDevices()))
     assert "another rule" in caught.value.hint
     assert not caught.value.absent
+
+
+@pytest.mark.parametrize("rest", ["x" * 20_000, "\udcff"])
+def test_a_variable_of_any_length_and_bytes_fits_into_the_ledger(node: Node, rest: str) -> None:
+    job = Job({"CUDA_VISIBLE_DEVICES": f"0,{rest}"})
+    source = own(node.source, NVIDIA, parse_devices("visible"), job, node.clock)
+    assert uids(source) == [A]
+    assert "CUDA_VISIBLE_DEVICES=0," in facts_of(source)["devices"]
+
+    class Unknown(AllRule):
+        def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+            return OwnershipResult({one.uid: Ownership(None if one.uid == A else True, why=rest) for one in devices})
+
+    assert len(devices_of(node.open(Unknown()))) == len(GPUS)
 
 
 @pytest.mark.parametrize("fails", ["ownership", "variables", "visible"])
