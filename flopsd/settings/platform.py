@@ -13,6 +13,7 @@ from typing import Any
 from flopsd.core.dataclass import dataclass
 
 SAGEMAKER = "sagemaker-training"
+_NUMBER = re.compile("[0-9]{1,18}")
 _ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)
 
 
@@ -84,16 +85,15 @@ def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], hos
 
 def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
     """A node of a Slurm job. The node list is not used, since it changes when a job is requeued."""
-    rank = environment.get("SLURM_PROCID" if tasks_have_own_gpus(environment) else "SLURM_NODEID", "")
-    attempt, began = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_JOB_START_TIME", "")
+    attempt = environment.get("SLURM_RESTART_COUNT", "0")
     return Context(
         "slurm",
         f"slurm-{environment['SLURM_JOB_ID']}",
         _slurm_node(environment, host),
         boot_id,
         attempt,
-        int(rank) if rank.isdigit() else None,
-        job_began_s=int(began) if attempt == "0" and began.isascii() and began.isdigit() else None,
+        _number(environment, "SLURM_PROCID" if tasks_have_own_gpus(environment) else "SLURM_NODEID"),
+        job_began_s=_number(environment, "SLURM_JOB_START_TIME") if attempt == "0" else None,
     )
 
 
@@ -121,18 +121,17 @@ def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
 
 def metered_by_task(environment: Mapping[str, str]) -> int | None:
     """The local number of this Slurm task if task 0 of the node meters its devices; otherwise None."""
-    local = environment.get("SLURM_LOCALID", "")
-    if not environment.get("SLURM_JOB_ID") or not local.isdigit() or tasks_have_own_gpus(environment):
+    if not environment.get("SLURM_JOB_ID") or tasks_have_own_gpus(environment):
         return None
-    return int(local) or None
+    return _number(environment, "SLURM_LOCALID") or None
 
 
 def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
     """A pod, from variables set by the downward API: docs/kubernetes.md. The name of a deleted job can be reused, so
     the run's name includes part of its UID. In an indexed job a pod's index is its rank, and a replacement pod keeps
     the node name. Attempts of a pod are not numbered."""
-    name, uid, index = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID", "JOB_COMPLETION_INDEX"))
-    rank = int(index) if index.isascii() and index.isdigit() else None
+    name, uid = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID"))
+    rank = _number(environment, "JOB_COMPLETION_INDEX")
     indexed = f"{name}-{rank}" if name and rank is not None else None
     return Context(
         "kubernetes",
@@ -143,6 +142,11 @@ def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
         rank,
         instance_type=environment.get("INSTANCE_TYPE") or None,
     )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 
@@ -87,6 +88,6 @@ def _address(variable: str) -> str | None:
 def _watchdog_ns(environment: Mapping[str, str]) -> int | None:
     """Return the watchdog timeout in ns; None if none applies to this process (sd_watchdog_enabled(3))."""
     timeout_us, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-    if not (timeout_us.isascii() and timeout_us.isdigit()) or int(timeout_us) == 0 or pid not in ("", str(os.getpid())):
+    if not re.fullmatch("[0-9]{1,18}", timeout_us) or int(timeout_us) == 0 or pid not in ("", str(os.getpid())):
         return None
     return int(timeout_us) * 1000

@@ -26,12 +26,13 @@ class User(NamedTuple):
 def find_user(name: str) -> User:
     """Return the user with a name or number. A number without an account has the group of the same number. Raises
     KeyError if there is no such name."""
+    number = int(name) if name.isdecimal() and len(name) <= 10 else None
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        entry = pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
     except KeyError:
-        if not name.isdecimal():
+        if number is None:
             raise
-        return User(int(name), int(name))
+        return User(number, number)
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return User(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir)
 

@@ -119,6 +119,14 @@ def test_missing_pod_variables_are_left_out(more: dict[str, str], job: str | Non
     assert find_context({**INSIDE, "TRAINING_JOB_NAME": "j"}, tmp_path).platform == "sagemaker-training"
 
 
+@pytest.mark.parametrize("odd", ["9" * 5000, "\u00b2", "-1", ""])
+def test_an_odd_number_of_the_platform_is_not_known(odd: str, tmp_path: Path) -> None:
+    slurm = dict.fromkeys(("SLURM_NODEID", "SLURM_JOB_START_TIME", "SLURM_LOCALID"), odd)
+    found = find_context({"SLURM_JOB_ID": "7", **slurm}, tmp_path)
+    assert (found.rank, found.job_began_s, metered_by_task({"SLURM_JOB_ID": "7", **slurm})) == (None, None, None)
+    assert find_context({**INSIDE, "JOB_NAME": "llama", "JOB_COMPLETION_INDEX": odd}, tmp_path).rank is None
+
+
 def test_variables_of_a_kubernetes_service_named_flopsd_change_no_setting() -> None:
     """The kubelet gives every container of the namespace the service's address, in variables that begin with
     FLOPSD_."""

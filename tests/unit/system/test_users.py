@@ -23,8 +23,9 @@ def test_a_user_is_found_by_name_or_number() -> None:
     nobody = find_user("4000000")
     assert nobody == User(4_000_000, 4_000_000, (), "", "")
     assert nobody.environment() == {}
-    with pytest.raises(KeyError):
-        find_user("no such user")
+    for name in ("no such user", "9" * 5000):
+        with pytest.raises(KeyError):
+            find_user(name)
 
 
 @pytest.mark.parametrize(
