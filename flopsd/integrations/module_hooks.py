@@ -36,7 +36,7 @@ class AttachedHook:
 
 
 class AttachedHooks:
-    """The hooks that one counter has attached to modules."""
+    """The hooks that one counter has attached to modules or optimizers."""
 
     def __init__(self) -> None:
         self._all: list[AttachedHook] = []
@@ -55,12 +55,16 @@ class AttachedHooks:
         """Call `call` with the module and its positional and named arguments before each of its forward passes."""
         hook = Hook(call)
         hook.counted_by = counted_by
-        self._all.append(AttachedHook(module, module.register_forward_pre_hook(hook, with_kwargs=True)))
+        self.add(module, module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, module: Any, call: Callable[..., None], *, with_named: bool = False) -> None:
+    def after(self, module: Any, call: Callable[..., None], *, with_named: bool = False) -> AttachedHook:
         """Call `call` after each forward pass of the module, even one that fails, with the output as last argument."""
-        handle = module.register_forward_hook(Hook(call), with_kwargs=with_named, always_call=True)
-        self._all.append(AttachedHook(module, handle))
+        return self.add(module, module.register_forward_hook(Hook(call), with_kwargs=with_named, always_call=True))
+
+    def add(self, on: Any, handle: Any) -> AttachedHook:
+        """Take a hook that was registered on a module or an optimizer."""
+        self._all.append(one := AttachedHook(on, handle))
+        return one
 
     def remove(self) -> None:
         for one in self._all:

@@ -25,7 +25,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.head_counter import backbone_of
-from flopsd.integrations.module_hooks import AttachedHook, Hook
+from flopsd.integrations.module_hooks import AttachedHook, AttachedHooks
 from flopsd.integrations.operator_backward import (
     COMPILED,
     GRAPHED,
@@ -97,7 +97,7 @@ class OperatorCounter:
         self._backward = BackwardCounter(self._guarded, self._fail)
         self._inside = _Inside()
         # Weak, so that models and optimizers are freed with their owners.
-        self._handles: weakref.WeakKeyDictionary[Any, list[AttachedHook]] = weakref.WeakKeyDictionary()
+        self._hooks: weakref.WeakKeyDictionary[Any, AttachedHooks] = weakref.WeakKeyDictionary()
         self._totals = OperatorTotals(self.sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = self._was_compiled = False
@@ -119,18 +119,18 @@ class OperatorCounter:
         self.sessions.say([words], phase)
 
     def detach(self) -> None:
-        for one in list(self._handles):
+        for one in list(self._hooks):
             self.release(one)
 
     def release(self, one: Any) -> None:
         """Stop counting a model or an optimizer."""
-        for handle in self._handles.pop(one, ()):
-            handle.remove()
+        if (hooks := self._hooks.pop(one, None)) is not None:
+            hooks.remove()
 
     def settle(self, phase: str = "other") -> None:
         """Declare the work without a phase in `phase`, and work that the hooks could not see."""
         self.sessions.settle(phase)
-        if any(handle.was_removed for handles in self._handles.values() for handle in handles):
+        if any(hooks.any_removed for hooks in self._hooks.values()):
             self.leave_out(HOOKS_GONE)
         if self._was_compiled:
             self.leave_out(COMPILED_LATER)
@@ -138,7 +138,7 @@ class OperatorCounter:
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
         unknown = parameter is not None and not self.sessions.counts_on(parameter.device)
-        if graph_task is None or unknown or model in self._handles:
+        if graph_task is None or unknown or model in self._hooks:
             return
         wrapped = hasattr(model, "_orig_mod")
         if getattr(model, "_compiled_call_impl", None) is not None:
@@ -160,20 +160,17 @@ class OperatorCounter:
             backbone = None if compiled else backbone_of(inner)
             outer += [one for one in (inner, backbone) if one is not None and one is not model]
         _take_over([hook for one in outer for hook in one._forward_pre_hooks.values()], outer, self)
-        handles = self._handles[model] = []
+        hooks = self._hooks[model] = AttachedHooks()
         for one in outer:
-            after = AttachedHook(one, one.register_forward_hook(Hook(leave), always_call=True))
-            enter: Any = functools.partial(self._enter, root, after)
-            before = Hook(torch.compiler.disable(enter) if breaks else enter)
-            before.counted_by = self, weakref.ref(model)
-            handles += [AttachedHook(one, one.register_forward_pre_hook(before, with_kwargs=True)), after]
+            enter: Any = functools.partial(self._enter, root, hooks.after(one, leave))
+            hooks.before(one, torch.compiler.disable(enter) if breaks else enter, (self, weakref.ref(model)))
 
     def _attach_optimizer(self, optimizer: Any) -> None:
         optimizer = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's
-        if optimizer is not None and optimizer not in self._handles:
+        if optimizer is not None and optimizer not in self._hooks:
             _take_over(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(), [optimizer], self)
-            handles = self._steps.attach(optimizer, (self, weakref.ref(optimizer)))
-            self._handles[optimizer] = [AttachedHook(optimizer, one) for one in handles]
+            hooks = self._hooks[optimizer] = AttachedHooks()
+            self._steps.attach(optimizer, hooks, (self, weakref.ref(optimizer)))
 
     def _enter(
         self, root: _Root, after: AttachedHook, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from flopsd.integrations.module_hooks import Hook
+from flopsd.integrations.module_hooks import AttachedHooks, Hook
 from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
 from flopsd.integrations.operator_totals import Kept, OperatorTotals
 
@@ -59,13 +59,13 @@ class OptimizerSteps:
         self._add = guard(self._add_up)
         self._current = _Current()
 
-    def attach(self, optimizer: Any, counted_by: tuple[Any, Any]) -> list[Any]:
-        """Hook a torch.optim.Optimizer and return the handles; none for any other object. `counted_by`: see `Hook`."""
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            return []
-        begin = Hook(self._guard(functools.partial(self._begin, _Seen())))
-        begin.counted_by = counted_by
-        return [optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(Hook(self._end))]
+    def attach(self, optimizer: Any, hooks: AttachedHooks, counted_by: tuple[Any, Any]) -> None:
+        """Hook a torch.optim.Optimizer; not any other object. `counted_by`: see `Hook`."""
+        if isinstance(optimizer, torch.optim.Optimizer):
+            begin = Hook(self._guard(functools.partial(self._begin, _Seen())))
+            begin.counted_by = counted_by
+            hooks.add(optimizer, optimizer.register_step_pre_hook(begin))
+            hooks.add(optimizer, optimizer.register_step_post_hook(Hook(self._end)))
 
     def leave(self) -> None:
         """Leave a step's mode, even if the step raised an error that was caught."""
