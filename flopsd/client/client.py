@@ -182,6 +182,8 @@ class Client:
 
     def another_session(self) -> Client:
         """Return another session with the same daemon, for another model of this process. It ends with this one."""
+        if os.getpid() != self._pid:
+            return silent()
         other = Client(self._paths, self._clock)
         other._was_met = self._is_served
         other._behind_until_ns = self._behind_until_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from flopsd.integrations.operator_totals import Kept, OperatorTotals
 
 MAX_KINDS = 64
 _KINDS = f"steps of an optimizer with more than {MAX_KINDS} choices of parameters"
-_CLOSURE = "steps of an optimizer with a closure"
+_CLOSURE = "steps of an optimizer that call a closure twice"
+_ARGUMENTS = "steps of an optimizer with arguments"
+_FUNCTIONS = FunctionType, MethodType, functools.partial  # a closure
 
 
 class _Current(threading.local):
@@ -62,7 +65,7 @@ class OptimizerSteps:
     def attach(self, optimizer: Any, hooks: AttachedHooks, counted_by: tuple[Any, Any]) -> None:
         """Hook a torch.optim.Optimizer; not any other object. `counted_by`: see `Hook`."""
         if isinstance(optimizer, torch.optim.Optimizer):
-            begin = Hook(self._guard(functools.partial(self._begin, _Seen())))
+            begin = Hook(functools.partial(self._begin_after, self._guard(functools.partial(self._begin, _Seen()))))
             begin.counted_by = counted_by
             hooks.add(optimizer, optimizer.register_step_pre_hook(begin))
             hooks.add(optimizer, optimizer.register_step_post_hook(Hook(self._end)))
@@ -73,12 +76,34 @@ class OptimizerSteps:
         if mode is not None and _get_current_dispatch_mode() is mode:
             mode.__exit__(None, None, None)
 
+    def _begin_after(self, begin: Callable[..., None], optimizer: Any, arguments: Any, named: Any) -> Any:
+        """Begin a step: after its closure, if it has one, whose passes are counted as such. Return the arguments with
+        such a closure."""
+        if not any(isinstance(one, _FUNCTIONS) for one in (*arguments, *named.values())):
+            return begin(optimizer, arguments, named)
+        self.leave()
+        self._current.kept = None
+
+        def after(closure: Any) -> Any:
+            def call(*of_closure: Any, **more: Any) -> Any:
+                self.leave()
+                if self._current.kept is not None:
+                    self._totals.sessions.say([_CLOSURE], "train")
+                found = closure(*of_closure, **more)
+                begin(optimizer, arguments, named)
+                return found
+
+            return call if isinstance(closure, _FUNCTIONS) else closure
+
+        return tuple(map(after, arguments)), {name: after(one) for name, one in named.items()}
+
     def _begin(self, seen: _Seen, optimizer: Any, arguments: Any, named: Any) -> None:
         self.leave()
         current = self._current
         current.kept = current.counted = None
-        if any(one is not None for one in (*arguments[1:], *named.values())):
-            self._totals.sessions.say([_CLOSURE], "train")
+        given = [one for one in (*arguments[1:], *named.values()) if one is not None]
+        if not all(isinstance(one, _FUNCTIONS) for one in given):
+            self._totals.sessions.say([_ARGUMENTS], "train")
             return
         if (kept := seen.of_step(optimizer)) is None:
             self._totals.sessions.say([_KINDS], "train")

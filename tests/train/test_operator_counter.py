@@ -202,16 +202,21 @@ def test_tensors_inside_an_argument_object_are_distinguished() -> None:
     ]
 
 
-def test_an_optimizer_that_multiplies_is_counted_by_the_present_gradients() -> None:
+@pytest.mark.parametrize("closure", [False, True])
+def test_an_optimizer_that_multiplies_is_counted_by_the_present_gradients(*, closure: bool) -> None:
     from tests.train.families import flop_counter
 
     def steps(model: Any, optimizer: Any) -> None:
+        def run() -> Any:
+            optimizer.zero_grad()
+            loss = model(torch.ones(8, 64)).sum()
+            loss.backward()
+            return loss
+
         for number in range(20):
             if number == 3:
                 model[0].requires_grad_(False)
-            model(torch.ones(8, 64)).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            assert optimizer.step(run if closure else run() and None) is None or closure
 
     models = [torch.nn.Sequential(*(torch.nn.Linear(64, n, bias=False) for n in (64, 16))) for _ in range(2)]
     optimizers = [torch.optim.Muon(model.parameters()) for model in models]
@@ -220,6 +225,8 @@ def test_an_optimizer_that_multiplies_is_counted_by_the_present_gradients() -> N
     with flop_counter() as counter:
         steps(models[1], optimizers[1])
     assert found.flop == counter.get_total_flops()
+    assert "operators_not_counted" not in found.facts
+    assert stack_depth() == 0
 
 
 def test_optimizer_steps_and_passes_in_two_threads_are_counted() -> None:
