@@ -13,7 +13,7 @@ from typing import Any
 from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, note, settings_of, waiting
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS, Settings
-from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.system.clock import SystemClock
 
 
 def add(verbs: Verbs) -> None:
@@ -91,13 +91,12 @@ def _seal(arguments: argparse.Namespace) -> int:
                 known=arguments.known_journal,
                 code_secrets=() if secret is None else (bytes(secret),),
             )
-        used_seconds = None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
+
         line("copying the ledger", 0, 0)
         if sealed is not None:
-            folder = None if arguments.journal is not None else state
-            by_hand = not arguments.at_end
+            folder, by_hand = None if arguments.journal is not None else state, not arguments.at_end
             copies = copy_sealed(
-                settings, sealed, clock, used_seconds, folder, rolling=arguments.rolling, by_hand=by_hand
+                settings, sealed, clock, stopped_ns, folder, rolling=arguments.rolling, by_hand=by_hand
             )
         if arguments.journal is None and not arguments.rolling:
             closed = seal_closed(state, settings, clock, os.environ, stopped_ns=stopped_ns)

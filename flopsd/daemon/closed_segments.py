@@ -12,7 +12,7 @@ from flopsd.attestation.ledger_files import journal_and_key_beside
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.dataclass import dataclass
-from flopsd.daemon.copying import RESERVE_SECONDS, copy_sealed, note_delivery
+from flopsd.daemon.copying import copy_sealed, note_delivery, seconds_left
 from flopsd.daemon.ledger_places import local_ledger, names_of
 from flopsd.daemon.sealing import seal
 from flopsd.errors import FlopsdError, JournalError, SigningKeyError
@@ -21,7 +21,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import shell_command
 from flopsd.settings.locations import of_segment
 from flopsd.settings.schema import Settings
-from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.clock import Clock
 
 log = logging.getLogger("flopsd")
 
@@ -53,12 +53,9 @@ def seal_closed(
     journal lies next to its ledger. `stopped_ns`: when --stop-seconds began to run. `refused_pin`: see `seal`.
     `for_daemon`: note the copies for the daemon's delivery process. Raises SigningKeyError."""
 
-    def used_seconds() -> float | None:
-        return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
-
     heads, run, done, in_order = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals(), True
     for path in closed_segments(folder):
-        if (used := used_seconds()) is not None and used >= settings.stop_seconds - RESERVE_SECONDS:
+        if stopped_ns is not None and seconds_left(settings, clock, stopped_ns) <= 0:
             break
         try:
             sealed = seal(
@@ -73,7 +70,7 @@ def seal_closed(
         done.sealed += [sealed.ledger] if sealed.is_new else []
         is_there = note_delivery(settings, sealed, clock, folder) if for_daemon else None
         if is_there is None:
-            copies = copy_sealed(settings, sealed, clock, used_seconds(), folder)
+            copies = copy_sealed(settings, sealed, clock, stopped_ns, folder)
             done.not_copied += [copy for copy in copies if copy.fault is not None]
         elif not is_there:
             done.to_deliver.append(sealed.ledger)

@@ -15,7 +15,7 @@ from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import S3Location
 from flopsd.settings.schema import Settings
-from flopsd.system.clock import Clock
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.known_files import known_file
 from flopsd.system.regular_files import open_regular
 
@@ -27,14 +27,16 @@ log = logging.getLogger("flopsd")
 RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
 
 
-def copy_seconds(settings: Settings, used_seconds: float) -> float:
-    """Return the seconds of --stop-seconds that are left for copying after `used_seconds`, at least LEAST_SECONDS."""
-    return max(LEAST_SECONDS, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
+def seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
+    """Return the seconds of --stop-seconds that are left, less RESERVE_SECONDS; negative once they are used up.
+    `stopped_ns`: the time since boot when they began to run; None: they do not run yet."""
+    used_seconds = 0 if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
+    return settings.stop_seconds - used_seconds - RESERVE_SECONDS
 
 
-def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
+def keep_journal(settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int | None) -> str:
     """Copy a journal that cannot be sealed to where its ledger would go, since the machine may be deleted after the
-    run. Return a text that says where the journal is now and how to seal it."""
+    run. Return a text that says where the journal is now and how to seal it. `stopped_ns`: see `seconds_left`."""
     from flopsd.attestation.storage.copies import copy_journal
     from flopsd.report.terminal import shell_command
 
@@ -45,7 +47,8 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
     copies = []
     own = _kept_companions(folder)
     if destinations:
-        copies = copy_journal(folder.journal, own, destinations, clock, copy_seconds(settings, used_seconds))
+        seconds = max(LEAST_SECONDS, seconds_left(settings, clock, stopped_ns))
+        copies = copy_journal(folder.journal, own, destinations, clock, seconds)
     lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
     kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
@@ -74,15 +77,15 @@ def _with_options(companions: Iterable[str]) -> str:
 
 
 def copy_sealed(
-    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float | None, folder: StateDir | None, *,
+    settings: Settings, sealed: Sealed, clock: Clock, stopped_ns: int | None, folder: StateDir | None, *,
     rolling: bool = False, by_hand: bool = False,
 ) -> list[CopyResult]:  # fmt: skip
-    """Copy a sealed ledger to its destinations. `used_seconds`: how much of --stop-seconds is over; None: nothing is
-    being stopped, and the ledger's size adds to the time limit. A final ledger is noted in `folder` first, so that a
-    copy that fails now is delivered later."""
+    """Copy a sealed ledger to its destinations. `stopped_ns`: see `seconds_left`; None: nothing is being stopped, and
+    the ledger's size adds to the time limit. A final ledger is noted in `folder` first, so that a copy that fails now
+    is delivered later."""
     destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
-    seconds = copy_seconds(settings, used_seconds or 0)
-    if used_seconds is None:
+    seconds = max(LEAST_SECONDS, seconds_left(settings, clock, stopped_ns))
+    if stopped_ns is None:
         seconds += sealed.seal.size_bytes / COPIED_BYTES_PER_S
     if not destinations and rolling:
         return []

@@ -12,7 +12,7 @@ from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
-from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
+from flopsd.daemon.copying import keep_journal, seconds_left
 from flopsd.daemon.custody import Commands, Custody
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.loop import Daemon
@@ -172,12 +172,12 @@ def run_daemon(
         if feed is not None:
             from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS
 
-            feed.end(min(LAST_PUSH_SECONDS, _seconds_left(settings, clock, daemon.stopped_ns)))
+            feed.end(min(LAST_PUSH_SECONDS, max(0.0, seconds_left(settings, clock, daemon.stopped_ns))))
     finally:
         journal.close()
         folder.release()
     # When the platform may soon kill everything, the launcher has no time left.
-    left = 0.0 if stop_requests.is_near else _seconds_left(settings, clock, daemon.stopped_ns)
+    left = 0.0 if stop_requests.is_near else seconds_left(settings, clock, daemon.stopped_ns)
     background.end(closed_ns, min(settings.last_scrape_seconds, left))
     return durable and sealed and (copied or lifeline is not None)
 
@@ -219,9 +219,8 @@ def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
 
 def _keep_elsewhere(settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int | None) -> None:
     """Copy a journal that cannot be sealed, say for a full disk: the machine may be deleted when the run ends."""
-    now_ns = clock.boottime_ns()
     try:
-        log.error("%s", keep_journal(settings, folder, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S))
+        log.error("%s", keep_journal(settings, folder, clock, stopped_ns))
     except FlopsdError as fault:
         log.error("%s; %s", fault, fault.hint)
 
@@ -240,10 +239,3 @@ def _check_s3_extra(settings: Settings) -> None:
 
         if not is_installed():
             log.error("the ledger will not be copied: %s; %s", *NEEDS_EXTRA)
-
-
-def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
-    """Return the seconds left of the time for stopping, less the reserve, once all is sealed and copied."""
-    now_ns = clock.boottime_ns()
-    used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
-    return max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS)

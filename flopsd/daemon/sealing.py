@@ -24,7 +24,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.schema import Settings
 from flopsd.settings.words import REASONS, say_all
-from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.clock import Clock
 from flopsd.system.file_presence import is_file
 from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.streams import say
@@ -169,7 +169,7 @@ def seal_ended(
             )  # fmt: skip
         except FlopsdError:
             if keep:
-                log.error("%s", keep_journal(settings, folder, clock, 0))
+                log.error("%s", keep_journal(settings, folder, clock, None))
             raise
     finally:
         journal.close()
@@ -194,10 +194,10 @@ def seal_own(
                 evidence_from=environment, head=head, code_secrets=code_secrets, refused_pin=refused_pin,
             )  # fmt: skip
         except FlopsdError as fault:
-            kept = keep_journal(settings, folder, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+            kept = keep_journal(settings, folder, clock, stopped_ns)
             log.error("NOT SEALED: %s", "; ".join(filter(None, (str(fault), fault.hint, kept))))
             return False, False
-        copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S, folder)
+        copies = copy_sealed(settings, sealed, clock, stopped_ns, folder)
     if is_loud:
         say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:

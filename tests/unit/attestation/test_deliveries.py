@@ -47,8 +47,10 @@ class Sealer:
         """Seal; for each place that was tried, return the reason why it lacks the ledger, or None."""
         self.clock.advance(10**9)
         sealed = seal_ended(self.settings, {}, self.clock)
+        now_ns = self.clock.boottime_ns()
         return {
-            Path(str(one.location)): one.fault for one in copy_sealed(self.settings, sealed, self.clock, 0, self.folder)
+            Path(str(one.location)): one.fault
+            for one in copy_sealed(self.settings, sealed, self.clock, now_ns, self.folder)
         }
 
     def deliver(self, *, by_hand: bool = False) -> dict[Path, str | None]:
@@ -381,6 +383,7 @@ def test_a_copy_that_nothing_waits_for_gets_the_time_its_size_needs(
         return []
 
     monkeypatch.setattr(copies, "copy_ledger", copied)
-    for used in (None, 0.0, 100.0):
-        copy_sealed(sealer.settings, large, sealer.clock, used, None)
+    now_ns = sealer.clock.boottime_ns()
+    for stopped_ns in (None, now_ns, now_ns - 100 * 10**9):
+        copy_sealed(sealer.settings, large, sealer.clock, stopped_ns, None)
     assert given == [458, 58, 1]

@@ -174,7 +174,7 @@ def test_segments_of_an_earlier_run_are_sealed_whichever_run_is_metered(tmp_path
 def test_the_seal_command_for_a_kept_journal_can_be_pasted(tmp_path: Path) -> None:
     run = Run(tmp_path / "state of [a] job", devices=(H100,))
     run.finish()
-    kept = keep_journal(Settings(), run.state, run.clock, 0)
+    kept = keep_journal(Settings(), run.state, run.clock, None)
     assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
 
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.daemon.copying import copy_seconds
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger
 from flopsd.errors import ConfigError
 from flopsd.settings.locations import S3Location, named, parse_location
@@ -93,8 +92,3 @@ def test_a_run_name_cannot_leave_the_folder(run: str, node: str) -> None:
     address, _, query = text.partition("?")
     assert query == "lock=governance&days=1"
     assert address.count("/") == 6
-
-
-def test_copying_gets_the_rest_of_the_stop_window() -> None:
-    assert copy_seconds(Settings(stop_seconds=60), 8) == 50
-    assert copy_seconds(Settings(stop_seconds=60), 100) == 1
