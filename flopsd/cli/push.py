@@ -39,7 +39,7 @@ def _push(arguments: argparse.Namespace) -> int:
     if not targets:
         raise ConfigError(["push: no receiver was given"], hint="give --push, such as pushgateway+http://HOST:9091")
     if arguments.fed:
-        well = run_fed(targets, os.environ, clock)
+        succeeded = run_fed(targets, os.environ, clock)
     else:
-        well = run_scraping(arguments.url, settings.push_every_seconds, targets, os.environ, clock)
-    return OK if well else FAILED
+        succeeded = run_scraping(arguments.url, settings.push_every_seconds, targets, os.environ, clock)
+    return OK if succeeded else FAILED

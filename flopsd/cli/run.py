@@ -97,8 +97,8 @@ def _run(arguments: argparse.Namespace) -> int:
     launched = Launched(arguments.lifeline, arguments.head_file, arguments.job_began)
     commands = Commands(key, seal, push, copy, files)
     started()
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)
-    return OK if well else FAILED
+    succeeded = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)
+    return OK if succeeded else FAILED
 
 
 def _exec(arguments: argparse.Namespace) -> int:

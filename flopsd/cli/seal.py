@@ -55,7 +55,8 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.copying import copies_made, copy_sealed
     from flopsd.daemon.ledger_places import state_dir
     from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
-    from flopsd.daemon.sealing import seal_ended, seal_file, seal_rolling
+    from flopsd.daemon.sealing import seal as seal_journal
+    from flopsd.daemon.sealing import seal_ended, seal_file
     from flopsd.errors import LedgerError, SigningKeyError, StorageError
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
@@ -77,7 +78,10 @@ def _seal(arguments: argparse.Namespace) -> int:
                     state, settings, clock, os.environ, refused_pin=arguments.refused_pin, for_daemon=True
                 )
                 if not arguments.closed_only:
-                    sealed = seal_rolling(settings, os.environ, clock, arguments.head, arguments.refused_pin)
+                    sealed = seal_journal(
+                        state.journal, state, settings, clock,
+                        live=True, head=arguments.head, refused_pin=arguments.refused_pin,
+                    )  # fmt: skip
             except SigningKeyError as fault:
                 note(f"{fault}; {fault.hint}")
                 return NOT_SIGNED

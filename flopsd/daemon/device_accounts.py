@@ -53,7 +53,7 @@ class DeviceAccounts:
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
         self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for only up to `begin_ns`
         self._expected: set[DeviceUid] = set()  # of another boot, or of none: in place of devices not listed yet
-        self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
+        self.only_earlier = earlier.tallies_except(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
     def tracked(self) -> Sequence[TrackedDevice]:
@@ -152,7 +152,7 @@ class DeviceAccounts:
         self._earlier.rotated(self._tracked.pop(uid).state.now for uid in self._retired & self._tracked.keys())
         for number, one in enumerate(self._tracked.values()):
             append(device_record(1, number, one.entry, one.rotate(number)))
-        self.only_earlier = self._earlier.without(self._tracked)
+        self.only_earlier = self._earlier.tallies_except(self._tracked)
 
     @property
     def of_journal(self) -> tuple[RatedTally, ...]:
@@ -223,9 +223,9 @@ class DeviceAccounts:
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         now = RatedTally(self._start, entry, tally, rating, self._sessions.declared.phase)
-        state = DeviceState((*self._earlier.of(device.uid), now), before=now, gap=not_read_yet(tally))
+        state = DeviceState((*self._earlier.tallies_of(device.uid), now), before=now, gap=not_read_yet(tally))
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
-        self.only_earlier = self._earlier.without(self._tracked)
+        self.only_earlier = self._earlier.tallies_except(self._tracked)
         if device.uid == _unlisted(source):
             self._expected.add(device.uid)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))

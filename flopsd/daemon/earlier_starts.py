@@ -37,12 +37,12 @@ class EarlierStarts:
         self._settled: set[DeviceUid] = set()  # devices whose time before this start is in an earlier segment
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
-        without = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
+        deviceless = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
         # Whether the last daemon starts had no device, and time that the devices of this start cannot account for.
-        self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in without)
+        self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in deviceless)
         self._job_began_ns = begin_ns if job_began_ns is None else job_began_ns
         self.of_other_boots = {uid for uid, last in self._last.items() if last.boot_id != boot_id}
-        self.listed_last = self._listed_by(history.incarnations[-len(without) - 1]) if self._last else []
+        self.listed_last = self._listed_by(history.incarnations[-len(deviceless) - 1]) if self._last else []
 
     def _listed_by(self, start: Incarnation) -> list[DeviceEntry]:
         """Return the devices of a daemon start, except those that others replaced, each with its last source."""
@@ -148,11 +148,11 @@ class EarlierStarts:
         self.rated, self.of_journal, self._open = (*self.rated, *gone), (), {}
         self._settled |= {one.uid for one in gone}
 
-    def of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
+    def tallies_of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
         """Return the tallies of a device, one for each daemon start."""
         return tuple(one for one in self.rated if one.uid == uid)
 
-    def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
+    def tallies_except(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """Return the tallies of devices that are not tracked now. They belong to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
 

@@ -16,16 +16,14 @@ def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
     return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
 
 
-def default_ledger(folder: Path, run: str) -> Path:
-    return folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
-
-
 def local_ledger(settings: Settings, folder: Path, run: str, node: str, segment: int | None = None) -> Path:
     """Return the path of the ledger on this machine: in `folder` if --ledger is absent or remote. `segment`: its number
     in a rotated run."""
     if settings.ledger is None or is_remote(settings.ledger):
-        return of_segment(default_ledger(folder, run), segment)
-    return of_segment(Path(named(settings.ledger, run, node)), segment)
+        path = folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
+    else:
+        path = Path(named(settings.ledger, run, node))
+    return of_segment(path, segment)
 
 
 def copy_destinations(settings: Settings, run: str, node: str, segment: int | None = None) -> list[Path | S3Location]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from flopsd.core.ledger.run_view import RunView
@@ -11,27 +12,38 @@ from flopsd.core.policy.bases import Declarations
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.source_tracker import SourceTracker
-from flopsd.daemon.wall_clock import WallClock
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.rate_history import RateHistory
 from flopsd.telemetry.snapshot import Snapshot
 
+log = logging.getLogger("flopsd")
+
 
 class Publisher:
-    """Makes snapshots, and keeps the history of the rate for them."""
+    """Makes snapshots, and keeps for them the history of the rate and the offset of the wall clock from boot time."""
 
-    def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
+    def __init__(self, table: PeakTable, settings: WriterSettings, context: Context, clock: Clock) -> None:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
+        self._clock, self._wall_offset_ns = clock, clock.wall_ns() - clock.boottime_ns()
         self.rates = RateHistory(settings.checkpoint_ns)
         self.job_nodes = len(context.job_nodes)  # the highest number that a daemon start of this run lists
         self.replayed = False  # whether an earlier daemon start of this run read a recording
         self.stops_ns: tuple[int, ...] = ()  # see History.stops_ns
 
+    def note_wall_clock(self) -> None:
+        """Take over the offset of the wall clock, and log a step of more than a second."""
+        before_ns, self._wall_offset_ns = self._wall_offset_ns, self._clock.wall_ns() - self._clock.boottime_ns()
+        if abs(self._wall_offset_ns - before_ns) > NS_PER_S:
+            log.warning(
+                "the wall clock stepped by %.1f s; durations are not affected, they come from another clock",
+                (self._wall_offset_ns - before_ns) / NS_PER_S,
+            )
+
     def snapshot(
         self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
-        declarations: Declarations, counts: OperatorCounts, counts_before: OperatorCounts, wall_clock: WallClock, *,
-        ended: bool,
+        declarations: Declarations, counts: OperatorCounts, counts_before: OperatorCounts, *, ended: bool,
     ) -> Snapshot:  # fmt: skip
         states = tuple(tracked.state for tracked in devices.tracked)
         if by_device := counts.by_device:
@@ -59,7 +71,7 @@ class Publisher:
             journal_last_append_wall_ns=segment.queue.last_append_wall_ns,
             journal_fault=segment.queue.fault,
             journal_put_back=segment.journal.put_back,
-            wall_offset_ns=wall_clock.offset_ns,
+            wall_offset_ns=self._wall_offset_ns,
             rates=self.rates.points,
             ended=ended,
             replayed=self.replayed,

@@ -109,14 +109,6 @@ def _ask_note(ask: Callable[[Path], bool], ledger: Path) -> bool:
         return False
 
 
-def seal_rolling(
-    settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None, refused_pin: int | None
-) -> Sealed:
-    """Seal the checkpoints so far of a running daemon. Raises what `seal` raises."""
-    folder = StateDir(state_dir(settings, environment))
-    return seal(folder.journal, folder, settings, clock, live=True, head=head, refused_pin=refused_pin)
-
-
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
     """Seal a journal file by itself, on any machine: a copy of a live one, or what a dead machine left. Key and ledger
     lie in --state-dir if that is given, else next to the file. Raises what `seal` raises."""

@@ -30,7 +30,6 @@ from flopsd.daemon.records import Moment, StartRecords, checkpoint_record, end_r
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
-from flopsd.daemon.wall_clock import WallClock
 from flopsd.daemon.write_queue import checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalError, JournalReplacedError
@@ -67,7 +66,7 @@ class Writer:
         self._records = StartRecords(self.segment, settings, context, table.sha256)
         self._lost: tuple[int, Head] | None = None  # size and head of a lost journal that could not be replaced yet
         self._closed = False
-        self._publisher = Publisher(table, settings, context)
+        self._publisher = Publisher(table, settings, context, clock)
         self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # not faults of a declaration
 
     def begin(
@@ -117,7 +116,7 @@ class Writer:
         self._sources = SourceTracker(settings.sources, self._clock)
         self._computed_again_ns = 0
         self._compute_declarations()
-        self._wall_clock = WallClock(self._clock)
+
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
         self._publisher.stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
@@ -249,7 +248,7 @@ class Writer:
         """Write the totals durably, as of `now`; return whether that succeeded. Only then is the checkpoint published
         and its line emitted. `whole`: write all counters of processes, even more than one checkpoint usually takes."""
         self._checkpointed_ns = self._clock.boottime_ns()
-        self._wall_clock.look()
+        self._publisher.note_wall_clock()
         self._devices.resume(same_boot=False)
         self._devices.add_expected()
         self._records.declarations(self._sessions)
@@ -348,5 +347,5 @@ class Writer:
     def _publish(self) -> None:
         self.snapshot = self._publisher.snapshot(
             self._run, self._incarnation, self._devices, self._sources, self.segment, self._declarations,
-            self._sessions.counts, self._counts_before, self._wall_clock, ended=self._closed,
+            self._sessions.counts, self._counts_before, ended=self._closed,
         )  # fmt: skip

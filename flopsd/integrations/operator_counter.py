@@ -39,7 +39,7 @@ from flopsd.integrations.operator_mode import CountingMode, OperatorFlop, is_cap
 from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature, UnseenError
 from flopsd.integrations.operator_steps import OptimizerSteps
-from flopsd.integrations.operator_totals import CAPTURED, Kept, OperatorTotals
+from flopsd.integrations.operator_totals import CAPTURED, OperatorTotals, PassCounts
 from flopsd.integrations.phase_of import PhaseOf, usual_phase
 
 log = logging.getLogger("flopsd.client")
@@ -64,7 +64,7 @@ class _Root:
     signature: Signature
     phase_of: PhaseOf
     has_threads: bool  # it makes autograd nodes in threads of its own
-    kept: dict[object, Kept] = field(default_factory=dict)
+    by_signature: dict[object, PassCounts] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class _Pass:
     """A running forward pass."""
 
     root: _Root
-    kept: Kept
+    counts: PassCounts
     phase: str
     arguments: Any
     counted: OperatorFlop | None = None
@@ -223,61 +223,63 @@ class OperatorCounter:
         except UnseenError:
             self.sessions.say([_UNSEEN], phase)
             return
-        kept = root.kept.get(key)
-        if kept is None:
-            if len(root.kept) >= MAX_SIGNATURES:
+        counts = root.by_signature.get(key)
+        if counts is None:
+            if len(root.by_signature) >= MAX_SIGNATURES:
                 self.sessions.say([_TOO_MANY], phase)
                 return
-            kept = root.kept[key] = Kept()
+            counts = root.by_signature[key] = PassCounts()
         begin = 0 if root.has_threads else sequence_number()
-        one = _Pass(root, kept, phase, (arguments, named), begin=begin)
-        if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
+        one = _Pass(root, counts, phase, (arguments, named), begin=begin)
+        if counts.next_is_counted() or (key[1][2] and not counts.backward and counts.passes <= 8):
             one.counted = OperatorFlop()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
             one.mode.__enter__()
         self._inside.current = one
 
     def _end(self, one: _Pass, output: Any) -> None:
-        kept, phase = one.kept, one.phase
+        counts, phase = one.counts, one.phase
         if is_broken := output is None and has_failed():
             self.sessions.say([ENDED], phase)
         nodes = sequence_number() - one.begin if one.begin else 0
         if one.counted is None:
-            if not is_broken and kept.may_be_more_than(nodes):
-                kept.is_wanted = True
+            if not is_broken and counts.may_be_more_than(nodes):
+                counts.is_wanted = True
                 self.sessions.say([_FEWER], phase)
                 return
-            kept.is_wanted = kept.is_wanted or kept.may_be_less_than(nodes)
-            self._totals.add_kept(None if is_broken else kept.to_add(), phase)
+            counts.is_wanted = counts.is_wanted or counts.may_be_less_than(nodes)
+            self._totals.add_kept(None if is_broken else counts.to_add(), phase)
         else:
             if output is not None:  # None after an error
-                kept.keep_forward(one.counted, nodes)
-            self._totals.add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
+                counts.keep_forward(one.counted, nodes)
+            self._totals.add_counted(counts, counts.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
-            ended = functools.partial(self._end_backward, kept, phase)
-            passes = BackwardPasses(ended, one.counted is not None, kept.far)
+            ended = functools.partial(self._end_backward, counts, phase)
+            passes = BackwardPasses(ended, one.counted is not None, counts.far)
             graphs = self._backward.watch(passes, output, one.arguments, one.begin)
             if COMPILED in graphs and one.root.signature.checkpoints():
-                kept.words.add(_MIXED)
+                counts.words.add(_MIXED)
             if GRAPHED in graphs:
-                kept.words.add(CAPTURED)
+                counts.words.add(CAPTURED)
 
-    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: OperatorFlop | None, failed: bool) -> None:
+    def _end_backward(
+        self, counts: PassCounts, phase: str, way: Way, counted: OperatorFlop | None, failed: bool
+    ) -> None:
         if failed:
             self.sessions.say([_FAILED], phase)
-            self._totals.add_counted(kept, counted, phase)
+            self._totals.add_counted(counts, counted, phase)
             return
         if way[2]:
             self.sessions.say([_TWICE], phase)
         if not way[1]:  # for a forward pass that is not counted in full, such a backward pass would not be seen
             self.sessions.say([_WITHIN], phase)
         if counted is not None:
-            kept.keep_backward(way, counted)
-            self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
-        elif way in kept.backward:
-            self._totals.add_kept(kept.to_add(way), phase)
+            counts.keep_backward(way, counted)
+            self._totals.add_counted(counts, counts.backward[way] if counted.captured else counted, phase)
+        elif way in counts.backward:
+            self._totals.add_kept(counts.to_add(way), phase)
         else:
-            kept.is_wanted = True
+            counts.is_wanted = True
             self.sessions.say([_OTHER_WAY], phase)
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:

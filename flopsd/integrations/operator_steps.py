@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from flopsd.integrations.module_hooks import AttachedHooks, Hook
 from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
-from flopsd.integrations.operator_totals import Kept, OperatorTotals
+from flopsd.integrations.operator_totals import OperatorTotals, PassCounts
 
 MAX_KINDS = 64
 _KINDS = f"steps of an optimizer with more than {MAX_KINDS} choices of parameters"
@@ -25,7 +25,7 @@ _FUNCTIONS = FunctionType, MethodType, functools.partial  # a closure
 class _Current(threading.local):
     """The running step of this thread."""
 
-    kept: Kept | None = None
+    counts: PassCounts | None = None
     counted: OperatorFlop | None = None
     mode: Any = None
 
@@ -35,18 +35,20 @@ class _Seen:
     with a gradient."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, Kept] = {}
+        self._counts: dict[bytes, PassCounts] = {}
         self._has_products = False
 
-    def of_step(self, optimizer: Any) -> Kept | None:
+    def of_step(self, optimizer: Any) -> PassCounts | None:
         """The counts for a step like this; None if there are too many kinds of steps."""
-        self._has_products = self._has_products or any(one.forward and one.forward.flop for one in self._kept.values())
+        self._has_products = self._has_products or any(
+            one.forward and one.forward.flop for one in self._counts.values()
+        )
         key = b""
         if self._has_products:
             key = bytes([one.grad is not None for group in optimizer.param_groups for one in group["params"]])
-        if key not in self._kept and len(self._kept) >= MAX_KINDS:
+        if key not in self._counts and len(self._counts) >= MAX_KINDS:
             return None
-        return self._kept.setdefault(key, Kept())
+        return self._counts.setdefault(key, PassCounts())
 
 
 class OptimizerSteps:
@@ -82,12 +84,12 @@ class OptimizerSteps:
         if not any(isinstance(one, _FUNCTIONS) for one in (*arguments, *named.values())):
             return begin(optimizer, arguments, named)
         self.leave()
-        self._current.kept = None
+        self._current.counts = None
 
         def after(closure: Any) -> Any:
             def call(*of_closure: Any, **more: Any) -> Any:
                 self.leave()
-                if self._current.kept is not None:
+                if self._current.counts is not None:
                     self._totals.sessions.say([_CLOSURE], "train")
                 found = closure(*of_closure, **more)
                 begin(optimizer, arguments, named)
@@ -100,31 +102,31 @@ class OptimizerSteps:
     def _begin(self, seen: _Seen, optimizer: Any, arguments: Any, named: Any) -> None:
         self.leave()
         current = self._current
-        current.kept = current.counted = None
+        current.counts = current.counted = None
         given = [one for one in (*arguments[1:], *named.values()) if one is not None]
         if not all(isinstance(one, _FUNCTIONS) for one in given):
             self._totals.sessions.say([_ARGUMENTS], "train")
             return
-        if (kept := seen.of_step(optimizer)) is None:
+        if (counts := seen.of_step(optimizer)) is None:
             self._totals.sessions.say([_KINDS], "train")
             return
-        current.kept = kept
-        if kept.next_is_counted():
+        current.counts = counts
+        if counts.next_is_counted():
             current.counted = OperatorFlop()
             current.mode = CountingMode(current.counted, self._failed)
             current.mode.__enter__()
 
     def _end(self, *_: Any) -> None:
         self.leave()  # even after an error in counting
-        kept, self._current.kept = self._current.kept, None
-        if kept is not None:
-            self._add(kept)
+        counts, self._current.counts = self._current.counts, None
+        if counts is not None:
+            self._add(counts)
 
-    def _add_up(self, kept: Kept) -> None:
+    def _add_up(self, counts: PassCounts) -> None:
         if (counted := self._current.counted) is None:
-            self._totals.add_kept(kept.to_add(), "train")
+            self._totals.add_kept(counts.to_add(), "train")
             return
         # An optimizer may compute some products only in some steps, by a counter that is not visible.
         counted.reads_content = counted.reads_content or bool(counted.flop)
-        kept.keep_forward(counted)
-        self._totals.add_counted(kept, counted, "train")
+        counts.keep_forward(counted)
+        self._totals.add_counted(counts, counted, "train")

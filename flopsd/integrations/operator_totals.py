@@ -23,7 +23,7 @@ LEAST = "passes of one shape ran different operators: the least that was seen is
 
 
 @dataclass(slots=True)
-class Kept:
+class PassCounts:
     """The counts of passes with one signature, and of their backward passes."""
 
     forward: OperatorFlop | None = None
@@ -114,14 +114,14 @@ class OperatorTotals:
         self._adding: dict[tuple[int, str], tuple[OperatorFlop, list[Callable[[], None]]]] = {}
         self._templates_seen = 0
 
-    def add_counted(self, kept: Kept, counted: OperatorFlop | None, phase: str) -> None:
+    def add_counted(self, counts: PassCounts, counted: OperatorFlop | None, phase: str) -> None:
         if counted is None:
             return
         with self._lock:
             if self._has_templates():
-                kept.words.add(_TEMPLATES)
-            if kept.words:
-                self.sessions.say(kept.words, phase)
+                counts.words.add(_TEMPLATES)
+            if counts.words:
+                self.sessions.say(counts.words, phase)
             self.sessions.add(counted, phase)
             self.sessions.see_formats(counted)
 

@@ -65,9 +65,14 @@ def counted(count: int, noun: str, several: str = "") -> str:
     return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
+def capital(words: str) -> str:
+    """The words with a capital letter; `str.capitalize` would make the other letters small."""
+    return words[:1].upper() + words[1:]
+
+
 def sentence(words: str) -> str:
     """The words with a capital letter, and a full stop unless they end in a punctuation mark; empty stays empty."""
-    return words[:1].upper() + words[1:] + ("" if not words or words.endswith((".", "!", "?")) else ".")
+    return capital(words) + ("" if not words or words.endswith((".", "!", "?")) else ".")
 
 
 def wrapped(text: str, indent: str = "", first: str | None = None, columns: int = COLUMNS) -> list[str]:

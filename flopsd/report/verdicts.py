@@ -15,7 +15,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
 from flopsd.report.rule_words import doubt, from_when, of_compute_alone
-from flopsd.report.terminal import sentence
+from flopsd.report.terminal import capital, sentence
 
 QUANTITIES = {
     "updates": "compute that directly contributes to parameter updates",
@@ -87,8 +87,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     value = finding.figures("value")
     limit = _limit(finding)
     state, only_if = _state(applies, compared), _only_if(finding)
-    title, status = finding.text("title"), finding.text("status")
-    title = title[:1].upper() + title[1:]
+    title, status = capital(finding.text("title")), finding.text("status")
     since = finding.maybe_text("since") or ""
     share = _share(value, limit)
     quantities, other_conditions = finding.texts("quantities"), finding.texts("otherConditions")

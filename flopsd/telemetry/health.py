@@ -156,10 +156,13 @@ def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | No
 
 
 def _moment(wall_ns: int, now_ns: int | None) -> str:
-    """A time to the minute, with its date if that differs from the date of `now_ns`."""
-    text = rfc3339(wall_ns)
-    same_day = now_ns is not None and text[:10] == rfc3339(now_ns)[:10]
-    return f"{'' if same_day else text[:10] + ' '}{text[11:16]} UTC"
+    return minute(rfc3339(wall_ns), None if now_ns is None else rfc3339(now_ns))
+
+
+def minute(at: str, now: str | None) -> str:
+    """The RFC 3339 time `at` to the minute, with its date if that differs from the date of `now`: a run may be weeks
+    old."""
+    return f"{'' if now is not None and at[:10] == now[:10] else at[:10] + ' '}{at[11:16]} UTC"
 
 
 def _of(some: int, ours: Sequence[DeviceHealth]) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, PageWriter
+from flopsd.telemetry.http.request import weights_of
 from flopsd.telemetry.snapshot import Snapshot
 
 # prometheus-client's content types of the two formats; a property test compares them.
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
-_WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
@@ -80,16 +79,8 @@ class Exposition:
 
 
 def _takes_openmetrics(accept: str) -> bool:
-    """Whether the client prefers OpenMetrics to Prometheus's text format, or equally, by the weights of RFC 9110."""
-    weights: dict[str, float] = {}
-    for part in accept.lower().split(","):
-        kind, *options = (piece.strip() for piece in part.split(";"))
-        weights[kind] = max(weights.get(kind, 0.0), _weight(options))
+    """Whether the client prefers OpenMetrics to Prometheus's text format, or equally, by their weights."""
+    weights = weights_of(accept)
     plain = next((weights[kind] for kind in ("text/plain", "text/*", "*/*") if kind in weights), 0.0)
     wanted = weights.get("application/openmetrics-text", 0.0)
     return wanted > 0 and wanted >= plain
-
-
-def _weight(options: Sequence[str]) -> float:
-    text = next((option[2:] for option in options if option.startswith("q=")), "1")
-    return float(text) if _WEIGHT.fullmatch(text) else 0.0

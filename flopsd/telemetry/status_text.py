@@ -25,27 +25,24 @@ def status_text(status: Mapping[str, Any]) -> str:
     rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", run_text(status)),
-        *([("node", alone)] if (alone := lone_node(status)) else []),
+        ("node", lone_node(status)),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
-        *(
-            [("by count", counted)]
-            if (counted := holds_counts(*(device["evidence"] for device in status["devices"])))
-            else []
-        ),
+        ("by count", holds_counts(*(device["evidence"] for device in status["devices"]))),
         *integer_facts(status["mayBeIntegerFlop"], figures_from(status["integerOperations"])),
         ("guidelines", figures_text(figures_from(counts))),
-        *([("guidelines", wide)] if (wide := beyond_margin(figures_from(counts))) else []),
-        *([("as claimed", claims)] if (claims := claims_text(counts)) else []),
+        ("guidelines", beyond_margin(figures_from(counts))),
+        ("as claimed", claims_text(counts)),
         *threshold_facts(status["thresholds"]),
         ("rate", format_rate(None if rate is None else int(rate))),
         ("coverage", coverage_text(status)),
         ("gaps", gaps_text(status["devices"])),
-        *([("stopped", stopped)] if (stopped := stopped_text(status)) else []),
+        ("stopped", stopped_text(status)),
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
-        *([("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}")] if fault else []),
+        ("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}" if fault else ""),
         *ledger_facts(status),
     ]
-    return shown([*wrapped(one_line(status["health"]["sentence"])), "", *facts(rows), "", *_devices(status["devices"])])
+    known = facts([row for row in rows if row[1]])
+    return shown([*wrapped(one_line(status["health"]["sentence"])), "", *known, "", *_devices(status["devices"])])
 
 
 def lone_node(status: Mapping[str, Any]) -> str:

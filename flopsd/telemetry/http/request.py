@@ -14,6 +14,7 @@ _VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other parsers may accept as a whole one
+_WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 END = b"\r\n\r\n"
 
 
@@ -75,6 +76,16 @@ def _first_line(line: str) -> tuple[str, str, str]:
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise RefusedRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     return method, target.partition("?")[0], version
+
+
+def weights_of(accept: str) -> dict[str, float]:
+    """The kinds in an Accept or Accept-Encoding header, lower case, with their weights by RFC 9110; malformed: 0."""
+    found: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *options = (piece.strip() for piece in part.split(";"))
+        text = next((option[2:] for option in options if option.startswith("q=")), "1")
+        found[kind] = max(found.get(kind, 0.0), float(text) if _WEIGHT.fullmatch(text) else 0.0)
+    return found
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

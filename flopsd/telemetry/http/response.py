@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from flopsd import __version__
+from flopsd.telemetry.http.request import weights_of
 
 TEXT = "text/plain; charset=utf-8"
 _MIN_COMPRESSED_BYTES = 1024  # less fits into one packet anyway
@@ -46,16 +47,8 @@ def encoded(answer: Response, method: str, extra: Mapping[str, str], *, keeps: b
 def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """The body and its headers; gzipped if the client accepts that and the body is large enough."""
     vary = ("Vary", "Accept-Encoding")
-    if len(body) < _MIN_COMPRESSED_BYTES or not _accepts_gzip(accept_encoding):
+    weights = weights_of(accept_encoding)
+    if len(body) < _MIN_COMPRESSED_BYTES or not weights.get("gzip", weights.get("*")):
         return body, (vary,)
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + _WINDOW_BITS, _MEMORY_LEVEL)
     return packer.compress(body) + packer.flush(), (vary, ("Content-Encoding", "gzip"))
-
-
-def _accepts_gzip(accept_encoding: str) -> bool:
-    found = {}
-    for part in accept_encoding.lower().split(","):
-        name, _, options = part.strip().partition(";")
-        quality = options.strip().removeprefix("q=")
-        found[name.strip()] = not options or quality.strip("0.") != ""
-    return found.get("gzip", found.get("*", False))

@@ -14,8 +14,8 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import amount, icon, none, row, section, share_bar, table
 from flopsd.report.numbers import interval
 from flopsd.report.terminal import counted
+from flopsd.telemetry.health import minute
 from flopsd.telemetry.last_gap import GapKind, kind_of
-from flopsd.telemetry.page.moment import moment
 
 _EVIDENCE = {
     "cycles": "counted cycles",
@@ -30,8 +30,10 @@ _HEADS = (
     ("SM clock", "n"), ("Gaps", "n"),
 )  # fmt: skip
 _DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
-_MEASURING = {"cycles", "activity", "count"}
-_FORMATS = ("cycles", "activity", "count")  # evidence that does not distinguish the number formats of tensor work
+_MEASURING = {"cycles", "activity", "count"}  # this evidence does not distinguish the number formats of tensor work
+_NO_FORMAT = "the number format of tensor work is not declared"
+_NO_BOUND = "not in the peak table, so no total has an upper bound"
+_NO_PHASE = ": what the job does is not declared; if all of it is training, give --phase train."
 Facts = Mapping[str, Any]
 
 
@@ -81,12 +83,16 @@ def _state(device: Facts, now: str | None) -> tuple[object, ...]:
         if device["executed"]["measured"] is None:
             return ("upper bound only",)
         return ("metered" if _MEASURING.intersection(device["evidence"]) else "counted by its process",)
-    since = "" if gap["since"] is None else f" since {moment(gap['since'], now)}"
+    since = "" if gap["since"] is None else f" since {minute(gap['since'], now)}"
     words = f" {gap['reason']}{since}"
-    kind = kind_of(GapReason(gap["reason"]))
+    kind = _gap_kind(device)
     if kind in (GapKind.LOST, GapKind.UNKNOWN):
         return icon("down" if kind is GapKind.LOST else "grave"), words
     return (words.strip(),)
+
+
+def _gap_kind(device: Facts) -> GapKind | None:
+    return None if device["gap"] is None else kind_of(GapReason(device["gap"]["reason"]))
 
 
 def _detail(device: Facts) -> Html:
@@ -100,20 +106,14 @@ def _advice(facts: Facts) -> Iterable[Html]:
     found: dict[tuple[str, str], list[int]] = {}
     for device in (one for one in facts["devices"] if one["metered"]):
         said = [(device["evidenceReason"], device["evidenceFix"]), (device["sharedWith"] or "", "")]
-        if device["precision"] is None and not set(device["evidence"]).isdisjoint(_FORMATS):
-            said.append(
-                (
-                    "the number format of tensor work is not declared",
-                    "if it is known, declare it: --precision, such as bf16",
-                )
-            )
-        gap = device["gap"]
-        if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.LOST:
-            said.append((f"no reading: {gap['reason']}", "for what helps see FlopsdDevicesBlind in docs/runbook.md"))
-        if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.UNKNOWN:
-            said.append(
-                ("not in the peak table, so no total has an upper bound", "to add a row see docs/own-tables.md")
-            )
+        if device["precision"] is None and _MEASURING.intersection(device["evidence"]):
+            said.append((_NO_FORMAT, "if it is known, declare it: --precision, such as bf16"))
+        kind = _gap_kind(device)
+        if kind is GapKind.LOST:
+            reason = device["gap"]["reason"]
+            said.append((f"no reading: {reason}", "for what helps see FlopsdDevicesBlind in docs/runbook.md"))
+        if kind is GapKind.UNKNOWN:
+            said.append((_NO_BOUND, "to add a row see docs/own-tables.md"))
         for one in said:
             if any(one):
                 found.setdefault(one, []).append(device["index"])
@@ -122,13 +122,7 @@ def _advice(facts: Facts) -> Iterable[Html]:
         for (why, fix), indices in found.items()
     ]
     if facts["phase"] is None:
-        items.append(
-            h(
-                "li",
-                h("strong", "The run"),
-                ": what the job does is not declared; if all of it is training, give --phase train.",
-            )
-        )
+        items.append(h("li", h("strong", "The run"), _NO_PHASE))
     if items:
         yield h("h3", "What widens the figures, and what to do")
         yield h("ul", *items, cls="advice")

@@ -10,13 +10,14 @@ from flopsd.core.rounding import format_duration
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import icon, row, section, table
+from flopsd.report.terminal import sentence
 from flopsd.telemetry.status_text import ledger_facts, stopped_text
 
 
 def gaps_part(facts: Mapping[str, Any]) -> Html:
     found: dict[str, list[tuple[int, Fraction]]] = {}
     stopped = stopped_text(facts)
-    warning = [h("p", f"{stopped[:1].upper()}{stopped[1:]}.", cls="warning")] if stopped else []
+    warning = [h("p", sentence(stopped), cls="warning")] if stopped else []
     for device in facts["devices"]:
         for reason, time in device["gapSecondsByReason"].items():
             found.setdefault(reason, []).append((device["index"], Fraction(time)))

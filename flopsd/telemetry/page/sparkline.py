@@ -9,7 +9,8 @@ from flopsd.core.rounding import format_rate
 from flopsd.core.values import utc_ns
 from flopsd.report.charts import path
 from flopsd.report.html_kit import Html, h
-from flopsd.telemetry.page.moment import moment
+from flopsd.report.terminal import capital
+from flopsd.telemetry.health import minute
 
 _WIDTH, _HEIGHT = 200, 32
 
@@ -28,7 +29,7 @@ def sparkline(history: Sequence[Mapping[str, Any]]) -> Html | None:
         y = round(_HEIGHT - 1 - (_HEIGHT - 2) * int(one["measuredFlopPerSecond"]) / highest, 1)
         times = (utc_ns(one[end]) - begin_ns for end in ("startedAt", "endedAt"))
         lines[-1] += [(round(_WIDTH * ns / (end_ns - begin_ns), 1), y) for ns in times]
-    since = f"since {moment(history[0]['startedAt'], history[-1]['endedAt'])}"
+    since = f"since {minute(history[0]['startedAt'], history[-1]['endedAt'])}"
     ends = dict.fromkeys(format_rate(end) for end in (min(rates), max(rates)))
     words = f"means {since}, gaps included: {' to '.join(ends)}"
     broken = ", with breaks where nothing was measured" if len(rates) < len(history) else ""
@@ -42,4 +43,4 @@ def sparkline(history: Sequence[Mapping[str, Any]]) -> Html | None:
         role="img",
         aria_labelledby="spark-t",
     )
-    return h("div", drawn, h("p", words[:1].upper() + words[1:], cls="sub"))
+    return h("div", drawn, h("p", capital(words), cls="sub"))

@@ -14,6 +14,7 @@ from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import entry, or_none, patterns, section, triple
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integers_text, interval
+from flopsd.report.terminal import sentence
 from flopsd.telemetry.page.banner import REFRESH_SECONDS, banner, header
 from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.gaps import gaps_part, sources_part
@@ -94,14 +95,10 @@ def _total(facts: Mapping[str, Any]) -> Html:
     wide = beyond_margin(figures_from(facts["guidelines"]))
     executed, counts = interval(figures_from(facts["executed"])), interval(figures_from(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
-    integers, counted = (
-        integers_text(figures_from(facts["integerOperations"])),
-        holds_counts(*(device["evidence"] for device in facts["devices"])),
-    )
-    under = [
-        *([f"{wide[:1].upper()}{wide[1:]}."] if wide else []),
-        *([f"{AS_CLAIMED}: {claims}."] if (claims := claims_text(facts["guidelines"])) else []),
-    ]
+    integers = integers_text(figures_from(facts["integerOperations"]))
+    counted = holds_counts(*(device["evidence"] for device in facts["devices"]))
+    claims = claims_text(facts["guidelines"])
+    under = filter(None, (sentence(wide), f"{AS_CLAIMED}: {claims}." if claims else ""))
     return section(
         "total",
         "Compute so far",

@@ -11,7 +11,7 @@ from flopsd.report.html_parts import chip, entry, icon, or_none, rule_chart, rul
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.rule_words import source_of
-from flopsd.report.terminal import counted, sentence
+from flopsd.report.terminal import capital, counted, sentence
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
 
@@ -64,9 +64,10 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
         entry("Share of it", or_none(rule.share or None)),
     ]
     if crossing is not None and rule.state is not ReportState.ABOVE:
-        words = f"{'' if rule.applies else 'if it applies: '}{crossing_text(crossing)}"
-        entries.append(entry("Forecast", words[:1].upper() + words[1:]))
-    why = f"{rule.text} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.text
+        entries.append(
+            entry("Forecast", capital(f"{'' if rule.applies else 'if it applies: '}{crossing_text(crossing)}"))
+        )
+    why = f"{rule.text} {sentence(rule.why)}".strip() if rule.why else rule.text
     consequence = None
     if rule.state is ReportState.ABOVE and rule.consequence:
         consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")

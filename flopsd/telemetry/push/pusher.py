@@ -32,7 +32,7 @@ class Pusher:
     ) -> None:
         """`report`: print the state of the targets on stdout, for the daemon."""
         self._clock, self._report = clock, report
-        self._lanes = [
+        self._queues = [
             SendQueue(target.name, partial(_open_sender, target, environment), clock, self._print_state)
             for target in targets
         ]
@@ -46,18 +46,18 @@ class Pusher:
                 log.error("NOT PUSHED: %s", fault)
             self._complaint = str(fault)
             return
-        states = [lane.state for lane in self._lanes]
-        for lane in self._lanes:
-            lane.offer(parsed, states)
+        states = [queue.state for queue in self._queues]
+        for queue in self._queues:
+            queue.offer(parsed, states)
 
     def finish(self) -> bool:
         """Send the waiting pages within ten seconds; return whether all went through."""
         deadline_ns = self._clock.boottime_ns() + 10 * NS_PER_S
-        for lane in self._lanes:
-            lane.finish(deadline_ns)
-        for lane in self._lanes:
-            self._clock.wait(lane.done, (deadline_ns - self._clock.boottime_ns()) / NS_PER_S)
-        return all(lane.well for lane in self._lanes)
+        for queue in self._queues:
+            queue.finish(deadline_ns)
+        for queue in self._queues:
+            self._clock.wait(queue.done, (deadline_ns - self._clock.boottime_ns()) / NS_PER_S)
+        return all(queue.all_sent for queue in self._queues)
 
     def _print_state(self, state: PushState) -> None:
         if not self._report:
@@ -95,7 +95,7 @@ def run_scraping(
     The URL may contain user and password. Raises ConfigError."""
     address, headers = without_password(url.rstrip("/").removesuffix("/metrics") + "/metrics")
     request = urllib.request.Request(address, headers=headers)
-    with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start
+    with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the queues' threads start
         pusher, complaint, stopping = Pusher(targets, environment, clock, report=False), "", False
         due_ns = clock.boottime_ns()
         while True:

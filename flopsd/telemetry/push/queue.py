@@ -80,7 +80,7 @@ class SendQueue:
         return PushState(self.name, *counts, self._last_success_wall_ns)
 
     @property
-    def well(self) -> bool:
+    def all_sent(self) -> bool:
         """Whether all is done and nothing was left in the queue."""
         return self._sender is not None and self.done.is_set() and not self._queue
 

@@ -23,7 +23,7 @@ from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
-from flopsd.daemon.ledger_places import default_ledger
+from flopsd.daemon.ledger_places import local_ledger
 from flopsd.daemon.sealing import seal, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -245,8 +245,8 @@ def test_a_folder_or_device_is_never_renamed_to_make_room_for_a_ledger(tmp_path:
 
 def test_a_run_named_like_a_path_stays_in_its_folder(tmp_path: Path) -> None:
     for run in ("../../etc/x", "/etc/x", "a/b"):
-        assert default_ledger(tmp_path, run).parent == tmp_path
-    assert default_ledger(tmp_path, "run-1").name == "run-1.ledger.json"
+        assert local_ledger(Settings(), tmp_path, run, "n").parent == tmp_path
+    assert local_ledger(Settings(), tmp_path, "run-1", "n").name == "run-1.ledger.json"
 
 
 def test_files_left_by_killed_sealers_are_removed(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_nothing_is_sent_when_no_time_is_left() -> None:
     assert queue.done.wait(PATIENCE_SECONDS)
     assert sent == [REQUEST_SECONDS]
     assert (queue.state.failures, queue.state.dropped) == ({"unreachable": 1, "timeout": 1}, 1)
-    assert not queue.well
+    assert not queue.all_sent
 
 
 @pytest.mark.parametrize("size", [1023, 1024])

@@ -212,7 +212,7 @@ def test_a_value_that_is_no_longer_known_ends_its_series(tmp_path: Path, kind: t
     assert ended(sender, replace(pages[0], node="other")) == set(), "of another run nothing is known"
 
 
-def lane(target: str, states: list[PushState]) -> SendQueue:
+def send_queue(target: str, states: list[PushState]) -> SendQueue:
     found = parse_target(target)
 
     def opener() -> Sender:
@@ -227,7 +227,7 @@ def test_pages_missed_by_a_dead_receiver_arrive_in_order_up_to_a_bound(
     monkeypatch.setattr(RemoteWrite, "keeps", 5)
     states: list[PushState] = []
     port = free_port()
-    one = lane(f"remotewrite+http://127.0.0.1:{port}/w", states)
+    one = send_queue(f"remotewrite+http://127.0.0.1:{port}/w", states)
     for number in range(8):
         one.offer(page_of(run, WALL_NS + number * NS_PER_S), [one.state])
     wait_until(lambda: one.state.failures, "a failure")
@@ -241,7 +241,7 @@ def test_pages_missed_by_a_dead_receiver_arrive_in_order_up_to_a_bound(
     assert states[-1].last_success_wall_ns is not None
     one.finish(SystemClock().boottime_ns() + PATIENCE_SECONDS * NS_PER_S)
     assert one.done.wait(PATIENCE_SECONDS), "nothing waits any more"
-    assert one.well
+    assert one.all_sent
     assert parse_state(states[-1].line()) == states[-1]
 
 
@@ -272,7 +272,7 @@ def test_a_page_dropped_while_it_is_sent_drops_no_other_page(run: Run) -> None:
 
 
 def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
-    one, counted = lane("remotewrite+http://127.0.0.1:1/w", []), []
+    one, counted = send_queue("remotewrite+http://127.0.0.1:1/w", []), []
     off = PushError("off", reason="refused", hint="see to it", final=True)
     for fault in (PushError("none", reason="timeout"), PushError("none", reason="timeout"), off):
         one._failed(fault)
@@ -292,7 +292,7 @@ def test_a_receiver_that_cannot_be_opened_is_a_failure_and_does_not_delay_the_en
     one.offer(page_of(run), [])
     one.finish(SystemClock().boottime_ns())
     assert one.done.is_set()
-    assert not one.well
+    assert not one.all_sent
     assert [(dict(state.failures), state.waiting) for state in states] == [({"refused": 1}, 0)]
 
 
@@ -304,7 +304,7 @@ def test_the_end_waits_for_a_receiver_no_longer_than_allowed(run: Run) -> None:
     clock, states = SystemClock(), list[PushState]()
     with receiving() as receiver:
         receiver.hang.set()
-        one = lane(f"remotewrite+{receiver.url}/w", states)
+        one = send_queue(f"remotewrite+{receiver.url}/w", states)
         one.offer(page_of(run), [])
         begun_ns = clock.boottime_ns()
         one.finish(begun_ns + NS_PER_S // 2)
@@ -346,7 +346,7 @@ def test_the_state_of_a_receiver_is_reported_once_per_try(run: Run, final: bool)
         assert bound / 2 <= waits.get(timeout=PATIENCE_SECONDS) <= bound
     one.finish(SystemClock().boottime_ns() + 2 * PATIENCE_SECONDS * NS_PER_S)
     assert one.done.wait(PATIENCE_SECONDS)
-    assert one.well == final
+    assert one.all_sent == final
 
 
 def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[int]]:
