@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
@@ -62,7 +63,6 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     if file is None:
         sys.stdout.write(text)
         return
-    from flopsd.errors import LedgerError
     from flopsd.system.atomic_files import replace_file
 
     path = Path(file)

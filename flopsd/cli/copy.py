@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, be_nice, note, settings_of, waiting
 from flopsd.errors import ConfigError, LedgerError, StorageError
+from flopsd.report.terminal import counted, shown
+from flopsd.settings.locations import named, parse_location
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.clock import SystemClock
 from flopsd.system.file_presence import exists, is_folder
@@ -47,7 +49,6 @@ def _copy(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.storage.deliveries import Deliveries
     from flopsd.daemon.ledger_places import state_dir
     from flopsd.journal.state_dir import StateDir
-    from flopsd.report.terminal import counted, shown
 
     if arguments.to and arguments.sealed is None:
         raise ConfigError(["copy: --to needs the LEDGER to copy"])
@@ -92,7 +93,6 @@ def _copy_to(ledger: Path, addresses: list[str], deliveries: Deliveries) -> list
     from flopsd.attestation.storage.copies import copy_files
     from flopsd.attestation.storage.deliveries import Delivered
     from flopsd.core.envelope import parse_envelope
-    from flopsd.settings.locations import named, parse_location
 
     predicate = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
     of_node = predicate.get("kind") == "node"

@@ -17,6 +17,7 @@ from flopsd.cli.estimate_options import (
     interval,
 )
 from flopsd.core.declarations import Method, Recomputation
+from flopsd.errors import ConfigError, FlopsdError
 from flopsd.system.file_presence import is_folder
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def add(verbs: Verbs) -> None:
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from flopsd.core.architecture import Lora, Training, parameters
-    from flopsd.errors import ConfigError
     from flopsd.report.estimate import ALONE, Plan, estimate, methods_of, work_from_lengths
     from flopsd.report.estimate_json import as_dict
     from flopsd.report.estimate_text import estimate_text
@@ -99,7 +99,6 @@ def _estimate(arguments: argparse.Namespace) -> int:
 
 def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
     """Check the row lengths, on which the cost of attention depends; a model's maximum says nothing about them."""
-    from flopsd.errors import ConfigError
 
     longest = f"; the longest that this model takes is {model.max_positions}" if model.max_positions else ""
     if arguments.sequence_length is None:
@@ -116,7 +115,6 @@ def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
 
 def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Hardware, ...]:
     """The hardware that --on names, without repeats, with the price given for it."""
-    from flopsd.errors import ConfigError
     from flopsd.report.planned_hardware import hardware_from
     from flopsd.settings.data_files import load_peaks
 
@@ -158,7 +156,6 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
 
 def _model(arguments: argparse.Namespace) -> Model:
     from flopsd.core.architecture import bare_model, read_model
-    from flopsd.errors import ConfigError, FlopsdError
     from flopsd.system.regular_files import read_at_most
 
     if arguments.model is None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from flopsd.cli.common import Verbs, add_repeatable, add_settings, positive
 from flopsd.core.declarations import Method
+from flopsd.core.values import parse_flop
 from flopsd.settings.schema import SETTINGS
 
 DEFAULT_FORMAT, DEFAULT_MFU = "bf16", "0.3..0.5"
@@ -131,8 +132,6 @@ def count_or_zero(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    from flopsd.core.values import parse_flop
-
     try:
         number = parse_flop(text)
     except ValueError as fault:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from flopsd.cli.common import FAILED, OK, Verbs, add_repeatable, add_settings, be_nice, settings_of, waiting
 from flopsd.cli.verify import add_inputs
+from flopsd.errors import SigningKeyError
+from flopsd.report.terminal import one_line, shell_command, shown
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.file_presence import exists
 
@@ -85,8 +87,6 @@ def _new(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.key_uri import scheme_of
     from flopsd.attestation.signing.pem import NO_PASSPHRASE, make_pem, write_new
     from flopsd.attestation.signing.secrets import passphrase
-    from flopsd.errors import SigningKeyError
-    from flopsd.report.terminal import shown
 
     scheme, rest = scheme_of(arguments.file)
     if scheme != "file":  # as --key reads it; such a file would not be found again
@@ -115,7 +115,6 @@ def _show(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.key_uri import scheme_of
     from flopsd.attestation.signing.keys import load_signer
     from flopsd.attestation.signing.public_key import is_public, parse_public, read_pem
-    from flopsd.report.terminal import shown
 
     scheme, rest = scheme_of(arguments.key)
     data = read_pem(Path(rest), "key") if scheme == "file" else b""
@@ -137,9 +136,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.check import check_configured
     from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.daemon.ledger_places import state_dir
-    from flopsd.errors import SigningKeyError
     from flopsd.journal.state_dir import StateDir
-    from flopsd.report.terminal import shown
 
     settings = settings_of(arguments)
     folder = state_dir(settings, os.environ)
@@ -170,7 +167,6 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signed_statement import open_ledger
     from flopsd.attestation.signing.keys import load_public, load_signer
     from flopsd.attestation.verify import verify_ledger
-    from flopsd.report.terminal import one_line, shell_command, shown
     from flopsd.settings.data_files import Tables
 
     ledger = Path(arguments.ledger)

@@ -7,6 +7,7 @@ import os
 
 from flopsd.cli.common import FAILED, OK, PUSH_KEYS, Verbs, add_settings, be_nice, settings_of
 from flopsd.errors import ConfigError
+from flopsd.settings.push_targets import parse_target
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.clock import SystemClock
 
@@ -31,7 +32,6 @@ def add(verbs: Verbs) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     be_nice()  # before loading anything large
-    from flopsd.settings.push_targets import parse_target
     from flopsd.telemetry.push.pusher import run_fed, run_scraping
 
     settings, clock = settings_of(arguments), SystemClock()

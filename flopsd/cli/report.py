@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, waiting, write_output
 from flopsd.cli.verify import add_verification, verify_with
+from flopsd.errors import ConfigError, LedgerError, NotVerifiedError
+from flopsd.system.clock import SystemClock, rfc3339
 from flopsd.system.streams import set_encoding
 
 if TYPE_CHECKING:
@@ -48,12 +50,10 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import paths_of
-    from flopsd.errors import LedgerError, NotVerifiedError
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
     from flopsd.report.verification import read_document
     from flopsd.settings.data_files import Tables, load_policies
-    from flopsd.system.clock import SystemClock, rfc3339
 
     _refuse_unused_options(arguments)
     tables = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy)
@@ -82,7 +82,6 @@ def _check(
     arguments: argparse.Namespace, document: LedgerDocument, line: ProgressLine
 ) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
     """Verify the ledger if the reader gave a key; also return its evidence, and its course from the journal."""
-    from flopsd.errors import NotVerifiedError
     from flopsd.report.verification import not_checked, refused, verified
 
     if not arguments.key:
@@ -112,7 +111,6 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tabl
 
 def _refuse_unused_options(arguments: argparse.Namespace) -> None:
     """Refuse verification options without a key: they would have no effect, yet the report would look verified."""
-    from flopsd.errors import ConfigError
 
     names = ("allow_replay", "also", "anchors", "children", "aws_certificate", "tsa_certificate")
     unused = ["--threshold"] if arguments.threshold != 1 else []

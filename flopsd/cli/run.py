@@ -28,7 +28,7 @@ from flopsd.cli.common import (
 )
 from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import SystemClock, rfc3339
 from flopsd.system.process_memory import started
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.custody import Commands
-    from flopsd.daemon.run import Launched, run_daemon
+    from flopsd.daemon.run import run_daemon
     from flopsd.settings.load import check_needs
 
     if arguments.files_at_start is not None:
@@ -94,10 +94,12 @@ def _run(arguments: argparse.Namespace) -> int:
         check_needs(settings)
         _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
-    launched = Launched(arguments.lifeline, arguments.head_file, arguments.job_began)
     commands = Commands(key, seal, push, copy, files)
     started()
-    succeeded = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)
+    succeeded = run_daemon(
+        settings, os.environ, clock, sys.stdout, sys.stderr, commands,
+        progress=progress, lifeline=arguments.lifeline, head_file=arguments.head_file, job_began_ns=arguments.job_began,
+    )  # fmt: skip
     return OK if succeeded else FAILED
 
 
@@ -107,7 +109,6 @@ def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.settings.client_socket import VARIABLE, socket_path
     from flopsd.settings.load import SECRETS, check_needs
     from flopsd.settings.platform import default_state_dir, find_context, metered_by_task, new_run_id
-    from flopsd.system.clock import rfc3339
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:

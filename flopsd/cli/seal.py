@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, note, settings_of, waiting
+from flopsd.errors import FlopsdError, LedgerError, SigningKeyError, StorageError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.system.clock import SystemClock
+from flopsd.system.streams import say
 
 
 def add(verbs: Verbs) -> None:
@@ -57,10 +59,8 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
     from flopsd.daemon.sealing import seal as seal_journal
     from flopsd.daemon.sealing import seal_ended, seal_file
-    from flopsd.errors import LedgerError, SigningKeyError, StorageError
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
-    from flopsd.system.streams import say
 
     if arguments.files_at_start is not None:
         from flopsd.cli.files_at_start import use_files_at_start
@@ -126,7 +126,6 @@ def _seal(arguments: argparse.Namespace) -> int:
 def _name_unused(settings: Settings, method: Mapping[str, Any]) -> None:
     """Name the policies and the peak table of the settings by which the run is not judged and rated: it chose its own
     when it began."""
-    from flopsd.errors import FlopsdError
     from flopsd.settings.data_files import has_digest, is_packaged, load_policies
 
     named = {policy["sha256"] for policy in method["policies"]}

@@ -24,6 +24,7 @@ from flopsd.cli.common import (
     waiting,
 )
 from flopsd.errors import FlopsdError
+from flopsd.report.terminal import shown, wrapped
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import Clock, SystemClock, rfc3339
 from flopsd.system.signals import awaited
@@ -168,7 +169,6 @@ def _leave(out: IO[str], screen: bool) -> None:
 
 def _text(found: Status | FlopsdError, size: tuple[int, int] | None = None) -> str:
     """The status, or why it cannot be read; fitted to columns and rows if given."""
-    from flopsd.report.terminal import shown, wrapped
     from flopsd.telemetry.status_screen import status_screen
     from flopsd.telemetry.status_text import status_text
 

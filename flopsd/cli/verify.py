@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive, remarks, waiting
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
+from flopsd.report.terminal import one_line, shell_command
+from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
@@ -175,8 +177,6 @@ def _verify_merged(
 def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.verify import Verified
     from flopsd.report.ledger_text import verified_merge_text, verified_text
-    from flopsd.report.terminal import one_line
-    from flopsd.system.clock import SystemClock
 
     if not arguments.key:
         raise _no_key(arguments)
@@ -213,7 +213,6 @@ def _no_key(arguments: argparse.Namespace) -> ConfigError:
     """An error that names the public key next to the ledger, if any, and what trusting it would mean."""
     from flopsd.attestation.ledger_files import public_key_beside
     from flopsd.attestation.signing.keys import load_public
-    from flopsd.report.terminal import shell_command
 
     missing = "verify: --key is missing: a ledger is verified with its signer's public key"
     beside = public_key_beside(Path(arguments.ledger))

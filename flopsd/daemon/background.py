@@ -238,9 +238,8 @@ class ThresholdLog:
         self._logged.add((finding.policy, rule.id, reached))
         name, source = f"{finding.policy} {rule.id}", rule.citation
         if finding.state is Verdict.ABOVE:
-            words = " ".join(
-                filter(None, (rule.consequence, doubt(rule.status), of_compute_alone(rule.other_conditions)))
-            )
+            said = (rule.consequence, doubt(rule.status), of_compute_alone(rule.other_conditions))
+            words = " ".join(filter(None, said))
             log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
             return
         share, by = max(shares)

@@ -117,10 +117,8 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
         for number in numbers:
             ledger = of_segment(of_run, number)
             if number not in waiting and ledger.name in there and deliveries.is_delivered(ledger):
-                for path in (
-                    *journal_and_key_beside(ledger),
-                    ledger,
-                ):  # last the ledger, which shows that the others must go
+                # The ledger goes last: it shows that the others must go.
+                for path in (*journal_and_key_beside(ledger), ledger):
                     path.unlink(missing_ok=True)
                 log.warning("segment %d is at every destination: %s and its journal are removed", number, ledger)
     except (OSError, FlopsdError) as fault:

@@ -13,6 +13,7 @@ from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_o
 from flopsd.errors import JournalError, StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
 from flopsd.journal.state_dir import StateDir
+from flopsd.report.terminal import shell_command
 from flopsd.settings.locations import S3Location
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -38,7 +39,6 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, stopped_ns:
     """Copy a journal that cannot be sealed to where its ledger would go, since the machine may be deleted after the
     run. Return a text that says where the journal is now and how to seal it. `stopped_ns`: see `seconds_left`."""
     from flopsd.attestation.storage.copies import copy_journal
-    from flopsd.report.terminal import shell_command
 
     names = names_of(folder.journal, settings)
     ledger = local_ledger(settings, folder.path, *names)

@@ -48,11 +48,9 @@ class KeyCheck:
 
     def each_tick(self) -> None:
         """Start, reap or kill the child."""
-        now_ns = self._clock.boottime_ns()
-        if self._child.is_busy:
-            if (ended := self._child.ended()) is not None:
-                self._take(ended)
-        elif self._due_ns is not None and now_ns >= self._due_ns:
+        if (ended := self._child.ended()) is not None:
+            self._take(ended)
+        elif self._due_ns is not None and self._clock.boottime_ns() >= self._due_ns and not self._child.is_busy:
             self._due_ns = None
             self._child.start()
 

@@ -28,7 +28,7 @@ def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[]
         if later:
             continue
         try:
-            openers[name] = _OpenedSource(openers[name](), openers[name])
+            openers[name] = _first(openers[name](), openers[name])
         except SourceUnavailableError as fault:
             if fault.is_failure:
                 raise
@@ -73,13 +73,7 @@ class SourceOpener:
         )
 
 
-@dataclass(slots=True)
-class _OpenedSource:
-    """Returns a source that is already open at the first call, and opens it again at each later call."""
-
-    source: Source | None
-    again: Callable[[], Source]
-
-    def __call__(self) -> Source:
-        source, self.source = self.source, None
-        return source if source is not None else self.again()
+def _first(source: Source, again: Callable[[], Source]) -> Callable[[], Source]:
+    """Return a function that returns `source`, which is open, at the first call, and opens it `again` at later ones."""
+    opened = [source]
+    return lambda: opened.pop() if opened else again()

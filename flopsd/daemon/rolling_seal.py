@@ -36,11 +36,8 @@ class RollingSeals:
         earlier daemon start may never have been sealed. `head` returns what the journal contains now. `copies`: whether
         the child copies the ledger anywhere. `key`: the check that notes whether the key signed. `files`: open file
         descriptors that the child inherits."""
-        self._child, self._clock, self._head = (
-            ChildProcess(command, "the sealing process", clock, files=files),
-            clock,
-            head,
-        )
+        self._child = ChildProcess(command, "the sealing process", clock, files=files)
+        self._clock, self._head = clock, head
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
         self._slack_ns = round(checkpoint_seconds * NS_PER_S)
@@ -78,9 +75,8 @@ class RollingSeals:
         """Start, reap or kill the child. A seal covers the checkpoints in the journal, so a child starts right after
         the last checkpoint before a seal is due: no more than `every_seconds` of a run are ever unsealed, plus the time
         that sealing takes."""
-        if self._child.is_busy:
-            if (ended := self._child.ended()) is not None:
-                self._ended(ended)
+        if (ended := self._child.ended()) is not None:
+            self._ended(ended)
         elif self.is_due:
             self._start(self._clock.boottime_ns())
 
@@ -106,26 +102,25 @@ class RollingSeals:
         self._child.start(*([CLOSED_ONLY] if self._closed_only else []), "--head", str(self._head()))
 
     def _ended(self, ended: Ended) -> None:
-        output = ended.err
         if ended.code == NOT_SIGNED and self._key is not None:
             self._failures += 1
-            self._key.not_signed(output)
+            self._key.not_signed(ended.err)
             if self._closed_only:
                 self._fresh, self._due_ns = True, self._clock.boottime_ns() + round(RETRY_SECONDS * NS_PER_S)
             return
         if ended.code not in (0, SEALED_NOT_COPIED):
-            self._failed(output)
+            self._failed(ended.err)
             return
         if self._key is not None:
             self._key.sealed()
         self._last_seal_wall_ns = self._clock.wall_ns()
         if ended.code == SEALED_NOT_COPIED:
-            self._not_copied(output)
+            self._not_copied(ended.err)
             return
         if self._copies:
             self._last_copy_wall_ns = self._last_seal_wall_ns
-        if output:
-            log.warning("%s", output)
+        if ended.err:
+            log.warning("%s", ended.err)
         if self._fault:
             log.warning("rolling seals succeed again")
         self._fault = self._shown = ""
@@ -133,11 +128,11 @@ class RollingSeals:
     def _failed(self, why: str) -> None:
         self._failures += 1
         self._shown = f"NO ROLLING SEAL: {why}"
-        text = (
+        self._retry_soon(
             "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
-            "--key and the disk of --ledger"
+            "--key and the disk of --ledger",
+            why,
         )
-        self._retry_soon(text, why)
 
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
@@ -44,22 +44,17 @@ from flopsd.telemetry.metric_lines import MetricLines
 log = logging.getLogger("flopsd")
 
 
-class Launched(NamedTuple):
-    """What a daemon shares with the launcher of `flopsd exec`: open files, and when it started the job."""
-
-    lifeline: int | None  # a pipe whose lines say when the job ended, see StopRequests; None: no launcher
-    head_file: int | None  # names the records that earlier daemon starts wrote and the journal must contain
-    job_began_ns: int | None = None  # by the clock since boot
-
-
 def run_daemon(
-    settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], launched: Launched,
-    commands: Commands, *, progress: bool,
+    settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], commands: Commands, *,
+    progress: bool, lifeline: int | None, head_file: int | None, job_began_ns: int | None,
 ) -> bool:  # fmt: skip
     """Meter until stopped, then seal. Return True if the journal is complete, sealed and copied. Under a launcher,
     start even without a source, and ignore a failed copy, since the launcher would only seal again. Raises FlopsdError
-    when the daemon cannot start."""
-    lifeline, head_file, job_began_ns = launched
+    when the daemon cannot start.
+
+    What the daemon shares with the launcher of `flopsd exec`, all None without one: `lifeline`: a pipe, see
+    StopRequests; `head_file`: an open file that names the records that earlier daemon starts wrote and the journal must
+    contain; `job_began_ns`: when it started the job, by the clock since boot."""
     secrets = CodeSecrets(read_secret(lifeline))
     # Data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flopsd.attestation.ledger_files import is_countersigned
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.companions import PEAKS, POLICY
 from flopsd.daemon.copying import copies_made, copy_sealed, keep_journal
 from flopsd.daemon.ledger_places import local_ledger, names_of, state_dir
@@ -21,6 +23,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.seal_note import write_note
 from flopsd.journal.segments import settle_next
 from flopsd.journal.state_dir import StateDir
+from flopsd.report.terminal import shell_command
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.schema import Settings
 from flopsd.settings.words import REASONS, say_all
@@ -50,9 +53,7 @@ def seal(
     refused PIN that cannot be noted in `folder`.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
-    from flopsd.attestation.ledger_files import is_countersigned
     from flopsd.attestation.seal import seal_journal
-    from flopsd.attestation.signing.keys import ensure_key
     from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.attestation.storage.deliveries import Deliveries
 
@@ -71,6 +72,10 @@ def seal(
     elif settings.witness_url is not None and not is_alone:
         evidence = EvidenceWanted((), witness_url=settings.witness_url, witness_alone=True)
     is_rolling = live and not is_alone
+
+    def is_final(ended: bool) -> bool:
+        return ended or is_alone or is_countersigned(ledger) or _ask_note(deliveries.is_noted, ledger)
+
     sealed = seal_journal(
         journal,
         key,
@@ -85,9 +90,7 @@ def seal(
         head=head,
         code_secrets=code_secrets,
         refused_pin=None if is_alone else RefusedPin(folder.refused_pin, refused_pin),
-        is_final=None
-        if is_rolling
-        else lambda ended: ended or is_alone or is_countersigned(ledger) or _ask_note(deliveries.is_noted, ledger),
+        is_final=None if is_rolling else is_final,
         any_key=closed and _ask_note(deliveries.is_noted, ledger),
         keep=None if is_alone else lambda: _ask_note(deliveries.is_undelivered, ledger),
     )
@@ -176,7 +179,6 @@ def seal_own(
     write the figures to `err`, so that a blocked reader costs no copy. Return whether the run was sealed, and whether
     every copy was made. A failure is logged; the journal is kept."""
     from flopsd.report.ledger_text import sealed_text
-    from flopsd.report.terminal import shell_command
 
     is_loud = log.isEnabledFor(logging.WARNING)  # not with -q
     with ProgressLine(err, clock, "flopsd: sealing", is_shown=is_loud and is_screen(err)):

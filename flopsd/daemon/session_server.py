@@ -45,12 +45,12 @@ BEHIND_NS = NS_PER_S // 10
 # the second.
 KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`; later ones count as new
-_OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
-_OPENED = {
-    known: json.dumps({"flopsd": PROTOCOL, "ok": True, "known": known}).encode("ascii") + b"\n"
-    for known in (False, True)
-}
+
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+def _line(**answer: object) -> bytes:
+    return json.dumps({"flopsd": PROTOCOL, **answer}).encode("ascii") + b"\n"
 
 
 class _Allowance:
@@ -267,11 +267,11 @@ class SessionServer:
         try:
             if isinstance(event, SessionOpened):
                 self._without_place.pop(peer.talk.pid, None)
-                peer.answer(_OPENED[event.session in self.known])
+                peer.answer(_line(ok=True, known=event.session in self.known))
                 if len(self.known) < MAX_KNOWN:
                     self.known[event.session] = event.uid
             elif isinstance(event, SessionClosed):
-                peer.answer(_OK)
+                peer.answer(_line(ok=True))
         except OSError:
             self._drop(peer)
         if isinstance(event, SessionClosed):
@@ -295,7 +295,7 @@ class SessionServer:
 
     def _refuse(self, peer: _Peer, why: str, *, last: bool = True) -> None:
         try:
-            peer.answer(json.dumps({"flopsd": PROTOCOL, "error": why}).encode("ascii") + b"\n")
+            peer.answer(_line(error=why))
         except OSError:
             last = True
         if last:

@@ -40,9 +40,8 @@ class StopRequests:
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if (
-                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-            ):  # as nohup and our launcher set it
+            # nohup and our launcher ignore SIGHUP: it stays ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
     def attach(self, daemon: Daemon, settings: Settings, clock: Clock) -> None:

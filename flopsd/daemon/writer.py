@@ -84,20 +84,15 @@ class Writer:
         known = {session.id: session for session in whole_sessions(history)}
         starts = [declared_from(one.begin.get("declared")) for one in history.incarnations]
         starts, before = [*starts, self._settings.run_declared], history.recomputations_before
-        self._declared, self._records.recomputations = (
-            run_declarations(starts, before),
-            recomputations_of(starts, before),
-        )
+        self._declared = run_declarations(starts, before)
+        self._records.recomputations = recomputations_of(starts, before)
         if self._declared != self._settings.run_declared:
             log.warning(
                 "the daemon starts of this run have different --recomputation: the ledger treats it as not declared"
             )
         for what, one in (("--method", "method"), ("base model", "base")):
             if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
-                log.warning(
-                    "an earlier daemon start declared another %s: the ledger uses that of the last start",
-                    what,
-                )
+                log.warning("an earlier daemon start declared another %s: the ledger uses that of the last start", what)
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,

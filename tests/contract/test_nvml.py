@@ -222,8 +222,7 @@ def test_a_gpu_named_late_is_metered_once_under_its_name(open_sim: Open, tmp_pat
     figures, coverage = run.writer.snapshot.view.figures, run.writer.snapshot.view.coverage_ppm or 0
     assert figures.high_flop is not None
     assert coverage > 965_000
-    run.kill()
-    run.start()
+    run.restart()
     source.close()
     source, _ = open_sim(again=clock)
     meter(5)

@@ -128,6 +128,13 @@ class Run:
         assert self.writer.close(why)
         self.kill()
 
+    def restart(self, after_s: int = 0, *, ends: bool = False, devices: tuple[Device, ...] | None = None) -> None:
+        """End the daemon start, by a kill unless it `ends` in order, and begin another after `after_s` seconds."""
+        self.finish() if ends else self.kill()
+        self.clock.advance(after_s * NS_PER_S)
+        self.devices = self.devices if devices is None else devices
+        self.start()
+
     def seal(
         self,
         ledger: Path,
@@ -155,9 +162,7 @@ def interrupted(run: Run) -> Run:
     """A fault, a kill, and a second daemon start that continues the run."""
     run.meter(12)
     run.meter(2, GapReason.DRIVER_TIMEOUT)
-    run.kill()
-    run.clock.advance(4 * NS_PER_S)
-    run.start()
+    run.restart(4)
     run.meter(3)
     return run
 
@@ -186,9 +191,7 @@ def sealed_run(folder: Path, **how: object) -> Sealed:
     run.meter(12)
     run.meter(2, GapReason.DRIVER_TIMEOUT)
     run.meter(3)
-    run.kill()
-    run.clock.advance(4 * NS_PER_S)
-    run.start()
+    run.restart(4)
     run.meter(5)
     run.finish()
     return run.seal(folder / "out" / "ledger.json")

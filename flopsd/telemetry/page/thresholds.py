@@ -34,10 +34,9 @@ def thresholds_part(findings: Sequence[Mapping[str, Any]], of_node: str = "") ->
     leads = [h("p", words, cls="lead") for words in (*first, *answer.only_if, *answer.sentences)]
     drawn = None if axis is None or not rules else rule_legend()
     applying = sum(rule.applies is True for rule in rules)
-    words = f"{counted(len(rules), 'rule')} in detail" + (
-        f", {applying} for certain" if 0 < applying < len(rules) else ""
-    )
-    details = h("details", h("summary", words), *parts, drawn, id="rules") if parts else None
+    certain = f", {applying} for certain" if 0 < applying < len(rules) else ""
+    summary = h("summary", f"{counted(len(rules), 'rule')} in detail{certain}")
+    details = h("details", summary, *parts, drawn, id="rules") if parts else None
     above = [rule for rule in rules if rule.state is ReportState.ABOVE and rule.consequence]
     follows = [h("p", h("strong", "What follows. "), rule.consequence, cls="lead") for rule in above[:_SHOWN]]
     return section("thresholds", title, *leads, *follows, _soonest(rules, when), details, cls=f"headline state-{state}")

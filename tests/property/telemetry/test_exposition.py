@@ -88,8 +88,7 @@ def test_the_pages_of_a_run_equal_prometheus_clients(tmp_path: Path) -> None:
         exposition = Exposition()
         for at in range(12):
             if at == 7:
-                run.kill()
-                run.start()
+                run.restart()
             run.meter(1)
             snapshot = replace(run.writer.snapshot, journal_state=JournalState(at * 10**9, 900, at, at // 2, True, at))
             for accept in ACCEPT:

@@ -32,9 +32,7 @@ def metered(folder: Path, secret: bytes, seconds: int) -> Run:
     """A run that was killed once, so it has two daemon starts."""
     run = Run(folder, devices=(H100,), secret=secret)
     run.meter(seconds)
-    run.kill()
-    run.clock.advance(4 * NS_PER_S)
-    run.start()
+    run.restart(4)
     run.meter(22)
     run.finish()
     return run

@@ -10,7 +10,6 @@ import pytest
 
 from flopsd.cli.run import ME
 from flopsd.daemon.custody import Commands
-from flopsd.daemon.run import Launched
 from flopsd.system.clock import SystemClock
 from tests.support.process import in_process
 
@@ -31,18 +30,18 @@ def test_flags_are_passed_to_the_processes_that_use_them(
     config = ("--config", str(tmp_path / "flopsd.yaml")) if is_configured else ()
     found: dict[str, Any] = {}
 
-    def run_daemon(*given: object, progress: bool) -> bool:
-        found.update(given=given, progress=progress)
+    def run_daemon(*given: object, **more: object) -> bool:
+        found.update(given=given, more=more)
         return well
 
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
     in_process("run", *words, *config, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
                "--lifeline", "5", "--head-file", "6", "--job-began", "7", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
-    settings, environment, clock, _, _, launched, commands = found["given"]
+    settings, environment, clock, _, _, commands = found["given"]
     assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
-    assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6, 7))
-    assert found["progress"] == ("-q" not in words)
+    assert (environment, type(clock)) == (os.environ, SystemClock)
+    assert found["more"] == {"progress": "-q" not in words, "lifeline": 5, "head_file": 6, "job_began_ns": 7}
     assert commands == Commands(
         check_key=[*ME, "key", "check", "--json", *config, *state, key[1]],
         seal=[*ME, "seal", "--rolling", *loud, *config, *state, *SEAL[:2], *key, *SEAL[2:]],
@@ -61,8 +60,8 @@ def test_an_unusable_key_stops_the_start_unless_another_may_still_come(
 ) -> None:
     commands: list[Commands] = []
 
-    def run_daemon(*given: Any, progress: bool) -> bool:
-        commands.append(given[6])
+    def run_daemon(*given: Any, progress: bool, **_: object) -> bool:
+        commands.append(given[5])
         return not progress
 
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)

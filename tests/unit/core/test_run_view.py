@@ -39,8 +39,7 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
 def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[Tally]) -> None:
     run = Run(tmp_path)
     run.meter(3)
-    run.kill()
-    run.start()
+    run.restart()
     run.meter(3)
     exposition = Exposition()
     exposition.render(run.writer.snapshot, "")
@@ -112,8 +111,7 @@ def test_a_daemon_start_that_metered_nothing_has_no_phase(tmp_path: Path) -> Non
     run, process = Story(tmp_path, (CYCLES_H100,), declared=OperatorDeclarations(Phase.TRAIN)), "22" * 16
     run.says(SessionOpened(process, 1, 1000, "0.1.0"), PhaseChanged(process, "generate"))
     run.during(3, {CYCLES_H100: lambda _: Growth()})
-    run.kill()
-    run.start()
+    run.restart()
     run.finish()
     view = view_of(history_of(run.state.journal), table())
     claimed = view.bases.claimed
@@ -140,8 +138,7 @@ def test_recomputation_that_two_starts_declare_differently_is_unknown(
         assert view.declarations.settings == replace(none, recomputation=None)
         assert view.bases.guidelines.updates.low_flop <= view.figures.low_flop * 3 // 4
     assert run.writer.rotate()
-    run.kill()
-    run.start()
+    run.restart()
     run.meter(1)
     live = run.writer.snapshot.view
     assert live.bases.guidelines.updates.low_flop <= live.figures.low_flop * 3 // 4, "nor in the segments after"

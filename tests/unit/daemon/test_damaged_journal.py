@@ -161,8 +161,7 @@ def test_a_loss_before_any_device_is_listed_leaves_later_segments_unbounded(
     run.devices = (H100,)
     run.meter(12)
     assert run.writer.snapshot.view.figures.high_flop is None
-    run.kill()
-    run.start()
+    run.restart()
     run.meter(3)
     assert run.writer.rotate()
     run.meter(3)

@@ -94,9 +94,7 @@ def test_starts_killed_before_listing_devices_hide_no_time(tmp_path: Path) -> No
     run = Run(tmp_path / "state", devices=())
     for seconds in (2, 9):
         run.clock.advance(NS_PER_S)
-        run.kill()
-        run.clock.advance(seconds * NS_PER_S)
-        run.start()
+        run.restart(seconds)
     run.devices = (H100,)
     run.meter(3)
     run.finish()
@@ -110,9 +108,7 @@ def test_killed_starts_hide_no_time_of_a_device_that_appears_late(tmp_path: Path
     run = Run(tmp_path / "state", devices=(H100,))
     for seconds in (2, 9):
         run.meter(4)
-        run.kill()
-        run.clock.advance(seconds * NS_PER_S)
-        run.start()
+        run.restart(seconds)
     run.devices = (H100, late)
     run.meter(3)
     tally = sealed(run, tmp_path)[-1].tallies[late.uid]
@@ -127,10 +123,7 @@ def test_a_device_new_in_a_later_segment_lost_no_time_before_the_boot(tmp_path: 
     run.meter(4)
     assert run.writer.rotate()
     run.meter(4)
-    run.kill()
-    run.clock.advance(2 * NS_PER_S)
-    run.devices = (H100, replace(H100, uid="GPU-late", index=7))
-    run.start()
+    run.restart(2, devices=(H100, replace(H100, uid="GPU-late", index=7)))
     run.meter(3)
     run.finish()
     tally = history_of(run.state.journal).incarnations[-1].tallies["GPU-late"]
@@ -144,10 +137,7 @@ def test_a_gpu_whose_layout_changes_during_downtime_loses_and_gains_no_time(tmp_
     layouts: tuple[tuple[Device, ...], ...] = ((H100,), slices)
     run = Run(tmp_path / "state", devices=layouts[before == "slices"])
     run.meter(30)
-    run.kill()
-    run.clock.advance(9 * NS_PER_S)
-    run.devices = layouts[before == "whole"]
-    run.start()
+    run.restart(9, devices=layouts[before == "whole"])
     run.meter(3)
     _, second = sealed(run, tmp_path)
     for device in run.devices:
@@ -229,15 +219,9 @@ def test_a_device_of_another_boot_joins_a_later_segment_only_when_listed_again(
 def test_a_killed_start_without_devices_hides_no_time_of_an_earlier_device(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
-    run.finish()
-    run.clock.advance(7 * NS_PER_S)
-    run.devices = ()
-    run.start()
+    run.restart(7, ends=True, devices=())
     run.meter(4)
-    run.kill()
-    run.clock.advance(5 * NS_PER_S)
-    run.devices = (H100,)
-    run.start()
+    run.restart(5, devices=(H100,))
     run.meter(3)
     *_, third = sealed(run, tmp_path)
     assert third.tallies["GPU-h"].gap_ns == {GapReason.DAEMON_DOWN: 9 * NS_PER_S}
@@ -292,9 +276,7 @@ def test_devices_of_a_source_that_never_opens_have_no_bound(
     run.meter(20 if first else 120, source="nvml")
     assert len(run.writer.snapshot.devices) == 2 - (source == "dcgm" or "none_here" in first)
     if is_killed:
-        run.kill()
-        run.clock.advance(NS_PER_S)
-        run.start()
+        run.restart(1)
     if then or first.get("none_here"):
         says(run, source, **(then or first))
     run.meter(3, source="nvml")
@@ -322,8 +304,7 @@ def test_chips_of_an_earlier_start_stand_for_those_of_a_source_that_does_not_ope
     run = Run(tmp_path / "state", devices=(H100,), sources=("nvml", "neuron"))
     says(run, "neuron", **LISTS)
     run.meter(3, source="nvml")
-    run.finish()
-    run.start()
+    run.restart(ends=True)
     run.meter(30, source="nvml")
     assert run.writer.rotate()
     run.meter(5, source="nvml")
@@ -386,9 +367,7 @@ def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path:
     run.devices = (replace(H100, uid="GPU-new"),)
     reboot(run, wall_seconds=60)
     run.meter(60)
-    run.kill()
-    run.clock.advance(NS_PER_S)
-    run.start()
+    run.restart(1)
     run.meter(60)
     assert [state.device.uid for state in run.writer.snapshot.devices] == ["GPU-new"]
     first, second, third = sealed(run, tmp_path)

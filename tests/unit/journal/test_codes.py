@@ -94,8 +94,7 @@ def run(tmp_path: Path) -> Run:
     """Killed between two checkpoints, and started again."""
     run = Run(tmp_path / "state", devices=(H100,), secret=SECRET)
     run.meter(14)
-    run.kill()
-    run.start()
+    run.restart()
     run.meter(12)
     run.finish()
     return run

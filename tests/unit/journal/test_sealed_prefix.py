@@ -35,8 +35,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
         run.meter(11)
         sealed.append(run.seal(folder / f"{number}.json"))
         if number == 2:
-            run.kill()
-            run.start()
+            run.restart()
     run.kill()
     return sealed
 

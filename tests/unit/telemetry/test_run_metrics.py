@@ -156,9 +156,7 @@ def test_unknown_facts_of_seals_copies_key_and_disk_are_absent(state: JournalSta
 def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(5)
-    run.finish()
-    run.devices = (replace(H100, uid="GPU-other"),)
-    run.start()
+    run.restart(ends=True, devices=(replace(H100, uid="GPU-other"),))
     run.meter(5)
     snapshot = run.writer.snapshot
     found = rows(changing_families(snapshot, Highest()))

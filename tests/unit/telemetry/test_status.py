@@ -91,8 +91,7 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
         assert not snapshot.ready
         run.meter(1)
         assert run.writer.snapshot.ready
-        run.finish()
-        run.start()
+        run.restart(ends=True)
 
 
 def test_work_counted_before_this_start_is_not_in_its_rate(tmp_path: Path) -> None:
@@ -102,8 +101,7 @@ def test_work_counted_before_this_start_is_not_in_its_rate(tmp_path: Path) -> No
     run.meter(3)
     run.writer.take_event(WorkCounted(process, {"train": {"operator_flop": 10**12}}))
     run.meter(1)
-    run.kill()
-    run.start()
+    run.restart()
     run.meter(2)
     assert run.writer.rotate()
     run.meter(2)
@@ -151,9 +149,7 @@ def test_devices_metered_only_by_an_earlier_start_are_shown_with_their_gaps(tmp_
     run = Run(tmp_path)
     run.meter(5)
     run.meter(3, GapReason.DRIVER_TIMEOUT)
-    run.finish()
-    run.devices = (replace(H100, uid="GPU-other"),)
-    run.start()
+    run.restart(ends=True, devices=(replace(H100, uid="GPU-other"),))
     run.meter(5)
     run.writer.checkpoint()
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
@@ -189,8 +185,7 @@ def test_a_device_lost_in_an_earlier_start_counts_as_starting_until_read(tmp_pat
     run = Run(tmp_path)
     run.meter(8)
     run.meter(4, GapReason.DEVICE_LOST)
-    run.kill()
-    run.start()
+    run.restart()
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["health"]["state"] == read["health"]["state"] == "starting"
     run.kill()
