@@ -110,8 +110,11 @@ class Custody:
 
     def shown(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
-        state = JournalState(self._clock.wall_ns()) if self._rolling is None else self._rolling.state()
-        undelivered = None if self._late is None else self._late.undelivered
-        key = KeyState() if self.key is None else self.key.state
-        state = replace(state, undelivered_ledgers=undelivered, key=key, disk=self._disk.state)
+        state = replace(
+            JournalState(0) if self._rolling is None else self._rolling.state,
+            wall_ns=self._clock.wall_ns(),
+            undelivered_ledgers=None if self._late is None else self._late.undelivered,
+            key=KeyState() if self.key is None else self.key.state,
+            disk=self._disk.state,
+        )
         return replace(snapshot, journal_state=state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flopsd.daemon.child import ChildProcess, Ended, says_new
 from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
@@ -44,19 +45,9 @@ class RollingSeals:
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
         self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
-        self._fault = self._shown = ""
-        self._copies, self._key = copies, key
-        self._last_seal_wall_ns: int | None = None
-        self._last_copy_wall_ns: int | None = None
-        self._failures = self._copy_failures = 0
-
-    def state(self) -> JournalState:
-        """Return the state of sealing now. Safe from any thread."""
-        every_ns = None if self._closed_only else self._every_ns
-        return JournalState(
-            self._clock.wall_ns(), every_ns, self._last_seal_wall_ns, self._failures, self._copies,
-            self._last_copy_wall_ns, self._copy_failures, seal_fault=self._shown,
-        )  # fmt: skip
+        self._fault, self._key = "", key
+        # Safe to read from any thread.
+        self.state = JournalState(0, None if self._closed_only else self._every_ns, copies=copies)
 
     def checkpointed(self) -> None:
         """Note that a checkpoint is durable."""
@@ -91,6 +82,7 @@ class RollingSeals:
         now_ns, hurry_ns = self._clock.boottime_ns(), round(HURRY_SECONDS * NS_PER_S)
         if self._every_ns > hurry_ns and not self._closed_only:
             self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
+            self.state = replace(self.state, seal_every_ns=hurry_ns)
         return not self._child.is_busy and now_ns >= self._due_ns and not self._closed_only
 
     def stop(self) -> None:
@@ -103,7 +95,7 @@ class RollingSeals:
 
     def _ended(self, ended: Ended) -> None:
         if ended.code == NOT_SIGNED and self._key is not None:
-            self._failures += 1
+            self.state = replace(self.state, seal_failures=self.state.seal_failures + 1)
             self._key.not_signed(ended.err)
             if self._closed_only:
                 self._fresh, self._due_ns = True, self._clock.boottime_ns() + round(RETRY_SECONDS * NS_PER_S)
@@ -113,21 +105,21 @@ class RollingSeals:
             return
         if self._key is not None:
             self._key.sealed()
-        self._last_seal_wall_ns = self._clock.wall_ns()
+        sealed_ns = self._clock.wall_ns()
+        self.state = replace(self.state, last_seal_wall_ns=sealed_ns)
         if ended.code == SEALED_NOT_COPIED:
             self._not_copied(ended.err)
             return
-        if self._copies:
-            self._last_copy_wall_ns = self._last_seal_wall_ns
+        self.state = replace(self.state, last_copy_wall_ns=sealed_ns if self.state.copies else None, seal_fault="")
         if ended.err:
             log.warning("%s", ended.err)
         if self._fault:
             log.warning("rolling seals succeed again")
-        self._fault = self._shown = ""
+        self._fault = ""
 
     def _failed(self, why: str) -> None:
-        self._failures += 1
-        self._shown = f"NO ROLLING SEAL: {why}"
+        failures = self.state.seal_failures + 1
+        self.state = replace(self.state, seal_failures=failures, seal_fault=f"NO ROLLING SEAL: {why}")
         self._retry_soon(
             "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
             "--key and the disk of --ledger",
@@ -135,8 +127,8 @@ class RollingSeals:
         )
 
     def _not_copied(self, why: str) -> None:
-        self._copy_failures += 1
-        self._shown = why[max(0, why.find("NOT COPIED")) :]  # without other messages of the seal
+        fault = why[max(0, why.find("NOT COPIED")) :]  # without other messages of the seal
+        self.state = replace(self.state, copy_failures=self.state.copy_failures + 1, seal_fault=fault)
         self._retry_soon("%s; the ledger is sealed on this machine; seal and copy are repeated in %d s", why)
 
     def _retry_soon(self, text: str, why: str) -> None:

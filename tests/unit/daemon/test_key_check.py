@@ -158,7 +158,7 @@ def test_a_rolling_seal_that_the_key_did_not_sign_starts_a_key_check(
     rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
     try_to_seal(rolling)
     run_out(check)
-    assert rolling.state().seal_failures == 1
+    assert rolling.state.seal_failures == 1
     assert check.state.reason == "no_token"
     assert caplog.text.count("the token is gone") == 1, "one message of one fault"
 
