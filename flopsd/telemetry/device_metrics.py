@@ -54,27 +54,9 @@ class Highest:
 
 
 def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
-    measured = counter(
-        "flopsd_flop",
-        "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
-        "only bounded are not in it: see flopsd_flop_ceiling_total. Some operations of pipe fp32, of pipe tensor (work "
-        "that no counter of one kind of operation covers) and of pipe all without a declared format may be integer "
-        "operations. Evidence operator_count is software's count by the training process, which nobody checked.",
-        labels=(*_GPU, "pipe", "precision", "evidence"),
-    )
-    integers = counter(
-        "flopsd_integer_operations",
-        "Integer operations of the tensor cores, as measured; they are not in flopsd_flop_total. Absent for a device "
-        "whose counters do not distinguish integers.",
-        labels=(*_GPU, "evidence"),
-    )
-    ceiling = counter(
-        "flopsd_flop_ceiling",
-        "The most FLOP possible in intervals that were not measured as they passed (gaps, evidence utilization); a "
-        "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in this counter too, "
-        "which cannot fall. Absent for a device whose peak is unknown.",
-        labels=_GPU,
-    )
+    measured = counter("flopsd_flop", labels=(*_GPU, "pipe", "precision", "evidence"))
+    integers = counter("flopsd_integer_operations", labels=(*_GPU, "evidence"))
+    ceiling = counter("flopsd_flop_ceiling", labels=_GPU)
     for gpu, state in gpus:
         zeros = _zeros(state)
         totals = dict(zeros)
@@ -104,22 +86,10 @@ def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
 
 
 def time_and_energy(gpus: OfRun) -> Iterator[Family]:
-    energy = counter("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
-    observed = counter(
-        "flopsd_observed_seconds",
-        "Device time that was observed, by evidence: cycles, activity and count measure, utilization only bounds.",
-        labels=(*_GPU, "evidence"),
-    )
-    gaps = counter(
-        "flopsd_gap_seconds",
-        "Device time that was not observed or does not count for this job, by reason.",
-        labels=(*_GPU, "reason"),
-    )
-    recovered = counter(
-        "flopsd_recovered_seconds",
-        "Gap time whose work was recovered afterwards from running counters: it is in flopsd_flop_total.",
-        labels=_GPU,
-    )
+    energy = counter("flopsd_energy_joules", labels=_GPU)
+    observed = counter("flopsd_observed_seconds", labels=(*_GPU, "evidence"))
+    gaps = counter("flopsd_gap_seconds", labels=(*_GPU, "reason"))
+    recovered = counter("flopsd_recovered_seconds", labels=_GPU)
     for gpu, state in gpus:
         if (energy_mj := state.energy_mj) is not None:
             energy.add(gpu, energy_mj / 1000)
@@ -132,18 +102,9 @@ def time_and_energy(gpus: OfRun) -> Iterator[Family]:
 
 
 def gauges(gpus: Labelled) -> Iterator[Family]:
-    activity = gauge(
-        "flopsd_pipe_activity_ratio",
-        "Share of the last interval's cycles in which the pipe was active; for pipe tensor, only what no counter of "
-        "one kind of operation covers.",
-        labels=(*_GPU, "pipe"),
-    )
-    utilization = gauge(
-        "flopsd_utilization_ratio",
-        "Share of time in which any kernel ran, according to the driver; not a measure of how much was computed.",
-        labels=_GPU,
-    )
-    clock = gauge("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
+    activity = gauge("flopsd_pipe_activity_ratio", labels=(*_GPU, "pipe"))
+    utilization = gauge("flopsd_utilization_ratio", labels=_GPU)
+    clock = gauge("flopsd_sm_clock_hertz", labels=_GPU)
     for gpu, state in gpus:
         if state.gauges is not None:
             for pipe, ratio in state.gauges.pipe_activity_ratio.items():
@@ -156,12 +117,7 @@ def gauges(gpus: Labelled) -> Iterator[Family]:
 
 
 def up(gpus: Labelled) -> Iterator[Family]:
-    found = gauge(
-        "flopsd_device_up",
-        "1 if the device's last reading counted, 0 if it was a gap. Absent before the first reading, at the "
-        "end, and while the device is accounted for elsewhere, for instance as another job's.",
-        labels=_GPU,
-    )
+    found = gauge("flopsd_device_up", labels=_GPU)
     for gpu, state in gpus:
         if (is_up := state.is_up) is not None:
             found.add(gpu, float(is_up))
@@ -169,17 +125,9 @@ def up(gpus: Labelled) -> Iterator[Family]:
 
 
 def device_facts(gpus: Labelled) -> Iterator[Family]:
-    peak = gauge(
-        "flopsd_peak_flop_per_second",
-        "Dense datasheet peak by pipe and format, of BF16 and of the formats that work is counted in: the denominator "
-        "of HFU and MFU.",
-        labels=(*_GPU, "pipe", "precision"),
-    )
+    peak = gauge("flopsd_peak_flop_per_second", labels=(*_GPU, "pipe", "precision"))
     info = gauge(
         "flopsd_device_info",
-        'The device; always 1. shared="true": it is known to be shared, so not all of its FLOP are of this job. A MIG '
-        "slice has gpu_instance_id, profile and its GPU's UUID as parent, which dcgm-exporter names GPU_I_ID, "
-        "GPU_I_PROFILE and UUID.",
         labels=(
             *_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver", "shared", "gpu_instance_id",
             "profile", "parent",

@@ -8,6 +8,7 @@ from math import copysign, nan
 from typing import TYPE_CHECKING
 
 from flopsd.system.part_of_package import part_of
+from flopsd.telemetry.metric_help import HELP
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -26,12 +27,12 @@ class Family:
         self.rows.append((labels, value))
 
 
-def counter(name: str, text: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
-    return Family(name, text, value, labels, is_counter=True)
+def counter(name: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
+    return Family(name, HELP[name], value, labels, is_counter=True)
 
 
-def gauge(name: str, text: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
-    return Family(name, text, value, labels, is_counter=False)
+def gauge(name: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
+    return Family(name, HELP[name], value, labels, is_counter=False)
 
 
 def metric(family: Family) -> Metric:

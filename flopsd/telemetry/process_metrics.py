@@ -32,15 +32,10 @@ class ProcessMetrics:
             return
         fields = stat_fields(os.pread(self._stat_fd, _STAT_BYTES, 0))
         user, system, began, virtual, resident = (float(fields[at]) for at in (UTIME, STIME, START, VSIZE, RSS))
-        yield gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual)
-        yield gauge("process_resident_memory_bytes", "Resident memory size in bytes.", resident * self._page_bytes)
-        yield gauge(
-            "process_start_time_seconds",
-            "Start time of the process since unix epoch in seconds.",
-            began / self._ticks + self._boot_s,
-        )
-        cpu_s = user / self._ticks + system / self._ticks
-        yield counter("process_cpu_seconds", "Total user and system CPU time spent in seconds.", cpu_s)
-        yield gauge("process_open_fds", "Number of open file descriptors.", len(os.listdir(_PROC / "self" / "fd")))
+        yield gauge("process_virtual_memory_bytes", virtual)
+        yield gauge("process_resident_memory_bytes", resident * self._page_bytes)
+        yield gauge("process_start_time_seconds", began / self._ticks + self._boot_s)
+        yield counter("process_cpu_seconds", user / self._ticks + system / self._ticks)
+        yield gauge("process_open_fds", len(os.listdir(_PROC / "self" / "fd")))
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        yield gauge("process_max_fds", "Maximum number of open file descriptors.", most)
+        yield gauge("process_max_fds", most)

@@ -30,14 +30,7 @@ def figures(snapshot: Snapshot) -> Iterator[Family]:
 
 
 def _run_flop(found: Bases) -> Family:
-    run = gauge(
-        "flopsd_run_flop",
-        "Whole run, earlier daemon starts included. low, measured and high are bounds of "
-        "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
-        "while no ceiling is known. guidelines: what contributes to parameter updates; guidelines_cumulative: "
-        "generated data too; architecture: counted from model and tokens, absent while no process declares them.",
-        labels=("basis", "bound"),
-    )
+    run = gauge("flopsd_run_flop", labels=("basis", "bound"))
     counted = found.guidelines
     bases = {"executed": found.executed, "guidelines": counted.updates, "guidelines_cumulative": counted.cumulative}
     for basis, figures in bases.items():
@@ -55,31 +48,10 @@ def _run_flop(found: Bases) -> Family:
 
 
 def _thresholds(view: RunView) -> Iterator[Family]:
-    threshold = gauge(
-        "flopsd_threshold_flop",
-        "Threshold of a policy's rule that applies to this run or may; low and high differ where the base model's "
-        "compute is an estimate or not declared.",
-        labels=("policy", "rule", "bound"),
-    )
-    verdict = gauge(
-        "flopsd_verdict",
-        "1 for the state of a rule: below and above are certain, except where above rests on evidence operator_count "
-        "in low; indeterminate: not known. Rules that do not apply are absent. Indicative, not legal advice.",
-        labels=("policy", "rule", "state"),
-    )
-    share = gauge(
-        "flopsd_threshold_ratio",
-        "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured is "
-        "absent where the FLOP or the threshold is only bounded. Never sum bounds. quantity: base+ includes the base "
-        "model's compute.",
-        labels=("policy", "rule", "quantity", "bound"),
-    )
-    rule = gauge(
-        "flopsd_rule_info",
-        "A policy's rule that applies to this run or may; always 1. consequence: what follows from being above, from "
-        "when, what it assumes and what no meter decides.",
-        labels=("policy", "rule", "title", "citation", "consequence", "applies"),
-    )
+    threshold = gauge("flopsd_threshold_flop", labels=("policy", "rule", "bound"))
+    verdict = gauge("flopsd_verdict", labels=("policy", "rule", "state"))
+    share = gauge("flopsd_threshold_ratio", labels=("policy", "rule", "quantity", "bound"))
+    rule = gauge("flopsd_rule_info", labels=("policy", "rule", "title", "citation", "consequence", "applies"))
     for finding in view.findings:
         if finding.state is None:
             continue
@@ -107,12 +79,7 @@ def _consequence(rule: Rule) -> str:
 
 
 def unused_counts(snapshot: Snapshot) -> Iterator[Family]:
-    unused = gauge(
-        "flopsd_operator_counts_unused",
-        "Training processes whose count of operators is in no figure, by reason; absent if there is none. "
-        "count_exceeds_ceiling: the count is more than their device can have executed.",
-        labels=("reason",),
-    )
+    unused = gauge("flopsd_operator_counts_unused", labels=("reason",))
     reasons = [one.reason for one in snapshot.view.unused]
     for reason in Unused:
         if reason in reasons:
@@ -121,44 +88,26 @@ def unused_counts(snapshot: Snapshot) -> Iterator[Family]:
 
 
 def run_facts(snapshot: Snapshot) -> Iterator[Family]:
-    info = gauge(
-        "flopsd_run_info",
-        'The run; always 1. replay="true": read from a recording, no hardware was metered.',
-        labels=("run_id", "node", "platform", "replay"),
-    )
+    info = gauge("flopsd_run_info", labels=("run_id", "node", "platform", "replay"))
     info.add((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
     yield info
-    build = gauge("flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256"))
+    build = gauge("flopsd_build_info", labels=("version", "python", "peak_table_sha256"))
     build.add((__version__, sys.version.split()[0], snapshot.table.sha256), 1)
     yield build
-    yield gauge("flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start)
-    target = gauge("target_info", "The OpenTelemetry resource.", labels=("service_name", "host_name"))
+    yield gauge("flopsd_daemon_starts", snapshot.view.start)
+    target = gauge("target_info", labels=("service_name", "host_name"))
     target.add(("flopsd", snapshot.view.node), 1)
     yield target
 
 
 def sources(snapshot: Snapshot) -> Iterator[Family]:
-    up = gauge("flopsd_source_up", "1 while the source answers.", labels=("source",))
-    errors = counter("flopsd_source_errors", "Readings that became gaps, by reason.", labels=("source", "reason"))
-    duration = gauge("flopsd_source_read_duration_seconds", "Time that the last read took.", labels=("source",))
-    last = gauge(
-        "flopsd_last_reading_timestamp_seconds",
-        "When the source last gave a reading that was not a gap.",
-        labels=("source",),
-    )
-    starts = counter(
-        "flopsd_source_child_starts",
-        "How often flopsd started the program through which it reads the source, such as dcgm-exporter.",
-        labels=("source",),
-    )
-    cpu = counter(
-        "flopsd_source_child_cpu_seconds",
-        "CPU time of the program that flopsd starts, over all its starts.",
-        labels=("source",),
-    )
-    memory = gauge(
-        "flopsd_source_child_memory_bytes", "Resident memory of the program that flopsd starts.", labels=("source",)
-    )
+    up = gauge("flopsd_source_up", labels=("source",))
+    errors = counter("flopsd_source_errors", labels=("source", "reason"))
+    duration = gauge("flopsd_source_read_duration_seconds", labels=("source",))
+    last = gauge("flopsd_last_reading_timestamp_seconds", labels=("source",))
+    starts = counter("flopsd_source_child_starts", labels=("source",))
+    cpu = counter("flopsd_source_child_cpu_seconds", labels=("source",))
+    memory = gauge("flopsd_source_child_memory_bytes", labels=("source",))
     for name, state in snapshot.sources.items():
         if state.absent:
             continue
@@ -177,92 +126,37 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
 
 
 def journal(snapshot: Snapshot) -> Iterator[Family]:
-    yield counter("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
-    appended_ns = snapshot.journal_last_append_wall_ns
-    yield _moment("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.", appended_ns)
-    yield gauge(
-        "flopsd_journal_writable",
-        "0 while the journal cannot be written and totals are only in memory.",
-        float(not snapshot.journal_fault),
-    )
-    yield counter(
-        "flopsd_journal_put_back",
-        "How often this daemon put the journal back that another process had removed, replaced or changed.",
-        snapshot.journal_put_back,
-    )
+    yield counter("flopsd_journal_records", snapshot.journal_records)
+    yield _moment("flopsd_journal_last_append_timestamp_seconds", snapshot.journal_last_append_wall_ns)
+    yield gauge("flopsd_journal_writable", float(not snapshot.journal_fault))
+    yield counter("flopsd_journal_put_back", snapshot.journal_put_back)
 
 
 def ended(snapshot: Snapshot) -> Iterator[Family]:
-    yield gauge(
-        "flopsd_run_ended",
-        "1 once the run has ended properly, until the daemon exits: its series may disappear after that.",
-        float(snapshot.ended),
-    )
+    yield gauge("flopsd_run_ended", float(snapshot.ended))
 
 
 def journal_state(state: JournalState) -> Iterator[Family]:
-    yield gauge("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
-    yield gauge(
-        "flopsd_signing_key_usable",
-        "1 if the signing key could sign when it was last tried, 0 if not; absent before it was tried.",
-        state.key.usable,
-    )
-    fault = gauge(
-        "flopsd_signing_key_fault_info",
-        "Why the signing key cannot sign; always 1, absent while it can. pin_refused: the token refused the PIN, which "
-        "is not tried again until it changes.",
-        labels=("reason",),
-    )
+    yield gauge("flopsd_time_seconds", state.wall_ns / NS_PER_S)
+    yield gauge("flopsd_signing_key_usable", state.key.usable)
+    fault = gauge("flopsd_signing_key_fault_info", labels=("reason",))
     if state.key.reason:
         fault.add((state.key.reason,), 1)
     yield fault
-    yield gauge(
-        "flopsd_ledger_deliveries_pending",
-        "Sealed ledgers in the state folder, including those of earlier runs, that a destination still lacks; absent "
-        "while that is not known.",
-        state.undelivered_ledgers,
-    )
-    yield gauge(
-        "flopsd_journal_size_bytes",
-        "Size of the current journal and of closed segments that still wait, without the copies next to ledgers.",
-        state.disk.journal_bytes,
-    )
-    yield gauge(
-        "flopsd_state_free_bytes",
-        "Free space on the file system of the state folder; absent where that is not known.",
-        state.disk.free_bytes,
-    )
-    yield gauge(
-        "flopsd_closed_segments_waiting",
-        "Closed segments that are not sealed yet, or not yet at every destination; absent without rotation.",
-        state.disk.waiting_segments,
-    )
+    yield gauge("flopsd_ledger_deliveries_pending", state.undelivered_ledgers)
+    yield gauge("flopsd_journal_size_bytes", state.disk.journal_bytes)
+    yield gauge("flopsd_state_free_bytes", state.disk.free_bytes)
+    yield gauge("flopsd_closed_segments_waiting", state.disk.waiting_segments)
     if state.seal_every_ns is None:
         return
-    yield gauge(
-        "flopsd_ledger_seal_interval_seconds",
-        "Time between rolling seals; absent without rolling seals.",
-        state.seal_every_ns / NS_PER_S,
-    )
-    yield _moment(
-        "flopsd_ledger_last_seal_timestamp_seconds",
-        "When this daemon last sealed the ledger on this machine; absent before the first time.",
-        state.last_seal_wall_ns,
-    )
-    yield counter("flopsd_ledger_seal_failures", "Rolling seals that failed.", state.seal_failures)
+    yield gauge("flopsd_ledger_seal_interval_seconds", state.seal_every_ns / NS_PER_S)
+    yield _moment("flopsd_ledger_last_seal_timestamp_seconds", state.last_seal_wall_ns)
+    yield counter("flopsd_ledger_seal_failures", state.seal_failures)
     if not state.copies:
         return
-    yield _moment(
-        "flopsd_ledger_last_copy_timestamp_seconds",
-        "When this daemon last copied a rolling seal to every destination; absent before the first time.",
-        state.last_copy_wall_ns,
-    )
-    yield counter(
-        "flopsd_ledger_copy_failures",
-        "Rolling seals that could not be copied to every destination; absent without destinations.",
-        state.copy_failures,
-    )
+    yield _moment("flopsd_ledger_last_copy_timestamp_seconds", state.last_copy_wall_ns)
+    yield counter("flopsd_ledger_copy_failures", state.copy_failures)
 
 
-def _moment(name: str, text: str, wall_ns: int | None) -> Family:
-    return gauge(name, text, None if wall_ns is None else wall_ns / NS_PER_S)
+def _moment(name: str, wall_ns: int | None) -> Family:
+    return gauge(name, None if wall_ns is None else wall_ns / NS_PER_S)

@@ -47,19 +47,11 @@ def metrics(states: Iterable[PushState]) -> Iterator[Family]:
         return
     from flopsd.telemetry.families import counter, gauge
 
-    successes = counter(PREFIX + "successes", "Requests that the receiver accepted.", labels=("target",))
-    failures = counter(
-        PREFIX + "failures", "Requests that failed, by reason; most are tried again.", labels=("target", "reason")
-    )
-    dropped = counter(
-        PREFIX + "dropped_snapshots",
-        "Pages that were given up: refused for good, or the oldest in a full queue. Totals lose nothing by it.",
-        labels=("target",),
-    )
-    waiting = gauge(PREFIX + "queued_snapshots", "Pages that are still to be pushed.", labels=("target",))
-    last = gauge(
-        PREFIX + "last_success_timestamp_seconds", "When the receiver last accepted a page.", labels=("target",)
-    )
+    successes = counter("flopsd_push_successes", labels=("target",))
+    failures = counter("flopsd_push_failures", labels=("target", "reason"))
+    dropped = counter("flopsd_push_dropped_snapshots", labels=("target",))
+    waiting = gauge("flopsd_push_queued_snapshots", labels=("target",))
+    last = gauge("flopsd_push_last_success_timestamp_seconds", labels=("target",))
     for state in states:
         name = (state.target,)
         successes.add(name, state.successes)

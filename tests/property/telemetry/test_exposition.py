@@ -2,7 +2,7 @@
 contained."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpe
 from flopsd.daemon.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.device_metrics import Highest
-from flopsd.telemetry.families import Family, PageWriter, counter, gauge, metric
+from flopsd.telemetry.families import Family, PageWriter, metric
 from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families, families_of_now
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 from tests.support.extent import Extent, sampled
@@ -46,8 +46,7 @@ def reference(families: Sequence[Family], accept: str) -> bytes:
 @st.composite
 def family(draw: st.DrawFn, name: str) -> Family:
     labels = draw(st.lists(st.from_regex("[a-z_][a-z0-9_]{0,5}", fullmatch=True), max_size=3, unique=True))
-    make: Callable[..., Family] = draw(st.sampled_from((counter, gauge)))
-    made = make(name, draw(TEXTS), labels=labels)
+    made = Family(name, draw(TEXTS), None, labels, is_counter=draw(st.booleans()))
     rows = st.dictionaries(st.tuples(*[TEXTS] * len(labels)), NUMBERS, max_size=4 if labels else 1)
     for values, number in draw(rows).items():
         made.add(values, number)
