@@ -120,16 +120,16 @@ def be_nice() -> None:
         pass
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, settings: Sequence[Setting], sources: KnownSources | None = None
+) -> None:
+    """Add --config, the flags of `settings`, and under a heading that lists `sources` their options."""
     parser.usage = parser.usage or f"{parser.prog} [options]"  # otherwise it would be longer than a screen
     parser.add_argument("--config", metavar="FILE", help="settings file (also FLOPSD_CONFIG)")
     _add_flags(parser, settings)
-
-
-def add_source_settings(parser: argparse.ArgumentParser, sources: KnownSources) -> None:
-    """Add the options of all sources, under a heading that lists the sources."""
-    listed = "\n".join(f"{info.name}: {info.title}" for info in sources.infos)
-    _add_flags(parser.add_argument_group("sources", listed), sources.settings)
+    if sources is not None:
+        listed = "\n".join(f"{info.name}: {info.title}" for info in sources.infos)
+        _add_flags(parser.add_argument_group("sources", listed), sources.settings)
 
 
 def _add_flags(parser: argparse._ActionsContainer, settings: Sequence[Setting]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flopsd import __version__
-from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, add_source_settings, layers_of, sources_of
+from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, layers_of, sources_of
 from flopsd.errors import ConfigError, FlopsdError, MissingExtraError
 from flopsd.settings.schema import SETTINGS
 
@@ -49,8 +49,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         description="Prints every setting as `flopsd run` with the same flags would use it, in the form of a settings "
         "file, with the flag, variable, file or platform that it came from. Secrets are not shown.",
     )
-    add_settings(show, SETTINGS)
-    add_source_settings(show, sources)
+    add_settings(show, SETTINGS, sources)
     show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_show)
 

@@ -28,43 +28,39 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
         description="Computes what full fine-tuning, LoRA and QLoRA would cost, each as an interval, from a model's "
         "config.json or its size, and the tokens. Nothing is measured.",
     )
+    option = estimate.add_argument
     _add_model(estimate)
-    estimate.add_argument("--tokens", type=count, required=True, metavar="N", help="tokens of one epoch, such as 2e9")
-    estimate.add_argument(
-        "--epochs", type=positive, default=1, metavar="N", help="how often the tokens are seen (default: 1)"
-    )
-    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens in a row; required")
-    estimate.add_argument(
-        "--target-length", type=positive, metavar="N", help="tokens in a target, for encoder-decoders"
-    )
-    estimate.add_argument("--packing", action="store_true", help="a row holds several documents")
-    estimate.add_argument(
+    option("--tokens", type=count, required=True, metavar="N", help="tokens of one epoch, such as 2e9")
+    option("--epochs", type=positive, default=1, metavar="N", help="how often the tokens are seen (default: 1)")
+    option("--sequence-length", type=positive, metavar="N", help="tokens in a row; required")
+    option("--target-length", type=positive, metavar="N", help="tokens in a target, for encoder-decoders")
+    option("--packing", action="store_true", help="a row holds several documents")
+    option(
         "--method",
         dest="methods",
         action="append",
         choices=[m.value for m in Method],
         help="how weights are trained; repeatable (default: full, lora, qlora)",
     )
-    estimate.add_argument("--trainable", type=count, metavar="N", help="trainable parameters, where they are known")
-    estimate.add_argument(
-        "--lora-rank", type=positive, metavar="R", help=f"rank of the adapters (default: {DEFAULT_RANK})"
-    )
-    estimate.add_argument(
+    option("--trainable", type=count, metavar="N", help="trainable parameters, where they are known")
+    option("--lora-rank", type=positive, metavar="R", help=f"rank of the adapters (default: {DEFAULT_RANK})")
+    option(
         "--lora-targets",
         metavar="NAMES",
         help=f"modules with adapters, such as q_proj,v_proj (default: {DEFAULT_TARGETS})",
     )
-    estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
+    option("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
     _add_hardware(estimate)
     settings = [setting for setting in SETTINGS if setting.key in _SETTINGS]
     add_settings(
         estimate, [one._replace(help=_RECOMPUTATION) if one.key == "recomputation" else one for one in settings]
     )
-    estimate.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    option("--json", action="store_true", help="facts as JSON on stdout")
     return estimate
 
 
 def _add_model(estimate: argparse.ArgumentParser) -> None:
+    option = estimate.add_argument
     model = estimate.add_mutually_exclusive_group(required=True)
     model.add_argument("model", nargs="?", metavar="CONFIG", help="a config.json, or the folder that it is in")
     model.add_argument(
@@ -81,14 +77,14 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
         help="with --parameters: those that a token goes through, embeddings and head included",
     )
     active.add_argument("--dense", action="store_true", help="with --parameters: a token goes through all of them")
-    estimate.add_argument(
+    option(
         "--embedding-parameters",
         type=count_or_zero,
         metavar="N",
         help="how many of the active parameters are in tables of tokens and positions that the head does not share",
     )
-    estimate.add_argument("--layers", type=positive, metavar="N", help="with --parameters: layers with attention")
-    estimate.add_argument(
+    option("--layers", type=positive, metavar="N", help="with --parameters: layers with attention")
+    option(
         "--attention-width",
         type=positive,
         metavar="N",
@@ -97,16 +93,17 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
 
 
 def _add_hardware(estimate: argparse.ArgumentParser) -> None:
+    option = estimate.add_argument
     what = "a SageMaker instance type, a part of the peak table, or a device's name as nvidia-smi prints it"
     add_repeatable(estimate, "--on", "NAME", what)
-    estimate.add_argument("--count", type=positive, metavar="N", help="how many of each of them (default: 1)")
-    estimate.add_argument(
+    option("--count", type=positive, metavar="N", help="how many of each of them (default: 1)")
+    option(
         "--devices-per-instance",
         type=positive,
         metavar="N",
         help="accelerators of an instance, where the peak table does not have the number",
     )
-    estimate.add_argument(
+    option(
         "--price",
         dest="prices",
         type=_price,
@@ -115,7 +112,7 @@ def _add_hardware(estimate: argparse.ArgumentParser) -> None:
         metavar="NAME=USD",
         help="assumed price of one NAME of --on in USD an hour; repeatable (default: no cost is computed)",
     )
-    estimate.add_argument("--format", metavar="NAME", help=f"number format of the peak (default: {DEFAULT_FORMAT})")
+    option("--format", metavar="NAME", help=f"number format of the peak (default: {DEFAULT_FORMAT})")
     share = estimate.add_mutually_exclusive_group()
     share.add_argument(
         "--mfu", type=interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"

@@ -19,7 +19,6 @@ from flopsd.cli.common import (
     SEAL_KEYS,
     Verbs,
     add_settings,
-    add_source_settings,
     effective,
     layers_of,
     settings_of,
@@ -45,8 +44,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         description="Meters the accelerators of this machine in the foreground. On SIGTERM, SIGINT or "
         "SIGHUP (the terminal is closed) it takes a final reading, seals the ledger and exits with 0.",
     )
-    add_settings(run, SETTINGS)
-    add_source_settings(run, sources)
+    add_settings(run, SETTINGS, sources)
     run.add_argument(
         "--progress",
         action="store_true",
@@ -65,8 +63,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         description="Runs COMMAND with a metering daemon and forwards signals to the command's process group. "
         "Returns the exit code of COMMAND (128 + N for signal N), whatever happens to the metering.",
     )
-    add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
-    add_source_settings(execute, sources)
+    add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"], sources)
     execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments, after --")
     execute.set_defaults(run=_exec)
 

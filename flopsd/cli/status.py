@@ -12,17 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from flopsd.cli.common import (
-    NO_SOURCE,
-    OK,
-    Verbs,
-    add_settings,
-    add_source_settings,
-    layers_of,
-    settings_of,
-    sources_of,
-    waiting,
-)
+from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, layers_of, settings_of, sources_of, waiting
 from flopsd.errors import FlopsdError
 from flopsd.report.terminal import shown, wrapped
 from flopsd.settings.schema import SETTINGS
@@ -84,8 +74,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         "The signing key is tried: it signs a few bytes, which logs in to a token if the key is in one. "
         "Exit 0: a source can meter here. Exit 4: none can.",
     )
-    add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
-    add_source_settings(doctor, sources)
+    add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS], sources)
     doctor.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     doctor.set_defaults(run=_doctor)
 
