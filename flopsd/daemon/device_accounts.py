@@ -22,7 +22,7 @@ from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker, not_ours_at
 from flopsd.daemon.tracked_device import HOLD_NS, TrackedDevice, rate, settled_ns
-from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.clock import Clock
 from flopsd.telemetry.last_gap import not_read_yet
 from flopsd.telemetry.snapshot import DeviceState
 
@@ -35,8 +35,8 @@ class DeviceAccounts:
     def __init__(
         self, incarnation: int, begin_ns: int, table: PeakTable, precision_of: Callable[[Device], Precision | None],
         sources: SourceTracker, sessions: SessionTracker, earlier: EarlierStarts,
-        append: Callable[[Mapping[str, Any]], object], clock: Clock, *, starts_before: int = 0,
-        journal_lost: bool = False, interval_ns: int = NS_PER_S,
+        append: Callable[[Mapping[str, Any]], object], clock: Clock, *, starts_before: int, journal_lost: bool,
+        interval_ns: int,
     ) -> None:  # fmt: skip
         """`starts_before`: the number of daemon starts of the run that are not in this journal.
 

@@ -23,7 +23,7 @@ class EarlierStarts:
 
     def __init__(
         self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int, *,
-        job_began_ns: int | None = None,
+        job_began_ns: int | None,
     ) -> None:  # fmt: skip
         """`job_began_ns`: when the job that is metered now began; not after `begin_ns`."""
         self._incarnations, self._boot_id = history.incarnations, boot_id
@@ -56,7 +56,7 @@ class EarlierStarts:
             if (last.boot_id == self._boot_id) == same_boot:
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
-    def continued_tally(self, device: Device, *, is_here: bool = True, is_since_known: bool = False) -> Tally:
+    def continued_tally(self, device: Device, *, is_here: bool, is_since_known: bool) -> Tally:
         """Return the tally that counting continues from, with the counter values last read.
 
         If the last daemon start was killed on this boot, it is that start's last tally. If it was killed on another

@@ -131,7 +131,7 @@ class SourceTracker:
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
         )
 
-    def unresolved(self, *, at_end: bool = False) -> dict[str, str]:
+    def unresolved(self, *, at_end: bool) -> dict[str, str]:
         """Return, by vendor, a source that has not opened, if no source of the vendor has opened or found that this
         machine has no such device: there may be unlisted ones. `at_end`: also take sources that are still opening."""
         waits_ns, now_ns = 0 if at_end else OPENING_NS, self._clock.boottime_ns()

@@ -55,7 +55,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
 
 
 def facts_in(
-    history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None = None
+    history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None
 ) -> Facts:
     """The status from a journal and its view. `before`: figures and boot time of its last but one reading; `held`: a
     daemon writes it; `undelivered`: how many sealed ledgers a destination still lacks."""
