@@ -9,18 +9,16 @@ from pathlib import Path
 
 import flopsd
 from flopsd.core.dataclass import dataclass
-from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger
-from flopsd.daemon.recovery import choose_run, on_own_boot, recover
+from flopsd.daemon.recovery import RecoveredRun, choose_run, on_own_boot, recover
 from flopsd.daemon.restored_attempt import is_sealed_whole, restore
 from flopsd.daemon.writer import Writer
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
-from flopsd.journal.segments import ClosedSegment
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import CONTAINER, Settings
@@ -32,14 +30,11 @@ log = logging.getLogger("flopsd")
 
 @dataclass(slots=True)
 class ContinuedRun:
-    """The run to meter. `history` is its history so far, empty for a new run."""
+    """The run to meter."""
 
     context: Context  # its boot id is not always the machine's: see `on_own_boot`
     run: str
-    history: History
-    recovery: Recovery | None
-    journal_lost: bool  # another process replaced the journal, whose content is unknown
-    closed: ClosedSegment | None  # the segment that `history` is of, if the next one has not begun
+    recovered: RecoveredRun  # its history is empty for a new run
     origins: dict[str, str]  # of each device's cumulative counters, as last read on this boot
     continues: Continues
     files_private: bool
@@ -49,11 +44,7 @@ class ContinuedRun:
     def begin(self, writer: Writer, job_began_ns: int | None = None) -> None:
         """`job_began_ns`: when the launcher started the job. It is not used if an earlier daemon start under this
         launcher is in the journal, since that start accounts for the time."""
-        since_ns = None if self.is_launchers else job_began_ns
-        writer.begin(
-            self.run, self.history, self.recovery,
-            journal_lost=self.journal_lost, closed=self.closed, job_began_ns=since_ns,
-        )  # fmt: skip
+        writer.begin(self.run, self.recovered, job_began_ns=None if self.is_launchers else job_began_ns)
 
     def isolation(self, settings: Settings, job_user: int | None) -> Isolation:
         return Isolation(
@@ -80,23 +71,22 @@ def continue_run(
     wanted = settings.run_id or context.job_name
     # A run that is not named after its job may span several jobs; and a journal that is known is of this job.
     began_s = context.job_began_s if known is None and wanted == context.job_name else None
-    run, history = choose_run(journal, found, wanted, context.node, table, clock, began_s)
-    context = on_own_boot(context, history, clock.boottime_ns())
-    closed = found.closed if history is found.history else None
-    if closed is not None and restored is not None and is_sealed_whole(restored):
-        closed = closed._replace(is_moved=True)  # it has its ledger; this machine's key would make a second one
+    run, chosen = choose_run(journal, found, wanted, context.node, table, clock, began_s)
+    context = on_own_boot(context, chosen.history, clock.boottime_ns())
+    if chosen is found and restored is not None:
+        chosen = chosen._replace(recovery=chosen.recovery or restored)
+        if chosen.closed is not None and is_sealed_whole(restored):
+            # It has its ledger; this machine's key would make a second one.
+            chosen = chosen._replace(closed=chosen.closed._replace(is_moved=True))
     continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if files_private else Continues.NOTHING
     return ContinuedRun(
         context,
         run,
-        history,
-        found.recovery or (restored if history is found.history else None),
-        found.journal_lost,
-        closed,
+        chosen,
         found.origins(context.boot_id),
         Continues.NOTHING if restored else continues,
         files_private,
-        known is not None and (found.journal_lost or bool(history.incarnations)),
+        known is not None and (found.journal_lost or bool(chosen.history.incarnations)),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalError
@@ -35,5 +36,5 @@ def write_instead(
     of_settings = WriterSettings.of(settings, (), declared, load_policies(settings.policies), isolation)
     table, context = load_peaks(settings.peaks), find_context(environment)
     writer = Writer(journal, table, of_settings, context, clock, lambda _: None)
-    writer.begin(known.run or settings.run_id or "", History(), lost, journal_lost=True)
+    writer.begin(known.run or settings.run_id or "", RecoveredRun(History(), lost, journal_lost=True))
     writer.close("journal_replaced")

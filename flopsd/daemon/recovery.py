@@ -38,7 +38,7 @@ class RecoveredRun(NamedTuple):
     """The run that the state folder holds, and what had to be cut from its journal."""
 
     history: History
-    recovery: Recovery | None
+    recovery: Recovery | None = None
     journal_lost: bool = False  # another process replaced the journal, whose content is unknown
     closed: ClosedSegment | None = None  # the ended segment that `history` is of, if its successor has not begun
 
@@ -157,11 +157,12 @@ def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
 def choose_run(
     journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock,
     job_began_s: int | None = None,
-) -> tuple[str, History]:  # fmt: skip
-    """Return id and history of the run to meter: the journal's run, if it is the wanted one, or if none is wanted and
-    it has not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten.
-    `job_began_s`: see `Context`."""
+) -> tuple[str, RecoveredRun]:  # fmt: skip
+    """Return the id of the run to meter, and `found` if it is the journal's run: the wanted one, or one that has not
+    ended if none is wanted. Of a new run it has no history. The journal of another run is renamed in the same folder,
+    never overwritten. `job_began_s`: see `Context`."""
     history = found.history
+    new = wanted or new_run_id(rfc3339(clock.wall_ns())), found._replace(history=History(), closed=None)
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated
         if not same:
@@ -173,10 +174,10 @@ def choose_run(
         elif history.incarnations[-1].begin["peak_table_sha256"] != table.sha256:
             why = "it was metered with another peak table"
         else:
-            return history.run, history
+            return history.run, found
         if found.closed is not None and found.closed.is_moved:
             log.info("the closed segments of run %s are kept in %s", history.run, journal.state.segments)
-            return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
+            return new
         journal.state.mark_open(is_open=False)
         kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
         log.log(
@@ -186,4 +187,4 @@ def choose_run(
             why,
             kept,
         )
-    return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
+    return new

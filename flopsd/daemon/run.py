@@ -83,13 +83,13 @@ def run_daemon(
         context, run = before.context, before.run
         custody = Custody(
             settings, environment, folder, clock, lambda: journal.head, commands,
-            resumed=bool(before.history.incarnations),
+            resumed=bool(before.recovered.history.incarnations),
         )  # fmt: skip
         wanted = WriterSettings.of(settings, tuple(sources), declared, policies, before.isolation(settings, job_user))
         writer = Writer(
             journal,
             table,
-            wanted.continuing(before.history),
+            wanted.continuing(before.recovered.history),
             context,
             clock,
             emitter(settings, out, err, custody.checkpointed),

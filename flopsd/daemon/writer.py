@@ -27,6 +27,7 @@ from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.publisher import Publisher
 from flopsd.daemon.records import Moment, StartRecords, checkpoint_record, end_record
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
@@ -36,7 +37,7 @@ from flopsd.errors import JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import NOT_OURS, Recovery, journal_lost, with_added_reason
+from flopsd.journal.recovery import NOT_OURS, journal_lost, with_added_reason
 from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
 from flopsd.settings.words import ABSENT, REASONS, say, say_all
@@ -69,15 +70,11 @@ class Writer:
         self._publisher = Publisher(table, settings, context, clock)
         self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # not faults of a declaration
 
-    def begin(
-        self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False,
-        closed: ClosedSegment | None = None, job_began_ns: int | None = None,
-    ) -> None:  # fmt: skip
-        """Continue from `history`; time that the last daemon start left open becomes a gap. `journal_lost`: another
-        process replaced the earlier journal of this run. `closed`: the segment that `history` is of; the next segment
-        begins now. `job_began_ns`: when the job began, if this is the first daemon start to meter it; its time until
-        the first reading is a gap."""
-        self._run = run
+    def begin(self, run: str, found: RecoveredRun, *, job_began_ns: int | None = None) -> None:
+        """Continue from what was `found`; time that the last daemon start left open becomes a gap. If that was of a
+        closed segment, the next one begins now. `job_began_ns`: when the job began, if this is the first daemon start
+        to meter it; its time until the first reading is a gap."""
+        self._run, history = run, found.history
         if history.incarnations:
             self._publisher.job_nodes = max(self._publisher.job_nodes, len(history.place["jobNodes"]))
         self._publisher.replayed = history.replay is not None
@@ -98,13 +95,11 @@ class Writer:
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
         )  # fmt: skip
         self._counts_before = self._sessions.counts
-        self._begin(history, recovery, journal_lost, closed, job_began_ns)
+        self._begin(found, job_began_ns)
         self._journal.state.mark_open(is_open=True)
 
-    def _begin(
-        self, history: History, recovery: Recovery | None, journal_lost: bool, closed: ClosedSegment | None = None,
-        job_began_ns: int | None = None,
-    ) -> None:  # fmt: skip
+    def _begin(self, found: RecoveredRun, job_began_ns: int | None = None) -> None:
+        history, recovery, journal_lost, closed = found
         settings, now, starts = self._settings, self._begin_of(history, job_began_ns), history.incarnations
         self._incarnation = 1 if closed is not None else len(starts) + 1
         self._records.listed_seal = history.seals.newest if closed is None else None
@@ -322,7 +317,7 @@ class Writer:
         log.error("%s; the run goes on in a new journal and has no upper bound", words)
         self._sessions.forget_journal()
         before = self._sources
-        self._begin(History(continues=self.segment.continues), recovery, journal_lost=True)
+        self._begin(RecoveredRun(History(continues=self.segment.continues), recovery, journal_lost=True))
         self._sources.continue_from(before)
 
     def _checkpoint_line(self) -> str:

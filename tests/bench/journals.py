@@ -6,6 +6,7 @@ from typing import Any
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Pipe, Reading, Sweep, Totals
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -42,7 +43,7 @@ def fill(
     journal.recover("aside")
     settings = WriterSettings(60 * NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",))
     writer = Writer(journal, table(), settings, context, clock, lambda _: None, codes=lambda n: CodeKey(SECRET, n))
-    writer.begin(run, read_history(journal.read()), None)
+    writer.begin(run, RecoveredRun(read_history(journal.read())))
     since = clock.boottime_ns()
     writer.take(Message("sim", since, tuple(devices), Sweep(()), opened={"replay": None}))
     for minute in range(-1, minutes):  # the first reading has none before it from which counters could have grown

@@ -15,6 +15,7 @@ from pathlib import Path
 import pynvml
 
 from flopsd.core.ledger.history_from_records import read_history
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -50,7 +51,7 @@ def _run(standin: Path, folder: Path, hours: int) -> None:
         journal.recover("aside")
         settings = WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("nvml",), policies=load_policies())
         writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-        writer.begin("soak", read_history(journal.read()), None)
+        writer.begin("soak", RecoveredRun(read_history(journal.read())))
         source = NvmlSource(pynvml, SourceSettings(clock, table()))
         opened = Message("nvml", clock.boottime_ns(), source.devices(), source.read(), opened=source.describe())
         writer.take(opened)

@@ -230,8 +230,8 @@ class Story:
             journal = Journal(folder)
             known = known_journal(self.head) if self.is_launched else None
             before = continue_run(self.settings, self.context, table(), journal, clock, secrets, known)
-            if before.journal_lost and self.owed:
-                self.complain("daemon", f"the journal is lost: {before.recovery}")
+            if before.recovered.journal_lost and self.owed:
+                self.complain("daemon", f"the journal is lost: {before.recovered.recovery}")
             wanted = WriterSettings(NS_PER_S, 5 * NS_PER_S, "0" * 64, None, ("sim",), is_rotated=True)
 
             def told(_: str) -> None:

@@ -81,10 +81,7 @@ class Run:
         self.writer = Writer(
             self.journal, table(), settings, self.context, self.clock, self.lines.append, codes=codes_of(self.secret)
         )
-        is_lost = recovered.journal_lost
-        self.writer.begin(
-            self.run_id, recovered.history, recovered.recovery, journal_lost=is_lost, job_began_ns=job_began_ns
-        )
+        self.writer.begin(self.run_id, recovered, job_began_ns=job_began_ns)
         found = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))

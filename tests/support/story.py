@@ -28,6 +28,7 @@ from flopsd.core.model import (
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import Event
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -108,7 +109,7 @@ class Story:
         self.writer = Writer(
             self.journal, table(), self.settings, self.context, self.clock, lambda _: None, codes=codes
         )
-        self.writer.begin(self.run, history, recovery)
+        self.writer.begin(self.run, RecoveredRun(history, recovery))
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message("told", self.since_ns, self.devices, Sweep(()), opened={"replay": self.stated}))
 

@@ -19,6 +19,7 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -84,7 +85,7 @@ class DaemonMachine(RuleBasedStateMachine):
         history = read_history(self.journal.read())
         wanted = WriterSettings(NS_PER_S, 5 * NS_PER_S, "0" * 64, None, ("sim",))
         self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, self._emit)
-        self.writer.begin("run", history, recovery)
+        self.writer.begin("run", RecoveredRun(history, recovery))
         now = self.clock.boottime_ns()
         self.since = {device.uid: now for device in DEVICES}
         self._send(opened={"replay": None})

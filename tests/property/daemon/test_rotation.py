@@ -68,10 +68,10 @@ class Twin:
         self.state.acquire()
         self.journal = Journal(self.state)
         found = recover(self.journal, self.clock, None)
-        run, history = choose_run(self.journal, found, "run", CONTEXT.node, table(), self.clock)
+        run, found = choose_run(self.journal, found, "run", CONTEXT.node, table(), self.clock)
         wanted = WriterSettings(NS_PER_S, 5 * NS_PER_S, "0" * 64, None, ("sim",))
         self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, self.printed.append)
-        self.writer.begin(run, history, found.recovery, closed=found.closed)
+        self.writer.begin(run, found)
         self.since_ns = self.clock.boottime_ns()
         self.send(Sweep(()), opened={"replay": None})
         for process in PROCESSES:

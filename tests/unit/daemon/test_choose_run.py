@@ -55,14 +55,14 @@ def test_a_run_continues_if_requested_or_not_ended_on_this_node(
     by = replace(table(), sha256="1" * 64) if other == "table" else table()
     node, now_s = "elsewhere" if other == "node" else CONTEXT.node, run.clock.wall_ns() // NS_PER_S
     began_s = {"later job": now_s + 3601, "job": now_s + 3500}.get(other)
-    name, history = choose_run(journal, found, wanted, node, by, run.clock, began_s)
+    name, chosen = choose_run(journal, found, wanted, node, by, run.clock, began_s)
     kept = [path.name for path in run.state.path.rglob("run-1-until-*.journal.jsonl")]
     if why is None:
-        assert (name, history, kept) == ("run-1", found.history, [])
+        assert (name, chosen, kept) == ("run-1", found, [])
         assert run.state.journal.exists()
     else:
         assert name == wanted if wanted else name != "run-1"
-        assert (history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
+        assert (chosen.history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
         assert why in caplog.text
         assert ("WARNING" in caplog.text) == (ended is False or bool(other))
     journal.close()
@@ -79,7 +79,7 @@ def test_a_new_journal_continues_no_start_and_the_next_start_states_its_grounds(
         journal = Journal(state)
         found = recover(journal, clock, None)
         writer = Writer(journal, table(), wanted, CONTEXT, clock, lambda _: None)
-        writer.begin("run-1", found.history, found.recovery)
+        writer.begin("run-1", found)
         assert writer.close("sigterm")
         begins = [record["isolation"]["continues"] for record in journal.read() if record["kind"] == "begin"]
         journal.close()
@@ -101,8 +101,8 @@ def test_a_run_killed_between_two_segments_continues_with_the_next(tmp_path: Pat
     assert found.closed is not None
     assert (found.closed.is_moved, found.closed.facts.number) == (True, 1)
     assert found.closed.facts.size_bytes == closed.stat().st_size
-    name, history = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
-    assert (name, history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
+    name, chosen = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
+    assert (name, chosen.history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
     assert closed_segments(run.state) == [closed]
     journal.close()
     run.state.release()

@@ -12,6 +12,7 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.core.session_protocol import Event, PhaseChanged
 from flopsd.daemon.loop import Daemon, SourceReader
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -39,7 +40,7 @@ class Bench:
         self.journal.recover("aside")
         wanted = WriterSettings(round(INTERVAL_S * NS_PER_S), 3600 * NS_PER_S, "0" * 64, None, ("script",))
         self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
-        self.writer.begin("run", read_history(self.journal.read()), None)
+        self.writer.begin("run", RecoveredRun(read_history(self.journal.read())))
         self.since_ns = self.clock.boottime_ns()
         self.reads = 0
 

@@ -299,8 +299,8 @@ def test_a_kill_after_restoring_a_segment_makes_no_second_ledger_of_it(tmp_path:
         state.acquire()
         journal = Journal(state)
         found = continue_run(settings, on("boot-2"), table(), journal, clock, CodeSecrets(None), None)
-        assert found.recovery is not None
-        assert [reason.code for reason in found.recovery.reasons] == ["restored"]
+        assert found.recovered.recovery is not None
+        assert [reason.code for reason in found.recovered.recovery.reasons] == ["restored"]
         assert found.continues is Continues.NOTHING
         if is_killed:
             journal.close()
@@ -407,7 +407,7 @@ def test_a_job_with_a_reused_number_continues_no_earlier_job(tmp_path: Path, run
     journal, settings = Journal(run.state), Settings(run_id=run_id)
     found = continue_run(settings, later, table(), journal, run.clock, CodeSecrets(None), None)
     journal.close()
-    assert (found.run, found.history.incarnations == []) == (run_id or "job-1", is_new)
+    assert (found.run, found.recovered.history.incarnations == []) == (run_id or "job-1", is_new)
 
 
 @pytest.mark.parametrize("is_same_table", [True, False])

@@ -7,6 +7,7 @@ import pytest
 from flopsd.core.ledger.history import History
 from flopsd.core.model import Gap, GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.rotation import PATIENCE_SECONDS, Rotation
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -82,7 +83,7 @@ def test_the_keeper_of_the_journals_head_gets_each_record_after_a_rotation_too(t
     journal.recover("aside")
     wanted = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("sim",), is_rotated=True)
     writer = Writer(journal, table(), wanted, CONTEXT, clock, lambda _: None, lambda: told.append(journal.head))
-    writer.begin("run-1", History(), None)
+    writer.begin("run-1", RecoveredRun(History()))
     for _ in range(3):
         clock.advance(NS_PER_S)
         assert writer.checkpoint()

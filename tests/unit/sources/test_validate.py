@@ -28,6 +28,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.daemon.loop import Daemon
+from flopsd.daemon.recovery import RecoveredRun
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -294,7 +295,7 @@ class Metered:
         self.journal.recover("aside")
         wanted = WriterSettings(NS_PER_S // 20, NS_PER_S // 10, "0" * 64, None, ("good", "bad"))
         self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
-        self.writer.begin("run", read_history(self.journal.read()), None)
+        self.writer.begin("run", RecoveredRun(read_history(self.journal.read())))
         self.since_ns, self.left = self.clock.boottime_ns(), 8
 
     def good(self) -> Sweep:
