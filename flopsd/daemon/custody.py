@@ -103,10 +103,10 @@ class Custody:
             self._rotation.each_tick()
 
     def stop(self) -> None:
-        """Kill every child; the caller seals and copies next."""
+        """Kill every child; the caller seals and copies next, and what is not noted as delivered is delivered again."""
         for one in (self.key, self._rolling, self._late):
             if one is not None:
-                one.stop()
+                one.child.stop()
 
     def shown(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with the wall clock and the state of key, seals, copies and disk as of now."""

@@ -32,7 +32,7 @@ class KeyCheck:
     ) -> None:  # fmt: skip
         """`recheck_seconds`: after that time, check again a key that signs. `due`: check at once; else when a seal
         fails. `files`: open file descriptors that the process inherits."""
-        self._child = ChildProcess(command, "the process that checks the key", clock, output=True, files=files)
+        self.child = ChildProcess(command, "the process that checks the key", clock, output=True, files=files)
         self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
@@ -44,19 +44,15 @@ class KeyCheck:
     @property
     def is_in_the_way(self) -> bool:
         """Whether seals must wait now."""
-        return self._child.is_busy or (self.state.usable is False and not self._is_not_made)
+        return self.child.is_busy or (self.state.usable is False and not self._is_not_made)
 
     def each_tick(self) -> None:
         """Start, reap or kill the child."""
-        if (ended := self._child.ended()) is not None:
+        if (ended := self.child.ended()) is not None:
             self._take(ended)
-        elif self._due_ns is not None and self._clock.boottime_ns() >= self._due_ns and not self._child.is_busy:
+        elif self._due_ns is not None and self._clock.boottime_ns() >= self._due_ns and not self.child.is_busy:
             self._due_ns = None
-            self._child.start()
-
-    def stop(self) -> None:
-        """Kill the child, if there is one; the caller seals next."""
-        self._child.stop()
+            self.child.start()
 
     def sealed(self) -> None:
         """Note that a rolling seal was signed."""

@@ -25,7 +25,7 @@ class LateDeliveries:
         self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None
     ) -> None:
         """`all_delivered` is called when nothing is pending any more."""
-        self._child = ChildProcess(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
+        self.child = ChildProcess(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
         self._note, self._clock, self._on_all = note, clock, all_delivered
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
@@ -36,21 +36,17 @@ class LateDeliveries:
     def each_tick(self) -> None:
         """Look at the note; start, reap or kill the child."""
         now_ns = self._clock.boottime_ns()
-        if self._child.is_busy:
-            if (ended := self._child.ended()) is not None:
+        if self.child.is_busy:
+            if (ended := self.child.ended()) is not None:
                 self._look()
                 self._ended(ended)
         elif now_ns >= self._look_ns:
             self._look_ns = now_ns + round(LOOK_SECONDS * NS_PER_S)
             self._look()
             if self._pending and now_ns >= self._due_ns:
-                self._child.start()
+                self.child.start()
             elif self._fault and self.undelivered == 0:
                 self._all_delivered()  # by an operator, with `flopsd copy`
-
-    def stop(self) -> None:
-        """Kill the child, if there is one; what it did not note as delivered is delivered again."""
-        self._child.stop()
 
     def _look(self) -> None:
         try:

@@ -37,7 +37,7 @@ class RollingSeals:
         earlier daemon start may never have been sealed. `head` returns what the journal contains now. `copies`: whether
         the child copies the ledger anywhere. `key`: the check that notes whether the key signed. `files`: open file
         descriptors that the child inherits."""
-        self._child = ChildProcess(command, "the sealing process", clock, files=files)
+        self.child = ChildProcess(command, "the sealing process", clock, files=files)
         self._clock, self._head = clock, head
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
@@ -53,11 +53,6 @@ class RollingSeals:
         """Note that a checkpoint is durable."""
         self._fresh = True
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a child is reading the journal."""
-        return self._child.is_busy
-
     def closed(self) -> None:
         """Note that a segment is closed, and waits for its seal."""
         self._fresh, self._due_ns = True, self._clock.boottime_ns()
@@ -66,7 +61,7 @@ class RollingSeals:
         """Start, reap or kill the child. A seal covers the checkpoints in the journal, so a child starts right after
         the last checkpoint before a seal is due: no more than `every_seconds` of a run are ever unsealed, plus the time
         that sealing takes."""
-        if (ended := self._child.ended()) is not None:
+        if (ended := self.child.ended()) is not None:
             self._ended(ended)
         elif self.is_due:
             self._start(self._clock.boottime_ns())
@@ -75,7 +70,7 @@ class RollingSeals:
     def is_due(self) -> bool:
         """Whether it is time to start a child."""
         is_time = self._clock.boottime_ns() + self._slack_ns >= self._due_ns
-        return self._fresh and is_time and not self._child.is_busy
+        return self._fresh and is_time and not self.child.is_busy
 
     def hurry(self) -> bool:
         """Seal now and often from now on: a kill may be near. Return whether a seal is due and needs a checkpoint."""
@@ -83,15 +78,11 @@ class RollingSeals:
         if self._every_ns > hurry_ns and not self._closed_only:
             self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
             self.state = replace(self.state, seal_every_ns=hurry_ns)
-        return not self._child.is_busy and now_ns >= self._due_ns and not self._closed_only
-
-    def stop(self) -> None:
-        """Kill the child, if there is one; the caller seals the whole run next."""
-        self._child.stop()
+        return not self.child.is_busy and now_ns >= self._due_ns and not self._closed_only
 
     def _start(self, now_ns: int) -> None:
         self._fresh, self._started_ns, self._due_ns = False, now_ns, now_ns + self._every_ns
-        self._child.start(*([CLOSED_ONLY] if self._closed_only else []), "--head", str(self._head()))
+        self.child.start(*([CLOSED_ONLY] if self._closed_only else []), "--head", str(self._head()))
 
     def _ended(self, ended: Ended) -> None:
         if ended.code == NOT_SIGNED and self._key is not None:

@@ -27,7 +27,7 @@ class Rotation:
         """Rotate if that is due and no seal reads the journal. Counters may still show the work of an open gap, and the
         next segment would have that work without the gap: wait for them, for PATIENCE_SECONDS at most."""
         now_ns = self._clock.boottime_ns()
-        if now_ns < self._next_ns or not self._is_due() or (self._rolling is not None and self._rolling.is_busy):
+        if now_ns < self._next_ns or not self._is_due() or (self._rolling is not None and self._rolling.child.is_busy):
             return
         self._due_since_ns = self._due_since_ns or now_ns
         if self._writer.has_open_gap and now_ns - self._due_since_ns < PATIENCE_SECONDS * NS_PER_S:

@@ -27,14 +27,14 @@ def run_out(check: KeyCheck) -> None:
     """Let a due child start, wait for its end without reaping it, then let the daemon see it."""
     check.each_tick()
     assert check.is_in_the_way
-    until_ended(check._child.pid)
+    until_ended(check.child.pid)
     check.each_tick()
 
 
 def try_to_seal(rolling: RollingSeals) -> None:
     rolling.checkpointed()
     rolling.each_tick()
-    until_ended(rolling._child.pid)
+    until_ended(rolling.child.pid)
     rolling.each_tick()
 
 
@@ -134,12 +134,12 @@ def test_a_hanging_key_check_is_killed_and_one_that_cannot_start_is_a_fault() ->
     )
     clock.advance(round(RETRY_SECONDS * NS_PER_S) - 1)
     check.each_tick()
-    assert not check._child.is_busy
+    assert not check.child.is_busy
     clock.advance(1)
     check.each_tick()
-    pid = check._child.pid
+    pid = check.child.pid
     assert pid is not None
-    check.stop()
+    check.child.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     check = KeyCheck(("/no/such/program",), RETRY_SECONDS, None, clock, due=True)
@@ -204,13 +204,13 @@ def test_keys_are_checked_only_for_runs_that_need_it_and_at_their_interval(
         assert check.state.usable
         clock.advance(round(RECHECK_SECONDS * NS_PER_S) - 1)
         check.each_tick()
-        assert not check._child.is_busy
+        assert not check.child.is_busy
         clock.advance(1)
         check.each_tick()
         assert check.is_in_the_way == again, "where no seal shows that the key still signs"
         if again:
-            until_ended(check._child.pid)
+            until_ended(check.child.pid)
             check.each_tick()
         assert caplog.text.count("the key signs: ") == 1, "that it still does is no news"
         caplog.clear()
-        check.stop()
+        check.child.stop()

@@ -26,9 +26,9 @@ def note(path: Path, *states: Delivery) -> None:
 
 def run_out(late: LateDeliveries) -> None:
     """Wait for the child's end without reaping it, then let the daemon see it."""
-    until_ended(late._child.pid)
+    until_ended(late.child.pid)
     late.each_tick()
-    assert not late._child.is_busy
+    assert not late.child.is_busy
 
 
 def shown(late: LateDeliveries) -> int | None:
@@ -40,7 +40,7 @@ def starts(late: LateDeliveries, clock: FakeClock, seconds: int) -> list[int]:
     found = []
     for second in range(seconds):
         late.each_tick()
-        if late._child.pid is not None:
+        if late.child.pid is not None:
             found.append(second)
             run_out(late)
         clock.advance(NS_PER_S)
@@ -129,11 +129,11 @@ def test_a_hanging_child_is_ended(tmp_path: Path, stopped: bool, caplog: pytest.
     note(path, Delivery.PENDING)
     late = LateDeliveries(("sleep", "600"), path, clock)
     late.each_tick()
-    pid = late._child.pid
+    pid = late.child.pid
     assert pid is not None
     clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     if stopped:
-        late.stop()
+        late.child.stop()
     else:
         late.each_tick()
         assert "was killed; metering goes on" in caplog.text

@@ -27,7 +27,7 @@ def python(code: str) -> tuple[str, str, str]:
 
 
 def child_of(rolling: RollingSeals) -> int | None:
-    return rolling._child.pid
+    return rolling.child.pid
 
 
 def run_out(rolling: RollingSeals) -> None:
@@ -84,7 +84,7 @@ def test_the_journal_of_a_killed_daemon_is_sealed_at_once() -> None:
         rolling.checkpointed()
         rolling.each_tick()
         assert (child_of(rolling) is not None) == overdue
-        rolling.stop()
+        rolling.child.stop()
 
 
 def test_only_one_child_runs_and_a_hanging_one_is_killed_with_its_children(
@@ -220,10 +220,10 @@ def test_the_daemons_end_does_not_wait_for_a_child() -> None:
     due(rolling, clock)
     pid = child_of(rolling)
     assert pid is not None
-    rolling.stop()
+    rolling.child.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    rolling.stop()
+    rolling.child.stop()
 
 
 def test_a_seal_that_was_not_copied_counts_as_sealed_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
