@@ -92,7 +92,7 @@ class SegmentJournal:
             if self.journal.is_next:
                 self.queue.complain(JournalError(f"cannot begin the next segment of the journal: {fault.strerror}"))
                 return False
-        self.queue.follow(self._written)
+        self.queue.written = self._written
         log.info("segment %d of the run is closed; the run goes on in segment %d", self.number - 1, self.number)
         self._closed = None
         return True

@@ -17,12 +17,11 @@ log = logging.getLogger("flopsd")
 
 
 class WriteQueue:
-    """Appends to the journal. `fault`: why the journal cannot be written now, empty if it can. `is_lost`: whether
-    another process replaced the file, so that it can never be written again."""
+    """Appends to the journal. `written` is called after each record. `fault`: why the journal cannot be written now,
+    empty if it can. `is_lost`: whether another process replaced the file, so that it can never be written again."""
 
     def __init__(self, journal: Journal, clock: Clock, written: Callable[[], None] = lambda: None) -> None:
-        """`written` is called after each record."""
-        self._journal, self._clock, self._written = journal, clock, written
+        self._journal, self._clock, self.written = journal, clock, written
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
         self.last_append_wall_ns: int | None = None
         self.fault = ""
@@ -53,7 +52,7 @@ class WriteQueue:
             while self._unwritten:
                 self._journal.append(self._unwritten[0])
                 self._unwritten.pop(0)
-                self._written()
+                self.written()
         except JournalError as fault:
             self.is_lost = self.is_lost or isinstance(fault, JournalReplacedError)
             if record["kind"] == "checkpoint" or not keep:
@@ -66,10 +65,6 @@ class WriteQueue:
         self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
         return True
 
-    def follow(self, written: Callable[[], None]) -> None:
-        """Call `written` after each record from now on."""
-        self._written = written
-
     def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
         """Make the totals up to now survive a kill, though not a power loss. A pending record must not name a device
         that the journal lacks, so none is written while a record is refused."""
@@ -77,7 +72,7 @@ class WriteQueue:
             return
         try:
             self._journal.note(record())
-            self._written()
+            self.written()
         except JournalError as fault:
             self.complain(fault)
 
