@@ -57,9 +57,9 @@ class Launcher:
     clock: Clock
     stop_seconds: float
     log: Callable[[str], None]
-    user: User | None  # the job's user; None: our own
-    files: Sequence[int]  # open file descriptors that the daemon and the sealer inherit
-    window_seconds: float | None  # from SIGTERM until the platform kills; None: unknown
+    user: User | None = None  # the job's user; None: our own
+    files: Sequence[int] = ()  # open file descriptors that the daemon and the sealer inherit
+    window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
     _code_secret: bytes = field(default_factory=lambda: os.urandom(SECRET_BYTES))  # of the journal's codes
