@@ -15,7 +15,7 @@ from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
-from flopsd.daemon.state_disk import look, need_of
+from flopsd.daemon.state_disk import disk_state, need_of
 from flopsd.errors import FlopsdError, JournalError, SourceUnavailableError, UnknownDeviceError
 from flopsd.journal.rehearsal import rehearse
 from flopsd.journal.state_dir import StateDir
@@ -184,7 +184,7 @@ def _state(settings: Settings, environment: Mapping[str, str], devices: int) -> 
             "give --state-dir a writable folder on a disk of this machine; --ledger and --ledger-copy may go elsewhere"
         )
         return Diagnosis("state folder", "fail", f"no journal can be kept in {folder.path}: {fault}", fix)
-    need = need_of(settings, folder, devices, look(StateDir(existing), is_rotated=False))
+    need = need_of(settings, folder, devices, disk_state(StateDir(existing), is_rotated=False))
     text = f"{folder.path}, {need.text}"
     if need.is_met:
         return Diagnosis("state folder", "ok", text)

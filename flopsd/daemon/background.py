@@ -185,7 +185,7 @@ class BackgroundTasks:
             self._target.start(server.url)
 
     def _snapshot(self) -> Snapshot:
-        return self._custody.shown(self._writer.snapshot)
+        return self._custody.with_journal_state(self._writer.snapshot)
 
     def _push_metrics(self) -> Iterable[Family]:
         if self._feed is None:

@@ -114,7 +114,7 @@ class ChildProcess:
         return None
 
 
-def says_new(text: str, before: str) -> bool:
+def is_new_fault(text: str, before: str) -> bool:
     """Whether a fault differs from the last one in more than its numbers: times, ports, segments differ at each try."""
     return _NUMBER.sub("", text) != _NUMBER.sub("", before)
 

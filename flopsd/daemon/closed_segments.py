@@ -13,7 +13,7 @@ from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.dataclass import dataclass
 from flopsd.daemon.copying import copy_sealed, note_delivery, seconds_left
-from flopsd.daemon.ledger_places import local_ledger, names_of
+from flopsd.daemon.ledger_places import local_ledger, run_node_segment
 from flopsd.daemon.sealing import seal
 from flopsd.errors import FlopsdError, JournalError, SigningKeyError
 from flopsd.journal.segments import closed_segments, first_record, heads_in_chain
@@ -109,7 +109,7 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
     """Remove the files of all closed segments except the newest `keep`, if their ledgers are at every destination. A
     segment without any destination stays, and so does one whose ledger a destination lacks."""
     try:
-        run, node, current = names_of(folder.journal, settings)
+        run, node, current = run_node_segment(folder.journal, settings)
         waiting = {int(path.name.partition("-")[0]) for path in closed_segments(folder)}
         deliveries, of_run = Deliveries(folder, clock), local_ledger(settings, folder.path, run, node)
         numbers = range(1, (current or 1) - keep)

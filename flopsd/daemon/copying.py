@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.core.companions import PEAKS, POLICY, kind_of
-from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_of
+from flopsd.daemon.ledger_places import copy_destinations, local_ledger, run_node_segment
 from flopsd.errors import JournalError, StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
 from flopsd.journal.state_dir import StateDir
@@ -40,7 +40,7 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, stopped_ns:
     run. Return a text that says where the journal is now and how to seal it. `stopped_ns`: see `seconds_left`."""
     from flopsd.attestation.storage.copies import copy_journal
 
-    names = names_of(folder.journal, settings)
+    names = run_node_segment(folder.journal, settings)
     ledger = local_ledger(settings, folder.path, *names)
     here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
     destinations = [*here, *copy_destinations(settings, *names)]

@@ -32,7 +32,7 @@ class Commands(NamedTuple):
 
 
 class Custody:
-    """Runs these tasks in the daemon's thread; `shown` is safe from any thread."""
+    """Runs these tasks in the daemon's thread; `with_journal_state` is safe from any thread."""
 
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], folder: StateDir, clock: Clock,
@@ -108,7 +108,7 @@ class Custody:
             if one is not None:
                 one.child.stop()
 
-    def shown(self, snapshot: Snapshot) -> Snapshot:
+    def with_journal_state(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
         state = replace(
             JournalState(0) if self._rolling is None else self._rolling.state,

@@ -175,7 +175,7 @@ class DeviceAccounts:
             source, device = best
             if tracked.is_read_by(source, device):
                 continue
-            tracked.read_by(source, device)
+            tracked.set_source(source, device)
             self._append(evidence_record(self._incarnation, tracked.number, self._clock.boottime_ns(), tracked.entry))
 
     def _follow(self, message: Message, sweep: Sweep, changes: Sequence[MigChange]) -> None:
@@ -293,7 +293,7 @@ class DeviceAccounts:
                 continue
             best = self._sources.arbiter.best(reading.device)
             if best is not None and best[0] == source:
-                reading = tracked.in_time(reading, now_ns)
+                reading = tracked.without_future(reading, now_ns)
                 take = tracked.count if ours_until_ns is None or reading.end_ns <= ours_until_ns else tracked.hold
                 take(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
                 counted.append(reading)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.rounding import format_duration
-from flopsd.daemon.writer_settings import names_of
+from flopsd.daemon.writer_settings import device_names
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -32,7 +32,7 @@ class DeviceLog:
     def each_tick(self, snapshot: Snapshot) -> None:
         if self._declared and snapshot.devices and self._clock.boottime_ns() >= self._due_ns:
             here = [state.entry.device for state in snapshot.devices]
-            known = {name for device in here for name in names_of(device)}
+            known = {name for device in here for name in device_names(device)}
             if absent := [name for name in self._declared if name.casefold() not in known]:
                 log.warning(
                     "--device-precision: no device here is called %s; devices here: %s",

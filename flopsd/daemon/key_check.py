@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from flopsd.attestation.signing.keys import check_key, default_key
-from flopsd.daemon.child import ChildProcess, Ended, says_new
+from flopsd.daemon.child import ChildProcess, Ended, is_new_fault
 from flopsd.daemon.ledger_places import state_dir
 from flopsd.errors import KeyFault, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -66,7 +66,7 @@ class KeyCheck:
 
     def failed(self, problem: str, reason: KeyFault = "other") -> None:
         """Note that the key cannot sign, and log it unless that was logged."""
-        is_new = says_new(problem, self.state.problem)
+        is_new = is_new_fault(problem, self.state.problem)
         self.state, self._seal_fault, self._is_not_made = KeyState(False, reason, problem), "", False
         if is_new:
             log.error(

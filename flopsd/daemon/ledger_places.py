@@ -33,7 +33,7 @@ def copy_destinations(settings: Settings, run: str, node: str, segment: int | No
     return [of_segment(place, segment) for place in places]
 
 
-def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
+def run_node_segment(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
     """Return run, node and segment number of a journal; the number is None if the run is not rotated. `closed`: a
     rotation closed the journal, in this run or an earlier one. Raises LedgerError for an empty journal and, unless
     `closed`, for one of another run than --run-id."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from flopsd.daemon.child import ChildProcess, Ended, says_new
+from flopsd.daemon.child import ChildProcess, Ended, is_new_fault
 from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import JournalState
@@ -126,6 +126,6 @@ class RollingSeals:
         self._fresh = self._fresh or self._closed_only
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
         self._due_ns = min(self._due_ns, retry_ns)
-        if says_new(why, self._fault):
+        if is_new_fault(why, self._fault):
             log.error(text, why, max(0, self._due_ns - self._clock.boottime_ns()) // NS_PER_S)
         self._fault = why

@@ -112,7 +112,7 @@ def run_daemon(
         sessions = SessionServerTask(
             socket, client_uids, daemon.post_event, clock, writer.known_sessions, daemon.is_behind
         )
-        feed = feed_of(settings, commands.push, lambda: custody.shown(writer.snapshot), clock)
+        feed = feed_of(settings, commands.push, lambda: custody.with_journal_state(writer.snapshot), clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)

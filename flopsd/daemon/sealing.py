@@ -16,7 +16,7 @@ from flopsd.attestation.ledger_files import is_countersigned
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.companions import PEAKS, POLICY
 from flopsd.daemon.copying import copies_made, copy_sealed, keep_journal
-from flopsd.daemon.ledger_places import local_ledger, names_of, state_dir
+from flopsd.daemon.ledger_places import local_ledger, run_node_segment, state_dir
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError, StorageError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal
@@ -57,7 +57,7 @@ def seal(
     from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.attestation.storage.deliveries import Deliveries
 
-    run, node, segment = names_of(journal, settings, closed=closed)
+    run, node, segment = run_node_segment(journal, settings, closed=closed)
     ledger, deliveries = local_ledger(settings, folder.path, run, node, segment), Deliveries(folder, clock)
     key, made = ensure_key(settings.key, folder.path)
     if made:

@@ -42,14 +42,14 @@ class StateDisk:
         if now_ns < self._next_ns and not is_to_be_said:
             return
         self._next_ns = now_ns + LOOK_SECONDS * NS_PER_S
-        self.state = look(self._folder, is_rotated=self._settings.rotate_every is not None)
+        self.state = disk_state(self._folder, is_rotated=self._settings.rotate_every is not None)
         if is_to_be_said:
             self._is_said = True
             need = need_of(self._settings, self._folder, devices, self.state)
             log.log(logging.INFO if need.is_met else logging.WARNING, "disk of %s: %s", self._folder.path, need.text)
 
 
-def look(folder: StateDir, *, is_rotated: bool) -> DiskState:
+def disk_state(folder: StateDir, *, is_rotated: bool) -> DiskState:
     """Return the state of the disk now, with None for what cannot be found out."""
     free = journals = waiting = None
     try:

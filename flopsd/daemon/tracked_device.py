@@ -132,7 +132,7 @@ class TrackedDevice:
             take = self.hold if self.held else self.count
             take(self.gap(until_ns, reason), active_phase)
 
-    def in_time(self, reading: Reading, now_ns: int) -> Reading:
+    def without_future(self, reading: Reading, now_ns: int) -> Reading:
         """Return the reading, or a gap until now if it ends in the future."""
         if reading.end_ns <= now_ns + LEAD_NS:
             return reading
@@ -191,7 +191,7 @@ class TrackedDevice:
             self.state = self.state.described(replace(self.state.now, tally=tally))
         return self.in_segment
 
-    def read_by(self, source: str, listed: Device) -> None:
+    def set_source(self, source: str, listed: Device) -> None:
         """Apply a change of source or of expected evidence."""
         why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
         log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)

@@ -35,7 +35,7 @@ class WriterSettings:
     config_sha256: str
     precision: Precision | None  # declared for the run
     sources: Sequence[str]
-    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # see `names_of`
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # see `device_names`
     run_declared: OperatorDeclarations = NOTHING_DECLARED
     policies: Sequence[Policy] = ()
     isolation: Isolation = UNKNOWN
@@ -81,9 +81,9 @@ class WriterSettings:
     def declared(self, device: Device) -> Precision | None:
         """Return the number format declared for a device: its own, else the run's."""
         by_name = {name.casefold(): precision for name, precision in self.device_precision.items()}
-        return next((by_name[name] for name in names_of(device) if name in by_name), self.precision)
+        return next((by_name[name] for name in device_names(device) if name in by_name), self.precision)
 
 
-def names_of(device: Device) -> tuple[str, ...]:
+def device_names(device: Device) -> tuple[str, ...]:
     """Return the names of a device in settings, casefolded, the most exact first; a GPU stands for its slices."""
     return device.uid.casefold(), (device.parent or "").casefold(), str(device.index)

@@ -17,19 +17,19 @@ from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
-OfRun: TypeAlias = Sequence[tuple[tuple[str, str], DeviceView]]
-Labelled: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
+RunDevices: TypeAlias = Sequence[tuple[tuple[str, str], DeviceView]]
+MeteredDevices: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _COUNTED = ("all", UNDECLARED, Evidence.OPERATOR_COUNT.value)
 _REFERENCE = "bf16"  # MFU is a share of this format's peak, whatever ran
 
 
-def labelled(snapshot: Snapshot) -> Labelled:
+def metered_devices(snapshot: Snapshot) -> MeteredDevices:
     """Each device that this daemon start meters, with the values of its labels `gpu` and `uuid`."""
     return [(_labels(state, snapshot), state) for state in snapshot.devices]
 
 
-def of_run(snapshot: Snapshot) -> OfRun:
+def run_devices(snapshot: Snapshot) -> RunDevices:
     """All devices of the run, with the same labels, including those that only earlier daemon starts metered."""
     return [(_labels(view, snapshot), view) for view in snapshot.view.devices]
 
@@ -53,7 +53,7 @@ class Highest:
         return known
 
 
-def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
+def flop(gpus: RunDevices, highest: Highest) -> Iterator[Family]:
     measured = counter("flopsd_flop", labels=(*_GPU, "pipe", "precision", "evidence"))
     integers = counter("flopsd_integer_operations", labels=(*_GPU, "evidence"))
     ceiling = counter("flopsd_flop_ceiling", labels=_GPU)
@@ -85,7 +85,7 @@ def flop(gpus: OfRun, highest: Highest) -> Iterator[Family]:
     yield from (measured, integers, ceiling)
 
 
-def time_and_energy(gpus: OfRun) -> Iterator[Family]:
+def time_and_energy(gpus: RunDevices) -> Iterator[Family]:
     energy = counter("flopsd_energy_joules", labels=_GPU)
     observed = counter("flopsd_observed_seconds", labels=(*_GPU, "evidence"))
     gaps = counter("flopsd_gap_seconds", labels=(*_GPU, "reason"))
@@ -101,7 +101,7 @@ def time_and_energy(gpus: OfRun) -> Iterator[Family]:
     yield from (energy, observed, gaps, recovered)
 
 
-def gauges(gpus: Labelled) -> Iterator[Family]:
+def gauges(gpus: MeteredDevices) -> Iterator[Family]:
     activity = gauge("flopsd_pipe_activity_ratio", labels=(*_GPU, "pipe"))
     utilization = gauge("flopsd_utilization_ratio", labels=_GPU)
     clock = gauge("flopsd_sm_clock_hertz", labels=_GPU)
@@ -116,7 +116,7 @@ def gauges(gpus: Labelled) -> Iterator[Family]:
     yield from (activity, utilization, clock)
 
 
-def up(gpus: Labelled) -> Iterator[Family]:
+def up(gpus: MeteredDevices) -> Iterator[Family]:
     found = gauge("flopsd_device_up", labels=_GPU)
     for gpu, state in gpus:
         if (is_up := state.is_up) is not None:
@@ -124,7 +124,7 @@ def up(gpus: Labelled) -> Iterator[Family]:
     yield found
 
 
-def device_facts(gpus: Labelled) -> Iterator[Family]:
+def device_facts(gpus: MeteredDevices) -> Iterator[Family]:
     peak = gauge("flopsd_peak_flop_per_second", labels=(*_GPU, "pipe", "precision"))
     info = gauge(
         "flopsd_device_info",

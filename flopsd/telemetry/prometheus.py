@@ -18,10 +18,10 @@ _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; esca
 
 def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
     """The families that change from reading to reading."""
-    gpus, of_run = device_metrics.labelled(snapshot), device_metrics.of_run(snapshot)
-    yield from device_metrics.flop(of_run, highest)
+    gpus, run_devices = device_metrics.metered_devices(snapshot), device_metrics.run_devices(snapshot)
+    yield from device_metrics.flop(run_devices, highest)
     yield from run_metrics.figures(snapshot)
-    yield from device_metrics.time_and_energy(of_run)
+    yield from device_metrics.time_and_energy(run_devices)
     yield from device_metrics.gauges(gpus)
     yield from device_metrics.up(gpus)
     yield from run_metrics.sources(snapshot)
@@ -39,7 +39,7 @@ def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator
 
 def constant_families(snapshot: Snapshot) -> Iterator[Family]:
     """The families that stay the same for a whole daemon start, as long as no device is added."""
-    yield from device_metrics.device_facts(device_metrics.labelled(snapshot))
+    yield from device_metrics.device_facts(device_metrics.metered_devices(snapshot))
     yield from run_metrics.run_facts(snapshot)
 
 

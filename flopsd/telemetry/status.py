@@ -29,13 +29,13 @@ SCHEMA = "flopsd-status/1"
 _STARTING = SourceState().reason
 
 
-def facts_of(snapshot: Snapshot) -> Facts:
+def status_of_snapshot(snapshot: Snapshot) -> Facts:
     """The status from a running daemon's snapshot."""
     view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
     now = {state.device.uid: state for state in snapshot.devices}
     return {
         **_run(view, goes_on=not snapshot.ended),
-        "health": _health_now(snapshot).facts(),
+        "health": _health_of_snapshot(snapshot).facts(),
         "daemon": "running",
         "endReason": None,
         "replay": snapshot.replay,
@@ -54,7 +54,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     }
 
 
-def facts_in(
+def status_of_journal(
     history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None
 ) -> Facts:
     """The status from a journal and its view. `before`: figures and boot time of its last but one reading; `held`: a
@@ -66,7 +66,7 @@ def facts_in(
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
         **_run(view, goes_on=goes_on),
-        "health": _health_in(history, view, held=held).facts(),
+        "health": _health_of_journal(history, view, held=held).facts(),
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
@@ -83,7 +83,7 @@ def facts_in(
     }
 
 
-def _health_now(snapshot: Snapshot) -> Health:
+def _health_of_snapshot(snapshot: Snapshot) -> Health:
     return health_of(
         [_device_health(state.device, state.tally, state.gap) for state in snapshot.devices],
         wall_offset_ns=snapshot.wall_offset_ns,
@@ -101,7 +101,7 @@ def _health_now(snapshot: Snapshot) -> Health:
     )
 
 
-def _health_in(history: History, view: RunView, *, held: bool) -> Health:
+def _health_of_journal(history: History, view: RunView, *, held: bool) -> Health:
     last = history.incarnations[-1]
     newest = {uid: not_read_yet(tally) for uid, tally in last.tallies.items()}
     for gap in history.gaps:

@@ -26,7 +26,7 @@ from flopsd.settings.platform import default_state_dir
 from flopsd.system.file_presence import is_file
 from flopsd.telemetry.bounded_http import fetch
 from flopsd.telemetry.daemon_address import without_password
-from flopsd.telemetry.status import SCHEMA, facts_in
+from flopsd.telemetry.status import SCHEMA, status_of_journal
 
 
 def from_state_dir(
@@ -60,7 +60,7 @@ def from_state_dir(
         undelivered = sum(bool(one.undelivered) for one in read_deliveries(state.deliveries))
     except StorageError:
         undelivered = None
-    return facts_in(history, view, before, held=state.is_held(), undelivered=undelivered)
+    return status_of_journal(history, view, before, held=state.is_held(), undelivered=undelivered)
 
 
 def from_url(url: str) -> dict[str, Any]:

@@ -73,17 +73,19 @@ class Routes:
         return self._compressed(request, content_type, body, ("Vary", "Accept"))
 
     def _status(self, request: Request) -> Response:
-        from flopsd.telemetry.status import facts_of  # loaded at the first request
+        from flopsd.telemetry.status import status_of_snapshot  # loaded at the first request
 
-        return self._compressed(request, "application/json", json.dumps(facts_of(self._snapshot())).encode("utf-8"))
+        return self._compressed(
+            request, "application/json", json.dumps(status_of_snapshot(self._snapshot())).encode("utf-8")
+        )
 
     def _page(self, request: Request) -> Response:
         from flopsd.telemetry.page.status_page import Assets, status_page
-        from flopsd.telemetry.status import facts_of
+        from flopsd.telemetry.status import status_of_snapshot
 
         if self._assets is None:
             self._assets = Assets()
-        page = status_page(facts_of(self._snapshot()), self._assets).encode("utf-8")
+        page = status_page(status_of_snapshot(self._snapshot()), self._assets).encode("utf-8")
         return self._compressed(request, HTML, page, ("Content-Security-Policy", self._assets.policy), *_SAFE)
 
     def _compressed(self, request: Request, content_type: str, body: bytes, *more: tuple[str, str]) -> Response:

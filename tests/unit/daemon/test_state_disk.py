@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flopsd.daemon import state_disk
-from flopsd.daemon.state_disk import LOOK_SECONDS, MB, StateDisk, look, need_of
+from flopsd.daemon.state_disk import LOOK_SECONDS, MB, StateDisk, disk_state, need_of
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
@@ -39,18 +39,18 @@ def test_figures_match_the_disk_and_are_absent_when_it_does_not_answer(
     folder: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = folder.journal.stat().st_size
-    found = look(folder, is_rotated=False)
+    found = disk_state(folder, is_rotated=False)
     free = shutil.disk_usage(folder.path).free
     assert found.free_bytes == pytest.approx(free, abs=2**30)
     assert (found.journal_bytes, found.waiting_segments) == (size, None)
-    assert look(folder, is_rotated=True).waiting_segments == 0
+    assert disk_state(folder, is_rotated=True).waiting_segments == 0
     folder.segments.mkdir()
     (folder.segments / "0001-0123456789abcdef.journal.jsonl").write_bytes(b"x" * 100)
-    assert replace(look(folder, is_rotated=False), free_bytes=None) == DiskState(size + 100, None, 1)
+    assert replace(disk_state(folder, is_rotated=False), free_bytes=None) == DiskState(size + 100, None, 1)
 
     monkeypatch.setattr(os, "listdir", failing(errno.EIO))
     monkeypatch.setattr(os, "statvfs", failing(errno.EIO))
-    assert look(folder, is_rotated=True) == DiskState()
+    assert disk_state(folder, is_rotated=True) == DiskState()
 
 
 @pytest.mark.long
@@ -124,9 +124,9 @@ def test_the_disk_is_checked_when_due_and_a_shortage_is_logged_once(
 
     def counted(state: StateDir, **how: bool) -> DiskState:
         looks.append(how)
-        return look(state, **how)
+        return disk_state(state, **how)
 
-    monkeypatch.setattr(state_disk, "look", counted)
+    monkeypatch.setattr(state_disk, "disk_state", counted)
     found = []
     for after_ns, devices in ((0, 0), (due_ns - 1, 0), (1, 0), (1, GPUS), (due_ns - 1, GPUS), (1, GPUS)):
         clock.advance(after_ns)
