@@ -18,7 +18,7 @@ from flopsd.core.rows import Rating, Row
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from flopsd.core.tally import Tally
 from flopsd.telemetry.prometheus import Exposition
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from tests.support.runs import A100, CONTEXT, H100, Run, history_of, interrupted
 from tests.support.story import CYCLES_H100, Story
 from tests.support.strategies import table
@@ -43,13 +43,13 @@ def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[
     run.meter(3)
     exposition = Exposition()
     exposition.render(run.writer.snapshot, "")
-    facts_of(run.writer.snapshot)
+    status_of_snapshot(run.writer.snapshot)
     for _ in range(3):
         rated.clear()
         run.meter(1)
         snapshot = run.writer.snapshot
         exposition.render(snapshot, "")
-        facts_of(snapshot)
+        status_of_snapshot(snapshot)
         assert snapshot.view.findings == ()
         assert sorted(map(id, rated)) == sorted(id(state.tally) for state in snapshot.devices)
 
@@ -111,7 +111,8 @@ def test_a_daemon_start_that_metered_nothing_has_no_phase(tmp_path: Path) -> Non
     run, process = Story(tmp_path, (CYCLES_H100,), declared=OperatorDeclarations(Phase.TRAIN)), "22" * 16
     run.says(SessionOpened(process, 1, 1000, "0.1.0"), PhaseChanged(process, "generate"))
     run.during(3, {CYCLES_H100: lambda _: Growth()})
-    run.restart()
+    run.kill()
+    run.start()
     run.finish()
     view = view_of(history_of(run.state.journal), table())
     claimed = view.bases.claimed

@@ -16,7 +16,7 @@ from flopsd.report.numbers import beyond_margin
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.page.status_page import Assets, status_page
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from flopsd.telemetry.status_text import status_text
 from tests.support.process import in_process
 from tests.support.runs import H100, Run
@@ -32,7 +32,7 @@ def flat(text: str) -> str:
 def test_the_headline_is_the_same_in_all_five_places(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,), policies=load_policies())
     run.meter(5)
-    status = facts_of(run.writer.snapshot)
+    status = status_of_snapshot(run.writer.snapshot)
     answer = answer_to(status["thresholds"])
     assert answer.headline == FAR_BELOW
     assert len(answer.only_if) == 3

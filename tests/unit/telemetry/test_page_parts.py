@@ -14,7 +14,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.sparkline import sparkline
 from flopsd.telemetry.rate_history import POINTS, RateHistory, rates
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from tests.support.runs import A100, H100, STRANGER, Run
 
 EIGHT = tuple(replace(H100, uid=f"GPU-{n}", index=n) for n in range(8))
@@ -51,7 +51,7 @@ def test_a_time_of_another_day_has_its_date_and_names_cannot_reverse_text(tmp_pa
     run = Run(tmp_path, devices=(replace(H100, model="H100 \N{RIGHT-TO-LEFT OVERRIDE}x"),))
     run.meter(3)
     run.meter(3, GapReason.DEVICE_LOST)
-    found = facts_of(run.writer.snapshot)
+    found = status_of_snapshot(run.writer.snapshot)
     run.kill()
     page = devices_part(found)
     assert f"device_lost since {found['devices'][0]['gap']['since'][11:16]} UTC" in page
@@ -74,13 +74,13 @@ def test_time_without_measurement_has_no_rate(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for fault in (None, None, GapReason.DEVICE_LOST, None):
         run.meter(10, fault)
-    history = facts_of(run.writer.snapshot)["rateHistory"]
+    history = status_of_snapshot(run.writer.snapshot)["rateHistory"]
     rate = [one["measuredFlopPerSecond"] for one in history]
     assert [one is None for one in rate] == [False, False, True, False]
     assert sparkline(history) is not None
     bounded = Run(tmp_path / "bounded", devices=(A100,))
     bounded.meter(30)
-    assert sparkline(facts_of(bounded.writer.snapshot)["rateHistory"]) is None
+    assert sparkline(status_of_snapshot(bounded.writer.snapshot)["rateHistory"]) is None
     run.kill()
     bounded.kill()
 
@@ -131,20 +131,20 @@ def test_advice_is_given_only_once(tmp_path: Path) -> None:
     devices = (*EIGHT[:3], *worse, EIGHT[6], replace(EIGHT[7], shared="vm-2"))
     run = Run(tmp_path, devices=devices, policies=load_policies())
     run.meter(2)
-    page = devices_part(facts_of(run.writer.snapshot))
+    page = devices_part(status_of_snapshot(run.writer.snapshot))
     assert re.findall(r"<li><strong>(.*?)</strong>", page) == ["GPUs 0 to 7", "GPUs 3 to 5", "GPU 7", "The run"]
     for words in ("number format", "no counters; run dcgm-exporter.", "vm-2.", "--phase train"):
         assert page.count(words) == 1
     run.meter(1, GapReason.DEVICE_LOST, {EIGHT[2].uid, EIGHT[3].uid})
-    page = devices_part(facts_of(run.writer.snapshot))
+    page = devices_part(status_of_snapshot(run.writer.snapshot))
     assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; for what helps see FlopsdDevicesBlind in" in page
     run.kill()
     other = Run(tmp_path / "unknown", devices=(STRANGER,))
     other.meter(1)
-    page = devices_part(facts_of(other.writer.snapshot))
+    page = devices_part(status_of_snapshot(other.writer.snapshot))
     assert "<strong>GPU 2</strong>: not in the peak table, so no total has an upper bound; to add a row see " in page
     other.kill()
-    facts = facts_of(run.writer.snapshot)
+    facts = status_of_snapshot(run.writer.snapshot)
     counted = {**facts["devices"][0], "evidence": ["count"]}  # AWS's count does not say what was multiplied
     assert "--precision" in devices_part({**facts, "devices": [counted]})
     assert "--precision" not in devices_part({**facts, "devices": [{**counted, "precision": "bf16"}]})

@@ -12,12 +12,12 @@ from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDec
 from flopsd.core.model import ChildCost, Device
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.device_metrics import Highest, device_facts, labelled
+from flopsd.telemetry.device_metrics import Highest, device_facts, metered_devices
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.prometheus import changing_families
 from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from tests.support.runs import A100, H100, STRANGER, Run
 
 Rows = dict[tuple[str, ...], float]
@@ -45,7 +45,7 @@ def bounds(name: str, figures: dict[str, Any]) -> Rows:
 def test_figures_match_those_of_the_status(tmp_path: Path, devices: Any, declared: OperatorDeclarations) -> None:
     run = Run(tmp_path, devices=devices, declared=declared, policies=load_policies())
     run.meter(5)
-    facts, found = facts_of(run.writer.snapshot), rows(figures(run.writer.snapshot))
+    facts, found = status_of_snapshot(run.writer.snapshot), rows(figures(run.writer.snapshot))
     run.kill()
     assert found["flopsd_run_flop"] == {
         **bounds("executed", facts["executed"]),
@@ -170,7 +170,7 @@ def test_the_peak_of_a_slice_is_that_of_its_own_sms(tmp_path: Path) -> None:
     def peaks(device: Device) -> Rows:
         run = Run(tmp_path / device.uid, devices=(device,))
         run.meter(2)
-        found = rows(device_facts(labelled(run.writer.snapshot)))["flopsd_peak_flop_per_second"]
+        found = rows(device_facts(metered_devices(run.writer.snapshot)))["flopsd_peak_flop_per_second"]
         run.kill()
         return {labels[2:]: peak for labels, peak in found.items()}
 

@@ -31,7 +31,7 @@ from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.page.thresholds import thresholds_part
 from flopsd.telemetry.prometheus import constant_families
 from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from flopsd.testing import FakeClock
@@ -61,7 +61,10 @@ def test_a_snapshot_and_its_journal_give_the_same_facts(tmp_path: Path, stranger
     places = (Destination("s3://b/l.json", Delivery.DELIVERED), Destination("s3://c/l.json"))
     write_deliveries(run.state.deliveries, [NotedLedger(tmp_path, {"ledger": "0" * 64, "publicKey": "0" * 64}, places)])
     state = JournalState(0, undelivered_ledgers=1)
-    live, read = facts_of(replace(run.writer.snapshot, journal_state=state)), from_state_dir(str(tmp_path), {})
+    live, read = (
+        status_of_snapshot(replace(run.writer.snapshot, journal_state=state)),
+        from_state_dir(str(tmp_path), {}),
+    )
     assert json.loads(json.dumps(live)) == live
     assert set(live) == set(read)
     for name in set(live) - {"sources", "journal", "devices", "lastRecordAt", "health"}:
@@ -83,10 +86,10 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
     run = Run(tmp_path)
     for _ in range(2):  # the second time after a start that ended regularly
         snapshot = run.writer.snapshot
-        for health in (facts_of(snapshot)["health"], from_state_dir(str(tmp_path), {})["health"]):
+        for health in (status_of_snapshot(snapshot)["health"], from_state_dir(str(tmp_path), {})["health"]):
             assert health["state"] == "starting"
             assert health["sentence"].startswith("All 2 GPUs not read yet")
-        assert "not read yet" in status_page(facts_of(snapshot), Assets())
+        assert "not read yet" in status_page(status_of_snapshot(snapshot), Assets())
         assert [device.is_up for device in snapshot.devices] == [None, None]
         assert not snapshot.ready
         run.meter(1)
@@ -106,7 +109,7 @@ def test_work_counted_before_this_start_is_not_in_its_rate(tmp_path: Path) -> No
     assert run.writer.rotate()
     run.meter(2)
     run.writer.checkpoint()
-    for facts in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+    for facts in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert facts["executed"]["low"] == str(10**12)
         assert {one["crossing"]["latestSeconds"] for one in facts["thresholds"] if one["crossing"]} == {None}
 
@@ -121,7 +124,7 @@ def test_a_run_with_a_replayed_part_stays_a_replay(tmp_path: Path) -> None:
     run.replay = False
     run.start()
     run.meter(2)
-    assert facts_of(run.writer.snapshot)["replay"]
+    assert status_of_snapshot(run.writer.snapshot)["replay"]
     found = [family.rows for family in constant_families(run.writer.snapshot) if family.name == "flopsd_run_info"]
     assert found[0][0][0][-1] == "true"
 
@@ -136,10 +139,10 @@ def test_a_stop_of_the_daemon_before_the_end_of_its_job_is_shown(tmp_path: Path,
     run.meter(2)
     run.writer.checkpoint()
     words = "the daemon was stopped for 90 s between its starts: what the devices did then is in no figure here"
-    for facts in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+    for facts in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert (Fraction(facts["stoppedSeconds"]) >= 90) == is_stop
         assert (words in " ".join(status_text(facts).split())) == is_stop
-    page = status_page(facts_of(run.writer.snapshot), Assets())
+    page = status_page(status_of_snapshot(run.writer.snapshot), Assets())
     assert (f"{words[1:]}." in page) == is_stop
     assert ("readings cover all device time so far" in page) != is_stop
 
@@ -152,7 +155,7 @@ def test_devices_metered_only_by_an_earlier_start_are_shown_with_their_gaps(tmp_
     run.restart(ends=True, devices=(replace(H100, uid="GPU-other"),))
     run.meter(5)
     run.writer.checkpoint()
-    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    live, read = status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["health"]["sentence"] == "Metering 1 GPU"
     assert [one["metered"] for one in live["devices"]] == [False, True, False]
     found = [{key: value for key, value in one.items() if key not in ONLY_LIVE} for one in live["devices"]]
@@ -171,11 +174,14 @@ def test_devices_are_lost_since_the_begin_of_their_gap(tmp_path: Path, lost: int
     begin_ns = run.clock.wall_ns()
     run.meter(1, GapReason.DRIVER_TIMEOUT)
     run.meter(lost - 1, GapReason.DEVICE_LOST)
-    for found in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+    for found in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert (found["health"]["state"], found["health"]["since"]) == ("all-lost", rfc3339(begin_ns))
-    assert facts_of(run.writer.snapshot)["devices"][0]["gap"] == {"reason": "device_lost", "since": rfc3339(begin_ns)}
+    assert status_of_snapshot(run.writer.snapshot)["devices"][0]["gap"] == {
+        "reason": "device_lost",
+        "since": rfc3339(begin_ns),
+    }
     run.meter(1)
-    for found in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+    for found in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert found["health"]["state"] == "metering"
     run.kill()
     assert from_state_dir(str(tmp_path), {})["health"]["state"] == "not-running"
@@ -186,7 +192,7 @@ def test_a_device_lost_in_an_earlier_start_counts_as_starting_until_read(tmp_pat
     run.meter(8)
     run.meter(4, GapReason.DEVICE_LOST)
     run.restart()
-    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    live, read = status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["health"]["state"] == read["health"]["state"] == "starting"
     run.kill()
 
@@ -210,7 +216,7 @@ def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path:
     assert run.writer.rotate()
     assert from_state_dir(str(tmp_path), {})["health"]["state"] == "starting", "nothing of it is in this segment yet"
     run.meter(2, GapReason.DEVICE_LOST)
-    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    live, read = status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["health"]["sentence"] == "All 2 GPUs lost since 14:13 UTC: device_lost"
     assert read["health"]["sentence"].startswith("All 2 GPUs lost: device_lost (last record")
     assert read["health"]["since"] is None
@@ -219,7 +225,7 @@ def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path:
 
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=True)
-    found = facts_of(run.writer.snapshot)
+    found = status_of_snapshot(run.writer.snapshot)
     text = status_text(found)
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
@@ -246,7 +252,7 @@ def test_a_node_whose_job_may_have_others_is_described_as_one_of_them(
     """Slurm and indexed jobs of Kubernetes give a rank and no list of nodes: "Far below" applies to this node alone."""
     run = Run(tmp_path, devices=(H100,), context=replace(CONTEXT, rank=rank, job_nodes=nodes))
     run.meter(2)
-    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    live, read = status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert live["nodeRank"] == read["nodeRank"] == rank
     assert live["jobNodes"] == read["jobNodes"] == (len(nodes) or None)
     for shown in (status_text(live), status_text(read), page(live)):
@@ -277,7 +283,7 @@ def test_the_status_matches_its_goldens(tmp_path: Path, shape: str, scene: str) 
         key = KeyState(False, "disabled", "AWS KMS refused Sign with alias/k: DisabledException; enable it")
         state = JournalState(0, key=key, seal_fault="NO ROLLING SEAL: cannot write l.json: Read-only file system")
         snapshot = replace(snapshot, sources=sources, journal_fault="no space left", journal_state=state)
-    made = SHAPES[shape](facts_of(snapshot) | {"flopsdVersion": "1.2.3"})
+    made = SHAPES[shape](status_of_snapshot(snapshot) | {"flopsdVersion": "1.2.3"})
     golden = GOLDEN / f"status-{scene}.{shape}"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(made)
@@ -287,7 +293,7 @@ def test_the_status_matches_its_goldens(tmp_path: Path, shape: str, scene: str) 
 
 def test_the_page_shows_claims_of_processes_as_claims(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    facts = facts_of(run.writer.snapshot)
+    facts = status_of_snapshot(run.writer.snapshot)
     assert AS_CLAIMED not in page(facts)
     statement = vector("valid/lying-declarations")
     facts["guidelines"] = statement["predicate"]["totals"]["guidelines"]
@@ -308,9 +314,9 @@ def test_no_crossing_is_forecast_for_a_run_that_has_ended(tmp_path: Path) -> Non
     run = story(tmp_path, stranger=False)
     going_on = from_state_dir(str(tmp_path), {})["thresholds"]
     assert any(one["crossing"] is not None for one in going_on)
-    assert facts_of(run.writer.snapshot)["measuredFlopPerSecond"] is not None
+    assert status_of_snapshot(run.writer.snapshot)["measuredFlopPerSecond"] is not None
     run.finish()
-    of_daemon = facts_of(run.writer.snapshot)
+    of_daemon = status_of_snapshot(run.writer.snapshot)
     assert of_daemon["measuredFlopPerSecond"] is None
     assert [one["crossing"] for one in of_daemon["thresholds"]] == [None] * len(going_on)
     ended = from_state_dir(str(tmp_path), {})
@@ -345,7 +351,7 @@ def test_the_page_forecasts_the_first_crossing_of_the_rules_that_apply(
 ) -> None:
     """Rules of this run that may apply and would be crossed at once are left out."""
     run = story(tmp_path, stranger=False)
-    findings = facts_of(run.writer.snapshot)["thresholds"]
+    findings = status_of_snapshot(run.writer.snapshot)["thresholds"]
     run.kill()
     for one in findings:
         if one["rule"] in earliest:
@@ -361,14 +367,14 @@ def test_a_source_that_starts_or_has_no_hardware_is_not_down(tmp_path: Path) -> 
     run.meter(1)
     well = {"a": SourceState(True, ""), "b": SourceState(), "c": SourceState(reason="gone", absent=True)}
     for states, expected in ((well, "metering"), ({**well, "d": SourceState(reason="gone")}, "source-down")):
-        assert facts_of(replace(run.writer.snapshot, sources=states))["health"]["state"] == expected
+        assert status_of_snapshot(replace(run.writer.snapshot, sources=states))["health"]["state"] == expected
     run.kill()
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_no_text_of_a_daemon_controls_the_terminal(tmp_path: Path, escape: str) -> None:
     run = story(tmp_path, stranger=False)
-    found = facts_of(run.writer.snapshot)
+    found = status_of_snapshot(run.writer.snapshot)
     found["run"] = found["node"] = found["endReason"] = escape
     found["sources"] = [{"name": escape, "up": False, "reason": escape}]
     found["devices"][0]["model"] = escape

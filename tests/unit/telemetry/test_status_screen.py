@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status import status_of_snapshot
 from flopsd.telemetry.status_client import from_state_dir
 from flopsd.telemetry.status_screen import status_screen
 from flopsd.telemetry.status_text import status_text
@@ -18,7 +18,7 @@ from tests.unit.telemetry.test_status import story
 def of(gpus: int, folder: Path, *, live: bool = True) -> dict[str, Any]:
     run = Run(folder, devices=tuple(replace(H100, uid=f"GPU-{n}", index=n) for n in range(gpus)))
     run.meter(3)
-    return facts_of(run.writer.snapshot) if live else dict(from_state_dir(str(folder), {}))
+    return status_of_snapshot(run.writer.snapshot) if live else dict(from_state_dir(str(folder), {}))
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -64,7 +64,7 @@ def test_lines_are_limited_to_the_screen_after_the_facts(tmp_path: Path) -> None
 @pytest.mark.parametrize("stranger", [False, True])
 def test_bounds_and_faults_are_shown_in_few_lines_too(tmp_path: Path, *, stranger: bool) -> None:
     run = story(tmp_path, stranger=stranger)
-    text = status_screen(facts_of(run.writer.snapshot), 80, 22)
+    text = status_screen(status_of_snapshot(run.writer.snapshot), 80, 22)
     assert len(text.splitlines()) <= 22
     assert text.startswith("Metering 2 GPUs, with only an upper bound for 1\n") or stranger
     bound = r"at least 2\.76x10\^15 FLOP; no upper bound is known" if stranger else r"2\.76x10\^15 to 3\.26x10\^16 FLOP"
