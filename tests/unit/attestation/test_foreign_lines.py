@@ -21,7 +21,6 @@ from flopsd.core.ledger.history import History, Incarnation
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.codes import CodeKey
 from flopsd.report.ledger_text import verified_text
-from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run, verified
 
 SECRET, ANOTHER = bytes(range(32)), bytes(range(1, 33))
