@@ -119,7 +119,7 @@ def test_each_problem_is_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest
     assert (unknown.state, unknown.meters, "replay" in unknown.detail + unknown.fix) == ("fail", False, True)
     unread = found(tmp_path, peaks=str(tmp_path / "none.yaml"))["peak table"]
     assert (unread.state, "cannot read the peak table" in unread.detail) == ("fail", True)
-    monkeypatch.setattr("flopsd.cli.doctor.look", lambda *_, **__: DiskState(free_bytes=1 << 20))
+    monkeypatch.setattr("flopsd.cli.doctor.disk_state", lambda *_, **__: DiskState(free_bytes=1 << 20))
     full = found(tmp_path)["state folder"]
     assert (full.state, full.detail) == ("warn", f"{tmp_path}, 1 MB free")
     assert "a larger disk" in full.fix
