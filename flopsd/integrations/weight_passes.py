@@ -102,7 +102,7 @@ class WeightPasses:
                 held |= {id(parameter) for parameter in module.parameters()}
                 inside |= {id(inner) for inner in module.modules() if inner is not module}
                 outputs.add(int(getattr(module, "out_features", 0)))
-                self._hook(module, self._matrix(count))
+                self._hook(module, functools.partial(self._count_matrix, count))
         for module in model.modules():
             weights = [p for p in module.parameters(recurse=False) if id(p) not in held and _is_matrix(p)]
             sizes = {id(p): size_of(p) or 0 for p in weights}
@@ -115,7 +115,7 @@ class WeightPasses:
             elif isinstance(module, torch.nn.ParameterList | torch.nn.ParameterDict):
                 self._unplaced += sum(sizes.values())
             else:
-                self._hook(module, self._others(weights, sizes))
+                self._hook(module, functools.partial(self._count_others, weights, sizes))
 
         self._find_head(model)
 
@@ -143,66 +143,59 @@ class WeightPasses:
 
         self.hooks.after(module, guarded, with_named=True)
 
-    def _matrix(self, count: Callable[[Any, Any, Any, Any], Products]) -> Callable[..., None]:
-        def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:
-            if output is None:  # an error, such as the one that ends a recomputation early
-                return
-            if not isinstance(output, torch.Tensor) and not isinstance(module, torch.nn.RNNBase):
-                output = next(tensors_of(output))  # the others are a bias that is added later, or a scale
-            products, rows, width = count(module, arguments, named, output)
-            source = arguments[0] if arguments else None
-            if not isinstance(source, torch.Tensor):
-                source = next(tensors_of((*arguments, *named.values())), None)
-            weight = weight_of(module)
-            trains = bool(getattr(weight, "requires_grad", False)) or (
-                weight is None and any(p.requires_grad for p in module.parameters())
-            )
-            grades = bool(
-                output.requires_grad if source is None and not trains else getattr(source, "requires_grad", False)
-            )
-            pairs = self._longest(rows, output if isinstance(output, torch.Tensor) else source) if width else 0
-            self._add(products, pairs * width)
-            graded = products if grades else 0
-            if isinstance(module, torch.nn.RNNBase) and (grades or all(p.requires_grad for p in module.parameters())):
-                without, perhaps = ungraded_of_recurrent(module, arguments, named)
-                graded = products - perhaps - (0 if grades else without)
-                with self._lock:
-                    self._sums["other_weight_products_max"] += perhaps
-            # A loss may use any of an RNN's states.
-            self._follow(output, products if trains else 0, graded, any_result=isinstance(module, torch.nn.RNNBase))
+    def _count_matrix(
+        self, count: Callable[[Any, Any, Any, Any], Products], module: Any, arguments: Any, named: Any, output: Any
+    ) -> None:
+        if output is None:  # an error, such as the one that ends a recomputation early
+            return
+        is_recurrent = isinstance(module, torch.nn.RNNBase)
+        if not isinstance(output, torch.Tensor) and not is_recurrent:
+            output = next(tensors_of(output))  # the others are a bias that is added later, or a scale
+        products, rows, width = count(module, arguments, named, output)
+        source = arguments[0] if arguments else None
+        if not isinstance(source, torch.Tensor):
+            source = next(tensors_of((*arguments, *named.values())), None)
+        weight = weight_of(module)
+        trains = bool(getattr(weight, "requires_grad", False)) or (
+            weight is None and any(p.requires_grad for p in module.parameters())
+        )
+        grades = bool(
+            output.requires_grad if source is None and not trains else getattr(source, "requires_grad", False)
+        )
+        pairs = self._longest(rows, output if isinstance(output, torch.Tensor) else source) if width else 0
+        self._add(products, pairs * width)
+        graded = products if grades else 0
+        if is_recurrent and (grades or all(p.requires_grad for p in module.parameters())):
+            without, perhaps = ungraded_of_recurrent(module, arguments, named)
+            graded = products - perhaps - (0 if grades else without)
+            with self._lock:
+                self._sums["other_weight_products_max"] += perhaps
+        # A loss may use any of an RNN's states.
+        self._follow(output, products if trains else 0, graded, any_result=is_recurrent)
 
-        return counted
-
-    def _others(self, weights: list[Any], sizes: Mapping[int, int]) -> Callable[..., None]:
+    def _count_others(
+        self, weights: list[Any], sizes: Mapping[int, int], _module: Any, arguments: Any, named: Any, output: Any
+    ) -> None:
         """Count the weights of a module of an unknown kind: experts by the rows that the router sends to them, other
         weights by the rows of the module's arguments that may be multiplied with them."""
-
-        def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:  # noqa: ARG001
-            # A recomputation may end early inside the module: then its last product is not recomputed.
-            passed = weights if output is not None else weights[:-1]
-            rows = [t for t in tensors_in(arguments, named) if t.is_floating_point() and t.dim() > 1]
-            routed = next((t for t in tensors_in(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
-            trained = graded = 0
-            for weight in passed:
-                shape, size = tuple(weight.shape), sizes[id(weight)]
+        # A recomputation may end early inside the module: then its last product is not recomputed.
+        passed = weights if output is not None else weights[:-1]
+        rows = [t for t in tensors_in(arguments, named) if t.is_floating_point() and t.dim() > 1]
+        routed = next((t for t in tensors_in(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
+        trained = graded = 0
+        for weight in passed:
+            shape, size = tuple(weight.shape), sizes[id(weight)]
+            if len(shape) == 3 and routed is not None and rows and len(routed) == rows[0].numel() // rows[0].shape[-1]:
+                products = routed.numel() * size // shape[0]
+                self._add(products)
+                graded += products if rows[0].requires_grad or trained else 0
+                trained += products if weight.requires_grad else 0
+            elif not is_in_backward():
                 fitting = [t.numel() // t.shape[-1] for t in rows if t.shape[-1] in shape]
-                if (
-                    len(shape) == 3
-                    and routed is not None
-                    and rows
-                    and routed.shape[0] == rows[0].numel() // rows[0].shape[-1]
-                ):
-                    products = routed.numel() * size // shape[0]
-                    self._add(products)
-                    graded += products if rows[0].requires_grad or trained else 0
-                    trained += products if weight.requires_grad else 0
-                elif not is_in_backward():
-                    with self._lock:
-                        self._sums["other_weight_products"] += size * next(iter(fitting), 0)
-                        self._sums["other_weight_products_max"] += size * max(sum(fitting), self._rows)
-            self._follow(output, trained, graded)
-
-        return counted
+                with self._lock:
+                    self._sums["other_weight_products"] += size * next(iter(fitting), 0)
+                    self._sums["other_weight_products_max"] += size * max(sum(fitting), self._rows)
+        self._follow(output, trained, graded)
 
     def _add(self, products: int, pair_products: int = 0) -> None:
         again = is_in_backward()
