@@ -121,7 +121,6 @@ class Client:
         return self._phase
 
     def now_ns(self) -> int:
-        """Return the time since boot."""
         return self._clock.boottime_ns()
 
     @contextmanager

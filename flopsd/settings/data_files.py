@@ -169,7 +169,6 @@ def _find(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> 
 
 
 def companion_beside(ledger: Path, name: str) -> Path:
-    """The path of a ledger's companion with this name."""
     return ledger.parent / f"{ledger.stem}.{name}"
 
 

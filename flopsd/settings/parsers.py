@@ -181,7 +181,6 @@ def locations(value: object) -> tuple[str, ...]:
 
 
 def pushes(value: object) -> tuple[str, ...]:
-    """Receivers of metrics."""
     found = _items(value, "a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
     _require_unique("a receiver is named", [parse_target(one).name for one in found])
     return found
@@ -265,7 +264,6 @@ def output(value: object) -> str:
 
 
 def url(value: object) -> str:
-    """An http or https address."""
     if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
         raise ValueError("expected a URL such as http://127.0.0.1:9400/metrics")
     try:

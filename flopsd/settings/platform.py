@@ -35,7 +35,6 @@ class Context:
     job_began_s: int | None = None
 
     def for_journal(self) -> dict[str, Any]:
-        """The parts that the ledger contains."""
         return {
             "run": {"platform": self.platform, "jobName": self.job_name, "jobArn": self.job_arn},
             "node": {"rank": self.rank, "jobNodes": list(self.job_nodes), "instanceType": self.instance_type},

@@ -60,7 +60,6 @@ def settings_of(info: SourceInfo) -> tuple[Setting, ...]:
 
 
 def probed() -> tuple[str, ...]:
-    """Return the sources that the setting `probe` stands for."""
     return tuple(name for name in BUILT_IN if built_in(name).hardware)
 
 

@@ -29,8 +29,6 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of this machine."""
-
     def boottime_ns(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 

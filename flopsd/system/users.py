@@ -19,7 +19,6 @@ class User(NamedTuple):
     home: str = ""
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that name the user."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name} if self.name else {}
 
 

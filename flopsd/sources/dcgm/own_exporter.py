@@ -59,8 +59,8 @@ def ending_of(lines: Sequence[str]) -> tuple[Ending, str]:
         lowered = line.lower()
         for ending, words in _WORDS:
             if any(one in lowered for one in words):
-                return ending, _text(line)
-    return Ending.FAULT, _text(lines[-1]) if lines else "it printed nothing"
+                return ending, _message_of(line)
+    return Ending.FAULT, _message_of(lines[-1]) if lines else "it printed nothing"
 
 
 class OwnExporter:
@@ -172,7 +172,6 @@ def _wait(child: GuardedChild, seconds: float) -> None:
         pass
 
 
-def _text(line: str) -> str:
-    """Return the message in a line of the log."""
+def _message_of(line: str) -> str:
     found = _MESSAGE.search(line)
     return (found[1] if found else line)[:_TEXT_MAX]

@@ -118,7 +118,6 @@ class DcgmSource:
             gpu.interrupt(now_ns)
 
     def has_field(self, wanted: Field) -> bool:
-        """Whether any GPU of the last page has a value of a field."""
         return any(wanted in page.values for page in self._pages.values())
 
     def poll(self, until_ns: int) -> int | None:

@@ -20,8 +20,6 @@ class _Counted:
 
 
 class CountedPeriods:
-    """The counted periods of the runtimes in the last documents."""
-
     def __init__(self) -> None:
         self._runtimes: dict[str, _Counted] = {}
 

@@ -84,7 +84,6 @@ class GpuReader:
         self.index, self.is_misplaced = index, False
 
     def release(self) -> None:
-        """Free the sample buffers."""
         for gpu in self._gpus:
             if isinstance(gpu.meter, GpmMeter):
                 self._driver.optional(gpu.meter.release)

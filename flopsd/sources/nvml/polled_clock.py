@@ -32,7 +32,6 @@ class Moments:
         self._drawn: dict[tuple[int, int], int] = {}
 
     def of(self, begin_ns: int, end_ns: int) -> int:
-        """Return the moment of this slot."""
         slot = begin_ns, end_ns
         if slot not in self._drawn:
             if len(self._drawn) >= _MOMENTS_KEPT:

@@ -38,8 +38,6 @@ MESSAGES: Messages = {
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod as its node names it."""
-
     namespace: str
     name: str
 

@@ -36,8 +36,6 @@ class OwnershipResult(NamedTuple):
 
 
 class OwnershipRule(Protocol):
-    """Decides which devices are this job's."""
-
     words: str  # the rule as the ledger repeats it
     constant: bool  # the same devices always get the same answer, so the rule need not be asked again
     lasting: bool  # a device that is this job's now already was when it was last journalled
