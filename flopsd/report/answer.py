@@ -111,12 +111,10 @@ def _leads(rules: Sequence[ReportRule], state: ReportState) -> tuple[str, ...]:
     """The first rules of that state (of rules below: those that apply), and a summary of the others."""
     led = [rule for rule in rules if rule.state is state and (rule.applies or state is not ReportState.BELOW)][:_LED]
     hidden = sum(rule.state is state for rule in rules) - len(led)
-    return (*map(_lead, led), *_rest(rules, hidden, state))
-
-
-def _lead(rule: ReportRule) -> str:
-    share = f" Share of the threshold: {rule.share}." if rule.share else ""
-    return f"{rule.title}: {rule.text}{share}"
+    texts = [
+        f"{rule.title}: {rule.text}" + (f" Share of the threshold: {rule.share}." if rule.share else "") for rule in led
+    ]
+    return (*texts, *_rest(rules, hidden, state))
 
 
 def _last_common_reason(rules: Sequence[ReportRule]) -> str:

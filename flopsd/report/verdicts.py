@@ -23,13 +23,13 @@ QUANTITIES = {
     "base+updates": "compute of the base model and of this training",
     "base+cumulative": "compute of the base model and all that counts of this training",
 }
-WORDS = {
+WORDS = {  # the gravest first
     ReportState.ABOVE: "Above",
     ReportState.INDETERMINATE: "Indeterminate",
     ReportState.BELOW: "Below",
     ReportState.NOT_APPLICABLE: "Not applicable",
 }
-_ORDER = tuple(WORDS)  # the gravest first
+_NOT_RULED_OUT = (ReportState.ABOVE, ReportState.INDETERMINATE)
 _FOR_SURE = "what is declared outside the job, as by --phase and --precision, needs no such condition"
 _DRAWN = 2  # how many rules that are below are shown in full
 _NOTHING_KNOWN = interval(Figures(0, None, None))
@@ -37,12 +37,16 @@ _COMPARED = ("below", "above", "indeterminate")
 
 
 def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[ReportRule, ...], Axis | None]:
-    """The rules that apply or may apply, the gravest first; the rules that do not; and the scale of the charts."""
+    """The rules that apply or may apply, the gravest first, and of these those that apply first; the rules that do not;
+    and the scale of the charts."""
     findings = list(predicate.objects("findings"))
     axis = axis_of(
         number for finding in findings if finding.flag("applies") is not False for number in _numbers(finding)
     )
-    rules = sorted((_rule(finding, axis) for finding in findings), key=_gravity)
+    order = tuple(WORDS)
+    rules = sorted(
+        (_rule(finding, axis) for finding in findings), key=lambda rule: (order.index(rule.state), rule.applies is None)
+    )
     return (
         tuple(rule for rule in rules if rule.state is not ReportState.NOT_APPLICABLE),
         tuple(rule for rule in rules if rule.state is ReportState.NOT_APPLICABLE),
@@ -73,11 +77,6 @@ def common_reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     return tuple(part for part in parts if part and all(part in rule.why.split("; ") for rule in rules))
 
 
-def _gravity(rule: ReportRule) -> tuple[int, bool]:
-    """A sort key: the gravest first, and within a state those that apply first."""
-    return _ORDER.index(rule.state), rule.applies is None
-
-
 def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     applies = finding.flag("applies")
     compared, held = (
@@ -106,7 +105,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                     doubt(status) if state is ReportState.ABOVE else "",
                     sentence(from_when(since)) if state is ReportState.ABOVE else "",
                     sentence(BY_COUNT_ALONE) if rests_on else "",
-                    _unless_below(state, other_conditions),
+                    of_compute_alone(other_conditions) if state in _NOT_RULED_OUT else "",
                     f"{WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else "",
                 ),
             )
@@ -130,11 +129,6 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         else Distance(value.high_flop / limit.low, limit.low, any(name.startswith("base+") for name in quantities)),
         only_if=only_if,
     )
-
-
-def _unless_below(state: ReportState, other_conditions: tuple[str, ...]) -> str:
-    """The other conditions of the rule, unless compute alone decides that it is not met."""
-    return "" if state in (ReportState.BELOW, ReportState.NOT_APPLICABLE) else of_compute_alone(other_conditions)
 
 
 def _only_if(finding: LedgerObject) -> OnlyIf | None:
