@@ -277,9 +277,8 @@ def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
     # A process may read its own slice without the monitor capability.
     is_enough = facts["mig_monitor"] == OPEN or all(device.evidence in ESTIMATING for device in cut)
     detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process, for {_devices(cut)}"
-    yield Diagnosis(
-        "MIG capabilities", "ok" if is_enough else "warn", detail, "" if is_enough else mig_advice(platform)
-    )
+    fix = "" if is_enough else mig_advice(platform)
+    yield Diagnosis("MIG capabilities", "ok" if is_enough else "warn", detail, fix)
 
 
 def _is_partitioned(device: Device) -> bool:
@@ -296,8 +295,8 @@ def _instance(instance_type: str | None, devices: list[Device], table: PeakTable
     if known is None:
         return []
     here = len({device.parent or device.uid for device in devices})
-    expected = f"{'?' if known.count is None else known.count} x {known.accelerator}"
+    text = f"{known.name} has {'?' if known.count is None else known.count} x {known.accelerator}, {here} seen"
     if known.count in (None, here):
-        return [Diagnosis("instance type", "ok", f"{known.name} has {expected}, {here} seen")]
+        return [Diagnosis("instance type", "ok", text)]
     fix = "give the daemon all devices, or --devices job if only some of them are this job's"
-    return [Diagnosis("instance type", "warn", f"{known.name} has {expected}, {here} seen", fix)]
+    return [Diagnosis("instance type", "warn", text, fix)]

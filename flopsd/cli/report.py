@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,6 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
 
 
 def _facts(document: LedgerDocument, report: Report) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from flopsd.report.model import VerificationState
 
     content = report.content

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,8 +235,6 @@ def _no_key(arguments: argparse.Namespace) -> ConfigError:
 
 def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
     """The result for `--json`."""
-    from dataclasses import asdict
-
     from flopsd.attestation.times import seal_time_doubts
     from flopsd.attestation.verify import Verified
 

@@ -10,7 +10,7 @@ from flopsd.core.figures import Figures, figures_from
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
-from flopsd.report.terminal import facts, one_line, shown, table, wrapped
+from flopsd.report.terminal import facts, one_line, shown, stated, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification_text import daemon_stopped_text, lone_node_text
 from flopsd.settings.words import say
@@ -41,8 +41,8 @@ def status_text(status: Mapping[str, Any]) -> str:
         ("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}" if fault else ""),
         *ledger_facts(status),
     ]
-    known = facts([row for row in rows if row[1]])
-    return shown([*wrapped(one_line(status["health"]["sentence"])), "", *known, "", *_devices(status["devices"])])
+    health = wrapped(one_line(status["health"]["sentence"]))
+    return shown([*health, "", *facts(stated(rows)), "", *_devices(status["devices"])])
 
 
 def lone_node(status: Mapping[str, Any]) -> str:
@@ -61,7 +61,7 @@ def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seals", one_line(fault or "")),
         ("copies", missing if ledgers else ""),
     ]
-    return [(label, text) for label, text in found if text]
+    return stated(found)
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:
