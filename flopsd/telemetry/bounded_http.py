@@ -5,6 +5,7 @@ Redirects are not followed: they would carry the credentials to another host.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import ssl
@@ -12,6 +13,9 @@ import threading
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from flopsd.errors import ConfigError
 
 
 class Bounded:
@@ -66,6 +70,23 @@ def fetch(request: urllib.request.Request, seconds: float, most_bytes: int) -> b
         if bounded.is_late:  # a cut connection looks like the end of a response without a length
             raise TimeoutError(f"no whole answer within {seconds:g} s")
         return found
+
+
+def daemon_request(url: str) -> urllib.request.Request:
+    """A request to the address of a daemon as a user gives it. User and password, which no message may show, are in a
+    header and no longer in the URL. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:  # half an IPv6 address
+        is_address = None
+    if not is_address:
+        raise ConfigError(["--url is not an http or https address"], hint="such as http://127.0.0.1:10188")
+    login, at, place = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    plain = f"{unquote(user)}:{unquote(password)}".encode()
+    headers = {"Authorization": "Basic " + base64.b64encode(plain).decode("ascii")} if at else {}
+    return urllib.request.Request(urlunsplit(parts._replace(netloc=place)), headers=headers)
 
 
 class Sockets:

@@ -6,7 +6,6 @@ import http.client
 import json
 import ssl
 import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
 from flopsd.system.file_presence import is_file
-from flopsd.telemetry.bounded_http import fetch
-from flopsd.telemetry.daemon_address import without_password
+from flopsd.telemetry.bounded_http import daemon_request, fetch
 from flopsd.telemetry.status import SCHEMA, status_of_journal
 
 
@@ -65,10 +63,9 @@ def from_state_dir(
 
 def from_url(url: str) -> dict[str, Any]:
     """The status from a running daemon. The URL may contain user and password. Raises FlopsdError."""
-    address, headers = without_password(url.rstrip("/") + "/api/status")
-    shown = address.removesuffix("/api/status")
+    request = daemon_request(url.rstrip("/") + "/api/status")
+    shown = request.full_url.removesuffix("/api/status")
     try:
-        request = urllib.request.Request(address, headers=headers)
         status = json.loads(fetch(request, 5.0, 4 << 20))
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as fault:
         if isinstance(fault, urllib.error.HTTPError):

@@ -15,8 +15,7 @@ from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.signals import awaited
-from flopsd.telemetry.bounded_http import fetch
-from flopsd.telemetry.daemon_address import without_password
+from flopsd.telemetry.bounded_http import daemon_request, fetch
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page
 from flopsd.telemetry.push.http import Http
 from flopsd.telemetry.push.pages import parse_page
@@ -93,8 +92,7 @@ def run_scraping(
 ) -> bool:
     """Push the page at `url` every `every_seconds` until SIGTERM or SIGINT. Return whether the last page went through.
     The URL may contain user and password. Raises ConfigError."""
-    address, headers = without_password(url.rstrip("/").removesuffix("/metrics") + "/metrics")
-    request = urllib.request.Request(address, headers=headers)
+    request = daemon_request(url.rstrip("/").removesuffix("/metrics") + "/metrics")
     with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the queues' threads start
         pusher, complaint, stopping = Pusher(targets, environment, clock, report=False), "", False
         due_ns = clock.boottime_ns()
@@ -107,7 +105,7 @@ def run_scraping(
                     fault.close()
                 if str(fault) != complaint:
                     why = fault.reason if type(fault) is urllib.error.URLError else fault
-                    log.error("cannot read %s: %s; it is tried again", address, why)
+                    log.error("cannot read %s: %s; it is tried again", request.full_url, why)
                 complaint = str(fault)
             if stopping:
                 return pusher.finish() and not complaint
