@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
+from flopsd.attestation.log_events import CHUNK, LogEvents
 from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Figures
 from flopsd.core.values import is_digest, is_whole, whole_number
@@ -24,12 +25,9 @@ from flopsd.system.clock import rfc3339
 from flopsd.system.regular_files import open_regular
 
 MARK = "flopsd-checkpoint run="
-CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at most a mebibyte
 FREE_BYTES = 64 * 1024**2  # a log of any size may unpack to this, and a hole in it may have this size
-LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # least mean characters of an event, required above so many events
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
 MOST_NAMES, MAX_NAME = 5, 200  # names of other runs and nodes in a message; characters of each
-LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"BZh91AY&SY": "bzip2",
@@ -37,7 +35,6 @@ _PACKED = {
     b"PK\x03\x04": "ZIP",
     b"\x1f\x8b": "gzip",
 }
-_NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z:]{1,80})+")
 _CODE = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{32})")
 _EXPORT = re.compile(r'"(?:events|logEvents)"\s*:\s*\[|"ingestionTime"\s*:\s*[0-9]')
@@ -96,7 +93,7 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment
         with open_regular(path) as raw, _opened(raw, path) as text:
             first = text.read(CHUNK)
             if first.lstrip()[:1] in ("{", "[") and _EXPORT.search(first):
-                yield from search.in_export(_Json(text, first, path.name))
+                yield from search.in_export(LogEvents(text, first, path.name))
             else:
                 yield from search.in_text(text, first)
     except (OSError, EOFError, zlib.error) as fault:
@@ -147,7 +144,7 @@ class _Search:
             line += buffer.count("\n", counted, kept) if kept > counted else -buffer.count("\n", kept, counted)
             buffer, begin = buffer[kept:], max(begin, end) - kept
 
-    def in_export(self, export: _Json) -> Iterator[Anchor]:
+    def in_export(self, export: LogEvents) -> Iterator[Anchor]:
         """The checkpoint lines in the events of a log service."""
         for number, event in enumerate(export.objects(), start=1):
             texts = [value for value in event.values() if isinstance(value, str) and MARK in value]
@@ -219,109 +216,3 @@ def _moment(ms: object) -> int | None:
 def _line_time(timestamp: object) -> str | None:
     ms = _moment(timestamp)
     return None if ms is None else rfc3339(ms * 1_000_000)
-
-
-class _Json:
-    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time. A list named in
-    LIST_KEYS is read element by element, every other value whole."""
-
-    def __init__(self, text: IO[str], first: str, name: str) -> None:
-        self._text, self._buffer, self._at, self._name = text, first, 0, name
-        self._before, self._objects = 0, 0  # characters before the buffer; objects so far
-        self._decode = json.JSONDecoder(object_pairs_hook=self._unique).raw_decode
-
-    def objects(self) -> Iterator[Mapping[str, Any]]:
-        """Every object. Raises NotVerifiedError if the file is not JSON or is truncated."""
-        while (char := self._peek()) != "":
-            if char == "{":
-                yield from self._members()
-            elif char == "[":
-                yield from self._elements(whole=False)
-            else:
-                self._refuse("it continues with text that is not JSON")
-
-    def _elements(self, *, whole: bool) -> Iterator[Mapping[str, Any]]:
-        self._at += 1
-        while (char := self._peek()) != "]":
-            if char == "{" and not whole:
-                yield from self._members()
-            elif isinstance(value := self._value(), dict):
-                yield self._counted(value)
-            if self._peek() == ",":
-                self._at += 1
-            elif self._peek() != "]":
-                self._refuse("a list is truncated")
-        self._at += 1
-
-    def _members(self) -> Iterator[Mapping[str, Any]]:
-        self._at += 1
-        found: list[tuple[str, Any]] = []
-        begin = self._before + self._at
-        while self._peek() != "}":
-            key = self._value() if self._peek() == '"' else self._refuse("an object is truncated")
-            if self._peek() != ":":
-                self._refuse("an object is truncated")
-            self._at += 1
-            if key in LIST_KEYS and self._peek() == "[":
-                before = self._before + self._at
-                yield from self._elements(whole=True)
-                begin += self._before + self._at - before  # its elements are objects of their own
-            else:
-                found.append((key, self._value()))
-            if self._before + self._at - begin > MAX_EVENT:
-                self._refuse(f"an object has more than {MAX_EVENT} characters")
-            if self._peek() == ",":
-                self._at += 1
-            elif self._peek() != "}":
-                self._refuse("an object is truncated")
-        self._at += 1
-        yield self._counted(self._unique(found))
-
-    def _peek(self) -> str:
-        """The next character that is not white space; empty at the end."""
-        while (found := _NOT_SPACE.search(self._buffer, self._at)) is None:
-            self._at = len(self._buffer)
-            if not self._more():
-                return ""
-        self._at = found.start()
-        return found[0]
-
-    def _value(self) -> Any:
-        self._peek()
-        while True:
-            try:
-                value, end = self._decode(self._buffer, self._at)
-                if end == len(self._buffer) and self._more():
-                    continue  # a number at the end of the buffer may continue
-                self._at = end
-                return value
-            except RecursionError:
-                self._refuse("it is nested too deeply")
-            except ValueError as fault:
-                if len(self._buffer) - self._at > MAX_EVENT or not self._more():
-                    self._refuse(str(fault)[:80])
-
-    def _more(self) -> bool:
-        chunk = self._text.read(CHUNK)
-        if chunk:
-            self._before += self._at
-            self._buffer, self._at = self._buffer[self._at :] + chunk, 0
-        return bool(chunk)
-
-    def _counted(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Count an object. Refuse too many small ones: compressed, they cost the sender far less than the reader."""
-        self._objects += 1
-        if self._objects > max(UNJUDGED_EVENTS, (self._before + self._at) // LEAST_EVENT):
-            self._refuse(f"its {self._objects} objects have less than {LEAST_EVENT} characters on average")
-        return event
-
-    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            self._refuse("an object has the same key twice")
-        return found
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise NotVerifiedError(
-            f"the log {self._name} starts as JSON but is not valid JSON: {why}", hint="export it again, completely"
-        )

@@ -19,7 +19,8 @@ from flopsd.attestation.evidence import nvidia_spdm, rfc3161
 from flopsd.attestation.evidence.check import timestamp_findings
 from flopsd.attestation.evidence.ec2_identity import signed_content
 from flopsd.attestation.evidence.trust import Trust, load_certificates
-from flopsd.attestation.log_export import CHUNK, Anchor, SkippedLines, find_anchors
+from flopsd.attestation.log_events import CHUNK
+from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.attestation.merge.read_child import recompute
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, statement_in

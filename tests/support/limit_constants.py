@@ -147,7 +147,8 @@ CONSTANTS = {
         flopsd.attestation.merge.s3_ledgers: CONNECT_SECONDS, READ_SECONDS, ATTEMPTS
     """,
     "Verify, report and estimate": """
-        flopsd.attestation.log_export: MAX_EVENT, LEAST_EVENT, UNJUDGED_EVENTS, MAX_CHECKPOINT
+        flopsd.attestation.log_events: MAX_EVENT, LEAST_EVENT, UNJUDGED_EVENTS
+        flopsd.attestation.log_export: MAX_CHECKPOINT
         flopsd.attestation.foreign_lines: FURTHER_LINES, FURTHER_LINES_IN_ALL, LATE_MS
         flopsd.attestation.evidence.trust: _LIMIT_BYTES
         flopsd.report.build: MAX_POINTS

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.anchors import AnchorComparison, _Found, compare_anchors
-from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Anchor, SkippedLines, find_anchors
+from flopsd.attestation.log_events import CHUNK, MAX_EVENT
+from flopsd.attestation.log_export import MAX_CHECKPOINT, Anchor, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.verify import Verified
 from flopsd.core.figures import Figures

@@ -13,14 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flopsd.attestation import log_export
+from flopsd.attestation import log_events, log_export
+from flopsd.attestation.log_events import LEAST_EVENT, LIST_KEYS, LogEvents
 from flopsd.attestation.log_export import (
-    LEAST_EVENT,
-    LIST_KEYS,
     Anchor,
     SkippedLines,
     _anchor,
-    _Json,
     _line_time,
     _moment,
     find_anchors,
@@ -53,7 +51,7 @@ def objects_of(document: Any) -> Iterator[dict[str, Any]]:
 
 
 def read(text: str, first: int) -> list[Any]:
-    return list(_Json(io.StringIO(text[first:]), text[:first], "x").objects())
+    return list(LogEvents(io.StringIO(text[first:]), text[:first], "x").objects())
 
 
 @pytest.mark.long
@@ -63,7 +61,7 @@ def read(text: str, first: int) -> list[Any]:
 def test_the_objects_of_an_export_are_found_at_any_chunk_boundary(
     monkeypatch: pytest.MonkeyPatch, listed: list[Any], indent: int | None, first: int, chunk: int, cut: int
 ) -> None:
-    monkeypatch.setattr(log_export, "CHUNK", chunk)
+    monkeypatch.setattr(log_events, "CHUNK", chunk)
     texts = [json.dumps(one, indent=indent, ensure_ascii=False) for one in listed]
     expected = [one for document in listed for one in objects_of(document)]
     assert read(" \n".join(texts) + "\n", first) == read("".join(texts), first) == expected
@@ -73,16 +71,16 @@ def test_the_objects_of_an_export_are_found_at_any_chunk_boundary(
 
 def test_objects_beyond_the_size_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other content of a page counts towards the limit; each event is counted on its own."""
-    monkeypatch.setattr(log_export, "MAX_EVENT", 40)
-    monkeypatch.setattr(log_export, "CHUNK", 8)
+    monkeypatch.setattr(log_events, "MAX_EVENT", 40)
+    monkeypatch.setattr(log_events, "CHUNK", 8)
     assert len(read('{"events":[' + ",".join(['{"message":"1234567890"}'] * 9) + "]}", 5)) == 10
     fits = json.dumps({"message": "x" * (40 - len('"message": ""'))})
     assert len(read(fits, 5)) == 1
     for text in (fits.replace('"message"', '"messages"'), '{"a":1,"events":[],"b":"' + "x" * 40 + '"}'):
         with pytest.raises(NotVerifiedError, match="an object has more than 40 characters"):
             read(text, 5)
-    monkeypatch.setattr(log_export, "MAX_EVENT", 4000)
-    monkeypatch.setattr(log_export, "UNJUDGED_EVENTS", 3)
+    monkeypatch.setattr(log_events, "MAX_EVENT", 4000)
+    monkeypatch.setattr(log_events, "UNJUDGED_EVENTS", 3)
     assert [len(read("[" + "{}," * (count - 1) + "{}]", 5)) for count in (1, 3)] == [1, 3]
     with pytest.raises(NotVerifiedError, match=f"its 4 objects have less than {LEAST_EVENT} characters on average"):
         read("[" + "{}," * 3 + "{}]", 5)
