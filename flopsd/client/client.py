@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flopsd.client.complaints import Complaints, shown
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, checked_fact
 from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
@@ -66,7 +67,7 @@ class Client:
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
         self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
-        self._logged: set[str] = set()
+        self._complaints = Complaints()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
         self._was_met = self._was_opened = False  # whether this process, and this session, has connected to a daemon
@@ -85,7 +86,7 @@ class Client:
         try:
             self._thread.start()
         except RuntimeError as fault:
-            self._log_once(f"nothing is declared to flopsd: {fault}; the training goes on")
+            self._complaints.once(f"nothing is declared to flopsd: {fault}; the training goes on")
 
     def __reduce__(self) -> tuple[Callable[[], Client], tuple[()]]:
         return silent, ()
@@ -94,14 +95,12 @@ class Client:
         """Declare what this process does from now on: a phase such as "train" or "evaluate"; None for undeclared. The
         phases are those of `flopsd.core.declarations.Phase`. While the processes of a job declare different phases, the
         phase of the run is undeclared."""
-        if type(phase) is str and phase == self._phase:
-            return
-        if os.getpid() != self._pid:
+        if (type(phase) is str and phase == self._phase) or os.getpid() != self._pid:
             return
         try:
             name = phase_from(phase)
-        except (ValueError, TypeError):
-            self._log_once(f"set_phase: {phase!r:.60} is not a phase; phases are {', '.join(sorted(PHASES))}")
+        except Exception:  # noqa: BLE001 - see Complaints
+            self._complaints.once(f"set_phase: {shown(phase)} is not a phase; phases are {', '.join(sorted(PHASES))}")
             return
         with self._lock:
             if name == self._phase:
@@ -143,11 +142,11 @@ class Client:
                 continue
             try:
                 checked = checked_fact(name, value)
-            except (ValueError, TypeError, RecursionError) as fault:
-                self._log_once(f"declare: ignored: {fault}")
+            except Exception as fault:  # noqa: BLE001 - see Complaints
+                self._complaints.ignored("declare", fault)
                 continue
             if name == "model_config" and (why := why_not_read(checked)) is not None:
-                self._log_once(f"declare: flopsd cannot read this model_config: {words_of(why)}; {why.hint}")
+                self._complaints.once(f"declare: flopsd cannot read this model_config: {words_of(why)}; {why.hint}")
             with self._lock:
                 if name not in self._facts or self._facts[name] != checked:
                     self._facts[name] = checked
@@ -161,15 +160,15 @@ class Client:
             return
         try:
             self._work.add(note_of(phase, counters))
-        except (ValueError, TypeError) as fault:
-            self._log_once(f"count: ignored: {fault}")
+        except Exception as fault:  # noqa: BLE001 - see Complaints
+            self._complaints.ignored("count", fault)
 
     def counting(self, phase: str, **counters: int) -> Callable[[], None]:
         """Return a function that counts this work each time it is called, faster than `count` for repeated work."""
         try:
             note = note_of(phase, counters)
-        except (ValueError, TypeError) as fault:
-            self._log_once(f"count: ignored: {fault}")
+        except Exception as fault:  # noqa: BLE001 - see Complaints
+            self._complaints.ignored("count", fault)
             return lambda: None
         add, getpid, pid = self._work.add, os.getpid, self._pid
 
@@ -184,8 +183,7 @@ class Client:
         if os.getpid() != self._pid:
             return silent()
         other = Client(self._paths, self._clock)
-        other._was_met = self._is_served
-        other._behind_until_ns = self._behind_until_ns
+        other._was_met, other._behind_until_ns = self._is_served, self._behind_until_ns
         self._others.append(other)
         return other
 
@@ -215,11 +213,6 @@ class Client:
             self._awake = True
             self._wake.put(None)
 
-    def _log_once(self, what: str) -> None:
-        if what not in self._logged and len(self._logged) < 16:
-            self._logged.add(what)
-            log.warning("%s", what)
-
     # The methods below run in the thread.
 
     def _run_to_the_end(self) -> None:
@@ -236,7 +229,7 @@ class Client:
             except (OSError, ValueError) as fault:
                 log.debug("no daemon: %s", fault)
             except RefusedByDaemonError as fault:
-                self._log_once(
+                self._complaints.once(
                     f"flopsd's daemon refused this process: {fault}; its declarations are not recorded, and the client "
                     f"tries again every {REFUSED_SECONDS:.0f} s"
                 )
@@ -278,7 +271,7 @@ class Client:
             self._clock.wait(self._closing, SEND_SECONDS)
             self._await_change(WORK_SECONDS - SEND_SECONDS)
             if (error := daemon.error()) is not None:
-                self._log_once(f"flopsd's daemon rejected a declaration: {error}")
+                self._complaints.once(f"flopsd's daemon rejected a declaration: {error}")
 
     def _await_change(self, seconds: float) -> None:
         self._awake = False

@@ -268,11 +268,26 @@ def test_a_fact_may_fill_a_line(client: Client, caplog: pytest.LogCaptureFixture
     assert "more than" not in caplog.text
 
 
+class Raises:
+    """An object of the training that cannot even be printed, as some configurations."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("it has no name yet")
+
+    def __index__(self) -> int:
+        raise RuntimeError("it is on another device")
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda c: c.set_phase("training"), "'training' is not a phase"),
         (lambda c: c.set_phase(["train"]), "is not a phase"),
+        (lambda c: c.set_phase(Raises()), "an object of type Raises is not a phase"),
+        (lambda c: c.declare(model_name=Raises()), "declare: ignored: RuntimeError"),
+        (lambda c: c.declare(model_config={"x": Raises()}), "Raises is not JSON"),
+        (lambda c: c.count("train", tokens=Raises()), "count: ignored: RuntimeError"),
+        (lambda c: c.counting("train", tokens=Raises())(), "count: ignored: RuntimeError"),
         (lambda c: c.declare(colour="red"), "colour: unknown; known: model_config"),
         (lambda c: c.declare(method="magic"), "method"),
         (lambda c: c.declare(model_config={str(n): n for n in range(401)}), "more than 400 entries"),
