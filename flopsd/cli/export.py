@@ -29,7 +29,7 @@ def add(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import paths_of, public_key_beside
     from flopsd.attestation.signed_statement import read_ledger
-    from flopsd.attestation.signing.keys import load_public
+    from flopsd.attestation.signing.public_key import load_public
     from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
     from flopsd.core.envelope import parse_envelope
 

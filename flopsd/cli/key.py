@@ -165,7 +165,8 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.countersign import countersign
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.signed_statement import open_ledger
-    from flopsd.attestation.signing.keys import load_public, load_signer
+    from flopsd.attestation.signing.keys import load_signer
+    from flopsd.attestation.signing.public_key import load_public
     from flopsd.attestation.verify import verify_ledger
     from flopsd.settings.data_files import Tables
 

@@ -111,7 +111,7 @@ def _verified(
     from flopsd.attestation.merge.large_statement import parse_statement
     from flopsd.attestation.same_run import SealedRun, compare
     from flopsd.attestation.signed_statement import open_ledger
-    from flopsd.attestation.signing.keys import load_public
+    from flopsd.attestation.signing.public_key import load_public
     from flopsd.attestation.verify import verify_ledger
     from flopsd.core.untrusted import parse_json
 
@@ -212,7 +212,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _no_key(arguments: argparse.Namespace) -> ConfigError:
     """An error that names the public key next to the ledger, if any, and what trusting it would mean."""
     from flopsd.attestation.ledger_files import public_key_beside
-    from flopsd.attestation.signing.keys import load_public
+    from flopsd.attestation.signing.public_key import load_public
 
     missing = "verify: --key is missing: a ledger is verified with its signer's public key"
     beside = public_key_beside(Path(arguments.ledger))

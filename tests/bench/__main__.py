@@ -15,7 +15,8 @@ import pynvml
 
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.model import Active, Pipe
 from flopsd.journal.state_dir import StateDir

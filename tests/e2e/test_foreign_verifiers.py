@@ -13,8 +13,9 @@ import pytest
 
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support.foreign import cosign_bundle, cosign_envelope, shell

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 from tests.support.paths import ROOT

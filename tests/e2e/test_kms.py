@@ -14,8 +14,9 @@ import pytest
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.check import check_configured
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import SigningKeyError

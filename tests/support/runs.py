@@ -8,7 +8,8 @@ from typing import Any
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import History

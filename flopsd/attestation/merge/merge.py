@@ -22,7 +22,8 @@ from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.merge.readers import ReadOptions, read_all
 from flopsd.attestation.merge.streamed_envelope import JsonLines, refuse_too_large, sign_statement
 from flopsd.attestation.same_run import SealedRun, compare
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.core import notes
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 from flopsd.attestation.signing.base import SigningKey, key_faults
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
-from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
+from flopsd.attestation.signing.public_key import need_extra, need_package
 from flopsd.errors import SigningKeyError
 from flopsd.system.file_presence import exists
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.refused_pin import RefusedPin
-
-__all__ = ["SigningKey", "check_key", "default_key", "ensure_key", "load_public", "load_signer"]
 
 DEFAULT_KEY_NAME = "flopsd-key.pem"
 

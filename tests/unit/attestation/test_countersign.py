@@ -11,8 +11,8 @@ import pytest
 from flopsd.attestation.countersign import countersign
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.signing.pem import PemKey, make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import LedgerError, NotVerifiedError

@@ -14,8 +14,8 @@ from botocore.client import BaseClient
 from flopsd.attestation.countersign import countersign
 from flopsd.attestation.merge.s3_ledgers import in_s3
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.storage import copies, s3
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries

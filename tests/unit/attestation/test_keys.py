@@ -28,10 +28,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.signing.dsse import pae, sign, verify_signatures
-from flopsd.attestation.signing.keys import check_key, ensure_key, load_public, load_signer
+from flopsd.attestation.signing.keys import check_key, ensure_key, load_signer
 from flopsd.attestation.signing.pem import make_pem, write_new
 from flopsd.attestation.signing.pkcs11 import location_of
-from flopsd.attestation.signing.public_key import parse_public
+from flopsd.attestation.signing.public_key import load_public, parse_public
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.declarations import DEVICE_VARIABLE, KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE

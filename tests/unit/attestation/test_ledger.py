@@ -12,7 +12,8 @@ import pytest
 
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signed_statement import read_ledger
-from flopsd.attestation.signing.keys import default_key, load_public
+from flopsd.attestation.signing.keys import default_key
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep

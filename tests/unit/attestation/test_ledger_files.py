@@ -19,8 +19,9 @@ from flopsd.attestation.ledger_files import (
 )
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import local_ledger

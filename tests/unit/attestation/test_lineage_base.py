@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.attestation.merge.verify_merged import verify_merged
 from flopsd.attestation.signed_statement import open_ledger
-from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables

@@ -16,7 +16,8 @@ import pytest
 from flopsd.attestation.merge.merge import missing_text
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode

@@ -20,8 +20,7 @@ from cryptography.x509 import load_der_x509_certificate
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.trust import parse_certificates
 from flopsd.attestation.signing.dsse import pae, verify_signatures
-from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.signing.public_key import parse_public, usable
+from flopsd.attestation.signing.public_key import load_public, parse_public, usable
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, NotVerifiedError, SigningKeyError

@@ -18,7 +18,8 @@ from flopsd.attestation.merge.streamed_envelope import sign_statement
 from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.dsse import sign, verify_signatures
-from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import encode

@@ -14,7 +14,8 @@ from flopsd.attestation.ledger_files import journal_beside, public_key_beside
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
