@@ -61,13 +61,15 @@ class DeviceLog:
         from flopsd.report.coverage import REASONS  # only when needed: the daemon keeps it in memory
 
         reason = gap.reason.value
+        is_known = device.entry.part_id is not None
         log.error(
-            '%s: no reading for %s: %s (%s); this time is a gap, for which "at most" takes the device\'s full speed; '
-            "for what helps see FlopsdDevicesBlind in docs/runbook.md",
+            "%s: no reading for %s: %s (%s); this time is a gap, %s; for what helps see FlopsdDevicesBlind in "
+            "docs/runbook.md",
             _name(device),
             _time(gap),
             reason,
             REASONS.get(reason, reason),
+            'for which "at most" takes the device\'s full speed' if is_known else "which has no upper bound",
         )
 
 

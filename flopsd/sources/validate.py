@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from math import inf
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
@@ -40,6 +39,7 @@ MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line 
 MOST_FACTS_BYTES = 256 * 1024
 MOST_DEVICES = 2000  # of one source, over time: each stays in every record of the run
 AHEAD_NS = 10_000_000  # tolerated, since another clock of the machine may give the end of an interval
+_RATIO = "a number from 0 to 10^24"
 
 
 def is_count(value: object, most: int = MOST) -> bool:
@@ -114,7 +114,7 @@ def _check_device(uid: DeviceUid, device: Device) -> None:
     for name in ("vendor", "model", "evidence_reason", "evidence_fix"):
         if not is_text(getattr(device, name)):
             raise _refusal(uid, name, getattr(device, name), "text")
-    for name in ("serial", "pci_bus_id", "parent", "driver", "shared"):
+    for name in ("serial", "pci_bus_id", "parent", "driver", "shared", "mig_profile"):
         text = getattr(device, name)
         if text is not None and not is_text(text):
             raise _refusal(uid, name, text, "text or None")
@@ -124,8 +124,10 @@ def _check_device(uid: DeviceUid, device: Device) -> None:
             raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
     if not is_count(device.index, MOST_OF_A_DEVICE):
         raise _refusal(uid, "index", device.index, "a whole number")
-    if device.pci_device_id is not None and not is_count(device.pci_device_id, MOST_OF_A_DEVICE):
-        raise _refusal(uid, "pci_device_id", device.pci_device_id, "a whole number or None")
+    for name in ("pci_device_id", "gpu_instance"):
+        number = getattr(device, name)
+        if number is not None and not is_count(number, MOST_OF_A_DEVICE):
+            raise _refusal(uid, name, number, "a whole number or None")
     if not isinstance(device.evidence, Evidence):
         raise _refusal(uid, "evidence", device.evidence, "an Evidence")
 
@@ -236,20 +238,20 @@ def _check_gauges(uid: str, gauges: object) -> None:
         raise _refusal(uid, "gauges", gauges, "a Gauges")
     _require_mapping(uid, "pipe_activity_ratio", gauges.pipe_activity_ratio)
     for pipe, ratio in gauges.pipe_activity_ratio.items():
-        if type(pipe) is Pipe and type(ratio) is float and 0 <= ratio < inf:
+        if type(pipe) is Pipe and type(ratio) is float and 0 <= ratio <= MOST:
             continue
         if not isinstance(pipe, Pipe):
             raise _refusal(uid, "pipe_activity_ratio", pipe, "by Pipe")
         if not _is_finite(ratio):
-            raise _refusal(uid, f"pipe_activity_ratio[{pipe.value}]", ratio, "a finite number")
+            raise _refusal(uid, f"pipe_activity_ratio[{pipe.value}]", ratio, _RATIO)
     for name in ("utilization_ratio", "sm_clock_mhz"):
         value = getattr(gauges, name)
         if value is not None and not _is_finite(value):
-            raise _refusal(uid, name, value, "a finite number or None")
+            raise _refusal(uid, name, value, f"{_RATIO}, or None")
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, float | int) and 0 <= value < inf
+    return isinstance(value, float | int) and type(value) is not bool and 0 <= value <= MOST
 
 
 def _require_mapping(uid: str, what: str, value: object) -> None:

@@ -37,9 +37,17 @@ def test_a_lost_device_is_logged_once_with_its_reason_and_again_when_read(watche
     watched.meter(10 * PATIENCE_SECONDS, GapReason.DEVICE_LOST)
     (lost,) = watched.said
     assert lost.startswith("device 0 (GPU-h): no reading for 5 s: device_lost (the driver had lost the device)")
-    assert "runbook.md" in lost
+    assert "full speed" in lost and "runbook.md" in lost
     watched.meter(3)
     assert watched.said[1:] == ["device 0 (GPU-h): is read again after 50 s"]
+
+
+def test_a_lost_device_of_no_row_has_no_upper_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    unknown = replace(H100, model="X9000", pci_device_id=None)
+    watched = Watched(Run(tmp_path, devices=(unknown, A100)), caplog)
+    watched.meter(2 * PATIENCE_SECONDS, GapReason.DEVICE_LOST)
+    (lost,) = [said for said in watched.said if "device_lost" in said]
+    assert "a gap, which has no upper bound" in lost
 
 
 def test_an_occasional_failed_reading_is_not_logged(watched: Watched) -> None:

@@ -126,6 +126,7 @@ SWEEPS: list[tuple[str, Any]] = [
     (r"pipe_activity_ratio\[fp32\] is -0.5", shows({Pipe.FP32: -0.5})),
     (r"pipe_activity_ratio\[fp32\] is inf", shows({Pipe.FP32: float("inf")})),
     (r"pipe_activity_ratio\[fp32\] is '0.5'", shows({Pipe.FP32: "0.5"})),
+    (r"pipe_activity_ratio\[fp32\] is 10{59}, expected a number from 0", shows({Pipe.FP32: 10**400})),
     ("utilization_ratio is inf", shows({}, float("inf"))),
     ("sm_clock_mhz is -0.1", shows({}, None, -0.1)),
 ]
@@ -170,6 +171,8 @@ def test_a_valid_sweep_passes(sweep: Sweep) -> None:
         *(("sm_count", value) for value in (132.0, 0, -1, "132", 2**33)),  # 0 would be a ceiling of zero
         ("sm_clock_max_mhz", NAN),
         ("pci_device_id", -1),
+        ("gpu_instance", "1"),
+        *(("mig_profile", value) for value in (7, HALF)),
         ("serial", 165),
         ("parent", 0),
         ("driver", b"595"),
