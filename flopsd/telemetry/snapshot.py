@@ -13,7 +13,7 @@ from typing import NamedTuple
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import ChildCost, Gauges
+from flopsd.core.model import ESTIMATING, ChildCost, Gauges
 from flopsd.core.peaks import PeakTable
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S
@@ -111,7 +111,9 @@ class DeviceState(DeviceView):
         measured = self.now.figures.measured_flop
         if measured is None:
             return None
-        return (measured - (self.before.figures.measured_flop or 0)) * NS_PER_S // passed_ns
+        flop = measured - (self.before.figures.measured_flop or 0)
+        known = [sum(tally.known_ns(evidence) for evidence in ESTIMATING) for tally in (before, now)]
+        return flop * NS_PER_S // passed_ns if flop or known[1] > known[0] else None
 
 
 @dataclass(frozen=True, slots=True)

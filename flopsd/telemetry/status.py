@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.figures import Figures
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Device, Evidence
+from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.tally import Tally
@@ -55,15 +54,16 @@ def status_of_snapshot(snapshot: Snapshot) -> Facts:
 
 
 def status_of_journal(
-    history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None
+    history: History, view: RunView, before: tuple[RunView, int], *, held: bool, undelivered: int | None
 ) -> Facts:
-    """The status from a journal and its view. `before`: figures and boot time of its last but one reading; `held`: a
+    """The status from a journal and its view. `before`: view and boot time of its last but one reading; `held`: a
     daemon writes it; `undelivered`: how many sealed ledgers a destination still lacks."""
     last = history.incarnations[-1]
     measured, passed_ns, goes_on = view.figures.measured_flop, last.last_ns - before[1], held and last.end is None
     rate = None  # also if the run has ended or no daemon runs: the rate would be a past one
     if goes_on and measured is not None and passed_ns > 0:
-        rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
+        flop = measured - (before[0].figures.measured_flop or 0)
+        rate = flop * NS_PER_S // passed_ns if flop or _measuring_ns(view) > _measuring_ns(before[0]) else None
     return {
         **_run(view, goes_on=goes_on),
         "health": _health_of_journal(history, view, held=held).facts(),
@@ -81,6 +81,10 @@ def status_of_journal(
         "undeliveredLedgers": undelivered,
         "devices": [_device(device) for device in view.devices],
     }
+
+
+def _measuring_ns(view: RunView) -> int:
+    return sum(view.observed_ns_by_evidence.get(evidence, 0) for evidence in ESTIMATING)
 
 
 def _health_of_snapshot(snapshot: Snapshot) -> Health:

@@ -47,7 +47,7 @@ def from_state_dir(
         peaks_files=state.data_files(PEAKS, peaks_files), policy_files=state.data_files(POLICY, policy_files)
     )
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
-    before = view_of(history, table, whole_run=True).figures, history.incarnations[-1].last_ns
+    before = view_of(history, table, whole_run=True), history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:
         extend(history, pending)

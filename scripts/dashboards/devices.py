@@ -80,7 +80,7 @@ def panels() -> Iterator[Any]:
         ),
     ]
     yield from (linked(panel, "This GPU alone", f"{TO_NODE}{NODE}&var-gpu={GPU}") for panel in each)
-    flop = rated('flopsd_flop_total{gpu=~"$gpu"}', "pipe, precision", JOIN_CHOSEN)
+    flop = f"max by (node, uuid, pipe, precision) (pipe:flopsd_flop:rate5m{{{CHOSEN}}})"
     yield coloured(
         lines(
             "Rate by pipe and format",

@@ -95,6 +95,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("device:flopsd_energy_joules:last", uuid="G0"): [(G0, 600 * SECONDS)],
     of("device:flopsd_job_seconds:sum", uuid="G0"): [(G0, SECONDS)],
     of("device:flopsd_known_seconds:sum", uuid="G0"): [(G0, SECONDS)],
+    of("device:flopsd_measured_seconds:sum", uuid="G0"): [(G0, SECONDS)],
     of("device:flopsd_coverage:ratio5m", uuid="G0"): [(G0, 1)],
     of("device:flopsd_hfu:ratio5m", uuid="G0"): [(G0, 0.5)],
     of("device:flopsd_peak_bf16:max", uuid="G0"): [(G0, 2e15)],
@@ -210,6 +211,14 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
         for name, values in healthy("a", "r1", "n1", "G0").items()
     }
     lost = changed(lost, {'flopsd_gap_seconds_total|starting"': "0x60 0+60x60"})
+    used = 'flopsd_observed_seconds_total{job="flopsd",instance="%s",gpu="0",uuid="%s",evidence="utilization"}'
+    bounded = changed(healthy("a", "r1", "n1", "G0"), {
+        "flopsd_observed_seconds_total": "0+60x60 3600x60", used % ("a", "G0"): "0x60 0+60x60",
+        "flopsd_flop_total|tensor_hmma": "0+60e15x60 3600e15x60",
+    })  # fmt: skip
+    never = changed(healthy("b", "r1", "n1", "G1"), {
+        "flopsd_observed_seconds_total": None, used % ("b", "G1"): "0+60x120", "flopsd_flop_total|": None,
+    })  # fmt: skip
     given_up = healthy("a", "r1", "n1", "G0") | {
         'flopsd_flop_total{job="flopsd",instance="a",gpu="0",uuid="G0",pipe="tensor_hmma",precision="bf16",'
         'evidence="operator_count"}': "1e18x97 5e17x23"
@@ -341,6 +350,11 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
             f"sum by (run_id) ({rate})": [] if "power" in rate else [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a device without a reading: nothing is known of it, rather than 0", lost, 100, {
             **{rate: [] for rate in rates}, "device:flopsd_coverage:ratio5m": [({**R1_ALONE, **GPU}, 0)]}),
+        Case("a device with only an upper bound: nothing is measured, rather than 0", bounded, 100, {
+            rate: [] for rate in (*(one for one in rates if "power" not in one), "run:flopsd_flop_per_joule:ratio5m")}),
+        Case("one beside it, which is not in the FLOP, is not in their joules either",
+             healthy("a", "r1", "n1", "G0") | never, 100, {
+            "run:flopsd_flop_per_joule:ratio5m": [(R1_ALONE, round(1e15 / 600))]}),
         Case("a process's count that is given up, at a restart", given_up, 100, {"device:flopsd_flop:rate5m": []}),
         Case("five minutes later", given_up, 104, {"device:flopsd_flop:rate5m": [({**R1_ALONE, **GPU}, 1e15)]}),
         Case("a device whose time is not this run's any more: no share of it, and it is not counted", beside, 100, {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import Device, GapReason
+from flopsd.core.model import Busy, Device, Gap, GapReason, Reading
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
@@ -324,6 +324,21 @@ def test_no_crossing_is_forecast_for_a_run_that_has_ended(tmp_path: Path) -> Non
     assert ended["daemon"] == "not running"
     assert ended["measuredFlopPerSecond"] is None
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
+
+
+@pytest.mark.parametrize("work", [Busy(60_000_000_000), Gap(GapReason.DEVICE_LOST)])
+def test_a_rate_that_is_not_measured_is_not_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Busy | Gap
+) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    run.meter(3)
+    monkeypatch.setattr(run, "_reading", lambda device, _, now_ns: Reading(device.uid, run.since_ns, now_ns, work))
+    run.meter(70)  # beyond the next checkpoint
+    found = status_of_snapshot(run.writer.snapshot)
+    assert found["executed"]["measured"] is not None
+    assert [one["measuredFlopPerSecond"] for one in (found, found["devices"][0])] == [None, None]
+    assert from_state_dir(str(tmp_path), {})["measuredFlopPerSecond"] is None
+    run.kill()
 
 
 def test_no_rate_or_crossing_is_shown_for_a_run_without_a_daemon(tmp_path: Path) -> None:
