@@ -228,10 +228,10 @@ class ThresholdLog:
 
     def _check(self, finding: Finding) -> None:
         low, measured, _ = finding.share_ppm
-        shares = [(share, by) for share, by in ((low, "lower bound"), (measured, "measurement")) if share is not None]
+        share, by = max((low or 0, "lower bound"), (measured or 0, "measurement"))
         reached: int | Verdict | None = finding.state
         if finding.state is not Verdict.ABOVE:
-            reached = max((step for step in STEPS_PPM for share, _ in shares if share >= step), default=None)
+            reached = max((step for step in STEPS_PPM if share >= step), default=None)
         rule = finding.rule
         if reached is None or (finding.policy, rule.id, reached) in self._logged:
             return
@@ -242,7 +242,6 @@ class ThresholdLog:
             words = " ".join(filter(None, said))
             log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
             return
-        share, by = max(shares)
         log.warning(
             "the run has reached %s of the threshold %s (%s) by its %s; `flopsd status` shows when it would be crossed",
             percent(share, Towards.DOWN),

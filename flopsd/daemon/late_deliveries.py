@@ -36,11 +36,10 @@ class LateDeliveries:
     def each_tick(self) -> None:
         """Look at the note; start, reap or kill the child."""
         now_ns = self._clock.boottime_ns()
-        if self.child.is_busy:
-            if (ended := self.child.ended()) is not None:
-                self._look()
-                self._ended(ended)
-        elif now_ns >= self._look_ns:
+        if (ended := self.child.ended()) is not None:
+            self._look()
+            self._ended(ended)
+        elif now_ns >= self._look_ns and not self.child.is_busy:
             self._look_ns = now_ns + round(LOOK_SECONDS * NS_PER_S)
             self._look()
             if self._pending and now_ns >= self._due_ns:

@@ -102,18 +102,16 @@ class Launcher:
 
     def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
         """Raises OSError."""
-        prepare = _unblock(mask, group=True)
-        # Files that we inherited open are meant for the job, such as bash's <(...), a jobserver or MPI's PMI_FD.
-        if self.user is None:
-            return subprocess.Popen(command, env=dict(environment), preexec_fn=prepare, close_fds=False)
+        user = self.user
         return subprocess.Popen(
             command,
-            env={**environment, **self.user.environment()},
-            preexec_fn=prepare,
+            env={**environment, **({} if user is None else user.environment())},
+            preexec_fn=_unblock(mask, group=True),
+            # Files that we inherited open are meant for the job, such as bash's <(...), a jobserver or MPI's PMI_FD.
             close_fds=False,
-            user=self.user.uid,
-            group=self.user.gid,
-            extra_groups=self.user.groups,
+            user=None if user is None else user.uid,
+            group=None if user is None else user.gid,
+            extra_groups=None if user is None else user.groups,
         )
 
     def _supervise(self, job: int, mask: Mask) -> int:
