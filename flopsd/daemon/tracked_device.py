@@ -99,8 +99,10 @@ class TrackedDevice:
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
             self.gaps.append((begin_ns, end_ns, reason))
-        if gauges is None and not isinstance(reading.work, Gap):
-            gauges = state.gauges
+        if not isinstance(reading.work, Gap):
+            gauges = state.gauges if gauges is None else gauges
+        elif gauges is not None:  # what is not counted is not shown either
+            gauges = None if reading.work.reason is GapReason.STALE else replace(gauges, pipe_activity_ratio={})
         self.state = state.counted(after, gauges, newest)
 
     def _is_ahead(self, tally: Tally, limits: Limits) -> bool:

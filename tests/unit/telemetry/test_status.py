@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import Busy, Device, Gap, GapReason, Reading
+from flopsd.core.model import Busy, Device, Gap, GapReason, Gauges, Pipe, Reading, Sweep
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
+from flopsd.daemon.source_tracker import Message
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal
@@ -338,6 +339,21 @@ def test_a_rate_that_is_not_measured_is_not_zero(
     assert found["executed"]["measured"] is not None
     assert [one["measuredFlopPerSecond"] for one in (found, found["devices"][0])] == [None, None]
     assert from_state_dir(str(tmp_path), {})["measuredFlopPerSecond"] is None
+    run.kill()
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(GapReason.ZERO_AT_FULL_LOAD, [{}, 1.0, 1500]), (GapReason.STALE, [{}, None, None])]
+)
+def test_no_activity_is_shown_that_is_not_counted(tmp_path: Path, reason: GapReason, shown: list[object]) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    run.meter(2)
+    run.clock.advance(NS_PER_S)
+    gauges = Gauges({Pipe.TENSOR_HMMA: 0.0}, 1.0, 1500)
+    reading = Reading(H100.uid, run.since_ns, run.clock.boottime_ns(), Gap(reason))
+    run.writer.take(Message("sim", run.clock.boottime_ns(), (H100,), Sweep((reading,), {H100.uid: gauges})))
+    (device,) = status_of_snapshot(run.writer.snapshot)["devices"]
+    assert [device[name] for name in ("pipeActivityRatio", "utilizationRatio", "smClockMhz")] == shown
     run.kill()
 
 
