@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.companions import MAX_COMPANION_BYTES, PEAKS, POLICY, companion_name
+from flopsd.core.peak_reader import peak_table_from
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.policy_reader import HINT, policy_from
@@ -155,7 +156,7 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
     if problems or not isinstance(document, dict):
         raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
     try:
-        return PeakTable.from_data(document, sha256)
+        return peak_table_from(document, sha256)
     except PeakTableError as fault:
         raise PeakTableError(f"{name}: {fault}", hint=fault.hint) from fault
 
