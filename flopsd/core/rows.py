@@ -16,7 +16,6 @@ from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
     PPM,
-    UNBOUNDED,
     UNDECLARED_PHASE,
     ChipLimits,
     Evidence,
@@ -160,8 +159,7 @@ def _rows(tally: Tally, rating: Rating) -> list[Row]:
         flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
     if unknown_ns := tally.unknown_ns:
-        is_bounded = tally.gap_ns.keys().isdisjoint(UNBOUNDED)
-        highs = _gap_ceilings(unknown_ns, rating) if is_bounded else (None, None)
+        highs = _gap_ceilings(unknown_ns, rating) if tally.is_bounded else (None, None)
         flop, integers = (Figures(0, None, high) for high in highs)
         found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
     return found

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, GapReason, Pipe, Totals
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Evidence, GapReason, Pipe, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class Tally:
         """Gap time that was not recovered later. A later tally can recover the open gap of an earlier one; the result
         is then zero, not negative."""
         return max(0, self.total_gap_ns - self.elsewhere_ns - self.total_recovered_ns)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether every gap has a known length, so that its work has an upper bound."""
+        return self.gap_ns.keys().isdisjoint(UNBOUNDED)
 
     @property
     def job_ns(self) -> int:

@@ -100,5 +100,5 @@ class SegmentJournal:
     def _queue_for(self, incarnation: int, written: Callable[[], None]) -> None:
         key = None if self._codes is None else self._codes(incarnation)
         self.code_secret_sha256 = None if key is None else key.secret_sha256
-        self.journal.authenticate(key)
+        self.journal.codes = key
         self.queue = WriteQueue(self.journal, self._clock, written)

@@ -46,14 +46,11 @@ class Journal:
         self._inode = self.put_back = 0
         self._head: bytes
         self._owed: Mapping[str, Any] | None  # the newest pending record, if the disk was full at recovery
-        self._codes: CodeKey | None = None
+        # Gives every record from now on a code. A record from the pending file that is still owed gets none.
+        self.codes: CodeKey | None = None
         self._hashing = sha256
         self._is_taken = False  # another daemon holds the folder
         self._reset()
-
-    def authenticate(self, key: CodeKey | None) -> None:
-        """Give every record from now on a code. A record from the pending file that is still owed gets none."""
-        self._codes = key
 
     @property
     def head_sha256(self) -> str:
@@ -61,7 +58,7 @@ class Journal:
 
     def code_of_print(self, text: str) -> str | None:
         """Return the code for `text`, which is printed for the last record; None if records have no codes."""
-        return None if self._codes is None else self._codes.of_print(text)
+        return None if self.codes is None else self.codes.of_print(text)
 
     @property
     def head(self) -> Head:
@@ -231,7 +228,7 @@ class Journal:
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably. Raises JournalError, after which nothing of the record is left in the file."""
         self._append_owed()
-        self._append(record, self._codes)
+        self._append(record, self.codes)
 
     def _append_owed(self) -> None:
         if self._owed is not None:

@@ -72,7 +72,7 @@ def flop(gpus: RunDevices, highest: Highest) -> Iterator[Family]:
             totals[key] = totals.get(key, 0) + row.figures.measured_flop
         for one in state.rated:
             if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
-                most = gap_ceiling_flop(gap_ns, one.rating)
+                most = gap_ceiling_flop(gap_ns, one.rating) if one.tally.is_bounded else None
                 bound = None if bound is None or most is None else bound + most
         if (counted := highest.of(state.device.uid, totals.get(_COUNTED))) is not None:
             totals[_COUNTED] = counted

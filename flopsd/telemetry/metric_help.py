@@ -12,7 +12,7 @@ HELP = {
     "flopsd_flop_total. Absent for a device whose counters do not distinguish integers.",
     "flopsd_flop_ceiling": "The most FLOP possible in intervals that were not measured as they passed (gaps, evidence "
     "utilization); a ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in this "
-    "counter too, which cannot fall. Absent for a device whose peak is unknown.",
+    "counter too, which cannot fall. Absent for a device whose peak is unknown, or with a gap of unknown length.",
     "flopsd_energy_joules": "Energy by the device's own counter.",
     "flopsd_observed_seconds": "Device time that was observed, by evidence: cycles, activity and count measure, "
     "utilization only bounds.",

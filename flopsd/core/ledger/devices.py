@@ -16,7 +16,7 @@ from flopsd.core.ledger.run_view import DeviceView, RunView
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED
 from flopsd.core.rows import UNDECLARED, Rating, Row, gap_ceiling_flop, takes_a_declaration
 from flopsd.core.tally import Tally
-from flopsd.core.values import joules, seconds
+from flopsd.core.values import joules, seconds, text_or_none
 
 MAX_LISTED_GAPS = 1000
 
@@ -145,9 +145,7 @@ def times_for_ledger(tallies: RatedTallies) -> dict[str, str]:
 
 def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
     duration_ns = gap.end_ns - gap.begin_ns
-    elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
-    ceiling = 0 if elsewhere else gap_ceiling_flop(duration_ns, rated.rating)
-    ceiling = None if gap.reason in UNBOUNDED else ceiling
+    ceiling = 0 if gap.reason in ACCOUNTED_ELSEWHERE else gap_ceiling_flop(duration_ns, rated.rating)
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,
@@ -155,5 +153,5 @@ def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
         "beginSeconds": seconds(gap.begin_ns - begin_ns),
         "endSeconds": seconds(gap.end_ns - begin_ns),
         "seconds": seconds(duration_ns),
-        "ceiling": None if ceiling is None else str(ceiling),
+        "ceiling": None if gap.reason in UNBOUNDED else text_or_none(ceiling),
     }

@@ -36,6 +36,20 @@ def bounds(name: str, figures: dict[str, Any]) -> Rows:
     return found | ({(name, "measured"): float(figures["measured"])} if figures["measured"] is not None else {})
 
 
+def test_a_gap_of_unknown_length_has_no_ceiling(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    run.meter(5)
+    run.kill()
+    assert rows(changing_families(run.writer.snapshot, Highest()))["flopsd_flop_ceiling"]
+    run.state.journal.unlink()
+    run.start()
+    run.meter(5)
+    snapshot = run.writer.snapshot
+    assert snapshot.view.figures.high_flop is None
+    assert rows(changing_families(snapshot, Highest()))["flopsd_flop_ceiling"] == {}
+    run.kill()
+
+
 @pytest.mark.parametrize("devices", [(H100,), (A100,), (H100, STRANGER)])
 @pytest.mark.parametrize(
     "declared",
