@@ -146,22 +146,24 @@ class OperatorDeclarations:
 NOTHING_DECLARED = OperatorDeclarations()
 
 
-def run_declarations(
-    each: Sequence[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
-) -> OperatorDeclarations:
-    """The declarations of a run from those of its daemon starts, in order: the last one holds. Recomputation is unknown
-    unless all starts, and the segments `before`, declare it alike: each may be right about its own work, but one share
-    applies to all of it."""
-    last = each[-1]
-    return replace(last, recomputation=None) if len(recomputations_of(each, before)) > 1 else last
+def run_declarations(each: Sequence[OperatorDeclarations]) -> OperatorDeclarations:
+    """The declarations of a run from those of its daemon starts, in order: the last one holds. Each start may be right
+    about its own work, but one share and one verdict apply to all of it. So recomputation is unknown unless all starts
+    declare it alike, and method and base model are unknown if two starts declare different ones. A base model counts
+    even if a later start declares none; that is no pretraining, then."""
+    last, bases = each[-1], bases_of(each)
+    is_open = len(bases) > 1 and last.method is Method.PRETRAINING
+    return replace(
+        last,
+        method=None if is_open or not {last.method, None} >= {one.method for one in each} else last.method,
+        recomputation=last.recomputation if {last.recomputation} == {one.recomputation for one in each} else None,
+        base=bases[0] if len(bases) == 1 else None,
+    )
 
 
-def recomputations_of(
-    each: Iterable[OperatorDeclarations], before: Iterable[Recomputation | None] = ()
-) -> tuple[Recomputation | None, ...]:
-    """The distinct values declared; None stands for undeclared."""
-    declared = {*before, *(one.recomputation for one in each)}
-    return tuple(one for one in (None, *Recomputation) if one in declared)
+def bases_of(each: Iterable[OperatorDeclarations]) -> list[Base]:
+    """The distinct base models that daemon starts declare."""
+    return list(dict.fromkeys(one.base for one in each if one.base is not None))
 
 
 def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:

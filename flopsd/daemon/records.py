@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flopsd import __version__
-from flopsd.core.declarations import Recomputation
+from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.ledger.device_records import precision_record
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import FORMAT
@@ -44,7 +44,8 @@ class StartRecords:
         self._peak_table_sha256 = peak_table_sha256
         self._incarnation: int
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
-        self.recomputations: tuple[Recomputation | None, ...] = ()  # declared by the daemon starts of the run
+        self.declared: tuple[OperatorDeclarations, ...] = ()  # by the settings of the daemon starts of the run
+        self.stops_ns: tuple[int, ...] = ()  # see History.stops_ns
         self.listed_seal: EarlierSeal | None = None  # the newest that the journal lists
 
     def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
@@ -81,8 +82,9 @@ class StartRecords:
 
     def _of_segments(self, continues: Continued) -> dict[str, Any]:
         """Return what the first `begin` record of a segment says of earlier segments."""
-        said = [one and one.value for one in self.recomputations]
-        return {"continues": continues.for_journal(), "recomputations": said}
+        stopped_ns = sum(self.stops_ns) if min(self.stops_ns, default=0) >= 0 else -1
+        declared = [one.for_journal() for one in self.declared]
+        return {"continues": continues.for_journal(), "earlier": {"declared": declared, "stopped_ns": stopped_ns}}
 
     def opened(self, name: str, facts: Mapping[str, Any]) -> None:
         """Record that a source was opened, or its changed facts."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.declarations import declared_from, recomputations_of, run_declarations
+from flopsd.core.declarations import run_declarations
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import counted_in
 from flopsd.core.ledger.run_view import whole_sessions
@@ -79,17 +79,13 @@ class Writer:
             self._publisher.job_nodes = max(self._publisher.job_nodes, len(history.place["jobNodes"]))
         self._publisher.replayed = history.replay is not None
         known = {session.id: session for session in whole_sessions(history)}
-        starts = [declared_from(one.begin.get("declared")) for one in history.incarnations]
-        starts, before = [*starts, self._settings.run_declared], history.recomputations_before
-        self._declared = run_declarations(starts, before)
-        self._records.recomputations = recomputations_of(starts, before)
-        if self._declared != self._settings.run_declared:
-            log.warning(
-                "the daemon starts of this run have different --recomputation: the ledger treats it as not declared"
-            )
-        for what, one in (("--method", "method"), ("base model", "base")):
-            if any(getattr(start, one) not in (None, getattr(self._declared, one)) for start in starts):
-                log.warning("an earlier daemon start declared another %s: the ledger uses that of the last start", what)
+        starts = [*history.declared_before, *history.declared_by_starts, self._settings.run_declared]
+        self._declared, self._records.declared = run_declarations(starts), tuple(dict.fromkeys(starts))
+        for what, one in (("--recomputation", "recomputation"), ("--method", "method"), ("base models", "base")):
+            if getattr(self._declared, one) is None is not getattr(self._settings.run_declared, one):
+                log.warning(
+                    "the daemon starts of this run have different %s: the ledger treats it as not declared", what
+                )
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
@@ -108,7 +104,8 @@ class Writer:
         self._compute_declarations()
 
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
-        self._publisher.stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
+        stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
+        self._publisher.stops_ns = self._records.stops_ns = stops_ns
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))

@@ -11,7 +11,7 @@ from flopsd.core.field_reader import words_of
 from flopsd.core.ledger.merged_entry import stop_of
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text
-from flopsd.core.ledger.start_notes import STOP_REASONS
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.rounding import format_duration
 from flopsd.errors import LedgerError
 from flopsd.report.ledger_json import HINT, LedgerObject
@@ -51,13 +51,13 @@ def unsealed_text(records: int) -> str:
 
 
 def stopped_text(predicate: LedgerObject) -> str:
-    """A warning if the daemon was stopped before the end of its job and started again; else empty."""
+    """A warning if the daemon ended and was started again later; else empty."""
     if (children := predicate.mapping.get("children")) is not None:
         return stops_text(stops_of(children))
     stops_ns = [
         after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
         for before, after in pairwise(predicate.objects("incarnations"))
-        if before.raw("endReason") in STOP_REASONS
+        if before.raw("endReason") not in (None, ROTATED)
     ]
     return daemon_stopped_text(stops_ns)
 
@@ -66,7 +66,7 @@ def daemon_stopped_text(stops_ns: Sequence[int]) -> str:
     """A warning about these times between daemon starts; empty if there are none."""
     if not any(stops_ns):
         return ""
-    return f"the daemon was stopped for {_length(stops_ns)} between its starts: {_IN_NO_FIGURE}"
+    return f"no daemon ran for {_length(stops_ns)} between its starts: {_IN_NO_FIGURE}"
 
 
 def _length(stops_ns: Sequence[int]) -> str:

@@ -72,7 +72,7 @@ def coverage_text(status: Mapping[str, Any]) -> str:
 
 
 def stopped_text(status: Mapping[str, Any]) -> str:
-    """A warning if the daemon was stopped before the end of its job and started again; else empty."""
+    """A warning if the daemon ended and was started again later; else empty."""
     stopped = status["stoppedSeconds"]
     return daemon_stopped_text([-1 if stopped is None else int(Fraction(stopped) * NS_PER_S)])
 

@@ -356,6 +356,7 @@ def _entries() -> Files:
     cases += [
         ("in-an-order-by-run-alone", "Two jobs in the order of their runs, which is not that of their digests.", "lineage", _by_run_alone, {}),
         ("of-a-job-with-two-bases", "The nodes of one of two jobs declare different base models.", "lineage", _bases_differ, {}),
+        ("of-a-base-that-starts-doubt", "The daemon starts of one node declare different base models, the other node one.", "job", _starts_differ, {}),
         ("with-a-silent-segment-of-another-node", "A segment without work is of another node than the one with a basis.", "run", _silent_of_another, FREE),
         ("with-energy-of-as-much-doubt", "Of the work with energy as much is in doubt as was measured.", "job", _in_doubt, {}),
         ("with-a-node-on-two-boots-the-later-first", "Two ledgers of one node on two boots: by the wall clock the second ends where the first begins.", "job", lambda e: of_one_node(e, bootId="another boot", beginNs="999000000000", endNs="999999999993", wallOffsetNs="1789999000000000007"), ALONE),
@@ -379,6 +380,13 @@ def _by_run_alone(entries: list[J]) -> None:
 def _bases_differ(entries: list[J]) -> None:
     entries[0]["declared"].update(method="full", base=None, conflict=["bases_differ"])
     entries[1]["declared"].update(method="full")
+
+
+def _starts_differ(entries: list[J]) -> None:
+    said = {"name": "BASE_MODEL_DIFFERS", "code": "start_base_differs"}
+    entries[0]["declared"].update(method="lora", base=None, contradictions=[said])
+    base = {"name": "m", "kind": "known", "flop": "10", "method": None, "systemic": False, "declaredBy": "config"}
+    entries[1]["declared"].update(method="lora", base=base)
 
 
 def _silent_of_another(entries: list[J]) -> None:

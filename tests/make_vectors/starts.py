@@ -53,17 +53,18 @@ def _recomputing_no_more(records: list[J]) -> None:
         begin["declared"] = {"phase": "train", "method": "full", "recomputation": recomputation, "base": None}
 
 
-def _of_another_base(records: list[J]) -> None:
-    """The first start declares another method and base model than the second."""
-    base = {"name": "base", "kind": "known", "flop": "3000000000000000000000", "method": None, "systemic": None}
-    begins = [record for record in records if record["kind"] == "begin"]
-    for begin, method, systemic in zip(begins, ("lora", "full"), (None, False), strict=True):
-        begin["declared"] = {
-            "phase": "train",
-            "method": method,
-            "recomputation": None,
-            "base": {**base, "systemic": systemic},
-        }
+_BASE = {"name": "base", "kind": "known", "flop": "3000000000000000000000", "method": None, "systemic": None}
+
+
+def _declaring(*starts: tuple[str | None, J | None]) -> Edit:
+    """What each daemon start declares of method and base model."""
+
+    def edit(records: list[J]) -> None:
+        begins = [record for record in records if record["kind"] == "begin"]
+        for begin, (method, base) in zip(begins, starts, strict=True):
+            begin["declared"] = {"phase": "train", "method": method, "recomputation": None, "base": base}
+
+    return edit
 
 
 def _continuing(*what: str | None) -> Edit:
@@ -95,7 +96,10 @@ CASES: list[Case] = [
     ("starts-that-number-devices-otherwise", "The second daemon start has its devices in another order.", None, None, None, "activity", _numbers_exchanged),
     ("starts-of-which-one-has-no-device", "A daemon start reads nothing of its device, and the next has none.", None, None, None, "small", _no_device_again),
     ("starts-that-recompute-differently", "The first daemon start declares recomputation, the second none: of the run it is not known.", None, None, None, "activity", _recomputing_no_more),
-    ("starts-of-another-base", "The first daemon start declares another method and base model than the second: named, and the last stands.", None, None, None, "activity", _of_another_base),
+    ("starts-of-another-base", "The first daemon start declares another method and base model than the second: neither is known.", None, None, None, "activity", _declaring(("lora", _BASE), ("full", {**_BASE, "systemic": False}))),
+    ("starts-of-a-base-and-of-none", "The first daemon start declares a base model, the second pretraining.", None, None, None, "activity", _declaring((None, _BASE), ("pretraining", None))),
+    ("starts-of-two-bases-that-pretrain", "Both daemon starts declare pretraining, of different base models.", None, None, None, "activity", _declaring(("pretraining", _BASE), ("pretraining", {**_BASE, "name": "n"}))),
+    ("starts-of-a-method-and-of-none", "The first daemon start declares a method, the second none.", None, None, None, "activity", _declaring(("lora", _BASE), (None, _BASE))),
     ("starts-in-a-larger-job", "The first daemon start is in a job of one node, the second in one of two: no upper bound is known.", None, None, None, "activity", _in_another_job(["node-0"], ["node-1", "node-0"])),
     ("starts-in-another-job", "The first daemon start is in a job of two nodes, the second in another of two.", None, None, None, "activity", _in_another_job(["node-0", "node-1"], ["node-0", "node-0"])),
     ("starts-that-continue-unchecked", "The second daemon start cannot know whether the journal is the one that was written.", None, None, None, "activity", _continuing(None, "nothing")),

@@ -95,10 +95,26 @@ def _is_known(session: J) -> bool:
 
 def settings_of(begins: list[J]) -> J:
     """The settings' declarations of a run: those of the last `begin`, but a recomputation only if all of them have
-    it."""
-    last = begins[-1].get("declared") or {}
-    said = {(begin.get("declared") or {}).get("recomputation") for begin in begins}
-    return {**last, "recomputation": None} if len(said) > 1 else last
+    it, a method only if no other has another one (no pretraining of different base models), and the base model of all that have one."""
+    each = [begin.get("declared") or {} for begin in begins]
+    alike, methods = len({one.get("recomputation") for one in each}) == 1, {one.get("method") for one in each} - {None}
+    bases = bases_of(each)
+    is_known = len(methods) == 1 and not (methods == {"pretraining"} and len(bases) > 1)
+    return {
+        **each[-1],
+        "recomputation": each[-1].get("recomputation") if alike else None,
+        "method": each[-1].get("method") if is_known else None,
+        "base": bases[0] if len(bases) == 1 else None,
+    }
+
+
+def bases_of(each: list[J]) -> list[J]:
+    """The base models that these declare, each once."""
+    found: list[J] = []
+    for one in each:
+        if (base := one.get("base")) and base not in found:
+            found.append(base)
+    return found
 
 
 def declared(settings: J, sessions: list[J]) -> Basis:

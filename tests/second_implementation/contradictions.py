@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
+from tests.second_implementation.architecture import bases_of
 from tests.second_implementation.arithmetic import Rated, add
 
 J = dict[str, Any]
@@ -19,15 +20,14 @@ def once(found: Iterable[J]) -> list[J]:
     return list({json.dumps(one, sort_keys=True): one for one in found}.values())
 
 
-def contradictions(
-    settings: J, sessions: list[J], policies: list[J], devices: list[Rated], earlier: list[J]
-) -> list[J]:
-    """The contradictions of a node; `earlier` are the settings of its earlier starts."""
+def contradictions(starts: list[J], sessions: list[J], policies: list[J], devices: list[Rated]) -> list[J]:
+    """The contradictions of a node; `starts` are the settings of its daemon starts."""
+    settings = starts[-1]
     sessions = sorted(sessions, key=lambda one: int(one["at"]))
     own = [one for one in sessions if "role" not in one["facts"]]
     found = [
-        *of_base(settings.get("base"), policies),
-        *_of_starts(settings, earlier),
+        *(one for base in bases_of(starts) for one in of_base(base, policies)),
+        *_of_starts(starts),
         *_of_settings(settings, sessions),
     ]
     found += [one for session in own for one in _of_session(settings, session)]
@@ -53,13 +53,13 @@ def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **stated)
 
 
-def _of_starts(last: J, earlier: list[J]) -> Iterator[J]:
-    for start in earlier:
-        methods = [one.get("method") for one in (start, last)]
+def _of_starts(starts: list[J]) -> Iterator[J]:
+    for start in starts:
+        methods = [one.get("method") for one in (start, starts[-1])]
         if all(methods) and len(set(methods)) == 2:
             yield said("METHOD_DIFFERS", "start_method_differs", earlier=methods[0], last=methods[1])
-        if start.get("base") and last.get("base") and start["base"] != last["base"]:
-            yield said("BASE_MODEL_DIFFERS", "start_base_differs")
+    if len(bases_of(starts)) > 1:
+        yield said("BASE_MODEL_DIFFERS", "start_base_differs")
 
 
 def _of_settings(settings: J, sessions: list[J]) -> Iterator[J]:

@@ -424,7 +424,9 @@ def declared_of(entries: list[J]) -> J:
     bases = [entry["declared"]["base"] for entry in entries]
     given = [one for one in bases if one is not None]
     differ = any(one != given[0] for one in given) or any(
-        "bases_differ" in entry["declared"].get("conflict", ()) for entry in entries
+        "bases_differ" in entry["declared"].get("conflict", ())
+        or any(one["code"] == "start_base_differs" for one in entry["declared"]["contradictions"])
+        for entry in entries
     )
     base = given[0] if given and not differ else None
     conflict = ["bases_differ"] if differ else []

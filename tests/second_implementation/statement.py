@@ -106,7 +106,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "base": None if base is None else {**base, "declaredBy": "config"},
             "sessions": sessions,
             "contradictions": contradictions(
-                declared_, _sessions(run.records), policies, spans, [one.get("declared") or {} for one in run.begins[:-1]]
+                [one.get("declared") or {} for one in run.begins], _sessions(run.records), policies, spans
             ),
         },
         "totals": {

@@ -44,20 +44,14 @@ function ofBase(base, policies) {
   return found;
 }
 
-/** Of what earlier daemon starts declare. @param {J} last @param {J[]} earlier @returns {Contradiction[]} */
-function ofStarts(last, earlier) {
-  const text = (/** @type {J} */ { name, kind, flop, method, systemic, reason }) =>
-    JSON.stringify([name, kind, flop, method, systemic, reason ?? null]);
-  return earlier.flatMap(({ base, method }) => {
-    const found = [];
-    if (method !== null && last.method !== null && method !== last.method) {
-      found.push({ name: "METHOD_DIFFERS", code: "start_method_differs", earlier: method, last: last.method });
-    }
-    if (base && last.base && text(base) !== text(last.base)) {
-      found.push({ name: "BASE_MODEL_DIFFERS", code: "start_base_differs" });
-    }
-    return found;
-  });
+/** Of what the daemon starts declare. @param {import("./history.js").History} history @returns {Contradiction[]} */
+function ofStarts({ incarnations, latest, bases }) {
+  const last = latest.begin.declared.method;
+  const others = incarnations.map(({ begin }) => begin.declared.method).filter((one) => one !== null && one !== last);
+  return [
+    ...(last === null ? [] : others.map((earlier) => ({ name: "METHOD_DIFFERS", code: "start_method_differs", earlier, last }))),
+    ...(bases.length > 1 ? [{ name: "BASE_MODEL_DIFFERS", code: "start_base_differs" }] : []),
+  ];
 }
 
 /** Of the settings. @param {J} settings @param {Session[]} sessions @returns {Contradiction[]} */
@@ -119,13 +113,13 @@ function ofCounts(id, session, all, uuids, exceeding) {
 
 /** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding @returns {J[]} */
 export function contradictions(history, policies, exceeding) {
-  const settings = history.settings;
+  const settings = history.latest.begin.declared;
   const sessions = [...history.sessions], known = sessions.map(([, one]) => one);
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
-    ...ofBase(settings.base, policies),
-    ...ofStarts(settings, history.incarnations.slice(0, -1).map((one) => one.begin.declared)),
+    ...history.bases.flatMap((base) => ofBase(base, policies)),
+    ...ofStarts(history),
     ...ofSettings(settings, known),
     ...own.flatMap(([, one]) => ofSession(settings, one)),
     ...sessions.flatMap(([id, one]) => ofCounts(id, one, known, uuids, exceeding)),

@@ -50,11 +50,25 @@ export class History {
     return this.incarnations[this.incarnations.length - 1];
   }
 
-  /** What the settings declare: the last `begin`, but no recomputation that not all of them have. */
+  /** The base models that the settings declare, each once. @returns {J[]} */
+  get bases() {
+    const said = this.incarnations.map(({ begin }) => begin.declared.base).filter((base) => base !== null);
+    const text = (/** @type {J} */ { name, kind, flop, method, systemic, reason }) =>
+      JSON.stringify([name, kind, flop, method, systemic, reason ?? null]);
+    return [...new Map(said.map((base) => [text(base), base])).values()];
+  }
+
+  /** What the settings declare: the last `begin`, but no recomputation that not all of them have, no method if another
+   * has another one, or pretraining and different base models; and the only base model that any of them has. */
   get settings() {
-    const said = new Set(this.incarnations.map((one) => one.begin.declared.recomputation));
-    const last = this.latest.begin.declared;
-    return said.size > 1 ? { ...last, recomputation: null } : last;
+    const each = this.incarnations.map((one) => one.begin.declared), { bases, latest: { begin: { declared: last } } } = this;
+    const isKnown = each.every(({ method }) => method === null || method === last.method)
+      && !(last.method === "pretraining" && bases.length > 1);
+    const isAlike = each.every(({ recomputation }) => recomputation === last.recomputation);
+    return {
+      ...last, recomputation: isAlike ? last.recomputation : null, method: isKnown ? last.method : null,
+      base: bases.length === 1 ? bases[0] : null,
+    };
   }
 
   /** @returns {Device[]} */

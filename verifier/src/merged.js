@@ -210,7 +210,8 @@ function declared(children) {
   /** @type {J[]} */
   const declared_ = children.map((one) => one.declared.base).filter((one) => one !== null);
   const bases = new Set(declared_.map(text));
-  const differ = bases.size > 1 || children.some((one) => one.declared.conflict?.includes("bases_differ"));
+  const differ = bases.size > 1 || children.some((one) => one.declared.conflict?.includes("bases_differ")
+    || one.declared.contradictions.some((/** @type {J} */ { code }) => code === "start_base_differs"));
   const base = bases.size && !differ ? declared_[0] : null;
   // Of different base models none is taken; pretraining beside one leaves open whether it was modified.
   const both = method === "pretraining" && (bases.size > 0 || differ);

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, Recomputation, declared_from, run_declarations
+from flopsd.core.declarations import OperatorDeclarations, declared_from, run_declarations
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.segments import Continued
-from flopsd.core.ledger.start_notes import ROTATED, STOP_REASONS
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.ledger.tally_records import Record, tally_from_record, tally_rows, text
 from flopsd.core.model import DeviceUid, GapReason
@@ -105,23 +105,36 @@ class History:
         """The settings' declarations for the run."""
         return run_declarations(self.declared_by_starts)
 
-    def stops_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
-        """The times for which the daemon was stopped between its starts; `next_begin`: also before the start that has
-        this. After a reboot they are by the wall clock, and negative if that was set back meanwhile."""
-        begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
-        return tuple(
-            begin["ns"] - start.last_ns
-            if begin["boot_id"] == start.boot_id
-            else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
-            for start, begin in zip(self.incarnations, begins, strict=False)
-            if start.end is not None and start.end["reason"] in STOP_REASONS
-        )
+    @property
+    def _earlier(self) -> Record:
+        """What the first `begin` of a segment says of the daemon starts before it. Only the daemon uses it."""
+        said = self.incarnations[0].begin.get("earlier") if self.incarnations else None
+        return said if isinstance(said, dict) else {}
 
     @property
-    def recomputations_before(self) -> tuple[Recomputation | None, ...]:
-        """The recomputation that daemon starts of earlier segments declared. Only the daemon uses it."""
-        said = self.incarnations[0].begin.get("recomputations", ()) if self.incarnations else ()
-        return tuple(one for one in (None, *Recomputation) if (one and one.value) in said)
+    def declared_before(self) -> list[OperatorDeclarations]:
+        """The distinct declarations of settings in earlier segments."""
+        try:
+            return [declared_from(one) for one in self._earlier.get("declared", ())]
+        except (LookupError, TypeError, ValueError):
+            return []
+
+    def stops_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
+        """The times without a daemon between an end and the next start, those in earlier segments in one sum;
+        `next_begin`: also before the start that has this. After a reboot they are by the wall clock, and negative if
+        that was set back meanwhile."""
+        before = self._earlier.get("stopped_ns")
+        begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
+        return (
+            *([before] if type(before) is int else []),
+            *(
+                begin["ns"] - start.last_ns
+                if begin["boot_id"] == start.boot_id
+                else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
+                for start, begin in zip(self.incarnations, begins, strict=False)
+                if start.end is not None and start.end["reason"] != ROTATED
+            ),
+        )
 
     @property
     def policy_sha256(self) -> list[str]:

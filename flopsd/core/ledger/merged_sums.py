@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from flopsd.core.model import Evidence
 from flopsd.core.notes import Note, note, note_from, notes_for_ledger
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE
-from flopsd.core.policy.contradictions import Contradiction, of_base
+from flopsd.core.policy.contradictions import START_BASE_DIFFERS, Contradiction, of_bases
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import MOST_REASONS, ArchitectureFigures, figures_of_ledger
@@ -243,6 +243,7 @@ class MergedDeclarations:
             self._bases[repr(parsed)] = base
         for one in declared["contradictions"]:
             self._contradictions.add(Contradiction(one["name"], note_from(one, "name")))
+            self._differ = self._differ or one["code"] == START_BASE_DIFFERS
         self._differ = self._differ or BASES_DIFFER in declared.get("conflict", ())
 
     @property
@@ -264,9 +265,9 @@ class MergedDeclarations:
     def base(self) -> Base | None:
         return base_from(self._base)
 
-    def contradictions(self, policies: Iterable[Policy], *, one_job: bool) -> list[Contradiction]:
+    def contradictions(self, policies: Sequence[Policy], *, one_job: bool) -> list[Contradiction]:
         """Contradictions within each child, about the base model of the whole, and between the nodes of one job."""
-        found = {*self._contradictions, *of_base(self.base, policies)}
+        found = {*self._contradictions, *of_bases([] if self.base is None else [self.base], policies)}
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
             found.add(Contradiction("METHOD_DIFFERS", note(NODE_METHODS_DIFFER, methods=tuple(methods))))

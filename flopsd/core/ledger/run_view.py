@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 
 from flopsd.core.dataclass import dataclass
+from flopsd.core.declarations import run_declarations
 from flopsd.core.figures import sum_figures
 from flopsd.core.lazy import lazy
 from flopsd.core.ledger.device_records import DeviceEntry
@@ -167,6 +168,7 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
     of earlier segments, which no verifier can check."""
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
+    declared = history.declared_before if whole_run else []
     before = starts[-1].counts_before if starts else NO_COUNTS
     if whole_run and history.has_counts:
         earlier = (replace(one, work=history.work_before.get(one.id, {})) for one in history.sessions.values())
@@ -178,7 +180,9 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
         history.run if starts else "",
         history.node if starts else "",
         len(starts) + (history.starts_before if whole_run else 0),
-        declarations_of(history.declared, sessions) if starts else NO_DECLARATIONS,
+        declarations_of(run_declarations([*declared, *history.declared_by_starts]), sessions)
+        if starts
+        else NO_DECLARATIONS,
         tuple(policies),
         counts_of(sessions) if history.has_counts else NO_COUNTS,
         before,

@@ -11,7 +11,6 @@ from flopsd.core.values import is_digest, whole_number
 from flopsd.errors import JournalDamagedError
 
 ROTATED = "rotated"  # the end of a journal that another one continues
-STOP_REASONS = ("sigterm", "sigint", "sighup", "duration")  # the daemon was stopped: its job may go on
 END_REASONS = {"job_ended", "sigterm", "sigint", "sighup", "duration", "launcher_gone", ROTATED, "journal_replaced"}
 # Codes with the parameters of each.
 RECOVERED: Mapping[str, frozenset[str]] = {

@@ -217,9 +217,8 @@ def _executed(view: RunView) -> dict[str, Any]:
 
 def _declared(history: History, view: RunView) -> dict[str, Any]:
     """The declarations with their authors, and the contradictions among them; a declaration is not a measurement."""
-    declared, sessions, earlier = history.declared, list(history.sessions.values()), history.declared_by_starts[:-1]
-    found = contradictions(declared, sessions, view.policies, view.unused, earlier)
-    settings = declared.for_journal()
+    sessions, settings = list(history.sessions.values()), history.declared.for_journal()
+    found = contradictions(history.declared_by_starts, sessions, view.policies, view.unused)
     base = settings["base"]
     return {
         **{name: settings[name] for name in ("phase", "method", "recomputation")},

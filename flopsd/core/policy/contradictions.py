@@ -7,9 +7,10 @@ low end that the declaration had given (bases.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, bases_of
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.bases import recomputes_head
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE, base_bounds
@@ -17,6 +18,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession, has_passed
 from flopsd.core.unused_count import UnusedCount
 
+START_BASE_DIFFERS = "start_base_differs"
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
 
@@ -31,14 +33,15 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(
-    settings: OperatorDeclarations,
+    starts: Sequence[OperatorDeclarations],
     sessions: Sequence[DeclaredSession],
-    policies: Iterable[Policy],
+    policies: Sequence[Policy],
     unused: Iterable[UnusedCount] = (),
-    earlier: Iterable[OperatorDeclarations] = (),
 ) -> tuple[Contradiction, ...]:
-    """Each contradiction once, in order of the declarations. `earlier`: settings of earlier daemon starts."""
-    found = [*of_base(settings.base, policies), *_of_starts(settings, earlier), *_of_settings(settings)]
+    """Each contradiction once, in order of the declarations. `starts`: the settings of each daemon start. Those of the
+    last are compared with what processes declare."""
+    settings = starts[-1]
+    found = [*of_bases(bases_of(starts), policies), *_of_starts(starts), *_of_settings(settings)]
     if recomputes_head(settings, sessions):
         found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
     for session in (one for one in sessions if one.is_trained):
@@ -50,10 +53,10 @@ def contradictions(
     return tuple(dict.fromkeys(found))
 
 
-def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradiction]:
-    """A base model that the law presumes to carry systemic risk by its compute, but that is not declared so."""
-    for policy in policies:
-        if base is None or base.systemic or not presumed_systemic(base, policy):
+def of_bases(bases: Iterable[Base], policies: Sequence[Policy]) -> Iterator[Contradiction]:
+    """Base models that the law presumes to carry systemic risk by their compute, but that are not declared so."""
+    for base, policy in product(bases, policies):
+        if base.systemic or not presumed_systemic(base, policy):
             continue
         assert policy.presumed is not None
         presumed = {"flop": str(policy.presumed.above_flop), "citation": policy.presumed.citation}
@@ -71,13 +74,15 @@ def presumed_systemic(base: Base, policy: Policy) -> bool:
     return policy.presumed is not None and base_bounds(base, policy.margin_ppm)[0] > policy.presumed.above_flop
 
 
-def _of_starts(last: OperatorDeclarations, earlier: Iterable[OperatorDeclarations]) -> Iterator[Contradiction]:
-    for one in earlier:
-        if one.method is not None and last.method is not None and one.method is not last.method:
-            differs = note("start_method_differs", earlier=one.method.value, last=last.method.value)
-            yield Contradiction("METHOD_DIFFERS", differs)
-        if one.base is not None and last.base is not None and one.base != last.base:
-            yield Contradiction("BASE_MODEL_DIFFERS", Note("start_base_differs"))
+def _of_starts(starts: Sequence[OperatorDeclarations]) -> Iterator[Contradiction]:
+    last = starts[-1].method
+    for one in starts:
+        if one.method is not None and last is not None and one.method is not last:
+            yield Contradiction(
+                "METHOD_DIFFERS", note("start_method_differs", earlier=one.method.value, last=last.value)
+            )
+    if len(bases_of(starts)) > 1:
+        yield Contradiction("BASE_MODEL_DIFFERS", Note(START_BASE_DIFFERS))
 
 
 def _of_settings(settings: OperatorDeclarations) -> Iterator[Contradiction]:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.declarations import NOTHING_DECLARED, Phase
+from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, base_from
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Precision, Sweep
 from flopsd.core.tally import Tally
 from flopsd.daemon.source_tracker import Message
 from flopsd.report.ledger_text import verified_text
+from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import in_process
@@ -507,7 +508,7 @@ def test_a_changed_declaration_after_a_kill_does_not_apply_to_the_downtime(tmp_p
     run.meter(1)
     run.finish()
     found = verified(run.seal(tmp_path / "ledger.json"))
-    stopped = "the daemon was stopped for 10 s between its starts: what the devices did"
+    stopped = "no daemon ran for 10 s between its starts: what the devices did"
     assert (f"STOPPED: {stopped}" in " ".join(verified_text(found).split())) is is_ended
     report = in_process("report", str(tmp_path / "ledger.json"), "--format", "html").stdout
     assert (stopped in report) is is_ended
@@ -527,4 +528,45 @@ def test_a_stop_is_named_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
     run.meter(1)
     run.finish()
     text = " ".join(verified_text(verified(run.seal(tmp_path / "ledger.json"))).split())
-    assert "STOPPED: the daemon was stopped for a time that is not known between its starts" in text
+    assert "STOPPED: no daemon ran for a time that is not known between its starts" in text
+
+
+M, N = (Base(name, "known", 10**26, None, False) for name in "mn")
+
+
+@pytest.mark.parametrize(
+    ("starts", "method", "base"),
+    [
+        ([(Method.PRETRAINING, None), (Method.LORA, M)], None, M),
+        ([(Method.LORA, M), (Method.LORA, N)], Method.LORA, None),
+        ([(None, None), (Method.LORA, M)], Method.LORA, M),
+        ([(Method.LORA, M), (None, None)], None, M),
+        ([(None, M), (Method.PRETRAINING, None)], Method.PRETRAINING, M),
+        ([(None, M), (Method.PRETRAINING, N)], None, None),
+    ],
+)
+@pytest.mark.parametrize("is_rotated", [False, True])
+def test_starts_that_declare_different_models_leave_the_verdict_open(
+    tmp_path: Path, starts: list[tuple[Method | None, Base | None]], method: Method | None, base: Base | None,
+    is_rotated: bool,
+) -> None:  # fmt: skip
+    policies = tuple(load_policies())
+    run = Run(tmp_path / "state", devices=(H100,), policies=policies)
+    for one in starts:
+        run.finish()
+        run.declared = OperatorDeclarations(method=one[0], base=one[1])
+        run.start()
+        run.meter(2)
+        if is_rotated:
+            assert run.writer.rotate()
+    live = run.writer.snapshot.view.declarations.settings
+    run.finish()
+    assert (live.method, live.base) == (method, base)
+    whole = view_of(history_of(run.state.journal), table(), whole_run=True).declarations.settings
+    assert (whole.method, whole.base) == (method, base)
+    if not is_rotated:
+        sealed = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]
+        assert base_from(sealed["declared"]["base"]) == base
+        assert sealed["declared"]["method"] == (method and method.value)
+        pretrained = next(one for one in sealed["findings"] if one["rule"] == "gpai-indicative")
+        assert pretrained["applies"] is (False if method is Method.LORA else None)

@@ -246,13 +246,15 @@ def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
     flags = {"base_flop": "3.8e25", "base_systemic": "false", "base_systemic_reason": "rebutted: decision 7"}
     declared = declared_of(load_settings(flags, {}))
     assert declared_from(declared.for_journal()) == declared
-    (found,) = contradictions(declared, (), load_policies())
+    (found,) = contradictions([declared], (), load_policies())
     assert found.name == "SYSTEMIC_RISK_IS_PRESUMED"
     words = say("declared.contradictions", found.note)
     assert "above 1e25 FLOP" in words
     assert words.endswith("the settings declare that it does not: rebutted: decision 7")
     estimated = {"base_flop": "1.2e25", "base_flop_method": "6ND", "base_systemic": "false"}
-    assert contradictions(declared_of(load_settings(estimated, {})), (), load_policies()) == (), "0.84e25 is not above"
+    assert contradictions([declared_of(load_settings(estimated, {}))], (), load_policies()) == (), (
+        "0.84e25 is not above"
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_each_contradiction_of_declarations_is_named_once(
     settings: dict[str, str], facts: dict[str, object], work: dict[str, dict[str, int]], names: list[str]
 ) -> None:
     session = DeclaredSession("5e", 1, 0, "client", facts, work)
-    found = contradictions(declared_of(load_settings(settings, {})), (session, session), load_policies())
+    found = contradictions([declared_of(load_settings(settings, {}))], (session, session), load_policies())
     assert [one.name for one in found] == names, "each once"
 
 
