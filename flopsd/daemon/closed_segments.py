@@ -79,7 +79,7 @@ def seal_closed(
         if (path.name in heads or run not in (None, sealed.run)) and done.all_done and in_order:
             in_order = _is_removed(path)
     if settings.keep_segments is not None:
-        _remove_delivered(folder, settings, clock, settings.keep_segments)
+        _remove_delivered(folder, settings, clock, stopped_ns)
     return done
 
 
@@ -105,18 +105,21 @@ def _run_of(folder: StateDir) -> object:
         return None
 
 
-def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: int) -> None:
-    """Remove the files of all closed segments except the newest `keep`, if their ledgers are at every destination. A
-    segment without any destination stays, and so does one whose ledger a destination lacks."""
+def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, stopped_ns: int | None) -> None:
+    """Remove the files of all closed segments except the newest, if their ledgers are at every destination, which is
+    read back. A segment without any destination stays, and so does one whose ledger a destination lacks."""
     try:
         run, node, current = run_node_segment(folder.journal, settings)
         waiting = {int(path.name.partition("-")[0]) for path in closed_segments(folder)}
         deliveries, of_run = Deliveries(folder, clock), local_ledger(settings, folder.path, run, node)
-        numbers = range(1, (current or 1) - keep)
+        numbers = range(1, (current or 1) - (settings.keep_segments or 0))
         there = set(os.listdir(of_run.parent)) if numbers else set[str]()
         for number in numbers:
             ledger = of_segment(of_run, number)
-            if number not in waiting and ledger.name in there and deliveries.is_delivered(ledger):
+            if number not in waiting and ledger.name in there:
+                left = seconds_left(settings, clock, stopped_ns)
+                if left <= 0 or not deliveries.is_delivered(ledger, left):
+                    continue
                 # The ledger goes last: it shows that the others must go.
                 for path in (*journal_and_key_beside(ledger), ledger):
                     path.unlink(missing_ok=True)

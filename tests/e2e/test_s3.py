@@ -285,6 +285,18 @@ def test_an_upload_whose_answer_was_lost_is_no_conflict(tmp_path: Path, state: P
     predicate(fetched(store, bucket, "l", tmp_path / "far"))
 
 
+def test_an_upload_that_is_acknowledged_and_not_kept_is_no_copy(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket = store.bucket("gone")
+
+    def keep_nothing(request: BaseHTTPRequestHandler, ask: Callable[[], Answer]) -> Answer:
+        return (200, b"", {"ETag": '"0"'}) if request.command == "PUT" else ask()
+
+    with before(store, keep_nothing) as bad:
+        done = seal(state, bad, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", f"s3://{bucket}/l.json")
+    assert done.returncode == 1
+    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl: 404" in done.stderr
+
+
 def refused(code: str) -> Answer:
     return (
         403 if code == "AccessDenied" else 400,

@@ -61,16 +61,34 @@ def copy_files(
         there = copy.location
         if isinstance(there, S3Location):
             place = there.for_rolling() if rolling else there
-            objects = s3.objects(place, files)
-            s3.upload(place, objects, clock)
-            copy.unread = s3.compare(objects) if check else ""
-            return
-        write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
-        for path, content in files.beside(there.absolute()).items() if check else ():
-            if known_file(path).sha256 != sha256_of(content):
-                raise FileChangedError(path)
+            s3.upload(place, s3.objects(place, files), clock)
+        else:
+            write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
+        if check:
+            copy.unread = _compared(there, files)
 
     return _put_everywhere(locations, put, clock, seconds)
+
+
+def compare_files(
+    files: LedgerFiles, locations: Sequence[Path | S3Location], clock: Clock, seconds: float
+) -> list[CopyResult]:
+    """Read back whether `locations` hold the files of a ledger, and copy nothing. Does not raise."""
+
+    def look(copy: CopyResult) -> None:
+        copy.unread = _compared(copy.location, files)
+
+    return _put_everywhere(locations, look, clock, seconds)
+
+
+def _compared(place: Path | S3Location, files: LedgerFiles) -> str:
+    """Why the copy at `place` could not be compared, or an empty text. Raises FlopsdError, OSError if it differs."""
+    if isinstance(place, S3Location):
+        return s3.compare(s3.objects(place, files))
+    for path, content in files.beside(place).items():
+        if known_file(path).sha256 != sha256_of(content):
+            raise FileChangedError(path)
+    return ""
 
 
 def copy_journal(

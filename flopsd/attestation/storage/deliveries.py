@@ -21,7 +21,7 @@ from flopsd.attestation.ledger_files import (
     names_in,
     public_key_beside,
 )
-from flopsd.attestation.storage.copies import CopyResult, copy_files
+from flopsd.attestation.storage.copies import CopyResult, compare_files, copy_files
 from flopsd.core.dataclass import dataclass
 from flopsd.errors import FileChangedError, FlopsdError, StorageError
 from flopsd.journal.delivery_note import (
@@ -85,16 +85,25 @@ class Deliveries:
         StorageError."""
         return self._entry(ledger) is not None
 
-    def is_delivered(self, ledger: Path) -> bool:
+    def is_delivered(self, ledger: Path, seconds: float) -> bool:
         """Whether this very ledger, with its files, was delivered to each of its destinations, of which there is at
-        least one. Raises StorageError, also if a destination is the ledger's own path, and so holds no copy."""
+        least one, and is still there, as far as they may be read within `seconds`. Otherwise it is delivered again.
+        Raises StorageError, also if a destination is the ledger's own path, and so holds no copy."""
         entry = self._entry(ledger)
         if entry is None or not entry.destinations or entry.undelivered:
             return False
-        for place in entry.destinations:
-            there = plain_location(place.address)
+        places = [plain_location(place.address) for place in entry.destinations]
+        for there in places:
             if isinstance(there, Path) and exists(there) and there.samefile(ledger):
                 raise StorageError(f"{there} is the ledger {ledger} itself, not a copy")
+        try:
+            files = _as_sealed(entry)
+        except FileNotFoundError:
+            return True  # it was compared before its removal began
+        copies = compare_files(files, places, self._clock, seconds)
+        self._mark(entry.sha256, entry.destinations, copies)
+        if lost := [copy for copy in copies if copy.fault is not None]:
+            raise StorageError(f"{lost[0].location} does not hold {ledger}, which was copied there: {lost[0].fault}")
         return True
 
     def undelivered(self) -> list[NotedLedger]:

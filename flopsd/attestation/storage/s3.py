@@ -60,6 +60,8 @@ def upload(ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clo
                     Bucket=location.bucket, Key=location.key, Body=body, **_options(location, data, clock)
                 )
             _refuse_answer(stored, location, data)
+            if stored.get("ChecksumSHA256") is None:
+                _look(client, location, data)
         except client.exceptions.ClientError as fault:
             if _code(fault) == "PreconditionFailed":
                 _refuse_another(client, location, data)
@@ -76,20 +78,26 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
 
     def look(client: Any, location: S3Location, data: Content) -> None:
         nonlocal unread
-        try:
-            there = _head(client, location)
-        except client.exceptions.ClientError as fault:
-            if _code(fault) != "403":
-                raise
-            unread = f"reading {location} back is not allowed: its checksum was confirmed at the upload"
-            return
-        if there.get("ChecksumSHA256") is None:
-            unread = f"the store has no SHA-256 of {location}: nothing was compared"
-        elif there["ChecksumSHA256"] != _sha256(data):
-            raise StorageError(f"{location} does not hold what was uploaded", hint="find out who else writes there")
+        unread = _look(client, location, data) or unread
 
     _each(objects, look)
     return unread
+
+
+def _look(client: Any, location: S3Location, data: Content) -> str:
+    """Return why a stored object could not be compared, or an empty text. Raises StorageError if it differs."""
+    try:
+        there = _head(client, location)
+    except client.exceptions.ClientError as fault:
+        if _code(fault) != "403":
+            raise
+        return f"reading {location} back is not allowed: nothing was compared"
+    stored = there.get("ChecksumSHA256")
+    if stored is None and there["ContentLength"] == size_of(data):
+        return f"the store has no SHA-256 of {location}: only its size was compared"
+    if stored != _sha256(data):
+        raise StorageError(f"{location} does not hold what was uploaded", hint="find out who else writes there")
+    return ""
 
 
 def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, Content], None]) -> None:

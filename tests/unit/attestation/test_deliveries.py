@@ -98,14 +98,14 @@ def test_the_sealed_bytes_are_delivered_however_often_the_run_is_sealed(
     ledger = tmp_path / "state" / "run-1.ledger.json"
     bytes_before, deliveries = ledger.read_bytes(), sealer.deliveries
     assert deliveries.is_noted(ledger)
-    assert not deliveries.is_delivered(ledger)
+    assert not deliveries.is_delivered(ledger, 60)
     assert list(sealer.seal()) == [late]
     unblock(late)
     assert sealer.seal() == {late: None}
     assert ledger.read_bytes() == bytes_before
     assert same(ledger, late)
     assert same(late, good)
-    assert deliveries.is_delivered(ledger)
+    assert deliveries.is_delivered(ledger, 60)
     assert sealer.seal() == sealer.deliver() == {}
 
 

@@ -71,6 +71,24 @@ def test_a_segment_is_removed_once_every_destination_has_it(tmp_path: Path, monk
     run.finish()
 
 
+@pytest.mark.parametrize("keeps", [b"", b"truncated", None])
+def test_a_segment_whose_copy_is_gone_stays_and_is_copied_again(
+    tmp_path: Path, keeps: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, wanted = rotated(tmp_path, 2), settings(tmp_path, tmp_path / "copy", keep=2)
+    assert seal_closed(run.state, wanted, run.clock, {}).all_done
+    there = tmp_path / "copy" / "run-0001.journal.jsonl"
+    there.unlink() if keeps is None else there.write_bytes(keeps)
+    wanted = replace(wanted, keep_segments=1)
+    seal_closed(run.state, wanted, run.clock, {})
+    assert "run-0001.json does not hold" in caplog.text
+    assert Deliveries(run.state, run.clock).deliver(60)
+    assert there.read_bytes() == (tmp_path / "out" / "run-0001.journal.jsonl").read_bytes()
+    seal_closed(run.state, wanted, run.clock, {})
+    assert names(tmp_path / "out") == ["run-0002.json"]
+    run.finish()
+
+
 def test_an_interrupted_removal_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, wanted, unlink = rotated(tmp_path, 4), settings(tmp_path, tmp_path / "copy", keep=4), os.unlink
     assert seal_closed(run.state, wanted, run.clock, {}).all_done
