@@ -135,7 +135,7 @@ def stop_of(entry: Mapping[str, Any]) -> tuple[str, int | None] | None:
     passed = []
     for before, after in pairwise(entry["periods"]):
         ended_ns, begin_ns = (whole_number(text, signed=True) for text in (before["endNs"], after["beginNs"]))
-        if reach.get(after["incarnation"], begin_ns - 1) < begin_ns:
+        if reach.get(after["incarnation"], begin_ns) < begin_ns:
             continue
         is_same = before["bootId"] == after["bootId"]
         passed.append(begin_ns - ended_ns if is_same else wall_span(after)[0] - wall_span(before)[1])

@@ -44,7 +44,7 @@ def predicate(ledger: Path) -> dict[str, Any]:
 
 
 def test_a_job_with_time_between_daemon_starts_says_so(nodes: Nodes) -> None:
-    def node(rank: int, end: Callable[[Run], object], step_s: int = 0) -> Path:
+    def node(rank: int, end: Callable[[Run], object], step_s: int = 0, seconds: int = 2) -> Path:
         context = sagemaker(rank, THREE)
         run = Run(nodes.folder / context.node, devices=gpus(context.node), context=context, run_id="train-7")
         run.meter(3)
@@ -52,7 +52,8 @@ def test_a_job_with_time_between_daemon_starts_says_so(nodes: Nodes) -> None:
         run.clock.advance(7 * NS_PER_S)
         run.clock.step_wall(step_s * NS_PER_S)
         run.start()
-        run.meter(2)
+        run.clock.advance(1_000_000)  # a segment must last some time
+        run.meter(seconds)
         assert run.writer.rotate()
         run.meter(3)
         run.finish()
@@ -61,7 +62,7 @@ def test_a_job_with_time_between_daemon_starts_says_so(nodes: Nodes) -> None:
             seal_journal(journal, nodes.key, nodes.folder / "ledgers" / f"{rank}-{number}.json", run.clock)
         return nodes.folder / "ledgers"
 
-    node(0, Run.kill), node(1, Run.finish, step_s=-90), node(2, Run.finish)
+    node(0, Run.kill), node(1, Run.finish, step_s=-90), node(2, Run.finish, seconds=0)
     merged = nodes.merge(nodes.folder / "ledgers")
     words = "STOPPED: no daemon ran for 14 s between its starts on algo-2, algo-3: what the devices did then is in no"
     assert merged.completeness.complete

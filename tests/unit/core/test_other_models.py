@@ -25,7 +25,7 @@ WORK = {"tokens": 10, "sequences": 1, "square_pairs": 100}
 
 def found(*sessions: tuple[dict[str, Any], dict[str, dict[str, int]]]) -> Declarations:
     declared = [DeclaredSession(str(n), n, 0, "0.1.0", facts_from(f), w) for n, (f, w) in enumerate(sessions)]
-    assert contradictions(NOTHING_DECLARED, declared, ()) == ()
+    assert contradictions([NOTHING_DECLARED], declared, ()) == ()
     return declarations_of(NOTHING_DECLARED, declared)
 
 

@@ -131,12 +131,13 @@ def test_recomputation_that_two_starts_declare_differently_is_unknown(
     run.kill()
     run.declared = none
     run.start()
-    assert [record.args for record in caplog.records if "uses that of the last start" in record.msg] == [("--method",)]
+    said = [record.args for record in caplog.records if "have different" in record.msg]
+    assert said == [("--recomputation",), ("--method",)]
     run.meter(1)
     live = run.writer.snapshot.view
     read = view_of(history_of(run.state.journal), table())
     for view in (live, read):
-        assert view.declarations.settings == replace(none, recomputation=None)
+        assert view.declarations.settings == replace(none, method=None, recomputation=None)
         assert view.bases.guidelines.updates.low_flop <= view.figures.low_flop * 3 // 4
     assert run.writer.rotate()
     run.restart()
