@@ -148,7 +148,7 @@ def write_ledger_files(
         kept = _keep_aside(ledger, clock)
         if not continues:
             log.warning(
-                "%s held a ledger of another run or key, or one with other signatures too: it is kept as %s",
+                "%s held a ledger that is not an earlier state of this one, or that others signed: it is kept as %s",
                 ledger,
                 kept,
             )

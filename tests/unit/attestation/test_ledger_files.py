@@ -94,7 +94,7 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path, caplog: 
     second.seal(ledger, ensure_key(None, tmp_path / "other")[0])
     (again,) = set(tmp_path.glob("ledger-until-*.json")) - {kept}
     assert believed(again) == before < believed(ledger)
-    said = [f"or one with other signatures too: it is kept as {one}" for one in (kept, again)]
+    said = [f"or that others signed: it is kept as {one}" for one in (kept, again)]
     assert [text.endswith(end) for text, end in zip(caplog.messages, said, strict=True)] == [True, True]
 
 
