@@ -294,7 +294,7 @@ def test_an_upload_that_is_acknowledged_and_not_kept_is_no_copy(tmp_path: Path, 
     with before(store, keep_nothing) as bad:
         done = seal(state, bad, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", f"s3://{bucket}/l.json")
     assert done.returncode == 1
-    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl: 404" in done.stderr
+    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl is not there, although" in done.stderr
 
 
 def refused(code: str) -> Answer:

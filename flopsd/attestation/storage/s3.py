@@ -89,6 +89,11 @@ def _look(client: Any, location: S3Location, data: Content) -> str:
     try:
         there = _head(client, location)
     except client.exceptions.ClientError as fault:
+        if _code(fault) == "404":
+            raise StorageError(
+                f"{location} is not there, although the store confirmed its upload",
+                hint="check the bucket's lifecycle rules, and the address in AWS_ENDPOINT_URL_S3 if that is set",
+            ) from fault
         if _code(fault) != "403":
             raise
         return f"reading {location} back is not allowed: nothing was compared"
