@@ -186,7 +186,7 @@ def words_of(fault: Exception) -> str:
     """What `fault`, raised by a reader of malformed data, says of that data: bounded, without Python's names."""
     if isinstance(fault, KeyError):
         return f"{shown(fault.args[0])} is missing or not known"
-    return str(fault)[:MAX_WORDS] if isinstance(fault, ValueError) else "a member is of another type than flopsd writes"
+    return str(fault)[:MAX_WORDS] if isinstance(fault, ValueError) else "a member is of another type than in the format"
 
 
 def _found(value: Any) -> str:

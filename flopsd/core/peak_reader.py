@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flopsd.core.field_reader import words_of
 from flopsd.core.model import PPM, Evidence
 from flopsd.core.part import INTEGER_FORMATS, Energy, Margin, Part
 from flopsd.core.peaks import InstanceType, PeakTable
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_whole, shown
 from flopsd.errors import PeakTableError
 
 _MOST_TFLOP_PER_S = 10**9
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def peak_table_from(data: Mapping[str, Any], sha256: str) -> PeakTable:
     """A table from the parsed YAML. Raises PeakTableError, which names the row and the fault."""
     try:
         if data["schema"] != "flopsd-peaks/1":
-            raise PeakTableError(f"peak table has schema {data['schema']!r}, this flopsd reads 'flopsd-peaks/1'")
-        parts = [_part(row) for row in data["accelerators"]]
+            raise PeakTableError(f"peak table has schema {shown(data['schema'])}, this flopsd reads 'flopsd-peaks/1'")
+        parts = [_part_of_row(number, row) for number, row in enumerate(data["accelerators"], start=1)]
         table = PeakTable(
             sha256=sha256,
             parts={part.id: part for part in parts},
@@ -42,13 +44,20 @@ def peak_table_from(data: Mapping[str, Any], sha256: str) -> PeakTable:
                 for name, row in data["sagemaker_instances"].items()
             },
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except _MALFORMED as fault:
         raise PeakTableError(
-            f"peak table is malformed: {fault}{' is missing' if isinstance(fault, KeyError) else ''}",
-            hint="compare it with the packaged config/peaks.yaml",
+            f"peak table is malformed: {words_of(fault)}", hint="compare it with the packaged config/peaks.yaml"
         ) from fault
     _check(parts, table)
     return table
+
+
+def _part_of_row(number: int, row: Mapping[str, Any]) -> Part:
+    try:
+        return _part(row)
+    except _MALFORMED as fault:
+        name = shown(row["id"]) if isinstance(row, Mapping) and "id" in row else number
+        raise ValueError(f"row {name} of accelerators: {words_of(fault)}") from fault
 
 
 def _part(row: Mapping[str, Any]) -> Part:
@@ -88,19 +97,19 @@ def _part(row: Mapping[str, Any]) -> Part:
 
 def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{name} is a list of texts, not {value!r:.60}")
+        raise ValueError(f"{name} is a list of texts, not {shown(value)}")
     return tuple(value)
 
 
 def _positive(value: object, what: str) -> int:
     if not is_whole(value) or value == 0:
-        raise ValueError(f"{what} is a whole number above 0, not {value!r}")
+        raise ValueError(f"{what} is a whole number above 0, not {shown(value)}")
     return value
 
 
 def _margin(entry: Mapping[str, Any]) -> Margin:
     if not is_whole(entry["ppm"]) or entry["ppm"] > PPM:
-        raise ValueError(f"a margin is parts per million, at most a million: {entry['ppm']!r}")
+        raise ValueError(f"a margin is parts per million, at most a million: {shown(entry['ppm'])}")
     return Margin(entry["ppm"], str(entry["source"]))
 
 
@@ -109,7 +118,8 @@ def _energy(name: str, entry: Mapping[str, Any], tensor: Mapping[str, int]) -> E
     if name not in tensor or name in INTEGER_FORMATS:
         raise ValueError(f"energy is stated for {name!r}, which is no floating-point format of the row's tensor cores")
     if not is_whole(low) or not is_whole(high) or not 0 < low <= high:
-        raise ValueError(f"energy is stated as whole femtojoules for each FLOP, from low to high: {low!r}, {high!r}")
+        bounds = f"{shown(low)}, {shown(high)}"
+        raise ValueError(f"energy is stated as whole femtojoules for each FLOP, from low to high: {bounds}")
     return Energy(low, high, str(entry["source"]))
 
 
@@ -141,14 +151,18 @@ def _check(parts: list[Part], table: PeakTable) -> None:
         tensor = (*part.tensor_flop_per_cycle.values(), *part.disputed_tensor_flop_per_cycle.values())
         rates = (*tensor, *part.vector_flop_per_cycle.values())
         if bad := [rate for rate in rates if not is_whole(rate) or rate == 0]:
-            raise PeakTableError(f"peak table: row {part.id!r} has rates that are not positive integers: {bad}")
+            raise PeakTableError(
+                f"peak table: row {part.id!r} has rates that are not positive integers: {shown(bad[0])}"
+            )
         sizes = (part.sm_count, part.tensor_ref_mhz, part.vector_ref_mhz, part.cores_per_chip)
         if bad := [size for size in sizes if size is not None and (not is_whole(size) or size == 0)]:
-            raise PeakTableError(f"peak table: row {part.id!r} has sizes that are not positive integers: {bad}")
+            raise PeakTableError(
+                f"peak table: row {part.id!r} has sizes that are not positive integers: {shown(bad[0])}"
+            )
         if not all(isinstance(text, str) for text in (part.id, part.vendor, part.status)):
             raise PeakTableError(f"peak table: row {part.id!r} has an id, a vendor or a status that is not text")
     if len(table.parts) != len(parts):
         raise PeakTableError("peak table: two rows share an id")
     for instance in table.instances.values():
-        if instance.accelerator not in table.parts:
-            raise PeakTableError(f"peak table: {instance.name} names the unknown accelerator {instance.accelerator!r}")
+        if not isinstance(name := instance.accelerator, str) or name not in table.parts:
+            raise PeakTableError(f"peak table: {instance.name} names the unknown accelerator {shown(name)}")

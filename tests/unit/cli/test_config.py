@@ -231,7 +231,7 @@ def test_own_peak_table_and_policy_are_compared_with_the_packaged_ones(tmp_path:
         "\n  NOT READ accelerators x1 margin\n" in in_process("config", "check", "--peaks", str(peaks), code=0).stdout
     )
     peaks.write_text(text.replace("bf16: 1024", "bf16: 0.5", 1).replace("fp16: 1024", "fp16: 0.5", 1))
-    in_process("config", "check", "--peaks", str(peaks), code=2, says="rates that are not positive integers: [0.5")
+    in_process("config", "check", "--peaks", str(peaks), code=2, says="rates that are not positive integers: 0.5")
     in_process("config", "check", code=2, says="nothing to check")
 
 

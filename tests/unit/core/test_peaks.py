@@ -162,7 +162,7 @@ def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
                 "disputed_flop_per_cycle_per_sm:\n      tensor: {fp16: ",
                 "disputed_flop_per_cycle_per_sm:\n      tensor: {fp16: -",
             ),
-            "integers: .-1024",
+            "integers: -1024",
         ),
         (("times_fp32: 4", "times_fp32: 4.9"), "times_fp32 of fp16 is a whole number above 0, not 4.9"),
         (("cores: 64}", "cores: 0}"), "cores is a whole number above 0, not 0"),
@@ -172,6 +172,8 @@ def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
         (('names: ["Tesla T4"]', "names: Tesla T4"), "names is a list of texts, not 'Tesla T4'"),
         (("id: t4", "id: l4"), "share an id"),
         (("accelerator: t4", "accelerator: t5"), "unknown accelerator 't5'"),
+        (("clocks_mhz: {", "clocks_mhz: x # {"), "row 'v100-sxm2' of accelerators: a member is of another type"),
+        (("accelerator: t4", "accelerator: [t4]"), "unknown accelerator a list"),
         (("schema:", "schema: x\nschema:"), "given twice"),
     ],
 )
