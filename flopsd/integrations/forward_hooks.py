@@ -107,6 +107,8 @@ class ForwardHooks:
             self._leave_out("train", HOOKS_GONE)
         if self._was_compiled:
             self._leave_out("train", COMPILED_LATER)
+        if self.state is not None and self.state.lost_some:
+            self._leave_out("train", _REPLACED)
         self._leave_out_pairs()
 
     def settle_phase(self, phase: str) -> None:

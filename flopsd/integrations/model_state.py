@@ -27,6 +27,7 @@ class ModelState:
         # Weak, so that a replaced module is freed. It may live on, for instance in the adapter that replaced it.
         self._holders: list[Callable[[], Any]] = []  # of parameters
         self._parameters: list[Callable[[], Any]] = []
+        self._places: list[_Place] = []
         self._samples: Iterator[list[_Place]] = cycle([[]])
         self.saw_late = False  # that parameters had been replaced, perhaps some passes ago
         self._parents: list[Callable[[], Any]] = []
@@ -116,6 +117,16 @@ class ModelState:
         return any(self._kept[0])
 
     @property
+    def lost_some(self) -> bool:
+        """Whether some parameters, not all, were replaced by trained ones for frozen ones, or the reverse, unseen."""
+        pairs: list[tuple[Any, Any]] = [
+            (getattr(one(), "_parameters", {}).get(name), held()) for one, name, held in self._places
+        ]
+        others = [isinstance(now, Parameter) and now is not held for now, held in pairs]
+        trained = zip(others, pairs, self._kept[0], strict=False)
+        return not all(others) and any(other and now.requires_grad != flag for other, (now, _), flag in trained)
+
+    @property
     def is_given_weights(self) -> bool:
         """Whether other tensors stand in place of parameters now, as in `torch.func.functional_call`."""
         return any(not isinstance(held, Parameter) and not hasattr(held._base, _FLAT) for held in self._held())
@@ -162,7 +173,7 @@ class ModelState:
         self._configs = list(configs.values())
 
     def _find_parameters(self) -> None:
-        places: list[_Place] = [
+        places = self._places = [
             (one, name, weakref.ref(held))
             for one in self._holders
             for name, held in one()._parameters.items()

@@ -545,13 +545,13 @@ def _assigned() -> Loop:
     return loop.steps(3)
 
 
-def _one_assigned() -> Loop:
+def _one_assigned(steps: int) -> Loop:
     model = adapt(llama(num_hidden_layers=LAYERS, intermediate_size=4000), ["q_proj"])
     loop, before = Loop(model).steps(), list(model.parameters())
     layer = model.get_base_model().model.layers[1].mlp.up_proj
     layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
     assert before
-    return loop.steps(6)
+    return loop.steps(steps)
 
 
 def _adapted_when_frozen() -> Loop:
@@ -760,7 +760,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
     "modules replaced": partial(_replaced, _wider),
     "weights assigned": _assigned,
-    "one weight assigned": _one_assigned,
+    "one weight assigned": partial(_one_assigned, 6),
+    "one weight assigned at the end": partial(_one_assigned, 1),
     "adapters in a flat parameter": partial(_flat, adapters=True),
     "a flat parameter": partial(_flat, adapters=False),
     "adapters after a counter of a frozen model": _adapted_when_frozen,
