@@ -35,7 +35,7 @@ from flopsd.core.model import GapReason
 from flopsd.core.operator_count import counts_of
 from flopsd.core.phases import remainder
 from flopsd.core.tally import Tally
-from flopsd.core.values import is_digest, shown
+from flopsd.core.values import is_digest, is_timestamp, shown
 from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
@@ -44,11 +44,16 @@ _KINDS = frozenset(("begin", "source", "device", "evidence", "declaration", "sea
 
 
 def read_history(records: Iterable[Record]) -> History:
-    """Read the history that a journal records. Raises JournalDamagedError for records that no daemon of this format
-    writes: unknown kinds, totals that fall, time that is not conserved, gaps that do not add up."""
+    """Read the history of a journal to be continued. Raises JournalDamagedError for records that no daemon of this
+    format writes: unknown kinds, totals that fall, time that is not conserved, gaps that do not add up; and for a time
+    with which no ledger of it could be sealed."""
     history = History()
     for record in records:
         extend(history, record)
+        if "utc" in record and not is_timestamp(record["utc"]):
+            line = history.records
+            text = f"journal line {line}: {shown(record['utc'])} is not a time"
+            raise JournalDamagedError(text, code=MALFORMED, path=f"journal:{line}")
     return history
 
 

@@ -1,5 +1,6 @@
 """A journal that cannot be read at all may belong to the run that continues, whatever its last line says."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.sealing import seal_ended
+from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.strategies import table
+from tests.support.tamper import chained
 
 
 def first_line_altered(run: Run) -> None:
@@ -41,6 +44,14 @@ def forged_end(run: Run) -> None:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{"incarnation":1,"kind":"end","reason":"sigterm"}}\n')
 
 
+def forged_time(run: Run) -> None:
+    """In a valid chain: no ledger of it could ever be sealed, and a rotation by age would end the daemon."""
+    first, *others = (line.body for line in read_journal(run.state.journal))
+    first = json.dumps({**json.loads(first), "utc": "yesterday"}).encode()
+    run.state.journal.write_bytes(chained([first, *others])[0])
+    run.state.pending.unlink()
+
+
 def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(12)
@@ -56,7 +67,7 @@ def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_
     other.release()
 
 
-@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end, removed, emptied])
+@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end, forged_time, removed, emptied])
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     tmp_path: Path, damage: Callable[[Run], None], has_ended: bool
