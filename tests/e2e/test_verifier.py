@@ -17,6 +17,7 @@ from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.extent import Extent, sampled
 from tests.support.paths import ROOT
+from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tools import missing
 from tests.support.vector_arguments import NOT_ON_THE_PAGE
@@ -65,6 +66,25 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason(extent: Exten
     in_part = {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART}
     assert in_part
     assert [one for one in in_part if not one.startswith(NOT_ON_THE_PAGE)] == []
+
+
+SAID_ALIKE = {
+    "invalid/begin-of-another-number-at-the-end", "invalid/begin-without-a-secret-or-none", "invalid/bent-attempts",
+    "invalid/count-beyond-the-limit", "invalid/device-number-one-alone", "invalid/energy-beyond-the-time-of-its-own",
+    "invalid/envelope-depth-101", "invalid/envelope-infinity", "invalid/envelope-no-payload-type",
+    "invalid/gap-before-the-device", "invalid/left-out-row-of-another-id", "invalid/payload-evidence-absent-for-a-sentence",
+    "invalid/session-of-two-devices", "merged/entry-of-another-rank", "merged/node-twice", "merged/segment-of-another-node",
+}  # fmt: skip
+
+
+@pytest.mark.tool("node")
+def test_the_page_says_a_fault_in_the_words_of_flopsd_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [one for one in vectors() if one.name in SAID_ALIKE]
+    assert len(given) == len(SAID_ALIKE)
+    for one, found in zip(given, by_node(given), strict=True):
+        monkeypatch.chdir(one.folder)
+        said = in_process("verify", *one.arguments, code=3).stdout
+        assert said.splitlines()[0] == f"NOT VERIFIED: {found['message']}"
 
 
 @pytest.mark.tool("node")
