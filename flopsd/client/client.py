@@ -23,7 +23,7 @@ from flopsd.core.kernel_windows import OBSERVED
 from flopsd.core.session_protocol import QUEUED_NS
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
-from flopsd.system.clock import Clock, SystemClock
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS = 0.2, 5.0, 60.0
@@ -183,6 +183,7 @@ class Client:
         if os.getpid() != self._pid:
             return silent()
         other = Client(self._paths, self._clock)
+        atexit.unregister(other.close)  # this one closes it
         other._was_met, other._behind_until_ns = self._is_served, self._behind_until_ns
         self._others.append(other)
         return other
@@ -192,16 +193,23 @@ class Client:
         waits for what an earlier call left to send."""
         if os.getpid() != self._pid:
             return
+        self._leave()
+        until_ns = self.now_ns() + round(seconds * NS_PER_S)
+        for other in self._others:
+            other.close(max(0.0, (until_ns - self.now_ns()) / NS_PER_S))
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, (until_ns - self.now_ns()) / NS_PER_S))
+        else:
+            atexit.unregister(self.close)
+
+    def _leave(self) -> None:
+        """Let the threads of this session and of its others send the rest and end."""
         if not self._leaving:
             self._leaving = True  # Event.set is not reentrant, and a signal handler may interrupt this call
             for other in self._others:
-                other.close(seconds)
+                other._leave()
             self._closing.set()
             self._wake.put(None)
-        if self._thread.is_alive():
-            self._thread.join(seconds)
-        else:
-            atexit.unregister(self.close)
 
     def _close_connection(self) -> None:
         if self._connection is not None:

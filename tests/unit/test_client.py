@@ -564,6 +564,24 @@ def test_unsent_changes_are_sent_at_exit(server: EventServer, path: Path, how: s
     assert not [event for event in events if isinstance(event, FactsDeclared)]
 
 
+def test_closing_several_sessions_takes_no_longer_than_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waited = SkippingClock(), list[float]()
+
+    def join(_: threading.Thread, seconds: float) -> None:
+        waited.append(seconds)
+        clock.skipped_ns += round(seconds * 10**9)
+
+    with never_reads(path):
+        client = Client((path,), clock)
+        others = [client.another_session(), client.another_session().another_session()]
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "join", join)
+            client.close()
+        assert len(waited) == 4
+        assert sum(waited) <= 1
+        assert all(one._closing.is_set() for one in (client, *others))
+
+
 @pytest.mark.long
 def test_no_peer_at_the_socket_affects_the_training(path: Path, tmp_path: Path) -> None:
     for place in (path, tmp_path / ("x" * 200), tmp_path, Path("/dev/null")):
