@@ -18,6 +18,7 @@ from flopsd.telemetry.status_text import (
     gaps_text,
     ledger_facts,
     measured_text,
+    rate_text,
     run_text,
     status_text,
 )
@@ -36,8 +37,6 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
     lines = whole.splitlines()
     if len(lines) <= rows and max(map(len, lines)) <= columns:
         return whole
-    rate = status["measuredFlopPerSecond"]
-    now = format_rate(None if rate is None else int(rate))
     lines = [
         *wrapped(one_line(status["health"]["sentence"]), columns=columns),
         "",
@@ -47,7 +46,7 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
                 ("measured", _measured(figures_from(status["executed"]))),
                 ("guidelines", figures_text(figures_from(status["guidelines"]))),
                 ("answer", _short(answer_to(status["thresholds"]).headline)),
-                ("rate", f"{now}; coverage {coverage_text(status)}"),
+                ("rate", f"{rate_text(status)}; coverage {coverage_text(status)}"),
                 ("gaps", _short(gaps_text(status["devices"]))),
                 *((label, _short(text)) for label, text in ledger_facts(status)),
             ],

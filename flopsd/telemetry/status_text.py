@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.figures import Figures, figures_from
+from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
@@ -17,12 +18,12 @@ from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
 
 _MODEL_COLUMNS = 28
+_ELSEWHERE = [reason.value for reason in ACCOUNTED_ELSEWHERE]
 
 
 def status_text(status: Mapping[str, Any]) -> str:
     """One line per fact, long lines wrapped; then the devices."""
     executed, counts, fault = status["executed"], status["guidelines"], (status["journal"] or {}).get("fault")
-    rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", run_text(status)),
         ("node", lone_node(status)),
@@ -33,7 +34,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         ("guidelines", beyond_margin(figures_from(counts))),
         ("as claimed", claims_text(counts)),
         *threshold_facts(status["thresholds"]),
-        ("rate", format_rate(None if rate is None else int(rate))),
+        ("rate", rate_text(status)),
         ("coverage", coverage_text(status)),
         ("gaps", gaps_text(status["devices"])),
         ("stopped", stopped_text(status)),
@@ -62,6 +63,17 @@ def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("copies", missing if ledgers else ""),
     ]
     return stated(found)
+
+
+def rate_text(status: Mapping[str, Any]) -> str:
+    """The measured rate now, and of how many devices it is if it is not of all that a running daemon meters."""
+    if (rate := status["measuredFlopPerSecond"]) is None:
+        return format_rate(None)
+    ours = [
+        one for one in status["devices"] if one.get("metered") and (one["gap"] or {}).get("reason") not in _ELSEWHERE
+    ]
+    measured = sum(one["measuredFlopPerSecond"] is not None for one in ours)
+    return format_rate(int(rate)) + (f", of {measured} of {len(ours)} devices" if measured < len(ours) else "")
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from importlib.resources import files
 from typing import Any
 
 from flopsd.core.figures import figures_from
-from flopsd.core.rounding import format_rate
 from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import entry, or_none, patterns, section, triple
@@ -20,7 +19,7 @@ from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.gaps import gaps_part, sources_part
 from flopsd.telemetry.page.sparkline import sparkline
 from flopsd.telemetry.page.thresholds import thresholds_part
-from flopsd.telemetry.status_text import coverage_text, lone_node
+from flopsd.telemetry.status_text import coverage_text, lone_node, rate_text
 
 _REPORT_ALONE = "/* Only the report has what follows. */"
 _ADVICE = "The thresholds are an indicative criterion, not legal advice. The ledger, not this page, is the record."
@@ -94,7 +93,6 @@ def _live(facts: Mapping[str, Any]) -> list[Html]:
 def _total(facts: Mapping[str, Any]) -> Html:
     wide = beyond_margin(figures_from(facts["guidelines"]))
     executed, counts = interval(figures_from(facts["executed"])), interval(figures_from(facts["guidelines"]))
-    rate = facts["measuredFlopPerSecond"]
     integers = integers_text(figures_from(facts["integerOperations"]))
     counted = holds_counts(*(device["evidence"] for device in facts["devices"]))
     claims = claims_text(facts["guidelines"])
@@ -118,7 +116,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
                 "Rate, measured",
                 h(
                     "dl",
-                    entry("Now", or_none(None if rate is None else format_rate(int(rate))), "main"),
+                    entry("Now", or_none(None if facts["measuredFlopPerSecond"] is None else rate_text(facts)), "main"),
                     entry("Observed", coverage_text(facts)),
                     cls="triple now",
                 ),
