@@ -13,6 +13,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.untrusted import parse_json
+from flopsd.core.values import shown
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.segments import ENDING
 from flopsd.system.file_presence import is_folder
@@ -125,7 +126,7 @@ def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, 
         )
     if signed.get("predicateType") != PREDICATE_TYPE:
         raise NotVerifiedError(
-            f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}",
+            f"the predicate has type {shown(signed.get('predicateType'))}, not {PREDICATE_TYPE!r}",
             code="predicate_type",
             path="statement.predicateType",
             hint="a newer flopsd reads it" if is_of_some_version(signed) else "",

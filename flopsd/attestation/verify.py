@@ -29,7 +29,7 @@ from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.values import is_digest, is_timestamp, whole_number
+from flopsd.core.values import is_digest, is_timestamp, shown, whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, NotVerifiedError
 from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import line_ends_at
@@ -69,8 +69,9 @@ def verify_ledger(
     journal with the logs in `anchors`. Raises NotVerifiedError with the first failure."""
     signed = opened.statement
     if opened.kind != "node":
+        kind = shown(signed["predicate"].get("kind"))
         raise NotVerifiedError(
-            f"this is a ledger of kind {opened.kind!r:.60}; only the ledger of a node has a journal",
+            f"this is a ledger of kind {kind}; only the ledger of a node has a journal",
             code="statement_malformed",
             path="statement.predicate.kind",
             hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",

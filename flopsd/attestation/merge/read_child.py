@@ -24,6 +24,7 @@ from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged, subject_of
 from flopsd.core.untrusted import parse_json
+from flopsd.core.values import shown
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PeakTableError, PolicyError
 from flopsd.settings.data_files import Tables
 
@@ -137,7 +138,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
     try:
         if predicate["kind"] not in KINDS:
             raise NotVerifiedError(
-                f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one", code="statement_malformed"
+                f"this is a ledger of kind {shown(predicate['kind'])}, not a merged one", code="statement_malformed"
             )
         entries = predicate["children"]
         if entries is None or isinstance(entries, (str, int, dict)):  # a large ledger has `ChildLines`
