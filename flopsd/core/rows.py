@@ -77,17 +77,17 @@ def rows(tally: Tally, rating: Rating) -> list[Row]:
     decides the measured figure only. Low and high allow every format that the pipe can have, since whoever trains may
     declare a false one."""
     if not tally.phases:
-        return _rows(tally, rating)
+        return _rows(tally, rating, tally)
     found = []
     for name, share in sorted(tally.phases.items()):
         claimed = split_bucket(name)[1] if rating.precision is None else None
         known = rating.precision or claimed
         by = None if known is None else known.declared_by
-        of_share = _rows(share, rating)
+        of_share = _rows(share, rating, tally)
         if claimed is not None:
-            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed))))
+            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed), tally)))
         found += [row._replace(bucket=name, declared_by=by) for row in of_share]
-    return [*found, *_rows(remainder(tally), rating)]
+    return [*found, *_rows(remainder(tally), rating, tally)]
 
 
 def _measured_as(row: Row, claimed: Row) -> Row:
@@ -138,18 +138,18 @@ def _integers_apart(tally: Tally) -> bool:
     return not _SUB_PIPES.isdisjoint([pipe for _, pipe in tally.active_sm_cycles])
 
 
-def _rating_of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
-    """Ignore a declared mix for the TENSOR remainder: it describes all tensor work, not what other counters leave."""
+def _rows(tally: Tally, rating: Rating, whole: Tally) -> list[Row]:
+    """The rows of `tally`, a part of `whole`. A declared mix describes all tensor work, not what counters of other
+    tensor pipes leave of it: where `whole` has any, the mix is ignored for TENSOR."""
     mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
-    return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
-
-
-def _rows(tally: Tally, rating: Rating) -> list[Row]:
+    of_tensor = replace(rating, precision=None) if mixed and _integers_apart(whole) else rating
     found = [
-        _active(evidence, pipe, cycles, tally, _rating_of_pipe(pipe, tally, rating))
+        _active(evidence, pipe, cycles, tally, of_tensor if pipe is Pipe.TENSOR else rating)
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
-    found += [_unread(pipe, ns, _rating_of_pipe(pipe, tally, rating)) for pipe, ns in sorted(tally.unread_ns.items())]
+    found += [
+        _unread(pipe, ns, of_tensor if pipe is Pipe.TENSOR else rating) for pipe, ns in sorted(tally.unread_ns.items())
+    ]
     if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         found.append(_counted(tally, rating))
     label = precision_label(None, rating)

@@ -38,6 +38,7 @@ VALID_RUNS = {
     "activity-and-gaps": runs.activity,
     "cycles-recovered": runs.cycles,
     "declared-mix": runs.declared,
+    "declared-mix-by-phase": runs.declared_by_phase,
     "declared-phases": runs.phases,
     "declared-by-settings": runs.settings,
     "lying-declarations": runs.lying,

@@ -108,6 +108,17 @@ def declared(folder: Path) -> bytes:
     return story.finish()
 
 
+def declared_by_phase(folder: Path) -> bytes:
+    """A declared mix of formats of which one phase executes all integers, and the time outside of phases none."""
+    story = Story(folder, (A10G,), precision=MIX)
+    session = "f1" * 16
+    story.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
+    story.during(3, {A10G: active(80, 1233, {Pipe.TENSOR: 150_000, Pipe.TENSOR_IMMA: 600_000})})
+    story.says(PhaseChanged(session, "none"), SessionClosed(session, clean=True))
+    story.during(3, {A10G: active(80, 1233, {Pipe.TENSOR: 400_000})})
+    return story.finish()
+
+
 def phases(folder: Path) -> bytes:
     """Two processes of one fine-tune, which train, evaluate and generate, once late; a kill in between, after which
     both come back."""

@@ -130,6 +130,11 @@ class Rated(Rates):
             stated = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
             found.append((bucket, {"observed_ns": {}, "gap_ns": {}, **share}, stated))
             left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "running")}
+        if found and "sm_cycles" in left:  # what is all in phases has no entry
+            kept = {
+                evidence: {pipe: c for pipe, c in pipes.items() if c} for evidence, pipes in left["sm_cycles"].items()
+            }
+            left["sm_cycles"] = kept
         return [*found, ("undeclared", left, None)]
 
     def undeclared_ceilings(self) -> tuple[int | None, int | None]:
@@ -155,7 +160,9 @@ class Rated(Rates):
         plain = self._rows(bucket, part)
         if not stated or self.record["precision"]:
             return plain
-        other = Rated({**self.record, "precision": {"shares_ppm": stated}}, self.table)._rows(bucket, part)
+        declared = Rated({**self.record, "precision": {"shares_ppm": stated}}, self.table)
+        declared.tally = self.tally
+        other = declared._rows(bucket, part)
         if claimed:
             return other
         for row, said_of in zip(plain, other, strict=True):
@@ -207,11 +214,11 @@ class Rated(Rates):
             found.append(math.ceil(2**60 * first) * c + within)
         return ceil(min(found), 2**60)
 
-    def of_pipe(self, pipe: str | None, tally: J) -> Rated:
+    def of_pipe(self, pipe: str | None) -> Rated:
         """The device for rating a pipe. Work left over by the counters of single kinds does not have the declared
         mix, so it is rated as undeclared."""
         stated = (self.record["precision"] or {}).get("shares_ppm", {})
-        rest = pipe == "tensor" and len(stated) > 1 and active_in(tally) & SUB_PIPES
+        rest = pipe == "tensor" and len(stated) > 1 and active_in(self.tally) & SUB_PIPES
         return Rated({**self.record, "precision": None}, self.table) if rest else self
 
     def _rows(self, bucket: str, tally: J) -> list[J]:
@@ -229,7 +236,7 @@ class Rated(Rates):
             margin: int | None = None,
             **used: int | None,
         ) -> None:
-            of = self.of_pipe(pipe, tally)
+            of = self.of_pipe(pipe)
             mixed = evidence in ESTIMATING and of.may_be_integer(pipe)
             label = "undeclared" if evidence == "count" else of.label(pipe)
             found.append(
@@ -254,12 +261,10 @@ class Rated(Rates):
         for evidence, pipes in tally.get("sm_cycles", {}).items():
             ns = known(evidence)
             for pipe, c in pipes.items():
-                if not c and phase == "undeclared" and self.tally.get("phases"):
-                    continue  # all of it is in a phase
                 d = tally.get("uncertainty_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
                 v = tally.get("square_sum", {}).get(evidence, {}).get(pipe, 0)
                 d += self.deviation(v, ns)
-                of = self.of_pipe(pipe, tally)
+                of = self.of_pipe(pipe)
                 m = of.margin(evidence, pipe)
                 both: list[Figures] = []
                 for (low, measured, _), bound in (
@@ -277,7 +282,7 @@ class Rated(Rates):
         for pipe, ns in tally.get("unread_ns", {}).items():
             if not ns:  # as an absent one: what shares leave may be none
                 continue
-            most, of = None if self.sms_mhz is None else ceil(self.sms_mhz * ns, 1000), self.of_pipe(pipe, tally)
+            most, of = None if self.sms_mhz is None else ceil(self.sms_mhz * ns, 1000), self.of_pipe(pipe)
             bounds = of.bound(pipe), of.integer_bound(pipe)
             highs = [None if most is None or bound is None else most * bound for bound in bounds]
             row("gap", pipe, 0, ns, (0, None, highs[0]), (0, None, highs[1]), most=most)

@@ -17,16 +17,18 @@ import { ESTIMATING, WITHOUT_CEILING, amountOf, undeclaredOf, under, unknownOf }
 
 const _NO_FIGURE = { low: 0n, measured: null, high: null };
 
-/** Makes the rows of one part of a tally. `plain` rates low and high, `declared` measured and the precision. */
+/** Makes the rows of one part of a tally. `plain` rates low and high, `declared` measured and the precision; `beside`:
+ *  whether the tally has counters of single tensor pipes beside `tensor`. */
 class Maker {
-  /** @param {Amounts} part @param {string} phase @param {Rating} plain @param {Rating} declared @param {string | null} by */
-  constructor(part, phase, plain, declared, by) {
+  /** @param {Amounts} part @param {string} phase @param {Rating} plain @param {Rating} declared @param {string | null} by
+   *  @param {boolean} beside */
+  constructor(part, phase, plain, declared, by, beside) {
     this.part = part;
     this.phase = phase;
     this.plain = plain;
     this.declared = declared;
     this.by = by;
-    this.beside = under(part, "sm_cycles").some(([path]) => /\/tensor_/.test(path));
+    this.beside = beside;
     /** @type {Row[]} */
     this.rows = [];
   }
@@ -168,12 +170,13 @@ export function rated(device, peaks) {
   const settings = device.known.precision;
   /** @type {[string, Amounts][]} */
   const shares = [...tally.shares, ["undeclared", undeclaredOf(tally)]];
+  const beside = under(tally, "sm_cycles").some(([path]) => /\/tensor_/.test(path));
   const parts = shares.map(([name, share]) => {
     const claimed = settings === null ? claimedFormats(name) : null;
     const phase = name.split("@")[0];
     const plain = peaks.rating(device.known, null), declared = peaks.rating(device.known, claimed);
-    const rows = new Maker(share, phase, plain, declared, settings?.declared_by ?? "process").all();
-    const byClaim = claimed === null ? rows : new Maker(share, phase, declared, declared, "process").all();
+    const rows = new Maker(share, phase, plain, declared, settings?.declared_by ?? "process", beside).all();
+    const byClaim = claimed === null ? rows : new Maker(share, phase, declared, declared, "process", beside).all();
     /** @type {Part} */
     const part = {
       name, phase, rows, claimedRows: byClaim, read: wasRead(share), integersDistinguished: distinguishesIntegers(share),

@@ -15,7 +15,8 @@ import yaml
 from flopsd.core.declarations import precision_from
 from flopsd.core.model import ChipLimits, Device, Evidence, Pipe, Precision
 from flopsd.core.part import Margin
-from flopsd.core.rows import Rating, precision_label
+from flopsd.core.rows import Rating, precision_label, rows, total_of
+from flopsd.core.tally import Tally
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from flopsd.settings.data_files import config_dir, parse_peaks
 from tests.hardware.margins import LEAST_WITHOUT_RUNS_PPM, margin_ppm
@@ -218,6 +219,19 @@ def test_a_counter_is_rated_by_the_declared_formats_it_counts(
     for integers, found in ((False, tensor), (True, part.integer_rates(Pipe.TENSOR, mix))):
         rates = [part.tensor_flop_per_cycle[n] * p for n, p in mix.shares_ppm if (n == "int8") is integers]
         assert (found.low, found.high) == (math.floor(sum(rates) / 10**6), math.ceil(sum(rates) / 10**6))
+
+
+def test_a_mix_says_nothing_about_what_counters_of_single_kinds_leave_in_any_phase() -> None:
+    """All integers of the mix ran in one phase, so that the rest is BF16 alone."""
+    integers, rest = {(Evidence.CYCLES, Pipe.TENSOR_IMMA): 600}, {(Evidence.CYCLES, Pipe.TENSOR): 400}
+    share = Tally(0, 1, observed_ns={Evidence.CYCLES: 1}, active_sm_cycles=integers)
+    whole = Tally(
+        0, 2, observed_ns={Evidence.CYCLES: 2}, active_sm_cycles={**integers, **rest}, phases={"train": share}
+    )
+    part, mix = table().parts["h100-sxm5-80gb"], precision_from({"bf16": 400_000, "int8": 600_000}, "config")
+    found = total_of(rows(whole, Rating(part, None, mix, table())), whole)
+    assert found.high_flop is not None
+    assert found.low_flop <= 400 * 4096 <= found.high_flop
 
 
 @pytest.mark.long
