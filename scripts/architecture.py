@@ -13,7 +13,7 @@ BOXES = {
     "driver": (0, 0, "driver", "or exporter"),
     "source": (1, 0, "source", "sources/"),
     "meter": (2, 0, "meter", "core/meter.py"),
-    "writer": (3, 0, "writer", "daemon/writer.py"),
+    "writer": (3, 0, "writer", "daemon/writing/writer.py"),
     "snapshot": (4, 0, "snapshot", "telemetry/"),
     "readers": (5, 0, "metrics, page, push", "telemetry/"),
     "training": (1, 1, "training process", "client/"),

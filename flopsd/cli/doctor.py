@@ -14,8 +14,8 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
+from flopsd.daemon.ledgers.state_disk import disk_state, need_of
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
-from flopsd.daemon.state_disk import disk_state, need_of
 from flopsd.errors import FlopsdError, JournalError, SourceUnavailableError, UnknownDeviceError
 from flopsd.journal.rehearsal import rehearse
 from flopsd.journal.state_dir import StateDir

@@ -22,7 +22,7 @@ from flopsd.system.file_presence import is_folder
 
 if TYPE_CHECKING:
     from flopsd.core.architecture import Model
-    from flopsd.report.planned_hardware import Hardware, Mfu
+    from flopsd.report.estimate.planned_hardware import Hardware, Mfu
 
 _MAX_BYTES = 1 << 20
 _MOST_FLOP = 10**39  # plus the margin of an estimate, below the limit of counts in ledgers
@@ -37,9 +37,9 @@ def add(verbs: Verbs) -> None:
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from flopsd.core.architecture import Lora, Training, parameters
-    from flopsd.report.estimate import ALONE, Plan, estimate, methods_of, work_from_lengths
-    from flopsd.report.estimate_json import as_dict
-    from flopsd.report.estimate_text import estimate_text
+    from flopsd.report.estimate.estimate import ALONE, Plan, estimate, methods_of, work_from_lengths
+    from flopsd.report.estimate.estimate_json import as_dict
+    from flopsd.report.estimate.estimate_text import estimate_text
     from flopsd.settings.data_files import load_policies
     from flopsd.settings.load import declared_of
 
@@ -115,7 +115,7 @@ def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
 
 def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Hardware, ...]:
     """The hardware that --on names, without repeats, with the price given for it."""
-    from flopsd.report.planned_hardware import hardware_from
+    from flopsd.report.estimate.planned_hardware import hardware_from
     from flopsd.settings.data_files import load_peaks
 
     names, prices = list(dict.fromkeys(arguments.on)), dict(arguments.prices)
@@ -143,8 +143,8 @@ def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Ha
 
 def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     """MFU as given, as measured by a ledger, or assumed; `source` states which."""
-    from flopsd.report.measured_mfu import mfu_of
-    from flopsd.report.planned_hardware import Mfu
+    from flopsd.report.estimate.measured_mfu import mfu_of
+    from flopsd.report.estimate.planned_hardware import Mfu
     from flopsd.settings.data_files import Tables
 
     if arguments.mfu_from is not None:

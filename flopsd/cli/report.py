@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
-    from flopsd.report.model import Report, VerificationResult
-    from flopsd.report.verification import LedgerDocument
+    from flopsd.report.contents.model import Report, VerificationResult
+    from flopsd.report.contents.verification import LedgerDocument
     from flopsd.settings.data_files import Tables
     from flopsd.system.progress import ProgressLine
 
@@ -51,9 +51,9 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import paths_of
-    from flopsd.report.build import report_of
-    from flopsd.report.model import VerificationState
-    from flopsd.report.verification import read_document
+    from flopsd.report.contents.build import report_of
+    from flopsd.report.contents.model import VerificationState
+    from flopsd.report.contents.verification import read_document
     from flopsd.settings.data_files import Tables, load_policies
 
     _refuse_unused_options(arguments)
@@ -83,7 +83,7 @@ def _check(
     arguments: argparse.Namespace, document: LedgerDocument, line: ProgressLine
 ) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
     """Verify the ledger if the reader gave a key; also return its evidence, and its course from the journal."""
-    from flopsd.report.verification import not_checked, refused, verified
+    from flopsd.report.contents.verification import not_checked, refused, verified
 
     if not arguments.key:
         return not_checked(document), (), []
@@ -102,7 +102,7 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tabl
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.seal import one_peak_table
     from flopsd.attestation.verify import Verified
-    from flopsd.report.build import course_of
+    from flopsd.report.contents.build import course_of
 
     if not isinstance(found, Verified):
         return []
@@ -127,7 +127,7 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
     if arguments.json:
         return json.dumps(_facts(document, report)) + "\n"
     if arguments.format == "html":
-        from flopsd.report.html import report_html
+        from flopsd.report.html.document import report_html
 
         set_encoding(sys.stdout, "utf-8")  # as the page declares
         return report_html(report)
@@ -137,7 +137,7 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
 
 
 def _facts(document: LedgerDocument, report: Report) -> dict[str, Any]:
-    from flopsd.report.model import VerificationState
+    from flopsd.report.contents.model import VerificationState
 
     content = report.content
     return {

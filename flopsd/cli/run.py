@@ -69,7 +69,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from flopsd.daemon.custody import Commands
+    from flopsd.daemon.ledgers.custody import Commands
     from flopsd.daemon.run import run_daemon
     from flopsd.settings.load import check_needs
 

@@ -52,13 +52,13 @@ def _seal(arguments: argparse.Namespace) -> int:
     if arguments.rolling:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import CopyResult, refuse_failed
-    from flopsd.daemon.closed_segments import ClosedSeals, ends_with_closed, seal_closed
-    from flopsd.daemon.code_secrets import read_secret
-    from flopsd.daemon.copying import copies_made, copy_sealed
     from flopsd.daemon.ledger_places import state_dir
-    from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
-    from flopsd.daemon.sealing import seal as seal_journal
-    from flopsd.daemon.sealing import seal_ended, seal_file
+    from flopsd.daemon.ledgers.closed_segments import ClosedSeals, ends_with_closed, seal_closed
+    from flopsd.daemon.ledgers.copying import copies_made, copy_sealed
+    from flopsd.daemon.ledgers.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
+    from flopsd.daemon.ledgers.sealing import seal as seal_journal
+    from flopsd.daemon.ledgers.sealing import seal_ended, seal_file
+    from flopsd.daemon.recovery.code_secrets import read_secret
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
 

@@ -182,7 +182,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise _no_key(arguments)
     verdict = sys.stdout
     if arguments.explain:
-        from flopsd.report.offline_recipe import recipe
+        from flopsd.report.contents.offline_recipe import recipe
         from flopsd.settings.data_files import own_policies
 
         given = [*arguments.peaks, *own_policies(arguments.policy)]

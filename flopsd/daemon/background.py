@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event, NotServed
-from flopsd.daemon.custody import Custody
 from flopsd.daemon.device_log import DeviceLog
-from flopsd.daemon.session_server import SessionServer
-from flopsd.daemon.writer import Writer
+from flopsd.daemon.ledgers.custody import Custody
+from flopsd.daemon.sessions.server import SessionServer
+from flopsd.daemon.writing.writer import Writer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.report.numbers import percent
 from flopsd.report.rule_words import doubt, of_compute_alone

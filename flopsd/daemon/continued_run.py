@@ -11,11 +11,11 @@ import flopsd
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
-from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger
-from flopsd.daemon.recovery import RecoveredRun, choose_run, on_own_boot, recover
-from flopsd.daemon.restored_attempt import is_sealed_whole, restore
-from flopsd.daemon.writer import Writer
+from flopsd.daemon.recovery.code_secrets import CodeSecrets
+from flopsd.daemon.recovery.local_journal import RecoveredRun, choose_run, on_own_boot, recover
+from flopsd.daemon.recovery.restored_attempt import is_sealed_whole, restore
+from flopsd.daemon.writing.writer import Writer
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.rounding import format_duration
-from flopsd.daemon.writer_settings import device_names
+from flopsd.daemon.writing.writer_settings import device_names
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -58,7 +58,7 @@ class DeviceLog:
         self._lost[uid] = gap
 
     def _log(self, device: DeviceState, gap: LastGap) -> None:
-        from flopsd.report.coverage import REASONS  # only when needed: the daemon keeps it in memory
+        from flopsd.report.contents.coverage import REASONS  # only when needed: the daemon keeps it in memory
 
         reason = gap.reason.value
         is_known = device.entry.part_id is not None

@@ -14,8 +14,8 @@ from typing import Any
 
 from flopsd.core.model import GapReason
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.writing.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import (

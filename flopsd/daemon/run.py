@@ -10,18 +10,18 @@ from typing import IO
 
 from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
-from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
-from flopsd.daemon.copying import keep_journal, seconds_left
-from flopsd.daemon.custody import Commands, Custody
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
+from flopsd.daemon.ledgers.copying import keep_journal, seconds_left
+from flopsd.daemon.ledgers.custody import Commands, Custody
+from flopsd.daemon.ledgers.sealing import seal_own
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.outputs import emitter, feed_of, target_file
-from flopsd.daemon.sealing import seal_own
+from flopsd.daemon.recovery.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.stop_requests import StopRequests
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments
@@ -158,7 +158,7 @@ def run_daemon(
             )
             try:
                 if closed_segments(folder):
-                    from flopsd.daemon.closed_segments import seal_left  # it imports the packages that sign
+                    from flopsd.daemon.ledgers.closed_segments import seal_left  # it imports the packages that sign
 
                     copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
             except JournalError as fault:

@@ -16,15 +16,15 @@ import torch
 
 from flopsd.client.client import silent
 from flopsd.integrations.describe_model import called_within, cannot_be_computed, class_of
-from flopsd.integrations.forward_hooks import ForwardHooks
-from flopsd.integrations.head_counter import backbone_of
-from flopsd.integrations.image_counter import tower_of
-from flopsd.integrations.layer_watch import LayerWatch
-from flopsd.integrations.model_sessions import ModelSessions
-from flopsd.integrations.model_state import ModelState
-from flopsd.integrations.module_products import makes_weights
+from flopsd.integrations.modules.products import makes_weights
+from flopsd.integrations.modules.state import ModelState
+from flopsd.integrations.passes.forward_hooks import ForwardHooks
+from flopsd.integrations.passes.head_counter import backbone_of
+from flopsd.integrations.passes.image_counter import tower_of
+from flopsd.integrations.passes.layer_watch import LayerWatch
+from flopsd.integrations.passes.model_sessions import ModelSessions
+from flopsd.integrations.passes.weight_passes import weight_passes_of
 from flopsd.integrations.phase_of import PhaseOf, Session, usual_phase
-from flopsd.integrations.weight_passes import weight_passes_of
 from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group, splits_sequences
 
 MADE_WEIGHTS = "weights that are computed from others in each pass (parametrizations)"

@@ -26,8 +26,8 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.kernel_windows import COST_NS, SKIPPED, WINDOW_NS, WINDOWS
 from flopsd.integrations.kernel_classes import KernelClasses
-from flopsd.integrations.operator_mode import is_capturing
-from flopsd.integrations.operator_sessions import DeviceSessions
+from flopsd.integrations.operators.mode import is_capturing
+from flopsd.integrations.operators.sessions import DeviceSessions
 
 log = logging.getLogger("flopsd.client")
 FIRST_SECONDS, EVERY_SECONDS = 120.0, 600.0

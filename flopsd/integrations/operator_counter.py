@@ -23,10 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from flopsd.client.client import silent
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
-from flopsd.integrations.head_counter import backbone_of
-from flopsd.integrations.module_hooks import AttachedHook, AttachedHooks
-from flopsd.integrations.operator_backward import (
+from flopsd.integrations.modules.entered import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
+from flopsd.integrations.modules.hooks import AttachedHook, AttachedHooks
+from flopsd.integrations.operators.backward import (
     COMPILED,
     GRAPHED,
     BackwardCounter,
@@ -35,11 +34,12 @@ from flopsd.integrations.operator_backward import (
     graph_task,
     sequence_number,
 )
-from flopsd.integrations.operator_mode import CountingMode, OperatorFlop, is_capturing
-from flopsd.integrations.operator_sessions import DeviceSessions
-from flopsd.integrations.operator_signature import Signature, UnseenError
-from flopsd.integrations.operator_steps import OptimizerSteps
-from flopsd.integrations.operator_totals import CAPTURED, OperatorTotals, PassCounts
+from flopsd.integrations.operators.mode import CountingMode, OperatorFlop, is_capturing
+from flopsd.integrations.operators.optimizer_steps import OptimizerSteps
+from flopsd.integrations.operators.sessions import DeviceSessions
+from flopsd.integrations.operators.signature import Signature, UnseenError
+from flopsd.integrations.operators.totals import CAPTURED, OperatorTotals, PassCounts
+from flopsd.integrations.passes.head_counter import backbone_of
 from flopsd.integrations.phase_of import PhaseOf, usual_phase
 
 log = logging.getLogger("flopsd.client")

@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.rounding import FACTOR, share_at_most
+from flopsd.report.contents.model import Answer, ReportRule, ReportState
+from flopsd.report.contents.verdicts import WORDS, common_reasons, rules_of, words_of
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import COMPUTE_ALONE
 from flopsd.report.terminal import counted, sentence
-from flopsd.report.verdicts import WORDS, common_reasons, rules_of, words_of
 
 _REASONS = 3
 _NARROW = 10  # exceptions are named only if the lowest threshold is more than this times the range they leave open

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from flopsd.report.device_groups import DeviceGroup, alike, equal
-from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
+from flopsd.report.contents.device_groups import DeviceGroup, alike, equal
+from flopsd.report.contents.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
+from flopsd.report.contents.verdicts import drawn_and_listed, shown_of, words_of
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import source_of
 from flopsd.report.terminal import COLUMNS, fact, folded, shown, stated, table, title, wrapped
-from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more
 _LABEL = 24

@@ -6,10 +6,10 @@ from typing import Any
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Pipe, Reading, Sweep, Totals
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.framing import frame
 from flopsd.journal.journal import Journal

@@ -15,10 +15,10 @@ from pathlib import Path
 import pynvml
 
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import load_policies

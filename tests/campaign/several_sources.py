@@ -21,8 +21,8 @@ from unittest.mock import patch
 import pynvml
 
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.loop import REOPEN_SECONDS, SourceReader
-from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalError, OwnershipError
 from flopsd.journal.journal import Journal
 from flopsd.sources import Source, SourceSettings

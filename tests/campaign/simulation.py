@@ -13,7 +13,7 @@ import pynvml
 from flopsd.core.figures import NO_FIGURES, Figures, figures_from, sum_figures
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Pipe, Precision
 from flopsd.core.part import Part
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import Counted, Evidence, Gap, GapReason, Sweep
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import source as neuron

@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import DEVELOPER_TOOLS, OFF, ON

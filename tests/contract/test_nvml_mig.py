@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import Evidence, Gap, GapReason, Pipe
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState
 from tests.contract.conftest import Open

@@ -18,7 +18,7 @@ import yaml
 from flopsd.attestation.seal import Sealed
 from flopsd.core.declarations import COUNTERS, Phase
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.report.offline_recipe import FIGURES, FUNCTIONS
+from flopsd.report.contents.offline_recipe import FIGURES, FUNCTIONS
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from tests.make_vectors import files as vectors

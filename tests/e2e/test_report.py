@@ -13,10 +13,10 @@ import pytest
 
 from flopsd.core.model import Active, Device, GapReason, Reading
 from flopsd.errors import NotVerifiedError
-from flopsd.report.build import course_of
-from flopsd.report.html import page_line, report_html
-from flopsd.report.model import Report, VerificationResult, VerificationState
-from flopsd.report.verification import refused
+from flopsd.report.contents.build import course_of
+from flopsd.report.contents.model import Report, VerificationResult, VerificationState
+from flopsd.report.contents.verification import refused
+from flopsd.report.html.document import page_line, report_html
 from flopsd.settings.data_files import load_policies
 from tests.make_vectors.files import statement_of
 from tests.support.axe import axe_source, faults

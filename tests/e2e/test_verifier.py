@@ -11,7 +11,7 @@ import yaml
 
 from flopsd.core.field_reader import FieldReader
 from flopsd.core.rounding import Towards, scientific
-from flopsd.report.html_kit import typeset
+from flopsd.report.html.kit import typeset
 from tests.second_implementation import findings
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium

@@ -43,10 +43,10 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, FlopsdError, JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from flopsd.journal.sealed_prefix import longest_prefix
-from flopsd.report.build import report_of
-from flopsd.report.html import report_html
+from flopsd.report.contents.build import report_of
+from flopsd.report.contents.verification import LedgerDocument, not_checked
+from flopsd.report.html.document import report_html
 from flopsd.report.report_text import report_text
-from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import Tables, config_dir
 from flopsd.sources.dcgm.exposition import parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu

@@ -19,9 +19,9 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.guidelines import Guidelines
-from flopsd.report.build import report_of
-from flopsd.report.model import Content, Report, VerificationResult
-from flopsd.report.verification import LedgerDocument, not_checked
+from flopsd.report.contents.build import report_of
+from flopsd.report.contents.model import Content, Report, VerificationResult
+from flopsd.report.contents.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
 from tests.make_vectors.files import statement_of
 from tests.make_vectors.runs import BUSY

@@ -39,13 +39,13 @@ from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.open_accounts import has_ended
 from flopsd.core.model import Evidence, GapReason, Growth, Pipe, Reading, Sweep
 from flopsd.core.tally import Tally
-from flopsd.daemon.closed_segments import seal_left
-from flopsd.daemon.code_secrets import CodeSecrets
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
-from flopsd.daemon.sealing import seal_own
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.ledgers.closed_segments import seal_left
+from flopsd.daemon.ledgers.sealing import seal_own
+from flopsd.daemon.recovery.code_secrets import CodeSecrets
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import FlopsdError
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.journal.journal import Journal

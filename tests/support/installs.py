@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Growth, Pipe, Precision, Reading, Sweep
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition

@@ -3,7 +3,7 @@ names."""
 
 CONSTANTS = {
     "Reading devices": """
-        flopsd.daemon.source_tracker: OPENING_NS
+        flopsd.daemon.accounts.source_tracker: OPENING_NS
         flopsd.daemon.loop: REOPEN_SECONDS, REOPEN_SECONDS_MAX, FIRST_READ_SECONDS, FINAL_READ_SECONDS
         flopsd.sources.nvml.gpu_threads: PATIENCE_SECONDS, GRACE_SECONDS
         flopsd.sources.nvml.source: _OPEN_SECONDS
@@ -19,7 +19,7 @@ CONSTANTS = {
         flopsd.core.running_counters: SUB_PIPES_TOLERANCE_PPM
         flopsd.core.meter: LONGEST_EXECUTION_NS
         flopsd.sources.ownership.filtered_source: OPEN_SECONDS, ASK_AGAIN_NS, ASK_SECOND_NS, UNASKED_NS, GRACE_SECONDS
-        flopsd.daemon.tracked_device: HOLD_NS
+        flopsd.daemon.accounts.tracked_device: HOLD_NS
         flopsd.sources.ownership.podresources: DEADLINE_SECONDS, MOST_BYTES
         flopsd.sources.ownership.dcgm_job_mapping: _FILE_BYTES
         flopsd.daemon.device_log: PATIENCE_SECONDS, REST_SECONDS
@@ -52,18 +52,18 @@ CONSTANTS = {
     """,
     "Local API and client": """
         flopsd.settings.client_socket: LONGEST_PATH_BYTES
-        flopsd.daemon.session_server: MAX_SESSIONS, KEPT_OUT_NS, CONNECTS_A_SECOND, HELLO_SECONDS, SILENT_NS
+        flopsd.daemon.sessions.server: MAX_SESSIONS, KEPT_OUT_NS, CONNECTS_A_SECOND, HELLO_SECONDS, SILENT_NS
         flopsd.core.session_protocol: MAX_LINE_BYTES
-        flopsd.daemon.session_server: MESSAGES_A_SECOND, BYTES_A_SECOND
+        flopsd.daemon.sessions.server: MESSAGES_A_SECOND, BYTES_A_SECOND
         flopsd.client.connection: ANSWER_SECONDS
         flopsd.client.client: BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS, SEND_SECONDS, WORK_SECONDS
         flopsd.client.client: MAX_TRANSITIONS
     """,
     "Sessions and declarations": """
-        flopsd.daemon.session_tracker: MAX_SESSIONS, MAX_FACTS_BYTES, MAX_COUNTERS
-        flopsd.daemon.declared_models: MAX_LAYERS
-        flopsd.daemon.unwritten_work: BYTES_A_MINUTE, RECORD_BYTES, LATE_NS
-        flopsd.daemon.agreed_phase: MAX_BUCKETS
+        flopsd.daemon.sessions.tracker: MAX_SESSIONS, MAX_FACTS_BYTES, MAX_COUNTERS
+        flopsd.daemon.sessions.declared_models: MAX_LAYERS
+        flopsd.daemon.sessions.unwritten_work: BYTES_A_MINUTE, RECORD_BYTES, LATE_NS
+        flopsd.daemon.sessions.agreed_phase: MAX_BUCKETS
         flopsd.core.session_protocol: QUEUED_NS
         flopsd.core.declarations: MAX_TEXT, MAX_COUNT
         flopsd.core.declared_facts: MAX_CONFIG_ENTRIES, MAX_CONFIG_DEPTH, MAX_MODULES, MAX_LEFT_OUT
@@ -88,12 +88,12 @@ CONSTANTS = {
     """,
     "Daemon, journal and state folder": """
         flopsd.journal.framing: MAX_LINE_BYTES
-        flopsd.daemon.unwritten_work: RECORD_BYTES
+        flopsd.daemon.sessions.unwritten_work: RECORD_BYTES
         flopsd.settings.parsers: LEAST_ROTATION_SECONDS, LEAST_ROTATION_BYTES
-        flopsd.daemon.rotation: PATIENCE_SECONDS, RETRY_SECONDS
+        flopsd.daemon.ledgers.rotation: PATIENCE_SECONDS, RETRY_SECONDS
         flopsd.journal.state_dir: LOCK_TRIES, LOCK_TRY_SECONDS
         flopsd.system.streams: WAIT_MS
-        flopsd.daemon.state_disk: ENOUGH_BYTES, ENOUGH_DAYS, LOOK_SECONDS
+        flopsd.daemon.ledgers.state_disk: ENOUGH_BYTES, ENOUGH_DAYS, LOOK_SECONDS
         flopsd.daemon.background: THRESHOLD_SECONDS, STEPS_PPM
         flopsd.system.sd_notify: READY_SECONDS, STATUS_SECONDS, STOP_SECONDS
         flopsd.cli.common: NICENESS
@@ -113,9 +113,9 @@ CONSTANTS = {
         flopsd.core.field_reader: MAX_SHOWN
         flopsd.attestation.signing.public_key: MAX_PEM_BYTES
         flopsd.attestation.signing.secrets: MAX_SECRET_BYTES
-        flopsd.daemon.child: IDLE_SECONDS, MOST_SECONDS
-        flopsd.daemon.rolling_seal: HURRY_SECONDS
-        flopsd.daemon.key_check: RETRY_SECONDS, RECHECK_SECONDS
+        flopsd.daemon.ledgers.child: IDLE_SECONDS, MOST_SECONDS
+        flopsd.daemon.ledgers.rolling_seal: HURRY_SECONDS
+        flopsd.daemon.ledgers.key_check: RETRY_SECONDS, RECHECK_SECONDS
         flopsd.attestation.signing.aws_kms: TIMEOUT_SECONDS, MAX_ATTEMPTS
         flopsd.attestation.evidence.ec2_identity: _TIMEOUT_SECONDS, _LIMIT_BYTES
         flopsd.attestation.evidence.rfc3161: _TIMEOUT_SECONDS, _LIMIT_BYTES
@@ -139,8 +139,8 @@ CONSTANTS = {
         flopsd.attestation.storage.s3: CONNECT_SECONDS, READ_SECONDS, CHECKED_BYTES_PER_S, ATTEMPTS
         flopsd.attestation.storage.deliveries: SLOW_SECONDS
         flopsd.cli.copy: HAND_SECONDS, BACKGROUND_SECONDS
-        flopsd.daemon.late_deliveries: IDLE_SECONDS, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, LOOK_SECONDS
-        flopsd.daemon.copying: RESERVE_SECONDS, LEAST_SECONDS
+        flopsd.daemon.ledgers.late_deliveries: IDLE_SECONDS, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, LOOK_SECONDS
+        flopsd.daemon.ledgers.copying: RESERVE_SECONDS, LEAST_SECONDS
         flopsd.journal.delivery_note: COPIED_BYTES_PER_S
         flopsd.settings.locations: _MAX_DAYS
         flopsd.journal.delivery_note: MAX_NOTE_BYTES
@@ -151,11 +151,11 @@ CONSTANTS = {
         flopsd.attestation.log_export: MAX_CHECKPOINT
         flopsd.attestation.foreign_lines: FURTHER_LINES, FURTHER_LINES_IN_ALL, LATE_MS
         flopsd.attestation.evidence.trust: _LIMIT_BYTES
-        flopsd.report.build: MAX_POINTS
-        flopsd.report.inventory: MAX_ROWS
+        flopsd.report.contents.build: MAX_POINTS
+        flopsd.report.contents.inventory: MAX_ROWS
         flopsd.report.report_text: MAX_SHOWN
-        flopsd.report.coverage: MAX_GAPS, MAX_STRIPS
-        flopsd.report.verification: MAX_FOREIGN
+        flopsd.report.contents.coverage: MAX_GAPS, MAX_STRIPS
+        flopsd.report.contents.verification: MAX_FOREIGN
         flopsd.report.ledger_json: MAX_TEXT, MAX_MEMBERS
         flopsd.settings.load: _MAX_BYTES
         flopsd.cli.estimate: _MAX_BYTES

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from flopsd.core.model import Active, Device, Evidence, Pipe, Reading, Sweep, Totals
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.settings.platform import find_context
 from flopsd.sources.nvml.counter_calibration import Calibration, Scale
 from flopsd.system.clock import NS_PER_S, SystemClock

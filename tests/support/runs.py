@@ -29,10 +29,10 @@ from flopsd.core.model import (
     Sweep,
 )
 from flopsd.core.policy.policy_file import Policy
-from flopsd.daemon.recovery import recover
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import recover
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import read_journal

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.session_protocol import Event, WorkCounted
-from flopsd.daemon.session_server import SessionServer
+from flopsd.daemon.sessions.server import SessionServer
 from flopsd.system.clock import Clock, SystemClock
 
 PATIENCE_SECONDS = 120

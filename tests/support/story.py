@@ -28,10 +28,10 @@ from flopsd.core.model import (
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal

@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.training("torch")]
 def test_many_sums_are_exact_and_kept_in_few_tensors() -> None:
     import torch
 
-    from flopsd.integrations.device_sums import MAX_KEPT, DeviceSums
+    from flopsd.integrations.passes.device_sums import MAX_KEPT, DeviceSums
 
     sums = DeviceSums()
     for number in range(3 * MAX_KEPT + 5):

@@ -39,7 +39,7 @@ def test_a_repeated_state_is_not_described_again(monkeypatch: pytest.MonkeyPatch
         described.append(describe(*of))
         return described[-1]
 
-    monkeypatch.setattr("flopsd.integrations.model_sessions.describe", describe_again)
+    monkeypatch.setattr("flopsd.integrations.passes.model_sessions.describe", describe_again)
     model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
     model.add_adapter("reference", peft.LoraConfig(r=4, target_modules=["q_proj"]))
     loop = Loop(model)
@@ -256,7 +256,7 @@ def test_attention_by_another_kernel_is_counted_in_a_separate_session() -> None:
 
 def test_parts_with_different_attention_kernels_have_no_common_kernel() -> None:
     from flopsd.integrations.describe_model import attention
-    from flopsd.integrations.token_counter import TokenCounter
+    from flopsd.integrations.passes.token_counter import TokenCounter
 
     config = build("gemma3").config
     assert attention(config) == "eager"
@@ -336,7 +336,7 @@ def test_trainers_that_share_a_callback_have_separate_sessions(tmp_path: Path) -
 @pytest.mark.parametrize("inside", [True, False])
 def test_layers_skipped_by_a_pass_leave_no_figure(inside: bool, gradients: bool) -> None:
     """It is unknown which of them other passes ran."""
-    from flopsd.integrations.forward_hooks import LAYERS as WORDS
+    from flopsd.integrations.passes.forward_hooks import LAYERS as WORDS
 
     loop = skipping(inside=inside, gradients=gradients)
     with pytest.raises(AssertionError, match="layers_left_out"):

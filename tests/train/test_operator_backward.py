@@ -169,7 +169,7 @@ def test_replays_of_a_graph_captured_by_torch_compile_repeat_the_previous_count(
 ) -> None:
     """The 8th pass would be inspected again, but a replay shows no operator. Without an earlier pass, that is
     declared."""
-    from flopsd.integrations import operator_mode
+    from flopsd.integrations.operators import mode as operator_mode
 
     _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
     for number in range(9):

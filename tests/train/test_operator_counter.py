@@ -94,7 +94,7 @@ def test_products_of_4_bit_weights_are_counted() -> None:
 
 
 def test_products_of_8_bit_floats_are_counted() -> None:
-    from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
+    from flopsd.integrations.operators.mode import CountingMode, OperatorFlop
 
     left, right = (torch.ones(rows_, 32).to(torch.float8_e4m3fn) for rows_ in (16, 48))
     one = torch.tensor(1.0)
@@ -120,7 +120,7 @@ def test_products_of_8_bit_floats_are_counted() -> None:
 )
 def test_attention_kernels_are_counted(call: str, products: int) -> None:
     """By their schemas, on tensors without storage: only a GPU has the kernels."""
-    from flopsd.integrations.operator_formulas import formula_of
+    from flopsd.integrations.operators.formulas import formula_of
 
     def of(*shape: int) -> Any:
         return torch.empty(*shape, device="meta")
@@ -332,7 +332,7 @@ def test_a_model_compiled_after_attaching_trains_on_and_is_declared(how: str) ->
 
 
 def test_products_of_integers_are_no_flop() -> None:
-    from flopsd.integrations.operator_formulas import formula_of
+    from flopsd.integrations.operators.formulas import formula_of
 
     whole = torch.ones(32, 32, dtype=torch.int8)
     for operator in (torch.ops.aten._int_mm.default, torch.ops.aten.mm.default):
@@ -376,7 +376,7 @@ def test_where_content_decides_the_minimum_seen_is_counted() -> None:
 def test_a_mask_that_masks_nothing_is_dropped_and_the_count_is_one_of_both_ways() -> None:
     """For batches of one shape, transformers gives the kernel a mask for some, and "causal" without a mask for
     others."""
-    from flopsd.integrations.operator_mode import CountingMode, OperatorFlop
+    from flopsd.integrations.operators.mode import CountingMode, OperatorFlop
 
     _, found = attached(model := llama("sdpa"))
     ids = torch.full((2, 8), 3)
@@ -507,7 +507,7 @@ def test_an_error_in_counting_ends_the_count_and_not_the_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from flopsd.core.declarations import Phase
-    from flopsd.integrations import operator_mode
+    from flopsd.integrations.operators import mode as operator_mode
 
     def breaks(*_: Any) -> None:
         raise ValueError("a formula")
@@ -534,7 +534,7 @@ def test_an_error_in_counting_ends_the_count_and_not_the_training(
 def test_an_error_in_counting_during_a_step_or_a_node_leaves_no_state_behind(
     monkeypatch: pytest.MonkeyPatch, fails_in: str
 ) -> None:
-    from flopsd.integrations import operator_mode
+    from flopsd.integrations.operators import mode as operator_mode
 
     model = torch.nn.Linear(4, 4)
     counter, _ = attached(model, optimizer := torch.optim.SGD(model.parameters()))
@@ -552,8 +552,8 @@ def test_an_error_in_counting_during_a_step_or_a_node_leaves_no_state_behind(
 
 
 def test_each_device_has_a_separate_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flopsd.integrations import operator_sessions
     from flopsd.integrations.operator_counter import OperatorCounter
+    from flopsd.integrations.operators import sessions as operator_sessions
 
     names = {"cpu": "GPU-0", "meta": "GPU-1"}
     monkeypatch.setattr(operator_sessions, "device_uuid", lambda device: names[device.type])
@@ -592,7 +592,7 @@ def test_the_device_has_its_nvml_name(
 ) -> None:
     from types import SimpleNamespace
 
-    from flopsd.integrations.operator_sessions import device_uuid
+    from flopsd.integrations.operators.sessions import device_uuid
 
     properties = SimpleNamespace(name=model, uuid=uuid)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.report.offline_recipe import recipe
+from flopsd.report.contents.offline_recipe import recipe
 from flopsd.settings import data_files
 from flopsd.settings.data_files import verifier_page
 from tests.support.story import VECTORS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import icon
+from flopsd.report.html.kit import Html, h
+from flopsd.report.html.parts import icon
 
 REFRESH_SECONDS = 10  # without a script; the script fetches the page every two seconds
 # Only one state is green.

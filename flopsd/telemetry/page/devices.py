@@ -9,9 +9,9 @@ from typing import Any
 from flopsd.core.figures import figures_from
 from flopsd.core.model import GapReason
 from flopsd.core.rounding import format_duration, format_rate
-from flopsd.report.device_groups import ranges
-from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import amount, icon, none, row, section, share_bar, table
+from flopsd.report.contents.device_groups import ranges
+from flopsd.report.html.kit import Html, h, text
+from flopsd.report.html.parts import amount, icon, none, row, section, share_bar, table
 from flopsd.report.numbers import interval
 from flopsd.report.terminal import counted
 from flopsd.telemetry.health import minute

@@ -7,9 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.rounding import format_duration
-from flopsd.report.coverage import REASONS
-from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import icon, row, section, table
+from flopsd.report.contents.coverage import REASONS
+from flopsd.report.html.kit import Html, h, text
+from flopsd.report.html.parts import icon, row, section, table
 from flopsd.report.terminal import sentence
 from flopsd.telemetry.status_text import ledger_facts, stopped_text
 

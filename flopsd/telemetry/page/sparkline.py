@@ -7,8 +7,8 @@ from typing import Any
 
 from flopsd.core.rounding import format_rate
 from flopsd.core.values import utc_ns
-from flopsd.report.charts import path
-from flopsd.report.html_kit import Html, h
+from flopsd.report.contents.charts import path
+from flopsd.report.html.kit import Html, h
 from flopsd.report.terminal import capital
 from flopsd.telemetry.health import minute
 

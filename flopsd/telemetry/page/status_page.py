@@ -10,8 +10,8 @@ from typing import Any
 
 from flopsd.core.figures import figures_from
 from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
-from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import entry, or_none, patterns, section, triple
+from flopsd.report.html.kit import Html, h
+from flopsd.report.html.parts import entry, or_none, patterns, section, triple
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integers_text, interval
 from flopsd.report.terminal import sentence
 from flopsd.telemetry.page.banner import REFRESH_SECONDS, banner, header

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopsd.report.answer import answer_of
-from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import chip, entry, icon, or_none, rule_chart, rule_legend, section
+from flopsd.report.contents.model import ReportRule, ReportState
+from flopsd.report.contents.verdicts import rules_of
+from flopsd.report.html.kit import Html, h, text
+from flopsd.report.html.parts import chip, entry, icon, or_none, rule_chart, rule_legend, section
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.rule_words import source_of
 from flopsd.report.terminal import capital, counted, sentence
 from flopsd.report.threshold_text import crossing_text
-from flopsd.report.verdicts import rules_of
 
 _SHOWN = 2  # consequences shown outside the details
 

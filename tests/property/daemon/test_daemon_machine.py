@@ -19,10 +19,10 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import JournalError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir

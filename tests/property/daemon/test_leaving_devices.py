@@ -28,7 +28,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.journal.reading import read_journal
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult

@@ -23,10 +23,10 @@ from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import Gap, GapReason, Growth, Pipe, Reading, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from flopsd.daemon.recovery import choose_run, recover
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import choose_run, recover
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import closed_segments

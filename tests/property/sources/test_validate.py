@@ -24,7 +24,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.sources.validate import check_devices, check_facts, check_sweep
 from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run, history_of

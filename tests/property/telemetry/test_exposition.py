@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from flopsd.core.model import GapReason, Gauges, Pipe, Precision, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, PageWriter, metric

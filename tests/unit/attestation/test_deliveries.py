@@ -20,8 +20,8 @@ from flopsd.attestation.storage import copies, s3
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.attestation.verify import verify_ledger
-from flopsd.daemon.copying import copy_sealed
-from flopsd.daemon.sealing import seal, seal_ended
+from flopsd.daemon.ledgers.copying import copy_sealed
+from flopsd.daemon.ledgers.sealing import seal, seal_ended
 from flopsd.errors import LedgerError, StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S, Delivery
 from flopsd.journal.state_dir import StateDir

@@ -17,9 +17,9 @@ from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
-from flopsd.report.coverage import MAX_GAPS, coverage_of
+from flopsd.report.contents.coverage import MAX_GAPS, coverage_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.data_files import config_dir, load_peaks

@@ -25,7 +25,7 @@ from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import local_ledger
-from flopsd.daemon.sealing import seal, seal_file
+from flopsd.daemon.ledgers.sealing import seal, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S

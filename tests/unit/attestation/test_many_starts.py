@@ -12,7 +12,7 @@ from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.merged_entry import node_entry
 from flopsd.core.tally import Tally
 from flopsd.errors import LedgerError
-from flopsd.report.build import course_of
+from flopsd.report.contents.build import course_of
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.restarts import restarted
 from tests.support.runs import history_of, verified

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flopsd.cli.run import ME
-from flopsd.daemon.custody import Commands
+from flopsd.daemon.ledgers.custody import Commands
 from flopsd.system.clock import SystemClock
 from tests.support.process import in_process
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
+from flopsd.daemon.ledgers.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
 from flopsd.settings.data_files import config_dir
 from tests.support.process import Done, in_process
 from tests.support.runs import H100, Run

@@ -18,9 +18,9 @@ from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.reconcile import operators_ratio
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.journal.reading import read_journal
-from flopsd.report import build
-from flopsd.report.build import course_of
-from flopsd.report.html import report_html
+from flopsd.report.contents import build
+from flopsd.report.contents.build import course_of
+from flopsd.report.html.document import report_html
 from flopsd.report.report_text import report_text
 from flopsd.telemetry.prometheus import Exposition
 from tests.make_vectors.merged import of_one_node

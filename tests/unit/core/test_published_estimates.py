@@ -15,7 +15,7 @@ import pytest
 
 from flopsd.core.architecture import Bounds, Model, bare_model, flop, read_model, training_from
 from flopsd.core.rounding import Towards, flop_number
-from flopsd.report.estimate import work_from_lengths
+from flopsd.report.estimate.estimate import work_from_lengths
 from tests.support.architectures import LLAMA_8B, PUBLISHED
 from tests.support.paths import ROOT
 from tests.support.published_decoders import PUBLISHED_DECODERS

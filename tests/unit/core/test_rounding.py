@@ -26,7 +26,7 @@ from flopsd.core.rounding import (
     share_at_most,
     significant,
 )
-from flopsd.report.charts import axis_of, logarithm
+from flopsd.report.contents.charts import axis_of, logarithm
 from flopsd.report.numbers import NO_UPPER_BOUND, duration, energy, flop, interval
 
 numbers = st.one_of(

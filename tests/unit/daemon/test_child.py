@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from flopsd.daemon.child import NOT_STARTED, ChildProcess, Ended
+from flopsd.daemon.ledgers.child import NOT_STARTED, ChildProcess, Ended
 from flopsd.system.clock import SystemClock
 from tests.support.process import wait_until
 

@@ -8,10 +8,10 @@ import pytest
 
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
-from flopsd.daemon.recovery import choose_run, on_own_boot, recover
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.recovery.local_journal import choose_run, on_own_boot, recover
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir

@@ -11,9 +11,9 @@ import pytest
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
-from flopsd.daemon.closed_segments import seal_closed
-from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.ledgers.closed_segments import seal_closed
+from flopsd.daemon.ledgers.copying import RESERVE_SECONDS, keep_journal
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.run_view import view_of
-from flopsd.daemon.sealing import seal_ended
+from flopsd.daemon.ledgers.sealing import seal_ended
 from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import find_context

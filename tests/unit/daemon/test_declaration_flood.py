@@ -16,9 +16,9 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.agreed_phase import MAX_BUCKETS
-from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS
-from flopsd.daemon.unwritten_work import BYTES_A_MINUTE, RECORD_BYTES
+from flopsd.daemon.sessions.agreed_phase import MAX_BUCKETS
+from flopsd.daemon.sessions.tracker import MAX_FACTS_BYTES, MAX_SESSIONS
+from flopsd.daemon.sessions.unwritten_work import BYTES_A_MINUTE, RECORD_BYTES
 from flopsd.journal.framing import MAX_LINE_BYTES
 from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
@@ -61,7 +61,7 @@ def test_layers_of_known_models_are_bounded_and_each_model_is_read_once(
 ) -> None:
     """2000 layers take a third of a second to compute, in the thread that counts readings, and each name takes some
     bytes."""
-    monkeypatch.setattr("flopsd.daemon.declared_models.MAX_LAYERS", 3 * 2200)
+    monkeypatch.setattr("flopsd.daemon.sessions.declared_models.MAX_LAYERS", 3 * 2200)
     read: list[int] = []
     monkeypatch.setattr("flopsd.core.architecture.why_not_read", lambda config: read.append(config["hidden_size"]))
     run = Run(tmp_path / "state")
@@ -170,7 +170,7 @@ def test_unrecorded_work_leaves_model_flop_without_an_upper_bound(
     bound."""
     most = {"MAX_SESSIONS": 2, "MAX_FACTS_BYTES": 250, "MAX_COUNTERS": 2}
     if bound in most:
-        monkeypatch.setattr(f"flopsd.daemon.session_tracker.{bound}", most[bound])
+        monkeypatch.setattr(f"flopsd.daemon.sessions.tracker.{bound}", most[bound])
     run = Run(tmp_path / "state")
     if bound == "connections":
         run.writer.take_event(NotServed())

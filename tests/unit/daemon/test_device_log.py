@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import GapReason, Precision
+from flopsd.daemon.accounts.tracked_device import rate
 from flopsd.daemon.device_log import PATIENCE_SECONDS, REST_SECONDS, DeviceLog
-from flopsd.daemon.tracked_device import rate
 from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
 

@@ -11,7 +11,7 @@ from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Precision, Sweep
 from flopsd.core.tally import Tally
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S

@@ -18,7 +18,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.session_tracker import SessionTracker
+from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 

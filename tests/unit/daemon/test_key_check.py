@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flopsd.daemon.child import IDLE_SECONDS
-from flopsd.daemon.key_check import RECHECK_SECONDS, RETRY_SECONDS, KeyCheck, start_key_check
-from flopsd.daemon.rolling_seal import NOT_SIGNED, RollingSeals
+from flopsd.daemon.ledgers.child import IDLE_SECONDS
+from flopsd.daemon.ledgers.key_check import RECHECK_SECONDS, RETRY_SECONDS, KeyCheck, start_key_check
+from flopsd.daemon.ledgers.rolling_seal import NOT_SIGNED, RollingSeals
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import KeyState

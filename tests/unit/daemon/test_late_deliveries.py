@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.daemon.late_deliveries import IDLE_SECONDS, LateDeliveries
+from flopsd.daemon.ledgers.late_deliveries import IDLE_SECONDS, LateDeliveries
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -11,11 +11,11 @@ import pytest
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.core.session_protocol import Event, PhaseChanged
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.loop import Daemon, SourceReader
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, Gap, GapReason, Limits, Pipe, Reading, Sweep
-from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from tests.support.extent import examples
 from tests.support.runs import H100, Run, history_of

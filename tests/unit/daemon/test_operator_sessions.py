@@ -16,7 +16,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused
-from flopsd.daemon.session_tracker import SessionTracker
+from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -7,8 +7,8 @@ import pytest
 from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.phases import ActivePhase
 from flopsd.core.session_protocol import DeclaredSession, PhaseChanged, SessionClosed, SessionOpened
-from flopsd.daemon.agreed_phase import RETURN_NS
-from flopsd.daemon.session_tracker import SessionTracker
+from flopsd.daemon.sessions.agreed_phase import RETURN_NS
+from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.testing import FakeClock
 
 ONE, OTHER = "1" * 32, "2" * 32

@@ -19,14 +19,14 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Continues
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Sweep
-from flopsd.daemon.closed_segments import seal_closed
-from flopsd.daemon.code_secrets import CodeSecrets
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.continued_run import continue_run
-from flopsd.daemon.restored_attempt import is_sealed_whole, restore
-from flopsd.daemon.sealing import seal
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.ledgers.closed_segments import seal_closed
+from flopsd.daemon.ledgers.sealing import seal
+from flopsd.daemon.recovery.code_secrets import CodeSecrets
+from flopsd.daemon.recovery.restored_attempt import is_sealed_whole, restore
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.segments import closed_segments

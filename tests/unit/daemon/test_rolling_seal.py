@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.daemon.child import IDLE_SECONDS, MOST_SECONDS, STEP_BYTES
-from flopsd.daemon.key_check import RETRY_SECONDS
-from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED, RollingSeals
+from flopsd.daemon.ledgers.child import IDLE_SECONDS, MOST_SECONDS, STEP_BYTES
+from flopsd.daemon.ledgers.key_check import RETRY_SECONDS
+from flopsd.daemon.ledgers.rolling_seal import SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import until_ended, wait_until

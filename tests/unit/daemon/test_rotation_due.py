@@ -7,10 +7,10 @@ import pytest
 from flopsd.core.ledger.history import History
 from flopsd.core.model import Gap, GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.rotation import PATIENCE_SECONDS, Rotation
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.ledgers.rotation import PATIENCE_SECONDS, Rotation
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments

@@ -27,7 +27,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.daemon.background import REBIND_SECONDS, SessionServerTask
-from flopsd.daemon.session_server import (
+from flopsd.daemon.sessions.server import (
     BEHIND_NS,
     BYTES_A_SECOND,
     CONNECTS_A_SECOND,
@@ -39,7 +39,7 @@ from flopsd.daemon.session_server import (
     SessionServer,
     _Allowance,
 )
-from flopsd.daemon.session_socket import listen_on
+from flopsd.daemon.sessions.socket_file import listen_on
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.system.clock import NS_PER_S, SystemClock

@@ -8,9 +8,9 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.core.model import Sweep
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.loop import SourceReader
 from flopsd.daemon.open_sources import SourceOpener
-from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.settings.schema import Settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.daemon import state_disk
-from flopsd.daemon.state_disk import LOOK_SECONDS, MB, StateDisk, disk_state, need_of
+from flopsd.daemon.ledgers import state_disk
+from flopsd.daemon.ledgers.state_disk import LOOK_SECONDS, MB, StateDisk, disk_state, need_of
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.seal import Sealed
-from flopsd.daemon.code_secrets import CodeSecrets, read_secret
+from flopsd.daemon.recovery.code_secrets import CodeSecrets, read_secret
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.codes import CodeChecker, CodeKey, code, next_key
 from flopsd.journal.framing import GENESIS, frame

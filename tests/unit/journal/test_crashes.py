@@ -21,7 +21,7 @@ import pytest
 
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.daemon.write_queue import WriteQueue
+from flopsd.daemon.writing.write_queue import WriteQueue
 from flopsd.errors import JournalError, UnreadableRecordError
 from flopsd.journal.framing import read_lines
 from flopsd.journal.journal import Journal

@@ -10,8 +10,8 @@ from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.report.answer import answer_to
-from flopsd.report.html_kit import typeset
-from flopsd.report.model import ReportState
+from flopsd.report.contents.model import ReportState
+from flopsd.report.html.kit import typeset
 from flopsd.report.numbers import beyond_margin
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.data_files import load_policies

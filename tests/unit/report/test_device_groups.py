@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from flopsd.report.device_groups import alike, equal, ranges, shared_facts, shortened
-from flopsd.report.model import Fact, ReportDevice
+from flopsd.report.contents.device_groups import alike, equal, ranges, shared_facts, shortened
+from flopsd.report.contents.model import Fact, ReportDevice
 from flopsd.report.numbers import Amount, Interval
 
 DEVICE = ReportDevice(

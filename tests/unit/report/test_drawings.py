@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.figures import Figures
 from flopsd.core.policy.finding import Limit
-from flopsd.report.charts import (
+from flopsd.report.contents.charts import (
     HEIGHT,
     WIDTH,
     Axis,
@@ -24,9 +24,9 @@ from flopsd.report.charts import (
     round_number,
     width_of,
 )
-from flopsd.report.coverage import growth_chart
+from flopsd.report.contents.coverage import growth_chart
+from flopsd.report.contents.verdicts import chart_of
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.verdicts import chart_of
 from flopsd.system.clock import NS_PER_S, rfc3339
 
 EXPONENTS = st.lists(st.integers(-3, 40), min_size=1, max_size=4)

@@ -8,20 +8,20 @@ import pytest
 from flopsd.cli.common import positive
 from flopsd.cli.estimate_options import count, interval
 from flopsd.core.figures import Figures
-from flopsd.report.bases import _ratio
-from flopsd.report.charts import anchor_at
-from flopsd.report.coverage import MAX_ROWS, _some
-from flopsd.report.html_answer import _grounds, _measured
-from flopsd.report.html_answer import _rules as article
-from flopsd.report.inventory import _observed
+from flopsd.report.contents.bases import _ratio
+from flopsd.report.contents.charts import anchor_at
+from flopsd.report.contents.coverage import MAX_ROWS, _some
+from flopsd.report.contents.inventory import _observed
+from flopsd.report.contents.model import ReportRule, ReportState
+from flopsd.report.contents.verdicts import shown_of
+from flopsd.report.html.answer import _grounds, _measured
+from flopsd.report.html.answer import _rules as article
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import _attached
-from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED
 from flopsd.report.numbers import interval as interval_of
 from flopsd.report.report_text import _brief_rule, _more, _rules
 from flopsd.report.terminal import sentence
-from flopsd.report.verdicts import shown_of
 
 RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute",
                   interval_of(Figures(0, None, None)), None, "", "Article 3", "a duty", "2025", "", "text", (), None, None,

@@ -15,9 +15,9 @@ import pytest
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.declarations import Method
 from flopsd.errors import LedgerError
-from flopsd.report.estimate import ALONE
-from flopsd.report.measured_mfu import mfu_of
-from flopsd.report.planned_hardware import peak_flop_per_s
+from flopsd.report.estimate.estimate import ALONE
+from flopsd.report.estimate.measured_mfu import mfu_of
+from flopsd.report.estimate.planned_hardware import peak_flop_per_s
 from flopsd.settings.data_files import Tables, load_peaks
 from tests.support.architectures import LLAMA_8B
 from tests.support.paths import GOLDEN, ROOT, VECTORS

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from flopsd.errors import NotVerifiedError
-from flopsd.report.html import css_string, report_html
-from flopsd.report.html_tables import devices_section, members_section
-from flopsd.report.model import Report, VerificationResult, VerificationState
+from flopsd.report.contents.model import Report, VerificationResult, VerificationState
+from flopsd.report.contents.verdicts import drawn_and_listed
+from flopsd.report.contents.verification import refused
+from flopsd.report.html.document import css_string, report_html
+from flopsd.report.html.tables import devices_section, members_section
 from flopsd.report.report_text import form_report, report_text
-from flopsd.report.verdicts import drawn_and_listed
-from flopsd.report.verification import refused
 from tests.support.enriched import ESCAPES, SCENES, report, scene
 from tests.support.paths import GOLDEN
 

@@ -14,8 +14,8 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
-from flopsd.report.model import Form, FormLine
-from flopsd.report.model_documentation import band, figure_text, form, order_of_magnitude
+from flopsd.report.contents.model import Form, FormLine
+from flopsd.report.contents.model_documentation import band, figure_text, form, order_of_magnitude
 from flopsd.settings.data_files import load_policies, parse_policy
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS

@@ -20,18 +20,18 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.report import build as module
-from flopsd.report.build import course_of
 from flopsd.report.claims import _claim
-from flopsd.report.html import report_html
-from flopsd.report.inventory import items_of
+from flopsd.report.contents import build as module
+from flopsd.report.contents.build import course_of
+from flopsd.report.contents.inventory import items_of
+from flopsd.report.contents.model import EvidenceLine, ReportState
+from flopsd.report.contents.verification import NO_FIGURES, proof_of, refused
+from flopsd.report.html.document import report_html
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import EvidenceLine, ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
-from flopsd.report.verification import NO_FIGURES, proof_of, refused
 from tests.make_vectors.files import signed
 from tests.make_vectors.merged import of_one_node
 from tests.second_implementation.arithmetic import payload_of

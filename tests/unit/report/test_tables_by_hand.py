@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from flopsd.report.coverage import ONLY_HERE, coverage_of
-from flopsd.report.declarations import _value, declared_of
-from flopsd.report.inventory import child, completeness_of, device, energy_of, node, rows_of
-from flopsd.report.kernels import kernels_of
+from flopsd.report.contents.coverage import ONLY_HERE, coverage_of
+from flopsd.report.contents.declarations import _value, declared_of
+from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, node, rows_of
+from flopsd.report.contents.kernels import kernels_of
+from flopsd.report.contents.model import Fact
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import Fact
 
 FIGURES = {"low": "1", "measured": "2", "high": "3"}
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from flopsd.report.contents.model import ReportRule, ReportState
+from flopsd.report.contents.verdicts import drawn_and_listed, rules_of
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.verdicts import drawn_and_listed, rules_of
 
 NOT_KNOWN = "It is not known whether the rule applies. "
 BETWEEN = "The threshold lies between the lower and the upper bound."

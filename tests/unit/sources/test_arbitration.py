@@ -13,7 +13,7 @@ from flopsd.core.ledger.device_records import DeviceEntry, evidence_record, iden
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.source_tracker import Message, SourceTracker
+from flopsd.daemon.accounts.source_tracker import Message, SourceTracker
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import SourceState

@@ -27,11 +27,11 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.loop import Daemon
-from flopsd.daemon.recovery import RecoveredRun
-from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer
-from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.writing.writer import Writer
+from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import SourceError
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import read_journal

@@ -17,8 +17,8 @@ from flopsd.core.model import Busy, Device, Gap, GapReason, Gauges, Pipe, Readin
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
+from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
-from flopsd.daemon.source_tracker import Message
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal

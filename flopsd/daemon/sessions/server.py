@@ -1,0 +1,314 @@
+"""The server for training processes, which declare over a Unix socket what no hardware counter shows.
+
+One thread serves all of them and the web server's connections. Nothing that a process sends, or fails to send, delays a
+reading or uses unlimited memory: the length of lines, the sessions and the messages per second are limited. A process
+that sends more is read later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    PROTOCOL,
+    Conversation,
+    Event,
+    NotServed,
+    RefusedError,
+    SessionClosed,
+    SessionOpened,
+)
+from flopsd.daemon.sessions.socket_file import listen_on
+from flopsd.errors import ListenError
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.socket_thread import SocketThread
+
+log = logging.getLogger("flopsd")
+MAX_SESSIONS = 64
+MESSAGES_A_SECOND = 50  # of one session
+BYTES_A_SECOND = 4 * MAX_LINE_BYTES
+CONNECTS_A_SECOND = 64
+HELLO_SECONDS = 10
+SILENT_NS = NS_PER_S // 10  # how long a hello may take when all places are taken
+BEHIND_NS = NS_PER_S // 10
+# A refused client tries again each minute. It counts as kept out after the first of these times, and is forgotten after
+# the second.
+KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
+MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`; later ones count as new
+
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+def _line(**answer: object) -> bytes:
+    return json.dumps({"flopsd": PROTOCOL, **answer}).encode("ascii") + b"\n"
+
+
+class _Allowance:
+    """A limit of `units` per second, counted from its first use in each second."""
+
+    def __init__(self, units: int, now_ns: int) -> None:
+        self._units, self._left, self._since_ns = units, units, now_ns
+
+    def spend(self, units: int, now_ns: int) -> bool:
+        """Use up `units`; return whether any are left."""
+        if now_ns - self._since_ns >= NS_PER_S:
+            self._left, self._since_ns = self._units, now_ns
+        self._left -= units
+        return self._left > 0
+
+    @property
+    def renewed_ns(self) -> int:
+        return self._since_ns + NS_PER_S
+
+
+class _Peer:
+    """One connection."""
+
+    def __init__(self, connection: socket.socket, now_ns: int) -> None:
+        self.connection = connection
+        pid, uid, _ = _CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        self.talk = Conversation(pid or None, uid)  # the kernel gives pid 0 for a process of another namespace
+        self.buffer = bytearray()
+        self.hello_by_ns = now_ns + HELLO_SECONDS * NS_PER_S
+        self.messages, self.bytes = _Allowance(MESSAGES_A_SECOND, now_ns), _Allowance(BYTES_A_SECOND, now_ns)
+
+    def answer(self, line: bytes) -> None:
+        """Raises OSError if the peer does not read its answers."""
+        if self.connection.send(line) != len(line):
+            raise OSError("the peer does not read its answers")
+
+
+class SessionServer:
+    """Passes events to `post` from the thread that serves it, until `stop`."""
+
+    name = "the server for training processes"
+
+    def __init__(
+        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock,
+        known: Mapping[str, int] | None = None, is_behind: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """`uids`: who may connect, in addition to root and this process's own user. `known`: the uid of each session
+        that the run already has. `is_behind`: whether the receiver of events has too many of them, so that nothing is
+        read for now."""
+        self.path = path
+        self._allowed = frozenset({0, os.geteuid(), *uids})
+        self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
+        self._post, self._clock, self._is_behind = post, clock, is_behind
+        self._peers: dict[socket.socket, _Peer] = {}
+        self._paused: dict[socket.socket, int] = {}  # nothing is read from a socket until then
+        self._without_place: dict[int | None, int] = {}  # since when each process has been refused
+        self._stopping, self._stopped = threading.Event(), threading.Event()
+        self._served = False
+        self.known = dict(known or {})
+
+    def start(self, thread: SocketThread | None = None) -> None:
+        """Bind, and serve in `thread`, or else in a new one. Raises ListenError."""
+        self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
+        self.inode = self.path.stat().st_ino
+        self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._wake_read, self._wake_write = socket.socketpair()
+            for one in (self._socket, self._wake_read):
+                one.setblocking(False)
+                self._selector.register(one, selectors.EVENT_READ)
+            (thread or SocketThread(self._clock)).serve(self)
+        except (OSError, RuntimeError) as fault:  # no descriptors left, or no threads
+            self._socket.close()
+            self.path.unlink(missing_ok=True)
+            raise ListenError(f"cannot listen on {self.path}: {fault}") from fault
+        self._served = True
+
+    def stop(self) -> None:
+        """Close every session and remove the socket. Everything sent before is posted first."""
+        if not self._served:
+            return
+        self._stopping.set()
+        self._wake_write.send(b"x")
+        self._stopped.wait()
+        self._served = False
+        for one in (self._wake_read, self._wake_write):
+            one.close()
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def serve_once(self) -> bool:
+        """Post what has arrived. Return False if `stop` was called and everything is posted."""
+        is_last = self._stopping.is_set()
+        self._take_in()
+        if not is_last:
+            return True
+        for peer in list(self._peers.values()):
+            self._drop(peer)
+        with suppress(OSError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+        self._selector.close()
+        self._socket.close()
+        self._stopped.set()
+        return False
+
+    def _take_in(self) -> None:
+        for key, _ in self._selector.select(0):
+            if key.fileobj is self._socket:
+                self._accept()
+            elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._peers:
+                self._read(self._peers[key.fileobj])
+        now_ns = self._clock.boottime_ns()
+        for one in [one for one, until_ns in self._paused.items() if until_ns <= now_ns]:
+            if self._paused.pop(one, None) is None:
+                continue  # dropped in this loop: another connection took over its session
+            self._selector.register(one, selectors.EVENT_READ)
+            if one in self._peers:
+                self._read_lines(self._peers[one])
+        for peer in list(self._peers.values()):
+            if peer.talk.session is None and peer.hello_by_ns <= now_ns:
+                self._refuse(peer, f"no hello within {HELLO_SECONDS} s")
+
+    def seconds_to_deadline(self) -> float | None:
+        """Return the seconds until the next pause or hello deadline ends; None if there is none."""
+        due = [*self._paused.values(), *(p.hello_by_ns for p in self._peers.values() if p.talk.session is None)]
+        return max(0.0, (min(due) - self._clock.boottime_ns()) / NS_PER_S) if due else None
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError as fault:
+            log.debug("cannot accept a training process: %s", fault)
+            self._pause(self._socket, self._clock.boottime_ns() + NS_PER_S)  # out of file descriptors, perhaps
+            return
+        connection.setblocking(False)
+        now_ns = self._clock.boottime_ns()
+        peer = _Peer(connection, now_ns)
+        if not self._connects.spend(1, now_ns):
+            self._pause(self._socket, self._connects.renewed_ns)
+        uid = peer.talk.uid
+        if uid not in self._allowed:
+            self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
+        elif len(self._peers) >= MAX_SESSIONS and not self._drop_a_silent_one(now_ns):
+            self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
+            if self._is_kept_out(peer.talk.pid, now_ns):
+                self._post(NotServed())
+        else:
+            self._peers[connection] = peer
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _drop_a_silent_one(self, now_ns: int) -> bool:
+        """Close the connection that has been without a hello for longest, if one is overdue; return whether it was."""
+        said_by_ns = now_ns + HELLO_SECONDS * NS_PER_S - SILENT_NS
+        for peer in self._peers.values():
+            if peer.talk.session is None and peer.hello_by_ns <= said_by_ns and peer.connection not in self._paused:
+                self._drop(peer)
+                return True
+        return False
+
+    def _is_kept_out(self, pid: int | None, now_ns: int) -> bool:
+        """Whether a process that is refused now has been refused for minutes, or too many are to keep track of each."""
+        self._without_place = {one: at for one, at in self._without_place.items() if now_ns - at < GONE_NS}
+        since_ns = self._without_place.setdefault(pid, now_ns)
+        return now_ns - since_ns >= KEPT_OUT_NS or len(self._without_place) > MAX_SESSIONS
+
+    def _read(self, peer: _Peer) -> None:
+        try:
+            data = peer.connection.recv(MAX_LINE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(peer)
+            return
+        now_ns = self._clock.boottime_ns()
+        peer.buffer += data
+        if not peer.bytes.spend(len(data), now_ns):
+            self._pause(peer.connection, peer.bytes.renewed_ns)
+        self._read_lines(peer)
+
+    def _read_lines(self, peer: _Peer) -> None:
+        """Handle the complete lines received, up to the peer's limit."""
+        while peer.connection in self._peers and peer.connection not in self._paused:
+            line, newline, rest = peer.buffer.partition(b"\n")
+            if len(line) > MAX_LINE_BYTES:
+                self._refuse(peer, f"a line of more than {MAX_LINE_BYTES} bytes")
+                return
+            if not newline:
+                return
+            now_ns = self._clock.boottime_ns()
+            if self._is_behind() and not self._stopping.is_set():
+                self._pause(peer.connection, now_ns + BEHIND_NS)
+                return
+            peer.buffer = rest
+            if not peer.messages.spend(1, now_ns):
+                self._pause(peer.connection, peer.messages.renewed_ns)
+            self._receive(peer, bytes(line))
+
+    def _receive(self, peer: _Peer, line: bytes) -> None:
+        try:
+            event = peer.talk.receive(line)
+            if isinstance(event, SessionOpened):
+                self._take_over(peer, event.session)
+        except RefusedError as fault:
+            self._refuse(peer, str(fault), last=fault.last)
+            return
+        self._post(event)
+        try:
+            if isinstance(event, SessionOpened):
+                self._without_place.pop(peer.talk.pid, None)
+                peer.answer(_line(ok=True, known=event.session in self.known))
+                if len(self.known) < MAX_KNOWN:
+                    self.known[event.session] = event.uid
+            elif isinstance(event, SessionClosed):
+                peer.answer(_line(ok=True))
+        except OSError:
+            self._drop(peer)
+        if isinstance(event, SessionClosed):
+            peer.talk.session = None  # closed cleanly, so `_drop` posts nothing
+            self._drop(peer)
+
+    def _take_over(self, peer: _Peer, session: str) -> None:
+        """Move a session from another connection to this one: its process lost the other one before we noticed. Raises
+        RefusedError if the session is another process's, or was another user's: session ids are in ledgers, which
+        others may read."""
+        if self.known.get(session, peer.talk.uid) != peer.talk.uid:
+            peer.talk.session = None
+            raise RefusedError("hello: this session belongs to another user", last=True)
+        for other in list(self._peers.values()):
+            if other is not peer and other.talk.session == session:
+                if (other.talk.pid, other.talk.uid) != (peer.talk.pid, peer.talk.uid):
+                    peer.talk.session = None
+                    raise RefusedError("hello: this session belongs to another process", last=True)
+                other.talk.session = None  # it continues on this connection
+                self._drop(other)
+
+    def _refuse(self, peer: _Peer, why: str, *, last: bool = True) -> None:
+        try:
+            peer.answer(_line(error=why))
+        except OSError:
+            last = True
+        if last:
+            self._drop(peer)
+
+    def _pause(self, one: socket.socket, until_ns: int) -> None:
+        self._paused[one] = until_ns
+        self._selector.unregister(one)
+
+    def _drop(self, peer: _Peer) -> None:
+        if self._peers.pop(peer.connection, None) is not None and self._paused.pop(peer.connection, None) is None:
+            self._selector.unregister(peer.connection)
+        peer.connection.close()
+        if peer.talk.session is not None:
+            self._post(SessionClosed(peer.talk.session, clean=False))
+            peer.talk.session = None

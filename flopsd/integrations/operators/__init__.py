@@ -1,0 +1,1 @@
+"""The floating-point operations of the operators that PyTorch dispatches."""

@@ -1,0 +1,61 @@
+"""Detect backward passes for some gradients only, such as `backward(inputs=…)` with some layers: they skip nodes of the
+graph, and with them products that a whole backward pass has."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from flopsd.integrations.operators.backward import MAX_NODES, leaves_behind, reaches
+
+_NEAR, _LAST = 256, 8
+Leaf = Callable[[], Any]  # weak
+
+
+class PartialBackward:
+    """Checks one model's backward passes. Checking all nodes of a large graph takes milliseconds: this is done in
+    passes 1, 2, 4, 8, …, and in all passes once one skipped nodes that the short check had missed. The short check is
+    whether the pass reaches the parameter nearest to its start, and one of those furthest from it."""
+
+    def __init__(self) -> None:
+        self._passes = 0
+        self._looks_at_all = False
+        self._near: Leaf = lambda: None
+        # None: not known. The graph of a pass, such as one without images, may contain only some of them.
+        self._far: tuple[Leaf, ...] | None = None
+
+    @property
+    def furthest(self) -> Any:
+        """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
+        return self._far[0]() if self._far else None
+
+    def is_partial(self) -> bool:
+        """Whether the beginning backward pass is partial. To be called once per pass, in a hook on its first node."""
+        self._passes += 1
+        if not _is_reached(self._near):
+            leaf = next(leaves_behind(_NEAR), self)
+            if leaf is None:
+                return True
+            self._near = next(iter(_weak([leaf])), self._near)
+        seems_whole = self._far is not None and (not self._far or any(map(_is_reached, self._far)))
+        if seems_whole and not self._looks_at_all and self._passes & (self._passes - 1):
+            return False
+        found = list(leaves_behind(MAX_NODES))
+        if None in found:
+            self._looks_at_all = self._looks_at_all or seems_whole
+            return True
+        self._far = _weak(reversed(found[-_LAST:]))
+        return False
+
+
+def _is_reached(leaf: Leaf) -> bool:
+    parameter = leaf()
+    return parameter is not None and parameter.requires_grad and reaches(parameter)
+
+
+def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
+    """Weak references to parameters. Distributed tensors are left out: checking one is slower than a full check."""
+    return tuple(weakref.ref(one) for one in leaves if type(one) is torch.nn.Parameter)

@@ -1,0 +1,1 @@
+"""The contents of a report as pure data, ready to be shown."""
