@@ -1,7 +1,7 @@
 """Number formats for people: the one notation for FLOP, rates, shares, times and energy. Pure.
 
 All functions compute with exact numbers, never floats, and return ASCII, so that any terminal can show it;
-`report.html_kit` typesets it for a page. JSON holds the exact numbers instead.
+`report/html/kit.py` typesets it for a page. JSON holds the exact numbers instead.
 """
 
 from __future__ import annotations

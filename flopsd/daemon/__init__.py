@@ -1,14 +1,12 @@
 """The running process: read the sources, count, journal, recover after a crash, seal at the end.
 
-`run` carries a run from its settings to its sealed ledger. It uses, in this order:
+`run` carries a run from its settings to its sealed ledger; `loop` has its threads. They use, in this order:
 
-- the run to continue: `recovery` (the journal in the state folder, or one saved before a Spot stop)
-- threads: `loop` (a reader for each source, and the writer's thread), `open_sources`, `stop_requests`
-- totals: `writer`, which owns `device_accounts` (of `tracked_device`, `mig_handover`, `earlier_starts`),
-  `source_tracker`, `session_tracker` (with `agreed_phase`) and `write_queue`
-- training processes: `session_server` on `session_socket`
-- alongside the metering: `background`, `rolling_seal`
-- the end: `sealing`
+- `continued_run`: the run to continue; `recovery` reads its journal here, or restores one saved before a Spot stop
+- `open_sources`, `stop_requests`
+- `writing`: the one writer, its journal and snapshots; it owns the totals in `accounts` and what `sessions` declared
+- `background` and `outputs`: the tasks alongside the metering
+- `ledgers`: seal, rotate, copy and deliver
 
 `launcher` runs in another process, `flopsd exec`, which starts the job and a daemon.
 """

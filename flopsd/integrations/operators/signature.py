@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from flopsd.integrations.modules.key_value_cache import past_length
 from flopsd.integrations.modules.state import ModelState
-from flopsd.integrations.passes.token_counter import past_length
 
 MAX_ITEMS, MAX_DEPTH = 1024, 6
 _IGNORED = frozenset({"num_items_in_batch"})  # a divisor of the loss, different in each step

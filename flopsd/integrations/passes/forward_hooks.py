@@ -17,13 +17,14 @@ import torch
 
 from flopsd.integrations.modules.entered import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.modules.hooks import AttachedHooks
+from flopsd.integrations.modules.key_value_cache import fixed_length, past_length
 from flopsd.integrations.modules.state import ModelState
 from flopsd.integrations.passes.layer_watch import LayerWatch
 from flopsd.integrations.passes.model_sessions import Deferred, ModelSessions, PassCount
 from flopsd.integrations.passes.open_passes import OpenPass, OpenPasses, is_in_backward
 from flopsd.integrations.passes.pass_counter import PassCounter
 from flopsd.integrations.passes.recomputation_watch import RecomputationWatch
-from flopsd.integrations.passes.token_counter import fixed_length, names_of, past_length
+from flopsd.integrations.passes.token_counter import names_of
 from flopsd.integrations.passes.weight_passes import WeightPasses
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, is_transformed
 
