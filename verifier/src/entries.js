@@ -137,7 +137,7 @@ export function checkMerge({ kind, run, lineage, jobNodes, completeness, method,
   utc(startedAt, `${path}.startedAt`);
   utc(lastRecordAt, `${path}.lastRecordAt`);
   text(method.flopsdVersion, `${path}.method.flopsdVersion`);
-  list(is(isObject, "a policy"))(method.policies, `${path}.method.policies`);
+  list(is((one) => isObject(one) && "id" in one && "sha256" in one, "a policy"))(method.policies, `${path}.method.policies`);
 }
 
 /** @param {any} children @param {string} kind */

@@ -153,8 +153,10 @@ export class History {
     let before = -1n;
     for (const number of record.devices) {
       require(number > before, "law_3", `journal ${where}: the devices of a checkpoint are not in order`, where);
-      require(now.devices[Number(number)], "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
       before = number;
+    }
+    for (const number of record.devices) {
+      require(now.devices[Number(number)], "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
     const devices = record.devices.map((/** @type {bigint} */ number) => now.devices[Number(number)]);
