@@ -53,7 +53,7 @@ def _soonest(rules: Sequence[ReportRule], when: Mapping[str, Mapping[str, Any] |
     if not known:
         return None
     _, rule, crossing = min(known, key=lambda one: one[0])
-    return h("p", h("strong", "Soonest. "), f"{rule.title}: {crossing_text(crossing)}.", cls="lead")
+    return h("p", h("strong", "First crossing. "), f"{rule.title}: {crossing_text(crossing)}.", cls="lead")
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:

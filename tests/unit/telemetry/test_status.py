@@ -393,7 +393,7 @@ def test_the_page_forecasts_the_first_crossing_of_the_rules_that_apply(
         if one["rule"] in earliest:
             crossing = {"earliestSeconds": earliest[one["rule"]], "latestSeconds": None}
             one.update(applies=True, state="below", crossing=crossing)
-    found = re.findall(r"Soonest\. </strong>([^:]+):", thresholds_part(findings))
+    found = re.findall(r"First crossing\. </strong>([^:]+):", thresholds_part(findings))
     titles = {rule.id: rule.title for rule in load_policies()[0].rules}
     assert [title.lower() for title in found] == ([] if expected is None else [titles[expected].lower()])
 
