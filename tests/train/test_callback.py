@@ -158,19 +158,19 @@ def test_a_deleted_callback_has_declared_everything_and_leaves_no_thread(
     monkeypatch.setenv("FLOPSD_SOCKET", str(path))
     server = EventServer(path)
 
-    def generates() -> Any:
+    def generates() -> tuple[Any, str]:
         trainer = trainer_of(tmp_path, callback := FlopsdCallback(), max_steps=1)
         wait_until(lambda: callback.client._was_met, "the client is connected")
         trainer.train()
         with torch.no_grad():
             trainer.model(**{name: value[None] for name, value in rows()[0].items()})
-        return callback.client._thread
+        return callback.client._thread, callback.client.session
 
-    thread = generates()
+    thread, session = generates()
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
-    work = work_of(server.all())
+    work = Declared(server.all(), session).work
     assert work["train"]["padding_tokens"] == 2 * (LENGTH - REAL)
     assert work["other"] == passed(1, 1)
 

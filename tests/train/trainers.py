@@ -98,7 +98,7 @@ def counted(
     yield counter, work
     counter.settle(settled)
     client.close()
-    work |= work_of(server.all())
+    work |= Declared(server.all(), client.session).work
 
 
 @contextmanager
