@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client import connect
-from flopsd.core.session_protocol import Event, FactsDeclared, PhaseChanged
+from flopsd.core.session_protocol import Event, FactsDeclared, PhaseChanged, WorkCounted
 from tests.support.process import wait_until
 from tests.support.session_servers import EventServer, work_of
 
@@ -98,7 +98,9 @@ def counted(
     yield counter, work
     counter.settle(settled)
     client.close()
-    work |= Declared(server.all(), client.session).work
+    events = server.all()
+    own: list[Event] = [event for event in events if isinstance(event, WorkCounted) and event.session == client.session]
+    work |= work_of(own or events)  # all work may be in another session
 
 
 @contextmanager
