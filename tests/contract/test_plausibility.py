@@ -1,9 +1,10 @@
 """Counters that read too high: a gap with a ceiling, never work; and loads that only look like a lie."""
 
+import pynvml
 import pytest
 
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.sources.nvml.plausibility import READS_WITHOUT_UTILIZATION, Plausibility
+from flopsd.sources.nvml.plausibility import READS_OF_ZERO, READS_WITHOUT_UTILIZATION, Plausibility
 from tests.contract.conftest import Open
 from tests.support.scenario import Fault, Segment, h100
 from tests.support.sim import Fold
@@ -39,14 +40,51 @@ def test_a_load_in_step_with_the_utilisation_sample_is_no_lie(open_sim: Open) ->
     assert fold.tallies[UID].observed_ns[Evidence.ACTIVITY] == 30 * SECOND + 990_000_000
 
 
+@pytest.mark.parametrize("late_ms", [0, 15, 65])
+def test_a_steady_load_after_a_burst_is_no_lie(open_sim: Open, monkeypatch: pytest.MonkeyPatch, late_ms: int) -> None:
+    """Its percentages are the same in several short readings, while utilisation and the energy counter, which is read
+    a while after the sample, still show the burst before them or already show the next one."""
+    load = (
+        Segment(130, mhz=1980, util=100, watts=690, hmma=0.93),
+        Segment(270, mhz=1980, util=10, watts=140, hmma=0.2),
+    )
+    source, clock = open_sim(h100(load, counters="sum"))
+    energy, began_ns = pynvml.nvmlDeviceGetTotalEnergyConsumption, clock.boottime_ns()
+
+    def late(handle: object) -> int:
+        if (clock.boottime_ns() - began_ns) // 1_000_000 % 400 == 340:
+            clock.advance(late_ms * 1_000_000)
+        return int(energy(handle))
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", late)
+    fold = Fold(source, clock).read(140)
+    for _ in range(20):
+        fold.read(100, 2).read(200 - late_ms)
+    assert fold.tallies[UID].gap_ns.keys() == {GapReason.STARTING}
+
+
 def test_where_power_is_unknown_utilisation_decides_after_some_reads() -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.5}
-    found = [one.contradicts({Pipe.TENSOR: 0.5 + at / 1000}, 0.0, None, 1.0) for at in range(5)]
+    found = [one.contradicts({Pipe.TENSOR: 0.5 + at / 1000}, 0.0, None, 1.0, SECOND) for at in range(5)]
     assert found == [at + 1 >= READS_WITHOUT_UTILIZATION for at in range(5)]
-    assert not one.contradicts(work, 0.1, None, 1.0)
-    assert one.contradicts(work, 1.0, None, 1.0)  # the same to the last digit, with another utilisation
-    assert one.contradicts(work, 1.0, None, 1.0)
-    assert not one.contradicts({Pipe.TENSOR: 0.51}, 1.0, None, 1.0)
+    assert not any(one.contradicts(work, 0.1, None, 1.0, SECOND) for _ in range(2))
+    assert one.contradicts(work, 1.0, None, 1.0, SECOND)  # the same to the last digit, with another utilisation
+    assert one.contradicts(work, 1.0, None, 1.0, SECOND)
+    assert not one.contradicts({Pipe.TENSOR: 0.51}, 1.0, None, 1.0, SECOND)
+
+
+def test_utilisation_of_the_time_before_short_readings_contradicts_none() -> None:
+    """It is that of a period of up to a second, which ended up to a second ago."""
+    one, work, idle, short_ns = Plausibility(), {Pipe.TENSOR: 0.5}, {Pipe.TENSOR: 0.0}, SECOND // 10
+    for _ in range(19):
+        assert not one.contradicts(work, 0.0, None, 1.0, short_ns)
+        assert not one.is_zero_at_full_load(idle, 1.0, lambda: 0.1, short_ns)
+    assert one.contradicts(work, 0.0, None, 1.0, short_ns)
+    assert one.is_zero_at_full_load(idle, 1.0, lambda: 0.1, short_ns)
+    other = Plausibility()
+    assert [other.contradicts(work, at / 100, None, 1.0, short_ns) for at in range(1, 22)] == [False] * 20 + [True]
+    longer = [Plausibility().is_zero_at_full_load(idle, 1.0, lambda: 0.1, 9 * SECOND) for _ in range(READS_OF_ZERO)]
+    assert longer == [False] * READS_OF_ZERO
 
 
 @pytest.mark.parametrize(
@@ -58,23 +96,23 @@ def test_where_power_is_unknown_utilisation_decides_after_some_reads() -> None:
 def test_power_that_contradicts_the_activity_is_a_lie(
     ratio: float, power: float, clock: float | None, is_a_lie: bool
 ) -> None:
-    assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 0.1, power, clock) is is_a_lie
-    assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock), "hardly anything ran"
+    assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 0.1, power, clock, SECOND) is is_a_lie
+    assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock, SECOND), "hardly anything ran"
 
 
 def test_percentages_stuck_before_the_daemon_began_are_a_lie_if_nothing_runs() -> None:
     """At 29 %, which is compatible with the power of an idle GPU."""
     one, work = Plausibility(), {Pipe.TENSOR: 0.29}
-    assert [one.contradicts(work, 0.0, 0.1, 1.0) for _ in range(3)] == [False, True, True]
-    assert [one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, 0.1, 1.0) for at in range(3)] == [False] * 3
+    assert [one.contradicts(work, 0.0, 0.1, 1.0, SECOND) for _ in range(4)] == [False, False, True, True]
+    assert not any(one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, 0.1, 1.0, SECOND) for at in range(4))
     idle = Plausibility()
-    assert [idle.contradicts({Pipe.TENSOR: 0.0009}, 0.0, 0.1, 1.0) for _ in range(3)] == [False] * 3
+    assert not any(idle.contradicts({Pipe.TENSOR: 0.0009}, 0.0, 0.1, 1.0, SECOND) for _ in range(4))
 
 
 @pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])
 def test_a_percentage_that_stays_while_the_power_changes_is_stuck(power: float, is_a_lie: bool) -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.42}
-    assert not one.contradicts(work, 1.0, 0.5, 1.0)
-    assert one.contradicts(work, 1.0, power, 1.0) is is_a_lie
-    assert one.contradicts(work, 1.0, power, 1.0) is is_a_lie
-    assert not one.contradicts({Pipe.TENSOR: 0.43}, 1.0, power, 1.0)
+    assert not one.contradicts(work, 1.0, 0.5, 1.0, SECOND)
+    assert one.contradicts(work, 1.0, power, 1.0, SECOND) is is_a_lie
+    assert one.contradicts(work, 1.0, power, 1.0, SECOND) is is_a_lie
+    assert not one.contradicts({Pipe.TENSOR: 0.43}, 1.0, power, 1.0, SECOND)
