@@ -19,6 +19,7 @@ from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, che
 from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import phase_from
+from flopsd.core.declared_facts import MAX_LEFT_OUT
 from flopsd.core.kernel_windows import OBSERVED
 from flopsd.core.session_protocol import QUEUED_NS
 from flopsd.settings.client_socket import client_socket_candidates
@@ -32,6 +33,8 @@ WORK_SECONDS = 1.0
 # Phase changes kept between two sends: with one message of counters at most 45 a second, less than the daemon reads.
 MAX_TRANSITIONS = 8
 _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
+_LEFT_OUT = "operators_not_counted"
+FORGOTTEN = "what ran before the process connected to the daemon of this run, and for a minute after that"
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -67,6 +70,7 @@ class Client:
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
         self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
+        self._forgotten: set[str] = set()  # phases of operators that were counted and not sent
         self._complaints = Complaints()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
@@ -259,12 +263,12 @@ class Client:
         daemon.open(self._paths)
         is_known = daemon.hello(self.session)
         is_new = not self._was_met or (self._was_opened and is_known is False)
-        if is_new and self._work.forget(_OF_DEVICES):  # earlier work is not in this daemon's run
+        if is_new and self._forget_operators():  # earlier work is not in this daemon's run
             self._behind_until_ns = self.now_ns() + QUEUED_NS
         self._was_met = self._was_opened = self._is_served = True
         self._work.send_again()
         with self._lock:
-            self._unsent_facts = set(self._facts)
+            self._unsent_facts = {*self._facts, *([_LEFT_OUT] if self._forgotten else [])}
             self._transitions.clear()
             if self._phase is not None:
                 self._transitions.append(self._phase)
@@ -291,9 +295,28 @@ class Client:
             while True:
                 self._wake.get_nowait()
 
+    def _forget_operators(self) -> bool:
+        """Forget the counts of operators, and declare that; return whether there were any."""
+        phases = self._work.forget(_OF_DEVICES)
+        if not phases <= self._forgotten:
+            with self._lock:
+                self._forgotten |= phases
+                self._unsent_facts.add(_LEFT_OUT)
+        return bool(phases)
+
+    def _facts_to_send(self) -> dict[str, Any]:
+        facts = {name: self._facts.get(name, {}) for name in self._unsent_facts}
+        if _LEFT_OUT in facts:
+            known = facts[_LEFT_OUT]
+            more = {phase: [FORGOTTEN, *known.get(phase, ())][:MAX_LEFT_OUT] for phase in self._forgotten}
+            facts[_LEFT_OUT] = {**known, **more}
+        return facts
+
     def _send_changes(self, daemon: DaemonConnection) -> None:
+        if self.now_ns() < self._behind_until_ns:
+            self._forget_operators()
         with self._lock:
-            facts = {name: self._facts[name] for name in self._unsent_facts}
+            facts = self._facts_to_send()
             self._unsent_facts.clear()
             transitions = list(self._transitions)
             self._transitions.clear()
@@ -301,7 +324,5 @@ class Client:
             daemon.send("declare", facts={name: value})
         for phase in transitions:
             daemon.send("phase", phase=phase)
-        if self.now_ns() < self._behind_until_ns:
-            self._work.forget(_OF_DEVICES)
         if work := self._work.changed():
             daemon.send("work", work=work)

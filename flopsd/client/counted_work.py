@@ -43,15 +43,15 @@ class CountedWork:
             has_unsent, self._has_unsent = self._has_unsent, False
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
 
-    def forget(self, names: Set[str]) -> bool:
-        """Reset these counters; return whether any of them had counted anything."""
+    def forget(self, names: Set[str]) -> set[str]:
+        """Reset these counters; return the phases in which any of them had counted anything."""
         self._sum_up()
-        found = False
+        found = set[str]()
         with self._lock:
-            for counters in self._sums.values():
+            for phase, counters in self._sums.items():
                 for name in names & counters.keys():
                     del counters[name]
-                    found = True
+                    found.add(phase)
         return found
 
     def send_again(self) -> None:

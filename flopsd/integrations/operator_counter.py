@@ -100,7 +100,7 @@ class OperatorCounter:
         self._hooks: weakref.WeakKeyDictionary[Any, AttachedHooks] = weakref.WeakKeyDictionary()
         self._totals = OperatorTotals(self.sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
-        self.failed = self._was_compiled = False
+        self.failed = self._was_compiled = self._has_begun = False
 
     def attach(
         self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
@@ -215,6 +215,9 @@ class OperatorCounter:
         if task != -1 and self._backward.is_tracked(task):
             return  # recomputation in a backward pass, which is counted as a whole
         phase = root.phase_of(model, named.get("past_key_values", named.get("cache")) is not None)
+        if not self._has_begun:  # a daemon that is met during this pass has not metered all of it
+            self._has_begun = True
+            self.client.count(phase or "other", operator_flop=0)
         if is_capturing():
             self.sessions.say([CAPTURED], phase)
             return

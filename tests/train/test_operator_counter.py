@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flopsd.client import Client, connect
-from flopsd.core.session_protocol import QUEUED_NS
+from flopsd.client.client import FORGOTTEN
+from flopsd.core.session_protocol import QUEUED_NS, FactsDeclared, WorkCounted
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, SkippingClock, work_of
 from tests.train.families import flop_counter
@@ -719,6 +720,29 @@ def test_operators_before_the_daemon_was_met_are_not_sent_to_it(tmp_path: Path) 
     sessions = {event.session for event in events}
     works = {name == client.session: work_of([one for one in events if one.session == name]) for name in sessions}
     assert works == {True: {"train": {"operator_flop": 7, "steps": 1}}, False: {"train": {"operator_flop": 11}}}
+
+
+def test_a_pass_during_which_the_daemon_is_met_is_not_sent_to_it(tmp_path: Path) -> None:
+    from flopsd.integrations.operator_counter import OperatorCounter
+
+    client = Client((path := tmp_path / "client.sock",), clock := SkippingClock())
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    OperatorCounter(client, device=DEVICE).attach(model)
+    servers, nothing = [], WorkCounted(client.session, {"train": {}})
+
+    def meet(*_: object) -> None:
+        servers.append(EventServer(path))
+        servers[0].wait_for(FactsDeclared(client.session, {"operators_not_counted": {"train": [FORGOTTEN]}}))
+        servers[0].wait_for(nothing)
+
+    hook = model[1].register_forward_pre_hook(meet)
+    model(torch.ones(1, 8))
+    hook.remove()
+    servers[0].wait_for(nothing)
+    clock.skipped_ns = QUEUED_NS
+    model(torch.ones(1, 8))
+    client.close()
+    assert work_of(servers[0].all()) == {"train": {"operator_flop": 2 * 2 * 8 * 8}}
 
 
 def test_sums_are_limited_to_the_daemons_maximum(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from flopsd.client import Client, connect
-from flopsd.client.client import MAX_TRANSITIONS, SEND_SECONDS
+from flopsd.client.client import FORGOTTEN, MAX_TRANSITIONS, SEND_SECONDS
 from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
 from flopsd.core.declarations import Phase
@@ -154,8 +154,13 @@ def test_operator_counts_restart_for_another_run_once_queued_work_has_ended(path
     assert first.next("WorkCounted")["work"] == {"train": {"tokens": 100, "operator_flop": 1000}}
     first.kill()
     client.count("train", tokens=20, operator_flop=200)
+    client.declare(operators_not_counted={"train": ["a"], "evaluate": ["b"]})
     second = Daemon(path)
+    declared = {"train": sorted(["a", FORGOTTEN]), "evaluate": ["b"]}
+    assert second.next("FactsDeclared")["facts"] == {"operators_not_counted": declared}
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120}}
+    client.declare(operators_not_counted={"other": ["c"]})
+    assert second.next("FactsDeclared")["facts"] == {"operators_not_counted": {"other": ["c"], "train": [FORGOTTEN]}}
     client.count("train", tokens=1, operator_flop=30)  # may belong to a pass that began before
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 121}}
     clock.skipped_ns = QUEUED_NS
