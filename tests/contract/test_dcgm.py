@@ -93,12 +93,13 @@ def test_sub_pipes_are_subtracted_from_any_tensor(exporter: Exporter) -> None:
     assert reading.work.unread == ()
 
 
-def test_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Exporter) -> None:
+def test_names_of_dcgm_4_6_and_old_labels_are_the_same_fields_of_the_gpu_that_nvml_lists(exporter: Exporter) -> None:
     renamed = {
         "DCGM_FI_PROF_TENSOR_UTIL_RATIO": 0.6, "DCGM_FI_PROF_HMMA_UTIL_RATIO": 0.5, "DCGM_FI_PROF_FP32_UTIL_RATIO": 0.1,
         "DCGM_FI_DEV_GPU_UTIL_RATIO": 0.88, "DCGM_FI_DEV_BOARD_POWER_WATTS": 300, CLOCK: 1410,
     }  # fmt: skip
-    exporter.shows(gpu(renamed).replace("UUID=", "uuid=").replace("Hostname=", "hostname="))
+    page = gpu(renamed, A100_UID.upper())
+    exporter.shows(page.replace("UUID=", "uuid=").replace("Hostname=", "hostname="))
     source = DcgmSource(FakeClock(), table(), exporter.url)
     (device,) = source.devices()
     assert (device.uid, device.evidence) == (A100_UID, Evidence.ACTIVITY)

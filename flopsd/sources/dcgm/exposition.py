@@ -7,6 +7,7 @@ Labels: NVIDIA/dcgm-exporter, whose spelling drifts: `UUID` or `uuid`, `Hostname
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from enum import Enum
@@ -55,6 +56,7 @@ COUNTERS = frozenset({Field.ENERGY, *(known for known in Field if known.name.sta
 _INT32_BLANK, _INT64_BLANK, _FP64_BLANK = 0x7FFFFFF0, 9223372036854775792, 140737488355328
 _BLANK_WORDS = ("blank", "not found", "not supported", "not permitted")
 NOT_PERMITTED = _BLANK_WORDS[3]
+_GPU_UUID = re.compile("GPU-[0-9A-F-]{36}", re.IGNORECASE)
 _LONGEST = 1000  # characters; a device with more of them is refused, and all others with it
 CONTRADICTORY = "given twice, with different values"
 
@@ -116,6 +118,7 @@ def parse_page(text: str) -> dict[str, GpuPage]:
         for sample in samples:
             uid = sample.labels.get("UUID") or sample.labels.get("uuid")
             if uid:
+                uid = f"GPU-{uid[4:].lower()}" if _GPU_UUID.fullmatch(uid) else uid  # as NVML spells it
                 page = found.setdefault(uid, GpuPage(uid, dict(sample.labels)))
                 _take(page, series.setdefault(uid, {}), sample.name, sample.labels, float(sample.value))
     for uid, page in found.items():
