@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from flopsd.cli.common import (
     sources_of,
     verbosity_flags,
 )
-from flopsd.errors import ConfigError, SigningKeyError
+from flopsd.errors import ConfigError, JournalError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock, rfc3339
 from flopsd.system.process_memory import started
@@ -54,6 +55,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     run.add_argument("--head-file", type=int, help=argparse.SUPPRESS)
     run.add_argument("--job-began", type=int, help=argparse.SUPPRESS)
     run.add_argument("--files-at-start", type=int, help=argparse.SUPPRESS)
+    run.add_argument("--run-lock", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     execute = verbs.add_parser(
@@ -96,6 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
     succeeded = run_daemon(
         settings, os.environ, clock, sys.stdout, sys.stderr, commands,
         progress=progress, lifeline=arguments.lifeline, head_file=arguments.head_file, job_began_ns=arguments.job_began,
+        run_lock=arguments.run_lock,
     )  # fmt: skip
     return OK if succeeded else FAILED
 
@@ -103,6 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.cli.files_at_start import remember
     from flopsd.daemon.launcher import Launcher
+    from flopsd.journal.state_dir import RUN_LOCK_NAME, take_lock
     from flopsd.settings.client_socket import VARIABLE, socket_path
     from flopsd.settings.load import SECRETS, check_needs
     from flopsd.settings.platform import default_state_dir, find_context, metered_by_task, new_run_id
@@ -126,19 +130,21 @@ def _exec(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
-    files = remember(settings, layers.file, state)
+    files, locks = remember(settings, layers.file, state), list[int]()
+    with suppress(JournalError):  # the daemon tries again, and logs it
+        locks.append(take_lock(state, RUN_LOCK_NAME))
     run = ["--run-id", run_id, "--files-at-start", str(files), *verbosity_flags(arguments)]
     of_run = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     started()
     launcher = Launcher(
-        daemon_command=[*ME, "run", *run, *_given(arguments, of_run)],
+        daemon_command=[*ME, "run", *run, *(f"--run-lock={lock}" for lock in locks), *_given(arguments, of_run)],
         seal_command=[*ME, "seal", "--at-end", *run, *of_seal] if settings.seal else None,
         clock=clock,
         stop_seconds=settings.stop_seconds,
         log=logging.getLogger("flopsd").error,
         user=user,
-        files=(files,),
+        files=(files, *locks),
         window_seconds=settings.stop_window_seconds,
     )
     return launcher.run(command, environment)

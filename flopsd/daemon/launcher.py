@@ -249,7 +249,10 @@ class Launcher:
             return
         known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
         if not known:  # any journal in the folder is an earlier job's: its ledger would hold nothing of this one
-            self.log("NOT SEALED: see above; no record of this job was written")
+            self.log(
+                "NOT SEALED: see above; this `flopsd exec` wrote no record; if it is a part of another one's job, the "
+                "other one meters it"
+            )
             return
         self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
         kept = "the journal is kept, seal it with `flopsd seal`"

@@ -25,7 +25,7 @@ from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments
-from flopsd.journal.state_dir import StateDir
+from flopsd.journal.state_dir import RUN_LOCK_NAME, StateDir, take_lock
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, read_policies
 from flopsd.settings.load import declared_of
@@ -46,7 +46,7 @@ log = logging.getLogger("flopsd")
 
 def run_daemon(
     settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], commands: Commands, *,
-    progress: bool, lifeline: int | None, head_file: int | None, job_began_ns: int | None,
+    progress: bool, lifeline: int | None, head_file: int | None, job_began_ns: int | None, run_lock: int | None,
 ) -> bool:  # fmt: skip
     """Meter until stopped, then seal. Return True if the journal is complete, sealed and copied. Under a launcher,
     start even without a source, and ignore a failed copy, since the launcher would only seal again. Raises FlopsdError
@@ -54,7 +54,7 @@ def run_daemon(
 
     What the daemon shares with the launcher of `flopsd exec`, all None without one: `lifeline`: a pipe, see
     StopRequests; `head_file`: an open file that names the records that earlier daemon starts wrote and the journal must
-    contain; `job_began_ns`: when it started the job, by the clock since boot."""
+    contain; `job_began_ns`: when it started the job, by the clock since boot; `run_lock`: see RUN_LOCK_NAME."""
     secrets = CodeSecrets(read_secret(lifeline))
     # Data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source
@@ -73,6 +73,8 @@ def run_daemon(
     stop_requests = StopRequests(lifeline)  # a signal before this line ends the process, and nothing is lost
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
+    if run_lock is None:
+        run_lock = take_lock(folder.path, RUN_LOCK_NAME)
     _keep(folder, PEAKS, table.sha256, rated.data)
     for policy, data in judged:
         _keep(folder, POLICY, policy.sha256, data)
@@ -171,6 +173,7 @@ def run_daemon(
     finally:
         journal.close()
         folder.release()
+        os.close(run_lock)
     # When the platform may soon kill everything, the launcher has no time left.
     left = 0.0 if stop_requests.is_near else seconds_left(settings, clock, daemon.stopped_ns)
     background.end(closed_ns, min(settings.last_scrape_seconds, left))

@@ -18,6 +18,7 @@ from flopsd.system.regular_files import open_own
 log = logging.getLogger("flopsd")
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, OPEN_RUN_NAME = "journal.jsonl", "pending.jsonl", "lock", "open-run"
+RUN_LOCK_NAME = "run.lock"  # `flopsd exec` holds it between two starts of its daemon too: no other may begin a run then
 _HELD = (BlockingIOError, PermissionError)  # the second from a file server's locks
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
@@ -91,43 +92,9 @@ class StateDir:
             pass  # moved by an earlier call, which failed later
         sync_path(self.segments)
 
-    def acquire(
-        self, if_busy: str = "stop that one, or give this one another --state-dir",
-        if_unusable: str = "give --state-dir a folder on a writable disk",
-    ) -> None:  # fmt: skip
-        """Create the folder (0700) and take its lock. Raises StateDirBusyError, which names the holder, with the hint
-        `if_busy`; and JournalError with the hint `if_unusable` if the folder cannot be used."""
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = open_own(self.path / LOCK_NAME)
-        except OSError as fault:
-            why = "it is not a folder" if isinstance(fault, FileExistsError) else fault.strerror
-            raise JournalError(
-                f"cannot use the state folder {self.path}: {why}",
-                hint=if_unusable,
-            ) from fault
-        try:
-            is_locked = _locked(lock)
-        except OSError as fault:
-            os.close(lock)
-            raise JournalError(
-                f"cannot lock the state folder {self.path}: {fault.strerror}",
-                hint="without locks two daemons could write there: give --state-dir a folder on a disk of this machine",
-            ) from fault
-        if not is_locked:
-            holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
-            os.close(lock)
-            raise StateDirBusyError(
-                f"the state folder {self.path} is in use by a running flopsd: {_describe(holder)}",
-                hint=if_busy,
-            )
-        name = f"{os.getpid()}\n".encode("ascii")
-        try:
-            os.pwrite(lock, name.ljust(os.fstat(lock).st_size), 0)  # over another's name: a full disk suffices
-            os.ftruncate(lock, len(name))
-        except OSError:
-            pass  # the lock holds, without the name of its holder
-        self._lock = lock
+    def acquire(self, *hints: str) -> None:
+        """Take the lock of the folder, as `take_lock`."""
+        self._lock = take_lock(self.path, LOCK_NAME, *hints)
 
     @property
     def needs_journal(self) -> bool:
@@ -179,6 +146,46 @@ class StateDir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def take_lock(
+    folder: Path, name: str, if_busy: str = "stop that one, or give this one another --state-dir",
+    if_unusable: str = "give --state-dir a folder on a writable disk",
+) -> int:  # fmt: skip
+    """Create a state folder (0700) and lock the file `name` in it; return its descriptor. Raises StateDirBusyError,
+    which names the holder, with the hint `if_busy`; and JournalError with the hint `if_unusable` if the folder cannot
+    be used."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open_own(folder / name)
+    except OSError as fault:
+        why = "it is not a folder" if isinstance(fault, FileExistsError) else fault.strerror
+        raise JournalError(
+            f"cannot use the state folder {folder}: {why}",
+            hint=if_unusable,
+        ) from fault
+    try:
+        is_locked = _locked(lock)
+    except OSError as fault:
+        os.close(lock)
+        raise JournalError(
+            f"cannot lock the state folder {folder}: {fault.strerror}",
+            hint="without locks two daemons could write there: give --state-dir a folder on a disk of this machine",
+        ) from fault
+    if not is_locked:
+        holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise StateDirBusyError(
+            f"the state folder {folder} is in use by a running flopsd: {_describe(holder)}",
+            hint=if_busy,
+        )
+    own = f"{os.getpid()}\n".encode("ascii")
+    try:
+        os.pwrite(lock, own.ljust(os.fstat(lock).st_size), 0)  # over another's name: a full disk suffices
+        os.ftruncate(lock, len(own))
+    except OSError:
+        pass  # the lock holds, without the name of its holder
+    return lock
 
 
 def names_in(folder: Path, what: str) -> list[str]:

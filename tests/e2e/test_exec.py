@@ -237,7 +237,24 @@ def test_a_state_folder_used_by_another_daemon_leaves_no_time_of_the_job_out(
 def test_an_unusable_state_folder_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     flopsd("exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env,
-           code=3, says=("cannot use the state folder", "NOT SEALED: see above; no record of this job was written"))  # fmt: skip
+           code=3, says=("cannot use the state folder", "NOT SEALED: see above; this `flopsd exec` wrote no record"))  # fmt: skip
+
+
+def test_between_two_starts_of_its_daemon_no_other_run_begins_in_the_folder(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    state = str(tmp_path / "state")
+    with started(*arguments(tmp_path, "sleep", "60"), env=env) as program:
+        program.wait_for("daemon start 1")
+        program.process.send_signal(signal.SIGSTOP)
+        os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
+        says = f"the state folder {state} is in use by a running flopsd: process {program.process.pid} "
+        flopsd("run", "--state-dir", state, "--listen", "off", "--duration", "1", env=env, code=1, says=says)
+        program.process.send_signal(signal.SIGCONT)
+        program.wait_for("daemon start 2")
+        program.process.send_signal(signal.SIGTERM)
+        program.finish()
+    assert predicate(tmp_path / "ledger.json")["totals"]["executed"]["high"] is not None
 
 
 def test_a_full_disk_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:

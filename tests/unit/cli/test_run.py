@@ -37,11 +37,18 @@ def test_flags_are_passed_to_the_processes_that_use_them(
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
     in_process("run", *words, *config, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
-               "--lifeline", "5", "--head-file", "6", "--job-began", "7", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
+               "--lifeline", "5", "--head-file", "6", "--job-began", "7", "--run-lock", "8",
+               env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
     settings, environment, clock, _, _, commands = found["given"]
     assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
     assert (environment, type(clock)) == (os.environ, SystemClock)
-    assert found["more"] == {"progress": "-q" not in words, "lifeline": 5, "head_file": 6, "job_began_ns": 7}
+    assert found["more"] == {
+        "progress": "-q" not in words,
+        "lifeline": 5,
+        "head_file": 6,
+        "job_began_ns": 7,
+        "run_lock": 8,
+    }
     assert commands == Commands(
         check_key=[*ME, "key", "check", "--json", *config, *state, key[1]],
         seal=[*ME, "seal", "--rolling", *loud, *config, *state, *SEAL[:2], *key, *SEAL[2:]],
