@@ -204,7 +204,7 @@ def test_a_ledger_of_an_earlier_job_is_never_named_as_this_jobs(tmp_path: Path, 
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'run' in sys.orig_argv: os._exit(1)\n")
     dying = {**env, "PYTHONPATH": str(tmp_path)}
     done = run(
-        tmp_path, dying, "sh", "-c", "exit 3", options=options, code=3, says="NOT SEALED: see above; no record of"
+        tmp_path, dying, "sh", "-c", "exit 3", options=options, code=3, says="NOT SEALED: see above; this `flopsd exec`"
     )
     assert "ledger.json" not in done.stderr
 
