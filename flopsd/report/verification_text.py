@@ -119,7 +119,10 @@ def children_text(verified: VerifiedMerge) -> str:
     """Which of the ledgers that a merged ledger is made of were checked, and how."""
     checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
     if checked is None:
-        return "The ledgers that it is made of were not checked: name their location with --children."
+        return (
+            "The ledgers that it is made of were not checked: their figures, and the job and nodes that they name, are "
+            "its signer's statement. To check them, name their location with --children."
+        )
     given = f"{checked.given} of its {counted(count, 'ledger')} given and unchanged"
     text = f"{given}, {checked.recomputed} of them recomputed."
     if checked.added_up:

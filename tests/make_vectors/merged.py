@@ -36,6 +36,7 @@ rules:
   - {id: quantized-and-below, citation: c, at_least: "1e30", when: {method: [qlora]}}
   - {id: all-weights, citation: c, at_least: "1", when: {method: [full]}}
   - {id: any-but-one, citation: c, at_least: "1", when: {modification: true, method: [full, lora]}}
+  - {id: from-scratch, citation: c, at_least: "1", when: {method: [pretraining]}}
 """
 
 
@@ -237,9 +238,26 @@ def _lineages() -> dict[str, tuple[bytes, Files]]:
 
 
 def _of_two_methods() -> Files:
-    """A job whose nodes declare LoRA and QLoRA, and the lineage of that job: neither has the method `full`."""
+    """Jobs whose nodes declare LoRA and QLoRA, or pretraining and nothing, and their lineages."""
+    return {
+        **_of_methods(
+            "two-methods",
+            ("lora", "qlora"),
+            "The nodes of a job trained by LoRA and by QLoRA.",
+            "A model made by a job whose nodes trained by LoRA and by QLoRA.",
+        ),
+        **_of_methods(
+            "one-undeclared-method",
+            ("pretraining", None),
+            "One node of a job declares pretraining, the other one nothing: it may be of any method.",
+            "A model made by a job of which one node declares pretraining, the other one nothing.",
+        ),
+    }
+
+
+def _of_methods(of: str, methods: tuple[str | None, ...], *what: str) -> Files:
     ours, nodes = policy_of(BY_METHOD), []
-    for rank, method in enumerate(("lora", "qlora")):
+    for rank, method in enumerate(methods):
         name = f"{HOSTS[rank]}/ledger"
         records = [dict(line.record()) for line in parsed(node(rank).files[f"{name}.journal.jsonl"])]
         records[0]["declared"] = {**records[0]["declared"], "phase": "train", "method": method}
@@ -251,17 +269,17 @@ def _of_two_methods() -> Files:
     job = encode(merged_by((ours,), "job", nodes))
     entry = job_entry(json.loads(job)["predicate"], hashlib.sha256(job).hexdigest(), [FIRST.keyid])
     files: Files = {}
-    for name, what, ledger, children in (
-        ("job-of-two-methods", "The nodes of a job trained by LoRA and by QLoRA.", signed(job), handed(nodes)),
+    for name, said, ledger, children in (
+        (f"job-of-{of}", what[0], signed(job), handed(nodes)),
         (
-            "lineage-of-two-methods",
-            "A model made by a job whose nodes trained by LoRA and by QLoRA.",
+            f"lineage-of-{of}",
+            what[1],
             signed(encode(merged_by((ours,), "lineage", [Child(entry, {})]))),
             {"ledger.json": signed(job)},
         ),
     ):
         more = ("--policy", "our.policy.yaml", "--children", "children")
-        files |= vector(f"merged/{name}", what, ledger, None, more=more)
+        files |= vector(f"merged/{name}", said, ledger, None, more=more)
         files[f"merged/{name}/our.policy.yaml"] = BY_METHOD.encode()
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
     return files

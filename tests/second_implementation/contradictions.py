@@ -134,8 +134,11 @@ def counted(session: J) -> int:
 
 def merged_contradictions(entries: list[J], base: J | None, policies: list[J], *, is_job: bool) -> list[J]:
     found = [one for entry in entries for one in entry["declared"]["contradictions"]] + list(of_base(base, policies))
-    methods = sorted({entry["declared"]["method"] for entry in entries} - {None})
+    declared = {entry["declared"]["method"] for entry in entries}
+    methods = sorted(declared - {None})
     if is_job and len(methods) > 1:
         found.append(said("METHOD_DIFFERS", "node_methods_differ", methods=methods))
+    if is_job and declared >= {None, "pretraining"}:
+        found.append(said("METHOD_DIFFERS", "node_method_not_declared"))
     texts = {json.dumps(one, sort_keys=True, separators=(",", ":")): one for one in found}
     return [texts[text] for text in sorted(texts)]

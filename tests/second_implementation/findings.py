@@ -28,7 +28,7 @@ class Account:
     whole: bool
     conflict: tuple[str, ...] = ()
     by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on what processes count of operators
-    methods: tuple[str, ...] = ()  # of the nodes of a merged ledger
+    methods: tuple[str | None, ...] = ()  # of the nodes of a merged ledger
 
 
 def number(text: object) -> Fraction:
@@ -140,8 +140,9 @@ class Judge:
             else:
                 found["modification"] = when["modification"]
         if when.get("method"):
-            within = {one in when["method"] for one in self.account.methods or (method,)}
-            found["method"] = within.pop() if method is not None and len(within) == 1 else None
+            each = self.account.methods or (method,)
+            within = {one in when["method"] for one in each}
+            found["method"] = within.pop() if None not in each and len(within) == 1 else None
         for name in ("base.kind", "base.systemic", "base.flop"):
             if name not in when:
                 continue

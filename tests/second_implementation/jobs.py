@@ -406,13 +406,16 @@ def nodes_known(predicate: J, entries: list[J]) -> J:
     return {"expectedNodes": expected, "declaredNodes": declared, "nodes": str(slots(entries))}
 
 
-def methods_of(entries: list[J]) -> tuple[str, ...]:
-    """The methods of all nodes, in the order of METHODS."""
-    found: set[str] = set()
+def methods_of(entries: list[J]) -> tuple[str | None, ...]:
+    """The methods of all nodes, in the order of METHODS; None if one declares none."""
+    found: set[str | None] = set()
     for declared in (entry["declared"] for entry in entries):
-        differ = [one["methods"] for one in declared["contradictions"] if one["code"] == "node_methods_differ"]
-        found.update(differ[0] if differ else [declared["method"]] if declared["method"] else [])
-    return tuple(one for one in METHODS if one in found)
+        codes = {one["code"]: one for one in declared["contradictions"]}
+        found.update(
+            codes["node_methods_differ"]["methods"] if "node_methods_differ" in codes else [declared["method"]]
+        )
+        found.update([None] if "node_method_not_declared" in codes else [])
+    return (None,) if None in found else tuple(one for one in METHODS if one in found)
 
 
 def declared_of(entries: list[J]) -> J:

@@ -39,7 +39,7 @@ def _of_one(
             if holds is None
             else [note("no_base_model")]
         )
-    if name in ("modification", "method") and method is None:
+    if (name == "modification" and method is None) or (name == "method" and None in methods):
         return [note("method_not_declared")]
     if name == "method":
         return [note("method_is", method=one) for one in methods]

@@ -29,7 +29,7 @@ export class Declared {
   /** @param {J} declared @param {bigint} marginPpm @param {boolean} conflict Whether a merged ledger has a contradiction. */
   constructor(declared, marginPpm, conflict) {
     this.method = declared.method;
-    /** @type {string[]} Of the nodes of a merged ledger, whose `method` may be of none of them. */
+    /** @type {(string | null)[]} Of the nodes of a merged ledger, whose `method` may be of none of them. */
     this.methods = declared.methods?.length ? declared.methods : [declared.method];
     this.base = declared.base;
     this.contradicted = conflict || this.base !== null;
@@ -52,8 +52,8 @@ export class Declared {
 
   /** @param {string[]} wanted */
   oneOf(wanted) {
-    const within = new Set(this.methods.map((one) => wanted.includes(one)));
-    return this.method === null || within.size > 1 ? null : within.has(true);
+    const within = new Set(this.methods.map((one) => one !== null && wanted.includes(one)));
+    return this.methods.includes(null) || within.size > 1 ? null : within.has(true);
   }
 
   /** @param {boolean} wanted */

@@ -131,7 +131,11 @@ export function contradictions(history, policies, exceeding) {
  * @param {J[]} children @param {J | null} base @param {any[]} policies @param {boolean} isJob @returns {J[]} */
 export function mergedContradictions(children, base, policies, isJob) {
   const all = [...children.flatMap(({ declared }) => declared.contradictions), ...ofBase(base, policies)];
-  const methods = sortedTexts(children.map(({ declared }) => declared.method).filter((one) => one !== null));
+  const declared = children.map((child) => child.declared.method);
+  const methods = sortedTexts(declared.filter((one) => one !== null));
   if (isJob && methods.length > 1) all.push({ name: "METHOD_DIFFERS", code: "node_methods_differ", methods });
+  if (isJob && declared.includes(null) && declared.includes("pretraining")) {
+    all.push({ name: "METHOD_DIFFERS", code: "node_method_not_declared" });
+  }
   return [...byJsonText(all).values()];
 }

@@ -198,7 +198,7 @@ export class History {
       const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
       require(whole && isText(gap[3]), "record_malformed", `${odd}a gap has a device, a begin, an end and a reason`, where);
       const [number, begin, end, reason] = gap;
-      require(REASONS.includes(reason), "record_malformed", `${odd}${quoted(reason)} is not a valid GapReason`, where);
+      require(REASONS.includes(reason), "record_malformed", `${odd}${quoted(reason)} is not known`, where);
       const device = this.latest.devices[Number(number)];
       require(device, "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
       const to = (tallies[record.devices.indexOf(number)] ?? device.last).to;

@@ -194,11 +194,13 @@ function nodes(children) {
   }));
 }
 
-/** Of all nodes, in the order of METHODS. @param {J[]} children */
+/** Of all nodes, in the order of METHODS; null if one declares none. @param {J[]} children */
 function methodsOf(children) {
-  const found = children.flatMap(({ declared: { method, contradictions } }) =>
-    contradictions.find((/** @type {J} */ one) => one.code === "node_methods_differ")?.methods ?? [method]);
-  return METHODS.filter((one) => found.includes(one));
+  const found = children.flatMap(({ declared: { method, contradictions } }) => {
+    const noted = new Map(contradictions.map((/** @type {J} */ one) => [one.code, one]));
+    return [...(noted.get("node_methods_differ")?.methods ?? [method]), ...(noted.has("node_method_not_declared") ? [null] : [])];
+  });
+  return found.includes(null) ? [null] : METHODS.filter((one) => found.includes(one));
 }
 
 /** @param {J[]} children */

@@ -22,7 +22,7 @@ function ofCondition(name, when, holds, { method, methods, base }, conflict) {
     if (method !== "pretraining") return [{ code: "base_modified" }];
     return holds === null ? codes("pretraining_with_base") : [{ code: "no_base_model" }];
   }
-  if (name === "method" && method === null) return [{ code: "method_not_declared" }];
+  if (name === "method" && methods.includes(null)) return [{ code: "method_not_declared" }];
   if (name === "method") return methods.map((one) => ({ code: "method_is", method: one }));
   if (base === null) return codes("base_not_declared");
   if (name === "base.kind") return [{ code: _KINDS[base.kind] }];

@@ -41,6 +41,7 @@ COVERAGE_TIMES = (
 )  # fmt: skip
 BASES_DIFFER = "bases_differ"
 NODE_METHODS_DIFFER = "node_methods_differ"
+NODE_METHOD_NOT_DECLARED = "node_method_not_declared"
 _MORE = note("more_reasons")  # reasons than a sum lists
 _INCOMPLETE = note("ledger_may_be_missing")
 
@@ -228,7 +229,7 @@ class MergedDeclarations:
     """The combined declarations of a merged ledger's children, independent of their order."""
 
     _methods: set[str | None] = field(default_factory=set)
-    _of_nodes: set[str] = field(default_factory=set)  # for a job whose nodes differ, in place of its own
+    _of_nodes: set[str | None] = field(default_factory=set)  # for a job whose nodes differ, in place of its own
     _bases: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _differ: bool = False  # already between the parts of one child
     _contradictions: set[Contradiction] = field(default_factory=set)
@@ -238,12 +239,14 @@ class MergedDeclarations:
         method, base = declared["method"], declared["base"]
         self._methods.add(None if method is None else Method(method).value)
         differ = [one["methods"] for one in declared["contradictions"] if one["code"] == NODE_METHODS_DIFFER]
-        self._of_nodes.update(differ[0] if differ else [method] if method else [])
+        self._of_nodes.update(differ[0] if differ else [method])
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
         for one in declared["contradictions"]:
             self._contradictions.add(Contradiction(one["name"], note_from(one, "name")))
             self._differ = self._differ or one["code"] == START_BASE_DIFFERS
+            if one["code"] == NODE_METHOD_NOT_DECLARED:
+                self._of_nodes.add(None)
         self._differ = self._differ or BASES_DIFFER in declared.get("conflict", ())
 
     @property
@@ -257,9 +260,9 @@ class MergedDeclarations:
         return Method(declared.pop()) if len(declared) == 1 else Method.FULL
 
     @property
-    def methods(self) -> tuple[Method, ...]:
-        """The distinct methods of the nodes."""
-        return tuple(one for one in Method if one.value in self._of_nodes)
+    def methods(self) -> tuple[Method | None, ...]:
+        """The distinct methods of the nodes; None for a node that declares none."""
+        return tuple(one for one in (*Method, None) if one in self._of_nodes)
 
     @property
     def base(self) -> Base | None:
@@ -271,6 +274,8 @@ class MergedDeclarations:
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
             found.add(Contradiction("METHOD_DIFFERS", note(NODE_METHODS_DIFFER, methods=tuple(methods))))
+        if one_job and self.method is not None and None in self._methods:
+            found.add(Contradiction("METHOD_DIFFERS", Note(NODE_METHOD_NOT_DECLARED)))
         return sorted(found, key=lambda one: _compact(one.for_ledger()))
 
     @property

@@ -43,10 +43,10 @@ def applies_to(
     base: Base | None,
     margin_ppm: int,
     conflict: Sequence[str],
-    methods: Sequence[Method],
+    methods: Sequence[Method | None],
 ) -> tuple[bool | None, tuple[Note, ...], bool]:
     """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` holds the
-    codes of contradictions in the declared base model; `methods` are those of a sum's parts."""
+    codes of contradictions in the declared base model; `methods` are those of a sum's parts, None where undeclared."""
     found: list[_Answer | None] = [
         None if when.modification is None else _modification(when.modification, method, base, conflict),
         _method(when.methods, method, methods) if when.methods else None,
@@ -84,11 +84,11 @@ def _modification(wanted: bool, method: Method | None, base: Base | None, confli
     return wanted, (Note("base_modified"),)
 
 
-def _method(wanted: Sequence[Method], method: Method | None, methods: Sequence[Method]) -> _Answer:
+def _method(wanted: Sequence[Method], method: Method | None, methods: Sequence[Method | None]) -> _Answer:
     """Open for a sum in which some parts have one of the wanted methods and others do not."""
-    if method is None:
+    each = [one for one in methods or [method] if one is not None]
+    if method is None or None in methods:
         return None, (_NO_METHOD,)
-    each = methods or [method]
     within = {one in wanted for one in each}
     return within.pop() if len(within) == 1 else None, tuple(note("method_is", method=one.value) for one in each)
 

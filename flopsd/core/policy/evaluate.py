@@ -43,7 +43,7 @@ class Case:
     conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
     claimed: Guidelines | None = None  # FLOP that count if training processes tell the truth
-    methods: tuple[Method, ...] = ()  # of the parts of a sum: `method` is `full` where they differ
+    methods: tuple[Method | None, ...] = ()  # of the parts of a sum: `method` may be of none of them
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
