@@ -148,6 +148,22 @@ def test_a_ledger_of_another_machine_under_the_same_name_is_kept(tmp_path: Path,
     assert "kept as" in said, "the same journal, which another key had signed"
 
 
+def test_an_existing_ledger_without_a_journal_or_a_sha256_is_kept(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket, client = store.bucket("unlike"), store.client()
+    journal = (state / "journal.jsonl").read_bytes()
+    begun = journal[: journal.index(b"\n") + 1]
+    theirs = {f"merged{end}": b"theirs" for end in (".json", ".pub")} | {f"foreign{end}": b"theirs" for end in ENDS}
+    for key, data in theirs.items() | {("ours.json", b"an earlier state"), ("ours.journal.jsonl", begun)}:
+        client.put_object(Bucket=bucket, Key=key, Body=data)
+    assert "ChecksumSHA256" not in client.head_object(Bucket=bucket, Key="ours.json", ChecksumMode="ENABLED")
+    to = [word for stem in ("merged", "foreign", "ours") for word in ("--ledger-copy", f"s3://{bucket}/{stem}.json")]
+    done = seal(state, store, "--ledger", str(tmp_path / "ledger.json"), *to)
+    assert done.returncode == 0, done.stderr
+    kept = [re.sub(r"-until-\w+", "", key) for key in store.keys(bucket) if "-until-" in key]
+    assert kept == sorted(theirs)
+    assert {store.get(bucket, key) for key in store.keys(bucket) if "-until-" in key} == {b"theirs"}
+
+
 def test_two_locked_buckets_one_late_hold_the_sealed_bytes(tmp_path: Path, store: Store) -> None:
     state, env = tmp_path / "state", environment(None, None, **store.variables)
     common = ("--state-dir", str(state), "--run-id", "job")

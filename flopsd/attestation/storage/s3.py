@@ -15,12 +15,14 @@ from flopsd.errors import FlopsdError, OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.known_files import Content, KnownFile, known_file, open_content, sha256_of, size_of
+from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
 CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check a journal of months before it answers
 _TEMPORARY = (429, 500, 502, 503, 504)
+_CHUNK = 1 << 20
 NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install 'flopsd[s3]'"
 
 
@@ -166,17 +168,12 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
 
 def _keep_existing(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
     """Copy the existing ledger to another name, unless the upload continues its journal and has the same key. Nothing
-    is copied if we may never read the object, or the store has no SHA-256; a temporary failure to read raises."""
+    is copied if we may never read the objects; a temporary failure to read raises."""
     key = Path(ledger.key)
-    journal = ledger.beside(journal_beside(key).name)
-    location = journal if journal in objects else ledger
-    there = _head_if_allowed(client, location)
-    found = there.get("ChecksumSHA256")
-    if found is None:
-        return
-    data, size = objects[location], there["ContentLength"]
-    begins = location == journal and size <= size_of(data)
-    if found == _sha256(_first(data, size) if begins else data) and not _has_another_key(client, ledger, objects):
+    found = (_is_earlier_state(client, place, objects) for place in (ledger.beside(journal_beside(key).name), ledger))
+    is_earlier = next((one for one in found if one is not None), None)
+    public_key = ledger.beside(public_key_beside(key).name)
+    if is_earlier is None or (is_earlier and _is_earlier_state(client, public_key, objects) is not False):
         return
     kept = key.with_name(f"{key.stem}-until-{file_stamp(clock.wall_ns())}{key.suffix}")
     for name, other in ((place(key).name, place(kept).name) for place in (journal_beside, public_key_beside, Path)):
@@ -196,23 +193,26 @@ def _keep_existing(client: Any, ledger: S3Location, objects: Mapping[S3Location,
     )
 
 
-def _has_another_key(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content]) -> bool:
-    """Whether the existing ledger was signed with another key, as far as we may read its public key."""
-    key = ledger.beside(public_key_beside(Path(ledger.key)).name)
-    if key not in objects:
-        return False
-    there = _head_if_allowed(client, key).get("ChecksumSHA256")
-    return there not in (None, _sha256(objects[key]))
-
-
-def _head_if_allowed(client: Any, location: S3Location) -> Any:
-    """The head of an object; empty if it does not exist or we may never read it. A temporary failure raises."""
+def _is_earlier_state(client: Any, location: S3Location, objects: Mapping[S3Location, Content]) -> bool | None:
+    """Whether the existing object is the beginning of the one to be uploaded. None if none exists or is to be uploaded,
+    or we may never read it; a temporary failure raises."""
+    if location not in objects:
+        return None
     try:
-        return _head(client, location)
+        there = _head(client, location)
+        size, found = there["ContentLength"], there.get("ChecksumSHA256")
+        if size > size_of(objects[location]):
+            return False
+        if found is None:
+            digest = fastest()(b"")
+            for chunk in client.get_object(Bucket=location.bucket, Key=location.key)["Body"].iter_chunks(_CHUNK):
+                digest.update(chunk)
+            found = encode64(digest.digest())
     except client.exceptions.ClientError as fault:
         if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _TEMPORARY:
             raise
-        return {}
+        return None
+    return bool(found == _sha256(_first(objects[location], size)))
 
 
 def _first(content: Content, size_bytes: int) -> Content:
