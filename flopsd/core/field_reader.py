@@ -13,6 +13,11 @@ from typing import Any, NoReturn, TypeVar
 from flopsd.core.values import MAX_SHOWN, is_whole, parse_flop, shown
 
 MAX_WORDS = 200  # characters of what is wrong with a field
+_OF_AN_ENUM = re.compile(r"(.*) is not a valid [A-Z]\w*", re.DOTALL)
+_OF_PYTHON = re.compile(
+    r"could not convert|invalid literal|Exceeds the limit|cannot convert|too many values|not enough values"
+    r"|non-hexadecimal|Invalid isoformat|.* codec can't"
+)
 Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 
@@ -186,7 +191,10 @@ def words_of(fault: Exception) -> str:
     """What `fault`, raised by a reader of malformed data, says of that data: bounded, without Python's names."""
     if isinstance(fault, KeyError):
         return f"{shown(fault.args[0])} is missing or not known"
-    return str(fault)[:MAX_WORDS] if isinstance(fault, ValueError) else "a member is of another type than in the format"
+    if not isinstance(fault, ValueError):
+        return "a member is of another type than in the format"
+    text = _OF_AN_ENUM.sub(r"\1 is not known", str(fault))
+    return "a member has another form than in the format" if _OF_PYTHON.match(text) else text[:MAX_WORDS]
 
 
 def _found(value: Any) -> str:

@@ -39,12 +39,13 @@ def split_bucket(name: str) -> tuple[str, Precision | None]:
     phase, at, label = name.partition("@")
     if not at:
         return Phase(phase).value, None
-    shares = {}
-    for piece in label.split(","):
-        fmt, _, share = piece.partition(":")
-        shares[fmt] = round(float(share) * PPM) if share else PPM
-    precision = precision_from(shares, PROCESS)
-    if precision.label != label:
+    pieces = [piece.partition(":") for piece in label.split(",")]
+    try:
+        shares = {fmt: round(float(share or 1) * PPM) for fmt, _, share in pieces}
+        precision = precision_from(shares, PROCESS)
+    except (ValueError, OverflowError):
+        precision = None
+    if precision is None or precision.label != label:
         raise ValueError(f"{name!r:.80} is not a phase, or a phase and its number format")
     return Phase(phase).value, precision
 

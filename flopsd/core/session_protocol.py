@@ -13,7 +13,7 @@ from typing import Any
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import phase_from
 from flopsd.core.declared_facts import facts_from, refuse_unprintable, work_from
-from flopsd.core.field_reader import FieldReader, raising
+from flopsd.core.field_reader import FieldReader, raising, words_of
 from flopsd.core.untrusted import parse_json
 from flopsd.core.unused_count import UnusedCount
 from flopsd.errors import NotVerifiedError
@@ -121,7 +121,7 @@ class Conversation:
             if kind == "work":
                 return WorkCounted(self.session, work_from(message["work"]))
         except (ValueError, TypeError) as fault:
-            raise RefusedError(f"{kind}: {fault}"[:400], last=False) from None
+            raise RefusedError(f"{kind}: {words_of(fault)}", last=False) from None
         return SessionClosed(self.session, clean=True)
 
     def _hello(self, message: Mapping[str, Any]) -> SessionOpened:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import shown
 from flopsd.errors import FlopsdError
 from flopsd.report.numbers import fj_per_flop, percent
 from flopsd.settings.data_files import packaged_policies, parse_peaks, parse_policy, read_peaks, read_policy
@@ -99,11 +100,15 @@ def changes(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         if name in after and before[name] != after[name]:
             old, new = dict(_fields(before[name], "")), dict(_fields(after[name], ""))
             lines += [
-                f"changed  {name}{field}: {old.get(field, 'absent')} -> {new.get(field, 'absent')}"
+                f"changed  {name}{field}: {_text(old.get(field, 'absent'))} -> {_text(new.get(field, 'absent'))}"
                 for field in dict.fromkeys([*old, *new])
                 if old.get(field) != new.get(field)
             ]
     return lines
+
+
+def _text(value: object) -> str:
+    return shown(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _members(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

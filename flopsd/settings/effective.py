@@ -128,11 +128,14 @@ def _means_off(setting: Setting, value: Any) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the PIN of a key URI, and without the user, password and query of a URL."""
+    """`text` without the PIN of a key URI, and without the user, password and query of a URL; hides a malformed URL."""
     text = re.sub(r"((?:^|[?&;])pin-value=)[^&;]+", rf"\1{HIDDEN}", text)
     if not text.startswith(("http://", "https://")):
         return text
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return HIDDEN
     who, at, host = parts.netloc.rpartition("@")
     query = re.sub(r"=[^&]*", f"={HIDDEN}", parts.query)
     return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at and who else host, query=query))

@@ -72,7 +72,8 @@ def settings_of_layers(layers: Layers) -> Settings:
                 where = key if layer.endswith(".yaml") or "file" in layer else ""
                 name = where or (setting.flag if layer == COMMAND_LINE else setting.variable)
                 given = value[0] if layer == COMMAND_LINE and isinstance(value, list) and len(value) == 1 else value
-                said = "" if str(fault).startswith(repr(given)) else f"{given!r}: "  # some messages begin with it
+                text = repr(given) if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)
+                said = "" if str(fault).startswith(text) else f"{text}: "  # some messages begin with it
                 problems.append(f"{layer.removeprefix('file ')}: {name}: {said}{fault}")
     settings = Settings(**values, source_options=options)
     has_copies = settings.ledger_copies or (settings.ledger is not None and is_remote(settings.ledger))

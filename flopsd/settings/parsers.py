@@ -16,6 +16,7 @@ from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 from flopsd.settings.suggestions import did_you_mean
 
+MAX_UID_DIGITS = 10  # of a 32-bit number
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?")
 
 
@@ -91,7 +92,7 @@ def uids(value: object) -> tuple[int, ...]:
         [value] if isinstance(value, int) else value,
         "numbers of users, such as 1000,1001; `id -u NAME` prints one",
         ",",
-        lambda one: not isinstance(one, bool) and str(one).isdecimal(),
+        lambda one: not isinstance(one, bool) and len(str(one)) <= MAX_UID_DIGITS and str(one).isdecimal(),
     )
     return tuple(sorted(set(map(int, found))))
 
@@ -264,10 +265,10 @@ def output(value: object) -> str:
 
 
 def url(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-        raise ValueError("expected a URL such as http://127.0.0.1:9400/metrics")
     try:
-        urlsplit(value).port  # noqa: B018  # reading it checks it
-    except ValueError as fault:
-        raise ValueError(f"expected a URL such as http://127.0.0.1:9400/metrics: {fault}") from None
-    return value
+        if isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+            urlsplit(value).port  # noqa: B018  # reading it checks it
+            return value
+    except ValueError:
+        pass
+    raise ValueError("expected a URL such as http://127.0.0.1:9400/metrics, with a port up to 65535")

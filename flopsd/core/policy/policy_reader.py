@@ -58,8 +58,9 @@ def policy_from(data: object, sha256: str, lines: Lines | None = None) -> Policy
         raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
     sources = {OURS}
     if "sources" in top:
-        sources |= {*map(str, top.object("sources").mapping)}
-        if sources == {OURS}:
+        titles = top.object("sources")
+        sources |= {str(name) for name in titles.mapping if _text(titles, name)}
+        if top.raw("sources") == {}:
             top.wrong("sources", "a mapping of names to titles")
     raw_rules = top.raw("rules")
     if not isinstance(raw_rules, list) or not raw_rules:

@@ -159,6 +159,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         ("http://@h/p", "http://h/p"),
         ("pkcs11:token=box?pin-value=1234&x=2", "pkcs11:token=box?pin-value=HIDDEN&x=2"),
         ("/a?b=c", "/a?b=c"),
+        ("http://me:secret@[::1", "HIDDEN"),
     ],
 )
 def test_secrets_in_a_text_are_hidden(text: str, shown: str) -> None:

@@ -192,12 +192,13 @@ def test_all_faults_of_a_policy_are_reported_at_once() -> None:
     bad["form"]["flop_significant_figures"] = 0
     bad["form"]["training_time_bands_months"] = [6, 3]
     bad["rules"][5]["derived"] = ["nowhere"]
+    bad["sources"]["act"] = ["one", "two"]
     del bad["title"]
     with pytest.raises(PolicyError) as fault:
         policy_from(bad, "")
     found = "\n".join(fault.value.problems)
     named = (
-        "rule gpai-indicative", "rule systemic-presumption", "estimation_margin.ppm", "bands", "policy: title", "'nowhere'",
+        "rule gpai-indicative", "rule systemic-presumption", "estimation_margin.ppm", "bands", "policy: sources.act", "policy: title", "'nowhere'",
     )  # fmt: skip
     assert all(words in found for words in named), found
     assert "flop_significant_figures: must be a whole number from 1 to 12, is 0" in found

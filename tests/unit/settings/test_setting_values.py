@@ -65,7 +65,7 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.text, ["", 7], "expected text"),
     (parsers.text_or_off, [True], "expected text"),
     (parsers.text_or_number, [-1, True, 1.5, "", None], "expected text"),
-    (parsers.uids, ["me", [True], -1, {}], "expected numbers of users"),
+    (parsers.uids, ["me", [True], -1, {}, "9" * 5000], "expected numbers of users"),
     (minute, [True, []], "expected a number of seconds"),
     (minute, ["1 s"], "without a unit"),
     (minute, ["nan", 0.4999, 60.0001], "between 0.5 and 60 seconds"),

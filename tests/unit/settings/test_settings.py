@@ -59,7 +59,8 @@ def test_any_bytes_give_settings_or_a_config_error(tmp_path_factory: pytest.Temp
     [("run_id: &a [*a]", "an alias refers to a node that contains it"), ("run_id: 2001-99-99", "not YAML"),
      *((f"sources: !!{tagged}", "not YAML") for tagged in ("bool x", "timestamp x", "int _", "float ''")),
      *((text, "flopsd.yaml") for text in ("[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00")),
-     ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
+     ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL"), ("devices: null", "devices: null: expected all"),
+     ("policies: [null, true]", "policies: [null, true]: expected")],
 )  # fmt: skip
 def test_odd_values_are_reported_and_never_crash(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "flopsd.yaml"
