@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.field_reader import FieldReader, Report, raising
 from flopsd.core.figures import Figures
-from flopsd.core.model import ACCOUNTED_ELSEWHERE
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED
 from flopsd.core.values import is_whole, utc_ns, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
@@ -102,6 +102,11 @@ class LedgerObject(FieldReader):
 def is_complete(predicate: Mapping[str, Any]) -> bool:
     """Whether the ledger is complete for certain. A node's ledger always is."""
     return (predicate.get("completeness") or {"complete": True})["complete"] is True
+
+
+def may_be_longer(gap_seconds_by_reason: Mapping[str, Any]) -> bool:
+    """Whether there are gaps of unknown length: their seconds are the least that they can have."""
+    return any(reason.value in gap_seconds_by_reason for reason in UNBOUNDED)
 
 
 def job_seconds(coverage: Mapping[str, Any]) -> Fraction:

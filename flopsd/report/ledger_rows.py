@@ -11,7 +11,7 @@ from flopsd.core.model import Evidence
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
-from flopsd.report.ledger_json import LedgerObject, contradiction_text, is_complete, job_seconds
+from flopsd.report.ledger_json import LedgerObject, contradiction_text, is_complete, job_seconds, may_be_longer
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
 from flopsd.report.terminal import counted, one_line, stated
 from flopsd.report.threshold_text import threshold_facts
@@ -50,11 +50,13 @@ def by_count_rows(evidence: Collection[str]) -> list[Row]:
 def coverage_text(predicate: Mapping[str, Any]) -> str:
     coverage = predicate["coverage"]
     ppm = coverage["coveragePpm"]
-    share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
+    is_open = may_be_longer(coverage["gapSecondsByReason"])
+    most, least = ("at most ", "at least ") if is_open else ("", "")
+    share, job = "unknown:" if ppm is None else f"{most}{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
     elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
     more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
     here = "" if is_complete(predicate) else " in the ledgers that are here"
-    return f"{share} {format_duration(job)} of device time{here}{more}"
+    return f"{share} {least}{format_duration(job)} of device time{here}{more}"
 
 
 def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:

@@ -106,7 +106,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
         except ValueError:
             raise ValueError("expected a number of seconds, without a unit") from None
         if not low <= number <= high:
-            raise ValueError(f"expected between {low:g} and {high:g} seconds")
+            raise ValueError(f"expected between {low:g} and {high:.10g} seconds")
         return number
 
     return parse

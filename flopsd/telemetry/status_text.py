@@ -10,6 +10,7 @@ from flopsd.core.figures import Figures, figures_from
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text, holds_counts
+from flopsd.report.ledger_json import may_be_longer
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, stated, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
@@ -80,7 +81,9 @@ def coverage_text(status: Mapping[str, Any]) -> str:
     known, span = Fraction(status["knownSeconds"]), Fraction(status["jobSeconds"])
     if not span:
         return "unknown"
-    return f"{format_percent(known / span, Towards.DOWN)} of {format_duration(span)} of device time"
+    is_open = any(may_be_longer(device["gapSecondsByReason"]) for device in status["devices"])
+    most, least = ("at most ", "at least ") if is_open else ("", "")
+    return f"{most}{format_percent(known / span, Towards.DOWN)} of {least}{format_duration(span)} of device time"
 
 
 def stopped_text(status: Mapping[str, Any]) -> str:
@@ -96,6 +99,8 @@ def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
         for reason, seconds in device["gapSecondsByReason"].items():
             total[reason] = total.get(reason, Fraction(0)) + Fraction(seconds)
     longest = sorted(total.items(), key=lambda item: -item[1])
+    if not devices:
+        return "unknown: no device is metered"
     return ", ".join(f"{format_duration(seconds)} {one_line(reason)}" for reason, seconds in longest) or "none"
 
 

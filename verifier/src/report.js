@@ -115,8 +115,8 @@ function figures(predicate) {
     facts([
       ["Energy", predicate.energyJoules === null ? "no counter" : energy(predicate.energyJoules)],
       ["Device time without an energy counter", duration(predicate.energyUncountedSeconds)],
-      ["Device time", duration(predicate.deviceSeconds)],
-      ["Device time of the job that is known", percent(predicate.coverage.coveragePpm)],
+      ["Device time", `${isOpen(predicate.coverage) ? "at least " : ""}${duration(predicate.deviceSeconds)}`],
+      ["Device time of the job that is known", known(predicate.coverage)],
     ]));
 }
 
@@ -148,10 +148,21 @@ function shownFraction(text) {
   return under === undefined ? about(over) : `${about(over)} / ${under.length > 4 ? about(under) : under}`;
 }
 
+/** Whether it is not known how long some gaps were. @param {J} coverage */
+function isOpen({ gapSecondsByReason }) {
+  return "end_unknown" in gapSecondsByReason || "journal_replaced" in gapSecondsByReason;
+}
+
+/** @param {J} coverage */
+function known(coverage) {
+  return `${isOpen(coverage) && coverage.coveragePpm !== null ? "at most " : ""}${percent(coverage.coveragePpm)}`;
+}
+
 /** @param {J} coverage */
 function gaps(coverage) {
   const reasons = Object.keys(coverage.gapSecondsByReason);
-  if (!reasons.length) return section("gaps", "Gaps", h("p", {}, "Every device was read in all of its time."));
+  const none = coverage.coveragePpm === null ? "No device was metered." : "Every device was read in all of its time.";
+  if (!reasons.length) return section("gaps", "Gaps", h("p", {}, none));
   const listed = coverage.gaps ?? [];
   const longest = [...listed].sort((a, b) => Number(b.seconds) - Number(a.seconds));
   const rows = longest.map((/** @type {J} */ one) => [
@@ -176,7 +187,7 @@ function parts(predicate) {
   }
   const rows = predicate.children.map((/** @type {J} */ one) => [
     h("span", { class: "mono" }, one.name), one.run, one.rank === null ? "–" : String(one.rank), ...three(one.totals.executed),
-    percent(one.coverage.coveragePpm),
+    known(one.coverage),
   ]);
   return section("children", "Ledgers that were added up",
     table("FLOP executed in each", ["Ledger", "Run", "Rank", "At least", "Measured", "At most", "Time known"], rows, [2, 3, 4, 5, 6]));

@@ -39,7 +39,7 @@ from flopsd.report.contents.model_documentation import form
 from flopsd.report.contents.verdicts import rules_of
 from flopsd.report.contents.verification import LedgerDocument, flags_of, proof_of
 from flopsd.report.isolation_text import isolation_text
-from flopsd.report.ledger_json import HINT, LedgerObject, line
+from flopsd.report.ledger_json import HINT, LedgerObject, line, may_be_longer
 from flopsd.report.numbers import percent
 from flopsd.system.clock import rfc3339
 
@@ -146,7 +146,8 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
     attempts = predicate.texts("attempts")
     if attempts:
         facts.append(Fact("Attempts", str(len(attempts))))
-    return (*facts, timed("Device time", predicate.decimal("deviceSeconds")))
+    least = "at least " if may_be_longer(predicate.object("coverage").object("gapSecondsByReason").mapping) else ""
+    return (*facts, timed("Device time", predicate.decimal("deviceSeconds"), least))
 
 
 def _utc(at_ns: int) -> str:

@@ -14,7 +14,7 @@ from flopsd.core.rounding import Towards
 from flopsd.report.contents.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.contents.device_groups import ranges
 from flopsd.report.contents.model import Coverage, Fact, GapTime, ReportGap
-from flopsd.report.ledger_json import LedgerObject, is_complete
+from flopsd.report.ledger_json import LedgerObject, is_complete, may_be_longer
 from flopsd.report.numbers import duration, flop, interval, percent
 from flopsd.report.terminal import counted
 from flopsd.system.clock import NS_PER_S, rfc3339
@@ -67,8 +67,10 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     begins, limits = _begins(predicate), _limits(predicate)
     longest = sorted(gaps, key=lambda gap: -gap.decimal("seconds"))[:MAX_GAPS]
     recovered = entry.decimal("recoveredSeconds")
-    members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
-    facts = [timed(name, entry.decimal(member)) for name, member in members]
+    is_open = may_be_longer(entry.object("gapSecondsByReason").mapping)
+    least = "at least " if is_open else ""
+    members = (("Device time", "spanSeconds", least), ("Read", "observedSeconds", ""), ("Gaps", "gapSeconds", least))
+    facts = [timed(name, entry.decimal(member), before) for name, member, before in members]
     has_ceilings = _UTILIZATION in predicate.object("totals").object("executed").object("byEvidence")
     if ceiling_only := _ceiling_only(predicate):
         facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
@@ -77,8 +79,9 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     if recovered:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
-        observed="not known" if share is None else percent(share, Towards.DOWN),
-        text=_text(share, has_ceilings) + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
+        observed="not known" if share is None else f"{'at most ' if is_open else ''}{percent(share, Towards.DOWN)}",
+        text=_text(share, has_ceilings, is_open, bool(elsewhere))
+        + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -94,21 +97,24 @@ def _elsewhere(entry: LedgerObject) -> Fraction:
     return sum((times.decimal(name) for name in _ELSEWHERE if name in times), Fraction(0))
 
 
-def timed(name: str, seconds: Fraction) -> Fact:
+def timed(name: str, seconds: Fraction, before: str = "") -> Fact:
     """A duration as a fact, with its exact value."""
     shown = duration(seconds)
-    return Fact(name, shown.text, exact=shown.exact)
+    return Fact(name, before + shown.text, exact=shown.exact)
 
 
-def _text(share: int | None, ceilings: bool) -> str:
-    if share is None:
+def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool) -> str:
+    if share is None and elsewhere:
         return "No device time belonged to this job, as the daemon states, so there is nothing to cover."
-    words = (
-        "All device time of the job is accounted for by readings."
-        if share == 1_000_000
-        else "Share of the job's device time that readings account for. The rest counts in the upper bound only, at "
-        "the most that the devices can do."
-    )
+    if share is None:
+        return "No device was metered."
+    words = "Share of the job's device time that readings account for."
+    if is_open:
+        words += " Some gaps are of unknown length, so no upper bound is known."
+    elif share == 1_000_000:
+        words = "All device time of the job is accounted for by readings."
+    else:
+        words += " The rest counts in the upper bound only, at the most that the devices can do."
     return f"{words} {CEILINGS}" if ceilings else words
 
 

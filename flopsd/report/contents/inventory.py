@@ -11,7 +11,7 @@ from flopsd.core.rounding import Towards
 from flopsd.report.contents.bases import EVIDENCE
 from flopsd.report.contents.coverage import ONLY_HERE, timed
 from flopsd.report.contents.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
-from flopsd.report.ledger_json import LedgerObject, is_complete, line
+from flopsd.report.ledger_json import LedgerObject, is_complete, line, may_be_longer
 from flopsd.report.numbers import duration, energy, integers_text, interval, percent
 from flopsd.report.terminal import counted
 
@@ -74,7 +74,13 @@ def _processors(entry: LedgerObject) -> str:
 def _observed(entry: LedgerObject) -> str:
     span = entry.decimal("spanSeconds")
     known = entry.decimal("observedSeconds") + entry.decimal("recoveredSeconds")
-    return "not known" if span <= 0 else percent(int(known * 1_000_000 / span), Towards.DOWN)
+    # Without an upper bound a gap may be of unknown length.
+    is_open = entry.figures("executed").high_flop is None and entry.maybe_text("peakRow") is not None
+    return "not known" if span <= 0 else _share(int(known * 1_000_000 / span), is_open)
+
+
+def _share(ppm: int, is_open: bool) -> str:
+    return f"{'at most ' if is_open else ''}{percent(ppm, Towards.DOWN)}"
 
 
 def _energy_text(entry: LedgerObject) -> str:
@@ -143,7 +149,8 @@ def node(entry: LedgerObject) -> Member:
 
 def child(entry: LedgerObject) -> Member:
     """A row for one of the ledgers that a merged ledger is made of."""
-    share = entry.object("coverage").maybe_count("coveragePpm")
+    coverage = entry.object("coverage")
+    share, is_open = coverage.maybe_count("coveragePpm"), may_be_longer(coverage.object("gapSecondsByReason").mapping)
     whole = entry.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
     if whole is not None and whole.flag("complete") is not True:
@@ -154,7 +161,7 @@ def child(entry: LedgerObject) -> Member:
         span=f"{_minute(entry, 'startedAt')} to {_minute(entry, 'lastRecordAt')}",
         devices="",
         value=interval(entry.object("totals").figures("executed")),
-        observed="not known" if share is None else percent(share, Towards.DOWN),
+        observed="not known" if share is None else _share(share, is_open),
         energy=_energy_text(entry),
         digest=entry.text("sha256"),
         note="; ".join(notes),

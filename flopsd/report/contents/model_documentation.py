@@ -24,7 +24,7 @@ from flopsd.report.contents.model_documentation_texts import (
     notification,
     unmeasured,
 )
-from flopsd.report.ledger_json import is_complete, job_seconds
+from flopsd.report.ledger_json import is_complete, job_seconds, may_be_longer
 from flopsd.report.numbers import beyond_margin
 from flopsd.settings.words import ABSENT, say_all
 
@@ -132,14 +132,17 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
         return FormLine("Training time, hardware", NOT_KNOWN, "", "no accelerator was metered")
+    if not is_complete(predicate) or _has_open_gaps(predicate):
+        about, towards = "at least ", Towards.DOWN
     if not by_model:
         by_model = {"accelerator": whole_s}
         note += "; their models are in the node ledgers"
-        if not is_complete(predicate):
-            about, towards = "at least ", Towards.DOWN
     elif len(by_model) == 1:
         by_model = dict.fromkeys(by_model, whole_s)
     elif sum(by_model.values()) != whole_s:
+        if about:
+            why = "some gaps are of unknown length, and some time was another job's"
+            return FormLine("Training time, hardware", NOT_KNOWN, "", why)
         about, towards = "at most ", Towards.UP
         note += "; some of it was another job's, or was metered by MIG slice"
     if any(device["parent"] for device in predicate.get("devices", ())):
@@ -147,6 +150,10 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     figures = rules.hardware_days_figures
     days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
     return FormLine("Training time, hardware", ", ".join(days), "", note)
+
+
+def _has_open_gaps(predicate: Mapping[str, Any]) -> bool:
+    return may_be_longer(predicate["coverage"]["gapSecondsByReason"])
 
 
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
@@ -172,7 +179,8 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     missing = min(Fraction(1), sum(unmeasured(predicate)))
     if not missing:
         return ""
-    share = f"; {format_percent(missing, Towards.UP)} of device time was not measured"
+    least, towards = ("at least ", Towards.DOWN) if _has_open_gaps(predicate) else ("", Towards.UP)
+    share = f"; {least}{format_percent(missing, towards)} of device time was not measured"
     if figures["measured"] is not None:
         return f"{share} and is not in the figure"
     return share if figures["high"] is None else f"{share} and counts in the upper bound only"

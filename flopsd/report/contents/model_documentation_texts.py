@@ -16,7 +16,7 @@ from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.rows import UNDECLARED
 from flopsd.core.values import NS_PER_S, nanoseconds
 from flopsd.report.claims import required_source
-from flopsd.report.ledger_json import is_complete, job_seconds
+from flopsd.report.ledger_json import is_complete, job_seconds, may_be_longer
 from flopsd.report.numbers import beyond_margin
 from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.report.terminal import sentence
@@ -155,7 +155,8 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
     if predicate["coverage"]["coveragePpm"] is None:
         return ["No device time was observed."]
     unseen, bounded = unmeasured(predicate)
-    observed = f"Of the devices' time {format_percent(1 - unseen, Towards.DOWN)} was observed"
+    most = "at most " if may_be_longer(predicate["coverage"]["gapSecondsByReason"]) else ""
+    observed = f"Of the devices' time {most}{format_percent(1 - unseen, Towards.DOWN)} was observed"
     if bounded:
         observed += f", {format_percent(bounded, Towards.UP)} by a ceiling alone"
     if high is None or not unseen + bounded:

@@ -10,7 +10,8 @@ from flopsd.core.rounding import format_duration
 from flopsd.report.contents.coverage import REASONS
 from flopsd.report.html.kit import Html, h, text
 from flopsd.report.html.parts import icon, row, section, table
-from flopsd.report.terminal import sentence
+from flopsd.report.ledger_json import may_be_longer
+from flopsd.report.terminal import counted, sentence
 from flopsd.telemetry.status_text import ledger_facts, stopped_text
 
 
@@ -23,18 +24,20 @@ def gaps_part(facts: Mapping[str, Any]) -> Html:
             found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
         none = "None while a daemon ran." if stopped else "None: readings cover all device time so far."
+        none = none if facts["devices"] else "Not known: no device is metered."
         return section("gaps", "Gaps", h("p", none, cls="absent"), *warning)
     heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
     rows = [
         row(
             heads,
             text(reason, h("span", REASONS.get(reason, ""), cls="sub")),
-            format_duration(sum((one for _, one in parts), Fraction(0))),
+            ("at least " if may_be_longer({reason: ""}) else "") + format_duration(sum(one for _, one in parts)),
             ", ".join(str(index) for index, _ in parts),
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
-    caption = "Device time without readings. It counts in the upper bound only."
+    counts = "Some is longer than is known." if may_be_longer(found) else "It counts in the upper bound only."
+    caption = f"Device time without readings. {counts}"
     return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows), *warning)
 
 
@@ -43,7 +46,7 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
     journal = facts["journal"]
     title = h("strong", "The journal cannot be written: ")
     fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
-    words = h("p", f"{journal['records']} records in the journal.", cls="note")
+    words = h("p", f"{counted(journal['records'], 'record')} in the journal.", cls="note")
     troubles = [
         h("p", h("strong", f"{label.capitalize()}: "), words, ".", cls="warning")
         for label, words in ledger_facts(facts)

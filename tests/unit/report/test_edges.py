@@ -92,8 +92,11 @@ def test_counts_of_an_estimate_range_from_one_to_a_quintillion() -> None:
 
 @pytest.mark.parametrize(("span", "text"), [("0.0", "not known"), ("1.0", "50 %")])
 def test_the_observed_time_is_shown_as_a_share(span: str, text: str) -> None:
-    entry = {"spanSeconds": span, "observedSeconds": "0.25", "recoveredSeconds": "0.25"}
-    assert _observed(LedgerObject(entry, "here")) == text
+    entry: dict[str, object] = {"spanSeconds": span, "observedSeconds": "0.25", "recoveredSeconds": "0.25"}
+    for high, before in (("1", ""), (None, "" if text == "not known" else "at most ")):
+        executed = {"low": "0", "measured": None, "high": high}
+        entry |= {"executed": executed, "peakRow": "h100"}
+        assert _observed(LedgerObject(entry, "here")) == before + text
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,13 @@ def test_device_time_partly_of_another_job_is_an_upper_end() -> None:
     assert shown == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 
 
+def test_gaps_of_unknown_length_leave_device_time_at_least_and_coverage_at_most() -> None:
+    found = lines(form(node("rebooted-with-the-clock-back"), ACT))
+    assert found["Training time, hardware"].ai_office == "at least 0.00041 NVIDIA H100 80GB HBM3 days"
+    assert "; at least 83.3 % of device time was not measured" in found["Amount of computation used for training"].note
+    assert "time at most 16.6 % was observed" in found["Measurement methodology, compute"].ai_office
+
+
 def test_an_unmeasurable_value_gives_no_figure() -> None:
     found = lines(form(node("no-device"), ACT))
     compute = found["Amount of computation used for training"]

@@ -238,8 +238,10 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     found["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
     assert "sources     nvml DOWN: the driver says" in status_text(found)
     assert max(map(len, status_text(found).splitlines())) <= 80
-    nearly = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
+    nearly: dict[str, Any] = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000", "devices": []}
     assert coverage_text(nearly).startswith("99.9 % of"), "rounded down"
+    nearly["devices"] = [{"gapSecondsByReason": {"end_unknown": "0.000000001"}}]
+    assert coverage_text(nearly).startswith("at most 99.9 % of at least ")
     run.kill()
 
 
