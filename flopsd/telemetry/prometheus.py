@@ -32,8 +32,7 @@ def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
 
 def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
     """The families that are computed at each request, and `more`."""
-    if snapshot.journal_state is not None:
-        yield from run_metrics.journal_state(snapshot.journal_state)
+    yield from run_metrics.journal_state(snapshot)
     yield from more
 
 

@@ -20,7 +20,7 @@ from flopsd.report.rule_words import from_when, of_compute_alone, source_of
 from flopsd.report.terminal import sentence
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
-from flopsd.telemetry.snapshot import JournalState, Snapshot
+from flopsd.telemetry.snapshot import Snapshot
 
 _STATES = tuple(Verdict)
 
@@ -127,7 +127,6 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
 
 def journal(snapshot: Snapshot) -> Iterator[Family]:
     yield counter("flopsd_journal_records", snapshot.journal_records)
-    yield _moment("flopsd_journal_last_append_timestamp_seconds", snapshot.journal_last_append_wall_ns)
     yield gauge("flopsd_journal_writable", float(not snapshot.journal_fault))
     yield counter("flopsd_journal_put_back", snapshot.journal_put_back)
 
@@ -136,7 +135,13 @@ def ended(snapshot: Snapshot) -> Iterator[Family]:
     yield gauge("flopsd_run_ended", float(snapshot.ended))
 
 
-def journal_state(state: JournalState) -> Iterator[Family]:
+def journal_state(snapshot: Snapshot) -> Iterator[Family]:
+    """The families whose values are those of the request. Moments are by the wall clock of the request, even if it was
+    set since then, so that they can be subtracted from flopsd_time_seconds."""
+    yield _moment("flopsd_journal_last_append_timestamp_seconds", snapshot.journal_last_append_ns, snapshot)
+    state = snapshot.journal_state
+    if state is None:
+        return
     yield gauge("flopsd_time_seconds", state.wall_ns / NS_PER_S)
     yield gauge("flopsd_signing_key_usable", state.key.usable)
     fault = gauge("flopsd_signing_key_fault_info", labels=("reason",))
@@ -150,13 +155,14 @@ def journal_state(state: JournalState) -> Iterator[Family]:
     if state.seal_every_ns is None:
         return
     yield gauge("flopsd_ledger_seal_interval_seconds", state.seal_every_ns / NS_PER_S)
-    yield _moment("flopsd_ledger_last_seal_timestamp_seconds", state.last_seal_wall_ns)
+    yield _moment("flopsd_ledger_last_seal_timestamp_seconds", state.last_seal_ns, snapshot)
     yield counter("flopsd_ledger_seal_failures", state.seal_failures)
     if not state.copies:
         return
-    yield _moment("flopsd_ledger_last_copy_timestamp_seconds", state.last_copy_wall_ns)
+    yield _moment("flopsd_ledger_last_copy_timestamp_seconds", state.last_copy_ns, snapshot)
     yield counter("flopsd_ledger_copy_failures", state.copy_failures)
 
 
-def _moment(name: str, wall_ns: int | None) -> Family:
-    return gauge(name, None if wall_ns is None else wall_ns / NS_PER_S)
+def _moment(name: str, ns: int | None, snapshot: Snapshot) -> Family:
+    wall_ns = snapshot.wall_ns(ns)
+    return gauge(name, None if wall_ns is None else wall_ns // 1_000_000 / 1000)  # less is noise

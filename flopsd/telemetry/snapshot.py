@@ -58,10 +58,10 @@ class JournalState:
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals
-    last_seal_wall_ns: int | None = None  # of this daemon
+    last_seal_ns: int | None = None  # of this daemon, since boot
     seal_failures: int = 0
     copies: bool = False  # whether rolling seals are copied anywhere
-    last_copy_wall_ns: int | None = None  # of this daemon, to every destination
+    last_copy_ns: int | None = None  # of this daemon, to every destination, since boot
     copy_failures: int = 0
     undelivered_ledgers: int | None = None  # sealed ledgers in the state folder that a destination still lacks
     key: KeyState = field(default_factory=KeyState)
@@ -126,7 +126,7 @@ class Snapshot:
     devices: tuple[DeviceState, ...]  # those that this daemon start meters; `view` has all of the run
     sources: Mapping[str, SourceState]
     journal_records: int
-    journal_last_append_wall_ns: int | None
+    journal_last_append_ns: int | None  # since boot
     journal_fault: str
     journal_state: JournalState | None = field(default=None, compare=False)  # set at the request, not by the writer
     wall_offset_ns: int | None = None  # wall-clock time minus boot time
@@ -135,6 +135,10 @@ class Snapshot:
     ended: bool = False  # ended by a signal or with the job, not by a fault
     replayed: bool = False  # an earlier daemon start of the run read a recording
     stops_ns: tuple[int, ...] = ()  # see History.stops_ns
+
+    def wall_ns(self, ns: int | None) -> int | None:
+        """Return the wall-clock time of `ns` since boot, by the clock as it is set now; None: not known."""
+        return None if ns is None or self.wall_offset_ns is None else ns + self.wall_offset_ns
 
     @property
     def ready(self) -> bool:

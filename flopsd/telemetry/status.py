@@ -30,7 +30,7 @@ _STARTING = SourceState().reason
 
 def status_of_snapshot(snapshot: Snapshot) -> Facts:
     """The status from a running daemon's snapshot."""
-    view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
+    view, appended = snapshot.view, snapshot.wall_ns(snapshot.journal_last_append_ns)
     now = {state.device.uid: state for state in snapshot.devices}
     return {
         **_run(view, goes_on=not snapshot.ended),
@@ -91,7 +91,7 @@ def _health_of_snapshot(snapshot: Snapshot) -> Health:
     return health_of(
         [_device_health(state.device, state.tally, state.gap) for state in snapshot.devices],
         wall_offset_ns=snapshot.wall_offset_ns,
-        last_record_ns=snapshot.journal_last_append_wall_ns,
+        last_record_ns=snapshot.wall_ns(snapshot.journal_last_append_ns),
         fault=snapshot.journal_fault,
         down=[
             name

@@ -101,8 +101,8 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"FlopsdClockSkew"},
     ),
     "its clock was an hour late, and is set right": (
-        {"flopsd_time_seconds": "-3600+60x89 5400+60x29", "flopsd_ledger_last_seal": "-3600+60x85 1500x34",
-         "flopsd_ledger_last_copy": "-3600+60x85 1500x34", "flopsd_journal_last_append": "-3600+60x89 5400+60x29"},
+        {"flopsd_time_seconds": "-3600+60x89 5400+60x29", "flopsd_ledger_last_seal": "-3600+60x85 1500x3 5100x30",
+         "flopsd_ledger_last_copy": "-3600+60x85 1500x3 5100x30", "flopsd_journal_last_append": "-3600+60x89 5400+60x29"},
         set(),
     ),
     "it is pushed, so its time is as old as the push": (

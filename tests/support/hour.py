@@ -97,8 +97,8 @@ def pages(folder: Path) -> tuple[str, int, int]:
         for _ in range(HOUR // SCRAPE):
             node.step()
             node.trained()
-            wall_ns = node.clock.wall_ns()
-            state = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
+            wall_ns, sealed_ns = node.clock.wall_ns(), node.clock.boottime_ns() - node.seconds % 900 * NS_PER_S
+            state = JournalState(wall_ns, 900 * NS_PER_S, sealed_ns, 0)
             page = exposition.render(replace(node.writer.snapshot, journal_state=state), OPENMETRICS)[0].decode()
             shown += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
     shown += (f"ALERTS{{{ALERT}}} 1 {first + second}\n" for second in range(1620, 1920, SCRAPE))

@@ -83,7 +83,8 @@ class Watched(Story):
         assert self.writer.checkpoint()
         now_ns = self.clock.wall_ns()
         sealed = (now_ns - self.begin_ns) // (SEAL_SECONDS * NS_PER_S) * SEAL_SECONDS * NS_PER_S
-        state = JournalState(now_ns, SEAL_SECONDS * NS_PER_S, self.begin_ns + sealed if sealed else None)
+        sealed_ns = self.clock.boottime_ns() - (now_ns - self.begin_ns) + sealed if sealed else None
+        state = JournalState(now_ns, SEAL_SECONDS * NS_PER_S, sealed_ns)
         page = Exposition().render(replace(self.writer.snapshot, journal_state=state), "")[0].decode()
         for family in text_string_to_metric_families(page):
             for sample in family.samples:

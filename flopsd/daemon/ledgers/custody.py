@@ -110,11 +110,12 @@ class Custody:
 
     def with_journal_state(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
+        wall_ns = self._clock.wall_ns()
         state = replace(
             JournalState(0) if self._rolling is None else self._rolling.state,
-            wall_ns=self._clock.wall_ns(),
+            wall_ns=wall_ns,
             undelivered_ledgers=None if self._late is None else self._late.undelivered,
             key=KeyState() if self.key is None else self.key.state,
             disk=self._disk.state,
         )
-        return replace(snapshot, journal_state=state)
+        return replace(snapshot, journal_state=state, wall_offset_ns=wall_ns - self._clock.boottime_ns())

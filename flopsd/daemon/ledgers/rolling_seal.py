@@ -96,12 +96,12 @@ class RollingSeals:
             return
         if self._key is not None:
             self._key.sealed()
-        sealed_ns = self._clock.wall_ns()
-        self.state = replace(self.state, last_seal_wall_ns=sealed_ns)
+        sealed_ns = self._clock.boottime_ns()
+        self.state = replace(self.state, last_seal_ns=sealed_ns)
         if ended.code == SEALED_NOT_COPIED:
             self._not_copied(ended.err)
             return
-        self.state = replace(self.state, last_copy_wall_ns=sealed_ns if self.state.copies else None, seal_fault="")
+        self.state = replace(self.state, last_copy_ns=sealed_ns if self.state.copies else None, seal_fault="")
         if ended.err:
             log.warning("%s", ended.err)
         if self._fault:

@@ -68,7 +68,7 @@ class Publisher:
             devices=states,
             sources=dict(sources.states),
             journal_records=segment.journal.records + segment.records_before,
-            journal_last_append_wall_ns=segment.queue.last_append_wall_ns,
+            journal_last_append_ns=segment.queue.last_append_ns,
             journal_fault=segment.queue.fault,
             journal_put_back=segment.journal.put_back,
             wall_offset_ns=self._wall_offset_ns,

@@ -23,7 +23,7 @@ class WriteQueue:
     def __init__(self, journal: Journal, clock: Clock, written: Callable[[], None] = lambda: None) -> None:
         self._journal, self._clock, self.written = journal, clock, written
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
-        self.last_append_wall_ns: int | None = None
+        self.last_append_ns: int | None = None
         self.fault = ""
         self.is_lost = False
         self._logged: set[str] = set()  # faults since the last good write: journal and pending file may fail in turn
@@ -62,7 +62,7 @@ class WriteQueue:
         if self.fault:
             log.warning("the journal can be written again; all that was kept in memory is in it")
         self._logged.clear()
-        self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
+        self.fault, self.last_append_ns = "", self._clock.boottime_ns()
         return True
 
     def note(self, record: Callable[[], Mapping[str, Any]]) -> None:

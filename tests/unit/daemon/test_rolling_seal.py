@@ -235,11 +235,11 @@ def test_a_seal_that_was_not_copied_counts_as_sealed_and_is_retried(caplog: pyte
     rolling = RollingSeals(python(code), 10, 2, clock, overdue=False, head=lambda: "1:" + "0" * 64, copies=True)
     for failures in (1, 2):
         due(rolling, clock)
-        sealed_ns = clock.wall_ns()
+        sealed_ns = clock.boottime_ns()
         run_out(rolling)
         found = rolling.state
-        assert (found.last_seal_wall_ns, found.seal_failures) == (sealed_ns, 0)
-        assert (found.copies, found.last_copy_wall_ns, found.copy_failures) == (True, None, failures)
+        assert (found.last_seal_ns, found.seal_failures) == (sealed_ns, 0)
+        assert (found.copies, found.last_copy_ns, found.copy_failures) == (True, None, failures)
         assert found.seal_fault.startswith("NOT COPIED to s3://b/x-")
     assert (
         caplog.text.count(": denied; the ledger is sealed on this machine") == 1
@@ -251,14 +251,14 @@ def test_the_snapshot_shows_the_state_of_sealing() -> None:
     rolling = seals(clock, *python("raise SystemExit(1)"))
     due(rolling, clock)
     run_out(rolling)
-    assert (rolling.state.last_seal_wall_ns, rolling.state.seal_failures) == (None, 1)
+    assert (rolling.state.last_seal_ns, rolling.state.seal_failures) == (None, 1)
     rolling = seals(clock, *python("pass"))
     due(rolling, clock)
-    sealed_ns = clock.wall_ns()
+    sealed_ns = clock.boottime_ns()
     run_out(rolling)
     clock.advance(5 * NS_PER_S)
     found = rolling.state
-    assert (found.last_seal_wall_ns, found.seal_failures) == (sealed_ns, 0)
+    assert (found.last_seal_ns, found.seal_failures) == (sealed_ns, 0)
     assert found.seal_every_ns == 10 * NS_PER_S
     closed_only = RollingSeals(("true",), None, 2, clock, overdue=False, head=str)
     assert closed_only.state.seal_every_ns is None

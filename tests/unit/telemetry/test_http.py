@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Run:
 def url(run: Run) -> Iterator[str]:
     def shown() -> Snapshot:
         now_ns = run.clock.wall_ns()
-        key, last_ns = KeyState(False, "pin_refused", "the PIN is wrong"), now_ns - 60 * NS_PER_S
+        key, last_ns = KeyState(False, "pin_refused", "the PIN is wrong"), run.clock.boottime_ns() - 60 * NS_PER_S
         disk = DiskState(417_000_000, 34_200_000_000, 1)
         state = JournalState(now_ns, 900 * NS_PER_S, last_ns, 1, undelivered_ledgers=2, key=key, disk=disk)
         return replace(run.writer.snapshot, journal_state=state)

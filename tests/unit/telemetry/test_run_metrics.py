@@ -10,11 +10,13 @@ import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import ChildCost, Device
+from flopsd.daemon.ledgers.custody import Commands, Custody
 from flopsd.settings.data_files import load_policies
+from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.device_metrics import Highest, device_facts, metered_devices
 from flopsd.telemetry.families import Family
-from flopsd.telemetry.prometheus import changing_families
+from flopsd.telemetry.prometheus import changing_families, families_of_now
 from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
@@ -126,10 +128,9 @@ def test_a_source_has_its_metrics_and_one_without_hardware_has_none(tmp_path: Pa
 def test_journal_metrics_show_whether_it_can_be_written(tmp_path: Path, fault: str) -> None:
     run = Run(tmp_path)
     run.kill()
-    given: dict[str, Any] = {"journal_records": 7, "journal_last_append_wall_ns": 8 * NS_PER_S, "journal_put_back": 9}
+    given: dict[str, Any] = {"journal_records": 7, "journal_put_back": 9}
     assert rows(journal(replace(run.writer.snapshot, journal_fault=fault, **given))) == {
         "flopsd_journal_records": {(): 7},
-        "flopsd_journal_last_append_timestamp_seconds": {(): 8},
         "flopsd_journal_writable": {(): float(not fault)},
         "flopsd_journal_put_back": {(): 9},
     }
@@ -158,13 +159,30 @@ SEALED = {"flopsd_ledger_seal_interval_seconds": 2.0, "flopsd_ledger_seal_failur
          BARE | SEALED | {"flopsd_ledger_copy_failures": 6, "flopsd_ledger_last_copy_timestamp_seconds": 5}),
     ],
 )  # fmt: skip
-def test_unknown_facts_of_seals_copies_key_and_disk_are_absent(state: JournalState, metrics: dict[str, float]) -> None:
+def test_unknown_facts_of_seals_copies_key_and_disk_are_absent(
+    tmp_path: Path, state: JournalState, metrics: dict[str, float]
+) -> None:
+    run = Run(tmp_path)
+    run.kill()
+    snapshot = replace(run.writer.snapshot, journal_state=state, journal_last_append_ns=None, wall_offset_ns=0)
     found = {
         " ".join((name, *labels)): value
-        for name, some in rows(journal_state(state)).items()
+        for name, some in rows(journal_state(snapshot)).items()
         for labels, value in some.items()
     }
     assert found == metrics
+
+
+@pytest.mark.parametrize("step_s", [-3600, 0, 3600])
+def test_the_age_of_the_last_record_is_known_although_the_wall_clock_was_set_since(tmp_path: Path, step_s: int) -> None:
+    run = Run(tmp_path)
+    custody = Custody(Settings(), {}, run.state, run.clock, str, Commands((), (), (), ()), resumed=False)
+    run.kill()
+    run.clock.advance(400 * NS_PER_S)
+    run.clock.step_wall(step_s * NS_PER_S)
+    found = rows(families_of_now(custody.with_journal_state(run.writer.snapshot)))
+    now, then = (found[f"flopsd_{of}_seconds"][()] for of in ("time", "journal_last_append_timestamp"))
+    assert now - then == pytest.approx(400, abs=1)
 
 
 def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
