@@ -45,7 +45,8 @@ class Loop:
         from flopsd.integrations.forward_counter import ForwardCounter
 
         self.model, self.counted, self.flop = model.train(), Counters(current_phase=None), 0
-        self.labels = labels
+        ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
+        self.inputs = {"input_ids": ids, "labels": ids} if labels else {"input_ids": ids}
         self.counted.declare(**{**describe(model, None), **declared})
         self.counter = ForwardCounter(self.counted)
         self.counter.attach(model)
@@ -82,9 +83,7 @@ class Loop:
         return self
 
     def _counted(self, run: Callable[..., object]) -> None:
-        ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
-        named = {"input_ids": ids, "labels": ids} if self.labels else {"input_ids": ids}
-        self.counts(partial(run, **named))
+        self.counts(partial(run, **self.inputs))
 
     def counts(self, run: Callable[[], object]) -> None:
         """Run `run` under PyTorch's counter."""
@@ -243,6 +242,13 @@ def _no_backward_pass() -> Loop:
     for _ in range(3):
         loop._counted(loop.model)
         loop._counted(lambda **inputs: loop.model(**inputs).loss.detach())
+    return loop
+
+
+def _of_whisper() -> Loop:
+    """Its sinusoidal positions have no gradients in any training."""
+    loop = Loop(build("whisper"))
+    loop.inputs = {"input_features": torch.randn(2, 20, 48), "labels": torch.arange(4, 24).view(2, 10)}
     return loop
 
 
@@ -554,6 +560,14 @@ def _one_assigned(steps: int) -> Loop:
     return loop.steps(steps)
 
 
+def _one_frozen(loop: Loop, name: str, steps: int) -> Loop:
+    """A frozen weight in the place of a trained one."""
+    layer, before = loop.steps().model.get_submodule(name), list(loop.model.parameters())
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    assert before
+    return loop.steps(steps)
+
+
 def _adapted_when_frozen() -> Loop:
     import peft
 
@@ -760,6 +774,10 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
     "modules replaced": partial(_replaced, _wider),
     "weights assigned": _assigned,
+    "one frozen adapter assigned": lambda: _one_frozen(
+        Loop(_lora(64, "all-linear")), "base_model.model.model.layers.1.mlp.up_proj.lora_A.default", 6
+    ),
+    "one frozen weight assigned at the end": lambda: _one_frozen(_of_whisper(), "model.decoder.layers.0.fc1", 1),
     "one weight assigned": partial(_one_assigned, 6),
     "one weight assigned at the end": partial(_one_assigned, 1),
     "adapters in a flat parameter": partial(_flat, adapters=True),
@@ -819,6 +837,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "without dropout, by the weights": _without_dropout_by_weights,
     "recorded for nothing": _recorded_for_nothing,
     "no backward pass": _no_backward_pass,
+    "no backward pass of Whisper": lambda: _of_whisper().evaluated(),
     "two passes for one loss": _two_passes_for_one_loss,
     "two backward passes": _backward_twice,
     "lower adapters frozen": _lower_adapters_frozen,

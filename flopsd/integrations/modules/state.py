@@ -127,6 +127,13 @@ class ModelState:
         return not all(others) and any(other and now.requires_grad != flag for other, (now, _), flag in trained)
 
     @property
+    def still_trained(self) -> int:
+        """Elements of the parameters that were trained in the kept state and are trained now."""
+        held = [getattr(one(), "_parameters", {}).get(name) for one, name, _ in self._places]
+        pairs = zip(held, self._kept[0], strict=False)
+        return sum(now.numel() for now, flag in pairs if flag and now is not None and now.requires_grad)
+
+    @property
     def is_given_weights(self) -> bool:
         """Whether other tensors stand in place of parameters now, as in `torch.func.functional_call`."""
         return any(not isinstance(held, Parameter) and not hasattr(held._base, _FLAT) for held in self._held())

@@ -109,7 +109,7 @@ class ForwardHooks:
         if self._was_compiled:
             self._leave_out("train", COMPILED_LATER)
         if self.state is not None and self.state.lost_some:
-            self._leave_out("train", _REPLACED)
+            self._see_replaced(self.state)
         self._leave_out_pairs()
 
     def settle_phase(self, phase: str) -> None:
@@ -290,7 +290,7 @@ class ForwardHooks:
 
     def _see_change(self, state: ModelState, *, trains: bool) -> None:
         if state.saw_late:
-            self._leave_out("train", _REPLACED)
+            self._see_replaced(state)
         if self._sessions.go_back(state.key, trains=trains):
             state.keep(is_known=True)
         else:
@@ -301,6 +301,11 @@ class ForwardHooks:
                 self.layers.restart()
         self.counter.tokens.see_kernel()
         self.repeats = self.repeats and self.counter.by_shape
+
+    def _see_replaced(self, state: ModelState) -> None:
+        """It is not known which of the passes so far had gradients of the replaced parameters."""
+        self._leave_out("train", _REPLACED)
+        self._sessions.see_replaced(state.still_trained)
 
     def _watch_layers(self, watch: LayerWatch, state: ModelState, *, records: bool) -> None:
         if watch.hooks:  # left by a pass whose end was not seen

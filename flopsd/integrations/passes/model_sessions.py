@@ -202,6 +202,14 @@ class ModelSessions:
         """Correct the kernel: a pass that records gradients continues from a cache that keeps only the window."""
         self._correct("attention", "eager", "eager_with_window_cache")
 
+    def see_replaced(self, trained: int) -> None:
+        """Correct the number of trained parameters: some passes had gradients of `trained` ones only. With fewer than
+        the method trains, "at least" has no gradients."""
+        for one in self.all:
+            if trained < _facts(one.client).get(_COUNTS[1], trained + 1):
+                one.client.declare(parameters_trainable=trained)
+        self._know_again()
+
     def _correct(self, name: str, before: str, now: str) -> None:
         for one in self.all:
             if _facts(one.client).get(name) == before:
@@ -217,8 +225,8 @@ class ModelSessions:
         if (found := self._perhaps.get(tally)) is not None:
             return found
         facts = _facts(tally.client)
-        total, trained = (facts.get(name) for name in _COUNTS)
-        uncertain = {"method", "lora", *_NOT_COPIED, *(_COUNTS[1:] if total == trained else ())}
+        # Without adapters the number may be that of all weights that can be trained: "at least" would have gradients.
+        uncertain = {"method", "lora", *_NOT_COPIED, *(() if facts.get("lora") else _COUNTS[1:])}
         kept = {name: value for name, value in facts.items() if name not in uncertain}
         found = self._perhaps[tally] = self._opened({**kept, "method": Method.PARTIAL})
         return found
