@@ -257,6 +257,7 @@ def _of_two_methods() -> Files:
 
 def _of_methods(of: str, methods: tuple[str | None, ...], *what: str) -> Files:
     ours, nodes = policy_of(BY_METHOD), []
+    more = ("--policy", "our.policy.yaml", "--children", "children")
     for rank, method in enumerate(methods):
         name = f"{HOSTS[rank]}/ledger"
         records = [dict(line.record()) for line in parsed(node(rank).files[f"{name}.journal.jsonl"])]
@@ -269,6 +270,12 @@ def _of_methods(of: str, methods: tuple[str | None, ...], *what: str) -> Files:
     job = encode(merged_by((ours,), "job", nodes))
     entry = job_entry(json.loads(job)["predicate"], hashlib.sha256(job).hexdigest(), [FIRST.keyid])
     files: Files = {}
+    if of == "two-methods":
+        entry_of_three = {**entry, "declared": {**entry["declared"], "method": None}}
+        lineage = signed(encode(merged_by((ours,), "lineage", [Child(entry_of_three, {})])))
+        name = "merged/lineage-of-two-methods-and-none"
+        files |= vector(name, "The same with a third node that declares none.", lineage, None, more=more[:2])
+        files[f"{name}/our.policy.yaml"] = BY_METHOD.encode()
     for name, said, ledger, children in (
         (f"job-of-{of}", what[0], signed(job), handed(nodes)),
         (
@@ -278,7 +285,6 @@ def _of_methods(of: str, methods: tuple[str | None, ...], *what: str) -> Files:
             {"ledger.json": signed(job)},
         ),
     ):
-        more = ("--policy", "our.policy.yaml", "--children", "children")
         files |= vector(f"merged/{name}", said, ledger, None, more=more)
         files[f"merged/{name}/our.policy.yaml"] = BY_METHOD.encode()
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}

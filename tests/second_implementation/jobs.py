@@ -411,10 +411,8 @@ def methods_of(entries: list[J]) -> tuple[str | None, ...]:
     found: set[str | None] = set()
     for declared in (entry["declared"] for entry in entries):
         codes = {one["code"]: one for one in declared["contradictions"]}
-        found.update(
-            codes["node_methods_differ"]["methods"] if "node_methods_differ" in codes else [declared["method"]]
-        )
-        found.update([None] if "node_method_not_declared" in codes else [])
+        found.update(codes.get("node_methods_differ", {}).get("methods", [declared["method"]]))
+        found.update([None] if declared["method"] is None or "node_method_not_declared" in codes else [])
     return (None,) if None in found else tuple(one for one in METHODS if one in found)
 
 

@@ -198,7 +198,8 @@ function nodes(children) {
 function methodsOf(children) {
   const found = children.flatMap(({ declared: { method, contradictions } }) => {
     const noted = new Map(contradictions.map((/** @type {J} */ one) => [one.code, one]));
-    return [...(noted.get("node_methods_differ")?.methods ?? [method]), ...(noted.has("node_method_not_declared") ? [null] : [])];
+    if (method === null || noted.has("node_method_not_declared")) return [null];
+    return noted.get("node_methods_differ")?.methods ?? [method];
   });
   return found.includes(null) ? [null] : METHODS.filter((one) => found.includes(one));
 }

@@ -239,7 +239,7 @@ class MergedDeclarations:
         method, base = declared["method"], declared["base"]
         self._methods.add(None if method is None else Method(method).value)
         differ = [one["methods"] for one in declared["contradictions"] if one["code"] == NODE_METHODS_DIFFER]
-        self._of_nodes.update(differ[0] if differ else [method])
+        self._of_nodes.update(differ[0] if differ and method is not None else [method])
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
         for one in declared["contradictions"]:
