@@ -162,6 +162,10 @@ def test_an_existing_ledger_without_a_journal_or_a_sha256_is_kept(tmp_path: Path
     kept = [re.sub(r"-until-\w+", "", key) for key in store.keys(bucket) if "-until-" in key]
     assert kept == sorted(theirs)
     assert {store.get(bucket, key) for key in store.keys(bucket) if "-until-" in key} == {b"theirs"}
+    for end in ENDS:  # the same bytes are no other file
+        client.put_object(Bucket=bucket, Key=f"same{end}", Body=(tmp_path / f"ledger{end}").read_bytes())
+    never = ("--to", f"s3://{bucket}/same.json?overwrite=never")
+    in_process("copy", str(tmp_path / "ledger.json"), *never, env=environment(None, None, **store.variables), code=0)
 
 
 def test_two_locked_buckets_one_late_hold_the_sealed_bytes(tmp_path: Path, store: Store) -> None:

@@ -159,7 +159,7 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
     """Raises OtherFileThereError unless the existing object has the same bytes: an earlier attempt stored it and its
     answer was lost."""
     there = _head(client, location)
-    if there.get("ChecksumSHA256") != _sha256(data):
+    if there["ContentLength"] != size_of(data) or _stored_sha256(client, location, there) != _sha256(data):
         raise OtherFileThereError(
             f"{location} already exists with other contents, and overwrite=never is set",
             hint="nothing was overwritten; compare the two; `flopsd copy LEDGER --to` copies this one to another key",
@@ -200,19 +200,24 @@ def _is_earlier_state(client: Any, location: S3Location, objects: Mapping[S3Loca
         return None
     try:
         there = _head(client, location)
-        size, found = there["ContentLength"], there.get("ChecksumSHA256")
-        if size > size_of(objects[location]):
+        if (size := there["ContentLength"]) > size_of(objects[location]):
             return False
-        if found is None:
-            digest = fastest()(b"")
-            for chunk in client.get_object(Bucket=location.bucket, Key=location.key)["Body"].iter_chunks(_CHUNK):
-                digest.update(chunk)
-            found = encode64(digest.digest())
+        found = _stored_sha256(client, location, there)
     except client.exceptions.ClientError as fault:
         if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _TEMPORARY:
             raise
         return None
-    return bool(found == _sha256(_first(objects[location], size)))
+    return found == _sha256(_first(objects[location], size))
+
+
+def _stored_sha256(client: Any, location: S3Location, there: Any) -> str:
+    """The SHA-256 of an object with the head `there`; downloads the object if the store does not have it."""
+    if (known := there.get("ChecksumSHA256")) is not None:
+        return str(known)
+    digest = fastest()(b"")
+    for chunk in client.get_object(Bucket=location.bucket, Key=location.key)["Body"].iter_chunks(_CHUNK):
+        digest.update(chunk)
+    return encode64(digest.digest())
 
 
 def _first(content: Content, size_bytes: int) -> Content:
