@@ -13,7 +13,7 @@ from flopsd.core.rounding import Towards, format_duration, format_flop, format_r
 from flopsd.core.session_protocol import Event, NotServed
 from flopsd.daemon.device_log import DeviceLog
 from flopsd.daemon.ledgers.custody import Custody
-from flopsd.daemon.sessions.server import SessionServer
+from flopsd.daemon.sessions.server import KEPT_OUT_NS, SessionServer
 from flopsd.daemon.writing.writer import Writer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.report.numbers import percent
@@ -53,6 +53,7 @@ class SessionServerTask:
         self._is_behind = is_behind
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
+        self._closed_since_ns = 0  # since when the socket cannot be opened
 
     def each_tick(self, thread: SocketThread) -> None:
         """Start the server in `thread` when that is due."""
@@ -60,9 +61,12 @@ class SessionServerTask:
             return
         if self._server is not None:
             self._next_ns = self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            if self._server.keeps_out():
+                self._post(NotServed())
             if not self._is_removed(self._server, self._path):
                 return
-            self._server.stop()
+            if not self.stop():
+                self._post(NotServed())
             self._known, self._server = self._server.known, None
         server = SessionServer(self._path, self._uids, self._post, self._clock, self._known, self._is_behind)
         try:
@@ -75,9 +79,13 @@ class SessionServerTask:
                     fault.with_hint,
                     REBIND_SECONDS,
                 )
-            self._has_logged, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            now_ns = self._clock.boottime_ns()
+            self._has_logged, self._next_ns = True, now_ns + REBIND_SECONDS * NS_PER_S
+            self._closed_since_ns = self._closed_since_ns or now_ns
+            if now_ns - self._closed_since_ns >= KEPT_OUT_NS:
+                self._post(NotServed())
             return
-        self._server, self._has_logged = server, False
+        self._server, self._has_logged, self._closed_since_ns = server, False, 0
         log.info("training processes can connect at %s", self._path)
 
     def _is_removed(self, server: SessionServer, path: Path) -> bool:
@@ -96,9 +104,12 @@ class SessionServerTask:
         self._post(NotServed())
         return False
 
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
+    def stop(self) -> bool:
+        """Return whether all processes that wanted to connect have, as far as this is known."""
+        if self._server is None:
+            return not self._known
+        self._server.stop()
+        return not self._server.keeps_out(0)
 
 
 class BackgroundTasks:

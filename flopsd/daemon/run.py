@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from flopsd.core.companions import PEAKS, POLICY, companion_name
+from flopsd.core.session_protocol import NotServed
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
@@ -140,8 +141,10 @@ def run_daemon(
             why = daemon.run(each_tick)
             notifier.stopping()
         finally:
-            sessions.stop()
+            all_were_served = sessions.stop()
             custody.stop()
+        if not all_were_served:
+            writer.take_event(NotServed())
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
             log.error("the journal lacks the end of the run, and all that was metered since it could last be written")
             if settings.seal and lifeline is None:  # a launcher seals what the journal holds

@@ -52,7 +52,7 @@ CONSTANTS = {
     """,
     "Local API and client": """
         flopsd.settings.client_socket: LONGEST_PATH_BYTES
-        flopsd.daemon.sessions.server: MAX_SESSIONS, KEPT_OUT_NS, CONNECTS_A_SECOND, HELLO_SECONDS, SILENT_NS
+        flopsd.daemon.sessions.server: MAX_SESSIONS, KEPT_OUT_NS, KEPT_OUT_NS, CONNECTS_A_SECOND, HELLO_SECONDS, SILENT_NS
         flopsd.core.session_protocol: MAX_LINE_BYTES
         flopsd.daemon.sessions.server: MESSAGES_A_SECOND, BYTES_A_SECOND
         flopsd.client.connection: ANSWER_SECONDS

@@ -23,7 +23,6 @@ from flopsd.core.session_protocol import (
     PROTOCOL,
     Conversation,
     Event,
-    NotServed,
     RefusedError,
     SessionClosed,
     SessionOpened,
@@ -41,9 +40,7 @@ CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
 SILENT_NS = NS_PER_S // 10  # how long a hello may take when all places are taken
 BEHIND_NS = NS_PER_S // 10
-# A refused client tries again each minute. It counts as kept out after the first of these times, and is forgotten after
-# the second.
-KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
+KEPT_OUT_NS = 150 * NS_PER_S  # a refused client tries again each minute; one that has not then may have ended
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`; later ones count as new
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
@@ -199,9 +196,9 @@ class SessionServer:
         if uid not in self._allowed:
             self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
         elif len(self._peers) >= MAX_SESSIONS and not self._drop_a_silent_one(now_ns):
+            if len(self._without_place) <= MAX_SESSIONS:
+                self._without_place.setdefault(peer.talk.pid, now_ns)
             self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
-            if self._is_kept_out(peer.talk.pid, now_ns):
-                self._post(NotServed())
         else:
             self._peers[connection] = peer
             self._selector.register(connection, selectors.EVENT_READ)
@@ -215,11 +212,11 @@ class SessionServer:
                 return True
         return False
 
-    def _is_kept_out(self, pid: int | None, now_ns: int) -> bool:
-        """Whether a process that is refused now has been refused for minutes, or too many are to keep track of each."""
-        self._without_place = {one: at for one, at in self._without_place.items() if now_ns - at < GONE_NS}
-        since_ns = self._without_place.setdefault(pid, now_ns)
-        return now_ns - since_ns >= KEPT_OUT_NS or len(self._without_place) > MAX_SESSIONS
+    def keeps_out(self, for_ns: int = KEPT_OUT_NS) -> bool:
+        """Whether a process was refused that long ago and has not connected since, or more than can be kept track of.
+        Safe from any thread."""
+        since_ns = list(self._without_place.values())
+        return len(since_ns) > MAX_SESSIONS or any(self._clock.boottime_ns() - at >= for_ns for at in since_ns)
 
     def _read(self, peer: _Peer) -> None:
         try:
