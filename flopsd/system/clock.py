@@ -40,7 +40,8 @@ class SystemClock:
 
 
 def rfc3339(wall_ns: int) -> str:
-    """Return Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`."""
+    """Return Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`. Raises ValueError, OverflowError for a year
+    that does not have four digits."""
     seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment.isoformat()[:19]}.{nanoseconds // 1000:06d}Z"

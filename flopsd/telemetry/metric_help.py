@@ -61,7 +61,8 @@ HELP = {
     "flopsd_source_child_cpu_seconds": "CPU time of the program that flopsd starts, over all its starts.",
     "flopsd_source_child_memory_bytes": "Resident memory of the program that flopsd starts.",
     "flopsd_journal_records": "Records in the journal.",
-    "flopsd_journal_last_append_timestamp_seconds": "When a record was last made durable, by the wall clock of the scrape.",
+    "flopsd_journal_last_append_timestamp_seconds": "When a record was last made durable, by the wall clock of the "
+    "scrape.",
     "flopsd_journal_writable": "0 while the journal cannot be written and totals are only in memory.",
     "flopsd_journal_put_back": "How often this daemon put the journal back that another process had removed, replaced "
     "or changed.",

@@ -189,10 +189,11 @@ _OPERATORS = b'"operator_flop"'  # counters in a checkpoint; later checkpoints r
 
 def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]]:
     """The growth of compute: cumulative figures at some checkpoints of the first `records` records, including the last.
-    Times follow from the wall clock at each daemon start. The journal must be verified. Raises JournalError."""
+    Times follow from the wall clock at each daemon start; nothing is returned if one has a year above 9999. The journal
+    must be verified. Raises JournalError."""
     checkpoints = sum(_is_checkpoint(entry) for entry in islice(read_journal(journal), records))
     every = max(1, -(-checkpoints // MAX_POINTS))
-    history, run, seen, points = History(), GrowingRun(table), 0, list[dict[str, Any]]()
+    history, run, seen, points = History(), GrowingRun(table), 0, list[dict[str, Any] | None]()
     last: JournalLine | None = None  # the newest checkpoint that was skipped
     for entry in islice(read_journal(journal), records):
         if _is_checkpoint(entry):
@@ -208,7 +209,7 @@ def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, A
         else:
             extend(history, entry.record())
         last = None
-    return points
+    return [] if None in points else [point for point in points if point is not None]
 
 
 def _is_checkpoint(entry: JournalLine) -> bool:
@@ -216,10 +217,14 @@ def _is_checkpoint(entry: JournalLine) -> bool:
     return entry.body.startswith(b'{"devices":')
 
 
-def _point(last: Incarnation, so_far: RunSums) -> dict[str, Any]:
+def _point(last: Incarnation, so_far: RunSums) -> dict[str, Any] | None:
     passed_ns, coverage_ppm = last.last_ns - int(last.begin["ns"]), so_far.coverage_ppm
+    try:
+        at = rfc3339(int(last.begin["wall_ns"]) + passed_ns)
+    except (ValueError, OverflowError):
+        return None
     return {
-        "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
+        "at": at,
         "seconds": seconds(passed_ns),
         "executed": so_far.figures.for_ledger(),
         "phases": {phase: figures.for_ledger() for phase, figures in sorted(so_far.by_phase.items())},

@@ -275,4 +275,7 @@ def _row(at: int, figures: Figures) -> tuple[str, str, str, str]:
 
 def moment(at_ns: int) -> str:
     """A time without its zone, which the page names once: `2026-09-21 14:13:20`."""
-    return rfc3339(at_ns)[:19].replace("T", " ")
+    try:
+        return rfc3339(at_ns)[:19].replace("T", " ")
+    except (ValueError, OverflowError):  # of a stranger's ledger
+        return "not known"

@@ -23,6 +23,7 @@ from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.claims import _claim
 from flopsd.report.contents import build as module
 from flopsd.report.contents.build import course_of
+from flopsd.report.contents.coverage import moment
 from flopsd.report.contents.inventory import items_of
 from flopsd.report.contents.model import EvidenceLine, ReportState
 from flopsd.report.contents.verification import NO_FIGURES, proof_of, refused
@@ -325,6 +326,11 @@ def test_a_merged_ledger_with_declared_models_is_reported_in_every_format(shape:
     if "html" not in shape:
         assert ("What it states, and what it does not" in done.stdout) == (shape == [])
     assert "is in the node ledgers" in done.stdout or json.loads(done.stdout)["form"]["rows"]
+
+
+def test_times_after_the_year_9999_are_not_known() -> None:
+    assert moment(10**30) == "not known"
+    assert course_of(VECTORS / "valid" / "squares-of-every-size" / "ledger.journal.jsonl", 10**6, table()) == []
 
 
 COURSES = ["activity-and-gaps", "cycles-recovered", "declared-phases", "journal-goes-on", "rebooted"]
