@@ -128,13 +128,13 @@ class Snapshot:
     journal_records: int
     journal_last_append_ns: int | None  # since boot
     journal_fault: str
+    journal_put_back: int
+    wall_offset_ns: int | None  # wall-clock time minus boot time
+    rates: array[float]  # points of a RateHistory
+    ended: bool  # ended by a signal or with the job, not by a fault
+    replayed: bool  # an earlier daemon start of the run read a recording
+    stops_ns: tuple[int, ...]  # see History.stops_ns
     journal_state: JournalState | None = field(default=None, compare=False)  # set at the request, not by the writer
-    wall_offset_ns: int | None = None  # wall-clock time minus boot time
-    rates: array[float] = field(default_factory=lambda: array("d"))  # points of a RateHistory
-    journal_put_back: int = 0
-    ended: bool = False  # ended by a signal or with the job, not by a fault
-    replayed: bool = False  # an earlier daemon start of the run read a recording
-    stops_ns: tuple[int, ...] = ()  # see History.stops_ns
 
     def wall_ns(self, ns: int | None) -> int | None:
         """Return the wall-clock time of `ns` since boot, by the clock as it is set now; None: not known."""

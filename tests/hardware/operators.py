@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 WIDTH, ROWS, STEPS = 1024, 4096, 8
@@ -19,11 +20,11 @@ class Declared:
     def __init__(self) -> None:
         self.flop, self.words = 0, set[str]()
 
-    def counting(self, _: str, **counters: int) -> Callable[[], None]:
-        def count() -> None:
-            self.flop += counters["operator_flop"]
+    def count(self, _: str, **counters: int) -> None:
+        self.flop += counters["operator_flop"]
 
-        return count
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]:
+        return partial(self.count, phase, **counters)
 
     def declare(self, **facts: Any) -> None:
         self.words.update(words for listed in facts.get("operators_not_counted", {}).values() for words in listed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flopsd.attestation.signing.base import SigningKey, key_faults
 from flopsd.attestation.signing.public_key import PublicKey
-from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
+from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.core.values import is_digest
 from flopsd.errors import NotVerifiedError, SigningKeyError
@@ -15,12 +15,9 @@ _TOO_FEW = "too_few_signatures"
 
 
 def sign(payload: bytes, key: SigningKey) -> bytes:
-    """The envelope file over `payload`, verified with the public key before it is returned. Raises SigningKeyError if
-    signing fails or the signature does not verify."""
+    """The envelope file over `payload`. Raises SigningKeyError if signing fails or the signature does not verify."""
     signature = sign_message(pae(Envelope(payload, PAYLOAD_TYPE, ())), key)
-    data = encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
-    verify_signatures(parse_envelope(data), [key.public], 1)
-    return data
+    return encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
 
 
 def sign_message(message: bytes, key: SigningKey) -> bytes:

@@ -22,7 +22,7 @@ class AgreedPhase:
         """`unnamed`: the phase while no process names one. `sessions`: all sessions of this run, as they change;
         processes of sessions that are there already may still be at work in the phase that they named."""
         self._unnamed, self._sessions, self._now_ns = unnamed, sessions, now_ns
-        self._connected: dict[str, str | None] = {}  # the phase of each process, once it named one
+        self._named: dict[str, str] = {}  # the phase of each connected process that named one
         # Until when a process that lost its connection may return.
         self._parted = dict.fromkeys(sessions, now_ns() + RETURN_NS)
         self._unrecorded: set[str] = set()  # connected processes of which the run records nothing
@@ -41,17 +41,14 @@ class AgreedPhase:
         if (now := self._bucket()) != self._active.bucket:
             self._active = ActivePhase(now, self._now_ns())
 
-    def connect(self, name: str) -> None:
-        self._connected.setdefault(name, None)
-
     def change(self, name: str, phase: str) -> None:
-        self._connected[name] = phase
+        self._named[name] = phase
         self._parted.pop(name, None)
 
     def leave(self, name: str, *, clean: bool) -> None:
         """Remove a process. If it did not close its session, it may still be at work in the phase that it named."""
         self._unrecorded.discard(name)
-        if self._connected.pop(name, None) is not None and not clean:
+        if self._named.pop(name, None) is not None and not clean:
             self._parted[name] = self._now_ns() + RETURN_NS
         elif clean:
             self._parted.pop(name, None)
@@ -74,12 +71,11 @@ class AgreedPhase:
         return found
 
     def _agreed(self) -> str:
-        named = {name: phase for name, phase in self._connected.items() if phase is not None}
-        if not named:
+        if not self._named:
             return UNDECLARED_PHASE if self._unnamed is None else self._unnamed.value
-        phases = set(named.values())
+        phases = set(self._named.values())
         if len(phases) > 1 or UNDECLARED_PHASE in phases:
             return UNDECLARED_PHASE
-        declared = (self._sessions[name].facts.get("precision") for name in named)
+        declared = (self._sessions[name].facts.get("precision") for name in self._named)
         formats = {None if one is None else precision_from(one, PROCESS) for one in declared}
         return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)

@@ -209,7 +209,6 @@ class SessionTracker:
             self._declared[name], self._opened[name] = None, (self.now_ns(), 0)
             if self._is_over:
                 self._mark()
-        self._phase.connect(name)
         # A session that is in the journal already may have counted while no daemon ran.
         self._opened.setdefault(name, (0, counted_flop(self.known[name].work)))
 
