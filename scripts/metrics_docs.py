@@ -27,7 +27,7 @@ def words(kind: type[Enum]) -> str:
 
 # Empty: the name, or the metric's own text, explains it.
 LABELS = {
-    "gpu": "index of the device, as its driver counts",
+    "gpu": "index of the device in its driver when the daemon first listed it; later resets may change the driver's",
     "uuid": "its UUID: join on this one; `NODE/neuron0` where a driver gives none",
     "pipe": f"{words(Pipe)}; `all` where the vendor's count does not distinguish pipes",
     "precision": "the number format that FLOP are counted in: declared, fixed by the pipe, or `undeclared`",

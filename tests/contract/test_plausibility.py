@@ -4,6 +4,7 @@ import pynvml
 import pytest
 
 from flopsd.core.model import Evidence, GapReason, Pipe
+from flopsd.sources.nvml.driver import Power
 from flopsd.sources.nvml.plausibility import READS_OF_ZERO, READS_WITHOUT_UTILIZATION, Plausibility
 from tests.contract.conftest import Open
 from tests.support.scenario import Fault, Segment, h100
@@ -89,12 +90,13 @@ def test_utilisation_of_the_time_before_short_readings_contradicts_none() -> Non
 
 @pytest.mark.parametrize(
     ("ratio", "power", "clock", "is_a_lie"),
-    [(0.3, 0.19, 0.5, True), (0.29, 0.19, 0.5, False), (0.3, 0.2, 0.5, False), (0.3, 0.19, 0.49, False), (0.3, 0.19, None, True),
-     (0.0, 0.1, 1.0, False), (0.0, 0.3, 1.0, True), (0.0, 0.29, 1.0, False), (0.0, None, 1.0, False),
-     (0.001, 0.3, 1.0, False)],
+    [(0.3, Power(0.19), 0.5, True), (0.29, Power(0.19), 0.5, False), (0.3, Power(0.2), 0.5, False),
+     (0.3, Power(0.19), 0.49, False), (0.3, Power(0.19), None, True), (0.4, Power(0.19, 0.125), None, False),
+     (0.0, Power(0.1), 1.0, False), (0.0, Power(0.3), 1.0, True), (0.0, Power(0.29), 1.0, False), (0.0, None, 1.0, False),
+     (0.0, Power(0.4, 0.125), 1.0, False), (0.001, Power(0.3), 1.0, False)],
 )  # fmt: skip
 def test_power_that_contradicts_the_activity_is_a_lie(
-    ratio: float, power: float, clock: float | None, is_a_lie: bool
+    ratio: float, power: Power | None, clock: float | None, is_a_lie: bool
 ) -> None:
     assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 0.1, power, clock, SECOND) is is_a_lie
     assert not Plausibility().contradicts({Pipe.TENSOR: 0.0}, 0.09, power, clock, SECOND), "hardly anything ran"
@@ -103,16 +105,19 @@ def test_power_that_contradicts_the_activity_is_a_lie(
 def test_percentages_stuck_before_the_daemon_began_are_a_lie_if_nothing_runs() -> None:
     """At 29 %, which is compatible with the power of an idle GPU."""
     one, work = Plausibility(), {Pipe.TENSOR: 0.29}
-    assert [one.contradicts(work, 0.0, 0.1, 1.0, SECOND) for _ in range(4)] == [False, False, True, True]
-    assert not any(one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, 0.1, 1.0, SECOND) for at in range(4))
+    assert [one.contradicts(work, 0.0, Power(0.1), 1.0, SECOND) for _ in range(4)] == [False, False, True, True]
+    assert not any(one.contradicts({Pipe.TENSOR: 0.2 + at / 1000}, 0.0, Power(0.1), 1.0, SECOND) for at in range(4))
     idle = Plausibility()
-    assert not any(idle.contradicts({Pipe.TENSOR: 0.0009}, 0.0, 0.1, 1.0, SECOND) for _ in range(4))
+    assert not any(idle.contradicts({Pipe.TENSOR: 0.0009}, 0.0, Power(0.1), 1.0, SECOND) for _ in range(4))
 
 
-@pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])
-def test_a_percentage_that_stays_while_the_power_changes_is_stuck(power: float, is_a_lie: bool) -> None:
+@pytest.mark.parametrize(
+    ("power", "is_a_lie"),
+    [(Power(0.5625), False), (Power(0.625), True), (Power(0.375), True), (Power(0.625, 0.0625), False)],
+)
+def test_a_percentage_that_stays_while_the_power_changes_is_stuck(power: Power, is_a_lie: bool) -> None:
     one, work = Plausibility(), {Pipe.TENSOR: 0.42}
-    assert not one.contradicts(work, 1.0, 0.5, 1.0, SECOND)
+    assert not one.contradicts(work, 1.0, Power(0.5), 1.0, SECOND)
     assert one.contradicts(work, 1.0, power, 1.0, SECOND) is is_a_lie
     assert one.contradicts(work, 1.0, power, 1.0, SECOND) is is_a_lie
     assert not one.contradicts({Pipe.TENSOR: 0.43}, 1.0, power, 1.0, SECOND)

@@ -525,7 +525,7 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
         for (int what = -1; what < RATIOS; what++) {
             if (what >= 0 && (int)m->id == ID_OF_RATIO[what]) {
                 m->status = OK;
-                m->value = cycles > 0 ? (double)(100 * (integral(gpu, what, two->ns) - integral(gpu, what, one->ns)) / cycles) : NAN;
+                m->value = cycles > 0 ? (double)fmaxl(0, 100 * (integral(gpu, what, two->ns) - integral(gpu, what, one->ns)) / cycles) : NAN;
                 if (has_fault(gpu, ZERO) || one->blind || two->blind) m->value = 0;
                 if (has_fault(gpu, FULL)) m->value = 100;
                 if (has_fault(gpu, STUCK)) m->value = 100 * segment_at(gpu, fault_from(gpu, STUCK))->ratio[what];

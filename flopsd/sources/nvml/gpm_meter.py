@@ -10,7 +10,7 @@ from flopsd.core.clock_integral import Cycles, activity, integrate
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.values import ceil_div
 from flopsd.sources.nvml.counter_check import CounterCheck
-from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError
+from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, Power, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
 from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS
 from flopsd.sources.nvml.meter import Meter
@@ -18,7 +18,6 @@ from flopsd.sources.nvml.plausibility import Plausibility
 
 _VECTOR = {Pipe.FP64: None, Pipe.FP32: None, Pipe.FP16: None}.keys()  # a set, in order
 _GROWTH = Growth()
-_ENERGY_LATE = 20  # one part in so many of a reading: if late by that at both ends, power may be off by POWER_STEP
 
 
 class GpmMeter(Meter):
@@ -67,7 +66,7 @@ class GpmMeter(Meter):
         self._polled.read(mhz)
         since_ns, mhz_before = self._since_ns, self._mhz
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
-        power = self._mean_power(counters.get("energy_mj"), since_ns, now_ns)
+        power = self._power.between(driver, handle, counters.get("energy_mj"), now_ns, clock.boottime_ns())
         utilization = None if self._is_slice else driver.utilization_ratio(handle)
         metrics: Metrics | None = None
         reason = self._unread_reason
@@ -118,26 +117,18 @@ class GpmMeter(Meter):
         return activity(ratios, cycles, self._sm_count, metrics.unread), totals
 
     def _refuse_what_cannot_be(
-        self, metrics: Metrics, utilization: float | None, power: float | None, mhz: int | None, ns: int
+        self, metrics: Metrics, utilization: float | None, power: Power | None, mhz: int | None, ns: int
     ) -> None:
         """Raises UnusableError for percentages that the device's power or utilisation contradicts."""
 
         def drawn() -> float | None:
-            return self._driver.power_ratio(self._handle) if power is None else power
+            return self._driver.power_ratio(self._handle) if power is None else power.share - power.doubt
 
         if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, drawn, ns):
             raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
         clock = mhz / self._max_mhz if mhz is not None and self._max_mhz else None
         if self._plausibility.contradicts(metrics.ratios, utilization, power, clock, ns):
             raise UnusableError(GapReason.CONTRADICTORY, self._check.totals(metrics))
-
-    def _mean_power(self, energy_mj: int | None, since_ns: int, now_ns: int) -> float | None:
-        """Return the mean power from the sample at `since_ns` to the one at `now_ns`. None also where the energy was
-        read so long after a sample that it is another interval's."""
-        read_ns = self._driver.clock.boottime_ns()
-        if (read_ns - now_ns) * _ENERGY_LATE > now_ns - since_ns:
-            energy_mj = None
-        return self._power.ratio(self._driver, self._handle, energy_mj, read_ns)
 
     def _require_streaming(self) -> None:
         """Check that the counters are on, since any process that has the device node can switch them off for all.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from flopsd.core.model import Pipe
+from flopsd.sources.nvml.driver import Power
 
 # Assumed, and measured on no hardware yet: a pipe that is active in a third of all cycles, at half the maximum clock or
 # more, draws over a fifth of the power limit. If that is wrong, work becomes a gap with a ceiling: wider, but true.
@@ -43,7 +44,7 @@ class Plausibility:
     """Checks one device's percentages from read to read."""
 
     def __init__(self) -> None:
-        self._before: tuple[Mapping[Pipe, float], float | None, float | None] = ({}, None, None)
+        self._before: tuple[Mapping[Pipe, float], float | None, Power | None] = ({}, None, None)
         self._frozen = False
         self._same = self._without_utilization = self._zero = _Streak()
 
@@ -60,10 +61,10 @@ class Plausibility:
         return drawn is not None and drawn >= IDLE_POWER_RATIO
 
     def contradicts(
-        self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None, ns: int
+        self, ratios: Mapping[Pipe, float], utilization: float | None, power: Power | None, clock: float | None, ns: int
     ) -> bool:
-        """Whether the percentages of one reading cannot be true. `power`: the mean of the interval as a share of the
-        limit. `clock`: the SM clock as a share of its maximum. None: not known. `ns`: the length of the reading."""
+        """Whether the percentages of one reading cannot be true. `power`: the mean of the interval. `clock`: the SM
+        clock as a share of its maximum. None: not known. `ns`: the length of the reading."""
         before, utilization_before, power_before = self._before
         self._before = ratios, utilization, power
         busiest = max(ratios.values(), default=0.0)
@@ -71,21 +72,22 @@ class Plausibility:
         was_same = self._same.lasts(1)  # so utilisation, too, was of work with these percentages
         self._same = (self._same if same else _Streak()).then(is_so=True, ns=ns)
         if power is not None and power_before is not None:  # of the same interval, unlike utilisation
-            changed = abs(power - power_before) >= POWER_STEP
+            changed = abs(power.share - power_before.share) >= POWER_STEP + power.doubt + power_before.doubt
         else:
             known = None not in (utilization, utilization_before)
             changed = was_same and known and utilization != utilization_before
         # No work repeats itself to the last digit, shows no utilisation, and draws little power.
         unused = was_same and busiest >= STUCK_RATIO and utilization == 0 == utilization_before
-        unused = unused and (power is None or power < IDLE_POWER_RATIO)
+        unused = unused and (power is None or power.share < IDLE_POWER_RATIO)
         self._frozen = same and (self._frozen or changed or unused)
-        idle = power is not None and power < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
-        drew = utilization is not None and utilization >= ZERO_UTILIZATION_RATIO and (power or 0.0) >= ZERO_POWER_RATIO
+        idle = power is not None and power.share < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
+        drew = power is not None and power.share - power.doubt >= ZERO_POWER_RATIO
+        ran = utilization is not None and utilization >= ZERO_UTILIZATION_RATIO
         nothing_ran = utilization == 0 and busiest >= ACTIVE_RATIO and (power is None or idle)
         self._without_utilization = self._without_utilization.then(nothing_ran, ns)
         return (
             self._frozen
-            or (idle and busiest >= ACTIVE_RATIO)
-            or (drew and not busiest)
+            or (power is not None and idle and busiest - power.doubt >= ACTIVE_RATIO)
+            or (drew and ran and not busiest)
             or self._without_utilization.lasts(READS_WITHOUT_UTILIZATION)
         )

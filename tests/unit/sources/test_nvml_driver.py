@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from flopsd.core.model import GapReason
-from flopsd.sources.nvml.driver import MeanPower, UnusableError, hint_of, is_absent, reason_of
+from flopsd.sources.nvml.driver import MeanPower, Power, UnusableError, hint_of, is_absent, reason_of
 from flopsd.testing import FakeClock
 from tests.support.nvml_answers import HANDLE, NvmlFault, driver
 
@@ -171,16 +171,28 @@ def test_power_is_a_share_of_the_limit_where_there_is_one(
     assert one.power_ratio(HANDLE) == ratio
     power = MeanPower()
     energies_mj = (1000, 1000 + (drawn_mw or 0) * 2)  # in two seconds
-    found = [power.ratio(one, HANDLE, energy, at * 2 * SECOND) for at, energy in enumerate(energies_mj)]
-    assert found == [None, (drawn_mw or 0) / limit_mw if limit_mw else None]
+    found = [power.between(one, HANDLE, mj, at * 2 * SECOND, at * 2 * SECOND) for at, mj in enumerate(energies_mj)]
+    assert found == [None, Power((drawn_mw or 0) / limit_mw, 0.05) if limit_mw else None]
 
 
 def test_the_mean_power_between_two_reads_needs_both() -> None:
     power, limits = MeanPower(), [700_000, 1]
     one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
     reads = ((0, 5), (700, 6), (None, 7), (1400, 8), (1750, 9), (1750, 10), (1749, 11), (2449, 11), (2799, 12))
-    found = [power.ratio(one, HANDLE, energy and energy * 1000, at * SECOND) for energy, at in reads]
+    given = [power.between(one, HANDLE, energy and energy * 1000, at * SECOND, at * SECOND) for energy, at in reads]
+    found = [one and one.share for one in given]
     assert found == [None, 1.0, None, None, 0.5, 0.0, None, None, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "doubt"), [((0, 0), 0.1), ((0, 125), 0.2), ((0, 130), None), ((90, 0), None), ((20, 80), 0.18 / 1.06)]
+)
+def test_power_whose_energy_was_read_late_is_in_doubt(late_ms: tuple[int, int], doubt: float | None) -> None:
+    """The counter is read a while after each of two samples a second apart, and may be a tenth of a second old."""
+    power, one = MeanPower(), driver(nvmlDeviceGetEnforcedPowerLimit=700_000)
+    for at, ms in enumerate(late_ms):
+        found = power.between(one, HANDLE, at * 1000, at * SECOND, at * SECOND + ms * 1_000_000)
+    assert (found and found.doubt) == doubt
 
 
 @pytest.mark.parametrize("limit_mw", [0, 2**32 - 1])
@@ -189,8 +201,8 @@ def test_an_invalid_power_limit_is_asked_for_again(limit_mw: int) -> None:
     it."""
     power, limits = MeanPower(), [limit_mw, 700_000, 1]
     one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
-    found = [power.ratio(one, HANDLE, at * 350_000, at * SECOND) for at in range(4)]
-    assert found == [None, None, 0.5, 0.5]
+    found = [power.between(one, HANDLE, at * 350_000, at * SECOND, at * SECOND) for at in range(4)]
+    assert found == [None, None, Power(0.5, 0.1), Power(0.5, 0.1)]
 
 
 def test_energy_is_a_counter_where_it_is_counted() -> None:
