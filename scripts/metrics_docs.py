@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import replace
+from array import array
 from enum import Enum
 from pathlib import Path
 
@@ -150,8 +150,9 @@ without verification, `curve_preferences`, TLS 1.0 and 1.1, `http2: true`, `rate
 
 def families() -> list[Family]:
     """Every family, from a run without any device: which families exist does not depend on the devices."""
-    empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
-    served = replace(empty, journal_state=JournalState(0, 1, 0, 0, True, 0))  # rolling seals too
+    state = JournalState(0, 1, 0, 0, True, 0)  # rolling seals too
+    view = RunView((), "", "", 1)
+    served = Snapshot(view, "", load_peaks(), (), {}, 0, None, "", 0, 0, array("d"), False, False, (), state)
     return [
         *changing_families(served, Highest()),
         *families_of_now(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
