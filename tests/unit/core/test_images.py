@@ -39,6 +39,12 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
     assert parameters(read_model(config)).total == total
 
 
+def test_a_classifier_of_images_has_neither_the_text_nor_the_projections() -> None:
+    classifier = {**_CLIP, "architectures": ["CLIPForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}
+    tower = parameters(read_model({"model_type": "clip_vision_model", **_TOWER})).total
+    assert parameters(read_model(classifier)).total == tower + 3 * 32 + 3
+
+
 @pytest.mark.long
 @given(st.integers(0, 5), st.sampled_from([_VIT, _CLIP, _GEMMA3]), st.sampled_from(["full", "lora"]))
 def test_bounds_without_image_counters_contain_the_counted_work(

@@ -80,6 +80,7 @@ def tally(records: list[J], checkpoint: int, number: int) -> J:
 WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("no begin", lambda r: r.pop(0), "the first record is not a 'begin'"),
     ("of another start", lambda r: of(r, "source").update(incarnation=2), "record of incarnation 2 within incarnation 1"),
+    ("a word after the end", lambda r: r.append(of(r, "source", 1)), "a 'source' record after the incarnation's end"),
     ("a start left out", lambda r: of(r, "begin", 1).update(incarnation=3), "incarnation 3, expected 2"),
     ("a start twice", lambda r: of(r, "begin", 1).update(incarnation=1), "incarnation 1, expected 2"),
     ("another run", lambda r: of(r, "begin", 1).update(run="other"), "run is 'other', not 'vector'"),

@@ -167,6 +167,7 @@ def test_an_unrated_pipe_is_bounded_and_not_zero() -> None:
         ),
         (("times_fp32: 4", "times_fp32: 4.9"), "times_fp32 of fp16 is a whole number above 0, not 4.9"),
         (("cores: 64}", "cores: 0}"), "cores is a whole number above 0, not 0"),
+        (("_per_chip: {bf16: 191", "_per_chip: {bf16: 0"), r"are above 0 and below 1000000000, not \[0\]"),
         (("h100-sxm5-80gb, count: 8", "h100-sxm5-80gb, count: -1"), "is a whole number above 0, not -1"),
         (("per_chip: {bf16: ", "per_chip: {bf16: -"), "TFLOP/s of a chip are above 0"),
         (('names: ["Tesla T4"]', 'names: ["NVIDIA L4"]'), "belongs to both"),

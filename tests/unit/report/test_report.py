@@ -33,6 +33,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.report.verification_text import unsealed_text
 from tests.make_vectors.files import signed
 from tests.make_vectors.merged import of_one_node
 from tests.second_implementation.arithmetic import payload_of
@@ -238,13 +239,23 @@ def test_any_content_of_a_ledger_is_reported_or_refused_by_its_path(name: str, w
     report(statement)
 
 
-def test_a_ledger_that_changes_while_it_is_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("changed", "code", "words"),
+    [
+        ({"statement": {}}, 3, "was changed while it was verified"),
+        ({"unsealed_records": 3}, 0, unsealed_text(3)),
+    ],
+    ids=["changed meanwhile", "with records after its seal"],
+)
+def test_the_report_of_a_verified_ledger_that_is_not_whole_says_so(
+    changed: dict[str, Any], code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = VECTORS / "valid" / "declared-by-settings"
     tables = ("--peaks", str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml"))
     command = ["report", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), *tables]
-    in_process(*command, code=0)
-    monkeypatch.setattr("flopsd.cli.report.verify_with", lambda *given: replace(verify_with(*given), statement={}))
-    assert "was changed while it was verified" in " ".join(in_process(*command, code=3).stdout.split())
+    assert words not in " ".join(in_process(*command, code=0).stdout.split())
+    monkeypatch.setattr("flopsd.cli.report.verify_with", lambda *given: replace(verify_with(*given), **changed))
+    assert words in " ".join(in_process(*command, code=code).stdout.split())
 
 
 @pytest.mark.parametrize(("key", "verified"), [("declared-by-settings", True), (None, None), ("p256", False)])
