@@ -180,7 +180,7 @@ MEMBER = {
     "name": "n", "rank": "3", "instanceType": "p5", "deviceSeconds": "90.0", "devices": "8", "executed": FIGURES,
     "coveragePpm": "999999", "energyJoules": None, "energyUncountedSeconds": "0.0", "ledgers": "1", "attempts": "2",
 }  # fmt: skip
-CHILD = {
+CHILD: dict[str, Any] = {
     **MEMBER, "kind": "node", "coverage": {"coveragePpm": None, "gapSecondsByReason": {}}, "totals": {"executed": FIGURES}, "replay": False,
     "startedAt": "2026-11-25T14:00:59.9Z", "lastRecordAt": "2026-11-25T15:00:00Z", "sha256": "ab",
 }  # fmt: skip
