@@ -71,10 +71,12 @@ class LedgerObject(FieldReader):
     def maybe_count(self, key: str) -> int | None:
         return self.count(key) if key in self else None
 
-    def decimal(self, key: str) -> Fraction:
-        """A number in a decimal string, such as seconds or joules."""
+    def decimal(self, key: str, *, signed: bool = False) -> Fraction:
+        """A number in a decimal string, such as seconds or joules; negative only if `signed`."""
         match = _DECIMAL.fullmatch(self.matching(key, _DECIMAL, "a number with decimals in a text"))
         assert match is not None
+        if match[1] and not signed:
+            self.wrong(key, "a number that is not negative")
         amount = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
         return -amount if match[1] else amount
 

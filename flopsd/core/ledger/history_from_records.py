@@ -171,7 +171,8 @@ def _refuse_place(history: History, begin: Record) -> None:
     first = history.incarnations[0].begin
     for name in ("run", "node", "peak_table_sha256"):
         if begin.get(name) != first[name]:
-            raise JournalDamagedError(f"{name} is {begin.get(name)!r:.80}, not {first[name]!r}", code="law_1")
+            other = f"{begin[name]!r:.80}" if begin.get(name) is not None else "missing"
+            raise JournalDamagedError(f"{name} is {other}, not {first[name]!r}", code="law_1")
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:

@@ -152,7 +152,7 @@ def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | Non
     origin = begins.get(gap.count("incarnation"))
     if origin is None:
         return None
-    begin_s, end_s = gap.decimal("beginSeconds"), gap.decimal("endSeconds")
+    begin_s, end_s = gap.decimal("beginSeconds", signed=True), gap.decimal("endSeconds", signed=True)
     return origin + int(begin_s * NS_PER_S), origin + int(end_s * NS_PER_S)
 
 

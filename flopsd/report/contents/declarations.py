@@ -8,6 +8,7 @@ from typing import Any
 from flopsd.core.declarations import COUNTERS
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.rounding import format_flop, grouped
+from flopsd.core.values import shown
 from flopsd.report.contents.kernels import kernels_of
 from flopsd.report.contents.model import Fact, ReportDeclarations
 from flopsd.report.ledger_json import LedgerObject, contradiction_text, line
@@ -138,7 +139,7 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
     if name == "lora" and isinstance(raw, dict):
         modules = raw.get("target_modules")
         where = f" on {', '.join(map(line, modules))}" if isinstance(modules, list) else ""
-        return f"r = {line(raw.get('r'))}{where}", full
+        return f"r = {line(shown(raw.get('r')))}{where}", full
     return full, full
 
 

@@ -2,12 +2,14 @@
 
 import argparse
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
 from flopsd.cli.common import positive
 from flopsd.cli.estimate_options import count, interval
 from flopsd.core.figures import Figures
+from flopsd.errors import LedgerError
 from flopsd.report.contents.bases import _ratio
 from flopsd.report.contents.charts import anchor_at
 from flopsd.report.contents.coverage import MAX_ROWS, _some
@@ -121,3 +123,10 @@ def test_a_ratio_states_which_of_its_ends_are_known(
 )
 def test_a_sentence_begins_with_a_capital_and_ends_once(words: str, text: str) -> None:
     assert sentence(words) == text
+
+
+def test_only_times_of_gaps_can_be_negative() -> None:
+    entry = LedgerObject({"beginSeconds": "-1.5"}, "gap")
+    assert entry.decimal("beginSeconds", signed=True) == Fraction(-3, 2)
+    with pytest.raises(LedgerError, match="beginSeconds: must be a number that is not negative, is '-1.5'"):
+        entry.decimal("beginSeconds")
