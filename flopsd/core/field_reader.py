@@ -14,6 +14,7 @@ from flopsd.core.values import MAX_SHOWN, is_whole, parse_flop, shown
 
 MAX_WORDS = 200  # characters of what is wrong with a field
 _OF_AN_ENUM = re.compile(r"(.*) is not a valid [A-Z]\w*", re.DOTALL)
+_IN_JSON = {"None": "null", "True": "true", "False": "false"}
 _OF_PYTHON = re.compile(
     r"could not convert|invalid literal|Exceeds the limit|cannot convert|too many values|not enough values"
     r"|non-hexadecimal|Invalid isoformat|.* codec can't"
@@ -193,7 +194,9 @@ def words_of(fault: Exception) -> str:
         return f"{shown(fault.args[0])} is missing or not known"
     if not isinstance(fault, ValueError):
         return "a member is of another type than in the format"
-    text = _OF_AN_ENUM.sub(r"\1 is not known", str(fault))
+    text = str(fault)
+    if (enum := _OF_AN_ENUM.fullmatch(text)) is not None:
+        text = f"{_IN_JSON.get(enum[1], enum[1])} is not known"
     return "a member has another form than in the format" if _OF_PYTHON.match(text) else text[:MAX_WORDS]
 
 

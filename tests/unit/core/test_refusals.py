@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import bare_model, flop, forward_flop, read_model, training_from
-from flopsd.core.declarations import base_from, precision_from
+from flopsd.core.declarations import Phase, base_from, precision_from
 from flopsd.core.declared_facts import facts_from, refuse_unprintable, work_from
 from flopsd.core.field_reader import words_of
 from flopsd.core.phases import split_bucket
@@ -164,13 +164,14 @@ def test_other_flop_values_are_refused(value: object) -> None:
     ("name", "said"),
     [
         ("sleep", "'sleep' is not known"),
+        (None, "null is not known"),
         ("train@bf16:x", "'train@bf16:x' is not a phase, or a phase and its number format"),
         ("train@bf16:inf", "'train@bf16:inf' is not a phase, or a phase and its number format"),
     ],
 )
-def test_a_refused_name_is_reported_without_the_words_of_python(name: str, said: str) -> None:
+def test_a_refused_name_is_reported_without_the_words_of_python(name: str | None, said: str) -> None:
     with pytest.raises(ValueError, match="is not") as fault:
-        split_bucket(name)
+        split_bucket(name) if name else Phase(name)
     assert words_of(fault.value) == said
     assert (
         words_of(ValueError("could not convert string to float: 'x'")) == "a member has another form than in the format"
