@@ -84,7 +84,9 @@ class Writer:
         for what, one in (("--recomputation", "recomputation"), ("--method", "method"), ("base models", "base")):
             if getattr(self._declared, one) is None is not getattr(self._settings.run_declared, one):
                 log.warning(
-                    "the daemon starts of this run have different %s: the ledger treats it as not declared", what
+                    "the daemon starts of this run have different %s: the ledger treats it as not declared; to correct a "
+                    "mistake, use a new --run-id",
+                    what,
                 )
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
