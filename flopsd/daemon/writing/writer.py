@@ -84,8 +84,8 @@ class Writer:
         for what, one in (("--recomputation", "recomputation"), ("--method", "method"), ("base models", "base")):
             if getattr(self._declared, one) is None is not getattr(self._settings.run_declared, one):
                 log.warning(
-                    "the daemon starts of this run have different %s: the ledger treats it as not declared; to correct a "
-                    "mistake, use a new --run-id",
+                    "the daemon starts of this run have different %s: the ledger treats it as not declared; to correct "
+                    "a mistake, use a new --run-id",
                     what,
                 )
         self._sessions = SessionTracker(
