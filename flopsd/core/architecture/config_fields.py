@@ -47,6 +47,7 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
     LAYERS_LEFT_OUT: (False, None),
     "pruned_heads": ({}, None),
     "add_cross_attention": (False, None),
+    "is_decoder": (False, None),
     "tie_encoder_decoder": (False, None),
     "cross_attention_hidden_size": (None,),
     "sparse_attention": (False, None),

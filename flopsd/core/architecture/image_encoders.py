@@ -12,7 +12,8 @@ from flopsd.core.architecture.model import Block, Embedding, Linear, Model, Stre
 
 _IMAGES = Stream.IMAGES
 _UNREAD = ("encoder_stride", "pooler_act", "layerscale_value", "drop_path_rate", "apply_layernorm", "_out_features",
-           "_out_indices", "out_features", "out_indices", "reshape_hidden_states", "stage_names")  # fmt: skip
+           "_out_indices", "out_features", "out_indices", "reshape_hidden_states", "stage_names",
+           "tie_word_embeddings")  # fmt: skip
 
 
 def read_vit(family: str, config: Mapping[str, Any]) -> Model:

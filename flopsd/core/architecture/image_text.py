@@ -91,7 +91,7 @@ def read_llava(config: Mapping[str, Any]) -> Model:
     vision = Fields(kind, images)
     tower = read_tower(vision, "model.vision_tower.")
     vision.only("vision_use_head", False, missing=kind == "siglip_vision_model")
-    vision.finish(("projection_dim", "vocab_size", "is_decoder", "tie_word_embeddings"))
+    vision.finish(("projection_dim", "vocab_size", "tie_word_embeddings"))
     # "default" leaves out the first row, which is the class token if there is one.
     strategy = "default" if tower.images.class_tokens else "full"
     fields.only("vision_feature_select_strategy", strategy, missing="default")

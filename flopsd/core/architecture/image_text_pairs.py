@@ -16,7 +16,7 @@ from flopsd.errors import ArchitectureError
 
 _IMAGES, _SEQUENCES = Stream.IMAGES, Stream.SEQUENCES
 _PROJECTION = ("projection_dim",)  # of a tower within a pair, where the pair's own field counts
-_UNREAD = ("is_decoder", "tie_word_embeddings")  # no tower has a decoder or a head
+_UNREAD = ("tie_word_embeddings",)  # no tower has a head
 
 
 def read_clip_text(config: Mapping[str, Any]) -> Model:

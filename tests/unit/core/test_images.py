@@ -39,6 +39,10 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
     assert parameters(read_model(config)).total == total
 
 
+def test_fields_that_transformers_4_gives_every_configuration_change_nothing() -> None:
+    assert read_model({**_VIT, "is_decoder": False, "tie_word_embeddings": True}) == read_model(_VIT)
+
+
 def test_a_classifier_of_images_has_neither_the_text_nor_the_projections() -> None:
     classifier = {**_CLIP, "architectures": ["CLIPForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}
     tower = parameters(read_model({"model_type": "clip_vision_model", **_TOWER})).total
