@@ -53,6 +53,13 @@ def test_the_fast_envelope_reader_agrees_with_the_json_reader(
         assert found == outcome(lambda: parse_envelope(data))
 
 
+@pytest.mark.parametrize("given", ["-_8=", "-_8", "+/8=", "+/8"])
+def test_base64_may_be_urlsafe_and_without_padding(given: str) -> None:
+    signed = {"payload": given, "payloadType": "t", "signatures": [{"keyid": "k", "sig": given}]}
+    found = parse_envelope(json.dumps(signed).encode())
+    assert (found.payload, found.signatures) == (b"\xfb\xff", (("k", b"\xfb\xff"),))
+
+
 def listing(*children: Any) -> bytes:
     """In the layout of a merged ledger, as `write_json` writes it."""
     lines = ",\n".join(f"   {json.dumps(child)}" for child in children)

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.attestation.signing.keys import ensure_key, load_signer
-from flopsd.cli.doctor import Diagnosis, _mig, device_diagnosis, doctor_text, examine
+from flopsd.cli.doctor import Diagnosis, _mig, _source, device_diagnosis, doctor_text, examine
 from flopsd.core.model import Device, Evidence
 from flopsd.sources.nvml.profiling_advice import mig_advice
 from flopsd.sources.probe import Probe, ProbedSource
@@ -61,6 +61,12 @@ def test_a_sliced_gpu_needs_the_monitor_capability_unless_its_slices_are_measure
     detail = f"monitor is {monitor}, config closed to this process, for device 0"
     fix = mig_advice("host") if state == "warn" else ""
     assert [(one.state, one.detail, one.fix) for one in said] == ([] if state is None else [(state, detail, fix)])
+
+
+def test_a_source_states_its_facts_but_not_those_for_the_ledger_alone() -> None:
+    facts = {"driver": "550.90", "cuda": "", "library": "/usr/lib/x.so", "mig_config": "closed", "gpus": 8}
+    assert _source(ProbedSource("nvml", facts)) == Diagnosis("source nvml", "ok", "driver 550.90, gpus 8")
+    assert _source(ProbedSource("nvml")).detail == "answers"
 
 
 def found(state: Path, environment: Mapping[str, str] | None = None, **flags: Any) -> dict[str, Diagnosis]:

@@ -431,12 +431,13 @@ def test_no_text_of_a_daemon_controls_the_terminal(tmp_path: Path, escape: str) 
         (86_399, 172_799, "crossed in 23 h to 48 h at the mean rate since the last start"),
         (86_399, None, "crossed in 23 h or later at the mean rate since the last start"),
         (0, 0, "crossed already"),
+        (None, None, "not crossed at the mean rate since the last start"),
         (0, 90 * 60, "may be crossed already, certainly within 90 min at the mean rate since the last start"),
         (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate since the last start"),
     ],
 )
-def test_a_crossing_is_rounded_outward(earliest: int, latest: int | None, text: str) -> None:
-    assert crossing_text({"earliestSeconds": str(earliest), "latestSeconds": text_or_none(latest)}) == text
+def test_a_crossing_is_rounded_outward(earliest: int | None, latest: int | None, text: str) -> None:
+    assert crossing_text({"earliestSeconds": text_or_none(earliest), "latestSeconds": text_or_none(latest)}) == text
 
 
 TRAINS = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
