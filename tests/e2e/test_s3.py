@@ -399,3 +399,29 @@ def test_rolling_ledgers_have_their_own_name_and_no_lock(tmp_path: Path, store: 
     for stem in ("a", "b"):
         assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["endReason"] == "job_ended"
     assert json.loads(store.get(bucket, "a.json")) == json.loads(ledger.read_bytes())
+
+
+@pytest.mark.parametrize("fails", ["until", "node.journal.jsonl", "node.pub", "node.json"])
+def test_an_upload_that_is_interrupted_keeps_whole_ledgers(tmp_path: Path, store: Store, fails: str) -> None:
+    """The second ledger is of another journal and key. Whatever upload fails once, each ledger that is there later has
+    its own journal and key."""
+    bucket, failed = store.bucket(f"interrupted-{fails.replace('.', '-')}"), list[str]()
+
+    def fail_once(request: BaseHTTPRequestHandler, ask: Callable[[], Answer]) -> Answer:
+        if request.command == "PUT" and not failed and fails in request.path:
+            failed.append(request.path)
+            return refused("ExpiredToken")
+        return ask()
+
+    to = ("--ledger-copy", f"s3://{bucket}/node.json")
+    for name, seconds in (("first", 12), ("again", 4)):
+        finished(tmp_path / name, seconds)
+    assert seal(tmp_path / "first", store, "--ledger", str(tmp_path / "first.json"), *to).returncode == 0
+    with before(store, fail_once) as bad:
+        assert seal(tmp_path / "again", bad, "--ledger", str(tmp_path / "again.json"), *to).returncode == 1
+    assert seal(tmp_path / "again", store, "--ledger", str(tmp_path / "again.json"), *to).returncode == 0
+    found = [key for key in store.keys(bucket) if key.endswith(".json")]
+    assert len(found) >= 2
+    for key in found:
+        ledger = fetched(store, bucket, key.removesuffix(".json"), tmp_path / "far")
+        in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.ledger_files import LedgerFiles, journal_beside, public_key_beside
-from flopsd.core.envelope import encode64
-from flopsd.errors import FlopsdError, OtherFileThereError, StorageError
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, encode64, parse_envelope
+from flopsd.core.untrusted import parse_json
+from flopsd.core.values import whole_number
+from flopsd.errors import FlopsdError, NotVerifiedError, OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.known_files import Content, KnownFile, known_file, open_content, sha256_of, size_of
@@ -170,10 +172,11 @@ def _keep_existing(client: Any, ledger: S3Location, objects: Mapping[S3Location,
     """Copy the existing ledger to another name, unless the upload continues its journal and has the same key. Nothing
     is copied if we may never read the objects; a temporary failure to read raises."""
     key = Path(ledger.key)
-    found = (_is_earlier_state(client, place, objects) for place in (ledger.beside(journal_beside(key).name), ledger))
+    journal, public_key = (ledger.beside(name(key).name) for name in (journal_beside, public_key_beside))
+    found = (_is_earlier_state(client, place, objects) for place in (journal, ledger))
     is_earlier = next((one for one in found if one is not None), None)
-    public_key = ledger.beside(public_key_beside(key).name)
-    if is_earlier is None or (is_earlier and _is_earlier_state(client, public_key, objects) is not False):
+    has_another_key = is_earlier and _is_earlier_state(client, public_key, objects) is False
+    if is_earlier is None or (is_earlier and not (has_another_key and _is_of(client, ledger, objects.get(journal)))):
         return
     kept = key.with_name(f"{key.stem}-until-{file_stamp(clock.wall_ns())}{key.suffix}")
     for name, other in ((place(key).name, place(kept).name) for place in (journal_beside, public_key_beside, Path)):
@@ -208,6 +211,19 @@ def _is_earlier_state(client: Any, location: S3Location, objects: Mapping[S3Loca
             raise
         return None
     return found == _sha256(_first(objects[location], size))
+
+
+def _is_of(client: Any, ledger: S3Location, journal: Content | None) -> bool:
+    """Whether the existing ledger may be of the beginning of `journal`. If not, the ledger was kept before an upload
+    that replaced its journal and was then interrupted."""
+    try:
+        body = client.get_object(Bucket=ledger.bucket, Key=ledger.key)["Body"].read(MAX_ENVELOPE_BYTES)
+        statement = parse_json(parse_envelope(body).payload, "the payload")
+        size = whole_number(statement["predicate"]["method"]["journal"]["bytes"])
+        digest = statement["subject"][0]["digest"]["sha256"]
+    except (client.exceptions.ClientError, NotVerifiedError, LookupError, TypeError, ValueError):
+        return True
+    return journal is None or (size <= size_of(journal) and sha256_of(_first(journal, size)) == digest)
 
 
 def _stored_sha256(client: Any, location: S3Location, there: Any) -> str:
