@@ -154,6 +154,10 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
         tally = _restart_energy(tally)
     if grown is None or isinstance(grown, GapReason):
         return _with_absolutes(_gap(tally, reading.end_ns, grown or _hole_reason(tally)), reading)
+    assert tally.totals is not None
+    assert reading.totals is not None
+    if tally.totals.elapsed_sm_cycles == reading.totals.elapsed_sm_cycles:
+        return tally  # not renewed yet: a later reading covers this time, too
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))

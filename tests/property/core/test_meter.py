@@ -252,7 +252,23 @@ def test_stopped_counters_do_not_cover_the_time_without_a_reader(ns: int, reason
     before = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, stood)])
     tally = run([Reading("GPU-0", 10 + ns - 10, 10 + ns, Growth(), {}, stood)], before)
     assert tally.gap_ns.get(GapReason.COUNTER_STALLED, 0) == (0 if reason is None else ns)
-    assert tally.observed_ns == ({Evidence.CYCLES: ns} if reason is None else {})
+    assert tally.observed_ns == {}
+    assert (tally == before) is (reason is None)  # they may only not be renewed yet
+
+
+def test_counters_that_stand_still_for_many_short_readings_are_a_gap_and_no_idle_time() -> None:
+    """No reading alone is long enough to show it."""
+    ms, stood = 1_000_000, Totals("o", 10**15, {Pipe.TENSOR_HMMA: 5})
+    before = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, stood)])
+    short = [Reading("GPU-0", at * 90 * ms, (at + 1) * 90 * ms, Growth(), {}, stood) for at in range(1, 30)]
+    tally = run(short, before)
+    assert tally.observed_ns == {}
+    assert tally.gap_ns[GapReason.COUNTER_STALLED] > 29 * 90 * ms
+    later = Totals("o", 10**15 + 10**6, {Pipe.TENSOR_HMMA: 7})
+    tally = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, stood), *short[:1]])
+    tally = run([Reading("GPU-0", 180 * ms, 270 * ms, Growth(), {}, later)], tally)
+    assert tally.observed_ns == {Evidence.CYCLES: 270 * ms - 10}
+    assert tally.active_sm_cycles == {(Evidence.CYCLES, Pipe.TENSOR_HMMA): 2}
 
 
 def test_an_unread_pipe_raises_only_the_upper_figure() -> None:
