@@ -12,7 +12,7 @@ CONSTANTS = {
         flopsd.sources.nvml.utilization_meter: _STANDSTILL_NS
         flopsd.sources.nvml.counter_check: _STALL_NS, _STRIKES
         flopsd.sources.nvml.counter_calibration: CHECK_NS
-        flopsd.sources.nvml.plausibility: READS_OF_ZERO, UTILIZATION_AGE_NS
+        flopsd.sources.nvml.plausibility: READS_OF_ZERO
         flopsd.sources.validate: AHEAD_NS, MOST, MOST_OF_A_DEVICE, MOST_CHARACTERS, MOST_FACTS_BYTES
         flopsd.sources.validate: MOST_DEVICES
         flopsd.core.meter: CLOCK_TOLERANCE_PPM

@@ -26,8 +26,6 @@ _SAMPLE_AGE_MAX_NS = 60_000_000_000  # longer than any buffer reaches back
 # The wall clock may drift by this much, and by this share of the time that passed; if it moved more, it was set.
 _DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
 _AHEAD_NS = 1_000_000_000  # a stamp further in the future was made before the wall clock was set back
-# The driver samples the power of A100 and H100 every 100 ms (arXiv:2312.02741); energy may be as old.
-_ENERGY_AGE_NS, _ENERGY_DOUBT_MAX = 100_000_000, 0.2
 _LIMIT_MAX_MW = 100_000_000  # a power limit beyond this is no limit
 _AT_ONCE_NS = 1_000_000  # two clocks that are read further apart are read again
 
@@ -194,11 +192,11 @@ class Driver:
 
 
 class Power(NamedTuple):
-    """The mean power of an interval, as a share of the limit. `doubt`: how much time, as a share of the interval, the
-    energy may lack at one end, and include beyond the other."""
+    """The mean power of an interval, as a share of the limit. `late`: how long after a sample the energy was read, as a
+    share of the interval."""
 
     share: float
-    doubt: float = 0.0
+    late: float = 0.0
 
 
 class MeanPower:
@@ -210,19 +208,17 @@ class MeanPower:
 
     def between(self, driver: Driver, handle: Any, energy_mj: int | None, sampled_ns: int, now_ns: int) -> Power | None:
         """Return the power from the sample before to the one at `sampled_ns`; None if there is no energy counter, no
-        limit, or no earlier reading, or if the doubt is too large for the power to say anything."""
+        limit, or no earlier reading."""
         late_ns = now_ns - sampled_ns
         before, self._before = self._before, None if energy_mj is None else (energy_mj, now_ns, late_ns)
         if energy_mj is None or before is None or now_ns <= before[1] or energy_mj < before[0]:
-            return None
-        doubt = (_ENERGY_AGE_NS + max(late_ns, before[2])) / (now_ns - before[1])
-        if doubt > _ENERGY_DOUBT_MAX:
             return None
         if self._limit_mw is None:
             found = driver.optional(driver.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
             self._limit_mw = found if found and found <= _LIMIT_MAX_MW else None
         mean_mw = (energy_mj - before[0]) * 1_000_000_000 / (now_ns - before[1])
-        return Power(mean_mw / self._limit_mw, doubt) if self._limit_mw else None
+        late = max(late_ns, before[2]) / (now_ns - before[1])
+        return Power(mean_mw / self._limit_mw, late) if self._limit_mw else None
 
 
 def text(value: Any) -> str | None:

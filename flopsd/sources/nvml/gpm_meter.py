@@ -83,6 +83,8 @@ class GpmMeter(Meter):
         ratios = remainder(metrics.ratios)
         gauges = Gauges(ratios, utilization, mhz)
         try:
+            if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, lambda: driver.power_ratio(handle)):
+                raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
             self._refuse_what_cannot_be(metrics, utilization, power, mhz, now_ns - since_ns)
             cycles = self._cycles(since_ns, now_ns, mhz_before, mhz)
             work, totals = self._work(metrics, ratios, since_ns, now_ns, cycles)
@@ -120,12 +122,6 @@ class GpmMeter(Meter):
         self, metrics: Metrics, utilization: float | None, power: Power | None, mhz: int | None, ns: int
     ) -> None:
         """Raises UnusableError for percentages that the device's power or utilisation contradicts."""
-
-        def drawn() -> float | None:
-            return self._driver.power_ratio(self._handle) if power is None else power.share - power.doubt
-
-        if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, drawn, ns):
-            raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
         clock = mhz / self._max_mhz if mhz is not None and self._max_mhz else None
         if self._plausibility.contradicts(metrics.ratios, utilization, power, clock, ns):
             raise UnusableError(GapReason.CONTRADICTORY, self._check.totals(metrics))
