@@ -35,7 +35,7 @@ AGREEMENT_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers random-trainings vector-mutants agreement hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers random-trainings vector-mutants agreement oldest hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -118,6 +118,9 @@ mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files
 
 agreement: $(INSTALLED) ## random ledgers and mutants through every implementation of the format: who says otherwise
 	@$(BIN)/python -m tests.agreement $(AGREEMENT_ARGS)
+
+oldest: $(INSTALLED) ## unit and contract tests with the oldest versions that pyproject.toml allows
+	@$(BIN)/python -m tests.oldest
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)

@@ -125,6 +125,7 @@ def test_only_the_jobs_process_tree_belongs_to_it(job: Tree) -> None:
     own_pids = processes.pids()
     assert processes.census([job.root, job.grandchild, os.getpid(), os.getppid()], own_pids) == ProcessCensus(2, 2)
     assert processes.census([], own_pids) == ProcessCensus()
+    assert processes.census([2**32 - 1], own_pids) == ProcessCensus(), "no process has this id"
 
 
 def test_process_ids_that_do_not_exist_here_are_of_another_namespace(job: Tree) -> None:

@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flopsd.core.model import Evidence
+from flopsd.errors import SourceUnavailableError
 from flopsd.sources import Package, Source, SourceInfo, SourceSettings
+
+# Earlier versions misread the list of processes of today's drivers, or lack functions of GPM.
+_SINCE_12_535_108 = "c_nvmlProcessInfo_v2_t"
 
 if TYPE_CHECKING:
     from flopsd.sources.ownership.rule import Job, VendorDevices
@@ -18,6 +22,12 @@ def _open(settings: SourceSettings) -> Source:
 
     from flopsd.sources.nvml.source import NvmlSource
 
+    if not hasattr(pynvml, _SINCE_12_535_108):
+        raise SourceUnavailableError(
+            f"the module {pynvml.__file__} is older than nvidia-ml-py 12.535.108",
+            hint="pip install --upgrade nvidia-ml-py; and if the distribution `pynvml` is older than 12, "
+            "pip uninstall pynvml: it hides the module of nvidia-ml-py",
+        )
     return NvmlSource(pynvml, settings)
 
 

@@ -63,14 +63,19 @@ class JobProcesses:
         if listed is None:
             return None
         if self._initial:
-            return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # the rest have just ended
-        if all(psutil.pid_exists(pid) for pid in listed):
+            return _count([pid for pid in listed if _exists(pid)], job)  # the rest have just ended
+        if all(map(_exists, listed)):
             return _count(listed, job)
         if self._host_proc is None:
             return ProcessCensus(unknown=len(listed))
         here = [translate(pid, self._host_proc) for pid in listed]
         known = _count([pid for pid in here if pid is not None], job)
         return replace(known, unknown=here.count(None))
+
+
+def _exists(pid: int) -> bool:
+    # A driver may list ids that no process can have; psutil before 7.1 raises OverflowError for them.
+    return pid < 1 << 31 and psutil.pid_exists(pid)
 
 
 def _count(pids: Collection[int], job: frozenset[int]) -> ProcessCensus:

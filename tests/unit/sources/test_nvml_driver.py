@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pynvml
 import pytest
 
 from flopsd.core.model import GapReason
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources.nvml import SOURCE
 from flopsd.sources.nvml.driver import MeanPower, Power, UnusableError, hint_of, is_absent, reason_of
 from flopsd.testing import FakeClock
 from tests.support.nvml_answers import HANDLE, NvmlFault, driver
@@ -25,7 +28,7 @@ SECOND = 10**9
         (pynvml.NVML_ERROR_TIMEOUT, GapReason.DRIVER_TIMEOUT, "", False),
         (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST, "", False),
         (pynvml.NVML_ERROR_RESET_REQUIRED, GapReason.DEVICE_LOST, "", False),
-        (pynvml.NVML_ERROR_GPU_NOT_FOUND, GapReason.DEVICE_LOST, "", False),
+        (28, GapReason.DEVICE_LOST, "", False),
         (pynvml.NVML_ERROR_NOT_FOUND, GapReason.DRIVER_ERROR, "", False),
         (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, GapReason.DRIVER_ERROR, "load the driver", True),
         (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, GapReason.DRIVER_ERROR, "install the NVIDIA driver", True),
@@ -38,6 +41,14 @@ def test_each_nvml_error_has_its_reason_and_hint(error: int, reason: GapReason, 
     assert (reason_of(fault), is_absent(fault)) == (reason, absent)
     assert hint in hint_of(fault)
     assert bool(hint_of(fault)) is bool(hint)
+
+
+def test_a_module_of_another_distribution_or_age_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pynvml` before 12 and nvidia-ml-py before 12.535.108 lack this structure."""
+    monkeypatch.delattr(pynvml, "c_nvmlProcessInfo_v2_t")
+    with pytest.raises(SourceUnavailableError, match=r"pynvml\S* is older than nvidia-ml-py 12\.535\.108") as caught:
+        SOURCE.open(Mock())
+    assert "pip uninstall pynvml" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_the_exposition_matches_its_golden(run: Run, url: str) -> None:
     golden = GOLDEN / "metrics.prom"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(stable)
-    assert stable == golden.read_text()
+    assert re.sub(r"e\+0(\d\d)\b", r"e+\1", stable) == golden.read_text()  # prometheus-client 0.20 writes a 0 there
     assert list(text_string_to_metric_families(text))
 
 
