@@ -163,7 +163,7 @@ def test_settings_in_seconds_have_their_limits() -> None:
         parse = BY_KEY[key].parse
         assert (parse(str(least)), parse(most)) == (least, most)
         for beyond in (least - 0.01, most + 0.01):
-            with pytest.raises(ValueError, match=re.escape(f"expected between {least:g} and {most:g} seconds")):
+            with pytest.raises(ValueError, match=re.escape(f"expected between {least:g} and {most:.10g} seconds")):
                 parse(beyond)
 
 
