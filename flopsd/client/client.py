@@ -16,7 +16,7 @@ from typing import Any
 
 from flopsd.client.complaints import Complaints, shown
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, checked_fact
-from flopsd.client.counted_work import PHASES, CountedWork, note_of
+from flopsd.client.counted_work import PHASES, CountedWork, Work, note_of
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import phase_from
 from flopsd.core.declared_facts import MAX_LEFT_OUT
@@ -34,7 +34,7 @@ WORK_SECONDS = 1.0
 MAX_TRANSITIONS = 8
 _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
 _LEFT_OUT = "operators_not_counted"
-FORGOTTEN = "what ran before the process connected to the daemon of this run, and for a minute after that"
+FORGOTTEN = "what ran until a minute after the process connected to a daemon that had not metered all of its time"
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -71,10 +71,12 @@ class Client:
         self._work = CountedWork()
         self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
         self._forgotten: set[str] = set()  # phases of operators that were counted and not sent
+        self._since_ns = clock.boottime_ns()  # operators have been counted since then, in addition to those `_kept`
+        self._sent: Work = {}  # the counters that a daemon has
+        self._kept: Work = {}  # of these, those before `_since_ns` that are in the daemon's run
         self._complaints = Complaints()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
-        self._was_met = self._was_opened = False  # whether this process, and this session, has connected to a daemon
         self._is_served = False  # a daemon has this session open now
         self._closing, self._leaving = threading.Event(), False
         self._others: list[Client] = []
@@ -188,7 +190,9 @@ class Client:
             return silent()
         other = Client(self._paths, self._clock)
         atexit.unregister(other.close)  # this one closes it
-        other._was_met, other._behind_until_ns = self._is_served, self._behind_until_ns
+        other._behind_until_ns = self._behind_until_ns
+        if not self._is_served:
+            other._since_ns = self._since_ns  # its first work may have begun before this call
         self._others.append(other)
         return other
 
@@ -261,11 +265,12 @@ class Client:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
-        is_known = daemon.hello(self.session)
-        is_new = not self._was_met or (self._was_opened and is_known is False)
-        if is_new and self._forget_operators():  # earlier work is not in this daemon's run
-            self._behind_until_ns = self.now_ns() + QUEUED_NS
-        self._was_met = self._was_opened = self._is_served = True
+        is_known, metered_since_ns = daemon.hello(self.session, self._clock)
+        if metered_since_ns > self._since_ns:  # not all of this work is in the daemon's run
+            self._since_ns, self._kept = self.now_ns(), self._sent if is_known else {}
+            if self._forget_operators() or self._kept:
+                self._behind_until_ns = self._since_ns + QUEUED_NS
+        self._is_served = True
         self._work.send_again()
         with self._lock:
             self._unsent_facts = {*self._facts, *([_LEFT_OUT] if self._forgotten else [])}
@@ -296,8 +301,8 @@ class Client:
                 self._wake.get_nowait()
 
     def _forget_operators(self) -> bool:
-        """Forget the counts of operators, and declare that; return whether there were any."""
-        phases = self._work.forget(_OF_DEVICES)
+        """Forget the counts of operators since `_since_ns`, and declare that; return whether there were any."""
+        phases = self._work.forget(_OF_DEVICES, self._kept)
         if not phases <= self._forgotten:
             with self._lock:
                 self._forgotten |= phases
@@ -326,3 +331,4 @@ class Client:
             daemon.send("phase", phase=phase)
         if work := self._work.changed():
             daemon.send("work", work=work)
+            self._sent = work

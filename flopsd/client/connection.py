@@ -13,6 +13,7 @@ from typing import Any
 from flopsd import __version__
 from flopsd.core.declared_facts import facts_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL, Conversation, FactsDeclared, RefusedError
+from flopsd.system.clock import Clock
 
 ANSWER_SECONDS = 5.0
 
@@ -44,16 +45,20 @@ class DaemonConnection:
     def path(self) -> str:
         return str(self._socket.getpeername())
 
-    def hello(self, session: str) -> bool | None:
-        """Open `session`. Return whether the daemon's run has it already; None: the daemon does not say. Raises
-        RefusedByDaemonError too."""
+    def hello(self, session: str, clock: Clock) -> tuple[bool, int]:
+        """Open `session`. Return whether the daemon's run has it already, and since when that run has had no stop, or
+        later. Raises RefusedByDaemonError too."""
+        asked_ns = clock.boottime_ns()
         with suppress(BrokenPipeError):  # the reason for a refusal can still be read
             self.send("hello", session=session, client=__version__, pid=os.getpid())
         answer = self._answer()
         if answer.get("flopsd") != PROTOCOL or answer.get("ok") is not True:
             raise RefusedByDaemonError(str(answer.get("error", answer))[:400])
-        known = answer.get("known")
-        return known if isinstance(known, bool) else None
+        now_ns = clock.boottime_ns()
+        at_ns, metered_ns = (value if type(value := answer.get(name)) is int else 0 for name in ("at_ns", "metered_ns"))
+        # In another time namespace the daemon's clock differs from ours.
+        since_ns = (at_ns if asked_ns <= at_ns <= now_ns else now_ns) - metered_ns
+        return answer.get("known") is True, since_ns
 
     def send(self, kind: str, **fields: object) -> None:
         self._socket.sendall(line(kind, **fields))

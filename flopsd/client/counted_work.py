@@ -16,6 +16,7 @@ _COUNTERS = frozenset(COUNTERS)
 MAX_NOTED = 256
 
 
+Work = Mapping[str, Mapping[str, int]]  # counters by phase
 Note = tuple[str, dict[str, int]]  # a phase, and counters that no longer change
 
 
@@ -43,15 +44,17 @@ class CountedWork:
             has_unsent, self._has_unsent = self._has_unsent, False
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
 
-    def forget(self, names: Set[str]) -> set[str]:
-        """Reset these counters; return the phases in which any of them had counted anything."""
+    def forget(self, names: Set[str], kept: Work) -> set[str]:
+        """Set these counters back to what is `kept`; return the phases in which any of them had counted more."""
         self._sum_up()
         found = set[str]()
         with self._lock:
             for phase, counters in self._sums.items():
+                before = kept.get(phase, {})
                 for name in names & counters.keys():
-                    del counters[name]
-                    found.add(phase)
+                    if counters[name] != before.get(name):
+                        found.add(phase)
+                        counters.pop(name) if name not in before else counters.update({name: before[name]})
         return found
 
     def send_again(self) -> None:

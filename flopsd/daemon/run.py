@@ -113,7 +113,13 @@ def run_daemon(
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
         sessions = SessionServerTask(
-            socket, client_uids, daemon.post_event, clock, writer.known_sessions, daemon.is_behind
+            socket,
+            client_uids,
+            daemon.post_event,
+            clock,
+            writer.known_sessions,
+            daemon.is_behind,
+            writer.sessions_since_ns,
         )
         feed = feed_of(settings, commands.push, lambda: custody.with_journal_state(writer.snapshot), clock)
         every = settings.metric_line_seconds

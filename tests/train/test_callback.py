@@ -160,7 +160,7 @@ def test_a_deleted_callback_has_declared_everything_and_leaves_no_thread(
 
     def generates() -> tuple[Any, str]:
         trainer = trainer_of(tmp_path, callback := FlopsdCallback(), max_steps=1)
-        wait_until(lambda: callback.client._was_met, "the client is connected")
+        wait_until(lambda: callback.client._is_served, "the client is connected")
         trainer.train()
         with torch.no_grad():
             trainer.model(**{name: value[None] for name, value in rows()[0].items()})

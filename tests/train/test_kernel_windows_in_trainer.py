@@ -24,7 +24,7 @@ from tests.train.kernel_records import H100, profiler_with, records_of
 
 client = flopsd.client.connect()
 client.set_phase("train")
-while not client._was_met:
+while not client._is_served:
     time.sleep(0.02)
 events = records_of(H100)
 windows = KernelWindows(client, first_seconds=0, every_seconds=600, profile=lambda: profiler_with(events))

@@ -710,7 +710,7 @@ def test_operators_before_the_daemon_was_met_are_not_sent_to_it(tmp_path: Path) 
     client = Client((path := tmp_path / "client.sock",), clock)
     client.count("train", operator_flop=5, steps=1)
     server = EventServer(path)
-    wait_until(lambda: client._was_met, "the daemon is met")
+    wait_until(lambda: client._is_served, "the daemon is met")
     wait_until(lambda: not client._work._sums["train"].get("operator_flop"), "nothing is left of before")
     clock.skipped_ns = QUEUED_NS
     client.count("train", operator_flop=7)

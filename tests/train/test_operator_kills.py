@@ -61,7 +61,7 @@ client = flopsd.client.connect()
 client.declare(method="full")
 client.set_phase("train")
 OperatorCounter(client, device=device).attach(model, optimizer)
-while not client._was_met:
+while not client._is_served:
     time.sleep(0.02)
 os.write(log, f"began {os.getpid()} {flop}\\n".encode())
 while True:

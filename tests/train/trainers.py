@@ -111,7 +111,7 @@ def declared_to(path: Path, **options: Any) -> Iterator[tuple[Any, Declared]]:
     server = EventServer(path)
     callback = FlopsdCallback(client=connect(path), **options)
     found = Declared(session=callback.client.session)
-    wait_until(lambda: callback.client._was_met, "the client is connected")
+    wait_until(lambda: callback.client._is_served, "the client is connected")
     try:
         yield callback, found
     finally:

@@ -30,7 +30,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import Clock, SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, SkippingClock, foreign, never_reads, work_of
 
@@ -192,10 +192,10 @@ def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_t
     first.next("WorkCounted")
     hello, asked, answers = DaemonConnection.hello, threading.Event(), threading.Event()
 
-    def answered(connection: DaemonConnection, session: str) -> bool | None:
+    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[bool, int]:
         asked.set()
         answers.wait(PATIENCE_SECONDS)
-        return hello(connection, session)
+        return hello(connection, session, clock)
 
     monkeypatch.setattr(DaemonConnection, "hello", answered)
     first.kill()
@@ -211,12 +211,12 @@ def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_t
 def test_counts_of_another_session_before_its_answer_go_to_the_first_sessions_daemon(
     server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_until(lambda: client._was_met, "the daemon is met")
+    wait_until(lambda: client._is_served, "the daemon is met")
     hello, answers = DaemonConnection.hello, threading.Event()
 
-    def answered(connection: DaemonConnection, session: str) -> bool | None:
+    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[bool, int]:
         answers.wait(PATIENCE_SECONDS)
-        return hello(connection, session)
+        return hello(connection, session, clock)
 
     monkeypatch.setattr(DaemonConnection, "hello", answered)
     other = client.another_session()
@@ -241,6 +241,31 @@ def test_a_daemon_that_continues_the_run_gets_all_counts(path: Path, client: Cli
         pass
     client.close()
     second.listener.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("is_known", "is_stopped", "counted"), [(False, False, 1200), (True, True, 1000), (False, True, None)]
+)
+def test_a_daemon_gets_counts_of_the_time_that_its_run_metered(
+    path: Path, client: Client, *, is_known: bool, is_stopped: bool, counted: int | None
+) -> None:
+    """A daemon that was killed in the first second of a session is continued by one that does not know it. Work
+    between the end of a daemon and the start of the next is in no figure."""
+    first = EventServer(path, since_ns=(0, 0))
+    client.count("train", operator_flop=1000)
+    first.wait_for(WorkCounted(client.session, {"train": {"operator_flop": 1000}}))
+    first.listener.stop()
+    client.count("train", operator_flop=200)
+    now_ns = SystemClock().boottime_ns()
+    known = {client.session: os.geteuid()} if is_known else {}
+    second = EventServer(path, known=known, since_ns=(now_ns, now_ns) if is_stopped else (0, 0))
+    while not isinstance(event := second.next(), WorkCounted):
+        pass
+    assert event.work["train"].get("operator_flop") == counted
+    client.close()
+    second.listener.stop()
+    assert client._forgotten == ({"train"} if is_stopped else set())
 
 
 class Whole:

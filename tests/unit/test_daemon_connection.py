@@ -12,6 +12,7 @@ import pytest
 from flopsd import __version__
 from flopsd.client.connection import ANSWER_SECONDS, DaemonConnection, RefusedByDaemonError
 from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL
+from flopsd.testing.fakes import FakeClock
 
 
 @pytest.fixture
@@ -60,12 +61,20 @@ def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, liste
     connection.close()
 
 
-@pytest.mark.parametrize(("more", "known"), [({"known": True}, True), ({"known": False}, False), ({}, None), ({"known": 1}, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"known": True, "at_ns": 1000, "metered_ns": 70}, (True, 930)),
+        ({"known": False, "at_ns": 1001, "metered_ns": 70}, (False, 930)),  # the clock of another time namespace
+        ({"known": 1, "at_ns": 999, "metered_ns": "70"}, (False, 1000)),
+        ({}, (False, 1000)),
+    ],
+)
 def test_hello_opens_a_session(
-    connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], known: bool | None
+    connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], found: tuple[bool, int]
 ) -> None:
     daemon.sendall(said(flopsd=PROTOCOL, ok=True, **more))
-    assert connection.hello("a session") is known
+    assert connection.hello("a session", FakeClock(1000)) == found
     sent = {"flopsd": PROTOCOL, "kind": "hello", "session": "a session", "client": __version__, "pid": os.getpid()}
     assert json.loads(daemon.recv(1000)) == sent
 
@@ -91,10 +100,10 @@ def test_each_answer_to_a_hello_has_its_result(
     daemon.sendall(answer)
     daemon.shutdown(socket.SHUT_WR)
     if fault is None:
-        assert connection.hello("s") is None
+        assert connection.hello("s", FakeClock(1000)) == (False, 1000)
         return
     with pytest.raises(fault, match=words):
-        connection.hello("s")
+        connection.hello("s", FakeClock())
 
 
 def test_the_reason_of_a_daemon_that_closes_at_once_is_read(
@@ -103,7 +112,7 @@ def test_the_reason_of_a_daemon_that_closes_at_once_is_read(
     daemon.sendall(said(flopsd=PROTOCOL, error="full"))
     daemon.close()
     with pytest.raises(RefusedByDaemonError, match="full"):
-        connection.hello("s")
+        connection.hello("s", FakeClock())
 
 
 def test_errors_are_read_one_at_a_time_without_waiting(connection: DaemonConnection, daemon: socket.socket) -> None:

@@ -136,6 +136,15 @@ class History:
             ),
         )
 
+    def unstopped_since_ns(self, begin: int, boot_id: str) -> tuple[int, int]:
+        """Since when on this boot no daemon ended before the next began, if one begins at `begin`: as far as this
+        journal shows, and 0 if that may also be so in the earlier segments."""
+        for start in reversed(self.incarnations):
+            if start.boot_id != boot_id or (start.end is not None and start.end["reason"] != ROTATED):
+                return begin, begin
+            begin = start.begin["ns"]
+        return begin, begin if self.continues is None else 0
+
     @property
     def policy_sha256(self) -> list[str]:
         """SHA-256 of the policies that the last daemon start uses."""

@@ -95,11 +95,14 @@ class SessionServer:
     def __init__(
         self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock,
         known: Mapping[str, int] | None = None, is_behind: Callable[[], bool] = lambda: False,
+        since_ns: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """`uids`: who may connect, in addition to root and this process's own user. `known`: the uid of each session
         that the run already has. `is_behind`: whether the receiver of events has too many of them, so that nothing is
-        read for now."""
+        read for now. `since_ns`: since when the run is metered without a stop, for sessions that are new to it and for
+        known ones; None: since now, and since ever."""
         self.path = path
+        self._since_ns = (clock.boottime_ns(), 0) if since_ns is None else since_ns
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock, self._is_behind = post, clock, is_behind
@@ -264,7 +267,9 @@ class SessionServer:
         try:
             if isinstance(event, SessionOpened):
                 self._without_place.pop(peer.talk.pid, None)
-                peer.answer(_line(ok=True, known=event.session in self.known))
+                known = event.session in self.known
+                at_ns = self._clock.boottime_ns()
+                peer.answer(_line(ok=True, known=known, at_ns=at_ns, metered_ns=at_ns - self._since_ns[known]))
                 if len(self.known) < MAX_KNOWN:
                     self.known[event.session] = event.uid
             elif isinstance(event, SessionClosed):

@@ -58,6 +58,7 @@ class SessionTracker:
     ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in some ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     is_segment: bool = False  # whether this journal continues another
+    counts_since_ns: int | None = None  # of new sessions, if earlier daemon starts may have met them
     _phase: AgreedPhase = field(init=False)
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
     _unwritten: UnwrittenWork = field(init=False)  # sessions whose counters the journal does not have yet
@@ -206,7 +207,8 @@ class SessionTracker:
                 self._leave_out(name, f"more than {MAX_SESSIONS} processes connected")
                 return
             self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
-            self._declared[name], self._opened[name] = None, (self.now_ns(), 0)
+            since_ns = self.now_ns() if self.counts_since_ns is None else self.counts_since_ns
+            self._declared[name], self._opened[name] = None, (since_ns, 0)
             if self._is_over:
                 self._mark()
         # A session that is in the journal already may have counted while no daemon ran.

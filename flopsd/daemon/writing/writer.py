@@ -88,9 +88,12 @@ class Writer:
                     "a mistake, use a new --run-id",
                     what,
                 )
+        begin_ns = self._begin_of(history, job_began_ns).ns
+        self.sessions_since_ns = history.unstopped_since_ns(begin_ns, self._context.boot_id)
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
+            counts_since_ns=self.sessions_since_ns[0] if history.incarnations else None,
         )  # fmt: skip
         self._counts_before = self._sessions.counts
         self._begin(found, job_began_ns)

@@ -531,6 +531,31 @@ def test_a_stop_is_named_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
     assert "STOPPED: no daemon ran for a time that is not known between its starts" in text
 
 
+def test_since_when_the_run_has_had_no_stop_is_that_of_its_operator_counts(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    began_ns = run.clock.boottime_ns()
+
+    def since_ns() -> tuple[int, ...]:
+        return tuple(-1 if one == 0 else (one - began_ns) // NS_PER_S for one in run.writer.sessions_since_ns)
+
+    assert since_ns() == (0, 0)
+    run.meter(3)
+    run.restart(2)
+    assert since_ns() == (0, 0), "the time after a kill is a gap"
+    run.restart(2, ends=True)
+    assert since_ns() == (7, 7), "the time after an end is in no figure"
+    run.restart(2)
+    assert since_ns() == (7, 7)
+    assert run.writer.rotate()
+    run.restart(2)
+    assert since_ns() == (9, -1), "of the earlier segment it is not known"
+    run.finish()
+    run.context = replace(run.context, boot_id="boot-2")
+    run.start()
+    assert since_ns() == (11, 11)
+    run.finish()
+
+
 M, N = (Base(name, "known", 10**26, None, False) for name in "mn")
 
 
