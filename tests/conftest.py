@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -33,8 +34,8 @@ gc.set_threshold(200_000, 20, 20)
 # A file of names: tests in it are not run again, and files in it are not read. Tests that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another, because what they share is expensive: grouped by file, by fixture, and
-# by marks elsewhere.
-SHARING = {"test_s3", "test_kms", "test_rooms"}
+# by marks elsewhere. For a file, the number of workers: one alone would run those of S3 for as long as all others take.
+SHARING = {"test_s3": 2, "test_kms": 1, "test_rooms": 1}
 FIXTURES = ("scripts", "browser", "dist")
 LONG = {"minute", "training"}
 LONGEST_ID = 60
@@ -81,6 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if passed := passed_before():
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
+    of_file = Counter[str]()
     for item in items:
         if shared := [name for name in FIXTURES if name in getattr(item, "fixturenames", ())]:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
@@ -88,7 +90,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             half = item.path.stem in ("test_flop", "test_callback", "test_intervals")
             item.add_marker(pytest.mark.xdist_group("training" if half else "training-more"))
         elif item.path.stem in SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            stem = item.path.stem
+            item.add_marker(pytest.mark.xdist_group(f"{stem}-{of_file[stem] % SHARING[stem]}"))
+            of_file[stem] += 1
     items.sort(key=lambda item: (not LONG & {mark.name for mark in item.iter_markers()}, item.path.stem not in SHARING))
 
 

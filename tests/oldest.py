@@ -14,6 +14,10 @@ from tests.support.paths import ROOT
 _OLDEST = re.compile(r'"([a-z0-9-]+)>=([0-9.]+)')
 # What tests need beside flopsd, in any version.
 _TOOLS = (
+    "boto3",
+    "flask",
+    "flask-cors",
+    "moto[s3]",
     "check-jsonschema",
     "grpcio",
     "hypothesis",

@@ -223,7 +223,7 @@ LATE = st.lists(
 
 
 @pytest.mark.long
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(steps=LATE)
 @example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])
 @example(steps=[("count", 0), ("run", 9), ("rotate", 0), ("kill", 1), ("count", 0), ("run", 80), ("count", 5)])
