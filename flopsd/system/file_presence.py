@@ -1,4 +1,4 @@
-"""Tells whether a file is there, and of what kind. A path that cannot be examined is an error here. For `pathlib` it is
+"""Whether a file is there, and of what kind. A path that cannot be examined is an error here. For `pathlib` it is
 absent since Python 3.14, so that a folder on a failing disk, or of another user, would seem to have no journal."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells whether NVIDIA's confidential computing is on. It turns performance counters off, so that they are not a side
+"""Whether NVIDIA's confidential computing is on. It turns performance counters off, so that they are not a side
 channel; in its mode for developer tools they are on, and nothing is protected.
 
 Source: nvml.h 13.5.37; NVIDIA, "Confidential Computing on H100 GPUs for Secure and Trustworthy AI", 2023. No source

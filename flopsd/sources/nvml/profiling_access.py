@@ -1,11 +1,11 @@
-"""Tells whether the driver opens its profiling counters to this process: nothing else measures a GPU before Hopper.
+"""Whether the driver opens its profiling counters to this process: nothing else measures a GPU before Hopper.
 
 They are open to everybody if the module was loaded with NVreg_RestrictProfilingToAdminUsers=0. Otherwise they are open
 to a process with CAP_SYS_ADMIN in the first user namespace, and in confidential computing to none. CAP_PERFMON is
 enough for the open modules of driver 580; for other drivers that is not known. Sources: NVIDIA, ERR_NVGPUCTRPERM;
 open-gpu-kernel-modules 580, os_check_access and kern_profiler_v2.c. Never tried on a GPU.
 
-Tells also whether MIG capabilities are open: `monitor` to read slices, `config` to make them. Each is a file under
+Also whether MIG capabilities are open: `monitor` to read slices, `config` to make them. Each is a file under
 /proc/driver/nvidia/capabilities that names a device file. A process that may read the device file has the capability;
 CAP_SYS_ADMIN gives all. Source: NVIDIA, MIG user guide, "Device Nodes and Capabilities". Never tried on a GPU either.
 """

@@ -74,7 +74,7 @@ class JobProcesses:
 
 
 def _exists(pid: int) -> bool:
-    # A driver may list ids that no process can have; psutil before 7.1 raises OverflowError for them.
+    # A driver may list ids that no process can have, for which psutil raises OverflowError.
     return pid < 1 << 31 and psutil.pid_exists(pid)
 
 

@@ -36,7 +36,9 @@ def gaps_part(facts: Mapping[str, Any]) -> Html:
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
-    counts = "Some is longer than is known." if may_be_longer(found) else "It counts in the upper bound only."
+    counts = "It counts in the upper bound only."
+    if may_be_longer(found):
+        counts = "Some gaps are of unknown length, so no upper bound is known."
     caption = f"Device time without readings. {counts}"
     return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows), *warning)
 

@@ -26,7 +26,7 @@ from flopsd.report.claims import AS_CLAIMED
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import NS_PER_S, rfc3339
-from flopsd.telemetry.page.gaps import sources_part
+from flopsd.telemetry.page.gaps import gaps_part, sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.page.thresholds import thresholds_part
 from flopsd.telemetry.prometheus import constant_families
@@ -151,6 +151,22 @@ def test_time_without_a_daemon_between_its_starts_is_shown(tmp_path: Path, why: 
     page = status_page(status_of_snapshot(run.writer.snapshot), Assets())
     assert f"{words[1:]}." in page
     assert "readings cover all device time so far" not in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "time", "caption"),
+    [
+        ("lost", "5 s", "Device time without readings. It counts in the upper bound only."),
+        ("end_unknown", "at least 5 s", "Some gaps are of unknown length, so no upper bound is known."),
+    ],
+)
+def test_the_page_gives_no_gap_of_unknown_length_as_exact(reason: str, time: str, caption: str) -> None:
+    device = {"index": 0, "gapSecondsByReason": {reason: "5.0"}}
+    found = str(gaps_part({"stoppedSeconds": "0.0", "devices": [device]}))
+    assert f">{time}<" in found
+    assert caption in found
+    assert ("upper bound only" in found) == (reason == "lost")
+    assert "Not known: no device is metered." in str(gaps_part({"stoppedSeconds": "0.0", "devices": []}))
 
 
 def test_devices_metered_only_by_an_earlier_start_are_shown_with_their_gaps(tmp_path: Path) -> None:
