@@ -91,7 +91,7 @@ def picture() -> str:
         parts.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
         parts.append(f'<text x="{middle}" y="{y + 23}">{escape(title)}</text>')
         parts.append(f'<text class="small" x="{middle}" y="{y + 42}">{escape(where)}</text>')
-    columns, rows = (max(box[axis] for box in BOXES.values()) for axis in (0, 1))
+    columns, rows = max(box[0] for box in BOXES.values()), max(box[1] for box in BOXES.values())
     width = 2 * MARGIN + columns * STEP_X + WIDTH
     height = 2 * MARGIN + rows * STEP_Y + HEIGHT
     flow = "; ".join(f"{start} to {end}" + (f": {what}" if what else "") for start, end, what in ARROWS)

@@ -129,7 +129,7 @@ class Snapshot:
     journal_last_append_ns: int | None  # since boot
     journal_fault: str
     journal_put_back: int
-    wall_offset_ns: int | None  # wall-clock time minus boot time
+    wall_offset_ns: int | None = field(compare=False)  # wall-clock time minus boot time; at a request as of then
     rates: array[float]  # points of a RateHistory
     ended: bool  # ended by a signal or with the job, not by a fault
     replayed: bool  # an earlier daemon start of the run read a recording

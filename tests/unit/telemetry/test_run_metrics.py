@@ -185,6 +185,14 @@ def test_the_age_of_the_last_record_is_known_although_the_wall_clock_was_set_sin
     assert now - then == pytest.approx(400, abs=1)
 
 
+def test_what_a_request_adds_does_not_render_the_reading_anew(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    custody = Custody(Settings(), {}, run.state, run.clock, str, Commands((), (), (), ()), resumed=False)
+    run.kill()
+    run.clock.step_wall(1)
+    assert custody.with_journal_state(run.writer.snapshot) == run.writer.snapshot, "by which Exposition.render caches"
+
+
 def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(5)
