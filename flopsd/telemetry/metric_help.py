@@ -55,7 +55,8 @@ HELP = {
     "flopsd_source_up": "1 while the source answers.",
     "flopsd_source_errors": "Readings that became gaps, by reason.",
     "flopsd_source_read_duration_seconds": "Time that the last read took.",
-    "flopsd_last_reading_timestamp_seconds": "When the source last gave a reading that was not a gap.",
+    "flopsd_last_reading_timestamp_seconds": "When the source last gave a reading that was not a gap, "
+    "by the wall clock of the scrape.",
     "flopsd_source_child_starts": "How often flopsd started the program through which it reads the source, such as "
     "dcgm-exporter.",
     "flopsd_source_child_cpu_seconds": "CPU time of the program that flopsd starts, over all its starts.",

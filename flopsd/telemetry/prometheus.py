@@ -32,7 +32,7 @@ def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
 
 def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
     """The families that are computed at each request, and `more`."""
-    yield from run_metrics.journal_state(snapshot)
+    yield from run_metrics.of_request(snapshot)
     yield from more
 
 

@@ -104,7 +104,6 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
     up = gauge("flopsd_source_up", labels=("source",))
     errors = counter("flopsd_source_errors", labels=("source", "reason"))
     duration = gauge("flopsd_source_read_duration_seconds", labels=("source",))
-    last = gauge("flopsd_last_reading_timestamp_seconds", labels=("source",))
     starts = counter("flopsd_source_child_starts", labels=("source",))
     cpu = counter("flopsd_source_child_cpu_seconds", labels=("source",))
     memory = gauge("flopsd_source_child_memory_bytes", labels=("source",))
@@ -116,13 +115,11 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
             errors.add((name, reason), count)
         if state.read_seconds is not None:
             duration.add((name,), state.read_seconds)
-        if state.last_reading_wall_ns is not None:
-            last.add((name,), state.last_reading_wall_ns / NS_PER_S)
         if state.child is not None:
             starts.add((name,), state.child.starts)
             cpu.add((name,), state.child.cpu_ns / NS_PER_S)
             memory.add((name,), state.child.memory_bytes)
-    yield from (up, errors, duration, last, starts, cpu, memory)
+    yield from (up, errors, duration, starts, cpu, memory)
 
 
 def journal(snapshot: Snapshot) -> Iterator[Family]:
@@ -135,9 +132,14 @@ def ended(snapshot: Snapshot) -> Iterator[Family]:
     yield gauge("flopsd_run_ended", float(snapshot.ended))
 
 
-def journal_state(snapshot: Snapshot) -> Iterator[Family]:
+def of_request(snapshot: Snapshot) -> Iterator[Family]:
     """The families whose values are those of the request. Moments are by the wall clock of the request, even if it was
     set since then, so that they can be subtracted from flopsd_time_seconds."""
+    last = gauge("flopsd_last_reading_timestamp_seconds", labels=("source",))
+    for name, source in snapshot.sources.items():
+        if not source.absent and (seconds := _wall_seconds(source.last_reading_ns, snapshot)) is not None:
+            last.add((name,), seconds)
+    yield last
     yield _moment("flopsd_journal_last_append_timestamp_seconds", snapshot.journal_last_append_ns, snapshot)
     state = snapshot.journal_state
     if state is None:
@@ -164,5 +166,9 @@ def journal_state(snapshot: Snapshot) -> Iterator[Family]:
 
 
 def _moment(name: str, ns: int | None, snapshot: Snapshot) -> Family:
+    return gauge(name, _wall_seconds(ns, snapshot))
+
+
+def _wall_seconds(ns: int | None, snapshot: Snapshot) -> float | None:
     wall_ns = snapshot.wall_ns(ns)
-    return gauge(name, None if wall_ns is None else wall_ns // 1_000_000 / 1000)  # less is noise
+    return None if wall_ns is None else wall_ns // 1_000_000 / 1000  # less is noise

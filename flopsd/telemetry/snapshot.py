@@ -27,7 +27,7 @@ class SourceState:
     up: bool = False
     reason: str = "starting"
     read_seconds: float | None = None
-    last_reading_wall_ns: int | None = None
+    last_reading_ns: int | None = None  # since boot
     errors: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
     absent: bool = False  # this machine has no such hardware: not a fault, and not shown

@@ -42,7 +42,9 @@ def status_of_snapshot(snapshot: Snapshot) -> Facts:
         "lastRecordAt": None if appended is None else rfc3339(appended),
         "measuredFlopPerSecond": None if snapshot.ended else text_or_none(snapshot.rate_flop_per_s),
         "rateHistory": _rate_history(snapshot),
-        "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
+        "sources": [
+            _source(name, state, snapshot) for name, state in sorted(snapshot.sources.items()) if not state.absent
+        ],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
         "signingKey": _signing_key(snapshot),
         "rollingSealFault": None if (state := snapshot.journal_state) is None else state.seal_fault or None,
@@ -163,8 +165,8 @@ def _stopped(stops_ns: Sequence[int]) -> Facts:
     return {"stoppedSeconds": seconds(sum(stops_ns)) if min(stops_ns, default=0) >= 0 else None}
 
 
-def _source(name: str, state: SourceState) -> Facts:
-    last = state.last_reading_wall_ns
+def _source(name: str, state: SourceState, snapshot: Snapshot) -> Facts:
+    last = snapshot.wall_ns(state.last_reading_ns)
     return {
         "name": name,
         "up": state.up,

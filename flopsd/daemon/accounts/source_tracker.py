@@ -128,7 +128,7 @@ class SourceTracker:
             errors=_with_errors(state.errors, [reason for reason in refused if reason is not GapReason.STARTING]),
             read_seconds=message.read_seconds,
             child=sweep.child or state.child,
-            last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
+            last_reading_ns=self._clock.boottime_ns() if read else state.last_reading_ns,
         )
 
     def unresolved(self, *, at_end: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.device_metrics import Highest, device_facts, metered_devices
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.prometheus import changing_families, families_of_now
-from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
+from flopsd.telemetry.run_metrics import figures, journal, of_request, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -117,7 +117,6 @@ def test_a_source_has_its_metrics_and_one_without_hardware_has_none(tmp_path: Pa
         "flopsd_source_up": {("well",): 1, ("down",): 0},
         "flopsd_source_errors": {("well", "a"): 2, ("well", "b"): 1},
         "flopsd_source_read_duration_seconds": {("well",): 0.25},
-        "flopsd_last_reading_timestamp_seconds": {("well",): 3},
         "flopsd_source_child_starts": {("well",): 4},
         "flopsd_source_child_cpu_seconds": {("well",): 5},
         "flopsd_source_child_memory_bytes": {("well",): 6},
@@ -167,22 +166,27 @@ def test_unknown_facts_of_seals_copies_key_and_disk_are_absent(
     snapshot = replace(run.writer.snapshot, journal_state=state, journal_last_append_ns=None, wall_offset_ns=0)
     found = {
         " ".join((name, *labels)): value
-        for name, some in rows(journal_state(snapshot)).items()
+        for name, some in rows(of_request(snapshot)).items()
         for labels, value in some.items()
     }
     assert found == metrics
 
 
 @pytest.mark.parametrize("step_s", [-3600, 0, 3600])
-def test_the_age_of_the_last_record_is_known_although_the_wall_clock_was_set_since(tmp_path: Path, step_s: int) -> None:
+def test_ages_of_record_and_reading_are_known_although_the_wall_clock_was_set_since(
+    tmp_path: Path, step_s: int
+) -> None:
     run = Run(tmp_path)
     custody = Custody(Settings(), {}, run.state, run.clock, str, Commands((), (), (), ()), resumed=False)
     run.kill()
+    read = {"nvml": SourceState(up=True, last_reading_ns=run.clock.boottime_ns())}
     run.clock.advance(400 * NS_PER_S)
     run.clock.step_wall(step_s * NS_PER_S)
-    found = rows(families_of_now(custody.with_journal_state(run.writer.snapshot)))
-    now, then = (found[f"flopsd_{of}_seconds"][()] for of in ("time", "journal_last_append_timestamp"))
-    assert now - then == pytest.approx(400, abs=1)
+    found = rows(families_of_now(custody.with_journal_state(replace(run.writer.snapshot, sources=read))))
+    (now,) = found["flopsd_time_seconds"].values()
+    for of in ("journal_last_append", "last_reading"):
+        (then,) = found[f"flopsd_{of}_timestamp_seconds"].values()
+        assert now - then == pytest.approx(400, abs=1)
 
 
 def test_what_a_request_adds_does_not_render_the_reading_anew(tmp_path: Path) -> None:
