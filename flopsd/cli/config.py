@@ -34,7 +34,7 @@ socket of the service for training processes
 .BR systemd.service (5),
 .BR srun (1)
 """
-_USAGE = re.compile(r"^(usage: .*(?:\n.+)*)", re.MULTILINE)
+_LINES = re.compile(r"(?<=\n)(usage: .*(?:\n.+)*|nvml: .*(?:\n.+)*)")
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
@@ -152,6 +152,6 @@ def _man(arguments: argparse.Namespace) -> int:
         raise MissingExtraError("manual pages", "shell") from fault
     names = {"project_name": "flopsd", "version": __version__, "manual_title": "User Commands"}
     page = str(Manpage(arguments.parser(), {**names, "description": "measures the compute of AI training"}))
-    # argparse has formatted the usage lines already.
-    print(_USAGE.sub(r".nf\n\1\n.fi", page).rstrip() + "\n" + _FILES, end="")
+    # argparse has broken the lines of usages and of the list of sources already.
+    print(_LINES.sub(r".nf\n\1\n.fi", page).rstrip() + "\n" + _FILES, end="")
     return OK

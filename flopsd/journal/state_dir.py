@@ -150,7 +150,7 @@ class StateDir:
 
 def take_lock(
     folder: Path, name: str, if_busy: str = "stop that one, or give this one another --state-dir",
-    if_unusable: str = "give --state-dir a folder on a writable disk",
+    if_unusable: str = "give --state-dir a folder on a writable disk, which flopsd's user may write to",
 ) -> int:  # fmt: skip
     """Create a state folder (0700) and lock the file `name` in it; return its descriptor. Raises StateDirBusyError,
     which names the holder, with the hint `if_busy`; and JournalError with the hint `if_unusable` if the folder cannot

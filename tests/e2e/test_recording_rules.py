@@ -229,6 +229,7 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
            for name, values in healthy("a", "r1", "n1", "G1").items() if 'uuid="G1"' in name},
     }  # fmt: skip
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
+    relabelled = {**ends(healthy("a", "r1", "n1", "G0"), 60), **healthy("a", "r1", "n1", "G0", more=OF_M)}
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     second, at = healthy("n1/r1", "r2"), {name: name.replace("n1/r1", "n1/r2") for name in healthy("n1/r1", "r2")}
     taken_over = {
@@ -300,6 +301,10 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
                 bounds({"run_id": "r1", "replay": "false", "basis": "executed"}, low=0.95e15 * 60 * 70, measured=1e15 * 60 * 70),
             of("run:flopsd_threshold_share:ratio", bound="high"): [],
             "run:flopsd_begun_anew:last": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("a target gets the label lineage, and both labels exist for a while", relabelled, 100, {
+            "run:flopsd_begun_anew:last": [],
+            of("run:flopsd_run_flop:sum", basis="executed", bound="high"):
+                bounds({"lineage": "m", **only_one}, high=1.05e15 * SECONDS)}),
         Case("a node without an upper bound: the run has none", no_end, 100, {
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),
         Case("thirds of two base models do not add up", thirds, 100, {

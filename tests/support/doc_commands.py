@@ -172,7 +172,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         'docker build -f Containerfile -t flopsd:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .': _NO_DOCKER,
         "docker run -d --name flopsd --runtime nvidia --read-only --cap-drop ALL --security-opt no-new-privileges "
         '--hostname "$(hostname)" -v flopsd:/var/lib/flopsd -p 127.0.0.1:10188:10188 flopsd:0.1.0': _NO_DOCKER,
-        "docker stop --time 70 flopsd": _NO_DOCKER,
+        "docker stop -t 70 flopsd": _NO_DOCKER,
         "docker tag flopsd:0.1.0 registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "docker push registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "docker build -f Containerfile.base -t dcgm-base --build-arg EXPORTER=IMAGE .": _NO_DOCKER,
