@@ -229,6 +229,10 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
            for name, values in healthy("a", "r1", "n1", "G1").items() if 'uuid="G1"' in name},
     }  # fmt: skip
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
+    pods = {
+        **ends(healthy("a", "r1", "n1", "G0"), 20),
+        **{name: f"_x25 {values}" for name, values in ends(healthy("b", "r1", "n1", "G1"), 40).items()},
+    }
     relabelled = {**ends(healthy("a", "r1", "n1", "G0"), 60), **healthy("a", "r1", "n1", "G0", more=OF_M)}
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     second, at = healthy("n1/r1", "r2"), {name: name.replace("n1/r1", "n1/r2") for name in healthy("n1/r1", "r2")}
@@ -305,6 +309,10 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
             "run:flopsd_begun_anew:last": [],
             of("run:flopsd_run_flop:sum", basis="executed", bound="high"):
                 bounds({"lineage": "m", **only_one}, high=1.05e15 * SECONDS)}),
+        Case("a pod that is gone, as is the one that it replaced: only the later address", pods, 100, {
+            "instance:flopsd_down:bool == 1": [({"job": "flopsd", "instance": "b"}, 1)]}),
+        Case("a pod that replaced another, and whose run ended", changed(pods, {
+            'flopsd_run_ended|instance="b"': "_x25 0x39 1"}), 100, {"instance:flopsd_down:bool == 1": []}),
         Case("a node without an upper bound: the run has none", no_end, 100, {
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),
         Case("thirds of two base models do not add up", thirds, 100, {
