@@ -59,7 +59,12 @@ def text_or_number(value: object) -> str:
 
 def or_off(parse: Callable[[object], Any], off: Any = None) -> Callable[[object], Any]:
     """`parse` for a setting that can also be `off`, which YAML reads as false; its value is `off` then."""
-    return lambda value: off if value is False or value in ("off", off) else parse(value)
+    return lambda value: off if _is_off(value) or value == off else parse(value)
+
+
+def _is_off(value: object) -> bool:
+    """The text `false` is what Helm makes of YAML's."""
+    return value is False or value in ("off", "false")
 
 
 text_or_off = or_off(text, "off")
@@ -115,7 +120,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
 def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
     """Seconds; None for `off`, for 0, and for false, as YAML reads `off`."""
     number = seconds(low, high)
-    return lambda value: None if value in ("off", "0", 0) else number(value)
+    return lambda value: None if _is_off(value) or value in ("0", 0) else number(value)
 
 
 def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
@@ -258,7 +263,7 @@ evidence = or_off(_evidence, ())
 
 def output(value: object) -> str:
     """stdout, stderr or off; `off` also where YAML reads it as false."""
-    value = "off" if value is False else value
+    value = "off" if _is_off(value) else value
     if value not in ("stdout", "stderr", "off"):
         raise ValueError("expected stdout, stderr or off")
     return str(value)

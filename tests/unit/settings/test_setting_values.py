@@ -33,11 +33,11 @@ method = parsers.one_of(Method)
 
 TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.text, [("x", "x")]),
-    (parsers.text_or_off, [(False, "off")]),
+    (parsers.text_or_off, [(False, "off"), ("false", "off")]),
     (parsers.text_or_number, [(1000, "1000"), (0, "0"), ("alice", "alice")]),
     (parsers.uids, [("1000, 7,7", (7, 1000)), ([1000, "7"], (7, 1000)), (0, (0,))]),
     (minute, [("0.5", 0.5), (60, 60.0)]),
-    (minute_or_off, [("off", None), (False, None), ("0", None), (1, 1.0)]),
+    (minute_or_off, [("off", None), (False, None), ("false", None), ("0", None), (1, 1.0)]),
     (parsers.seconds_or_zero(0.5, 60), [("off", 0.0), ("2", 2.0)]),
     (parsers.locations, [("a.json s3://abc/d.json", ("a.json", "s3://abc/d.json")), (["a b.json"], ("a b.json",))]),
     (parsers.pushes, [("pushgateway+http://h:1 otlp+http://h/p", ("pushgateway+http://h:1", "otlp+http://h/p"))]),
@@ -50,7 +50,7 @@ TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.flop_or_unknown, [("1e25", 10**25), ("unknown", "unknown"), ("undeclared", None), (None, None), (1, 1)]),
     (parsers.flop_or_unknown, [(10**39 - 1, 10**39 - 1)]),
     (parsers.files, [("a b", ("a", "b")), (["a b"], ("a b",))]),
-    (parsers.output, [(False, "off"), ("stderr", "stderr")]),
+    (parsers.output, [(False, "off"), ("false", "off"), ("stderr", "stderr")]),
     (parsers.url, [("https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1")]),
     (parsers.evidence, [("off", ()), (False, ()), (", ".join(KINDS), KINDS), ([KINDS[1]], (KINDS[1],))]),
 ]

@@ -23,12 +23,7 @@
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 {{- range $flag, $value := merge dict .Values.settings .Values.sourceOptions }}
 - name: FLOPSD_{{ $flag | replace "-" "_" | upper }}
-  {{- /* YAML reads a bare off as false. */}}
-  {{- if and (has $flag (list "checkpoint-output" "evidence" "metric-line" "seal-every")) (kindIs "bool" $value) }}
-  value: "off"
-  {{- else }}
   value: {{ $value | toString | quote }}
-  {{- end }}
 {{- end }}
 {{- if eq .Values.gpu.visibility "env" }}
 - name: NVIDIA_VISIBLE_DEVICES
