@@ -219,10 +219,12 @@ def test_the_rule_all_needs_no_job(open_sim: Open, job: Tree) -> None:
     assert [device.index for device in source.devices()] == [0, 1]
 
 
+@pytest.mark.parametrize("driver", ["595.91.07", "535.54.03"])
 def test_nvml_is_started_for_the_question_and_mps_and_graphics_clients_count(
-    standin: Path, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+    standin: Path, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
-    clock, scenario = SharedClock(tmp_path / "clock"), Scenario((gpu((0, FOR_EVER, 11)),))
+    listed = gpu((0, FOR_EVER, 10), (0, FOR_EVER, 11))
+    clock, scenario = SharedClock(tmp_path / "clock"), Scenario((listed,), driver=driver)
     with simulated(standin, tmp_path, Scenario((h100(WORK, (Fault(0, FOR_EVER, "gone"),)),)), clock):
         pynvml.nvmlInit()  # the earlier state of NVML is no answer
         pynvml.nvmlShutdown()
@@ -232,12 +234,12 @@ def test_nvml_is_started_for_the_question_and_mps_and_graphics_clients_count(
     def answers(*pids: int) -> bool:
         return asked.on(scenario.uuid(0)) == frozenset(pids)
 
-    wait_until(lambda: answers(11), "the process")
+    wait_until(lambda: answers(10, 11), "the processes")
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlDeviceGetCount()
     client = pynvml.nvmlFriendlyObject({"pid": 12})
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMPSComputeRunningProcesses_v3", lambda _: [client])
-    wait_until(lambda: answers(11, 12), "the client of MPS")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMPSComputeRunningProcesses_v2", lambda _: [client])
+    wait_until(lambda: answers(10, 11, 12), "the client of MPS")
 
     refused: list[object] = []
 
@@ -245,7 +247,7 @@ def test_nvml_is_started_for_the_question_and_mps_and_graphics_clients_count(
         refused.append(handle)
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
 
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses_v3", forbidden)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses_v2", forbidden)
     pynvml.nvmlInit()
     stack.callback(pynvml.nvmlShutdown)
     assert NvmlProcesses().on(scenario.uuid(0)) is None

@@ -544,19 +544,27 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
 
 typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
-EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Gpu *gpu, unsigned *count, ProcessInfo *found) {
+static int list_processes(const Gpu *gpu, unsigned *count, char *found, size_t size) {
     ANSWER(gpu);
     long long t = now_ns();
     unsigned running = 0;
     for (int i = 0; i < gpu->processes.count; i++) {
         const Process *p = &gpu->processes.list[i];
         if (t < p->from_ns || t >= p->to_ns) continue;
-        if (found && running < *count) found[running] = (ProcessInfo){p->pid, 1ULL << 30, 0xFFFFFFFFu, 0xFFFFFFFFu};
+        ProcessInfo info = {p->pid, 1ULL << 30, 0xFFFFFFFFu, 0xFFFFFFFFu};
+        if (found && running < *count) memcpy(memset(found + running * size, 0, size), &info, sizeof info);
         running++;
     }
     int fits = found ? running <= *count : running == 0;
     *count = running;
     return fits ? OK : 7; /* INSUFFICIENT_SIZE */
+}
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v2(Gpu *gpu, unsigned *count, char *found) {
+    return list_processes(gpu, count, found, sizeof(ProcessInfo));
+}
+/* From 535.43 to 535.86 each entry ended with eight bytes more. */
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Gpu *gpu, unsigned *count, char *found) {
+    return list_processes(gpu, count, found, sizeof(ProcessInfo) + (strncmp(driver, "535.54.", 7) ? 0 : 8));
 }
 
 /* NVML_STANDIN_SPDM names a certificate chain in PEM; without it there is no confidential computing. The report

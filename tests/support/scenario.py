@@ -149,13 +149,14 @@ class Scenario:
     confidential: str | None = (
         None  # confidential computing: off, on, devtools; None: the driver does not support the query
     )
+    driver: str = "595.91.07"
     epoch_ns: int = field(default_factory=lambda: SystemClock().boottime_ns())
 
     def uuid(self, index: int) -> str:
         return f"GPU-5a4d0000-0000-4000-8000-{index:012d}"
 
     def write(self, path: Path) -> Path:
-        lines = [f"epoch_ns {self.epoch_ns}", "driver 595.91.07", f"driver_from_ms {self.driver_from_ms}"]
+        lines = [f"epoch_ns {self.epoch_ns}", f"driver {self.driver}", f"driver_from_ms {self.driver_from_ms}"]
         lines += [] if self.confidential is None else [f"confidential {self.confidential}"]
         for index, gpu in enumerate(self.gpus):
             lines += [

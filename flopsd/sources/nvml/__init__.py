@@ -10,8 +10,7 @@ from flopsd.core.model import Evidence
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import Package, Source, SourceInfo, SourceSettings
 
-# Earlier versions misread the list of processes of today's drivers, or lack functions of GPM.
-_SINCE_12_535_108 = "c_nvmlProcessInfo_v2_t"
+_SINCE_12_550_52 = "nvmlDeviceGetComputeRunningProcesses_v2"
 
 if TYPE_CHECKING:
     from flopsd.sources.ownership.rule import Job, VendorDevices
@@ -22,9 +21,9 @@ def _open(settings: SourceSettings) -> Source:
 
     from flopsd.sources.nvml.source import NvmlSource
 
-    if not hasattr(pynvml, _SINCE_12_535_108):
+    if not hasattr(pynvml, _SINCE_12_550_52):
         raise SourceUnavailableError(
-            f"the module {pynvml.__file__} is older than nvidia-ml-py 12.535.108",
+            f"the module {pynvml.__file__} is older than nvidia-ml-py 12.550.52",
             hint="pip install --upgrade nvidia-ml-py; and if the distribution `pynvml` is older than 12, "
             "pip uninstall pynvml: it hides the module of nvidia-ml-py",
         )

@@ -212,5 +212,14 @@ def _pids(lib: Any, uid: DeviceUid) -> frozenset[int]:
 
 
 def _running(lib: Any, kind: str, handle: Any) -> frozenset[int]:
-    """Make the versioned call: if the driver lacks the plain one, pynvml raises something other than an NVMLError."""
-    return frozenset(int(process.pid) for process in getattr(lib, f"nvmlDeviceGet{kind}RunningProcesses_v3")(handle))
+    """Make a versioned call: if the driver lacks the plain one, pynvml raises something other than an NVMLError. The
+    second version, if there is one: drivers before 510 and 535.98 lack the third, and that of 535.43 to 535.86 has
+    longer entries than pynvml reads. Source: nvidia-settings, nvml.h of each."""
+    call = f"nvmlDeviceGet{kind}RunningProcesses_v"
+    try:
+        listed = getattr(lib, call + "2")(handle)
+    except lib.NVMLError as fault:
+        if fault.value != _FUNCTION_NOT_FOUND:
+            raise
+        listed = getattr(lib, call + "3")(handle)
+    return frozenset(int(process.pid) for process in listed)

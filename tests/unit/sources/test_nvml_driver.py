@@ -44,9 +44,9 @@ def test_each_nvml_error_has_its_reason_and_hint(error: int, reason: GapReason, 
 
 
 def test_a_module_of_another_distribution_or_age_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pynvml` before 12 and nvidia-ml-py before 12.535.108 lack this structure."""
-    monkeypatch.delattr(pynvml, "c_nvmlProcessInfo_v2_t")
-    with pytest.raises(SourceUnavailableError, match=r"pynvml\S* is older than nvidia-ml-py 12\.535\.108") as caught:
+    """`pynvml` before 12 and nvidia-ml-py before 12.550.52 lack this function."""
+    monkeypatch.delattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v2")
+    with pytest.raises(SourceUnavailableError, match=r"pynvml\S* is older than nvidia-ml-py 12\.550\.52") as caught:
         SOURCE.open(Mock())
     assert "pip uninstall pynvml" in caught.value.hint
 

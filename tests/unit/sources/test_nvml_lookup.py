@@ -26,13 +26,15 @@ class Library:
     def __init__(self, users: int, **errors: int) -> None:
         self.users, self.starts, self._errors = users, 0, errors
         for kind, pids in (("Compute", (11, 12)), ("Graphics", (12, 13)), ("MPSCompute", (14,))):
-            setattr(self, f"nvmlDeviceGet{kind}RunningProcesses_v3", self._listing(kind, pids))
+            for version in "23":
+                name = f"nvmlDeviceGet{kind}RunningProcesses_v{version}"
+                setattr(self, name, self._listing({kind, kind + version}, pids))
 
-    def _listing(self, kind: str, pids: tuple[int, ...]) -> Callable[[str], list[SimpleNamespace]]:
+    def _listing(self, keys: set[str], pids: tuple[int, ...]) -> Callable[[str], list[SimpleNamespace]]:
         def listing(handle: str) -> list[SimpleNamespace]:
             assert handle == "handle of GPU-1"
-            if kind in self._errors:
-                raise NvmlFault(self._errors[kind])
+            for key in keys & self._errors.keys():
+                raise NvmlFault(self._errors[key])
             return [SimpleNamespace(pid=pid) for pid in pids]
 
         return listing
@@ -59,7 +61,7 @@ class Library:
     [
         ({}, {11, 12, 13, 14}), ({"Graphics": NOT_SUPPORTED}, {11, 12, 14}), ({"MPSCompute": NO_FUNCTION}, {11, 12, 13}),
         ({"Graphics": LOST}, None), ({"MPSCompute": NOT_HERE}, None), ({"Compute": NOT_SUPPORTED}, None),
-        ({"handle": LOST}, None), ({"start": LOST}, {11, 12, 13, 14}),
+        ({"Compute2": NO_FUNCTION}, {11, 12, 13, 14}), ({"handle": LOST}, None), ({"start": LOST}, {11, 12, 13, 14}),
     ],
 )  # fmt: skip
 def test_processes_of_every_kind_that_the_driver_knows(
