@@ -152,14 +152,16 @@ def runs() -> Iterator[Any]:
         (f"run:flopsd_hfu:ratio5m{{{METERED}}}", "{{run_id}}"),
         scale=UTILISATION,
     )
+    low, measured = (
+        f'run:flopsd_run_flop:sum{{{METERED}, basis="executed", bound="{bound}"}}' for bound in ("low", "measured")
+    )
     totals = lines(
         "Totals by run",
-        "Whole runs: measured, or what is certain where nothing is measured.",
+        "Whole runs: measured, or what is certain where that is more.",
         NO_RUN,
         FLOP,
         (
-            f'run:flopsd_run_flop:sum{{{METERED}, basis="executed", bound="measured"}} or ignoring (bound) '
-            f'run:flopsd_run_flop:sum{{{METERED}, basis="executed", bound="low"}}',
+            f"({measured} unless ignoring (bound) {measured} < ignoring (bound) {low}) or ignoring (bound) {low}",
             "{{run_id}}: {{bound}}",
         ),
         log=True,
@@ -209,7 +211,7 @@ def daemons() -> Iterator[Any]:
         "Devices without readings.",
         NO_RUN,
         COUNT,
-        (once("uuid", 'flopsd_gap_seconds_total{reason!~"other_job|metered_as_mig"}'), "{{reason}}"),
+        (once("uuid", 'flopsd_gap_seconds_total{reason!~"other_job|metered_as_mig|replaced"}'), "{{reason}}"),
         scale=LOSSES,
         stacked=True,
     )

@@ -74,7 +74,7 @@ def totals() -> Iterator[Any]:
     )
     yield number(
         "Measured",
-        "From hardware counters, over all nodes. doctor says why a device has none.",
+        "From hardware counters, of the nodes that have any. doctor says why a device has none.",
         NOTHING,
         FLOP,
         total("measured"),
