@@ -171,27 +171,27 @@ class BackgroundTasks:
             self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
 
     def _bind(self) -> None:
-        from flopsd.telemetry.http.access import Access
-        from flopsd.telemetry.http.server import WebServer
-
         assert self._settings.listen is not None
         host, ports = parse_listen(self._settings.listen)
         file = self._settings.web_config
         try:
+            from flopsd.telemetry.http.access import Access
+            from flopsd.telemetry.http.server import WebServer
+
             access = Access(None if file is None else Path(file))
             server = WebServer(host or "0.0.0.0", ports, self._snapshot, access, self._clock, self._push_metrics)
-        except (OSError, ConfigError) as fault:
+            server.start(self._sockets)
+        except (OSError, RuntimeError, ConfigError) as fault:
             if not self._has_logged:
                 log.error(
                     "cannot listen on %s: %s; metering goes on without /metrics, and flopsd tries again every %d s; "
                     "free the port or give another --listen",
                     self._settings.listen,
-                    fault.strerror if isinstance(fault, OSError) else "; ".join(fault.problems),
+                    "; ".join(fault.problems) if isinstance(fault, ConfigError) else getattr(fault, "strerror", fault),
                     REBIND_SECONDS,
                 )
             self._has_logged = True
             return
-        server.start(self._sockets)
         self._bound, self._scrapes = True, server.scrapes
         log.info("metrics at %s/metrics", server.url)
         if self._target is not None:

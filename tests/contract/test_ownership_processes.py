@@ -145,7 +145,7 @@ def test_a_job_that_ended_or_never_was_is_an_error(job: Tree) -> None:
     job.end()
     with pytest.raises(OwnershipError, match=f"process {job.root} has ended"):
         processes.pids()
-    with pytest.raises(OwnershipError, match=f"process {job.root} is not there"):
+    with pytest.raises(OwnershipError, match=f"process {job.root} is not there, or .proc hides it"):
         JobProcesses(job.root)
 
 

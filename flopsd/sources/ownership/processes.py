@@ -44,7 +44,8 @@ class JobProcesses:
             self._root = psutil.Process(root_pid)
         except psutil.Error as fault:
             raise OwnershipError(
-                f"the job's process {root_pid} is not there", hint="start the job by flopsd exec"
+                f"the job's process {root_pid} is not there, or /proc hides it",
+                hint="mount /proc without hidepid, or choose another rule than `processes`",
             ) from fault
         self._host_proc = host_proc
         self._initial = _in_initial_namespace() if initial is None else initial

@@ -74,8 +74,13 @@ class WebServer:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def start(self, thread: SocketThread | None = None) -> None:
-        """Serve in `thread`, or in a new one; it wakes only for clients and their deadlines."""
-        (thread or SocketThread(self._clock)).serve(self)
+        """Serve in `thread`, or in a new one; it wakes only for clients and their deadlines. Raises OSError or
+        RuntimeError if no descriptors or no threads are left; then it is closed."""
+        try:
+            (thread or SocketThread(self._clock)).serve(self)
+        except (OSError, RuntimeError):
+            self._close()
+            raise
 
     def stop(self) -> None:
         self._stopping.set()

@@ -1,10 +1,12 @@
 """The threads around the writer: source readers that fail, hang or come late, and the last reading."""
 
+import errno
 import threading
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +14,7 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.core.session_protocol import Event, PhaseChanged
 from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.background import REBIND_SECONDS, BackgroundTasks
 from flopsd.daemon.loop import Daemon, SourceReader
 from flopsd.daemon.recovery.local_journal import RecoveredRun
 from flopsd.daemon.writing.writer import Writer
@@ -21,9 +24,10 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import ScriptedSource
-from tests.support.process import PATIENCE_SECONDS, wait_until
-from tests.support.runs import CONTEXT, H100
+from tests.support.process import PATIENCE_SECONDS, free_port, wait_until
+from tests.support.runs import CONTEXT, H100, Run
 from tests.support.strategies import table
 
 INTERVAL_S = 0.1
@@ -337,3 +341,19 @@ def test_facts_lost_to_a_writer_failure_are_resent_by_their_source_only(
     ):
         daemon._take(message)
         assert [reader._described for reader in daemon._readers] == described
+
+
+def test_without_threads_or_descriptors_metering_goes_on_and_the_page_comes_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    caplog.set_level("INFO")
+    none_left = RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(SocketThread, "serve", Mock(side_effect=[*none_left, None]))
+    settings = Mock(listen=f"127.0.0.1:{free_port()}", web_config=None, device_precision={})
+    tasks = BackgroundTasks(run.writer, settings, run.clock, None, Mock(), Mock(), None, None, lambda: False, None)
+    assert "cannot listen on 127.0.0.1" in caplog.text
+    for _ in none_left:
+        run.clock.advance(REBIND_SECONDS * NS_PER_S)
+        tasks.each_tick()
+    assert "metrics at http://127.0.0.1" in caplog.text
