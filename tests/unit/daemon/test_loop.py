@@ -349,7 +349,8 @@ def test_without_threads_or_descriptors_metering_goes_on_and_the_page_comes_late
     run = Run(tmp_path, devices=(H100,))
     caplog.set_level("INFO")
     none_left = RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files")
-    monkeypatch.setattr(SocketThread, "serve", Mock(side_effect=[*none_left, None]))
+    serve = Mock(side_effect=[*none_left, None])
+    monkeypatch.setattr(SocketThread, "serve", serve)
     settings = Mock(listen=f"127.0.0.1:{free_port()}", web_config=None, device_precision={})
     tasks = BackgroundTasks(run.writer, settings, run.clock, None, Mock(), Mock(), None, None, lambda: False, None)
     assert "cannot listen on 127.0.0.1" in caplog.text
@@ -357,3 +358,4 @@ def test_without_threads_or_descriptors_metering_goes_on_and_the_page_comes_late
         run.clock.advance(REBIND_SECONDS * NS_PER_S)
         tasks.each_tick()
     assert "metrics at http://127.0.0.1" in caplog.text
+    serve.call_args.args[0]._close()
