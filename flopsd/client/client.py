@@ -33,8 +33,9 @@ WORK_SECONDS = 1.0
 # Phase changes kept between two sends: with one message of counters at most 45 a second, less than the daemon reads.
 MAX_TRANSITIONS = 8
 _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
-_LEFT_OUT = "operators_not_counted"
+_LEFT_OUT, _ELSEWHERE = "operators_not_counted", "not_counted"
 FORGOTTEN = "what ran until a minute after the process connected to a daemon that had not metered all of its time"
+ELSEWHERE = "what the process counted for another daemon that metered at the same time"
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -71,8 +72,12 @@ class Client:
         self._work = CountedWork()
         self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
         self._forgotten: set[str] = set()  # phases of operators that were counted and not sent
+        self._elsewhere: set[str] = set()  # phases of work that another run has, in the time of this one
         self._since_ns = clock.boottime_ns()  # operators have been counted since then, in addition to those `_kept`
-        self._sent: Work = {}  # the counters that a daemon has
+        self._run_key = ""  # of the run of the last daemon
+        self._sent: Work = {}  # the counters that this run has
+        self._sent_ns = 0  # when they had been counted
+        self._sent_to: dict[str, Work] = {}  # the counters that other runs have
         self._kept: Work = {}  # of these, those before `_since_ns` that are in the daemon's run
         self._complaints = Complaints()
         self._connection: DaemonConnection | None = None
@@ -265,15 +270,17 @@ class Client:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
-        is_known, metered_since_ns = daemon.hello(self.session, self._clock)
+        run_key, is_known, metered_since_ns = daemon.hello(self.session, self._clock)
+        if run_key != self._run_key:
+            self._change_run(run_key, metered_since_ns)
         if metered_since_ns > self._since_ns:  # not all of this work is in the daemon's run
             self._since_ns, self._kept = self.now_ns(), self._sent if is_known else {}
-            if self._forget_operators() or self._kept:
+            if self._forget_operators() or self._kept or self._sent_to:
                 self._behind_until_ns = self._since_ns + QUEUED_NS
         self._is_served = True
         self._work.send_again()
         with self._lock:
-            self._unsent_facts = {*self._facts, *([_LEFT_OUT] if self._forgotten else [])}
+            self._unsent_facts = {*self._facts, *(fact for fact, _, phases in self._left_out if phases)}
             self._transitions.clear()
             if self._phase is not None:
                 self._transitions.append(self._phase)
@@ -300,6 +307,21 @@ class Client:
             while True:
                 self._wake.get_nowait()
 
+    def _change_run(self, run_key: str, metered_since_ns: int) -> None:
+        """Count on from what this run has, with what no other run has."""
+        if self._sent:
+            self._sent_to[self._run_key] = self._sent
+        known = self._sent_to.pop(run_key, {})
+        self._work.move(self._sent, known)
+        self._run_key, self._sent = run_key, known
+        if metered_since_ns <= self._sent_ns:
+            self._elsewhere.update(*self._sent_to.values())
+
+    @property
+    def _left_out(self) -> tuple[tuple[str, str, set[str]], ...]:
+        """What is not in the daemon's run: for each fact that names it the words and the phases."""
+        return (_LEFT_OUT, FORGOTTEN, self._forgotten), (_ELSEWHERE, ELSEWHERE, self._elsewhere)
+
     def _forget_operators(self) -> bool:
         """Forget the counts of operators since `_since_ns`, and declare that; return whether there were any."""
         phases = self._work.forget(_OF_DEVICES, self._kept)
@@ -311,10 +333,10 @@ class Client:
 
     def _facts_to_send(self) -> dict[str, Any]:
         facts = {name: self._facts.get(name, {}) for name in self._unsent_facts}
-        if _LEFT_OUT in facts:
-            known = facts[_LEFT_OUT]
-            more = {phase: [FORGOTTEN, *known.get(phase, ())][:MAX_LEFT_OUT] for phase in self._forgotten}
-            facts[_LEFT_OUT] = {**known, **more}
+        for fact, words, phases in self._left_out:
+            if fact in facts:
+                more = {phase: [words, *facts[fact].get(phase, ())][:MAX_LEFT_OUT] for phase in phases}
+                facts[fact] = {**facts[fact], **more}
         return facts
 
     def _send_changes(self, daemon: DaemonConnection) -> None:
@@ -330,5 +352,6 @@ class Client:
         for phase in transitions:
             daemon.send("phase", phase=phase)
         if work := self._work.changed():
+            counted_ns = self.now_ns()
             daemon.send("work", work=work)
-            self._sent = work
+            self._sent, self._sent_ns = work, counted_ns

@@ -45,9 +45,9 @@ class DaemonConnection:
     def path(self) -> str:
         return str(self._socket.getpeername())
 
-    def hello(self, session: str, clock: Clock) -> tuple[bool, int]:
-        """Open `session`. Return whether the daemon's run has it already, and since when that run has had no stop, or
-        later. Raises RefusedByDaemonError too."""
+    def hello(self, session: str, clock: Clock) -> tuple[str, bool, int]:
+        """Open `session`. Return a text that names the daemon's run, whether that has the session already, and since
+        when it has had no stop, or later. Raises RefusedByDaemonError too."""
         asked_ns = clock.boottime_ns()
         with suppress(BrokenPipeError):  # the reason for a refusal can still be read
             self.send("hello", session=session, client=__version__, pid=os.getpid())
@@ -58,7 +58,7 @@ class DaemonConnection:
         at_ns, metered_ns = (value if type(value := answer.get(name)) is int else 0 for name in ("at_ns", "metered_ns"))
         # In another time namespace the daemon's clock differs from ours.
         since_ns = (at_ns if asked_ns <= at_ns <= now_ns else now_ns) - metered_ns
-        return answer.get("known") is True, since_ns
+        return str(answer.get("run", "")), answer.get("known") is True, since_ns
 
     def send(self, kind: str, **fields: object) -> None:
         self._socket.sendall(line(kind, **fields))

@@ -21,8 +21,8 @@ Note = tuple[str, dict[str, int]]  # a phase, and counters that no longer change
 
 
 class CountedWork:
-    """Sums of counters by phase since the process began. Thread-safe and reentrant: a signal handler may count while
-    its thread is in one of these methods."""
+    """Sums of counters by phase, as the current run has them. Thread-safe and reentrant: a signal handler may count
+    while its thread is in one of these methods."""
 
     def __init__(self) -> None:
         # A note needs no lock: append and popleft of a deque are atomic, even in a Python without a GIL.
@@ -56,6 +56,17 @@ class CountedWork:
                         found.add(phase)
                         counters.pop(name) if name not in before else counters.update({name: before[name]})
         return found
+
+    def move(self, sent: Work, known: Work) -> None:
+        """Set the sums to what is `known`, with what was added since `sent`."""
+        self._sum_up()
+        with self._lock:
+            added, self._sums = self._sums, {phase: dict(counters) for phase, counters in known.items()}
+            for phase, counters in added.items():
+                sums, before = self._sums.setdefault(phase, {}), sent.get(phase, {})
+                for name, value in counters.items():
+                    if value > before.get(name, 0):
+                        sums[name] = sums.get(name, 0) + value - before.get(name, 0)
 
     def send_again(self) -> None:
         """Let the next `changed` return the sums even if nothing was added: a new daemon does not have them."""

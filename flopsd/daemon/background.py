@@ -47,10 +47,11 @@ class SessionServerTask:
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
         known: Mapping[str, int], is_behind: Callable[[], bool], since_ns: tuple[int, int] | None = None,
+        run_key: str = "",
     ) -> None:  # fmt: skip
         """No server if `path` is None. The other arguments are those of `SessionServer`."""
         self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known
-        self._is_behind, self._since_ns = is_behind, since_ns
+        self._is_behind, self._since_ns, self._run_key = is_behind, since_ns, run_key
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
         self._closed_since_ns = 0  # since when the socket cannot be opened
@@ -69,7 +70,7 @@ class SessionServerTask:
                 self._post(NotServed())
             self._known, self._server = self._server.known, None
         server = SessionServer(
-            self._path, self._uids, self._post, self._clock, self._known, self._is_behind, self._since_ns
+            self._path, self._uids, self._post, self._clock, self._known, self._is_behind, self._since_ns, self._run_key
         )
         try:
             server.start(thread)

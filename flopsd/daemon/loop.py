@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flopsd.core.model import GapReason
-from flopsd.core.session_protocol import Event
+from flopsd.core.session_protocol import Event, NotServed, SessionClosed
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.writing.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
@@ -240,6 +240,22 @@ class Daemon:
             self._step(0.0)
         return self._why
 
+    def take_last_events(self) -> None:
+        """Take what training processes sent until their server stopped. That it closed their connections ends no
+        phase."""
+        until_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
+        for _ in range(self._inbox.qsize()):
+            event = self._inbox.get()
+            if event is None or isinstance(event, Message | SessionClosed):
+                continue
+            if self._clock.boottime_ns() >= until_ns:
+                self._take_event(NotServed())
+                return
+            self._take_event(event)
+
+    def _take_event(self, event: Event) -> None:
+        self._attempt("a declaration of a training process", lambda: self.writer.take_event(event))
+
     def _step(self, seconds: float) -> None:
         try:
             message = self._inbox.get(timeout=seconds)
@@ -251,7 +267,7 @@ class Daemon:
                 self._take(message)
                 self._ticked()
         elif message is not None:
-            self._attempt("a declaration of a training process", lambda: self.writer.take_event(message))
+            self._take_event(message)
             if self._clock.boottime_ns() >= self._tick_due_ns:  # constant events must not hide a source's silence
                 self._tick()
 

@@ -120,6 +120,7 @@ def run_daemon(
             writer.known_sessions,
             daemon.is_behind,
             writer.sessions_since_ns,
+            writer.run_key,
         )
         feed = feed_of(settings, commands.push, lambda: custody.with_journal_state(writer.snapshot), clock)
         every = settings.metric_line_seconds
@@ -148,8 +149,9 @@ def run_daemon(
             notifier.stopping()
         finally:
             all_were_served = sessions.stop()
+            daemon.take_last_events()
             custody.stop()
-        if not all_were_served:
+        if not all_were_served or any(map(_may_run, writer.awaited_processes)):
             writer.take_event(NotServed())
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
             log.error("the journal lacks the end of the run, and all that was metered since it could last be written")
@@ -200,6 +202,18 @@ def _job_user(settings: Settings, lifeline: int | None) -> int | None:
     except KeyError:
         log.warning("--job-user: there is no user %r; the user of the job is recorded as not known", settings.job_user)
         return None
+
+
+def _may_run(pid: int | None) -> bool:
+    """Whether there may be such a process; None: in a namespace that the daemon cannot see."""
+    try:
+        if pid is not None:
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def _without_rows(fault: FlopsdError) -> None:

@@ -37,13 +37,14 @@ class EventServer:
 
     def __init__(
         self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: dict[str, int] | None = None,
-        most: int = 10**6, since_ns: tuple[int, int] | None = None,
+        most: int = 10**6, since_ns: tuple[int, int] | None = None, run_key: str = "",
     ) -> None:  # fmt: skip
-        """`most` is the number of events that may wait to be taken; `since_ns` as in `SessionServer`."""
+        """`most` is the number of events that may wait to be taken; `since_ns`, `run_key` as in `SessionServer`."""
         self.events: queue.Queue[Event] = queue.Queue()
         self.listener = SessionServer(
-            path, uids, self.events.put, clock or SystemClock(), known, lambda: self.events.qsize() >= most, since_ns
-        )
+            path, uids, self.events.put, clock or SystemClock(), known, lambda: self.events.qsize() >= most, since_ns,
+            run_key,
+        )  # fmt: skip
         self.listener.start()
 
     def next(self) -> Event:

@@ -192,7 +192,7 @@ def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_t
     first.next("WorkCounted")
     hello, asked, answers = DaemonConnection.hello, threading.Event(), threading.Event()
 
-    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[bool, int]:
+    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[str, bool, int]:
         asked.set()
         answers.wait(PATIENCE_SECONDS)
         return hello(connection, session, clock)
@@ -214,7 +214,7 @@ def test_counts_of_another_session_before_its_answer_go_to_the_first_sessions_da
     wait_until(lambda: client._is_served, "the daemon is met")
     hello, answers = DaemonConnection.hello, threading.Event()
 
-    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[bool, int]:
+    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[str, bool, int]:
         answers.wait(PATIENCE_SECONDS)
         return hello(connection, session, clock)
 
@@ -241,6 +241,22 @@ def test_a_daemon_that_continues_the_run_gets_all_counts(path: Path, client: Cli
         pass
     client.close()
     second.listener.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_continued", [False, True])
+def test_each_run_gets_the_work_that_no_other_run_has(path: Path, client: Client, *, is_continued: bool) -> None:
+    """Every run got all work since the process began, so a lineage of two had it twice."""
+    began_ns = SystemClock().boottime_ns()
+    runs, given = [("a", 1), ("b", 20), ("a", 300), ("c", 4000)], dict[str, int]()
+    for run, tokens in runs:
+        client.count("train", tokens=tokens)
+        now_ns = began_ns if is_continued else SystemClock().boottime_ns()
+        server = EventServer(path, run_key=run, since_ns=(now_ns, now_ns))
+        given[run] = given.get(run, 0) + tokens
+        server.wait_for(WorkCounted(client.session, {"train": {"tokens": given[run]}}))
+        server.listener.stop()
+    assert client._elsewhere == ({"train"} if is_continued else set())
 
 
 @pytest.mark.long

@@ -64,14 +64,14 @@ def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, liste
 @pytest.mark.parametrize(
     ("more", "found"),
     [
-        ({"known": True, "at_ns": 1000, "metered_ns": 70}, (True, 930)),
-        ({"known": False, "at_ns": 1001, "metered_ns": 70}, (False, 930)),  # the clock of another time namespace
-        ({"known": 1, "at_ns": 999, "metered_ns": "70"}, (False, 1000)),
-        ({}, (False, 1000)),
+        ({"run": "r", "known": True, "at_ns": 1000, "metered_ns": 70}, ("r", True, 930)),
+        ({"known": False, "at_ns": 1001, "metered_ns": 70}, ("", False, 930)),  # the clock of another time namespace
+        ({"known": 1, "at_ns": 999, "metered_ns": "70"}, ("", False, 1000)),
+        ({}, ("", False, 1000)),
     ],
 )
 def test_hello_opens_a_session(
-    connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], found: tuple[bool, int]
+    connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], found: tuple[str, bool, int]
 ) -> None:
     daemon.sendall(said(flopsd=PROTOCOL, ok=True, **more))
     assert connection.hello("a session", FakeClock(1000)) == found
@@ -100,7 +100,7 @@ def test_each_answer_to_a_hello_has_its_result(
     daemon.sendall(answer)
     daemon.shutdown(socket.SHUT_WR)
     if fault is None:
-        assert connection.hello("s", FakeClock(1000)) == (False, 1000)
+        assert connection.hello("s", FakeClock(1000)) == ("", False, 1000)
         return
     with pytest.raises(fault, match=words):
         connection.hello("s", FakeClock())

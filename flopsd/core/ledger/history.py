@@ -119,6 +119,12 @@ class History:
         except (LookupError, TypeError, ValueError):
             return []
 
+    @property
+    def run_key(self) -> str:
+        """Tells this run from others, also of the same id; each of its segments has the same."""
+        begin = self.incarnations[0].begin
+        return str(self._earlier.get("run_key", f"{begin['boot_id']}/{begin['ns']}"))
+
     def stops_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
         """The times without a daemon between an end and the next start, those in earlier segments in one sum;
         `next_begin`: also before the start that has this. After a reboot they are by the wall clock, and negative if

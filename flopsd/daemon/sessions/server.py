@@ -23,6 +23,7 @@ from flopsd.core.session_protocol import (
     PROTOCOL,
     Conversation,
     Event,
+    NotServed,
     RefusedError,
     SessionClosed,
     SessionOpened,
@@ -36,6 +37,7 @@ log = logging.getLogger("flopsd")
 MAX_SESSIONS = 64
 MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
+LAST_SECONDS = 10  # of the allowance of each session: what is read at the end
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
 SILENT_NS = NS_PER_S // 10  # how long a hello may take when all places are taken
@@ -95,14 +97,15 @@ class SessionServer:
     def __init__(
         self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock,
         known: Mapping[str, int] | None = None, is_behind: Callable[[], bool] = lambda: False,
-        since_ns: tuple[int, int] | None = None,
+        since_ns: tuple[int, int] | None = None, run_key: str = "",
     ) -> None:  # fmt: skip
         """`uids`: who may connect, in addition to root and this process's own user. `known`: the uid of each session
         that the run already has. `is_behind`: whether the receiver of events has too many of them, so that nothing is
         read for now. `since_ns`: since when the run is metered without a stop, for sessions that are new to it and for
-        known ones; None: since now, and since ever."""
+        known ones; None: since now, and since ever. `run_key`: see History."""
         self.path = path
         self._since_ns = (clock.boottime_ns(), 0) if since_ns is None else since_ns
+        self._run_key = run_key
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock, self._is_behind = post, clock, is_behind
@@ -151,7 +154,11 @@ class SessionServer:
         self._take_in()
         if not is_last:
             return True
+        for one in self._paused:
+            self._selector.register(one, selectors.EVENT_READ)
+        self._paused.clear()
         for peer in list(self._peers.values()):
+            self._read_to_the_end(peer)
             self._drop(peer)
         with suppress(OSError):
             if self.path.stat().st_ino == self.inode:
@@ -237,6 +244,20 @@ class SessionServer:
             self._pause(peer.connection, peer.bytes.renewed_ns)
         self._read_lines(peer)
 
+    def _read_to_the_end(self, peer: _Peer) -> None:
+        """Post what a process has sent, and let it send no more, which it would take for received."""
+        now_ns = self._clock.boottime_ns()
+        peer.messages, peer.bytes = (
+            _Allowance(LAST_SECONDS * a_second, now_ns) for a_second in (MESSAGES_A_SECOND, BYTES_A_SECOND)
+        )
+        with suppress(OSError):
+            peer.connection.shutdown(socket.SHUT_RD)
+        self._read_lines(peer)
+        while peer.connection in self._peers and peer.connection not in self._paused:
+            self._read(peer)
+        if peer.connection in self._paused:
+            self._post(NotServed())
+
     def _read_lines(self, peer: _Peer) -> None:
         """Handle the complete lines received, up to the peer's limit."""
         while peer.connection in self._peers and peer.connection not in self._paused:
@@ -269,7 +290,8 @@ class SessionServer:
                 self._without_place.pop(peer.talk.pid, None)
                 known = event.session in self.known
                 at_ns = self._clock.boottime_ns()
-                peer.answer(_line(ok=True, known=known, at_ns=at_ns, metered_ns=at_ns - self._since_ns[known]))
+                metered_ns = at_ns - self._since_ns[known]
+                peer.answer(_line(ok=True, known=known, run=self._run_key, at_ns=at_ns, metered_ns=metered_ns))
                 if len(self.known) < MAX_KNOWN:
                     self.known[event.session] = event.uid
             elif isinstance(event, SessionClosed):

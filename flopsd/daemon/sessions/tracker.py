@@ -36,7 +36,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused, UnusedCount
-from flopsd.daemon.sessions.agreed_phase import AgreedPhase
+from flopsd.daemon.sessions.agreed_phase import RETURN_NS, AgreedPhase
 from flopsd.daemon.sessions.declared_models import MAX_LAYERS, DeclaredModels
 from flopsd.daemon.sessions.not_recorded import is_marked, marked
 from flopsd.daemon.sessions.unwritten_work import RECORD_BYTES, UnwrittenWork, size_of
@@ -71,8 +71,10 @@ class SessionTracker:
     _held: set[str] = field(default_factory=set)  # sessions whose operators still count in earlier segments
     _held_until_ns: int = 0
     _moved: set[str] = field(default_factory=set)  # sessions whose new `before` is not in the journal yet
+    _began_ns: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._began_ns = self.now_ns()
         self._unwritten = UnwrittenWork(self.now_ns)
         self._facts_bytes = sum(size_of(session.facts) for session in self.known.values())
         self._counters = sum(_counters_of(session.work) for session in self.known.values())
@@ -103,6 +105,13 @@ class SessionTracker:
         elif isinstance(event, PhaseChanged):
             self._phase.change(name, event.phase)
         self._phase.follow()
+
+    @property
+    def awaited(self) -> list[int | None]:
+        """The processes of earlier daemon starts that may still connect again, by pid as in DeclaredSession."""
+        if self.now_ns() - self._began_ns >= RETURN_NS:
+            return []
+        return [session.pid for name, session in self.known.items() if name not in self._opened]
 
     @property
     def active_phase(self) -> ActivePhase:

@@ -46,6 +46,7 @@ class StartRecords:
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self.declared: tuple[OperatorDeclarations, ...] = ()  # by the settings of the daemon starts of the run
         self.stops_ns: tuple[int, ...] = ()  # see History.stops_ns
+        self.run_key = ""  # see History.run_key
         self.listed_seal: EarlierSeal | None = None  # the newest that the journal lists
 
     def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
@@ -84,7 +85,8 @@ class StartRecords:
         """Return what the first `begin` record of a segment says of earlier segments."""
         stopped_ns = sum(self.stops_ns) if min(self.stops_ns, default=0) >= 0 else -1
         declared = [one.for_journal() for one in self.declared]
-        return {"continues": continues.for_journal(), "earlier": {"declared": declared, "stopped_ns": stopped_ns}}
+        earlier = {"declared": declared, "stopped_ns": stopped_ns, "run_key": self.run_key}
+        return {"continues": continues.for_journal(), "earlier": earlier}
 
     def opened(self, name: str, facts: Mapping[str, Any]) -> None:
         """Record that a source was opened, or its changed facts."""

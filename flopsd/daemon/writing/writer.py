@@ -111,6 +111,7 @@ class Writer:
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
         stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
         self._publisher.stops_ns = self._records.stops_ns = stops_ns
+        self.run_key = self._records.run_key = history.run_key if starts else f"{boot_id}/{now.ns}"
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))
@@ -169,6 +170,11 @@ class Writer:
     def known_sessions(self) -> dict[str, int]:
         """The uid of each session of a training process of this run so far, by session id."""
         return {name: session.uid for name, session in self._sessions.known.items()}
+
+    @property
+    def awaited_processes(self) -> list[int | None]:
+        """See SessionTracker.awaited."""
+        return self._sessions.awaited
 
     @property
     def has_open_gap(self) -> bool:

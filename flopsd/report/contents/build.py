@@ -24,7 +24,7 @@ from flopsd.report.answer import answer_of
 from flopsd.report.contents.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.contents.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.contents.declarations import declared_of
-from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, items_of, node, rows_of
+from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, items_of, nodes_of, rows_of
 from flopsd.report.contents.model import (
     Content,
     Fact,
@@ -83,7 +83,7 @@ def _content(
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
     devices, devices_left_out = rows_of(predicate, "devices", device)
-    nodes, nodes_left_out = rows_of(predicate, "nodes", node)
+    nodes, nodes_left_out = nodes_of(predicate)
     children, children_left_out = rows_of(predicate, "children", child)
     claim = predicate.object("claim")
     return Content(

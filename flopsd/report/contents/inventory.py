@@ -132,15 +132,29 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
     )
 
 
-def node(entry: LedgerObject) -> Member:
+def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
+    """The rows of the nodes, and how many are left out. Of gaps of unknown length only their ledgers say."""
+    open_nodes = {_rank_and_name(child, "node") for child in predicate.objects("children") if _has_open_gap(child)}
+    return rows_of(predicate, "nodes", lambda entry: node(entry, is_open=_rank_and_name(entry, "name") in open_nodes))
+
+
+def _rank_and_name(entry: LedgerObject, name: str) -> tuple[int | None, str | None]:
+    return entry.maybe_count("rank"), entry.maybe_text(name)
+
+
+def _has_open_gap(child: LedgerObject) -> bool:
+    return may_be_longer(child.object("coverage").object("gapSecondsByReason").mapping)
+
+
+def node(entry: LedgerObject, *, is_open: bool) -> Member:
     share = entry.maybe_count("coveragePpm")
     return Member(
         name=entry.text("name"),
         where=_where(entry),
-        span=duration(entry.decimal("deviceSeconds")).text,
+        span=("at least " if is_open else "") + duration(entry.decimal("deviceSeconds")).text,
         devices=entry.text("devices"),
         value=interval(entry.figures("executed")),
-        observed="not known" if share is None else percent(share, Towards.DOWN),
+        observed="not known" if share is None else _share(share, is_open),
         energy=_energy_text(entry),
         digest="",
         note=counted(entry.count("ledgers"), "ledger") + ", " + counted(entry.count("attempts"), "attempt"),
@@ -149,8 +163,7 @@ def node(entry: LedgerObject) -> Member:
 
 def child(entry: LedgerObject) -> Member:
     """A row for one of the ledgers that a merged ledger is made of."""
-    coverage = entry.object("coverage")
-    share, is_open = coverage.maybe_count("coveragePpm"), may_be_longer(coverage.object("gapSecondsByReason").mapping)
+    share = entry.object("coverage").maybe_count("coveragePpm")
     whole = entry.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
     if whole is not None and whole.flag("complete") is not True:
@@ -161,7 +174,7 @@ def child(entry: LedgerObject) -> Member:
         span=f"{_minute(entry, 'startedAt')} to {_minute(entry, 'lastRecordAt')}",
         devices="",
         value=interval(entry.object("totals").figures("executed")),
-        observed="not known" if share is None else _share(share, is_open),
+        observed="not known" if share is None else _share(share, _has_open_gap(entry)),
         energy=_energy_text(entry),
         digest=entry.text("sha256"),
         note="; ".join(notes),

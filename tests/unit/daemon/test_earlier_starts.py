@@ -556,6 +556,21 @@ def test_since_when_the_run_has_had_no_stop_is_that_of_its_operator_counts(tmp_p
     run.finish()
 
 
+def test_the_starts_and_segments_of_a_run_have_one_key(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    keys = {run.writer.run_key}
+    for is_rotated in (False, True, False, True, False):
+        run.meter(1)
+        assert not is_rotated or run.writer.rotate()
+        run.restart(2)
+        keys.add(run.writer.run_key)
+    run.finish()
+    assert len(keys) == 1
+    other = Run(tmp_path / "other", devices=(H100,), clock=run.clock)
+    assert other.writer.run_key not in keys, "of the same id, but not continued"
+    other.finish()
+
+
 M, N = (Base(name, "known", 10**26, None, False) for name in "mn")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.core.session_protocol import Event, PhaseChanged
+from flopsd.core.session_protocol import Event, NotServed, PhaseChanged, SessionClosed, WorkCounted
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.background import REBIND_SECONDS, BackgroundTasks
 from flopsd.daemon.loop import Daemon, SourceReader
@@ -181,6 +181,22 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_what_processes_sent_until_their_server_stopped_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_slow: bool
+) -> None:
+    bench, taken = Bench(tmp_path), list[Event]()
+    monkeypatch.setattr(bench.writer, "take_event", taken.append)
+    monkeypatch.setattr("flopsd.daemon.loop.FINAL_READ_SECONDS", 0.0 if is_slow else 3600.0)
+    bench.daemon = Daemon(bench.writer, {}, bench.clock, INTERVAL_S)
+    counted = [WorkCounted("a" * 32, {"train": {"tokens": tokens}}) for tokens in (1, 2)]
+    events: list[Event] = [*counted, SessionClosed("a" * 32, clean=False)]
+    for event in events:
+        bench.daemon.post_event(event)
+    bench.daemon.take_last_events()
+    assert taken == ([NotServed()] if is_slow else counted)
 
 
 def test_the_daemon_ends_with_its_last_source_and_not_at_the_deadline(

@@ -44,6 +44,21 @@ def test_the_phase_is_undeclared_until_the_process_returns_or_cannot_return(rest
     assert sessions.active_phase == ActivePhase("evaluate", clock.boottime_ns())
 
 
+def test_a_process_of_an_earlier_start_is_awaited_until_it_returns_or_cannot_return() -> None:
+    """A start that ended before its processes had connected again had none of their work, and no note of that."""
+    clock = FakeClock()
+    earlier = tracker(clock, {})
+    declare(earlier, ONE, "train")
+    assert earlier.awaited == []
+    sessions = tracker(clock, earlier.known)
+    assert sessions.awaited == [7]
+    sessions.apply(SessionOpened(ONE, 7, 1000, "1"))
+    assert sessions.awaited == []
+    sessions = tracker(clock, earlier.known)
+    clock.advance(RETURN_NS)
+    assert sessions.awaited == []
+
+
 def test_a_process_that_says_goodbye_is_not_waited_for() -> None:
     sessions = tracker(FakeClock(), {})
     declare(sessions, ONE, "train")

@@ -46,7 +46,7 @@ from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
-from tests.support.session_servers import PATIENCE_SECONDS, EventServer
+from tests.support.session_servers import PATIENCE_SECONDS, EventServer, work_of
 
 ID = "0123456789abcdef" * 2
 NOBODY = 65534
@@ -288,7 +288,7 @@ def test_a_removed_socket_is_reopened_and_a_replaced_one_is_logged(
     """Processes that started later declared nothing, without any warning."""
     clock, events, path = FakeClock(), list[Event](), tmp_path / "at" / "client.sock"
     task, thread = (
-        SessionServerTask(path, (), events.append, clock, {"f" * 32: os.geteuid()}, lambda: False),
+        SessionServerTask(path, (), events.append, clock, {"f" * 32: os.geteuid()}, lambda: False, run_key="r"),
         SocketThread(clock),
     )
 
@@ -299,7 +299,9 @@ def test_a_removed_socket_is_reopened_and_a_replaced_one_is_logged(
     task.each_tick(thread)
     peers = [Peer(path)]
     at_ns = clock.boottime_ns()
-    assert peers[0].hello() == {"flopsd": 1, "ok": True, "known": False, "at_ns": at_ns, "metered_ns": 0}
+    assert peers[0].hello() == {
+        "flopsd": 1, "ok": True, "known": False, "run": "r", "at_ns": at_ns, "metered_ns": 0,
+    }  # fmt: skip
     path.unlink()
     look()
     assert peers[0].file.readline() == b""
@@ -487,6 +489,19 @@ def test_stopping_reads_messages_sent_before_and_leaves_a_foreign_socket(tmp_pat
     assert [type(server.next()) for _ in range(3)] == [SessionOpened, WorkCounted, SessionClosed]
     assert successor.listener.path.exists()
     successor.listener.stop()
+    peer.close()
+
+
+def test_stopping_reads_all_that_was_sent_and_then_nothing_can_be_sent(tmp_path: Path) -> None:
+    """What one process sent beyond the limit, or after the last read, was lost although its `send` succeeded."""
+    server = EventServer(tmp_path / "client.sock")
+    peer = Peer(server.listener.path)
+    peer.hello()
+    for tokens in range(2 * MESSAGES_A_SECOND):
+        peer.say("work", work={"train": {"tokens": tokens}})
+    assert work_of(server.all()) == {"train": {"tokens": 2 * MESSAGES_A_SECOND - 1}}
+    with pytest.raises(BrokenPipeError):
+        peer.say("work", work={"train": {"tokens": 1}})
     peer.close()
 
 

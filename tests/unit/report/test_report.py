@@ -116,6 +116,16 @@ def test_a_replay_among_others_and_an_unended_run_are_flagged() -> None:
     assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "NODE", "ROLLING"]
 
 
+def test_a_node_with_gaps_of_unknown_length_has_at_most_its_coverage() -> None:
+    job = of_one_node("activity-and-gaps")
+    assert not content(job).nodes[0].observed.startswith("at most")
+    job["predicate"]["children"][0]["coverage"]["gapSecondsByReason"]["end_unknown"] = "1.0"
+    (node,), (child,) = content(job).nodes, content(job).children
+    assert node.observed == child.observed
+    assert node.observed.startswith("at most")
+    assert node.span.startswith("at least")
+
+
 def test_the_answer_is_the_most_severe_of_all_rules() -> None:
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = content(with_policy(between, Method.PRETRAINING, None))
