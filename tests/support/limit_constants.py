@@ -42,9 +42,9 @@ CONSTANTS = {
         flopsd.sources.neuron.source: FIRST_DOCUMENT_SECONDS, FIRST_DOCUMENTS, STARTUP_NS, SILENT_NS, _JITTER
         flopsd.sources.neuron.counted_periods: _AHEAD_NS
         flopsd.sources.neuron.held_readings: HELD_NS
-        flopsd.sources.neuron.counted_periods: _KEPT_NS
+        flopsd.sources.neuron.counted_periods: _KEPT_NS, _MOST_KEPT
         flopsd.sources.neuron.source: _KEPT_REPORTS, _BACKOFF_NS, _BACKOFF_MAX_NS
-        flopsd.sources.neuron.monitor_process: LINE_MAX_BYTES, _BUFFERED, _SAID_BYTES
+        flopsd.sources.neuron.monitor_process: LINE_MAX_BYTES, _BUFFERED, _BUFFERED_BYTES, _SAID_BYTES
         flopsd.sources.neuron.document: SAID_CHARACTERS
         flopsd.sources.neuron.monitor_process: END_SECONDS
         flopsd.sources.neuron.document: _LONGEST_NUMBER, _MOST_PARTS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
 from decimal import Decimal
 from fractions import Fraction
@@ -30,7 +30,7 @@ _HARDWARE_FACTS = (
 _ABSURD_EXPONENT = 30  # beyond 10^30, or below its inverse, an exact number would only cost memory
 _LONGEST_NUMBER = 64
 SAID_CHARACTERS = 200  # kept of its text on a fault
-_MOST_PARTS = 1000  # chips of a machine, cores of a chip: room is made for each
+_MOST_PARTS = 1000  # chips of a machine, cores of a chip, processes: room is made for each
 _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")
 
 
@@ -70,7 +70,7 @@ class MonitorDocument:
     instance_type: str | None
     hardware_error: str
     facts: Mapping[str, str | int] = field(default_factory=dict)
-    report: Sequence[object] = ()  # the part on its runtimes, as printed
+    reports: tuple[int, ...] = ()  # of each runtime a hash of what was printed, to recognise it if printed again
 
     @property
     def has_periods(self) -> bool:
@@ -95,6 +95,8 @@ def parse(line: bytes) -> MonitorDocument:
     if "neuron_runtime_data" not in data:
         raise DocumentError("neuron-monitor printed a report without neuron_runtime_data")
     entries = data["neuron_runtime_data"] or []  # Go prints an empty list as null, too
+    if len(entries) > _MOST_PARTS:
+        raise DocumentError(f"neuron-monitor printed a report of {len(entries)} processes")
     fields = [name for name in RATE_FIELDS if any(name in core for entry in entries for core in _raw_cores(entry))]
     hardware, instance = _mapping(data.get("neuron_hardware_info")), _mapping(data.get("instance_info"))
     return MonitorDocument(
@@ -107,7 +109,7 @@ def parse(line: bytes) -> MonitorDocument:
         instance_type=_word(instance.get("instance_type")),
         hardware_error=str(hardware.get("error") or "")[:SAID_CHARACTERS],
         facts={k: hardware[k] for k in _HARDWARE_FACTS if is_text(hardware.get(k)) or is_whole(hardware.get(k))},
-        report=entries,
+        reports=tuple(hash(repr(entry)) for entry in entries),
     )
 
 
@@ -115,6 +117,8 @@ def _runtime(entry: object, at: int) -> Runtime:
     runtime = _mapping(entry)
     # `pid` is the host's, the tag may be the same in all containers: together they name a process.
     key = f"{runtime.get('pid', f'#{at}')}/{runtime.get('neuron_runtime_tag', '')}"
+    if len(key) > SAID_CHARACTERS:
+        key = str(hash(key))
     group = _mapping(_mapping(runtime.get("report")).get("neuroncore_counters"))
     period, listed = _period(group), group.get("neuroncores_in_use")
     error = str(runtime.get("error") or group.get("error") or "")

@@ -11,6 +11,7 @@ import re
 import tempfile
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import IO
 
 from flopsd.core.dataclass import dataclass
@@ -28,6 +29,7 @@ CONFIG = {
     "system_metrics": [{"type": "neuron_hw_counters"}],
 }
 _BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
+_BUFFERED_BYTES = 4 * LINE_MAX_BYTES
 _SAID_BYTES = 4096  # of a line of its log
 END_SECONDS = 5.0
 _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
@@ -103,7 +105,7 @@ class MonitorProcess:
             while (line := stdout.readline(LINE_MAX_BYTES)) != b"":
                 if not line.strip():
                     continue
-                self._put(_read_on(line, stdout))
+                self._put(_read_on(line, stdout), len(line))
                 self._forget_config()
         self._child.end()  # a child that closed its output is of no use any more
         how = how_ended(self._child.process.wait())
@@ -120,8 +122,11 @@ class MonitorProcess:
                     self.version = match[1]
         self._said_all.set()
 
-    def _put(self, what: MonitorDocument | Failure) -> None:
+    def _put(self, what: MonitorDocument | Failure, size_bytes: int = 1) -> None:
         self._items.append(StreamItem(self._clock.boottime_ns(), what))
+        with suppress(IndexError):  # `drain` takes them meanwhile
+            while len(self._items) * size_bytes > _BUFFERED_BYTES:
+                self._items.popleft()
         self._arrived.set()
 
     def _forget_config(self) -> None:

@@ -43,7 +43,7 @@ class NeuronSource:
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
         self._identified = self._sees_none = False
-        self._reports: deque[Sequence[object]] = deque(maxlen=_KEPT_REPORTS)  # the last ones with a period
+        self._reports: deque[tuple[int, ...]] = deque(maxlen=_KEPT_REPORTS)  # the last ones with a period
         self._garbled = self._repeated = self._restarts = 0
         self._monitor: MonitorProcess | None = None
         self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
@@ -149,10 +149,10 @@ class NeuronSource:
         two reports of a runtime are alike, not even of an idle one."""
         if isinstance(what, Failure) or not what.has_periods:
             return False
-        if what.report in self._reports:
+        if what.reports in self._reports:
             self._repeated += 1
             return True
-        self._reports.append(what.report)
+        self._reports.append(what.reports)
         return False
 
     def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:

@@ -1,5 +1,8 @@
 """The Neuron source with a scripted monitor: the work from each line, and when the monitor is restarted."""
 
+import itertools
+import json
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +12,8 @@ import pytest
 
 from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading, Sweep
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.neuron.document import Core, MonitorDocument, Runtime
+from flopsd.sources.neuron.counted_periods import CountedPeriods
+from flopsd.sources.neuron.document import Core, DocumentError, MonitorDocument, Runtime, parse
 from flopsd.sources.neuron.monitor_process import Failure, StreamItem
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Tree
@@ -55,6 +59,9 @@ class Monitor:
         self.closed.append(wait)
 
 
+NUMBERS = itertools.count(1)
+
+
 def document(
     flop: int | None = 0, *, cores: int | None = 2, count: int | None = 2, error: str = "", rate: str | None = "flops"
 ) -> MonitorDocument:
@@ -63,7 +70,9 @@ def document(
     core = Core(None if flop is None else Fraction(flop), Fraction(20))
     runtimes = (Runtime("7/t", "", Fraction(1), {2: core}),) if count else ()
     facts = {"neuron_device_type": "trainium2"}
-    return MonitorDocument(runtimes, rate, None, "trainium2", count, cores, "trn2.48xlarge", error, facts, [object()])
+    return MonitorDocument(
+        runtimes, rate, None, "trainium2", count, cores, "trn2.48xlarge", error, facts, (next(NUMBERS),)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -301,7 +310,7 @@ def test_time_without_a_process_is_a_gap_unless_the_process_stays_away(core: int
     left = Gap(GapReason.MISSED_READING, known)
 
     def works(runtimes: tuple[Runtime, ...]) -> list[object]:
-        return opened.works(S, replace(one, runtimes=runtimes, report=[object()]))
+        return opened.works(S, replace(one, runtimes=runtimes, reports=(next(NUMBERS),)))
 
     assert works(all_listed) == [Counted(0), Counted(21)]
     assert works(some_listed) == [Counted(0), left]
@@ -324,3 +333,25 @@ def test_identical_idle_documents_mean_a_monitor_that_stands_still() -> None:
     assert [opened.works(S, idle) for _ in range(9)] == [[]] * 9
     assert opened.works(2 * S, idle) == [Gap(GapReason.SOURCE_SILENT)] * 2
     assert opened.fact("repeated_reports") == 10
+
+
+def test_what_is_kept_of_large_documents_is_bounded() -> None:
+    """Eight whole reports, and each process's last one for a minute, took hundreds of megabytes."""
+    counted, group = CountedPeriods(), {"period": 1, "neuroncores_in_use": {"0": {"flops": 7, "more": "x" * 1000}}}
+    tag = "t" * 1000
+
+    def printed(minute: int) -> MonitorDocument:
+        processes = [
+            {"pid": 1000 * minute + at, "neuron_runtime_tag": tag, "report": {"neuroncore_counters": group}}
+            for at in range(1000)
+        ]
+        return parse(json.dumps({"neuron_runtime_data": processes}).encode())
+
+    tracemalloc.start()
+    for minute in range(12):
+        counted.ahead(printed(minute), minute)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 10_000_000
+    with pytest.raises(DocumentError, match="a report of 1001 processes"):
+        parse(json.dumps({"neuron_runtime_data": [{}] * 1001}).encode())
