@@ -68,7 +68,7 @@ class Tables:
         if sha256 not in self._peaks:
             found = _find(sha256, (*self._peaks_files, *_packaged_tables()), _read_peaks)
             if found is None:
-                said, hint = _missing(PEAKS, sha256, ledger)
+                said, hint = _missing(PEAKS, sha256, ledger, self._peaks_files)
                 raise PeakTableError(said, hint=hint)
             self._peaks[sha256] = parse_peaks(*found)
         return self._peaks[sha256]
@@ -109,7 +109,7 @@ class Tables:
         packaged = (*_packaged_policies(), *_packaged_policies("policies/old"))
         found = _find(sha256, (*self._policy_files, *packaged), read_policy)
         if found is None:
-            said, hint = _missing(POLICY, sha256, ledger)
+            said, hint = _missing(POLICY, sha256, ledger, self._policy_files)
             raise PolicyError([said], hint=hint)
         return parse_policy(*found)
 
@@ -173,10 +173,12 @@ def companion_beside(ledger: Path, name: str) -> Path:
     return ledger.parent / f"{ledger.stem}.{name}"
 
 
-def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
-    """The message and hint for a file that flopsd does not ship and the user did not give."""
+def _missing(kind: str, sha256: str, ledger: Path | None, given: Sequence[Path]) -> tuple[str, str]:
+    """The message and hint for a file that flopsd does not ship and that is none of the `given` ones."""
     what, did, whose, which = _COMPANION_WORDS[kind]
     absent, give = f"flopsd has no {what} with SHA-256 {sha256}", f"give --{kind} {which}"
+    another = f", which is not that of {' or '.join(map(str, given))}" if given else ""
+    absent += another
     beside = None if ledger is None else companion_beside(ledger, companion_name(kind, sha256))
     if beside is None or not os.path.lexists(beside):
         return absent, give
@@ -187,7 +189,7 @@ def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
     if found != sha256:
         return f"{absent}; {beside} does not match: its SHA-256 is {found}", give
     return (
-        f"{did} a {what} that is not flopsd's own: {beside}, SHA-256 {sha256}",
+        f"{did} a {what} that is not flopsd's own: {beside}, SHA-256 {sha256}{another}",
         f"it came with the ledger, and {whose}; read it, then accept it with --{kind} {beside}",
     )
 

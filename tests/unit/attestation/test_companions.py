@@ -60,6 +60,10 @@ def test_companions_move_with_the_ledger_and_are_accepted_one_by_one(own: Own, t
     assert f"rated by a peak table that is not flopsd's own: {table}, SHA-256 " in flat(refused.stdout)
     assert f"its rates are the sender's: every FLOP follows from them; read it, then accept it with --peaks {table}"\
         in flat(refused.stderr)  # fmt: skip
+    other = far / "by-another-route.yaml"
+    shutil.copy(table, other)
+    other_bytes(other)
+    assert f", which is not that of {other}" in flat(in_process(*command, "--peaks", str(other), code=3).stdout)
     command += ["--peaks", str(table)]
     refused = in_process(*command, code=3)
     for one in rules:  # all of them at once
