@@ -536,6 +536,7 @@ def test_a_count_that_interrupts_another_anywhere_is_counted_once(monkeypatch: p
     monkeypatch.setattr("flopsd.client.counted_work.MAX_NOTED", 1)
     codes = [function.__code__ for function in (CountedWork.add, CountedWork._sum_up)]
     position, done = 0, False
+    sys._getframe().f_trace_opcodes = True  # before settrace, or Python 3.12 gives no such event
     assert CountedWork().changed() == {}
     while not done:
         work, left, position, done = CountedWork(), position, position + 1, True
