@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         environment[VARIABLE] = str(socket)
     task = metered_by_task(os.environ)
     if task is not None:
-        return _replace_process(command, environment, task)
+        return _replace_process(command, environment, user, task)
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
@@ -177,7 +177,7 @@ def _job_user(settings: Settings) -> User | None:
     return user
 
 
-def _replace_process(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
+def _replace_process(command: Sequence[str], environment: dict[str, str], user: User | None, task: int) -> int:
     """Replace this process by the command. Used in a Slurm task other than the one that meters the node: two daemons
     would count each device twice."""
     from flopsd.daemon.launcher import cannot_run
@@ -186,6 +186,11 @@ def _replace_process(command: Sequence[str], environment: Mapping[str, str], tas
     log.info("Slurm task %d of this node: its devices are metered by task 0", task)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these signals, which the command would inherit
         signal.signal(number, signal.SIG_DFL)
+    if user is not None:
+        environment |= user.environment()
+        os.setgroups(user.groups)
+        os.setgid(user.gid)
+        os.setuid(user.uid)
     try:
         os.execvpe(command[0], list(command), environment)
     except OSError as fault:

@@ -140,4 +140,4 @@ class OperatorTotals:
         cache = getattr(sys.modules.get("torch._inductor.codecache"), "PyCodeCache", None)
         modules = list(getattr(cache, "modules", ()))
         new, self._templates_seen = modules[self._templates_seen :], len(modules)
-        return any("_tem_" in Path(one.__file__).read_text() for one in new if getattr(one, "__file__", None))
+        return any(b"_tem_" in Path(one.__file__).read_bytes() for one in new if getattr(one, "__file__", None))

@@ -11,7 +11,7 @@ import pytest
 from flopsd.cli.run import ME
 from flopsd.daemon.ledgers.custody import Commands
 from flopsd.system.clock import SystemClock
-from tests.support.process import in_process
+from tests.support.process import environment, flopsd, in_process
 
 SEAL = ("--run-id", "r", "--ledger", "l.json", "--ledger-copy", "a.json", "--ledger-copy", "b.json")
 PUSH = ("--push", "otlp+http://a:1/v1/metrics", "--push-every", "30")
@@ -93,3 +93,11 @@ def test_problems_that_stop_a_run_are_named_before_anything_starts(tmp_path: Pat
     assert all(name in line for name, line in zip(names, done.stderr.splitlines(), strict=False)), done.stderr
     assert done.stderr.splitlines()[len(names)].startswith("flopsd: hint: "), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml", "fifo", "null"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a job as another user")
+def test_a_slurm_task_that_does_not_meter_starts_its_job_as_the_user_too(tmp_path: Path) -> None:
+    env = environment(None, SLURM_JOB_ID="7", SLURM_LOCALID="1")
+    options = ("--job-user", "65534", "--state-dir", str(tmp_path))
+    done = flopsd("exec", *options, "--", "sh", "-c", "id -u; id -g; id -G", env=env, code=0)
+    assert set(done.stdout.split()) == {"65534"}
