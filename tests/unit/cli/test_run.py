@@ -101,3 +101,10 @@ def test_a_slurm_task_that_does_not_meter_starts_its_job_as_the_user_too(tmp_pat
     options = ("--job-user", "65534", "--state-dir", str(tmp_path))
     done = flopsd("exec", *options, "--", "sh", "-c", "id -u; id -g; id -G", env=env, code=0)
     assert set(done.stdout.split()) == {"65534"}
+
+
+def test_the_jobs_exit_code_is_kept_in_an_environment_that_asks_python_for_a_prompt(tmp_path: Path) -> None:
+    files = ("--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "l.json"), "--listen", "off")
+    done = flopsd("exec", *files, "--", "sh", "-c", "exit 7", env=environment(None, PYTHONINSPECT="1"), code=7)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "l.json").exists()
