@@ -310,7 +310,7 @@ def test_a_daemon_that_dies_is_restarted_and_the_job_has_one_ledger(cluster: Slu
     assert len(sealed["devices"]) == 2
 
 
-@pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])
+@pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none", "FLOPSD_FILE_SD=/no/mount"])
 @CLUSTER
 @AS_ROOT
 def test_a_job_runs_and_its_node_stays_up_whatever_is_broken(cluster: Slurm, broken: str) -> None:
@@ -320,6 +320,7 @@ def test_a_job_runs_and_its_node_stays_up_whatever_is_broken(cluster: Slurm, bro
     try:
         assert cluster.run("srun", "-N1", "--gres=gpu:1", "echo", "ran").stdout == "ran\n"
         wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+        cluster.run("test", "!", "-e", "/no")
     finally:
         cluster.run("cp", str(conf), "/etc/flopsd/slurm-job.conf")
 
