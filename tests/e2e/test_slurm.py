@@ -310,7 +310,9 @@ def test_a_daemon_that_dies_is_restarted_and_the_job_has_one_ledger(cluster: Slu
     assert len(sealed["devices"]) == 2
 
 
-@pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none", "FLOPSD_FILE_SD=/no/mount"])
+@pytest.mark.parametrize(
+    "broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none", "FLOPSD_FILE_SD=/no/mount"]
+)
 @CLUSTER
 @AS_ROOT
 def test_a_job_runs_and_its_node_stays_up_whatever_is_broken(cluster: Slurm, broken: str) -> None:
