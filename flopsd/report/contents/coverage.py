@@ -48,7 +48,7 @@ REASONS = {
     "stale": "the reading was out of date",
     "uncounted_work": "the core was busy, but nothing was counted",
     "not_journalled": "the run went on after the last record that was sealed",
-    "end_unknown": "it is not known for how long, or for which devices, time was not metered, or a device was faster than stated",
+    "end_unknown": "it is not known for how long or which devices time was not metered, or how fast a device was",
     "journal_replaced": "the journal was replaced, altered or damaged: what was in it is not known",
     "unknown_device": "the peak table does not know the device",
     "overlap": "the time was accounted for already",
