@@ -421,6 +421,7 @@ def test_a_daemon_that_was_met_and_is_gone_is_sought_again_at_once(path: Path, m
             return super().wait(event, seconds)
 
     monkeypatch.setattr("flopsd.client.client.WORK_SECONDS", SEND_SECONDS)
+    monkeypatch.setattr("flopsd.client.connection.ANSWER_SECONDS", PATIENCE_SECONDS)  # a slow answer is no absence
     client = Client([path], clock := Meets())
     client._thread.join(PATIENCE_SECONDS)
     assert clock.seconds == [0.2, 0.4, 0.8, SEND_SECONDS, 0.2, 0.4, 0.8, 1.6]
