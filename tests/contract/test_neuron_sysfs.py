@@ -97,6 +97,8 @@ def test_totals_of_older_drivers_are_a_gap_with_its_reason(tmp_path: Path, drive
     source, clock = opened(Sysfs(tmp_path, driver=driver))
     (chip,) = source.devices()
     assert chip.evidence is Evidence.GAP
+    of = "driver 2." if driver.startswith("2.") else "driver unknown" if driver else "a driver of unknown version"
+    assert f"and {of}" in chip.evidence_reason
     assert "only when a process exits" in chip.evidence_reason
     assert "2.30.2" in chip.evidence_fix
     assert works(source, clock) == [Gap(GapReason.NOT_SUPPORTED)]

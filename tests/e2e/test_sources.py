@@ -112,7 +112,7 @@ def test_one_gpu_listed_by_two_sources_is_counted_once_by_the_better(tmp_path: P
     assert device["source"] == "nvml"
     assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
     assert Decimal(device["observedSeconds"]) + Decimal(device["gapSeconds"]) == Decimal(device["spanSeconds"])
-    assert "device 0: read by source nvml, evidence utilization" in program.text
+    assert "device 0: read by source nvml, evidence utilization (" in program.text
     measured, high = int(device["executed"]["measured"]), int(device["executed"]["high"])
     history = read_history(line.record() for line in read_journal(ledger.with_name("ledger.journal.jsonl")))
     (tally,) = history.incarnations[0].tallies.values()

@@ -64,17 +64,23 @@ def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, liste
 @pytest.mark.parametrize(
     ("more", "found"),
     [
-        ({"run": "r", "known": True, "at_ns": 1000, "metered_ns": 70}, ("r", True, 930)),
-        ({"known": False, "at_ns": 1001, "metered_ns": 70}, ("", False, 930)),  # the clock of another time namespace
-        ({"known": 1, "at_ns": 999, "metered_ns": "70"}, ("", False, 1000)),
-        ({}, ("", False, 1000)),
+        ({"run": "r", "known": True, "at_ns": 1001, "metered_ns": 70}, ("r", True, 931)),
+        ({"known": True, "at_ns": 1002, "metered_ns": 70}, ("", True, 932)),
+        ({"known": False, "at_ns": 1003, "metered_ns": 70}, ("", False, 932)),  # the clock of another time namespace
+        ({"known": 1, "at_ns": 1000, "metered_ns": "70"}, ("", False, 1002)),
+        ({}, ("", False, 1002)),
     ],
 )
 def test_hello_opens_a_session(
     connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], found: tuple[str, bool, int]
 ) -> None:
+    class Clock(FakeClock):
+        def boottime_ns(self) -> int:
+            self.advance(1)
+            return super().boottime_ns()
+
     daemon.sendall(said(flopsd=PROTOCOL, ok=True, **more))
-    assert connection.hello("a session", FakeClock(1000)) == found
+    assert connection.hello("a session", Clock(1000)) == found
     sent = {"flopsd": PROTOCOL, "kind": "hello", "session": "a session", "client": __version__, "pid": os.getpid()}
     assert json.loads(daemon.recv(1000)) == sent
 

@@ -151,6 +151,10 @@ def test_dense_decoder_matches_its_closed_form() -> None:
     flash = computed(LLAMA_8B, work, method="full", recomputation="none", attention="flash_attention_2")
     assert flash.required.computed == causal
     assert flash.terms["recomputed_scores"] == 2 * 32 * 4096 * 2 * (2048 * 2049 // 2)
+    padded = computed(
+        LLAMA_8B, {**work, "padding_tokens": 96}, method="full", recomputation="none", attention="flash_attention_2"
+    )
+    assert padded.executed.low - padded.required.low == 6 * weights * 96, "rows of padding are multiplied too"
 
 
 def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:

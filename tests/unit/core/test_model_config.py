@@ -17,7 +17,7 @@ from flopsd.core.architecture import (
     training_from,
     window_pairs,
 )
-from flopsd.core.architecture.model import Attention, Block, Linear, Model, linears_of
+from flopsd.core.architecture.model import Attention, Block, Linear, Mask, Model, linears_of
 from flopsd.core.architecture.training import Lora
 from flopsd.core.notes import note
 from flopsd.errors import ArchitectureError
@@ -236,6 +236,15 @@ def test_an_absent_field_has_the_familys_default(
         ("gemma2", {"sliding_window": 7}, [7, None, 7, None, 7, None, 7]),
         ("gemma3_text", {"sliding_window_pattern": 3}, [4096, 4096, None, 4096, 4096, None, 4096]),
         ("gemma2", {"layer_types": ["full_attention"] * 6 + ["sliding_attention"]}, [None] * 6 + [4096]),
+        (
+            "gemma3n_text",
+            {
+                "layer_types": (["full_attention", "sliding_attention"] * 4)[:7],
+                "sliding_window": 7,
+                "num_kv_shared_layers": 0,
+            },
+            [None, 7, None, 7, None, 7, None],
+        ),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 7}, [None, None, None, 7, None, None, None]),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 7, "no_rope_layers": [0] + [1] * 6}, [7, *NONE[1:]]),
         ("llama4_text", {"attention_chunk_size": 7, "no_rope_layers": [1, 0] * 4}, [7, None, 7, None, 7, None, 7]),
@@ -246,7 +255,11 @@ def test_an_absent_field_has_the_familys_default(
 def test_windows_are_assigned_to_the_right_layers(
     family: str, fields: dict[str, Any], windows: list[int | None]
 ) -> None:
-    assert [part.window for part in attentions(model(family, **fields))] == windows
+    found = attentions(model(family, **fields))
+    assert [part.window for part in found] == windows
+    limited = Mask.CHUNK if family == "llama4_text" else Mask.WINDOW
+    assert {part.mask for part in found if part.window} <= {limited}
+    assert {part.mask for part in found if not part.window} <= {Mask.CAUSAL}
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_each_token_has_at_most_a_whole_window_unless_sequences_are_equal() -> N
         ({"tokens": 12, "sequences": 5}, 3, False, Side(12, 0, 5, 29, 36)),
         ({"tokens": 0, "sequences": 5}, None, False, Side(0, 0, 5, 0, 0)),
         ({"tokens": 12, "sequences": 2, "square_pairs": 500}, None, True, Side(12, 0, None, 500, 500)),
+        ({"tokens": 12, "sequences": 13, "square_pairs": 500}, None, True, Side(12, 0, None, 500, 500)),
     ],
 )
 def test_work_left_open_by_counters_is_bounded_by_max_positions(

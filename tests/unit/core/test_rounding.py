@@ -122,6 +122,7 @@ TEXTS: list[tuple[Callable[[], str], str]] = [
     (lambda: format_duration(Fraction("0")), "0 s"),
     (lambda: format_duration(Fraction("0.00001")), "under 0.1 ms"),
     (lambda: format_duration(Fraction("0.08")), "80 ms"),
+    (lambda: format_duration(Fraction("0.9985")), "998 ms"),
     (lambda: format_duration(Fraction("1.5")), "1.5 s"),
     (lambda: format_duration(Fraction("52.4")), "52 s"),
     (lambda: format_duration(Fraction("336")), "5.6 min"),

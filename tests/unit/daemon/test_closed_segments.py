@@ -19,6 +19,7 @@ from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from tests.support.os_calls import replace_call
+from tests.support.process import in_process
 from tests.support.runs import H100, Run, verified
 from tests.support.settings import load_settings
 
@@ -222,6 +223,16 @@ def test_a_segment_waiting_for_a_copy_is_not_sealed_again_with_another_key(tmp_p
     assert (done.sealed, done.all_done, closed_segments(run.state)) == ([], True, [])
     assert {(tmp_path / place / "run-0001.json").read_bytes() for place in ("out", "copy", "late")} == {before}
     run.finish()
+
+
+def test_each_ledger_of_a_rotated_run_says_which_part_of_it_it_is(tmp_path: Path) -> None:
+    run = rotated(tmp_path, 2)
+    ledgers = seal_closed(run.state, settings(tmp_path), run.clock, {}).sealed
+    run.finish()
+    for number, ledger in enumerate(ledgers, 1):
+        said = in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), code=0).stdout
+        assert f"SEGMENT: segment {number} of a rotated run" in said
+    assert len(ledgers) == 2
 
 
 def test_removal_without_a_copy_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.ledgers.sealing import seal_ended
 from flopsd.journal.reading import read_journal
-from flopsd.journal.state_dir import StateDir
+from flopsd.journal.state_dir import OPEN_RUN_NAME, StateDir
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from tests.support.runs import H100, Run, history_of, verified
@@ -30,6 +30,11 @@ def first_line_torn(run: Run) -> None:
 def removed(run: Run) -> None:
     run.state.journal.unlink()
     run.state.pending.unlink()
+
+
+def removed_but_for_pending_totals(run: Run) -> None:
+    run.state.journal.unlink()
+    (run.state.path / OPEN_RUN_NAME).unlink(missing_ok=True)
 
 
 def emptied(run: Run) -> None:
@@ -52,6 +57,10 @@ def forged_time(run: Run) -> None:
     run.state.pending.unlink()
 
 
+MISSED = (first_line_torn, removed, removed_but_for_pending_totals, emptied)
+LOSSES = (first_line_altered, forged_end, forged_time, *MISSED)
+
+
 def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(12)
@@ -67,7 +76,7 @@ def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_
     other.release()
 
 
-@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end, forged_time, removed, emptied])
+@pytest.mark.parametrize("damage", LOSSES)
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     tmp_path: Path, damage: Callable[[Run], None], has_ended: bool
@@ -87,10 +96,10 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     assert len(history.incarnations) == 1
     # A torn first line and no other file is left by a daemon killed before it metered anything. After the ledger of a
     # run that ended, nothing was metered.
-    is_nothing = has_ended and damage in (first_line_torn, removed, emptied)
+    is_nothing = has_ended and damage in MISSED
     recovered = history.incarnations[0].begin["recovered"]
     is_missing = recovered is not None and {"code": "journal_missing"} in recovered["reasons"]
-    assert is_missing is (not has_ended and damage in (first_line_torn, removed, emptied))
+    assert is_missing is (not has_ended and damage in MISSED)
     assert (view_of(history, table()).figures.high_flop is None) is not is_nothing
 
 

@@ -531,6 +531,21 @@ def test_a_stop_is_named_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
     assert "STOPPED: no daemon ran for a time that is not known between its starts" in text
 
 
+def test_a_stop_of_unknown_length_is_not_known_in_later_segments_either(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(3)
+    run.restart(200, ends=True)
+    run.meter(1)
+    run.finish()
+    run.clock = FakeClock(20 * NS_PER_S, run.clock.wall_ns() - 90 * NS_PER_S)
+    run.context = replace(run.context, boot_id="boot-2")
+    run.start()
+    assert run.writer.rotate()
+    run.restart()
+    assert min(run.writer.snapshot.stops_ns) < 0
+    run.kill()
+
+
 def test_since_when_the_run_has_had_no_stop_is_that_of_its_operator_counts(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     began_ns = run.clock.boottime_ns()

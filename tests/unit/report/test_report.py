@@ -124,6 +124,8 @@ def test_a_node_with_gaps_of_unknown_length_has_at_most_its_coverage() -> None:
     assert node.observed == child.observed
     assert node.observed.startswith("at most")
     assert node.span.startswith("at least")
+    job["predicate"]["coverage"]["gapSecondsByReason"]["end_unknown"] = "1.0"
+    assert "Some gaps are of unknown length, so no upper bound is known." in content(job).coverage.text
 
 
 def test_the_answer_is_the_most_severe_of_all_rules() -> None:
