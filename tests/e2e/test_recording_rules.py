@@ -113,6 +113,8 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
         bounds({**N1, "basis": "executed"}, measured=1e15 * SECONDS),
     of("run:flopsd_nodes_gone:count"): [],
     of("node:flopsd_job_seconds:sum", node="n1"): [({"run_id": "r1", "replay": "false", "node": "n1"}, SECONDS)],
+    of("node:flopsd_daemon_starts:max", node="n1"): [({"run_id": "r1", "replay": "false", "node": "n1"}, 1)],
+    of("node:flopsd_process_start:max", node="n1"): [({"run_id": "r1", "replay": "false", "node": "n1"}, 1000)],
     of("run:flopsd_begun_anew:last"): [],
     of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"):
         bounds({**R1, "basis": "executed"}, low=2 * 0.95e15 * SECONDS, measured=2e15 * SECONDS, high=float("inf")),
@@ -229,6 +231,9 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
            for name, values in healthy("a", "r1", "n1", "G1").items() if 'uuid="G1"' in name},
     }  # fmt: skip
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
+    unseen = changed(emptied, {"process_start": "1000x30 _x20 4000x68"})
+    unseen = {name: values if "x30 _" in values else f"{values.split('x')[0]}x120" for name, values in unseen.items()}
+    restarted = changed(unseen, {"flopsd_daemon_starts": "1x30 _x20 2x68"})
     pods = {
         **ends(healthy("a", "r1", "n1", "G0"), 20),
         **{name: f"_x25 {values}" for name, values in ends(healthy("b", "r1", "n1", "G1"), 40).items()},
@@ -305,6 +310,10 @@ def test_every_recording_rule_gives_its_value_without_double_counting(tmp_path: 
                 bounds({"run_id": "r1", "replay": "false", "basis": "executed"}, low=0.95e15 * 60 * 70, measured=1e15 * 60 * 70),
             of("run:flopsd_threshold_share:ratio", bound="high"): [],
             "run:flopsd_begun_anew:last": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("the same while Prometheus did not see it, for longer than it had run", unseen, 100, {
+            of("run:flopsd_run_flop:sum", basis="executed", bound="high"): [],
+            "run:flopsd_begun_anew:last": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("a later start of the same account", restarted, 100, {"run:flopsd_begun_anew:last": []}),
         Case("a target gets the label lineage, and both labels exist for a while", relabelled, 100, {
             "run:flopsd_begun_anew:last": [],
             of("run:flopsd_run_flop:sum", basis="executed", bound="high"):

@@ -66,6 +66,7 @@ def healthy(
         f"flopsd_closed_segments_waiting{{{at}}}": "0x120",
         f"flopsd_run_ended{{{at}}}": "0x120",
         f"flopsd_daemon_starts{{{at}}}": "1x120",
+        f"process_start_time_seconds{{{at}}}": "1000x120",
     }  # fmt: skip
 
 
