@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.core.meter import advance
-from flopsd.core.model import Device, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Totals
+from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.tally import Tally
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
@@ -445,6 +445,15 @@ def test_a_source_whose_devices_cannot_be_listed_has_failed(
     with pytest.raises(SourceError, match="^source 'scripted'"):
         node.open(AllRule())
     assert closed
+
+
+@pytest.mark.parametrize("work", [Growth(), Counted(7)])
+def test_late_readings_of_the_time_before_a_device_joined_are_not_counted(work: Growth | Counted) -> None:
+    returning = ReturningDevices()
+    returning.joined(H100.uid, 10)
+    spans = [(0, 5), (5, 8), (8, 12), (12, 13), (13, 14)]
+    found = [returning.corrected(Reading(H100.uid, *span, work)).work for span in spans]
+    assert found == [Gap(GapReason.STARTING)] * 3 + [work] * 2
 
 
 def test_energy_used_while_not_the_jobs_is_subtracted_until_the_counter_restarts(
