@@ -30,11 +30,6 @@ def _absolute(path: str) -> str:
 def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
     """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault. Python before
     3.12 raises a RuntimeError from it while a class is made."""
-    if isinstance(fault, SystemExit):  # with PYTHONINSPECT alone, whose prompt has an exit code of its own
-        from flopsd.system.streams import last_flush
-
-        last_flush(sys.stdout)
-        os._exit(fault.code if isinstance(fault.code, int) else 1)
     if KeyboardInterrupt not in (kind, type(fault.__cause__)):
         from flopsd.cli.main import log_uncaught
 

@@ -104,7 +104,11 @@ def _report(fault: FlopsdError) -> int:
 
 
 def log_uncaught(_kind: type[BaseException], fault: BaseException, _trace: TracebackType | None) -> None:
-    """A `sys.excepthook` that logs the traceback, so that each line has a priority in systemd's journal."""
+    """A `sys.excepthook` that logs the traceback, so that each line has a priority in systemd's journal. Exits where
+    PYTHONINSPECT asks for a prompt instead, which has an exit code of its own."""
+    if isinstance(fault, SystemExit):
+        last_flush(sys.stdout)
+        os._exit(fault.code if isinstance(fault.code, int) else FAILED)
     logging.getLogger("flopsd").error("internal error; please report this with the traceback", exc_info=fault)
 
 

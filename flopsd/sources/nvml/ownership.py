@@ -157,15 +157,15 @@ def _identity(name: str, devices: Sequence[Device]) -> str | None:
 
 
 class NvmlProcesses:
-    """Asks the pynvml module; answers None if it is missing. The source that reads NVML starts and stops it. If no
-    source of this process uses it, it is started here for one question only."""
+    """Asks the pynvml module; answers None if it is missing or too old. The source that reads NVML starts and stops it.
+    If no source of this process uses it, it is started here for one question only."""
 
     def __init__(self) -> None:
         self._lib: Any = None
         with suppress(ImportError):
             import pynvml
 
-            self._lib = pynvml
+            self._lib = pynvml if hasattr(pynvml, "nvmlDeviceGetComputeRunningProcesses_v2") else None
         self._threads, self._asking = GpuThreads(SystemClock()), threading.Lock()
 
     def on(self, uid: DeviceUid) -> frozenset[int] | None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
@@ -75,6 +76,7 @@ def test_processes_of_every_kind_that_the_driver_knows(
     assert (library.users, library.starts) == (users, 1 if users == 0 and is_started else 0)
 
 
-def test_without_the_module_no_process_list_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
+@pytest.mark.parametrize("module", [None, SimpleNamespace()])
+def test_without_a_new_module_no_process_list_is_known(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", module)
     assert NvmlProcesses().on("GPU-1") is None
