@@ -55,6 +55,7 @@ class SessionServerTask:
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
         self._closed_since_ns = 0  # since when the socket cannot be opened
+        self.opened_ns = 0
 
     def each_tick(self, thread: SocketThread) -> None:
         """Start the server in `thread` when that is due."""
@@ -89,6 +90,7 @@ class SessionServerTask:
                 self._post(NotServed())
             return
         self._server, self._has_logged, self._closed_since_ns = server, False, 0
+        self.opened_ns = self._clock.boottime_ns()
         log.info("training processes can connect at %s", self._path)
 
     def _is_removed(self, server: SessionServer, path: Path) -> bool:

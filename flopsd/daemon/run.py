@@ -151,7 +151,7 @@ def run_daemon(
             all_were_served = sessions.stop()
             daemon.take_last_events()
             custody.stop()
-        if not all_were_served or any(map(_may_run, writer.awaited_processes)):
+        if not all_were_served or any(map(_may_run, writer.awaited_processes(sessions.opened_ns))):
             writer.take_event(NotServed())
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
             log.error("the journal lacks the end of the run, and all that was metered since it could last be written")

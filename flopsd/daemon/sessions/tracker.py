@@ -71,10 +71,8 @@ class SessionTracker:
     _held: set[str] = field(default_factory=set)  # sessions whose operators still count in earlier segments
     _held_until_ns: int = 0
     _moved: set[str] = field(default_factory=set)  # sessions whose new `before` is not in the journal yet
-    _began_ns: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began_ns = self.now_ns()
         self._unwritten = UnwrittenWork(self.now_ns)
         self._facts_bytes = sum(size_of(session.facts) for session in self.known.values())
         self._counters = sum(_counters_of(session.work) for session in self.known.values())
@@ -106,10 +104,10 @@ class SessionTracker:
             self._phase.change(name, event.phase)
         self._phase.follow()
 
-    @property
-    def awaited(self) -> list[int | None]:
-        """The processes of earlier daemon starts that may still connect again, by pid as in DeclaredSession."""
-        if self.now_ns() - self._began_ns >= RETURN_NS:
+    def awaited(self, since_ns: int) -> list[int | None]:
+        """The processes of earlier daemon starts that may still connect again, if they can connect since then; by pid,
+        as in DeclaredSession."""
+        if self.now_ns() - since_ns >= RETURN_NS:
             return []
         return [session.pid for name, session in self.known.items() if name not in self._opened]
 

@@ -171,10 +171,9 @@ class Writer:
         """The uid of each session of a training process of this run so far, by session id."""
         return {name: session.uid for name, session in self._sessions.known.items()}
 
-    @property
-    def awaited_processes(self) -> list[int | None]:
+    def awaited_processes(self, since_ns: int) -> list[int | None]:
         """See SessionTracker.awaited."""
-        return self._sessions.awaited
+        return self._sessions.awaited(since_ns)
 
     @property
     def has_open_gap(self) -> bool:

@@ -49,14 +49,16 @@ def test_a_process_of_an_earlier_start_is_awaited_until_it_returns_or_cannot_ret
     clock = FakeClock()
     earlier = tracker(clock, {})
     declare(earlier, ONE, "train")
-    assert earlier.awaited == []
+    since_ns = clock.boottime_ns()
+    assert earlier.awaited(since_ns) == []
     sessions = tracker(clock, earlier.known)
-    assert sessions.awaited == [7]
+    assert sessions.awaited(since_ns) == [7]
     sessions.apply(SessionOpened(ONE, 7, 1000, "1"))
-    assert sessions.awaited == []
+    assert sessions.awaited(since_ns) == []
     sessions = tracker(clock, earlier.known)
     clock.advance(RETURN_NS)
-    assert sessions.awaited == []
+    assert sessions.awaited(since_ns) == []
+    assert sessions.awaited(since_ns + 1) == [7]
 
 
 def test_a_process_that_says_goodbye_is_not_waited_for() -> None:
