@@ -175,6 +175,7 @@ def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path)
     ("service", "reason"),
     [
         (Metadata(token_status=403), "api/token answered 403"),  # SageMaker's way of providing none
+        (Metadata(token_status=202), "api/token answered 202"),
         (Metadata(redirect="http://127.0.0.1:1/"), "document answered 302"),
         (Metadata(document=b"x" * 100_000), "more than 16384 bytes"),
         (Metadata(document=b"[]"), "has no instanceId"),
