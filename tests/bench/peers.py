@@ -8,6 +8,7 @@ NVLinks answer too.
 """
 
 import http.client
+import re
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, free_po
 from tests.support.scenario import Gpu, Process, Scenario, Segment, compile_standin, h100
 
 GPUS, RUNS, SECONDS, SCRAPES = 8, 3, 12, 50
-WARM_SECONDS = 25  # by then flopsd has proven the running counters
+PROVEN_SECONDS = 180  # the running counters of all GPUs are proven after 20 to 60 s; until then flopsd polls clocks
 ALONE, NODE = "GPUs alone", "training node"
 MACHINES = ((ALONE, 0), (NODE, 0), (NODE, 100))  # with the microseconds that a driver call waits
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
@@ -101,7 +102,7 @@ def _run(
             _first_page(client, scenario.uuid(GPUS - 1), process)
             found[name]["first page, s"].append(time.monotonic() - began)
             running[name] = (process, client)
-        pause.wait(WARM_SECONDS)
+        _proven(running[OURS][1])
         firsts: dict[str, list[float]] = {name: [] for name in running}
         for what, is_scraped in (("CPU at rest, s a minute", False), ("CPU scraped each second, s a minute", True)):
             since, spent = time.monotonic(), {name: cpu_ns(process.pid) for name, (process, _) in running.items()}
@@ -145,6 +146,16 @@ def _first_page(client: http.client.HTTPConnection, last_uuid: str, process: psu
             client.close()
         pause.wait(0.005)
     raise AssertionError(f"no page of {process.cmdline()}")
+
+
+def _proven(client: http.client.HTTPConnection) -> None:
+    deadline, pause = time.monotonic() + PROVEN_SECONDS, threading.Event()
+    while time.monotonic() < deadline:
+        client.request("GET", "/metrics")
+        if len(re.findall(rb'flopsd_device_info{[^}]*evidence="cycles"', client.getresponse().read())) == GPUS:
+            return
+        pause.wait(1)
+    raise AssertionError(f"the running counters of some GPU are not proven after {PROVEN_SECONDS} s")
 
 
 def _nvitop(venv: Path) -> Path | None:
