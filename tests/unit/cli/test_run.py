@@ -97,7 +97,7 @@ def test_problems_that_stop_a_run_are_named_before_anything_starts(tmp_path: Pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a job as another user")
 def test_a_slurm_task_that_does_not_meter_starts_its_job_as_the_user_too(tmp_path: Path) -> None:
-    env = environment(None, SLURM_JOB_ID="7", SLURM_LOCALID="1")
+    env = environment(None, PATH=os.defpath, SLURM_JOB_ID="7", SLURM_LOCALID="1")
     options = ("--job-user", "65534", "--state-dir", str(tmp_path))
     done = flopsd("exec", *options, "--", "sh", "-c", "id -u; id -g; id -G", env=env, code=0)
     assert set(done.stdout.split()) == {"65534"}
