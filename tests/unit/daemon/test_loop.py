@@ -26,7 +26,7 @@ from flopsd.sources import Source
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import ScriptedSource
-from tests.support.process import PATIENCE_SECONDS, free_port, wait_until
+from tests.support.process import PATIENCE_SECONDS, wait_until
 from tests.support.runs import CONTEXT, H100, Run
 from tests.support.strategies import table
 
@@ -367,7 +367,7 @@ def test_without_threads_or_descriptors_metering_goes_on_and_the_page_comes_late
     none_left = RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files")
     serve = Mock(side_effect=[*none_left, None])
     monkeypatch.setattr(SocketThread, "serve", serve)
-    settings = Mock(listen=f"127.0.0.1:{free_port()}", web_config=None, device_precision={})
+    settings = Mock(listen="127.0.0.1:0", web_config=None, device_precision={})
     tasks = BackgroundTasks(run.writer, settings, run.clock, None, Mock(), Mock(), None, None, lambda: False, None)
     assert "cannot listen on 127.0.0.1" in caplog.text
     for _ in none_left:
