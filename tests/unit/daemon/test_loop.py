@@ -363,7 +363,7 @@ def test_without_threads_or_descriptors_metering_goes_on_and_the_page_comes_late
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, devices=(H100,))
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "flopsd")
     none_left = RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files")
     serve = Mock(side_effect=[*none_left, None])
     monkeypatch.setattr(SocketThread, "serve", serve)
