@@ -271,7 +271,9 @@ class Client:
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         run_key, is_known, metered_since_ns = daemon.hello(self.session, self._clock)
-        if run_key != self._run_key:
+        if is_known and not self._sent_to:
+            self._run_key = run_key  # the one run that was met, whose journal was replaced
+        elif run_key != self._run_key:
             self._change_run(run_key, metered_since_ns)
         if metered_since_ns > self._since_ns:  # not all of this work is in the daemon's run
             self._since_ns, self._kept = self.now_ns(), self._sent if is_known else {}

@@ -244,6 +244,15 @@ def test_a_daemon_that_continues_the_run_gets_all_counts(path: Path, client: Cli
 
 
 @pytest.mark.long
+def test_a_run_that_goes_on_in_a_new_journal_keeps_the_counts_that_it_has(path: Path, client: Client) -> None:
+    for run, known, tokens in (("a", {}, 100), ("a, anew", {client.session: os.geteuid()}, 120)):
+        client.count("train", tokens=100 if run == "a" else 20)
+        server = EventServer(path, known=known, run_key=run)
+        server.wait_for(WorkCounted(client.session, {"train": {"tokens": tokens}}))
+        server.listener.stop()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("is_continued", [False, True])
 def test_each_run_gets_the_work_that_no_other_run_has(path: Path, client: Client, *, is_continued: bool) -> None:
     """Every run got all work since the process began, so a lineage of two had it twice."""
