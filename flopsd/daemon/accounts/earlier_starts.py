@@ -29,7 +29,7 @@ class EarlierStarts:
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.in_other_journal = history.is_rotated
-        self.has_unseen_loss = not history.is_rotated and _begins_with_loss(history) and not _has_lost_time(history)
+        self.has_unseen_loss = not history.is_rotated and begins_with_loss(history) and not _has_lost_time(history)
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the continued journal
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
@@ -157,7 +157,7 @@ class EarlierStarts:
         return tuple(one for one in self.rated if one.uid not in tracked)
 
 
-def _begins_with_loss(history: History) -> bool:
+def begins_with_loss(history: History) -> bool:
     """Whether the journal was begun in place of one that was lost."""
     first = history.incarnations[0].begin if history.incarnations else {}
     recovered = first.get("recovered")

@@ -59,6 +59,7 @@ class SessionTracker:
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     is_segment: bool = False  # whether this journal continues another
     counts_since_ns: int | None = None  # of new sessions, if earlier daemon starts may have met them
+    was_lost: bool = False  # whether an earlier journal of the run, with its sessions, is lost
     _phase: AgreedPhase = field(init=False)
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
     _unwritten: UnwrittenWork = field(init=False)  # sessions whose counters the journal does not have yet
@@ -76,7 +77,7 @@ class SessionTracker:
         self._unwritten = UnwrittenWork(self.now_ns)
         self._facts_bytes = sum(size_of(session.facts) for session in self.known.values())
         self._counters = sum(_counters_of(session.work) for session in self.known.values())
-        self._is_over = any(is_marked(session.facts) for session in self.known.values())
+        self._is_over = self.was_lost or any(is_marked(session.facts) for session in self.known.values())
         for session in self.known.values():
             self.models.take(session.id, session.facts)
         self.models.unread.clear()

@@ -24,7 +24,7 @@ from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.accounts.device_accounts import DeviceAccounts
-from flopsd.daemon.accounts.earlier_starts import EarlierStarts
+from flopsd.daemon.accounts.earlier_starts import EarlierStarts, begins_with_loss
 from flopsd.daemon.accounts.source_tracker import Message, SourceTracker
 from flopsd.daemon.recovery.local_journal import RecoveredRun
 from flopsd.daemon.sessions.tracker import SessionTracker
@@ -94,6 +94,7 @@ class Writer:
             self._declared, known, self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
             counts_since_ns=self.sessions_since_ns[0] if history.incarnations else None,
+            was_lost=found.journal_lost or begins_with_loss(history),
         )  # fmt: skip
         self._counts_before = self._sessions.counts
         self._begin(found, job_began_ns)

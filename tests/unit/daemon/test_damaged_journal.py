@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.run_view import view_of
+from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.daemon.ledgers.sealing import seal_ended
 from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import OPEN_RUN_NAME, StateDir
@@ -101,6 +102,24 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     is_missing = recovered is not None and {"code": "journal_missing"} in recovered["reasons"]
     assert is_missing is (not has_ended and damage in MISSED)
     assert (view_of(history, table()).figures.high_flop is None) is not is_nothing
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_flop_by_model_has_no_upper_bound_in_a_run_whose_journal_was_lost(tmp_path: Path, is_restarted: bool) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(12)
+    run.kill()
+    first_line_altered(run)
+    run.start()
+    run.meter(3)
+    if is_restarted:
+        run.restart()
+    run.writer.take_event(SessionOpened("s", 100, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared("s", {"parameters_total": 1000, "parameters_trainable": 1000}))
+    run.writer.take_event(WorkCounted("s", {"train": {"steps": 1, "tokens": 10}}))
+    run.finish()
+    architecture = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]["architecture"]
+    assert (int(architecture["low"]) > 0, architecture["high"]) == (True, None)
 
 
 @pytest.mark.parametrize(("is_altered", "given"), [(False, None), (True, None), (True, "run-2")])
