@@ -44,12 +44,10 @@ class JournalLine(NamedTuple):
 
     def record(self) -> Mapping[str, Any]:
         """Return the record, parsed strictly. Raises JournalDamagedError."""
-        try:
-            record = parse_json(self.body, f"journal line {self.number}", f"journal:{self.number}")
+        try:  # the frame lets only objects through
+            record: dict[str, Any] = parse_json(self.body, f"journal line {self.number}", f"journal:{self.number}")
         except NotVerifiedError as fault:
             raise JournalDamagedError(str(fault), code=fault.code, path=fault.path) from fault
-        if not isinstance(record, dict):  # the frame lets only objects through
-            raise JournalDamagedError(f"journal line {self.number}: not a record")
         return record
 
     def kind(self) -> object:
@@ -85,9 +83,8 @@ def frame(
 
 
 def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError:
-    kind = record.get("kind") if isinstance(record, Mapping) else None
     return UnreadableRecordError(
-        f"a record of kind {kind!r} cannot be journalled, since it could not be read back: {why}"
+        f"a record of kind {record.get('kind')!r} cannot be journalled, since it could not be read back: {why}"
     )
 
 

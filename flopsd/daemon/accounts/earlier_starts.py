@@ -133,11 +133,7 @@ class EarlierStarts:
         """Return the wall-clock ns from the last record of a daemon start on another boot to the beginning of this one;
         negative if the wall clock was set back. `here`: a device of that start that this machine has. The machine then
         booted after that record, so that at least the time since its boot must have passed."""
-        try:
-            then_ns = utc_ns(before.last_utc)
-        except ValueError:
-            then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
-        passed_ns = self._begin_ns + self._offset_ns - then_ns
+        passed_ns = self._begin_ns + self._offset_ns - utc_ns(before.last_utc)
         was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # not `on_own_boot`
         is_same = here is not None and here.unique_name("") == here.uid
         return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns

@@ -17,7 +17,7 @@ from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.rounding import format_duration
-from flopsd.core.values import utc_ns
+from flopsd.core.values import is_timestamp, utc_ns
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.history_reader import HistoryReader
@@ -124,10 +124,7 @@ def recover(
 def _is_before(history: History, wall_s: int) -> bool:
     """Whether the last record of a run is certainly older than `wall_s` on another machine's wall clock, which may be
     CLOCKS_APART_SECONDS off."""
-    try:
-        return utc_ns(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
-    except ValueError:
-        return False
+    return utc_ns(history.incarnations[-1].last_utc) < (wall_s - CLOCKS_APART_SECONDS) * NS_PER_S
 
 
 def _has_content(path: Path) -> bool:
@@ -149,7 +146,7 @@ def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
     except JournalError as fault:
         log.error("the closed segment %s cannot be continued: %s", path, fault)
         return None
-    if not history.is_rotated:
+    if not history.is_rotated or not all(is_timestamp(one.last_utc) for one in history.incarnations):
         return None
     return history, ClosedSegment(SegmentFacts(history.segment, *facts), is_moved=True)
 

@@ -1,5 +1,6 @@
 """Which run is metered: the one in the state folder, or a new one, with the old journal kept next to it."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from flopsd.daemon.recovery.local_journal import choose_run, on_own_boot, recove
 from flopsd.daemon.writing.writer import Writer
 from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.runs import CONTEXT, H100, Run, history_of, verified
 from tests.support.strategies import table
+from tests.support.tamper import chained
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,25 @@ def test_a_run_killed_between_two_segments_continues_with_the_next(tmp_path: Pat
     name, chosen = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
     assert (name, chosen.history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
     assert closed_segments(run.state) == [closed]
+    journal.close()
+    run.state.release()
+
+
+@pytest.mark.parametrize("is_torn", [True, False])
+def test_a_closed_segment_that_is_torn_or_has_a_forged_time_is_not_continued(tmp_path: Path, is_torn: bool) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    assert run.writer.rotate()
+    run.kill()
+    run.state.journal.unlink()
+    (closed,) = closed_segments(run.state)
+    *bodies, end = (line.body for line in read_journal(closed))
+    forged = json.dumps({**json.loads(end), "utc": "yesterday"}).encode()
+    closed.write_bytes(closed.read_bytes()[:-1] if is_torn else chained([*bodies, forged])[0])
+    run.state.acquire()
+    journal = Journal(run.state)
+    found = recover(journal, run.clock, None)
+    assert (found.history.incarnations, found.closed, found.journal_lost) == ([], None, True)
     journal.close()
     run.state.release()
 

@@ -58,8 +58,14 @@ def forged_time(run: Run) -> None:
     run.state.pending.unlink()
 
 
+def forged_record(run: Run) -> None:
+    """In a valid chain, and last: no record has a fraction."""
+    bodies = [line.body for line in read_journal(run.state.journal)]
+    run.state.journal.write_bytes(chained([*bodies, b'{"kind":1.5}'])[0])
+
+
 MISSED = (first_line_torn, removed, removed_but_for_pending_totals, emptied)
-LOSSES = (first_line_altered, forged_end, forged_time, *MISSED)
+LOSSES = (first_line_altered, forged_end, forged_time, forged_record, *MISSED)
 
 
 def test_a_run_whose_folder_was_taken_over_keeps_metering_and_ends_unsealed(tmp_path: Path) -> None:
