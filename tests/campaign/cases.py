@@ -167,9 +167,9 @@ def _hostile_gpu(draw: random.Random, *, stays: bool) -> Gpu:
             at + 1,
             sms,
             tuple(replace(part, hmma=draw.choice((0, 0.5, 1))) for part in load),
-            faults=tuple(Fault(a, a + 5000, "gone") for a in begins[at:2]),
+            faults=tuple(Fault(a, a + 5000, "gone") for a in begins[at : at + 1]),
         )
-        for at, sms in enumerate((60, 32) if has_slices else ())
+        for at, sms in enumerate(draw.choice(((60, 32), (16, 60), (16,))) if has_slices else ())
     )
     return h100(load, faults, counters=counters, mig=has_slices, slices=slices, **changed)
 

@@ -15,6 +15,7 @@ from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Pipe, Precision
 from flopsd.core.part import Part
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.sources import SourceSettings
+from flopsd.sources.calls import before_last_read
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from tests.campaign.cases import FOREVER, Case
@@ -124,6 +125,8 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
             pass_time(source, clock, max(0, at_ns - clock.boottime_ns()))
             _read(source, runs, clock)
             due_ns += NS_PER_S
+        before_last_read(source)
+        _read(source, runs, clock)
         if any("hang" in fault.kind for gpu in case.gpus for fault in gpu.faults):
             wait_until(lambda: _read(source, runs, clock) == len(source.devices()), "readings of all GPUs")
 
@@ -191,7 +194,7 @@ def _held_against(
         # An absent GPU computes nothing. Its counters go on here, so that `low` may include that time.
         absent = [(0, gpu.appears_ms), *((f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "gone")]
         switched = [(f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "mig_flip"]
-        absent += stretches_without(0, FOREVER, switched) if gpu.mig and given["parent"] is None else switched
+        absent += stretches_without(0, FOREVER, switched) if gpu.mig is (given["parent"] is None) else switched
         absent_ns = [(a * 1_000_000, b * 1_000_000) for a, b in absent]
         there = [part for a, b in spans for part in stretches_without(a, b, absent_ns)]
         worked = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in there) for pipe in pipes}

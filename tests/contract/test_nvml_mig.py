@@ -9,6 +9,8 @@ from flopsd.core.model import Evidence, Gap, GapReason, Pipe
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState
+from tests.campaign.cases import Case
+from tests.campaign.simulation import judge
 from tests.contract.conftest import Open
 from tests.support.runs import Run
 from tests.support.scenario import Fault, Gpu, Segment, Slice, h100
@@ -115,9 +117,10 @@ def test_switching_mig_off_leaves_the_whole_gpu_metered(open_sim: Open, tmp_path
     figures = run.writer.snapshot.view.figures
     assert figures.high_flop is not None
     assert (figures.measured_flop or 0) > truth
-    assert part.tally.gap_ns[GapReason.REPLACED] >= 98 * NS_PER_S
-    assert part.tally.job_ns + whole.tally.job_ns == 150 * NS_PER_S  # without a hole, without an overlap
-    assert unknown_seconds(run) < 4
+    assert part.tally.gap_ns[GapReason.REPLACED] >= 80 * NS_PER_S
+    both_ns = part.tally.job_ns + whole.tally.job_ns
+    assert 150 * NS_PER_S <= both_ns <= 160 * NS_PER_S  # the GPU has more SMs than the slice: from the last lookup
+    assert unknown_seconds(run) < 14
 
 
 def test_switching_mig_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_switching_mig_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Pa
     gpu = replace(mig(*parts), mig=False, faults=(Fault(50_000, FOREVER, "mig_flip"),))
     run, shown = metered(open_sim, tmp_path, gpu, 100)
     whole = shown.pop("GPU-000000000000").tally
-    assert whole.gap_ns[GapReason.METERED_AS_MIG] >= 40 * NS_PER_S
+    assert whole.gap_ns[GapReason.METERED_AS_MIG] >= 30 * NS_PER_S
     assert len(shown) == 2
     for state in shown.values():
         assert whole.job_ns + state.tally.job_ns == 100 * NS_PER_S
@@ -133,16 +136,16 @@ def test_switching_mig_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Pa
     assert unknown_seconds(run) < 5
 
 
-def test_new_slices_of_a_gpu_continue_where_the_old_ones_ended(open_sim: Open, tmp_path: Path) -> None:
+def test_new_slices_of_a_gpu_begin_when_slices_were_last_looked_up(open_sim: Open, tmp_path: Path) -> None:
     old = tuple(Slice(n, 16, BUSY, faults=(Fault(50_000, FOREVER, "gone"),)) for n in range(1, 8))
     new = Slice(8, 132, BUSY, faults=(Fault(0, 50_000, "gone"),))
     run, shown = metered(open_sim, tmp_path, mig(*old, new), 100)
     last = shown.pop("MIG-000000008000").tally
-    assert [state.tally.job_ns + last.job_ns for state in shown.values()] == [100 * NS_PER_S] * 7
+    assert {state.tally.job_ns + last.job_ns for state in shown.values()} == {109 * NS_PER_S}
     assert (
         run.writer.snapshot.view.coverage_ppm or 0
     ) > 980_000 - 100_000  # ten seconds until slices are looked up again
-    most = 100 * 132 * 1.98e9 * (8192 + 128 + 256 + 512)
+    most = 109 * 132 * 1.98e9 * (8192 + 128 + 256 + 512)
     assert (run.writer.snapshot.view.figures.high_flop or 0) < most
 
 
@@ -153,6 +156,33 @@ def test_a_slice_created_next_to_others_is_a_gap_until_it_is_seen(open_sim: Open
     assert shown["MIG-000000001000"].tally.span_ns == 30 * NS_PER_S
     assert tally.span_ns == 20 * NS_PER_S  # from the last lookup that did not show it
     assert tally.gap_ns == {GapReason.STARTING: 10 * NS_PER_S}
+
+
+FULL = (Segment(1000, mhz=1980, hmma=1.0),)
+
+
+def _slice(number: int, sms: int, *absent_ms: tuple[int, int]) -> Slice:
+    return Slice(number, sms, FULL, faults=tuple(Fault(a, b, "gone") for a, b in absent_ms))
+
+
+@pytest.mark.parametrize(
+    ("slices", "switched_ms"),
+    [
+        ((_slice(1, 16, (12_500, FOREVER)), _slice(2, 132, (0, 12_500))), None),
+        ((_slice(1, 16), _slice(2, 60, (7000, 12_000))), None),
+        ((_slice(1, 16), _slice(2, 60, (0, 12_500)), _slice(3, 16, (18_000, FOREVER))), None),
+        ((_slice(1, 16),), 12_500),
+    ],
+    ids=["a larger one", "one comes back", "one comes and another goes", "the whole GPU"],
+)
+@pytest.mark.parametrize("seconds", [19, 39])
+def test_work_before_a_new_layout_is_seen_is_bounded(
+    standin: Path, tmp_path: Path, slices: tuple[Slice, ...], switched_ms: int | None, seconds: int
+) -> None:
+    faults = () if switched_ms is None else (Fault(switched_ms, FOREVER, "mig_flip"),)
+    found = judge(Case("layout", (h100(FULL, faults, mig=True, slices=slices),), seconds), standin, tmp_path)
+    assert found
+    assert [one for one in found if not one.holds] == []
 
 
 def test_an_unreadable_mig_mode_changes_nothing(open_sim: Open, tmp_path: Path) -> None:

@@ -103,6 +103,10 @@ class DeviceAccounts:
             reason, until_ns = self._sources.why_unread(tracked.entry, otherwise), now_ns
             if reason is GapReason.OTHER_JOB:
                 until_ns = min(now_ns, self._sources.other_jobs_until_ns(tracked.entry.source))
+            elif tolerance_ns is not None and (
+                reason is GapReason.METERED_AS_MIG or (reason is GapReason.REPLACED and tracked.entry.device.parent)
+            ):
+                until_ns = now_ns - self._hold_ns  # it may be back, and its source has not looked since
             tracked.count_gap(until_ns, reason, self._sessions.active_phase)
             if tolerance_ns is None:  # since then the device may have been this job's again
                 tracked.count_gap(now_ns, otherwise, self._sessions.active_phase)

@@ -54,8 +54,9 @@ def hand_over(
     elsewhere: Callable[[DeviceEntry], GapReason | None], active_phase: ActivePhase,
 ) -> dict[DeviceUid, int]:  # fmt: skip
     """Close the accounts of removed devices. Return the time in ns at which each new device begins: the last reading of
-    the devices it replaces, or else the beginning of its own first reading. `elsewhere` returns why the time of a
-    device that is no longer read is accounted for elsewhere."""
+    the whole GPU it replaces, or else the beginning of its own first reading; the earlier of the two if it replaces a
+    slice, since that does not bound the work of a larger device. `elsewhere` returns why the time of a device that is
+    no longer read is accounted for elsewhere."""
     begin_ns: dict[DeviceUid, int] = {}
     for change in changed:
         old = [tracked[uid] for uid in change.removed if uid in tracked]
@@ -68,6 +69,8 @@ def hand_over(
         for one, reason in removed:
             one.count_gap(until_ns, GapReason.DEVICE_MISSING, active_phase)
             one.count_gap(at_ns, reason, active_phase)
+        if any(one.entry.device.parent is not None for one, _ in removed):
+            until_ns = min(until_ns, first_ns)
         for device in change.added:
             if device.uid not in tracked:
                 begin_ns[device.uid] = until_ns

@@ -57,11 +57,9 @@ class Discovery:
         if not on and not was_on and not (first.may_have_gpm and self._gives_gpm(handle)):
             return list(known.values())
         device = self._driver.identify(first.device.index, handle)
-        if not on:
-            return [self._whole(device, handle)]
-        found = self._slices(device, handle, known)
+        found = self._slices(device, handle, known) if on else [self._whole(device, handle)]
         for gpu in found:
-            if gpu.part is not None and gpu.device.uid not in known:
+            if gpu.device.uid not in known:
                 gpu.since_ns = looked_ns
         return found
 

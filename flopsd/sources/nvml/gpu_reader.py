@@ -28,6 +28,7 @@ class GpuReader:
         self._driver, self._discovery, self._is_known = driver, discovery, is_known
         self._gpus: list[Gpu] = [discovery.unanswered(index)]
         self._looked_ns = driver.clock.boottime_ns()
+        self.looks_next = False  # for changes, with the next read
         self.devices: Sequence[Device] = [gpu.device for gpu in self._gpus]
         self.polls = False  # whether a clock is to be read between two reads
 
@@ -57,9 +58,10 @@ class GpuReader:
         for at, gpu in enumerate(self._gpus):
             reading, shown = self._read(gpu)
             gpu = self._gpus[at]  # it may have been identified just now
+            if gpu.since_ns is not None:
+                reading = reading or gpu.meter.fail(GapReason.STARTING)
+                reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
             if reading is not None:
-                if gpu.since_ns is not None:
-                    reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
                 readings.append(reading)
             if shown is not None:
                 gauges[gpu.device.uid] = shown
@@ -98,7 +100,7 @@ class GpuReader:
             if gpu.handle is None:
                 gpu = self._reopen(gpu)
             if gpu.part is not None and not isinstance(gpu.meter, Unread) and gpu.part.has_changed(self._driver):
-                self._looked_ns -= LOOK_AGAIN_NS  # look again with the next read
+                self.looks_next = True
                 return gpu.meter.fail(GapReason.DEVICE_MISSING), None
             reading, gauges = gpu.meter.read()
             gpu.refusals = None
@@ -145,9 +147,9 @@ class GpuReader:
     def _look_again(self) -> None:
         """Look for changes while the daemon runs: MIG is switched, slices come and go, refused GPM is available."""
         now_ns, looked_ns = self._driver.clock.boottime_ns(), self._looked_ns
-        if now_ns - looked_ns < LOOK_AGAIN_NS or self.uid is None:
+        if (now_ns - looked_ns < LOOK_AGAIN_NS and not self.looks_next) or self.uid is None:
             return
-        self._looked_ns = now_ns
+        self._looked_ns, self.looks_next = now_ns, False
         known = {gpu.device.uid: gpu for gpu in self._gpus}
         try:
             found = self._discovery.again(self.uid, known, looked_ns)
@@ -156,4 +158,4 @@ class GpuReader:
         for gpu in known.values():
             if isinstance(gpu.meter, GpmMeter) and gpu not in found:
                 self._driver.optional(gpu.meter.release)
-        self._use(found)
+        self._gpus = list(found)  # listed with their first readings

@@ -91,6 +91,12 @@ class NvmlSource:
             self._run({_DRIVER: self._restart})
         return Sweep(readings, gauges, renamed=dict(self._discovery.renamed))
 
+    def before_last_read(self) -> None:
+        """Let the next read look for GPUs and slices that came meanwhile."""
+        self._looked_ns -= LOOK_AGAIN_NS
+        for reader in self._readers:
+            reader.looks_next = True
+
     def poll(self, until_ns: int) -> int | None:
         """Take the samples that are due before the next read, at `until_ns`; return when the next samples are due."""
         readers = [reader for reader in self._readers if reader.polls and not self._threads.is_slow(reader)]

@@ -18,7 +18,7 @@ from typing import Any
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Growth, Reading, Sweep
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.calls import close_source, devices_of, facts_version_of, poll_source
+from flopsd.sources.calls import before_last_read, close_source, devices_of, facts_version_of, poll_source
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
 from flopsd.sources.validate import fit, shown
 from flopsd.system.clock import NS_PER_S, Clock
@@ -96,6 +96,7 @@ class FilteredSource:
     def before_last_read(self) -> None:
         """Ask the rule with the next read, even if that is not due."""
         self._again_ns = self._clock.boottime_ns()
+        before_last_read(self._source)
 
     @property
     def facts_version(self) -> str | None:

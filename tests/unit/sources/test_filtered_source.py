@@ -90,6 +90,14 @@ def test_a_source_is_wrapped_if_devices_are_chosen_or_the_jobs_processes_are_kno
     assert isinstance(found, FilteredSource) == is_wrapped
 
 
+def test_the_source_within_is_told_of_the_last_read(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[bool]()
+    monkeypatch.setattr(node.source, "before_last_read", lambda: told.append(True), raising=False)
+    node.note(gpu0="4711\n", gpu1="", gpu2="", gpu3="")
+    node.open().before_last_read()
+    assert told == [True]
+
+
 def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:
     node.note(gpu0="4710\n", gpu1="4711\n", gpu2=" 4711 \n4712\n\n4713\n", gpu3="")
     source = node.open()
