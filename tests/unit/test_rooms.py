@@ -83,13 +83,13 @@ def breaches(known: Modules) -> list[str]:
     found = []
     graph: dict[str, set[str]] = {}
     packages: dict[str, set[str]] = {}  # within rooms
+    parents = {name.rpartition(".")[0] for name in known}
     for name in known:
         room = room_of(name)
         if room not in MAY_IMPORT:
             found.append(f"{name} lies in no room of the drawing")
             continue
-        is_package = any(other.startswith(f"{name}.") for other in known)
-        here = list(imports(name, known, is_package=is_package))
+        here = list(imports(name, known, is_package=name in parents))
         graph[name] = {target for _, target in here if target in known} - {name, "flopsd"}
         for line, target in here:
             where = f"{name} line {line} imports {target}"
@@ -100,7 +100,7 @@ def breaches(known: Modules) -> list[str]:
                 inner, other = (part if part in INSIDE_CORE else "" for part in (inside(name), inside(target)))
                 if other != inner and other not in INSIDE_CORE[inner].split(" "):
                     found.append(f"{where}: core/{inner} may not import core/{other}")
-            mine, its = (package_of(module, known) for module in (name, target))
+            mine, its = (package_of(module, parents) for module in (name, target))
             if theirs == room and mine and its and mine != its:
                 packages.setdefault(mine, set()).add(its)
     for edges in (graph, packages):
@@ -111,10 +111,10 @@ def breaches(known: Modules) -> list[str]:
     return found
 
 
-def package_of(module: str, known: Modules) -> str | None:
+def package_of(module: str, parents: set[str]) -> str | None:
     """The package within a room that the module is in; None for a module at a room's root."""
     package = ".".join(module.split(".")[:3])
-    return package if package.count(".") == 2 and any(other.startswith(f"{package}.") for other in known) else None
+    return package if package.count(".") == 2 and package in parents else None
 
 
 def inside(module: str) -> str:

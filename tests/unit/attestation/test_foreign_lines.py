@@ -170,11 +170,13 @@ def test_without_a_disclosed_secret_every_line_is_compared_with_the_chain(run: R
 
 
 @pytest.mark.long
-def test_lines_about_far_records_cost_bounded_work() -> None:
+def test_lines_about_far_records_cost_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("FURTHER_LINES", "FURTHER_LINES_IN_ALL"):
+        monkeypatch.setattr(foreign_lines, limit, getattr(foreign_lines, limit) // 10)
     digest = CodeKey(SECRET, 1).secret_sha256
     starts = [Incarnation({"incarnation": n, "code_secret_sha256": digest}) for n in range(1, 13)]
     judge = LineJudge(History(starts), [SECRET], list(range(1, 13)), 12)
-    line = Anchor("log", 1, 1, 1, "", Figures(0, None, None), text="x", code="0" * 32, code_index=FURTHER_LINES)
+    line = Anchor("log", 1, 1, 1, "", Figures(0, None, None), text="x", code="0" * 32, code_index=FURTHER_LINES // 10)
     lines = [replace(line, incarnation=start.number) for start in starts]
     assert all(judge.is_foreign(one) for one in lines[:9])
     with pytest.raises(NotVerifiedError, match="too many lines are about records that the journal lacks"):

@@ -49,7 +49,7 @@ def campaign(sealed: Material, tmp_path: Path) -> Campaign:
 
 
 @pytest.mark.long
-@sampled(50)
+@sampled(150)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=hex)
 def test_every_byte_of_a_ledger_changed(campaign: Campaign, sealed: Material, pattern: int, extent: Extent) -> None:
     good = sealed.honest.ledger
@@ -61,7 +61,7 @@ def test_every_byte_of_a_ledger_changed(campaign: Campaign, sealed: Material, pa
 
 
 @pytest.mark.long
-@sampled(20)
+@sampled(60)
 @pytest.mark.parametrize("pattern", PATTERNS[::2], ids=hex)
 def test_every_byte_of_a_journal_changed(campaign: Campaign, sealed: Material, pattern: int, extent: Extent) -> None:
     good = sealed.honest.journal
@@ -71,7 +71,7 @@ def test_every_byte_of_a_journal_changed(campaign: Campaign, sealed: Material, p
 
 
 @pytest.mark.long
-@sampled(20)
+@sampled(60)
 def test_cut_at_every_byte_and_every_line(campaign: Campaign, sealed: Material, extent: Extent) -> None:
     ledger, journal = sealed.honest.ledger, sealed.honest.journal
     ends = [at + 1 for at, byte in enumerate(journal) if byte == 10]

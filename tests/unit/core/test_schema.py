@@ -96,7 +96,7 @@ def members_lacked(document: Any, path: tuple[Any, ...]) -> int:
 
 
 @pytest.mark.long
-@sampled(25)
+@sampled(50)
 @pytest.mark.parametrize(
     "case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay", "declared-phases"]
 )
@@ -127,7 +127,7 @@ def is_count(value: Any, name: Any) -> bool:
 
 
 @pytest.mark.long
-@sampled(25)
+@sampled(50)
 @pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
 def test_no_count_may_be_malformed(case: str, extent: Extent) -> None:
     document, bent = payload(case), 0
@@ -149,7 +149,7 @@ def merged(folder: Path, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@sampled(80)
+@sampled(160)
 @pytest.mark.parametrize("kind", ["job", "lineage"])
 def test_a_merged_ledger_has_its_own_schema(tmp_path: Path, kind: str, extent: Extent) -> None:
     document, count = merged(tmp_path, kind), 0

@@ -177,12 +177,12 @@ def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory
     assert tracemalloc.get_traced_memory()[1] < 20e6
     with place.state.journal.open("wb") as file:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{}}\n')
-        file.truncate(300 << 20)
+        file.truncate(60 << 20)
     tracemalloc.reset_peak()
     writer = Journal(place.state)
     recovery = writer.recover("aside")
     assert recovery is not None
-    assert (recovery.kept_as, recovery.cut_bytes, writer.records) == ("aside", 300 << 20, 0)
+    assert (recovery.kept_as, recovery.cut_bytes, writer.records) == ("aside", 60 << 20, 0)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
     writer.close()

@@ -111,7 +111,7 @@ values = st.recursive(
 
 
 @pytest.mark.long
-@settings(max_examples=examples(500))
+@settings(max_examples=examples(200))
 @given(values)
 @example("\ud800")
 @example(1.5)

@@ -231,7 +231,7 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.long
-@sampled(20)
+@sampled(40)
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
 def test_any_content_of_a_ledger_is_reported_or_refused_by_its_path(name: str, wrong: Any, extent: Extent) -> None:
     statement, refusals = copy.deepcopy(_statement(name)), 0

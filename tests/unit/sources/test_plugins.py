@@ -228,6 +228,12 @@ def test_invalid_rows_are_refused_with_their_distribution(
         table_of(None, ["extra"])
     assert str(caught.value).startswith(f"the peak rows of source 'extra' of rows 2.5, {tmp_path}/rows.yaml: ")
     assert words in str(caught.value)
+
+
+def test_invalid_rows_of_one_plug_in_cost_no_other_its_rows(install: Install, tmp_path: Path) -> None:
+    with_rows(install, tmp_path, "- [1]")
+    with pytest.raises(PeakTableError) as caught:
+        table_of(None, ["extra"])
     with_rows(install, tmp_path, "- " + ROW % ("sound", "Sound"), name="other", distribution="more")
     stated: list[PeakTableError] = []
     assert table_of(None, ["extra", "other"], stated.append).added == ("other",), "under exec and --wait-for-source"
