@@ -282,7 +282,7 @@ class DeviceAccounts:
         that are read in slices, or by a better source."""
         counted, now_ns, ours_until_ns = [], self._clock.boottime_ns(), sweep.ours_until_ns
         for one in self._tracked.values():
-            if one.held and one.entry.source == source:
+            if one.entry.source == source:
                 one.settle(ours_until_ns)
         for reading in sweep.readings:
             tracked = self._tracked.get(reading.device)

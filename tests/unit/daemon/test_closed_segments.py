@@ -197,6 +197,14 @@ def test_the_seal_command_for_a_kept_journal_can_be_pasted(tmp_path: Path) -> No
     assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
 
 
+def test_a_copy_of_a_kept_journal_that_fails_is_stated(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.finish()
+    (tmp_path / "file").touch()
+    kept = keep_journal(settings(tmp_path, tmp_path / "file" / "copy"), run.state, run.clock, None)
+    assert f"; it was NOT COPIED to {tmp_path / 'file'}" in kept
+
+
 def test_a_copy_at_the_ledgers_own_path_does_not_count_and_nothing_is_removed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

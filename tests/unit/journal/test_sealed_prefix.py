@@ -136,3 +136,10 @@ def test_an_altered_record_is_never_in_a_prefix(states: list[Sealed], at: int, f
     except JournalDamagedError:
         return  # records follow the damage: altered, not torn
     assert found.facts.size_bytes <= begin
+
+
+def test_records_after_an_altered_one_are_not_left_out(states: list[Sealed]) -> None:
+    data = bytearray(states[4].journal.read_bytes())
+    data[100] ^= 1
+    with pytest.raises(JournalDamagedError, match="journal line 1: "):
+        longest_prefix(io.BytesIO(data), lambda _: None)

@@ -226,6 +226,19 @@ def test_an_energy_value_that_another_source_reads_unchanged_counts_up_to_then(r
     assert tally.energy_at_ns == tally.watermark_ns == run.clock.boottime_ns()
 
 
+def test_a_reading_that_another_job_may_have_is_not_counted_before_its_own_source_has_looked(run: Run) -> None:
+    since_ns = run.clock.boottime_ns()
+    run.clock.advance(NS_PER_S)
+    now_ns = run.clock.boottime_ns()
+    work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
+    sweep = Sweep((Reading(H100.uid, since_ns, now_ns, work),), ours_until_ns=since_ns)
+    run.writer.take(Message("nvml", now_ns, (H100,), sweep))
+    tell(run, "dcgm")
+    assert not run.writer.snapshot.view.figures.measured_flop
+    run.writer.take(Message("nvml", now_ns, (H100,), Sweep((), ours_until_ns=now_ns)))
+    assert run.writer.snapshot.view.figures.measured_flop
+
+
 def test_a_fault_of_a_source_is_logged_once_until_it_changes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     for fault in ("no answer", "no answer", "no permission"):
         run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault=fault))
