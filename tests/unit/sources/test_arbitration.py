@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from flopsd.core.ledger.device_records import DeviceEntry, evidence_record, identified
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Pipe, Reading, Sweep
 from flopsd.daemon.accounts.source_tracker import Message, SourceTracker
+from flopsd.daemon.accounts.tracked_device import HOLD_NS
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import SourceState
@@ -22,6 +23,7 @@ from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
 
 Work = Active | Busy | Gap
+GAUGES = Gauges({Pipe.FP32: 0.5})
 
 
 @pytest.fixture
@@ -226,17 +228,62 @@ def test_an_energy_value_that_another_source_reads_unchanged_counts_up_to_then(r
     assert tally.energy_at_ns == tally.watermark_ns == run.clock.boottime_ns()
 
 
-def test_a_reading_that_another_job_may_have_is_not_counted_before_its_own_source_has_looked(run: Run) -> None:
-    since_ns = run.clock.boottime_ns()
+def hold(run: Run, since_ns: int, device: Device = H100, **counters: int) -> None:
+    """A source reads the last second of a device, of which it is only known whose it was at `since_ns`."""
     run.clock.advance(NS_PER_S)
     now_ns = run.clock.boottime_ns()
-    work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
-    sweep = Sweep((Reading(H100.uid, since_ns, now_ns, work),), ours_until_ns=since_ns)
-    run.writer.take(Message("nvml", now_ns, (H100,), sweep))
+    reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, Active(Evidence.ACTIVITY, {Pipe.FP32: 1000}), counters)
+    sweep = Sweep((reading,), {device.uid: GAUGES}, ours_until_ns=since_ns)
+    run.writer.take(Message("nvml", now_ns, (device,), sweep))
+
+
+def settle(run: Run, until_ns: int) -> dict[GapReason, int]:
+    """The device is this job's until then. Returns its gaps."""
+    run.writer.take(Message("nvml", run.clock.boottime_ns(), (H100,), Sweep((), ours_until_ns=until_ns)))
+    return dict(run.writer.snapshot.devices[0].tally.gap_ns)
+
+
+def test_a_reading_that_may_be_of_another_job_waits_for_the_word_of_its_own_source(run: Run) -> None:
+    hold(run, since_ns := run.clock.boottime_ns())
     tell(run, "dcgm")
     assert not run.writer.snapshot.view.figures.measured_flop
-    run.writer.take(Message("nvml", now_ns, (H100,), Sweep((), ours_until_ns=now_ns)))
+    run.clock.advance(2 * NS_PER_S)
+    run.writer.take(Message("nvml", run.clock.boottime_ns(), fault="no answer"))
+    hold(run, since_ns)
+    assert not settle(run, since_ns + NS_PER_S - 1)
+    assert run.writer.snapshot.devices[0].gauges == GAUGES
+    assert settle(run, run.clock.boottime_ns()) == {GapReason.SOURCE_DOWN: 2 * NS_PER_S}
+    assert run.writer.snapshot.devices[0].gauges == GAUGES
     assert run.writer.snapshot.view.figures.measured_flop
+
+
+def test_energy_of_a_reading_that_waited_is_that_of_its_own_source(run: Run) -> None:
+    run.clock.advance(NS_PER_S)
+    tell(run, "nvml", (A100, Busy(10)), energy_mj=1000)
+    hold(run, run.clock.boottime_ns(), A100, energy_mj=1700)
+    for energy_mj, total_mj in ((1100, 700), (1800, 800)):  # the first from an older page
+        run.clock.advance(NS_PER_S)
+        better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+        tell(run, "dcgm", better, energy_mj=energy_mj)
+        assert run.writer.snapshot.devices[0].tally.energy_mj == total_mj
+
+
+@pytest.mark.parametrize(("late_ns", "lost"), [(0, {}), (1, {GapReason.MISSED_READING: NS_PER_S})])
+def test_a_word_that_comes_too_late_leaves_a_gap(run: Run, late_ns: int, lost: dict[GapReason, int]) -> None:
+    hold(run, run.clock.boottime_ns())
+    silent_ns = HOLD_NS + 3 * NS_PER_S + late_ns
+    run.clock.advance(silent_ns)
+    assert settle(run, run.clock.boottime_ns()) == {GapReason.SOURCE_SILENT: silent_ns, **lost}
+    assert bool(run.writer.snapshot.view.figures.measured_flop) is not bool(lost)
+
+
+def test_readings_that_wait_too_long_become_a_gap(run: Run) -> None:
+    since_ns, most = run.clock.boottime_ns(), HOLD_NS // NS_PER_S + 4
+    for _ in range(most):
+        hold(run, since_ns)
+    assert not run.writer.snapshot.devices[0].tally.gap_ns
+    hold(run, since_ns)
+    assert run.writer.snapshot.devices[0].tally.gap_ns == {GapReason.MISSED_READING: (most + 1) * NS_PER_S}
 
 
 def test_a_fault_of_a_source_is_logged_once_until_it_changes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
