@@ -118,12 +118,9 @@ class EarlierStarts:
     def unknown_time(self) -> Note | None:
         """Return a note if the length of the gap before this daemon start is unknown; None if it is known."""
         open_since = {last.number: last for uid, last in self._last.items() if not self._is_closed(uid, last)}
-        fell_ns = [
-            -passed_ns
-            for last in open_since.values()
-            if last.boot_id != self._boot_id and (passed_ns := self._passed_ns(last)) < 0
-        ]
-        return note("time_not_known", seconds=seconds(max(fell_ns))) if fell_ns else None
+        others = (last for last in open_since.values() if last.boot_id != self._boot_id)
+        fell_ns = max((-self._passed_ns(last) for last in others), default=0)
+        return note("time_not_known", seconds=seconds(fell_ns)) if fell_ns > 0 else None
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:
         """Whether the account of a device was completed: by a regular end, or when it was metered as other devices."""

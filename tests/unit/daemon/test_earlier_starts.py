@@ -326,6 +326,14 @@ def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "the wall clock stands 40.000000000 s before the last record of another boot" in caplog.text
 
 
+def test_a_wall_clock_that_stands_at_the_last_record_was_not_set_back(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    reboot(run, wall_seconds=0)
+    assert history_of(run.state.journal).incarnations[-1].begin["recovered"] is None
+    run.kill()
+
+
 @pytest.mark.parametrize(
     ("up_seconds", "boot", "uid", "is_bounded"),
     [
