@@ -280,7 +280,7 @@ class DeviceAccounts:
     def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
         """Fold in and return the readings of devices that are assigned to this source. The other readings are of GPUs
         that are read in slices, or by a better source."""
-        counted, now_ns, ours_until_ns = [], self._clock.boottime_ns(), sweep.ours_until_ns
+        counted, ours_until_ns = list[Reading](), sweep.ours_until_ns
         for one in self._tracked.values():
             if one.entry.source == source:
                 one.settle(ours_until_ns)
@@ -297,7 +297,6 @@ class DeviceAccounts:
                 continue
             best = self._sources.arbiter.best(reading.device)
             if best is not None and best[0] == source:
-                reading = tracked.without_future(reading, now_ns)
                 take = tracked.count if ours_until_ns is None or reading.end_ns <= ours_until_ns else tracked.hold
                 take(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
                 counted.append(reading)

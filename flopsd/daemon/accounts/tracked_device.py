@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.device_records import IDENTITY, DeviceEntry
-from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.meter import advance, excess, new_gaps
 from flopsd.core.model import Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Precision, Reading
@@ -124,28 +123,11 @@ class TrackedDevice:
             return reading  # with cumulative counters a fall is a reset, which the meter must see
         return replace(reading, counters={name: n for name, n in reading.counters.items() if name != ENERGY})
 
-    def gap(self, until_ns: int, reason: GapReason) -> Reading:
-        """Return a reading without data, from the last reading to `until_ns`."""
-        return Reading(self.entry.device.uid, self.read_until_ns, until_ns, Gap(reason))
-
     def count_gap(self, until_ns: int, reason: GapReason, active_phase: ActivePhase) -> None:
         """Count the time up to `until_ns` that is not accounted for yet as a gap."""
         if until_ns > self.read_until_ns:
             take = self.hold if self.held else self.count
-            take(self.gap(until_ns, reason), active_phase)
-
-    def without_future(self, reading: Reading, now_ns: int) -> Reading:
-        """Return the reading, or a gap until now if it ends in the future."""
-        if reading.end_ns <= now_ns + LEAD_NS:
-            return reading
-        log.error(
-            "source %s sent a reading of device %s that ends %.3f s in the future; it is recorded as a gap; report "
-            "it to the author of the source",
-            self.entry.source,
-            reading.device,
-            (reading.end_ns - now_ns) / NS_PER_S,
-        )
-        return self.gap(now_ns, GapReason.OUT_OF_RANGE)
+            take(Reading(self.entry.device.uid, self.read_until_ns, until_ns, Gap(reason)), active_phase)
 
     def is_read_by(self, source: str, device: Device) -> bool:
         """Whether `source` already reads the device, with the evidence that `device` states."""

@@ -370,6 +370,19 @@ def test_downtime_is_at_least_the_uptime_when_the_same_device_is_listed_late(tmp
     assert view_of(history_of(run.state.journal), table()).figures.high_flop is None
 
 
+def test_a_device_of_an_earlier_machine_is_accounted_for_where_no_record_says_that_it_left(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(12)
+    assert run.writer.rotate()
+    run.state.journal.unlink()  # a kill before the next segment had all that it begins with
+    run.devices = (replace(H100, uid="GPU-new"),)
+    reboot(run, wall_seconds=60)
+    run.meter(12)
+    (only,) = sealed(run, tmp_path)
+    assert only.tallies["GPU-h"].gap_ns[GapReason.REPLACED] > 0
+    assert only.tallies["GPU-h"].watermark_ns == only.tallies["GPU-new"].watermark_ns
+
+
 def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
