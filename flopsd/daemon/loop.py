@@ -190,7 +190,7 @@ class Daemon:
         self._clock = clock
         apart_seconds = 1.5 * interval_seconds  # the longest time between two reads at random moments
         self._tick_seconds = min(apart_seconds, tick_seconds or apart_seconds)
-        self._tick_due_ns = clock.boottime_ns() + round(self._tick_seconds * NS_PER_S)
+        self._ticked()
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""

@@ -162,6 +162,15 @@ def declare(run: Run, number: int, tokens: int, facts: object = None) -> str:
     return name
 
 
+def test_facts_up_to_the_bound_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.daemon.sessions.tracker.MAX_FACTS_BYTES", 2 * (len(json.dumps(SIZED)) - len("{}")))
+    run = Run(tmp_path / "state")
+    names = [declare(run, number, 10) for number in range(2)]
+    run.finish()
+    sessions = history_of(run.state.journal).sessions
+    assert [sessions[name].facts for name in names] == [SIZED, SIZED]
+
+
 @pytest.mark.parametrize("bound", ["MAX_SESSIONS", "MAX_FACTS_BYTES", "MAX_COUNTERS", "connections"])
 def test_unrecorded_work_leaves_model_flop_without_an_upper_bound(
     bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

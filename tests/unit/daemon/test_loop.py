@@ -25,7 +25,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.socket_thread import SocketThread
-from flopsd.testing import ScriptedSource
+from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.process import PATIENCE_SECONDS, wait_until
 from tests.support.runs import CONTEXT, H100, Run
 from tests.support.strategies import table
@@ -181,6 +181,15 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
+
+
+def test_a_declaration_causes_no_tick_before_one_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, ticks = Bench(tmp_path), list[None]()
+    monkeypatch.setattr(bench.writer, "tick", lambda: ticks.append(None))
+    bench.daemon = Daemon(bench.writer, {}, FakeClock(), INTERVAL_S)
+    bench.daemon.post_event(PhaseChanged("a" * 32, "train"))
+    assert bench.daemon.run(lambda: bench.daemon.stop("asked")) == "asked"
+    assert ticks == []
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
