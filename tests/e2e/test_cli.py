@@ -219,7 +219,7 @@ def test_status_shows_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert float(answer["devices"][1]["gapSeconds"]) > float(answer["devices"][0]["gapSeconds"])
     assert exact["daemon"] == "running"
     for verb in ("status", "seal"):
-        assert flopsd(verb, "--state-dir", str(tmp_path / "none")).returncode == 1
+        in_process(verb, "--state-dir", str(tmp_path / "none"), code=1)
     assert in_process("status", "--url", url).returncode == 1
 
 
@@ -311,7 +311,7 @@ def test_sealing_copies_before_it_prints(tmp_path: Path, unsealed: Path, streams
     assert (tmp_path / "copy" / "l.json").exists()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
 def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(
     tmp_path: Path, unsealed: Path, encoding: str
 ) -> None:

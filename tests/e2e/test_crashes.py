@@ -20,7 +20,7 @@ from flopsd.errors import JournalDamagedError
 from flopsd.journal.reading import read_journal, read_live
 from flopsd.system.clock import SystemClock
 from tests.support.extent import Extent, sampled
-from tests.support.process import daemon_pid, environment, flopsd, predicate, started, truth, wait_until
+from tests.support.process import daemon_pid, environment, in_process, predicate, started, truth, wait_until
 from tests.support.proven_counters import write_proven
 from tests.support.scenario import Scenario, Segment, a100, h100
 
@@ -103,7 +103,7 @@ def test_sigkills_at_any_time_lose_no_acknowledged_work(
     shown = [(int(low), int(measured)) for *_, low, measured in LINE.findall(log.read_text()) if measured != "unknown"]
     assert shown == sorted(shown)  # totals only grow
     assert all(a[1] <= b[1] for a, b in pairwise(shown))
-    done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
+    done = in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
     text = " ".join(done.stdout.split())  # lines are wrapped
     assert f"{len(LINE.findall(log.read_text()))} checkpoints in" in text
     assert "1 record after the last anchor" in text  # the end record itself

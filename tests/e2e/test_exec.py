@@ -178,7 +178,7 @@ def test_an_unreadable_key_is_reported_at_the_start_and_loses_nothing(tmp_path: 
         assert str(kept) in ended
         given = accepting(Path(str(kept).replace(".journal.jsonl", ".json")))
         assert len(given) == 4
-        flopsd("seal", "--journal", str(kept), *given, "--ledger", str(tmp_path / "later" / "l.json"), code=0)
+        in_process("seal", "--journal", str(kept), *given, "--ledger", str(tmp_path / "later" / "l.json"), code=0)
         sealed = predicate(tmp_path / "later" / "l.json")
         assert int(sealed["totals"]["executed"]["measured"]) > 0
         assert sealed["incarnations"][0]["endReason"] == "job_ended"
@@ -401,13 +401,12 @@ def test_a_journal_forged_by_the_job_is_not_sealed_as_the_runs(
     done = run(tmp_path, env, *command, options=("--checkpoint", "0.5"), code=0)
     assert ("is not the journal that was written" if is_lost else "it was put back") in done.stderr
     assert (state / "not-ours.journal.jsonl").exists()
-    executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
-    reasons = {gap["reason"] for gap in predicate(tmp_path / "ledger.json")["coverage"]["gaps"]}
-    recovered = predicate(tmp_path / "ledger.json")["incarnations"][0]["recovered"]
-    assert (executed["high"] is None) is is_lost
+    sealed = predicate(tmp_path / "ledger.json")
+    reasons = {gap["reason"] for gap in sealed["coverage"]["gaps"]}
+    recovered = sealed["incarnations"][0]["recovered"]
+    assert (sealed["totals"]["executed"]["high"] is None) is is_lost
     assert (recovered is not None and recovered["reasons"][0]["code"] == "journal_replaced") is is_lost
-    assert ("journal_replaced" in reasons) is (is_lost and bool(predicate(tmp_path / "ledger.json")["devices"]))
-    flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
+    assert ("journal_replaced" in reasons) is (is_lost and bool(sealed["devices"]))
 
 
 RESTARTED = "while (journal.parent / 'lock').read_text() == killed:\n    threading.Event().wait(0.05)\n" + AWAIT
@@ -439,7 +438,6 @@ def test_a_code_altered_by_the_job_is_found_though_no_chain_breaks(
     run(tmp_path, env, *metered(tmp_path, alter), code=0, says=says)
     sealed = predicate(tmp_path / "ledger.json")
     assert sealed["totals"]["executed"]["high"] is None
-    flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
 
 
 def test_the_launcher_discloses_the_secret_of_a_killed_daemon(tmp_path: Path, env: dict[str, str]) -> None:
@@ -582,5 +580,5 @@ def test_a_job_of_another_user_connects_and_cannot_touch_its_meter(tmp_path: Pat
     isolation = predicate(tmp_path / "ledger.json")["isolation"]
     assert (isolation["daemonUsers"], isolation["jobUsers"]) == (["0"], ["65534"])
     assert (isolation["jobCouldWriteJournal"], isolation["jobCouldReadKey"]) == (False, False)
-    said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
+    said = in_process("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), code=0)
     assert "The job could not have written this journal: it ran as user 65534" in " ".join(said.stdout.split())

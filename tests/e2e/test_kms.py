@@ -38,6 +38,14 @@ def kms(server: Kms, monkeypatch: pytest.MonkeyPatch) -> Kms:
     return server
 
 
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """The public key of a P-256 key, for a KMS that is never asked for it."""
+    path = tmp_path / "k.pub"
+    path.write_bytes(make_pem(tmp_path / "k.pem", "p256").public.pem)
+    return path
+
+
 def _use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -122,12 +130,11 @@ def test_a_refusal_by_kms_is_reported_with_its_own_code(tmp_path: Path) -> None:
         ("CloudHsmClusterNotActiveException", "its key store", "other"),
     ],
 )
+@pytest.mark.usefixtures("kms")
 def test_refusals_in_the_form_that_aws_documents(
-    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str, reason: str
+    public: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str, reason: str
 ) -> None:
     """moto never sends these, or sends them as XML."""
-    key = load_signer(f"awskms:{kms.new_key()}")
-    (tmp_path / "k.pub").write_bytes(key.public.pem)
     asked = []
 
     def refuse(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
@@ -138,21 +145,19 @@ def test_refusals_in_the_form_that_aws_documents(
     with serving(refuse) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
         with pytest.raises(SigningKeyError, match=f"AWS KMS refused Sign with alias/x: {code}: no way") as caught:
-            load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
+            load_signer(f"awskms:alias/x?public={public}").sign(b"x")
     assert hint in caught.value.hint
     assert caught.value.reason == reason
     assert asked == ["TrentService.Sign"] * (2 if reason == "no_answer" else 1)
 
 
-def test_a_proxys_answer_in_place_of_kms_is_no_fault_of_the_key(
-    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key()}").public.pem)
+@pytest.mark.usefixtures("kms")
+def test_a_proxys_answer_in_place_of_kms_is_no_fault_of_the_key(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for status, says in ((503, "refused Sign with alias/x: 503: Service Unavailable"), (200, "has no Signature")):
         with serving(lambda *_, status=status: (status, b"<html>", {"Content-Type": "text/html"})) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
             with pytest.raises(SigningKeyError, match=says) as caught:
-                load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
+                load_signer(f"awskms:alias/x?public={public}").sign(b"x")
         assert caught.value.reason == "no_answer"
 
 
@@ -189,15 +194,13 @@ def test_a_missing_permission_to_sign_is_the_reason_given(monkeypatch: pytest.Mo
         assert (caught.value.hint, caught.value.reason) == ("grant kms:Sign on this key", "denied")
 
 
-def test_a_silent_kms_does_not_use_up_the_end_of_a_job(
-    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key(alias='silent')}").public.pem)
+@pytest.mark.usefixtures("kms")
+def test_a_silent_kms_does_not_use_up_the_end_of_a_job(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # accepts connections, and sends nothing
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{silent.getsockname()[1]}")
         for step, uri in (
             ("GetPublicKey", "awskms:alias/silent"),
-            ("Sign", f"awskms:alias/silent?public={tmp_path}/k.pub"),
+            ("Sign", f"awskms:alias/silent?public={public}"),
         ):
             with pytest.raises(SigningKeyError, match=f"no answer from AWS KMS to {step}: Read timeout"):
                 load_signer(uri).sign(b"x")
@@ -230,7 +233,7 @@ def test_a_run_is_sealed_by_kms_with_a_late_alias_and_replaced_credentials(tmp_p
         return re.findall(r"^flopsd_signing_key\S+ \S+$", get(f"http://127.0.0.1:{port}/metrics")[1], re.MULTILINE)
 
     by_kms = ("--state-dir", str(tmp_path / "state"), "--key", "awskms:alias/run")
-    replay = ("run", "--source", "replay", "--listen", f"127.0.0.1:{port}", "--seal-every", "1")
+    replay = ("run", "--source", "replay", "--listen", f"127.0.0.1:{port}", "--seal-every", "3")
     with kms_server() as kms:
         env = {**environment(None), **kms.environment, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)}
         del env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]

@@ -11,7 +11,7 @@ import pytest
 
 from flopsd.core.model import Evidence, Pipe
 from flopsd.system.clock import SystemClock
-from tests.support.process import environment, flopsd, predicate, started, truth
+from tests.support.process import environment, in_process, predicate, started, truth
 from tests.support.proven_counters import write_proven
 from tests.support.runs import history_of
 from tests.support.scenario import Scenario, Segment, h100
@@ -60,17 +60,17 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
         counted = sum(tally.active_sm_cycles.get((Evidence.CYCLES, pipe), 0) for tally in tallies[since:])
         assert counted == last.sm_cycles[pipe] - first.sm_cycles[pipe]
     for ledger in (ledgers[0], ledgers[-1]):  # the log has the lines of all segments
-        flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
+        in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
     job = tmp_path / "job.json"
     keys = ("--trust", str(ledgers[0].with_suffix(".pub")), "--key", str(state / "flopsd-key.pem"))
-    flopsd("merge", str(out), *keys, "--nodes", "1", "--ledger", str(job), code=0)
+    in_process("merge", str(out), *keys, "--nodes", "1", "--ledger", str(job), code=0)
     merged = predicate(job)
     executed = {name: int(merged["totals"]["executed"][name]) for name in ("low", "measured", "high")}
     begin_ns, end_ns = parts[0].incarnations[0].begin["ns"], parts[-1].incarnations[-1].last_ns
     true = truth(scenario, 0, begin_ns, end_ns, 132, RATES)
     assert merged["completeness"]["complete"] is True
     assert executed["low"] <= true <= executed["high"]
-    done = flopsd("merge", str(ledgers[0]), *(map(str, ledgers[2:])), *keys, "--nodes", "1", "--ledger", str(tmp_path / "no"),
+    done = in_process("merge", str(ledgers[0]), *(map(str, ledgers[2:])), *keys, "--nodes", "1", "--ledger", str(tmp_path / "no"),
                   code=1)  # fmt: skip
     assert "no ledger of segment 2" in done.stderr
     print(

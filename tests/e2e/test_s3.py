@@ -22,7 +22,7 @@ from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.authorities import Answer, serving
 from tests.support.own_files import Own
 from tests.support.process import environment, flopsd, in_process, predicate, started, wait_until
-from tests.support.runs import finished
+from tests.support.runs import finished, sealed_run
 from tests.support.s3 import Store
 from tests.support.s3 import serving as serving_s3
 
@@ -413,13 +413,15 @@ def test_an_upload_that_is_interrupted_keeps_whole_ledgers(tmp_path: Path, store
             return refused("ExpiredToken")
         return ask()
 
-    to = ("--ledger-copy", f"s3://{bucket}/node.json")
-    for name, seconds in (("first", 12), ("again", 4)):
-        finished(tmp_path / name, seconds)
-    assert seal(tmp_path / "first", store, "--ledger", str(tmp_path / "first.json"), *to).returncode == 0
+    first = sealed_run(tmp_path)
+    for path in (first.journal, first.public_key, first.ledger):
+        key = path.name.replace("ledger", "node", 1)
+        store.client().put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ChecksumAlgorithm="SHA256")
+    finished(tmp_path / "again", 4)
+    again = ("--ledger", str(tmp_path / "again.json"), "--ledger-copy", f"s3://{bucket}/node.json")
     with before(store, fail_once) as bad:
-        assert seal(tmp_path / "again", bad, "--ledger", str(tmp_path / "again.json"), *to).returncode == 1
-    assert seal(tmp_path / "again", store, "--ledger", str(tmp_path / "again.json"), *to).returncode == 0
+        assert seal(tmp_path / "again", bad, *again).returncode == 1
+    assert seal(tmp_path / "again", store, *again).returncode == 0
     found = [key for key in store.keys(bucket) if key.endswith(".json")]
     assert len(found) >= 2
     for key in found:

@@ -16,7 +16,7 @@ from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.exporter import CLOCK, ENERGY, FP16, FP32, FP64, TENSOR, UTIL, Exporter, gpu
 from tests.support.neuron import MONITOR, SAMPLES, alive
-from tests.support.process import daemon_pid, environment, flopsd, get, predicate, started, wait_until
+from tests.support.process import daemon_pid, environment, flopsd, get, in_process, predicate, started, wait_until
 from tests.support.scenario import Process, Scenario, Segment, a100, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=90, watts=500),)
@@ -182,7 +182,7 @@ def test_a_killed_daemon_leaves_no_monitor_and_its_journal_has_the_flop(tmp_path
         program.process.kill()
         program.process.wait()
     wait_until(lambda: not alive(pids(tmp_path)[0]), "the monitor's end")
-    flopsd("seal", "--state-dir", str(state), "--ledger", str(tmp_path / "ledger.json"), code=0)
+    in_process("seal", "--state-dir", str(state), "--ledger", str(tmp_path / "ledger.json"), code=0)
     (chip,) = predicate(tmp_path / "ledger.json")["devices"]
     counted = int(chip["executed"]["measured"])
     assert counted in [pytest.approx(n * 100 * 2**30, rel=1e-9) for n in range(1, len(periods(tmp_path)))]

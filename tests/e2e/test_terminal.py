@@ -20,7 +20,7 @@ from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from flopsd.telemetry.http.server import WebServer
 from tests.support.authorities import Answer, serving
-from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd, in_process
+from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, in_process
 from tests.support.runs import Run
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
@@ -142,8 +142,8 @@ def test_a_wait_at_a_terminal_shows_a_line_that_then_disappears() -> None:
 
 
 def test_an_unreadable_status_is_an_error(tmp_path: Path) -> None:
-    flopsd("status", "--watch", "--state-dir", str(tmp_path), code=1, says="there is no journal")
-    assert flopsd("status", "--watch", "0").returncode == 2
+    in_process("status", "--watch", "--state-dir", str(tmp_path), code=1, says="there is no journal")
+    in_process("status", "--watch", "0", code=2)
 
 
 KNOWN = (*SETTINGS, *known_sources().settings)

@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,7 @@ class Kms:
         }  # fmt: skip
 
     def client(self, service: str = "kms") -> Any:
-        from botocore.session import get_session
-
-        return get_session().create_client(
-            service, region_name=REGION, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
-        )
+        return _client(self.url, service)
 
     def new_key(self, spec: str = "ECC_NIST_P256", alias: str | None = None, usage: str = "SIGN_VERIFY") -> str:
         arn: str = self.client().create_key(KeySpec=spec, KeyUsage=usage)["KeyMetadata"]["Arn"]
@@ -92,6 +89,15 @@ class Kms:
         with urllib.request.urlopen(reset) as answer:
             assert answer.status == 200
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+@cache
+def _client(url: str, service: str) -> Any:
+    from botocore.session import get_session
+
+    return get_session().create_client(
+        service, region_name=REGION, endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test"
+    )
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def compile_standin(folder: Path, *defines: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / LIBRARY
     subprocess.run(
-        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
+        ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
          f"-Wl,-soname,{LIBRARY}", *(f"-D{d}" for d in defines), "-o", str(library), str(SOURCE), "-lm"],
         check=True,
     )  # fmt: skip
