@@ -87,8 +87,6 @@ def copy_sealed(
     seconds = max(LEAST_SECONDS, seconds_left(settings, clock, stopped_ns))
     if stopped_ns is None:
         seconds += sealed.seal.size_bytes / COPIED_BYTES_PER_S
-    if not destinations and rolling:
-        return []
     from flopsd.attestation.storage.copies import copy_ledger
     from flopsd.attestation.storage.deliveries import Deliveries
 

@@ -13,7 +13,7 @@ from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.ledgers.closed_segments import seal_closed
-from flopsd.daemon.ledgers.copying import RESERVE_SECONDS, keep_journal
+from flopsd.daemon.ledgers.copying import RESERVE_SECONDS, copy_sealed, keep_journal
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
@@ -195,6 +195,18 @@ def test_the_seal_command_for_a_kept_journal_can_be_pasted(tmp_path: Path) -> No
     run.finish()
     kept = keep_journal(Settings(), run.state, run.clock, None)
     assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
+
+
+@pytest.mark.parametrize("rolling", [True, False])
+def test_only_a_final_ledger_is_noted_and_each_is_copied(tmp_path: Path, *, rolling: bool) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.finish()
+    sealed = run.seal(tmp_path / "out" / "run.json")
+    assert copy_sealed(settings(tmp_path), sealed, run.clock, None, run.state, rolling=rolling) == []
+    assert Deliveries(run.state, run.clock).is_noted(sealed.ledger) is not rolling
+    (copy,) = copy_sealed(settings(tmp_path, tmp_path / "copy"), sealed, run.clock, None, run.state, rolling=rolling)
+    assert Deliveries(run.state, run.clock).is_noted(sealed.ledger) is not rolling
+    assert (copy.fault, (tmp_path / "copy" / "run.json").read_bytes()) == (None, sealed.ledger.read_bytes())
 
 
 def test_a_copy_of_a_kept_journal_that_fails_is_stated(tmp_path: Path) -> None:
