@@ -16,15 +16,12 @@ from flopsd.attestation.signing.keys import default_key
 from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.core.model import GapReason
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.report.contents.coverage import MAX_GAPS, coverage_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.data_files import config_dir, load_peaks
-from flopsd.system.clock import NS_PER_S
-from tests.second_implementation.arithmetic import payload_of
 from tests.support.process import in_process
 from tests.support.runs import H100, Run, copied, finished, sealed_run, verified
 from tests.support.story import chain
@@ -138,21 +135,6 @@ def test_odd_members_in_a_journal_are_reported_and_cause_no_crash(tmp_path: Path
     run.state.journal.write_bytes(chain([begin, *others]))
     with pytest.raises(JournalDamagedError, match="journal line 1: "):
         run.seal(tmp_path / "ledger.json")
-
-
-def test_a_reading_of_a_future_time_is_a_gap_and_spoils_no_journal(tmp_path: Path) -> None:
-    run = Run(tmp_path / "state", devices=(H100,))
-    run.meter(2)
-    run.clock.advance(NS_PER_S)
-    now_ns = run.clock.boottime_ns()
-    work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1})
-    ahead = Reading(H100.uid, run.since_ns, now_ns + 3600 * NS_PER_S, work)
-    run.writer.take(Message("sim", now_ns, run.devices, Sweep((ahead,))))
-    run.since_ns = now_ns
-    run.meter(2)
-    run.finish()
-    found = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["coverage"]
-    assert (found["gapSecondsByReason"], found["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
 
 
 def test_a_peak_table_shipped_with_the_ledger_is_used_only_if_given_explicitly(
