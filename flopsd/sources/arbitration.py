@@ -60,5 +60,9 @@ class Arbiter:
             return None
         return min(
             offers.items(),
-            key=lambda offer: (offer[0] in self._down, _STRENGTH[offer[1].evidence], self._order[offer[0]]),
+            key=lambda offer: (
+                offer[0] in self._down,
+                _STRENGTH[offer[1].evidence],
+                self._order.get(offer[0], len(self._order)),
+            ),
         )

@@ -74,7 +74,7 @@ class SourceTracker:
             log.warning("source %s: answers again after %s", message.source, _time(silent_ns))
         self._received_ns[message.source] = message.at_ns
         if message.opened is not None:
-            state, replay = self.states[message.source], bool(message.opened.get("replay"))
+            state, replay = self._state(message.source), bool(message.opened.get("replay"))
             if replay and not state.replay:
                 log.warning("source %s: %s", message.source, REPLAYED)
             self.states[message.source] = replace(state, replay=replay)
@@ -92,7 +92,7 @@ class SourceTracker:
     def note_failure(self, message: Message) -> bool:
         """Note a message without a sweep."""
         (self._resolved if message.none_here else self._failed).add(message.source)
-        state = self.states[message.source]
+        state = self._state(message.source)
         if state.reason != message.fault:
             log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
         self.states[message.source] = replace(
@@ -114,7 +114,7 @@ class SourceTracker:
 
     def note_sweep(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
         """Note a sweep and those of its readings that were counted."""
-        state = self.states[message.source]
+        state = self._state(message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
         self._not_ours_at_ns[message.source] = not_ours_at(message, sweep)
@@ -154,7 +154,7 @@ class SourceTracker:
         for name, state in self.states.items():
             if stood_still and not state.up:
                 self._received_ns[name] = now_ns  # it could not be retried meanwhile
-            silent_ns = now_ns - self._received_ns[name]
+            silent_ns = now_ns - self._received_ns.get(name, now_ns)
             if not stood_still and name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
                 self._silent.add(name)
                 log.error(
@@ -208,6 +208,9 @@ class SourceTracker:
         if self.arbiter.best(uid) is not None:
             return otherwise
         return GapReason.OTHER_JOB if self.belongs_to_other_job(uid, entry.source) else GapReason.DEVICE_MISSING
+
+    def _state(self, name: str) -> SourceState:
+        return self.states.get(name, SourceState())
 
 
 def _vendor(source: str) -> str:
