@@ -9,10 +9,10 @@ import pytest
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import default_key, load_signer
-from flopsd.attestation.times import seal_time_doubts
+from flopsd.attestation.times import TOLERANCE_NS, seal_time_doubts
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
-from flopsd.core.values import is_timestamp
+from flopsd.core.values import is_timestamp, utc_ns
 from flopsd.errors import JournalDamagedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S, rfc3339
@@ -111,6 +111,18 @@ def test_a_seal_dated_between_the_first_and_last_record_is_flagged(tmp_path: Pat
     run.clock.step_wall(-100 * NS_PER_S)
     (doubt,) = seal_time_doubts(verified(run.seal(tmp_path / "ledger.json")).statement["predicate"])
     assert "and the last record of" in doubt
+
+
+@pytest.mark.parametrize(("apart_ns", "doubts"), [(TOLERANCE_NS, 0), (TOLERANCE_NS + 1, 1)])
+def test_clocks_may_differ_by_the_tolerance(apart_ns: int, doubts: int) -> None:
+    first = "2026-09-21T14:13:20Z"
+    earlier_ns = utc_ns(first) - apart_ns
+
+    def doubted(sealed_at: str, now_ns: int | None = None) -> int:
+        predicate = {"kind": "job", "startedAt": first, "lastRecordAt": first, "method": {"sealedAt": sealed_at}}
+        return len(seal_time_doubts(predicate, now_ns))
+
+    assert (doubted(first, earlier_ns), doubted(rfc3339(earlier_ns))) == (doubts, doubts)
 
 
 def test_a_merged_ledger_with_an_impossible_time_is_flagged(nodes: Nodes) -> None:
