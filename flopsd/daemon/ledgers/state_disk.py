@@ -84,7 +84,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     what = f"{free // MB} MB free; {counted(devices, 'device')} may write {_mb(day)} of journal a day"
     if settings.rotate_every is None:
         left = free - _to_be_copied(settings, folder, now.journal_bytes or 0, copies)
-        days = max(0, left) // (day * copies)
+        days = left // (day * copies)
         with_copies = "" if copies == 1 else f", {copies} times that with the copies next to the ledger"
         text = f"{what}{with_copies}: full {_in_about(days)}"
         if days < ENOUGH_DAYS:
@@ -94,7 +94,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     segment = size or day * (age_seconds or 0) // 86400
     kept = settings.keep_segments
     if kept is None:
-        days = max(0, free - copies * segment) // day
+        days = (free - copies * segment) // day
         text = f"{what}, and without --keep-segments none of it is removed: full {_in_about(days)}"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
     bound = segment * (copies + (kept if copies > 1 else 0))
@@ -133,7 +133,7 @@ def _device(path: Path) -> int | None:
 
 
 def _in_about(days: int) -> str:
-    return f"in about {days} days" if days < MOST_DAYS else f"in more than {MOST_DAYS} days"
+    return f"in about {max(0, days)} days" if days < MOST_DAYS else f"in more than {MOST_DAYS} days"
 
 
 def _mb(size: int) -> str:

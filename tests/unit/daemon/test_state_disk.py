@@ -73,6 +73,7 @@ def test_a_run_takes_at_most_the_stated_space_and_not_far_less(folder: StateDir)
         ({}, 10**6, True, "full in more than 1000 days"),
         ({"seal_every_seconds": None}, 600, True, "11 MB of journal a day, 2 times that"),
         ({"rotate_every": "100MB", "keep_segments": 3, "seal_every_seconds": None}, 500, True, "at most 500 MB at a time"),
+        ({"rotate_every": "1d"}, 10, False, "full in about 0 days"),
         ({"rotate_every": "1d"}, 600, True, "and without --keep-segments none of it is removed: full in about 55 days"),
         ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 62 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 500, False, "at most 600 MB at a time"),
