@@ -46,7 +46,6 @@ class ChildProcess:
         self._output, self._idle_seconds, self._files = output, idle_seconds, files
         self._process: subprocess.Popen[bytes] | None = None
         self._not_started: Ended | None = None
-        self._started_ns = self._moved_ns = self._moved_bytes = 0
 
     @property
     def is_busy(self) -> bool:

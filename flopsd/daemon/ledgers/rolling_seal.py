@@ -43,7 +43,6 @@ class RollingSeals:
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
         self._slack_ns = round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
-        self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
         self._fault, self._key = "", key
         # Safe to read from any thread.

@@ -43,7 +43,7 @@ class DcgmSource:
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
         self._users, self._gpus = users, dict[DeviceUid, FollowedGpu]()
         self._body: bytes | None = None
-        self._pages: Mapping[DeviceUid, GpuPage] = {}
+        self._pages: Mapping[DeviceUid, GpuPage]
         # A proxy in the environment is for the outside world; the exporter is on this machine or next to it.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
