@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.dcgm import trusted_users
@@ -18,7 +18,7 @@ from flopsd.sources.dcgm.exposition import Field, GpuPage, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.dcgm.work import zero_at_full_load
 from flopsd.sources.registry import open_source
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.exporter import (
     A100,
@@ -122,6 +122,17 @@ def test_an_idle_gpu_has_zero_utilization_and_over_100_percent_is_none(
 def test_gpus_without_an_index_are_numbered_in_order(exporter: Exporter, label: str) -> None:
     exporter.shows(gpu(BUSY) + gpu(BUSY, uid=A100_UID[:-1] + "f", index=7).replace('gpu="7",', label))
     assert [device.index for device in DcgmSource(FakeClock(), table(), exporter.url).devices()] == [0, 1]
+
+
+def test_a_gpu_that_the_page_shows_later_is_read_from_then_on(exporter: Exporter) -> None:
+    bench, late = Bench(exporter, interval_s=1), A100_UID[:-1] + "f"
+    joined_ns, readings = bench.clock.boottime_ns() + NS_PER_S, list[Reading]()
+    for energy in range(6):
+        exporter.shows(gpu({**BUSY, ENERGY: energy}) + gpu({**BUSY, ENERGY: energy}, uid=late, index=1))
+        bench.clock.advance(NS_PER_S)
+        readings += [one for one in bench.source.read().readings if one.device == late]
+    assert [device.index for device in bench.source.devices()] == [0, 1]
+    assert (readings[0].begin_ns, type(readings[-1].work)) == (joined_ns, Active)
 
 
 def test_several_containers_on_one_gpu_are_one_shared_gpu(exporter: Exporter) -> None:
