@@ -173,6 +173,14 @@ def test_nothing_is_guessed_at_the_start(node: Node) -> None:
     assert node.source.closed
 
 
+def test_no_answer_at_the_start_is_an_outage(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.sources.ownership.filtered_source.OPEN_SECONDS", 0.0)
+    answers = threading.Event()
+    with pytest.raises(SourceUnavailableError, match="are this job's: no answer within 0 s on the rule"):
+        node.open(Mock(constant=False, words="the rule", judge=lambda _: answers.wait()))
+    answers.set()
+
+
 def test_the_rule_is_asked_again_at_a_random_time(node: Node) -> None:
     node.note(gpu0="4711")
     rule, draws = JobRule(node.folder, "4711", NVIDIA), [0, 2 * NS_PER_S, 5 * NS_PER_S, NS_PER_S, 0]

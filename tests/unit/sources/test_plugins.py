@@ -383,9 +383,12 @@ def test_errors_of_opening_a_source_are_reported(caplog: pytest.LogCaptureFixtur
             raise SourceUnavailableError("nothing here", hint="plug it in", absent=True)
         if name == "bad":
             raise SourceError("its devices cannot be listed")
+        if name == "worse":
+            raise SystemExit(1)
         return ScriptedSource(name, [replace(H100, sm_count=None)], lambda: Sweep(()))
 
-    found = probe(["gone", "bad", "good"], opener, FakeClock())
+    found = probe(["gone", "bad", "worse", "good"], opener, FakeClock())
     assert [(one.fault, one.absent) for one in found.sources] == [
-        ("nothing here", True), ("its devices cannot be listed", False), ("", False)]  # fmt: skip
+        ("nothing here", True), ("its devices cannot be listed", False),
+        ("source 'worse' failed: SystemExit(1)", False), ("", False)]  # fmt: skip
     assert not caplog.records
