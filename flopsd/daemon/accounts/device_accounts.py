@@ -240,7 +240,7 @@ class DeviceAccounts:
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
         missed = GapReason.END_UNKNOWN if self._earlier.is_missed(device) else None
         if (unknown := self._unknown_before or missed) is not None:
-            tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), unknown, NO_PHASE)
+            tracked.count_gap(max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1), unknown, NO_PHASE)
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 

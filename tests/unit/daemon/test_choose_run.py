@@ -143,6 +143,13 @@ def test_self_test_results_of_counters_hold_for_the_boot_of_the_last_start(tmp_p
     assert found.origins(CONTEXT.boot_id) == {H100.uid: totals.origin}
     assert found.origins("another boot") == {}
     run.state.release()
+    run.devices = ()
+    run.start()
+    run.restart(ends=True)
+    run.kill()
+    run.state.acquire()
+    assert recover(Journal(run.state), run.clock, None).origins(CONTEXT.boot_id) == {}, "not of the last start"
+    run.state.release()
 
 
 @pytest.mark.parametrize("back_s", [50, 900])

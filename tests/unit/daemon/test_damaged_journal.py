@@ -195,6 +195,17 @@ def test_each_loss_names_the_journal_that_was_lost(tmp_path: Path) -> None:
     run.kill()
 
 
+def test_a_loss_before_any_device_is_listed_leaves_later_starts_unbounded(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=())
+    run.meter(12)
+    run.state.journal.write_bytes(b"{}\n")
+    run.meter(12)
+    run.restart(devices=(H100,))
+    run.meter(12)
+    assert run.writer.snapshot.view.figures.high_flop is None
+    run.finish()
+
+
 def test_a_loss_before_any_device_is_listed_leaves_later_segments_unbounded(
     tmp_path: Path,
 ) -> None:
