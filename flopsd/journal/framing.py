@@ -103,7 +103,7 @@ def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
     if not 0 < end <= os.fstat(fd).st_size:
         return False
     for most in (_USUAL_LINE_BYTES, MAX_LINE_BYTES):
-        least = max(0, end - most - 1)
+        least = max(0, end - most)
         lines = os.pread(fd, end - least, least).splitlines(keepends=True)
         if len(lines) > 1 or least == 0:
             break

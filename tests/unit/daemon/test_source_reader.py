@@ -61,6 +61,26 @@ def test_reads_are_jittered_around_regular_moments_and_a_slow_one_is_not_made_up
     assert reader.finished.is_set()
 
 
+def test_a_request_for_facts_that_comes_during_a_read_is_met_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, posted, waits = threading.Event(), list[Message](), list[int]()
+
+    def script() -> Sweep:
+        if len(waits) == 1:
+            reader.describe_again()  # by the writer's thread
+        return Sweep(())
+
+    def wait(_reader: SourceReader, due_ns: int) -> None:
+        waits.append(due_ns)
+        if len(waits) == 3:
+            stop.set()
+
+    monkeypatch.setattr(SourceReader, "_wait", wait)
+    source = ScriptedSource("script", [H100], script)
+    reader = SourceReader("script", lambda: source, posted.append, FakeClock(0), 1, stop)
+    reader._run()
+    assert [one.opened is not None for one in posted] == [True, False, True, False, False]
+
+
 def test_a_daemon_stopped_before_its_first_reading_still_lists_the_devices() -> None:
     posted, stop = list[Message](), threading.Event()
     stop.set()

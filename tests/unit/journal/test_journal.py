@@ -132,10 +132,15 @@ def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> Non
     assert line.record() == shown
 
 
-def test_a_line_longer_than_readers_accept_is_not_written() -> None:
+def test_a_line_longer_than_readers_accept_is_not_written(tmp_path: Path) -> None:
     spare = MAX_LINE_BYTES - len(frame(GENESIS, {"x": ""})[0])
     framed, _ = frame(GENESIS, {"x": "y" * spare})
     assert len(list(read_lines(io.BytesIO(framed)))) == 1
+    before, head = frame(GENESIS, {"n": 0})
+    longest, last = frame(head, {"x": "y" * spare})
+    (journal := tmp_path / "journal").write_bytes(before + longest)
+    with journal.open("rb") as file:
+        assert line_ends_at(file.fileno(), len(before + longest), last.hex())
     with pytest.raises(UnreadableRecordError, match="the limit of a line is 4194304"):
         frame(GENESIS, {"x": "y" * (spare + 1)})
 
