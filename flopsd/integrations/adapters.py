@@ -56,8 +56,9 @@ def _variants(model: Any) -> Iterator[str]:
 
 def lora(model: Any) -> dict[str, Any] | None:
     """The rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, if some are
-    frozen, or if they may have fewer products than their sizes imply. Adapters on weights of experts, which PEFT merges
-    in each pass, are left out, since no module name covers them: `not_computed` reports them."""
+    frozen and other weights trained, or if they may have fewer products than their sizes imply. Adapters on weights of
+    experts, which PEFT merges in each pass, are left out, since no module name covers them: `not_computed` reports
+    them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
@@ -78,7 +79,8 @@ def lora(model: Any) -> dict[str, Any] | None:
                 saved.add(name.rpartition(".")[2])
         elif len(getattr(weight_of(module), "shape", ())) > 1:
             others.add(name)
-    if len(ranks) != 1 or len(trained) > 1:
+    is_other_trained = trained == {False} and any(parameter.requires_grad for parameter in model.parameters())
+    if len(ranks) != 1 or len(trained) > 1 or is_other_trained:
         return None
     return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
 

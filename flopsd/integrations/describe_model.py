@@ -178,8 +178,9 @@ def method(model: Any, base: Any) -> Method | None:
     return Method.FULL if getattr(getattr(base, "config", None), "_name_or_path", None) else None
 
 
-def recomputation(model: Any, arguments: Any) -> Recomputation | None:
-    """Which activations are recomputed in the backward pass, by the current settings of the modules."""
+def recomputation(model: Any, arguments: Any, *, now: bool = False) -> Recomputation | None:
+    """Which activations are recomputed in the backward pass, by the current settings of the modules. `now`: in their
+    current mode, since layers outside of training mode recompute nothing."""
     if any(map(_is_wrapper, model.modules())):
         return _of_wrappers(model)
     if (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing"):
@@ -190,7 +191,7 @@ def recomputation(model: Any, arguments: Any) -> Recomputation | None:
     layers = [m for n, m in switches.items() if not any(o != n and o.startswith(within[n]) for o in switches)]
     if not layers:
         return None
-    on = [layer for layer in layers if layer.gradient_checkpointing]
+    on = [layer for layer in layers if layer.gradient_checkpointing and (layer.training or not now)]
     if not on:
         return Recomputation.NONE
     functions = (getattr(layer, "_gradient_checkpointing_func", None) for layer in on)

@@ -225,6 +225,38 @@ def _without_dropout() -> Loop:
     return loop.steps(2)
 
 
+def _checkpointed_without_dropout() -> Loop:
+    model = llama(num_hidden_layers=LAYERS)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    loop = Loop(model).steps(2)
+    model.eval()
+    return loop.steps(4)
+
+
+def _frozen_adapters() -> Loop:
+    """Below a trained head."""
+    model = _lora(1)
+    _head_alone(model)
+    return Loop(model).steps(2)
+
+
+def _inner_state_beside_adapters() -> Loop:
+    """The model's own weights are trained too."""
+    loop = Loop(_lora().requires_grad_(True))
+    loop._counted(lambda **inputs: loop.model(**inputs, output_hidden_states=True).hidden_states[0].sum().backward())
+    return loop
+
+
+def _layers_removed_by_turns() -> Loop:
+    """More often than there are sessions."""
+    loop = Loop(llama(num_hidden_layers=9))
+    for at in range(8):
+        loop.model.model.layers[at].requires_grad_(False)
+        loop.steps()
+    del loop.model.model.layers[1:]
+    return loop.steps(40)
+
+
 def _without_dropout_by_weights() -> Loop:
     model = llama(num_hidden_layers=LAYERS)
     model.config.layers_left_out = True
@@ -834,6 +866,10 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "ranks differ, evaluated": _ranks_differ_evaluated,
     "pretraining of the head": _pretraining_of_the_head,
     "without dropout": _without_dropout,
+    "without dropout, checkpointed": _checkpointed_without_dropout,
+    "frozen adapters": _frozen_adapters,
+    "an inner state, beside adapters": _inner_state_beside_adapters,
+    "layers removed by turns": _layers_removed_by_turns,
     "without dropout, by the weights": _without_dropout_by_weights,
     "recorded for nothing": _recorded_for_nothing,
     "no backward pass": _no_backward_pass,

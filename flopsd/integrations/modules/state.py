@@ -52,7 +52,7 @@ class ModelState:
             with suppress(AttributeError):  # a module or parameter is gone
                 return (
                     bytes([one().requires_grad for one in self._parameters]),
-                    bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
+                    bytes([bool(one().gradient_checkpointing and one().training) for one in self._checkpointed]),
                     self.adapters(),
                     self.layers(),
                     self._elements,

@@ -13,7 +13,7 @@ from flopsd.core.architecture import LAYERS_LEFT_OUT
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import facts_from
-from flopsd.integrations.describe_model import describe
+from flopsd.integrations.describe_model import describe, recomputation
 from flopsd.integrations.passes.device_sums import DeviceSums
 from flopsd.integrations.phase_of import UNSETTLED, Session
 
@@ -141,6 +141,8 @@ class ModelSessions:
         described = describe(model, None)
         found = {name: value for name, value in described.items() if name in (*_CHANGING, "not_counted")}
         found |= {name: before.get(name) for name in ("recomputation", "attention") if name not in changed}
+        if "recomputation" in changed:
+            found["recomputation"] = recomputation(model, None, now=True)
         kept = {name: value for name, value in before.items() if name not in (*_CHANGING, *_NOT_COPIED)}
         if "model_config" in kept:
             kept["model_config"] = _with_sizes(kept["model_config"], described.get("model_config") or {})
@@ -225,8 +227,9 @@ class ModelSessions:
         if (found := self._perhaps.get(tally)) is not None:
             return found
         facts = _facts(tally.client)
-        # Without adapters the number may be that of all weights that can be trained: "at least" would have gradients.
-        uncertain = {"method", "lora", *_NOT_COPIED, *(() if facts.get("lora") else _COUNTS[1:])}
+        # The number may be that of all weights that can be trained: "at least" would have gradients.
+        is_some = facts.get("lora") and facts.get(_COUNTS[0]) != facts.get(_COUNTS[1])
+        uncertain = {"method", "lora", *_NOT_COPIED, *(() if is_some else _COUNTS[1:])}
         kept = {name: value for name, value in facts.items() if name not in uncertain}
         found = self._perhaps[tally] = self._opened({**kept, "method": Method.PARTIAL})
         return found
@@ -243,14 +246,24 @@ class ModelSessions:
         key = _key(facts)
         if key not in self._by_facts and len(self.all) >= MAX_SESSIONS:
             # One session for all other facts, which declares little.
-            key, uncertain = "", (*_CHANGING, *_NOT_COPIED)
+            key, uncertain = "", {*_CHANGING, *_NOT_COPIED} - {_COUNTS[0]}
             facts = {name: value for name, value in facts.items() if name not in uncertain}
             facts |= {"method": Method.PARTIAL, "not_counted": {"train": [_TOO_MANY]}}
         if (found := self._by_facts.get(key)) is None:
             found = self._by_facts[key] = SessionTally(self._client.another_session())
             found.client.declare(**facts)
             self.all.append(found)
+        elif not key:
+            self._share(found.client, facts)
         return found
+
+    def _share(self, client: Session, facts: Mapping[str, Any]) -> None:
+        """Declare also of a model with these facts only what holds for all models of the session."""
+        before, config, total = _facts(client), facts.get("model_config"), _COUNTS[0]
+        if isinstance(config, Mapping) and config != before.get("model_config"):
+            client.declare(model_config={**config, LAYERS_LEFT_OUT: True})
+        if total in facts and total in before:
+            client.declare(**{total: min(facts[total], before[total])})
 
 
 def _facts(client: Session) -> dict[str, Any]:
