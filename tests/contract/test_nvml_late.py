@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading
+from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS
 from flopsd.sources.validate import check_devices
 from tests.contract.conftest import Open
 from tests.support.scenario import Fault, Segment, h100
@@ -32,6 +33,14 @@ def test_a_late_gpu_is_found_and_its_time_before_is_a_gap_with_a_ceiling(open_si
     assert figures.high_flop is not None
     assert figures.low_flop <= true <= figures.high_flop
     assert GapReason.CONTRADICTORY not in fold.tallies[EARLY].gap_ns
+
+
+def test_gpus_are_looked_for_every_ten_seconds(open_sim: Open) -> None:
+    source, clock = open_sim(h100(LOAD), replace(h100(LOAD), appears_ms=1_000))
+    for pause_ns, listed in ((LOOK_AGAIN_NS - 1, [EARLY]), (1, [EARLY, LATE])):
+        pass_time(source, clock, pause_ns)
+        source.read()
+        assert [device.uid for device in source.devices()] == listed
 
 
 def test_gpus_whose_indices_change_continue_by_their_uuids(open_sim: Open) -> None:

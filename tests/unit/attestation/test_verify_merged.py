@@ -76,6 +76,9 @@ def test_a_job_ledger_verifies_alone_and_with_any_available_children(nodes: Node
     assert "of were not checked" in verified_merge_text(alone)
     seen = held(nodes, ledger, ledgers)
     assert (seen.given, seen.recomputed, seen.missing, seen.others) == (2, 2, (), ())
+    reported = list[tuple[str, int, int]]()
+    verify(nodes, ledger, ledgers, progress=lambda *words: reported.append(words))
+    assert reported == [("adding up", 0, 0), ("checking its children", 1, 2), ("checking its children", 2, 2)]
     part = verify(nodes, ledger, ledgers / "algo-1")
     (missing,) = held(nodes, ledger, ledgers / "algo-1").missing
     assert missing.startswith("algo-2/")
