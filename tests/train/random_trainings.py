@@ -1,6 +1,7 @@
 """Random trainings of small models of every family, compared with PyTorch's own count: the trained part (a random
 part, or adapters on random matrices), checkpointing of either kind, padding, odd lengths, dropped layers, passes
-without gradients in between, and passes that record gradients without need, for two backward passes, or with a cache.
+without gradients in between, passes that record gradients without need, for two backward passes, for a loss of an inner
+state, or with a cache, and changes of the model between the steps.
 
 `python -m tests.train.random_trainings [FIRST [COUNT]]` prints each training whose count is outside the interval.
 """
@@ -59,11 +60,17 @@ class Training:
 
     def _trained(self, model: Any) -> Any:
         """The model with a part of it frozen, or with adapters."""
-        draw, parameters = self._random, list(model.parameters())
+        draw = self._random
         way = draw.choice(["all", "some", "first", "last", "vectors", "adapters", "adapters", "adapters and more"])
-        self.what.append(way)
         if way.startswith("adapters"):
+            self.what.append(way)
             return self._adapted(model, more=way != "adapters")
+        self._freeze(model, way)
+        return model
+
+    def _freeze(self, model: Any, way: str) -> None:
+        self.what.append(way)
+        draw, parameters = self._random, list(model.parameters())
         share, at = draw.random(), draw.randrange(1, len(parameters))
         for index, parameter in enumerate(parameters):
             parameter.requires_grad_(
@@ -72,6 +79,24 @@ class Training:
                     "vectors": parameter.dim() == 1,
                 }[way]
             )  # fmt: skip
+
+    def _changed(self, model: Any) -> Any:
+        """The model as it is changed between two steps, if it is."""
+        import torch
+
+        change = self._random.choice(["", "freeze", "checkpoint", "mode", "remove"])
+        if change == "freeze":
+            self._freeze(model, self._random.choice(["all", "some", "first", "last", "vectors"]))
+        elif change == "checkpoint":
+            return self._checkpointed(model)
+        elif change == "mode":
+            self.what.append("another mode")
+            model.train(not model.training)
+        elif change == "remove":
+            lists = [m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and n.endswith("layers")]
+            if lists and len(lists[0]) > 1:
+                self.what.append("a layer removed")
+                del lists[0][self._random.randrange(len(lists[0]))]
         return model
 
     def _adapted(self, model: Any, *, more: bool) -> Any:
@@ -111,9 +136,9 @@ class Training:
         counted.declare(**describe(model, None))
         counter = ForwardCounter(counted)
         counter.attach(model)
-        for _ in range(self._random.choice([1, 2])):
+        for number in range(self._random.choice([1, 2, 2, 6])):
             try:
-                self._step(model)
+                self._step(self._changed(model) if number else model)
             except Exception as fault:  # noqa: BLE001 (whatever model, PEFT and PyTorch's counter refuse)
                 self.what.append(str(fault)[:60])
                 return
@@ -132,12 +157,14 @@ class Training:
         if self.name not in BATCHES and "input_ids" in inputs and draw.random() < 0.4:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             inputs["attention_mask"][0, -draw.randrange(1, 6) :] = 0
-        way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache"])
+        way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache", "inner state"])
         self.what += [way] if way else []
         with flop_counter() as counter:
             if way == "beside a cache":
                 first = model(**inputs, use_cache=True)
                 loss = loss_of(model(**inputs, past_key_values=first.past_key_values)) + loss_of(first)
+            elif way == "inner state":
+                loss = draw.choice(model(**inputs, output_hidden_states=True).hidden_states).sum()
             else:
                 loss = loss_of(model(**inputs))
             if way == "cut off":
