@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, field, replace
 from typing import Any
 
@@ -173,7 +174,7 @@ class SessionTracker:
 
     def rotated(self) -> None:
         """Note that a new journal begins, in which counters start at zero."""
-        self.before = {name: added_work(session.work, {}) for name, session in self.known.items() if session.work}
+        self.before = {name: deepcopy(session.work) for name, session in self.known.items() if session.work}
         self._declared = dict.fromkeys(self.known)
         self._unwritten.replace(())
         self._hold(self.known)
