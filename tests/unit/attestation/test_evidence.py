@@ -260,6 +260,7 @@ def test_the_digest_of_a_replaced_library_is_unknown(tmp_path: Path) -> None:
     maps.write_text(f"7e00-7e01 rw-p 00000000 00:00 0 \n{line}/lib/libc.so.6\n{line}{path}\n")
     assert loaded_library(maps) == (str(path), hashlib.sha256(bytes(3_000_000)).hexdigest())
     maps.write_text(f"{line}{path} (deleted)\n")
+    Path(f"{path} (deleted)").touch()  # by anybody
     assert loaded_library(maps) == (f"{path} (deleted)", None)
     maps.write_text("")
     assert loaded_library(maps) == (None, None)

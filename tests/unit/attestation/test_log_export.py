@@ -69,6 +69,13 @@ def test_the_objects_of_an_export_are_found_at_any_chunk_boundary(
         read(texts[0][: max(1, min(cut, len(texts[0]) - 1))], first)
 
 
+def test_white_space_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_events, "CHUNK", 8)
+    events = LogEvents(io.StringIO(" " * 1000 + "]"), "[", "x")
+    assert list(events.objects()) == []
+    assert len(events._buffer) <= 8
+
+
 def test_objects_beyond_the_size_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other content of a page counts towards the limit; each event is counted on its own."""
     monkeypatch.setattr(log_events, "MAX_EVENT", 40)
