@@ -76,6 +76,12 @@ def test_readings_are_contiguous_and_end_at_the_newest_sample() -> None:
     assert gpu.asked_ms == [0, 1000, 1900, 1900]
 
 
+def test_a_sample_of_the_time_before_the_first_read_makes_no_reading() -> None:
+    gpu = Gpu()
+    gpu.read(1000, (900, 30))
+    assert gpu.read(1050, (950, 40)) == (None, Gauges({}, 0.4, 1200))
+
+
 @pytest.mark.parametrize(
     ("samples", "percent_ms"),
     [
