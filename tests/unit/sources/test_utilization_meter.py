@@ -76,10 +76,11 @@ def test_readings_are_contiguous_and_end_at_the_newest_sample() -> None:
     assert gpu.asked_ms == [0, 1000, 1900, 1900]
 
 
-def test_a_sample_of_the_time_before_the_first_read_makes_no_reading() -> None:
+def test_a_sample_that_is_older_than_was_asked_for_makes_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu()
-    gpu.read(1000, (900, 30))
-    assert gpu.read(1050, (950, 40)) == (None, Gauges({}, 0.4, 1200))
+    gpu.read(1000)
+    monkeypatch.setattr(gpu.meter._driver, "utilization_samples", lambda *_: [(BEGIN + 950 * MS, 40)])
+    assert gpu.read(1050) == (None, Gauges({}, 0.4, 1200))
 
 
 @pytest.mark.parametrize(
