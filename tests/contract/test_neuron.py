@@ -3,7 +3,9 @@
 import copy
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +121,7 @@ def test_a_sidecar_without_devices_counts_by_sysfs_and_never_a_false_zero(lead: 
     assert not alive(led.pids()[0])
 
 
-def two_runtimes(at: int) -> dict[str, object]:
+def two_runtimes(at: int) -> dict[str, Any]:
     """Two processes with a core each, both listing both cores, as pantheonneuron saw them."""
     first, second = json.loads((SAMPLES / "neuron_two_runtimes_same_device_utilisation.json").read_text())[at]
     document = inf2(period=1)
@@ -152,39 +154,42 @@ def rates(document: dict[str, object]) -> tuple[int, ...]:
     return tuple(counters(document, at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1))
 
 
-@pytest.mark.parametrize("is_stuck", [True, False], ids=["the-same-report", "a-period-of-three-seconds"])
-def test_repeated_reports_of_one_of_two_runtimes_are_counted_once(lead: Lead, is_stuck: bool) -> None:
-    """The other's reports cover the second that passed, so neither the document nor its period is the same."""
-    led, counted = counting(lead, two_runtimes(3)), list[int]()
-    first, other = rates(two_runtimes(3))
-    for second in range(9):
-        led.clock.advance(NS_PER_S)
-        document = two_runtimes(3)
-        for at, runtime in enumerate(document["neuron_runtime_data"]):  # type: ignore[var-annotated, arg-type]
-            runtime["address"] = "" if at and is_stuck else str(second)
-        counters(document, 1)["period"] = 1 if is_stuck else 3
-        led.send(repeated=True, doc=document)
-        work = led.sweep().readings[0].work
-        assert isinstance(work, Counted | Gap)
-        counted.append(work.flop if isinstance(work, Counted) else work.counted_flop)
-    most_seconds = 1 if is_stuck else 9 + 3 + 2  # the first period began before, and a document may come 2 s late
-    assert 0 < sum(counted) - 9 * first <= most_seconds * other
-
-
-def test_a_report_repeated_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
+def counted_of(lead: Lead, seconds: int, alter: Callable[[int, dict[str, Any]], None]) -> int:
+    """The FLOP counted in some seconds, each with the two runtimes' document after `alter`."""
     led, counted = counting(lead, two_runtimes(3)), 0
-    first, other = rates(two_runtimes(3))
-    for second in range(9):
+    for second in range(seconds):
         led.clock.advance(NS_PER_S)
         document = two_runtimes(3)
-        document["neuron_runtime_data"][0]["address"] = str(second)  # type: ignore[index]
-        if second % 2:
-            del document["neuron_runtime_data"][1]  # type: ignore[attr-defined]
+        alter(second, document)
         led.send(repeated=True, doc=document)
         work = led.sweep().readings[0].work
         assert isinstance(work, Counted | Gap)
         counted += work.flop if isinstance(work, Counted) else work.counted_flop
-    assert counted == 9 * first + other
+    return counted
+
+
+@pytest.mark.parametrize("is_stuck", [True, False], ids=["the-same-report", "a-period-of-three-seconds"])
+def test_repeated_reports_of_one_of_two_runtimes_are_counted_once(lead: Lead, is_stuck: bool) -> None:
+    """The other's reports cover the second that passed, so neither the document nor its period is the same."""
+
+    def repeat(second: int, document: dict[str, Any]) -> None:
+        for at, runtime in enumerate(document["neuron_runtime_data"]):
+            runtime["address"] = "" if at and is_stuck else str(second)
+        counters(document, 1)["period"] = 1 if is_stuck else 3
+
+    first, other = rates(two_runtimes(3))
+    most_seconds = 1 if is_stuck else 9 + 3 + 2  # the first period began before, and a document may come 2 s late
+    assert 0 < counted_of(lead, 9, repeat) - 9 * first <= most_seconds * other
+
+
+def test_a_report_repeated_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
+    def leave_out(second: int, document: dict[str, Any]) -> None:
+        document["neuron_runtime_data"][0]["address"] = str(second)
+        if second % 2:
+            del document["neuron_runtime_data"][1]
+
+    first, other = rates(two_runtimes(3))
+    assert counted_of(lead, 9, leave_out) == 9 * first + other
 
 
 def test_a_runtime_that_ends_does_not_affect_the_count_of_another(lead: Lead, tmp_path: Path) -> None:

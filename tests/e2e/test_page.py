@@ -148,11 +148,6 @@ def keep(page: Page, name: str) -> None:
         Path(folder, f"page-{name}.png").write_bytes(page.picture())
 
 
-def said(page: Page) -> list[object]:
-    kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-    return [event for event in page.events if event["method"] in kinds]
-
-
 @pytest.mark.tool("chromium")
 def test_the_page_is_not_cut_off_loads_nothing_else_and_logs_no_error(browser: Page, name: str, url: str) -> None:
     browser.load(url)
@@ -169,9 +164,8 @@ def test_the_page_is_not_cut_off_loads_nothing_else_and_logs_no_error(browser: P
     assert state == SCENES[name][1]
     assert bottom <= 800, "what matters lies below the first screen"
     assert width <= DESK - 40, "the table must be scrolled"
-    asked = {e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"}
-    assert {one for one in asked if not one.startswith("data:")} == {url}
-    assert said(browser) == []
+    assert {one for one in browser.requested() if not one.startswith("data:")} == {url}
+    assert browser.said() == []
     assert browser.evaluate("document.title") != "owned"
 
 
@@ -196,7 +190,7 @@ def test_the_page_updates_pauses_and_reports_a_missing_daemon(browser: Page, tmp
         run.meter(3)
         asked = len(browser.events)
         browser.evaluate("new Promise(done => setTimeout(done, 2500))")
-        assert not [e for e in browser.events[asked:] if e["method"] == "Network.requestWillBeSent"]
+        assert browser.requested(since=asked) == []
         assert browser.evaluate(total) == paused
         browser.evaluate("document.getElementById('pause').click()")
         wait_until(lambda: browser.evaluate(total) != paused, "it goes on")

@@ -157,11 +157,8 @@ def test_the_page_loads_nothing_and_no_element_is_cut_off_or_overlaps(page: Page
         assert picture.startswith(b"\x89PNG")
         if os.environ.get("FLOPSD_REPORT_PICTURES"):
             (folder / f"{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(picture)
-    asked = [
-        event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert asked == [(folder / f"{name}.html").as_uri()]
-    assert not [event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")]  # fmt: skip
+    assert page.requested() == [(folder / f"{name}.html").as_uri()]
+    assert page.said() == []
 
 
 @pytest.mark.tool("chromium", "pdftotext")

@@ -211,15 +211,11 @@ def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Exten
     with chromium() as page:
         page.load(PAGE)
         said = [by_page(page, one) for one in given]
-        asked = [
-            event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
-        ]
+        asked = page.requested()
         # A thread's script is the page's own text, at an address that the page itself makes.
         assert asked[0] == PAGE.as_uri()
         assert {address.partition(":")[0] for address in asked[1:]} == {"blob"}
-        assert [
-            event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
-        ] == []
+        assert page.said() == []
         assert page.evaluate(_SENDS) == [False, False]
         refused = [event for event in page.events if event["method"] == "Log.entryAdded"]
         assert any("Content Security Policy" in event["params"]["entry"]["text"] for event in refused)

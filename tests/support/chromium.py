@@ -71,6 +71,16 @@ class Page:
                 found: J = shown["result"]
                 return found
 
+    def requested(self, since: int = 0) -> list[str]:
+        """The addresses that the page asked for, since so many events."""
+        return [event["params"]["request"]["url"] for event in self.events[since:]
+                if event["method"] == "Network.requestWillBeSent"]  # fmt: skip
+
+    def said(self) -> list[J]:
+        """Errors, messages to the console, and what the browser itself logged."""
+        kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        return [event for event in self.events if event["method"] in kinds]
+
     def load(self, where: Path | str) -> None:
         """Open a file or an address, and wait until it has loaded completely."""
         before = len(self.events)

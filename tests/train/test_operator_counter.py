@@ -649,7 +649,7 @@ def test_the_flag_and_the_variable_disable_the_operator_count(
     assert device not in str(found.facts)
 
 
-def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
+def layers_that_may_be_skipped() -> Any:
     class Layers(torch.nn.Sequential):
         runs = 3
 
@@ -658,8 +658,11 @@ def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
                 values = layer(values).relu()
             return values
 
-    model = Layers(*(torch.nn.Linear(8, 8) for _ in range(3)))
-    _, found = attached(model)
+    return Layers(*(torch.nn.Linear(8, 8) for _ in range(3)))
+
+
+def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
+    _, found = attached(model := layers_that_may_be_skipped())
     ran = 0
     for model.runs in (3, 3, 3, 3, 1, 3, 1, 1):
         with flop_counter() as counter:
@@ -671,15 +674,7 @@ def test_a_pass_that_skips_layers_is_not_counted_like_full_ones() -> None:
 
 
 def test_a_pass_that_runs_more_layers_than_earlier_ones_is_counted_in_full_soon_after() -> None:
-    class Layers(torch.nn.Sequential):
-        runs = 1
-
-        def forward(self, values: Any) -> Any:
-            for layer in list(self)[: self.runs]:
-                values = layer(values).relu()
-            return values
-
-    _, found = attached(model := Layers(*(torch.nn.Linear(8, 8) for _ in range(3))))
+    _, found = attached(model := layers_that_may_be_skipped())
     for model.runs in (1, 1, 1, 1, 3, 3):
         model(torch.ones(2, 8)).sum().backward()
     assert "the least that was seen" in found.facts["operators_not_counted"]["train"][0]

@@ -183,13 +183,8 @@ def test_counts_of_another_session_without_a_daemon_are_not_sent_to_the_next(pat
     second.listener.stop()
 
 
-@pytest.mark.long
-def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_to_it(
-    path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = Daemon(path)
-    client.count("train", tokens=100)
-    first.next("WorkCounted")
+def answered_later(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """The daemon was asked; and the event before which it does not answer."""
     hello, asked, answers = DaemonConnection.hello, threading.Event(), threading.Event()
 
     def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[str, bool, int]:
@@ -198,6 +193,17 @@ def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_t
         return hello(connection, session, clock)
 
     monkeypatch.setattr(DaemonConnection, "hello", answered)
+    return asked, answers
+
+
+@pytest.mark.long
+def test_counts_of_another_session_before_the_next_daemon_answers_are_not_sent_to_it(
+    path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Daemon(path)
+    client.count("train", tokens=100)
+    first.next("WorkCounted")
+    asked, answers = answered_later(monkeypatch)
     first.kill()
     second = EventServer(path)
     assert asked.wait(PATIENCE_SECONDS)
@@ -212,13 +218,7 @@ def test_counts_of_another_session_before_its_answer_go_to_the_first_sessions_da
     server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_until(lambda: client._is_served, "the daemon is met")
-    hello, answers = DaemonConnection.hello, threading.Event()
-
-    def answered(connection: DaemonConnection, session: str, clock: Clock) -> tuple[str, bool, int]:
-        answers.wait(PATIENCE_SECONDS)
-        return hello(connection, session, clock)
-
-    monkeypatch.setattr(DaemonConnection, "hello", answered)
+    _, answers = answered_later(monkeypatch)
     other = client.another_session()
     other.count("train", operator_flop=11)
     answers.set()

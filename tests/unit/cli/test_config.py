@@ -22,6 +22,7 @@ from flopsd.settings.data_files import config_dir
 from flopsd.settings.effective import without_secrets
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN
 from tests.support.process import FLOPSD, environment, in_process, predicate
 from tests.support.settings import load_settings
@@ -343,11 +344,8 @@ def test_lines_have_a_priority_prefix_only_in_systemds_journal(
 
 
 def test_the_command_line_options_match_the_golden() -> None:
-    """Scripts rely on these options. A golden: FLOPSD_UPDATE_GOLDEN=1 renews it; read the diff."""
-    made, golden = "\n".join(_options(_parser())) + "\n", GOLDEN / "command-line.txt"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(made)
-    assert made == golden.read_text()
+    """Scripts rely on these options."""
+    check_golden("\n".join(_options(_parser())) + "\n", GOLDEN / "command-line.txt")
 
 
 def test_each_verb_is_defined_in_the_module_imported_for_it() -> None:

@@ -1,12 +1,12 @@
 """The output of `flopsd verify` for valid and invalid ledgers, and which options can be combined."""
 
 import json
-import os
 from typing import Any
 
 import pytest
 
 from flopsd.cli.main import main
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN, VECTORS
 
 JOB, NODE = "merged/job", "valid/declared-by-settings"
@@ -59,7 +59,6 @@ def verify(case: str, *options: str) -> int:
 def test_the_verdicts_match_their_goldens(
     name: str, case: str, options: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
     assert verify(case, *options) == code
     stated = capsys.readouterr()
     made = stated.out + stated.err
@@ -68,7 +67,4 @@ def test_the_verdicts_match_their_goldens(
         facts: dict[str, Any] = json.loads(found)
         assert facts["verified"] == (facts.pop("predicate", None) is not None) == (code == 0)
         made += json.dumps(facts, indent=1) + "\n"
-    golden = GOLDEN / f"verify-{name}.txt"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(made)
-    assert made == golden.read_text()
+    check_golden(made, GOLDEN / f"verify-{name}.txt")

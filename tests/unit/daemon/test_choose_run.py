@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.accounts.source_tracker import Message
-from flopsd.daemon.recovery.local_journal import choose_run, on_own_boot, recover
+from flopsd.daemon.recovery.local_journal import RecoveredRun, choose_run, on_own_boot, recover
 from flopsd.daemon.writing.writer import Writer
 from flopsd.daemon.writing.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
@@ -22,6 +24,27 @@ from flopsd.testing import FakeClock
 from tests.support.runs import CONTEXT, H100, Run, history_of, verified
 from tests.support.strategies import table
 from tests.support.tamper import chained
+
+
+@contextmanager
+def recovering(run: Run) -> Iterator[tuple[Journal, RecoveredRun]]:
+    """A daemon starts in the state folder of a run: its journal, and what was found in it."""
+    run.state.acquire()
+    journal = Journal(run.state)
+    yield journal, recover(journal, run.clock, None)
+    journal.close()
+    run.state.release()
+
+
+def killed_between_two_segments(folder: Path) -> tuple[Run, Path]:
+    """The closed segment was moved, and the next one has not got its name yet."""
+    run = Run(folder, devices=(H100,))
+    run.meter(2)
+    assert run.writer.rotate()
+    run.kill()
+    run.state.journal.unlink()
+    (closed,) = closed_segments(run.state)
+    return run, closed
 
 
 @pytest.mark.parametrize(
@@ -52,13 +75,11 @@ def test_a_run_continues_if_requested_or_not_ended_on_this_node(
     else:
         run.meter(2)
         (run.finish if ended else run.kill)()
-    run.state.acquire()
-    journal = Journal(run.state)
-    found = recover(journal, run.clock, None)
     by = replace(table(), sha256="1" * 64) if other == "table" else table()
     node, now_s = "elsewhere" if other == "node" else CONTEXT.node, run.clock.wall_ns() // NS_PER_S
     began_s = {"later job": now_s + 3601, "job": now_s + 3500}.get(other)
-    name, chosen = choose_run(journal, found, wanted, node, by, run.clock, began_s)
+    with recovering(run) as (journal, found):
+        name, chosen = choose_run(journal, found, wanted, node, by, run.clock, began_s)
     kept = [path.name for path in run.state.path.rglob("run-1-until-*.journal.jsonl")]
     if why is None:
         assert (name, chosen, kept) == ("run-1", found, [])
@@ -68,8 +89,6 @@ def test_a_run_continues_if_requested_or_not_ended_on_this_node(
         assert (chosen.history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
         assert why in caplog.text
         assert ("WARNING" in caplog.text) == (ended is False or bool(other))
-    journal.close()
-    run.state.release()
 
 
 def test_a_new_journal_continues_no_start_and_the_next_start_states_its_grounds(tmp_path: Path) -> None:
@@ -92,42 +111,24 @@ def test_a_new_journal_continues_no_start_and_the_next_start_states_its_grounds(
 
 @pytest.mark.parametrize("wanted", [None, "run-2"])
 def test_a_run_killed_between_two_segments_continues_with_the_next(tmp_path: Path, wanted: str | None) -> None:
-    run = Run(tmp_path / "state", devices=(H100,))
-    run.meter(2)
-    assert run.writer.rotate()
-    run.kill()
-    run.state.journal.unlink()  # the closed segment was moved, and the next one has not got its name yet
-    (closed,) = closed_segments(run.state)
-    run.state.acquire()
-    journal = Journal(run.state)
-    found = recover(journal, run.clock, None)
-    assert found.closed is not None
-    assert (found.closed.is_moved, found.closed.facts.number) == (True, 1)
-    assert found.closed.facts.size_bytes == closed.stat().st_size
-    name, chosen = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
+    run, closed = killed_between_two_segments(tmp_path / "state")
+    with recovering(run) as (journal, found):
+        assert found.closed is not None
+        assert (found.closed.is_moved, found.closed.facts.number) == (True, 1)
+        assert found.closed.facts.size_bytes == closed.stat().st_size
+        name, chosen = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
     assert (name, chosen.history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
     assert closed_segments(run.state) == [closed]
-    journal.close()
-    run.state.release()
 
 
 @pytest.mark.parametrize("is_torn", [True, False])
 def test_a_closed_segment_that_is_torn_or_has_a_forged_time_is_not_continued(tmp_path: Path, is_torn: bool) -> None:
-    run = Run(tmp_path / "state", devices=(H100,))
-    run.meter(2)
-    assert run.writer.rotate()
-    run.kill()
-    run.state.journal.unlink()
-    (closed,) = closed_segments(run.state)
+    run, closed = killed_between_two_segments(tmp_path / "state")
     *bodies, end = (line.body for line in read_journal(closed))
     forged = json.dumps({**json.loads(end), "utc": "yesterday"}).encode()
     closed.write_bytes(closed.read_bytes()[:-1] if is_torn else chained([*bodies, forged])[0])
-    run.state.acquire()
-    journal = Journal(run.state)
-    found = recover(journal, run.clock, None)
-    assert (found.history.incarnations, found.closed, found.journal_lost) == ([], None, True)
-    journal.close()
-    run.state.release()
+    with recovering(run) as (_, found):
+        assert (found.history.incarnations, found.closed, found.journal_lost) == ([], None, True)
 
 
 def test_self_test_results_of_counters_hold_for_the_boot_of_the_last_start(tmp_path: Path) -> None:
@@ -138,18 +139,15 @@ def test_self_test_results_of_counters_hold_for_the_boot_of_the_last_start(tmp_p
     reading = Reading(H100.uid, run.since_ns, now_ns, Growth(), {}, totals)
     run.writer.take(Message("sim", now_ns, run.devices, Sweep((reading,))))
     run.kill()
-    run.state.acquire()
-    found = recover(Journal(run.state), run.clock, None)
-    assert found.origins(CONTEXT.boot_id) == {H100.uid: totals.origin}
-    assert found.origins("another boot") == {}
-    run.state.release()
+    with recovering(run) as (_, found):
+        assert found.origins(CONTEXT.boot_id) == {H100.uid: totals.origin}
+        assert found.origins("another boot") == {}
     run.devices = ()
     run.start()
     run.restart(ends=True)
     run.kill()
-    run.state.acquire()
-    assert recover(Journal(run.state), run.clock, None).origins(CONTEXT.boot_id) == {}, "not of the last start"
-    run.state.release()
+    with recovering(run) as (_, found):
+        assert found.origins(CONTEXT.boot_id) == {}, "not of the last start"
 
 
 @pytest.mark.parametrize("back_s", [50, 900])

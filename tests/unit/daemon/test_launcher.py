@@ -223,13 +223,16 @@ def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for("got hello")
 
 
+def exec_of(folder: Path, job: str) -> list[str]:
+    return [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(folder / "state"),
+            "--", "sh", "-c", job]  # fmt: skip
+
+
 def test_a_job_stopped_without_a_terminal_does_not_stop_its_caller(tmp_path: Path) -> None:
     """Whoever continues the job continues it alone: a caller in our own group would wait for ever."""
     job = "echo $$ >pid.new; mv pid.new pid; kill -TSTP $$; exit 7"
-    command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
-               "--", "sh", "-c", job]  # fmt: skip
     with subprocess.Popen(
-        command, env=environment(None), cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        exec_of(tmp_path, job), env=environment(None), cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=os.setpgrp,
     ) as launcher:  # fmt: skip
         try:
@@ -242,13 +245,10 @@ def test_a_job_stopped_without_a_terminal_does_not_stop_its_caller(tmp_path: Pat
             launcher.kill()
 
 
-DETACHED = "(sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
-
-
 def test_a_detached_process_still_belongs_to_the_job(tmp_path: Path) -> None:
     """Otherwise its device would belong to another job, and its work would be missing from the ledger."""
-    command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
-               "--", "sh", "-c", DETACHED]  # fmt: skip
+    job = "(sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
+    command = exec_of(tmp_path, job)
     with subprocess.Popen(command, env=environment(None), cwd=tmp_path, stderr=subprocess.DEVNULL) as launcher:
         try:
             wait_until((tmp_path / "detached").exists, "the job has started it")

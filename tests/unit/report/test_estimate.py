@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import shlex
 from dataclasses import replace
@@ -20,6 +19,7 @@ from flopsd.report.estimate.measured_mfu import mfu_of
 from flopsd.report.estimate.planned_hardware import peak_flop_per_s
 from flopsd.settings.data_files import Tables, load_peaks
 from tests.support.architectures import LLAMA_8B
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN, ROOT, VECTORS
 from tests.support.process import in_process
 
@@ -85,15 +85,12 @@ def test_three_methods_are_estimated_side_by_side(config: str) -> None:
     ],
 )  # fmt: skip
 def test_the_estimates_match_their_goldens(config: str, name: str, arguments: list[str]) -> None:
-    """Goldens, with the first method only in the JSON: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
+    """With the first method only in the JSON."""
     given = [config if word == "CONFIG" else word for word in arguments]
     found = computed(*given)
     del found["options"][1:]
     made = run(*given) + json.dumps(found, indent=1) + "\n"
-    golden = GOLDEN / f"estimate-{name}.txt"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(made)
-    assert made == golden.read_text()
+    check_golden(made, GOLDEN / f"estimate-{name}.txt")
 
 
 def test_the_docs_page_shows_the_output_of_its_commands(config: str) -> None:

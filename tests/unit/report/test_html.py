@@ -3,7 +3,6 @@
 import base64
 import copy
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from flopsd.report.html.document import css_string, report_html
 from flopsd.report.html.tables import devices_section, members_section
 from flopsd.report.report_text import form_report, report_text
 from tests.support.enriched import ESCAPES, SCENES, report, scene
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN
 
 GOLDEN = GOLDEN / "report"
@@ -110,12 +110,8 @@ def linked(page: str) -> str:
 )
 @pytest.mark.parametrize("name", SCENES)
 def test_the_pages_match_their_goldens(name: str, render: Callable[[Report], str], suffix: str) -> None:
-    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; then look at them in a browser."""
-    made, golden = linked(render(scene(name))), GOLDEN / f"{name}.{suffix}"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(made, encoding="utf-8")
-    assert made == golden.read_text(encoding="utf-8")
+    """After a change, look at them in a browser."""
+    check_golden(linked(render(scene(name))), GOLDEN / f"{name}.{suffix}")
 
 
 @pytest.mark.long

@@ -1,7 +1,6 @@
 """The HTTP server and the exposition behind it; parsing of requests, split at any byte, and refusal of invalid ones."""
 
 import http.client
-import os
 import re
 import socket
 import subprocess
@@ -30,6 +29,7 @@ from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.process_metrics import ProcessMetrics
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, Snapshot
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN
 from tests.support.process import get, wait_until
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
@@ -228,16 +228,13 @@ def test_the_rest_of_a_page_that_the_kernel_does_not_accept_is_sent_by_a_thread(
 
 
 def test_the_exposition_matches_its_golden(run: Run, url: str) -> None:
-    """Every family, with a fault and a second incarnation. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
+    """Every family, with a fault and a second incarnation."""
     interrupted(run)
     text = get(f"{url}/metrics")[1]
     changing = ("flopsd_build_info{", "process_", "# HELP process_", "# TYPE process_")
     stable = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(changing))
     assert "process_resident_memory_bytes" in text
-    golden = GOLDEN / "metrics.prom"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(stable)
-    assert re.sub(r"e\+0(\d\d)\b", r"e+\1", stable) == golden.read_text()  # prometheus-client 0.20 writes a 0 there
+    check_golden(re.sub(r"e\+0(\d\d)\b", r"e+\1", stable), GOLDEN / "metrics.prom")  # prometheus-client 0.20 has a 0
     assert list(text_string_to_metric_families(text))
 
 

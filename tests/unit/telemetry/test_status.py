@@ -2,7 +2,6 @@
 threshold once."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +35,7 @@ from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
+from tests.support.golden import check_golden
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
 from tests.support.runs import A100, CONTEXT, H100, STRANGER, Run, interrupted
@@ -295,7 +295,6 @@ SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scene", ["well", "faulty", "empty", "above"])
 def test_the_status_matches_its_goldens(tmp_path: Path, shape: str, scene: str) -> None:
-    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
     if scene in ("well", "faulty"):
         run = story(tmp_path, stranger=scene == "faulty", replay=scene == "faulty")
     else:
@@ -308,10 +307,7 @@ def test_the_status_matches_its_goldens(tmp_path: Path, shape: str, scene: str) 
         state = JournalState(0, key=key, seal_fault="NO ROLLING SEAL: cannot write l.json: Read-only file system")
         snapshot = replace(snapshot, sources=sources, journal_fault="no space left", journal_state=state)
     made = SHAPES[shape](status_of_snapshot(snapshot) | {"flopsdVersion": "1.2.3"})
-    golden = GOLDEN / f"status-{scene}.{shape}"
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(made)
-    assert made == golden.read_text()
+    check_golden(made, GOLDEN / f"status-{scene}.{shape}")
     run.kill()
 
 

@@ -1,7 +1,8 @@
 """Requests for the status of a daemon: the address, the password, and answers that are no status."""
 
 from base64 import b64encode
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -23,18 +24,28 @@ def test_an_invalid_address_is_refused_without_repeating_it(url: str) -> None:
     assert caught.value.hint == "such as http://127.0.0.1:10188"
 
 
-@pytest.mark.parametrize(
-    ("login", "sent"),
-    [("", None), ("ada:secret@", "ada:secret"), ("a%40b:p%3Aw%2F@", "a@b:p:w/"), ("ada@", "ada:"), ("a:b:c@", "a:b:c")],
-)
-def test_a_password_in_the_address_is_sent_and_never_shown(login: str, sent: str | None) -> None:
+@contextmanager
+def refusing() -> Iterator[tuple[str, list[str | None]]]:
+    """A server that answers 401, and the headers of authorization that it received."""
     received: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
         received.append(request.headers["Authorization"])
         return 401, b"", {}
 
-    with serving(answer) as url, pytest.raises(FlopsdError, match=f"^cannot read {url}: HTTP Error 401") as caught:
+    with serving(answer) as url:
+        yield url, received
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [("", None), ("ada:secret@", "ada:secret"), ("a%40b:p%3Aw%2F@", "a@b:p:w/"), ("ada@", "ada:"), ("a:b:c@", "a:b:c")],
+)
+def test_a_password_in_the_address_is_sent_and_never_shown(login: str, sent: str | None) -> None:
+    with (
+        refusing() as (url, received),
+        pytest.raises(FlopsdError, match=f"^cannot read {url}: HTTP Error 401") as caught,
+    ):
         from_url(url.replace("//", f"//{login}") + "/")
     assert received == [None if sent is None else "Basic " + b64encode(sent.encode()).decode()]
     assert "https://USER:PASSWORD@HOST:PORT" in caught.value.hint
@@ -43,14 +54,8 @@ def test_a_password_in_the_address_is_sent_and_never_shown(login: str, sent: str
 def test_the_pushing_process_uses_the_password_and_never_shows_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    received: list[str | None] = []
-
-    def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
-        received.append(request.headers["Authorization"])
-        return 401, b"", {}
-
     monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(lambda _: "SIGTERM"))
-    with serving(answer) as url:
+    with refusing() as (url, received):
         assert not run_scraping(url.replace("//", "//ada:secret@"), 1, [], {}, SystemClock())
     assert set(received) == {"Basic " + b64encode(b"ada:secret").decode()}
     assert caplog.messages == [f"cannot read {url}/metrics: HTTP Error 401: Unauthorized; it is tried again"]

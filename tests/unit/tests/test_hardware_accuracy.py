@@ -2,7 +2,6 @@
 settings."""
 
 import copy
-import os
 import re
 import stat
 from pathlib import Path
@@ -17,17 +16,10 @@ from tests.hardware.accuracy import main, page
 from tests.hardware.loads import Knobs, Shape, UnavailableError, gemm_flop, sparse_gemm_flop, training_step_flop
 from tests.hardware.questions import answers, grown
 from tests.hardware.results import ResultsError, read
-from tests.support.paths import ROOT
+from tests.support.golden import check_golden
+from tests.support.paths import GOLDEN, ROOT
 
-GOLDEN = ROOT / "tests" / "golden"
 SYNTHETIC = GOLDEN / "hardware-synthetic.json"
-
-
-def same(golden: Path, text: str) -> None:
-    """Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
-    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
-        golden.write_text(text)
-    assert text == golden.read_text()
 
 
 def as_if_real() -> dict[str, Any]:
@@ -40,7 +32,7 @@ def as_if_real() -> dict[str, Any]:
 def test_the_committed_page_is_made_from_the_committed_results() -> None:
     documents = [read(path) for path in sorted((ROOT / "docs" / "accuracy").glob("*.json"))]
     assert all(document["origin"] == "hardware" for document in documents)
-    same(ROOT / "docs" / "accuracy.md", page(documents))
+    check_golden(page(documents), ROOT / "docs" / "accuracy.md")
 
 
 def test_without_a_run_there_is_no_figure_and_the_page_says_so() -> None:
@@ -57,7 +49,7 @@ def test_synthetic_results_give_a_page_that_says_so() -> None:
     assert "SYNTHETIC: no hardware was measured" in text
     assert "No run on hardware has been made yet" in text
     assert "proposed ppm" not in text
-    same(GOLDEN / "accuracy-synthetic.md", text)
+    check_golden(text, GOLDEN / "accuracy-synthetic.md")
 
 
 def test_margins_come_from_long_large_loads_without_gaps() -> None:
