@@ -139,10 +139,7 @@ def _alone(folder: Path, layers: int, callback: Any) -> tuple[int, list[float]]:
     leaf = torch.zeros(1, requires_grad=True)
     backbone.forward = lambda leaf=leaf, **_: leaf + 1
     model.forward = lambda backbone=backbone, **named: backbone(input_ids=named["input_ids"])
-    batch = {
-        "input_ids": torch.ones(8, 512, dtype=torch.long),
-        "attention_mask": torch.ones(8, 512, dtype=torch.long),
-    }
+    batch = {"input_ids": torch.ones(8, 512, dtype=torch.long), "attention_mask": torch.ones(8, 512, dtype=torch.long)}
     switch, runs = _Switch(handler, callback, model), list[float]()
     for _ in range(RUNS):
         times: list[int] = []

@@ -118,10 +118,7 @@ def _one(standin: Path, folder: Path, kind: str, say: Say) -> None:
              "--checkpoint-output", "off", "--push-every", "1")  # fmt: skip
     write_proven(state, scenario, "push")
     env = environment(standin, scenario.write(folder / "scenario.txt"))
-    with (
-        _receiver(kind) as receivers,
-        started("run", *flags, *receivers, env=env) as program,
-    ):
+    with _receiver(kind) as receivers, started("run", *flags, *receivers, env=env) as program:
         wait_until(lambda: (state / "lock").exists() and (state / "lock").read_text(), "the daemon is there")
         pause = threading.Event()
         pause.wait(4)

@@ -84,9 +84,7 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
     }  # from the Active reading: it has no ratios for these
 
 
-def test_a_late_collection_costs_counters_nothing_and_they_may_disappear(
-    exporter: Exporter,
-) -> None:
+def test_a_late_collection_costs_counters_nothing_and_they_may_disappear(exporter: Exporter) -> None:
     hopper = Hopper(132)
     bench = bench_of(exporter, hopper)
     for second in (30, 60, 90, 120):
@@ -177,9 +175,7 @@ def test_counters_that_diverge_from_the_clock_later_are_no_longer_used(
     assert device_of(bench)[0] is Evidence.ACTIVITY
 
 
-def test_a_stuck_driver_clock_is_not_used_where_the_counters_fit_a_faster_one(
-    exporter: Exporter,
-) -> None:
+def test_a_stuck_driver_clock_is_not_used_where_the_counters_fit_a_faster_one(exporter: Exporter) -> None:
     """The counters continue as at 1500 MHz while NVML reports 345."""
 
     closed: list[bool] = []

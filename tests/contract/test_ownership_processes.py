@@ -87,13 +87,7 @@ def open_sim(standin: Path, tmp_path: Path, stack: ExitStack) -> Open:
         clock = SharedClock(tmp_path / "clock")
         stack.enter_context(simulated(standin, tmp_path, Scenario(gpus), clock))
         inner = NvmlSource(pynvml, SourceSettings(clock, table()))
-        source = own(
-            inner,
-            NvidiaDevices(),
-            parse_devices(setting),
-            Job(environment or {}, root_pid=root),
-            clock,
-        )
+        source = own(inner, NvidiaDevices(), parse_devices(setting), Job(environment or {}, root_pid=root), clock)
         stack.callback(source.close)
         return source, clock
 

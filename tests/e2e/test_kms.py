@@ -198,10 +198,7 @@ def test_a_missing_permission_to_sign_is_the_reason_given(monkeypatch: pytest.Mo
 def test_a_silent_kms_does_not_use_up_the_end_of_a_job(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # accepts connections, and sends nothing
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        for step, uri in (
-            ("GetPublicKey", "awskms:alias/silent"),
-            ("Sign", f"awskms:alias/silent?public={public}"),
-        ):
+        for step, uri in (("GetPublicKey", "awskms:alias/silent"), ("Sign", f"awskms:alias/silent?public={public}")):
             with pytest.raises(SigningKeyError, match=f"no answer from AWS KMS to {step}: Read timeout"):
                 load_signer(uri).sign(b"x")
     with pytest.raises(SigningKeyError, match="no answer from AWS KMS to GetPublicKey: Could not connect"):

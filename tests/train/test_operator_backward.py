@@ -181,9 +181,7 @@ def test_replays_of_a_graph_captured_by_torch_compile_repeat_the_previous_count(
     assert [("CUDA graph" in one) for one in words] == ([True] if captured_at == 0 else [])
 
 
-def test_the_operator_probe_of_the_hardware_suite_counts_steps_by_hand(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_operator_probe_of_the_hardware_suite_counts_steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.hardware import operators
     from tests.hardware.probe_answers import operators as answer
 

@@ -105,10 +105,7 @@ def test_figures_as_claimed_are_true_for_an_honest_process(lie: Lie) -> None:
             for phase in (Phase.TRAIN, Phase.GENERATE)
         )
         updates = trained * honest.share_ppm / 10**6
-        for truth, figures in (
-            (updates, claimed.counted.updates),
-            (updates + generated, claimed.counted.cumulative),
-        ):
+        for truth, figures in ((updates, claimed.counted.updates), (updates + generated, claimed.counted.cumulative)):
             assert within(truth, figures)
             assert figures.measured_flop is None or figures.low_flop <= figures.measured_flop
 

@@ -15,14 +15,7 @@ from hypothesis import strategies as st
 
 from flopsd.attestation import log_events, log_export
 from flopsd.attestation.log_events import LEAST_EVENT, LIST_KEYS, LogEvents
-from flopsd.attestation.log_export import (
-    Anchor,
-    SkippedLines,
-    _anchor,
-    _line_time,
-    _moment,
-    find_anchors,
-)
+from flopsd.attestation.log_export import Anchor, SkippedLines, _anchor, _line_time, _moment, find_anchors
 from flopsd.core.figures import Figures
 from flopsd.errors import NotVerifiedError
 

@@ -333,9 +333,7 @@ def test_a_node_killed_at_an_unknown_time_leaves_no_maximum(nodes: Nodes) -> Non
     assert lineage.predicate["completeness"]["summary"] == "jobs_no_end"
 
 
-def test_an_unended_lone_node_leaves_its_lineage_incomplete(
-    nodes: Nodes,
-) -> None:
+def test_an_unended_lone_node_leaves_its_lineage_incomplete(nodes: Nodes) -> None:
     hosts = ("algo-1",)
     _, ledger = killed(nodes, 0, hosts)
     later = nodes.ledger(sagemaker(0, hosts, boot="b"), "again", devices=gpus("b"), later=300)

@@ -19,8 +19,7 @@ PUSH = ("--push", "otlp+http://a:1/v1/metrics", "--push-every", "30")
 
 @pytest.mark.parametrize("well", [True, False])
 @pytest.mark.parametrize(
-    ("words", "loud", "is_configured"),
-    [((), [], False), (("-q",), ["--quiet"], True), (("-v",), ["--verbose"], False)],
+    ("words", "loud", "is_configured"), [((), [], False), (("-q",), ["--quiet"], True), (("-v",), ["--verbose"], False)]
 )
 def test_flags_are_passed_to_the_processes_that_use_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], loud: list[str], *,

@@ -84,9 +84,7 @@ def test_uncounted_images_raise_only_the_upper_bound() -> None:
 @pytest.mark.long
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
 @example([(2, 4, 8), (1, 4, 4)])
-def test_uncounted_image_windows_are_bounded_by_full_windows(
-    grids: list[tuple[int, int, int]],
-) -> None:
+def test_uncounted_image_windows_are_bounded_by_full_windows(grids: list[tuple[int, int, int]]) -> None:
     """Qwen2.5-VL: frames of height x width tokens of 2 x 2 patches, in windows of 4 x 4 tokens."""
     config = PUBLISHED_IMAGES["Qwen2.5-VL 7B"][0]
     patches = sum(4 * frames * height * width for frames, height, width in grids)

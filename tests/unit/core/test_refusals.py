@@ -91,11 +91,7 @@ REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
         ({"lora": {"r": 1, "target_modules": ["q", "\x1b"]}}, {"lora": {"r": 1, "target_modules": [" "]}}),
         "lora: must be of printable characters, is {'r': 1",
     ),
-    (
-        refuse_unprintable,
-        ({"not_counted": {"other": ["x\n"]}},),
-        "not_counted: must be of printable characters, is ",
-    ),
+    (refuse_unprintable, ({"not_counted": {"other": ["x\n"]}},), "not_counted: must be of printable characters, is "),
     (facts_from, ({"model_config": {"a": {1}}},), "model_config: set is not JSON"),
     (facts_from, ({"model_config": []},), "model_config: must be a mapping"),
     (

@@ -206,9 +206,7 @@ def test_a_loss_before_any_device_is_listed_leaves_later_starts_unbounded(tmp_pa
     run.finish()
 
 
-def test_a_loss_before_any_device_is_listed_leaves_later_segments_unbounded(
-    tmp_path: Path,
-) -> None:
+def test_a_loss_before_any_device_is_listed_leaves_later_segments_unbounded(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=())
     run.meter(12)
     run.state.journal.write_bytes(b"{}\n")

@@ -163,9 +163,7 @@ def test_a_rolling_seal_that_the_key_did_not_sign_starts_a_key_check(
     assert caplog.text.count("the token is gone") == 1, "one message of one fault"
 
 
-def test_a_rolling_seal_that_failed_otherwise_starts_no_key_check(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_rolling_seal_that_failed_otherwise_starts_no_key_check(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     check = KeyCheck(("false",), RETRY_SECONDS, None, clock, due=False)
     command = ("sh", "-c", "echo 'flopsd: no space left' >&2; exit 1")

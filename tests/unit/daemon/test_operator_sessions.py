@@ -41,9 +41,7 @@ def work(flop: int, steps: int = 0) -> WorkCounted:
     return WorkCounted(ONE, {"train": {"operator_flop": flop, "steps": steps}})
 
 
-def test_a_count_above_the_devices_ceiling_since_connecting_is_no_longer_used(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_count_above_the_devices_ceiling_since_connecting_is_no_longer_used(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     sessions = tracker(clock)
     most = RATE * (QUEUED_NS + 2 * NS_PER_S) // NS_PER_S

@@ -253,10 +253,7 @@ def test_any_content_of_a_ledger_is_reported_or_refused_by_its_path(name: str, w
 
 @pytest.mark.parametrize(
     ("changed", "code", "words"),
-    [
-        ({"statement": {}}, 3, "was changed while it was verified"),
-        ({"unsealed_records": 3}, 0, unsealed_text(3)),
-    ],
+    [({"statement": {}}, 3, "was changed while it was verified"), ({"unsealed_records": 3}, 0, unsealed_text(3))],
     ids=["changed meanwhile", "with records after its seal"],
 )
 def test_the_report_of_a_verified_ledger_that_is_not_whole_says_so(

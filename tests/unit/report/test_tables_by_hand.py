@@ -192,10 +192,7 @@ def test_a_member_states_where_it_ran_and_a_child_whether_it_is_whole() -> None:
     assert found.span == "90 s"
     assert [
         node(entry(**{**MEMBER, **one}), is_open=False).where for one in ({"rank": None}, {"instanceType": None})
-    ] == [
-        "p5",
-        "rank 3",
-    ]
+    ] == ["p5", "rank 3"]
     nowhere = node(entry(**{**MEMBER, "rank": None, "instanceType": None, "coveragePpm": None}), is_open=False)
     assert (nowhere.where, nowhere.observed) == ("no rank", "not known")
 

@@ -234,9 +234,7 @@ class Hanging(JobRule):
         return super().judge(devices)
 
 
-def test_a_hanging_question_is_abandoned_after_ten_seconds_and_the_selection_kept(
-    node: Node,
-) -> None:
+def test_a_hanging_question_is_abandoned_after_ten_seconds_and_the_selection_kept(node: Node) -> None:
     node.note(gpu0="4711")
     rule, began_ns = Hanging(node), node.clock.boottime_ns()
     source = node.open(rule, grace_seconds=0.0)
@@ -472,9 +470,7 @@ def test_late_readings_of_the_time_before_a_device_joined_are_not_counted(work: 
     assert found == [Gap(GapReason.STARTING)] * 3 + [work] * 2
 
 
-def test_energy_used_while_not_the_jobs_is_subtracted_until_the_counter_restarts(
-    node: Node,
-) -> None:
+def test_energy_used_while_not_the_jobs_is_subtracted_until_the_counter_restarts(node: Node) -> None:
     returning = ReturningDevices()
 
     def counted(energy_mj: int, *, joins: bool = False) -> int:

@@ -35,9 +35,7 @@ def test_digests_can_be_compared_on_any_python(monkeypatch: pytest.MonkeyPatch, 
     assert not any(same_digest(one, other) for other in (one[:-1] + b"x", one[:-1], b""))
 
 
-def test_without_the_built_in_module_openssls_is_used_or_its_lack_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_built_in_module_openssls_is_used_or_its_lack_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_sha2", "_sha256"):
         monkeypatch.setitem(sys.modules, name, None)
     assert module._pythons_own() is hashlib.sha256

@@ -91,9 +91,7 @@ class Due(Echo):
         return super().serve_once()
 
 
-def test_a_deadline_is_kept_and_a_new_thread_starts_after_all_have_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_deadline_is_kept_and_a_new_thread_starts_after_all_have_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     thread, pair = SocketThread(FakeClock()), socket.socketpair
     pairs: list[tuple[socket.socket, socket.socket]] = []
 

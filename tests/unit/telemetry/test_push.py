@@ -462,9 +462,7 @@ def test_the_last_page_of_a_run_arrives_whole_and_its_outcome_is_known(tmp_path:
     assert feed.states == (PushState("x", 1 + (before == "a page is half through")),)
 
 
-def test_a_pusher_that_cannot_start_is_logged_and_delays_neither_tick_nor_end(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_pusher_that_cannot_start_is_logged_and_delays_neither_tick_nor_end(caplog: pytest.LogCaptureFixture) -> None:
     feed = Feed(("/nowhere/python",), 1, lambda: b"x", FakeClock())
     feed.each_tick()
     feed.finish()
