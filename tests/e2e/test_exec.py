@@ -48,7 +48,7 @@ def run(tmp_path: Path, env: dict[str, str], *command: str, options: tuple[str, 
     return flopsd(*arguments(tmp_path, *command, options=options), env=env, **expected)
 
 
-METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null; do sleep 0.05; done; eval "$1"')
+METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null; do sleep 0.2; done; eval "$1"')
 
 
 def metered(tmp_path: Path, then: str) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ def test_a_full_disk_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str,
     """A real file system of 64 kB that the job itself fills, and frees before its end."""
     with small_disk(tmp_path / "small", "64k") as small:
         fill = (
-            f"while ! grep -q activity {small}/state/pending.jsonl; do sleep 0.05; done; "
+            f"while ! grep -q activity {small}/state/pending.jsonl; do sleep 0.2; done; "
             f"cat /dev/zero > {small}/fill 2>/dev/null; sleep 3; rm {small}/fill; sleep 1; exit 3"
         )
         done = flopsd("exec", "--state-dir", str(small / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
@@ -279,7 +279,7 @@ def test_a_full_disk_is_reported_and_the_job_runs(tmp_path: Path, env: dict[str,
 def test_a_repeatedly_killed_daemon_is_restarted_unnoticed_by_the_job(tmp_path: Path, env: dict[str, str]) -> None:
     """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is complete.
     Before each kill a settings file is made invalid: the run continues with its initial settings."""
-    job, state = "trap 'exit 9' USR1; while :; do sleep 0.05; done", tmp_path / "state"
+    job, state = "trap 'exit 9' USR1; while :; do sleep 0.2; done", tmp_path / "state"
     config, own = tmp_path / "flopsd.yaml", Own.in_folder(tmp_path / "own")
     config.write_text("interval_seconds: 0.1\ncheckpoint_seconds: 0.2\nrotate_every: 10kB\nevidence: off\n")
     files = ("--config", str(config), "--peaks", own.peaks, "--policy", own.policies[0])
@@ -331,7 +331,7 @@ def test_a_daemon_stopped_by_the_job_continues_at_its_end_and_seals(tmp_path: Pa
 def test_a_stop_of_all_processes_is_metered_until_the_job_has_saved_its_state(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    save = "trap : USR1; trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
+    save = "trap : USR1; trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.2; done"
     with started(*arguments(tmp_path, *metered(tmp_path, save)), env=env) as program:
         program.wait_for("^up")
         launcher = psutil.Process(program.process.pid)
@@ -514,7 +514,7 @@ def test_a_state_folder_too_deep_for_a_socket_is_reported_and_the_job_finds_the_
 
 def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
     """The ledger covers the whole job, which does not end with the launcher."""
-    job = "while [ ! -e go ]; do sleep 0.05; done"
+    job = "while [ ! -e go ]; do sleep 0.2; done"
     with started(*arguments(tmp_path, "sh", "-c", f"cd {tmp_path}; {job}"), env=env) as program:
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(program.process.pid, signal.SIGKILL)
@@ -534,7 +534,7 @@ def test_a_driver_that_hangs_for_good_delays_neither_the_job_nor_the_seal(tmp_pa
     """The driver hangs for good: its time is a gap, and the end does not wait for the driver."""
     scenario = Scenario((h100(BUSY, (Fault(3000, 10**9, "hang"),)),))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
-    silent = 'while ! grep -q source_silent "$0"/*.jsonl 2>/dev/null; do sleep 0.05; done'
+    silent = 'while ! grep -q source_silent "$0"/*.jsonl 2>/dev/null; do sleep 0.2; done'
     done = run(tmp_path, env, "sh", "-c", silent, str(tmp_path / "state"), code=0)
     assert "GPU 0: the driver hangs; its time is a gap until it answers" in done.stderr
     sealed = predicate(tmp_path / "ledger.json")

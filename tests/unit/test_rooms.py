@@ -134,8 +134,8 @@ def test_the_root_stays_small() -> None:
 def test_no_two_public_classes_have_one_name() -> None:
     names = Counter(
         statement.name
-        for path in Path(flopsd.__file__).parent.rglob("*.py")
-        for statement in ast.parse(path.read_bytes()).body
+        for module in modules(Path(flopsd.__file__).parent).values()
+        for statement in module.body
         if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_")
     )
     assert [name for name, times in names.items() if times > 1] == []

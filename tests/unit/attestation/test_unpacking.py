@@ -35,7 +35,7 @@ BOMBS = [
     (b"x\n", b"step\n" * 200_000, "unpacks to more than 100 times its size"),
     (b'{"events":[{"message":"x"}],"a":"', b"x" * 1_000_000, "valid JSON: Unterminated string"),
     (b'{"events":[{"message":"x"}', b',{"":""}' * 125_000, "objects have less than 48 characters on average"),
-    (b'{"events":[{"message":"x"}]', b',"a":{}' * 150_000, "has more than 4194304 characters"),
+    (b'{"events":[{"message":"x"}]', (b',"a":[' + b"[]," * 330 + b"[]]") * 1000, "has more than 4194304 characters"),
 ]
 
 

@@ -9,7 +9,7 @@ from tests.support.authorities import VECTORS
 from tests.support.extent import Extent, sampled
 
 
-@sampled(10)
+@sampled(30)
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_seed_and_kept_input_satisfies_its_target(name: str, extent: Extent) -> None:
     target = TARGETS[name]
