@@ -110,34 +110,18 @@ def test_a_child_that_changed_after_the_merge_is_found(nodes: Nodes) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda p: p["children"][0]["totals"]["executed"].update(low="1"), "the entries of its children: .*executed.low is \".*\", recomputed is"),
-        (lambda p: (p["children"].pop(), p["nodes"].pop()), "statement.subject has 2 entries, recomputed are 1"),
-        (lambda p: p["children"][1].update(deviceTimes=p["children"][0]["deviceTimes"]), "device GPU-algo-1-0 is counted twice at the same time"),
         (lambda p: p["children"][0].pop("totals"), "fields that `flopsd merge` does not write: 'totals' is missing or not known"),
-        (lambda p: p["children"][0].update(deviceSeconds="1e9"), "not an amount with 9 decimals"),
-        (lambda p: p.update(children=[]), "the merged ledger lists no children"),
-        (lambda p: p["children"][0].update(energyJoules="-5.000"), "is not an amount with 3 decimals"),
         (lambda p: p["children"][0].update(sha256="hello"), "is not a SHA-256"),
-        (lambda p: p["children"][0].update(keyids=[]), "must list the keys that signed it"),
-        (lambda p: p["children"][0].update(extra=1), "lacks a member or has an unknown one"),
-        (lambda p: p["children"][0]["coverage"].update(extra=1), "are not written as flopsd writes them"),
-        (lambda p: p["children"][0].update(name="algo-9/0"), "does not follow from its node or run and its digest"),
-        (lambda p: p["children"][0].update(peakTableSha256=[]), "needs a flopsd version and a peak table"),
         (lambda p: p["children"][0]["deviceTimes"][0].update(endNs="0"), "ends before it begins"),
         (lambda p: p["children"][0]["periods"][0].update(incarnation=True), "incarnation: must be 1"),
-        (lambda p: p["children"][0]["declared"].update(extra=1), "declared must have exactly the members"),
-        (lambda p: p["children"][1].update(completeness={"complete": True, "missing": []}), "a child of a job must not"),
         (lambda p: p["run"].update(platform=7), "run.platform: must be text"),
-        (lambda p: p["method"].update(sealedAt="now"), "is not a time in UTC"),
-        (lambda p: p["completeness"].update(missing=["x"]), "completeness.missing has 1 entries, recomputed are 0"),
-        (lambda p: p["nodes"][0].update(devices="9"), r'nodes\[0\].devices is "9", recomputed is "2"'),
-        (lambda p: p["run"].update(id="x"), "is of run 'train-7', not of 'x'"),
-        (lambda p: p.update(extra=1), "extra is a member that cannot be computed"),
+        (lambda p: p["children"][1].update(completeness={"complete": True, "missing": []}), "a child of a job must not"),
     ],
 )  # fmt: skip
 def test_a_lying_merger_is_found_by_adding_up(
     nodes: Nodes, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
+    """Lies that no published vector has: the others are in tests/vectors/merged."""
     ledger = two(nodes)
     document = payload_of(ledger)
     change(document["predicate"])
