@@ -199,7 +199,7 @@ def test_a_runtime_that_ends_does_not_affect_the_count_of_another(lead: Lead, tm
     for runtimes in (2, 2, 1):
         led.clock.advance(NS_PER_S)
         document = two_runtimes(3)
-        document["neuron_runtime_data"] = document["neuron_runtime_data"][:runtimes]  # type: ignore[index]
+        document["neuron_runtime_data"] = document["neuron_runtime_data"][:runtimes]
         led.send(doc=document)
         sweep = led.sweep()
         counted.append(sweep.readings[0].work)
