@@ -12,9 +12,9 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 _OLDEST = re.compile(r'"([a-z0-9-]+)>=([0-9.]+)')
-# What tests need beside flopsd, in any version.
+# What tests need beside flopsd, in any version. boto3 has botocore's versions; pip tries hundreds before it finds it.
 _TOOLS = (
-    "boto3",
+    "boto3=={botocore}",
     "flask",
     "flask-cors",
     "moto[s3]",
@@ -35,6 +35,11 @@ def oldest() -> list[str]:
     return sorted({f"{name}=={version}" for name, version in _OLDEST.findall(ours)})
 
 
+def _tools() -> list[str]:
+    (botocore,) = (one.partition("==")[2] for one in oldest() if one.startswith("botocore=="))
+    return [tool.format(botocore=botocore) for tool in _TOOLS]
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         python, constraints = f"{folder}/bin/python", Path(folder, "constraints.txt")
@@ -42,7 +47,7 @@ def main() -> None:
         constraints.write_text("\n".join(oldest()) + "\n")
         print(" ".join(oldest()), flush=True)
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        subprocess.run([*install, "--editable", f"{ROOT}[all]", *_TOOLS], check=True)
+        subprocess.run([*install, "--editable", f"{ROOT}[all]", *_tools()], check=True)
         tests = [python, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", "--ignore", "tests/unit/tests"]
         chosen = ["-m", "not exhaustive and not maintainer", "tests/unit", "tests/contract"]
         done = subprocess.run([*tests, *chosen], cwd=ROOT, check=False)
