@@ -277,7 +277,9 @@ class Client:
             self._change_run(run_key, metered_since_ns)
         if metered_since_ns > self._since_ns:  # not all of this work is in the daemon's run
             self._since_ns, self._kept = self.now_ns(), self._sent if is_known else {}
-            if self._forget_operators() or self._kept or self._sent_to:
+            phases = self._work.forget(_OF_DEVICES, self._kept)
+            self._declare_forgotten(phases)
+            if phases or self._kept or self._sent_to:
                 self._behind_until_ns = self._since_ns + QUEUED_NS
         self._is_served = True
         self._work.send_again()
@@ -324,14 +326,12 @@ class Client:
         """What is not in the daemon's run: for each fact that names it the words and the phases."""
         return (_LEFT_OUT, FORGOTTEN, self._forgotten), (_ELSEWHERE, ELSEWHERE, self._elsewhere)
 
-    def _forget_operators(self) -> bool:
-        """Forget the counts of operators since `_since_ns`, and declare that; return whether there were any."""
-        phases = self._work.forget(_OF_DEVICES, self._kept)
+    def _declare_forgotten(self, phases: set[str]) -> None:
+        """Declare that the counts of operators since `_since_ns` were forgotten."""
         if not phases <= self._forgotten:
             with self._lock:
                 self._forgotten |= phases
                 self._unsent_facts.add(_LEFT_OUT)
-        return bool(phases)
 
     def _facts_to_send(self) -> dict[str, Any]:
         facts = {name: self._facts.get(name, {}) for name in self._unsent_facts}
@@ -342,8 +342,10 @@ class Client:
         return facts
 
     def _send_changes(self, daemon: DaemonConnection) -> None:
-        if self.now_ns() < self._behind_until_ns:
-            self._forget_operators()
+        is_behind = self.now_ns() < self._behind_until_ns
+        work, forgotten = self._work.changed(_OF_DEVICES if is_behind else frozenset(), self._kept)
+        counted_ns = self.now_ns()
+        self._declare_forgotten(forgotten)
         with self._lock:
             facts = self._facts_to_send()
             self._unsent_facts.clear()
@@ -353,7 +355,6 @@ class Client:
             daemon.send("declare", facts={name: value})
         for phase in transitions:
             daemon.send("phase", phase=phase)
-        if work := self._work.changed():
-            counted_ns = self.now_ns()
+        if work:
             daemon.send("work", work=work)
             self._sent, self._sent_ns = work, counted_ns

@@ -37,12 +37,13 @@ class CountedWork:
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
-    def changed(self) -> dict[str, dict[str, int]]:
-        """Return the sums; empty if nothing was added since the last call."""
-        self._sum_up()
+    def changed(self, forgotten: Set[str], kept: Work) -> tuple[dict[str, dict[str, int]], set[str]]:
+        """Return the sums, empty if nothing was added since the last call, and what `forget` returns: nothing is
+        counted between the two."""
         with self._lock:
+            phases = self.forget(forgotten, kept)
             has_unsent, self._has_unsent = self._has_unsent, False
-            return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
+            return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}, phases
 
     def forget(self, names: Set[str], kept: Work) -> set[str]:
         """Set these counters back to what is `kept`; return the phases in which any of them had counted more."""

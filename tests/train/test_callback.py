@@ -132,7 +132,10 @@ def test_an_interrupted_step_is_not_counted_as_training(tmp_path: Path) -> None:
         on_prediction_step = on_step_end
 
     def work() -> dict[str, int]:
-        return {phase: counters.get("forward_passes", 0) for phase, counters in client._work.changed().items()}
+        return {
+            phase: counters.get("forward_passes", 0)
+            for phase, counters in client._work.changed(frozenset(), {})[0].items()
+        }
 
     client = silent()
     trainer = trainer_of(tmp_path, Interrupt, FlopsdCallback(client=client))
@@ -185,7 +188,7 @@ def test_a_second_model_inside_a_loss_is_counted(tmp_path: Path) -> None:
     trainer.train()
     (decoder,) = client._others
     assert decoder.facts["role"] == "other"
-    assert decoder._work.changed()["train"]["tokens"] == 2 * LENGTH
+    assert decoder._work.changed(frozenset(), {})[0]["train"]["tokens"] == 2 * LENGTH
 
 
 def test_a_callback_added_late_declares_the_trainer_too(tmp_path: Path, path: Path) -> None:

@@ -747,5 +747,5 @@ def test_sums_are_limited_to_the_daemons_maximum(tmp_path: Path) -> None:
     client = connect(tmp_path / "nobody.sock")
     for value in (MAX_COUNT, MAX_COUNT, -1, MAX_COUNT + 1, float("nan"), 1.0):
         client.count("train", operator_flop=value)  # type: ignore[arg-type]
-    assert work_from(client._work.changed()) == {"train": {"operator_flop": MAX_COUNT}}
+    assert work_from(client._work.changed(frozenset(), {})[0]) == {"train": {"operator_flop": MAX_COUNT}}
     client.close(0)
