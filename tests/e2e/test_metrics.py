@@ -101,7 +101,8 @@ FALLS = ("flopsd_push_successes_total", "flopsd_push_failures_total")
 @pytest.mark.minute
 @pytest.mark.tool("prometheus", "prometheus-pushgateway", "promtool", "victoria-metrics")
 def test_values_pushed_through_a_kill_add_up_to_the_ledger(tmp_path: Path, standin: Path) -> None:
-    scenario = Scenario((h100(BUSY, counters="average"), a100(BUSY)))
+    # No running counters: proven at the kill, their series would begin on a page that has no page before it.
+    scenario = Scenario((h100(BUSY), a100(BUSY)))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
     with (
