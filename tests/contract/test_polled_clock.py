@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +56,22 @@ def test_four_gpus_are_polled_at_the_same_times(open_sim: Open) -> None:
     assert len(moments) == 2 * 18
 
 
+def test_no_gpu_is_polled_too_late_where_reading_a_clock_takes_long(
+    open_sim: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, clock = open_sim(*[h100((Segment(1000, mhz=1980, hmma=0.5, util=100),))] * 4)
+    read_clock = pynvml.nvmlDeviceGetClockInfo
+
+    def slow(handle: object, kind: int) -> int:
+        clock.advance(1_300_000)
+        return int(read_clock(handle, kind))
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetClockInfo", slow)
+    fold = Fold(source, clock).read(1000, 60)
+    low_flop = [fold.figures(device.uid).low_flop for device in source.devices()]
+    assert min(low_flop) > 0.95 * max(low_flop) > 0
+
+
 def test_times_of_old_slots_are_forgotten() -> None:
     draws = iter(range(1000))
     moments = Moments(lambda _: next(draws))
@@ -63,7 +80,7 @@ def test_times_of_old_slots_are_forgotten() -> None:
 
 
 def clock_at(seed: int) -> PolledClock:
-    return PolledClock(1980, Moments(random.Random(seed).randrange))
+    return PolledClock(1980, Moments(random.Random(seed).randrange).of)
 
 
 def test_polls_are_in_slots_that_cover_the_interval() -> None:
@@ -117,7 +134,12 @@ def test_an_impossible_clock_is_no_poll(mhz: int | None, is_one: bool) -> None:
         polled.polled(due_ns, mhz)
     doubt_cycles = polled.cycles(0, SECOND, 600).doubt_cycles
     assert doubt_cycles == 1 if is_one else doubt_cycles >= (1980 - 600) * SECOND // 1000
-    assert [PolledClock(most, Moments()).max_mhz for most in (0, 100, 1980, 10**10)] == [0, 101, 2000, 10**10 + 10**8]
+    assert [PolledClock(most, Moments().of).max_mhz for most in (0, 100, 1980, 10**10)] == [
+        0,
+        101,
+        2000,
+        10**10 + 10**8,
+    ]
 
 
 @given(st.integers(0, 2**32), st.sampled_from([20, 60, 100, 500, 1000, 1700]), st.integers(1, 30))
@@ -143,14 +165,14 @@ def test_a_process_stalled_whenever_the_clock_is_low_stays_in_the_bound(seed: in
 
 
 def test_without_a_poll_the_last_known_clock_is_used_or_once_the_current_one() -> None:
-    polled = PolledClock(1980, Moments())
+    polled = PolledClock(1980, Moments().of)
     most = polled.max_mhz
     found = (None, 1000, most, None, most + 1, 300)
     sums = [polled.cycles(at * 1000, (at + 1) * 1000, mhz) for at, mhz in enumerate(found)]
     taken = [most // 2, most // 2, 1000, most, most, most]
     assert [one.cycles for one in sums] == taken
     assert [one.doubt_cycles for one in sums] == [max(mhz, most - mhz) + 1 for mhz in taken]
-    assert PolledClock(1980, Moments()).cycles(0, 1000, 1000).cycles == 1000
+    assert PolledClock(1980, Moments().of).cycles(0, 1000, 1000).cycles == 1000
 
 
 SLOT = SLOT_MAX_NS
@@ -160,7 +182,7 @@ MOST = 1010  # MHz: the tolerance of 1000
 
 def read(clocks: Sequence[int | None]) -> PolledClock:
     """Slots from 0 on, each with its clock; None: its poll came too late."""
-    polled = PolledClock(1000, Moments(lambda below: below // 2))
+    polled = PolledClock(1000, Moments(lambda below: below // 2).of)
     polled.plan(0, len(clocks) * SLOT)
     for at, mhz in enumerate(clocks):
         due_ns = at * SLOT + SLOT // 2
@@ -227,7 +249,7 @@ def test_a_ceiling_covers_its_finished_slots_and_leaves_the_rest_for_the_next(
 
 
 def test_finished_slots_are_kept_when_the_next_are_drawn_and_others_redrawn() -> None:
-    polled = PolledClock(1000, Moments(lambda below: below // 2))
+    polled = PolledClock(1000, Moments(lambda below: below // 2).of)
     assert polled.next_ns(0, 3 * SLOT) == SLOT // 2
     polled.polled(SLOT // 2, 400)
     polled.polled(SLOT + SLOT // 2, 500)
@@ -259,7 +281,7 @@ class Refused(Exception):
 def test_a_poll_reads_the_clock_at_its_time_whatever_the_driver_answers(
     early_ns: int, took_ns: int, answer: int | type[Exception] | None, cycles: int
 ) -> None:
-    polled, clock, calls = PolledClock(1000, Moments(lambda below: below // 2)), FakeClock(SLOT // 2 - early_ns), []
+    polled, clock, calls = PolledClock(1000, Moments(lambda below: below // 2).of), FakeClock(SLOT // 2 - early_ns), []
 
     def read_mhz() -> int | None:
         calls.append(1)

@@ -144,7 +144,7 @@ def test_slots_across_the_ends_of_readings_leave_nothing_out(seed: int, period: 
     """Readings end anywhere in the past; now and then a poll is missed, the other bound is chosen, or a read fails.
     `period` is that of a two-level clock, in slots of an eighteenth of a second."""
     dice = random.Random(seed)
-    polled, phase = PolledClock(MOST_MHZ, Moments(dice.randrange)), dice.random()
+    polled, phase = PolledClock(MOST_MHZ, Moments(dice.randrange).of), dice.random()
     lap_ns = period * SECOND / 18
 
     def clock_mhz(ns: float) -> int:

@@ -54,7 +54,7 @@ class Gpu:
             counters=lambda handle: {"reads": 7} if handle == self.handle else {},
             utilization_ratio=lambda _: self.utilization,
             power_ratio=lambda _: self.power,
-            moments_of=lambda _: Moments(),
+            moment_of=lambda _, *slot: Moments().of(*slot),
             sm_clock_mhz=lambda handle, _: self.mhz if handle == self.handle else None,
         )  # fmt: skip
         self.meter = GpmMeter(driver, self.gpm("gpm"), self.device, self.handle, Limits(SMS, MHZ), lambda: None)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from flopsd.core.clock_integral import is_clock
 from flopsd.core.model import Device, GapReason, Totals
 from flopsd.core.peaks import PeakTable
-from flopsd.sources.nvml.polled_clock import Moments
+from flopsd.sources.nvml.polled_clock import LATE_NS, Moments
 from flopsd.system.clock import Clock
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, DRIVER_NOT_LOADED = 3, 4, 6, 9
@@ -77,13 +77,16 @@ class Driver:
     def __init__(self, lib: Any, clock: Clock, peaks: PeakTable) -> None:
         self.lib, self.clock, self.peaks = lib, clock, peaks
         self.version = ""
-        self._moments: defaultdict[int, Moments] = defaultdict(Moments)
+        self._moments: defaultdict[tuple[int, int], Moments] = defaultdict(Moments)
+        self._clock_call_ns = 0  # what reading a clock took lately
         self._offset_ns: tuple[int, int] | None = None  # how far the wall clock was ahead of boot time, and when
         self._unknown_until_ns = 0  # the wall clock was set: samples up to then have no known time
 
-    def moments_of(self, index: int) -> Moments:
-        """Return when a GPU's clock is polled. Four GPUs share the moments, so that none waits for many other calls."""
-        return self._moments[index // _POLLED_TOGETHER]
+    def moment_of(self, index: int, begin_ns: int, end_ns: int) -> int:
+        """Return when a GPU's clock is polled in a slot. As many GPUs share their moments as can be read before the
+        last one is late, at most four."""
+        together = max(1, min(_POLLED_TOGETHER, LATE_NS // 2 // max(1, self._clock_call_ns)))
+        return self._moments[together, index // together].of(begin_ns, end_ns)
 
     def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Return a fact that some devices and drivers do not give: None then, and if pynvml cannot decode its text."""
@@ -131,7 +134,10 @@ class Driver:
 
     def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
         """Return the SM clock now; None if the driver reports a value that cannot be one."""
+        began_ns = self.clock.boottime_ns()
         mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
+        took_ns = min(LATE_NS, self.clock.boottime_ns() - began_ns)
+        self._clock_call_ns += (took_ns - self._clock_call_ns) // 8
         return mhz if is_clock(mhz, max_mhz) else None
 
     def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flopsd.core.model import Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
@@ -19,7 +20,7 @@ class Meter:
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
         self._max_mhz = self._top_mhz or device.sm_clock_max_mhz
-        self._polled = PolledClock(self._top_mhz, driver.moments_of(device.index))
+        self._polled = PolledClock(self._top_mhz, partial(driver.moment_of, device.index))
         self._since_ns = driver.clock.boottime_ns()
         self._begun = False  # whether there is a sample that the next reading begins with
         self._unread_reason = GapReason.STARTING

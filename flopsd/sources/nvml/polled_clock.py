@@ -61,9 +61,10 @@ class Ceiling:
 class PolledClock:
     """One clock between two reads. Its slots are planned once it is known when the next read is due."""
 
-    def __init__(self, max_mhz: int, moments: Moments) -> None:
+    def __init__(self, max_mhz: int, moment_of: Callable[[int, int], int]) -> None:
+        """`moment_of` draws a moment of a slot, as `Moments.of` does."""
         self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
-        self._moments = moments
+        self._moment_of = moment_of
         self._past: list[_Slot] = []  # slots whose moments have passed, and that are in no sum yet
         self._due: deque[_Slot] = deque()
         self._last_mhz: int | None = None
@@ -89,7 +90,7 @@ class PolledClock:
         self._planned_until_ns = until_ns
         number = ceil_div(until_ns - now_ns, SLOT_MAX_NS)
         edges = [now_ns + (until_ns - now_ns) * at // number for at in range(number)] + [until_ns]
-        self._due = deque(_Slot(begin, end, self._moments.of(begin, end)) for begin, end in pairwise(edges))
+        self._due = deque(_Slot(begin, end, self._moment_of(begin, end)) for begin, end in pairwise(edges))
 
     def polled(self, at_ns: int, mhz: int | None) -> None:
         """Note the clock that the driver had returned by `at_ns`; None: not known. The clock at moments that passed

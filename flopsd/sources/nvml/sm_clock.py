@@ -103,7 +103,7 @@ class SmClocks:
         gpu = self._gpus.get(uid)
         if gpu is None:
             handle = self._lib.nvmlDeviceGetHandleByUUID(uid)
-            polled = PolledClock(max_mhz, self._driver.moments_of(len(self._gpus)))
+            polled = PolledClock(max_mhz, partial(self._driver.moment_of, len(self._gpus)))
             gpu = self._gpus[uid] = _Gpu(handle, max_mhz, polled)
         now_ns = self._clock.boottime_ns()
         mhz = self._driver.sm_clock_mhz(gpu.handle, max_mhz)

@@ -77,7 +77,7 @@ class Found:
         assert handle == "first"
         driver: Any = SimpleNamespace(
             clock=self.clock, utilization_samples=lambda *_: [], sm_clock_mhz=lambda *_: MHZ, counters=lambda _: {},
-            moments_of=lambda _: Moments(),
+            moment_of=lambda _, *slot: Moments().of(*slot),
         )  # fmt: skip
         return UtilizationMeter(driver, device, handle, Limits(SMS, MHZ), (why, "a fix"))
 

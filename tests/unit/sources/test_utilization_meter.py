@@ -33,7 +33,7 @@ class Gpu:
             utilization_samples=self._since,
             sm_clock_mhz=lambda handle, max_mhz: self.mhz if (handle, max_mhz) == ("handle", 1410) else None,
             counters=lambda handle: {"energy_mj": 7} if handle == "handle" else {},
-            moments_of=lambda _: Moments(),
+            moment_of=lambda _, *slot: Moments().of(*slot),
         )
         self.meter = UtilizationMeter(driver, A100, "first", self.limits, ("no GPM", "a fix"))
         self.meter.reach("handle")
