@@ -48,6 +48,13 @@ def _session(records: list[J], /, **changes: Any) -> None:
 
 
 @edits
+def _second_process(records: list[J], /, **changes: Any) -> None:
+    one = {"id": "ab" * 16, "pid": 7, "uid": 1000, "client": "0.1.0", "facts": {}}
+    both = (one, {**one, **changes})
+    records[3:3] = [{"kind": "declaration", "incarnation": 1, "sessions": [session]} for session in both]
+
+
+@edits
 def _work(records: list[J], /, **changes: Any) -> None:
     worked = [one for record in records for one in record.get("sessions", ()) if one.get("work")]
     worked[0]["work"].update(changes)
@@ -122,11 +129,16 @@ CASES: list[Case] = [
     ("isolation-of-no-user", "`daemon_user` is below zero.", M, "ISO-1", 1, "small", put(0, "isolation", "daemon_user", value=-1)),
     ("context-without-attempt", "`context` has no `attempt`.", "law_14", "LAW-14", 1, "small", put(0, "context", "attempt", value=DROP)),
     ("context-with-another-member", "`context.run` has one member too many.", "law_14", "LAW-14", 1, "small", put(0, "context", "run", "queue", value="x")),
+    ("context-of-a-cluster", "`context` has one member too many.", "law_14", "LAW-14", 1, "small", put(0, "context", "cluster", value="x")),
+    ("context-with-a-gpu-of-the-node", "`context.node` has one member too many.", "law_14", "LAW-14", 1, "small", put(0, "context", "node", "gpu", value="x")),
     ("context-with-nodes-in-one-text", "`jobNodes` is a text.", "law_14", "LAW-14", 1, "small", put(0, "context", "node", "jobNodes", value="node-0")),
+    ("context-with-a-node-by-number", "A node of `jobNodes` is a number.", "law_14", "LAW-14", 1, "small", put(0, "context", "node", "jobNodes", value=[7])),
+    ("context-with-an-attempt-by-number", "`attempt` is a number.", "law_14", "LAW-14", 1, "small", put(0, "context", "attempt", value=7)),
     ("context-with-a-rank-as-text", "`rank` is a text.", "law_14", "LAW-14", 1, "small", put(0, "context", "node", "rank", value="0")),
     ("context-without-platform", "`platform` is null, which can be known.", "law_14", "LAW-14", 1, "small", put(0, "context", "run", "platform", value=None)),
     ("begin-that-is-number-two", "The first `begin` is of incarnation 2.", "law_1", "LAW-1", 1, "small", lambda r: [one.update(incarnation=2) for one in r]),
     ("record-of-another-incarnation", "A record has the number of another incarnation.", "law_1", "LAW-1", 2, "small", put(1, "incarnation", value=2)),
+    ("begin-of-the-same-number", "A second `begin` has the number of the first.", "law_1", "LAW-1", 7, "small", lambda r: r.append({**r[0], "ns": r[5]["ns"], "boot_id": "another boot"})),
     ("no-begin", "The first record is not a `begin`.", "law_1", "LAW-1", 1, "small", lambda r: r.insert(0, r[1])),
     ("second-begin-of-another-run", "The second incarnation is of another run.", "law_1", "LAW-1", 8, "activity", _two_incarnations(run="another")),
     ("second-begin-of-another-node", "The second incarnation is of another node.", "law_1", "LAW-1", 8, "activity", _two_incarnations(node="node-9")),
@@ -150,6 +162,7 @@ CASES: list[Case] = [
     ("device-number-one-alone", "The first device has number 1.", "law_3", "LAW-3", 3, "small", put(2, "number", value=1)),
     ("device-twice", "A device is there twice in one incarnation.", "law_3", "LAW-3", 4, "small", lambda r: r.insert(3, {**r[2], "number": 1})),
     ("devices-out-of-order", "A checkpoint has its devices in another order.", "law_3", "LAW-3", 5, "activity", lambda r: r[4]["devices"].reverse()),
+    ("device-twice-in-a-checkpoint", "A checkpoint has a device twice.", "law_3", "LAW-3", 4, "small", lambda r: r[3].update(devices=r[3]["devices"] * 2)),
     ("device-that-is-not-there", "A checkpoint is of a device that no record has.", M, "REC-6", 4, "small", lambda r: r[3]["devices"][0].update(number=1)),
     ("device-with-cycles", "A `device` record counts cycles.", "law_12", "LAW-12", 3, "small", put(2, "sm_cycles", value={"activity": {"fp32": 1}})),
     ("device-with-energy-of-nothing", "A `device` record has an energy of 0, and so a counter.", "law_12", "LAW-12", 3, "small", put(2, "energy_mj", value=0)),
@@ -170,6 +183,7 @@ CASES: list[Case] = [
     ("share-of-half-a-format", "The shares of a share's format are not a whole.", M, "TALLY-17", None, "lying", lambda r: _rename(r, "train@tf32", "train@bf16:0.5,tf32:0.4")),
     ("share-with-counters", "A share of a phase has `counters`.", M, "TALLY-17", None, "lying", lambda r: [s.update(counters={"x": 1}) for s in _shares(r)]),
     ("column-too-short", "A column has fewer values than there are devices.", M, "TALLY-2", None, "columns", lambda r: next(c for c in r if c["kind"] == "checkpoint")["tallies"].update(energy_ns=[0])),
+    ("column-too-long", "A column has more values than there are devices.", M, "TALLY-2", 4, "nested", lambda r: r[3]["tallies"].update(energy_ns=[0, 0])),
     ("observed-time-that-falls", "Observed time falls by what a gap grows by.", "law_4", "LAW-4", 5, "small", lambda r: _moved(r)),
     ("time-accounted-for-that-falls", "`to_ns` falls.", "law_4", "LAW-4", 5, "small", lambda r: (r[4]["devices"][0].update(to_ns=r[3]["devices"][0]["to_ns"] - 1, observed_ns={"activity": r[3]["devices"][0]["observed_ns"]["activity"] - 1}))),
     ("energy-that-falls", "`energy_mj` falls.", "law_4", "LAW-4", 5, "small", lambda r: r[3]["devices"][0].update(energy_mj=10**6)),
@@ -210,7 +224,9 @@ CASES: list[Case] = [
     ("recovered-with-a-line-as-number", "A parameter of a reason of `recovered` is a number.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered({"code": "line_invalid", "refusal": "journal_frame", "line": 5}))),
     ("recovered-with-bytes-as-number", "`cutBytes` of `recovered` is a number.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered(*RECOVERED, cutBytes=7))),
     ("end-without-a-reason", "`end` has no reason.", M, "REC-9", 6, "small", put(5, "reason", value=DROP)),
-    ("session-of-two-processes", "One `id` is of two processes.", "law_10", "LAW-10", None, "phases", lambda r: _second_process(r)),
+    ("session-of-two-processes", "One `id` is of two processes.", "law_10", "LAW-10", 5, "small", _second_process(pid=8)),
+    ("session-of-two-users", "One `id` is of two users.", "law_10", "LAW-10", 5, "small", _second_process(uid=1001)),
+    ("session-of-two-clients", "One `id` is of two versions of the client.", "law_10", "LAW-10", 5, "small", _second_process(client="0.0.1")),
     ("session-of-a-number", "`id` of a session is a number.", M, "REC-7", None, "lying", _session(id=7)),
     ("session-of-no-user", "`uid` of a session is below zero.", M, "REC-12", None, "lying", _session(uid=-1)),
     ("fact-of-no-name", "A session declares a fact that there is not.", "law_10", "LAW-10", None, "lying", facts(mood="good")),
@@ -293,12 +309,6 @@ def _cycles(records: list[J], more: int) -> None:
     possible = -(-132 * 1980 * 6 * 10**9 // 1000)
     most = possible + possible * 10_000 // 10**6 + 1 + 6000
     records[4]["devices"][0]["sm_cycles"]["activity"]["fp64"] = most + more
-
-
-def _second_process(records: list[J]) -> None:
-    sessions = [one for record in records for one in record.get("sessions", ())]
-    again = [one for one in sessions if one["id"] == sessions[0]["id"]]
-    again[-1]["pid"] = 4712
 
 
 def _fallen(records: list[J]) -> None:

@@ -25,7 +25,7 @@ def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """Raise JournalDamagedError if a device's first record counts anything: it holds only the values from which
     counting continues. `since_ns` is when the first of the killed starts on this boot directly before this one began;
     None if an earlier start tracked the device."""
-    if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
+    if _counted_of(start) != _NOTHING:
         raise JournalDamagedError("a device has counts before its first reading", code="law_12")
     if since_ns is not None and start.begin_ns < since_ns:
         raise JournalDamagedError("a device's account begins before the first daemon start", code="law_12")

@@ -111,10 +111,7 @@ def test_a_child_that_changed_after_the_merge_is_found(nodes: Nodes) -> None:
     ("change", "reason"),
     [
         (lambda p: p["children"][0].pop("totals"), "fields that `flopsd merge` does not write: 'totals' is missing or not known"),
-        (lambda p: p["children"][0].update(sha256="hello"), "is not a SHA-256"),
         (lambda p: p["children"][0]["deviceTimes"][0].update(endNs="0"), "ends before it begins"),
-        (lambda p: p["children"][0]["periods"][0].update(incarnation=True), "incarnation: must be 1"),
-        (lambda p: p["run"].update(platform=7), "run.platform: must be text"),
         (lambda p: p["children"][1].update(completeness={"complete": True, "missing": []}), "a child of a job must not"),
     ],
 )  # fmt: skip
