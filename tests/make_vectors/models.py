@@ -93,6 +93,8 @@ MODELS: list[Model] = [
     ("with-weight-passes", "Products with weights are counted: a verifier may leave it unverified.", [({**SIZE, "parameters_trainable": TOTAL}, {"train": {**WORK, "weight_passes": 70, "weight_products": 70 * TOTAL, "trained_weight_products": 70 * TOTAL, "graded_weight_products": 70 * TOTAL}})]),
     ("lora-in-another-order", "Two processes name the same modules in two orders, one of them none to save.", [(lora("q_proj", "v_proj", parameters_trainable=144), {"train": WORK}), ({**lora("q_proj", parameters_trainable=144), "lora": {"r": 3, "target_modules": ["v_proj", "q_proj"], "modules_to_save": None}}, {"train": WORK})]),
     ("phase-of-nothing", "A phase has counters that are 0.", [(FULL, {"train": WORK, "evaluate": {"tokens": 0}})]),
+    ("recomputed-by-one", "One of two processes declares that it computes everything again.", [({**FULL, "recomputation": "full"}, {"train": WORK}), (FULL, {"train": WORK})]),
+    ("full-beside-partial", "One of two processes declares that it trains a part, and counts all parameters as trainable.", [({**FULL, "parameters_trainable": TOTAL}, {"train": WORK}), ({**FULL, "parameters_trainable": TOTAL, "method": "partial"}, {"train": WORK})]),
     ("evaluation-alone", "A model is only evaluated.", [(FULL, {"evaluate": WORK})]),
     ("with-a-reference-that-pads-nothing", "A reference counts padding in a phase without tokens.", [(FULL, {"train": WORK}), ({"model_config": LLAMA, "role": "reference"}, {"evaluate": WORK, "other": {"padding_tokens": 5}})]),
     ("of-five-refused", "Five models, each refused for a reason of its own.", [(SIZE, {"train": {**WORK, "padding_tokens": 71 + more}}) for more in range(5)]),

@@ -124,8 +124,9 @@ def declared(settings: J, sessions: list[J]) -> Basis:
     method = settings.get("method") or agreed(own, "method")
     recomputation = settings.get("recomputation") or agreed(own, "recomputation")
     sizes = [(s["facts"].get("parameters_total"), s["facts"].get("parameters_trainable")) for s in working]
-    if method is None and sizes and all(total and total == trained for total, trained in sizes):
-        method = "full"
+    alike = all(one["facts"].get("method", "full") in ("full", "pretraining") for one in working)
+    whole = bool(sizes) and alike and all(total and total == trained for total, trained in sizes)
+    method = method or ("full" if whole else None)
     if not working:
         said = any({"model_config", "parameters_total"} & session["facts"].keys() for session in sessions)
         return Basis(method, recomputation, None, [note("no_work" if said else "no_process")], None)
@@ -135,8 +136,8 @@ def declared(settings: J, sessions: list[J]) -> Basis:
         if (lora := facts.get("lora")) is not None:
             lora = {name: sorted(one) if isinstance(one, list) else one for name, one in lora.items()}
             facts["lora"] = {name: one for name, one in lora.items() if one is not None}
-        facts |= {"method": method} if method else {}
-        facts |= {"recomputation": recomputation} if recomputation else {}
+        facts = {"method": "full", **facts} if whole else facts
+        facts |= {name: settings[name] for name in ("method", "recomputation") if settings.get(name)}
         _, work = groups.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
         for phase, counters in session["work"].items():
             for name, value in counters.items():

@@ -12,7 +12,8 @@ import { hasWork } from "./sessions.js";
 /** @typedef {import("./history.js").Session} Session */
 /** @typedef {import("./passed.js").Counters} Counters */
 /** @typedef {Map<string, Counters>} Work By phase. */
-/** `known`: what holds of the run, null where none does. @typedef {{method: string | null, recomputation: string | null}} Held */
+/** What holds of all sessions, null where nothing does; `otherwise`: the method of those without one.
+ * @typedef {{method: string | null, recomputation: string | null, otherwise: string | null}} Held */
 /** `stated`: what the ledger has, or would have; `share`: what training required, and what it executed, where both were
  * computed here. @typedef {{stated: J | null, written: J, unverified: string[], share: {required: Bounds, executed: Bounds} | null}} Basis */
 /** @typedef {{required: Bounds, executed: Bounds, trained: Bounds, notes: J[]}} Part */
@@ -178,7 +179,8 @@ function modelsOf(working, held) {
   for (const session of working) {
     const facts = object();
     for (const name of _OF_MODEL) if (name in session.facts) facts[name] = session.facts[name];
-    if (held.method !== null) facts.method = held.method;
+    const method = held.method ?? facts.method ?? held.otherwise;
+    if (method !== null) facts.method = method;
     if (held.recomputation !== null) facts.recomputation = held.recomputation;
     const key = textOf(facts), known = found.get(key) ?? { facts, sessions: [] };
     known.sessions.push(session);

@@ -65,9 +65,10 @@ export function known(history) {
   const fused = all.some((one) => counted(one, "fused_head_tokens"));
   const working = own.filter(({ work }) => work.size > 0);
   const whole = working.length > 0 && working.every(({ facts }) =>
+    ["full", "pretraining"].includes(facts.method ?? "full") &&
     typeof facts.parameters_total === "bigint" && facts.parameters_total > 0n && facts.parameters_total === facts.parameters_trainable);
   const again = agreed(recomputation, own, "recomputation"), how = agreed(method, own, "method");
-  return { again, named: how ?? (whole ? "full" : ""), fused, byProcesses: recomputation === null && again !== null };
+  return { again, named: how ?? (whole ? "full" : ""), whole, fused, byProcesses: recomputation === null && again !== null };
 }
 
 /** What `requiredPpm` rests on, by codes.

@@ -55,13 +55,14 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     trained = [session for session in sessions if session.is_trained]
     method = declared.method or _agreed(trained, "method", Method)
     recomputation = declared.recomputation or _agreed(trained, "recomputation", Recomputation)
-    counted_as = method or _all_weights(trained)
+    all_weights = _all_weights(trained)
+    counted_as = method or all_weights
     found: Architecture | None = None
     absent: tuple[Note, ...] = (NO_PROCESS,)
     if sessions:
         from flopsd.core.policy.model_basis import architecture_of  # 0.7 MB that other runs need not load
 
-        found, absent = architecture_of(sessions, counted_as, recomputation)
+        found, absent = architecture_of(sessions, declared, all_weights)
     share = required_share(counted_as, recomputation)
     if found is not None:
         share = _share_of(found, share)
@@ -154,10 +155,10 @@ def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
 
 def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
     """`Method.FULL` if every process trains all weights; pretraining and fine-tuning then cost the same."""
-    sizes = [
-        (s.facts.get("parameters_total"), s.facts.get("parameters_trainable")) for s in sessions if has_work(s.work)
-    ]
-    return Method.FULL if sizes and all(total and total == trainable for total, trainable in sizes) else None
+    found = [session.facts for session in sessions if has_work(session.work)]
+    alike = all(facts.get("method", Method.FULL) in (Method.FULL, Method.PRETRAINING) for facts in found)
+    sizes = [(facts.get("parameters_total"), facts.get("parameters_trainable")) for facts in found]
+    return Method.FULL if sizes and alike and all(total and total == trained for total, trained in sizes) else None
 
 
 def _share_of(found: Architecture, known: Required) -> Required:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture import training_from, why_not_read
-from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.declarations import Method, OperatorDeclarations, Phase
 from flopsd.core.declared_facts import MODEL_FACTS
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of
@@ -42,19 +42,20 @@ _BEYOND_COUNTS = note("flop_beyond_counts")
 
 
 def architecture_of(
-    sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
+    sessions: Sequence[DeclaredSession], settings: OperatorDeclarations, otherwise: Method | None
 ) -> tuple[Architecture | None, tuple[Note, ...]]:
-    """The basis, or None and the reasons; `method` and `recomputation` are agreed or set by the operator."""
+    """The basis, or None and the reasons. `otherwise`: the method of sessions where neither they nor the settings
+    declare one."""
     working = [session for session in sessions if has_work(session.work) and session.is_trained]
     if not working:
         return None, _without_work(sessions)
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}
     for session in working:
         facts = {name: session.facts[name] for name in MODEL_FACTS if name in session.facts}
-        if method is not None:
+        if method := settings.method or ("method" not in facts and otherwise):
             facts["method"] = method.value
-        if recomputation is not None:
-            facts["recomputation"] = recomputation.value
+        if settings.recomputation is not None:
+            facts["recomputation"] = settings.recomputation.value
         _, work = groups.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
         for phase, counters in session.work.items():
             work[phase] = added(work.get(phase, {}), counters)

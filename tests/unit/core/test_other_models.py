@@ -1,5 +1,7 @@
 """Models in addition to the trained one, and uncounted work: which bounds of the architecture basis they change."""
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,9 +25,11 @@ assert REFUSED is not None
 WORK = {"tokens": 10, "sequences": 1, "square_pairs": 100}
 
 
-def found(*sessions: tuple[dict[str, Any], dict[str, dict[str, int]]]) -> Declarations:
+def found(
+    *sessions: tuple[dict[str, Any], dict[str, dict[str, int]]], contradicted: Collection[str] = ()
+) -> Declarations:
     declared = [DeclaredSession(str(n), n, 0, "0.1.0", facts_from(f), w) for n, (f, w) in enumerate(sessions)]
-    assert contradictions([NOTHING_DECLARED], declared, ()) == ()
+    assert {one.name for one in contradictions([NOTHING_DECLARED], declared, ())} <= {*contradicted}
     return declarations_of(NOTHING_DECLARED, declared)
 
 
@@ -90,6 +94,27 @@ def test_an_unreadable_model_is_counted_by_its_size() -> None:
 def test_a_process_that_trains_all_weights_has_the_full_method(trainable: int, stated_ppm: int | None) -> None:
     sizes = {"parameters_total": 9, "parameters_trainable": trainable, "recomputation": "full"}
     assert found((sizes, {"train": {"steps": 1}})).required.stated_ppm == stated_ppm
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        ({"method": "full", "recomputation": "full"}, {"method": "full"}),
+        ({"method": "full", "recomputation": "none"}, {"method": "full"}),
+        ({"method": "full"}, {"method": "partial"}),
+        ({"method": "partial"}, {"method": "lora"}),
+        ({"method": "full"}, {}),
+    ],
+)
+def test_what_a_process_leaves_open_is_not_that_of_another(sessions: tuple[dict[str, Any], ...]) -> None:
+    sizes = {"model_config": LLAMA_8B} | dict.fromkeys(("parameters_total", "parameters_trainable"), 8_030_261_248)
+    each = [({**sizes, **one}, {"train": WORK}) for one in sessions]
+    counted = partial(found, contradicted={"TRAINABLE_SHARE_DIFFERS"})
+    alone = [one.architecture.counted.executed for one in map(counted, each) if one.architecture is not None]
+    whole = counted(*each).architecture
+    assert whole is not None
+    assert whole.counted.executed.low == sum(one.low for one in alone)
+    assert whole.counted.executed.high == sum(one.high or 0 for one in alone)
 
 
 def test_own_passes_count_like_passes_of_other_models_and_need_a_trained_model() -> None:
