@@ -8,6 +8,7 @@ CONSTANTS = {
         flopsd.sources.nvml.gpu_threads: PATIENCE_SECONDS, GRACE_SECONDS
         flopsd.sources.nvml.source: _OPEN_SECONDS
         flopsd.sources.nvml.gpu_threads: SAMPLING_MAX_NS
+        flopsd.sources.nvml.polled_clock: LATE_NS
         flopsd.sources.nvml.gpu_reader: LOOK_AGAIN_NS
         flopsd.sources.nvml.utilization_meter: _STANDSTILL_NS
         flopsd.sources.nvml.counter_check: _STALL_NS, _STRIKES
