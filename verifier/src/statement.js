@@ -169,8 +169,8 @@ export function statementOf(from) {
   const accounts = history.devices.map((device) => ({ device, of: rated(device, peaks) }));
   const none = !accounts.length;
   const { first } = history;
-  const { method, recomputation } = history.settings;
-  const basis = architecture(history, { method, recomputation, otherwise: known(history).whole ? "full" : null }, stated);
+  const { settings } = history, otherwise = known(history).whole ? "full" : null;
+  const basis = architecture(history, { method: settings.method, recomputation: settings.recomputation, otherwise }, stated);
   const operators = operatorRows(history, accounts);
   const exec = executed(accounts, operators.rows, none);
   const integers = none ? _UNKNOWN : accounts.map(({ of }) => of.integer).reduce(plus, zero());
