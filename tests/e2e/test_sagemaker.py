@@ -114,7 +114,7 @@ def test_a_script_that_saves_its_state_on_sigterm_has_time_for_it(make: Make) ->
 def test_the_account_of_a_script_that_does_not_stop_is_closed_within_the_window(make: Make) -> None:
     """The toolkit has ended and its script ignores the signal: the last third of the window is reserved for the
     ledger."""
-    machine = make("deaf", FLOPSD_STOP_WINDOW="6").machine("algo-1", scenario())
+    machine = make("deaf", FLOPSD_STOP_WINDOW="12").machine("algo-1", scenario())
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
         assert container.stop(PATIENCE_SECONDS) == 143, container.stderr
