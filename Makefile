@@ -35,7 +35,7 @@ AGREEMENT_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers random-trainings vector-mutants agreement oldest hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers random-trainings vector-mutants agreement oldest hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -58,17 +58,14 @@ install: $(INSTALLED) ## the environment alone, with EXTRAS
 quick: $(INSTALLED) ## unit and property tests alone, without long ones and those of the test tools
 	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=few $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive and not long and not maintainer' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
-test: prepared ## lint, types and the tests, with a sample of each exhaustive one, without those for maintainers
+test: $(COMPILED) ## the tests, with a sample of each exhaustive one, without those for maintainers
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m '$(SELECTED)' $(PYTEST_ARGS)
 
-test-all: prepared ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
+test-all: check $(COMPILED) ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
 	@$(PYTEST) $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-
-prepared: $(INSTALLED)
-	@$(MAKE) --no-print-directory -j2 check $(COMPILED)
 
 $(COMPILED): $(INSTALLED)
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
