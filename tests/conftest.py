@@ -31,6 +31,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
 # A test leaves little garbage beside the objects that pytest keeps, and scanning those takes a fifth of a run's time.
 gc.set_threshold(200_000, 20, 20)
+# A command run in this process would lower its priority, and that of all programs that later tests start.
+os.nice = lambda _: 0
 # A file of names: tests in it are not run again, and files in it are not read. Tests that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another, because what they share is expensive: grouped by file, by fixture, and
