@@ -98,7 +98,7 @@ CASES: list[Case] = [
     ("loss-that-recomputes-of-a-critic", "The loss of a critic does so.", said(again=R.NONE), [(SIZE, {"train": WORK}), ({**SIZE, "role": "critic"}, {"train": {**WORK, "fused_head_tokens": 1}})]),
     ("loss-that-may-recompute", "All is computed again, a fused loss too.", said(again=R.FULL), [({**SIZE, "method": "full"}, {"train": {**WORK, "fused_head_tokens": 1}})]),
     ("again-by-processes", "Two processes say that all is computed again.", said(method=M.FULL), [({**SIZE, "recomputation": "full"}, {"train": WORK}), ({"recomputation": "full"}, {"train": {"steps": 1}})]),
-    ("again-by-one-process", "One of two processes says so, the other nothing.", said(method=M.QLORA), [({"recomputation": "full"}, {"train": {"steps": 1}}), ({}, {"train": {"steps": 1}})]),
+    ("again-by-one-process", "One of two processes that train says so, the other nothing: it is not declared.", said(method=M.QLORA), [({"recomputation": "full"}, {"train": {"steps": 1}}), ({}, {"train": {"steps": 1}})]),
     ("again-of-two-kinds", "Two processes say different things.", said(method=M.FULL), [({"recomputation": "full"}, {"train": {"steps": 1}}), ({"recomputation": "none"}, {"train": {"steps": 1}})]),
     ("again-of-a-reference", "What a reference says of it decides nothing.", said(method=M.FULL), [({"recomputation": "full"}, {"train": {"steps": 1}}), ({"recomputation": "none", "role": "reference"}, {"other": {"steps": 1}})]),
     ("again-in-part", "Something is computed again.", said(method=M.FULL, again=R.SELECTIVE), []),

@@ -62,13 +62,14 @@ def once(notes: Iterable[J]) -> list[J]:
 
 
 def agreed(sessions: list[J], fact: str) -> str | None:
-    declared = {session["facts"][fact] for session in sessions if fact in session["facts"]}
+    declared = {one["facts"].get(fact) for one in sessions if fact in one["facts"] or works(one, ["train"])}
     return declared.pop() if len(declared) == 1 else None
 
 
-def works(session: J) -> bool:
-    """Whether it counted work, beyond its observation of kernels."""
-    return any(not name.startswith("kernel_") for counted in session["work"].values() for name in counted)
+def works(session: J, phases: Iterable[str] | None = None) -> bool:
+    """Whether it counted work, beyond its observation of kernels, in these or all phases."""
+    work = session["work"]
+    return any(not name.startswith("kernel_") for phase in phases or work for name in work.get(phase, {}))
 
 
 def has_passed(counters: J) -> bool:

@@ -206,7 +206,7 @@ function asStated(stated) {
 /** @param {import("./history.js").History} history @param {Held} held @param {J} stated @returns {Basis} */
 export function architecture(history, held, stated) {
   const sessions = [...history.sessions.values()];
-  const works = sessions.filter(hasWork), working = works.filter(({ facts }) => !("role" in facts));
+  const works = sessions.filter((one) => hasWork(one)), working = works.filter(({ facts }) => !("role" in facts));
   if (!working.length) {
     const configs = sessions.map(({ facts }) => facts.model_config).filter((one) => one !== undefined);
     if (!configs.every(isPlainLlama)) return asStated(stated);

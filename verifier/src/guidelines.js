@@ -2,7 +2,7 @@
 import { shareOf } from "./architecture.js";
 import { byText } from "./basics.js";
 import { add, byClaims, claimOf } from "./claims.js";
-import { counted } from "./sessions.js";
+import { counted, hasWork } from "./sessions.js";
 import { MILLION, ceilDiv, plus, written, zero } from "./figures.js";
 import { GUIDELINES_METHOD } from "./codes.js";
 import { countingSessions, leavesOut } from "./operators.js";
@@ -49,11 +49,11 @@ function points_(points, { stated }) {
   return { measured, cumulative };
 }
 
-/** The value on which all that declare one agree; null: none, or they differ.
+/** The value on which all that declare one agree; null: none, or they differ, or one that counts training declares none.
  * @param {any} setting @param {import("./history.js").Session[]} sessions @param {string} fact */
 function agreed(setting, sessions, fact) {
   if (setting !== null) return setting;
-  const values = new Set(sessions.map(({ facts }) => facts[fact]).filter((one) => one !== undefined && one !== null));
+  const values = new Set(sessions.filter((one) => fact in one.facts || hasWork(one, "train")).map(({ facts }) => facts[fact] ?? null));
   return values.size === 1 ? [...values][0] : null;
 }
 
@@ -63,7 +63,7 @@ export function known(history) {
   const all = [...history.sessions.values()];
   const own = all.filter(({ facts }) => facts.role === undefined || facts.role === null);
   const fused = all.some((one) => counted(one, "fused_head_tokens"));
-  const working = own.filter(({ work }) => work.size > 0);
+  const working = own.filter((one) => hasWork(one));
   const whole = working.length > 0 && working.every(({ facts }) =>
     ["full", "pretraining"].includes(facts.method ?? "full") &&
     typeof facts.parameters_total === "bigint" && facts.parameters_total > 0n && facts.parameters_total === facts.parameters_trainable);

@@ -4,8 +4,11 @@ import { SEEN } from "./names.js";
 
 /** @typedef {import("./history.js").Session} Session */
 
-/** Whether it counted work, and not only what it saw of kernels. @param {Session} session */
-export const hasWork = (session) => [...session.work.keys()].some((path) => !SEEN.includes(path.split("/")[1]));
+/** Whether it counted work, in a phase or in any, and not only what it saw of kernels. @param {Session} session @param {string} [inPhase] */
+export const hasWork = (session, inPhase) => [...session.work.keys()].some((path) => {
+  const [phase, name] = path.split("/");
+  return !SEEN.includes(name) && (inPhase === undefined || phase === inPhase);
+});
 
 /** @param {Session} session */
 export function workOf(session) {

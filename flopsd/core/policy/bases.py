@@ -148,9 +148,13 @@ def run_bases(
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
-    """The value of a fact on which all processes that declare it agree; None where they differ or none declares it."""
-    declared = {session.facts[fact] for session in sessions if fact in session.facts}
-    return kind(declared.pop()) if len(declared) == 1 else None
+    """The value of a fact on which all processes that declare it agree; None where they differ, where none declares it,
+    or where one that counts training work does not."""
+    train = Phase.TRAIN.value
+    trained = (one for one in sessions if fact in one.facts or has_work({train: one.work.get(train, {})}))
+    declared = {one.facts.get(fact) for one in trained}
+    value = declared.pop() if len(declared) == 1 else None
+    return None if value is None else kind(value)
 
 
 def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
