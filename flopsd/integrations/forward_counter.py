@@ -142,6 +142,9 @@ class ForwardCounter:
 
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device, and unsettled work in `phase`. Waits for the device."""
+        self._hooks.guarded(self._settle, phase)
+
+    def _settle(self, phase: str) -> None:
         self._hooks.leave_out_unseen()
         self.settle_phase(phase)
         self.sessions.settle()

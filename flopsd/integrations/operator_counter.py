@@ -40,7 +40,7 @@ from flopsd.integrations.operators.sessions import DeviceSessions
 from flopsd.integrations.operators.signature import Signature, UnseenError
 from flopsd.integrations.operators.totals import CAPTURED, OperatorTotals, PassCounts
 from flopsd.integrations.passes.head_counter import backbone_of
-from flopsd.integrations.phase_of import PhaseOf, usual_phase
+from flopsd.integrations.phase_of import PhaseOf, computes_shapes_only, usual_phase
 
 log = logging.getLogger("flopsd.client")
 MAX_SIGNATURES = 2048
@@ -210,6 +210,8 @@ class OperatorCounter:
 
     def _begin(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         assert graph_task is not None
+        if computes_shapes_only(arguments, named):
+            return
         self._steps.leave()
         task = graph_task()
         if task != -1 and self._backward.is_tracked(task):

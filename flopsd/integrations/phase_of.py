@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from flopsd.integrations.modules.products import tensors_in
 
 UNSETTLED = ""  # the phase becomes known later
 PhaseOf = Callable[[Any, bool], str]  # takes a model, and whether it generates
@@ -38,3 +41,11 @@ def is_transformed() -> bool:
     pass computes more than the shapes of its arguments show."""
     level = getattr(torch._C._functorch, "maybe_current_level", None)
     return (level is not None and level() is not None) or torch.autograd.forward_ad._current_level >= 0
+
+
+def computes_shapes_only(arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    """Whether a pass has no data: it runs in PyTorch's FakeTensorMode or on the meta device, as for an estimate."""
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return True
+    first = next(tensors_in(arguments, named), None)
+    return first is not None and (isinstance(first, FakeTensor) or first.is_meta)

@@ -257,6 +257,21 @@ def _layers_removed_by_turns() -> Loop:
     return loop.steps(40)
 
 
+def _of_shapes_only(*, by_weights: bool) -> Loop:
+    """Estimated in between, as if on data, in the shape of the other passes and in another."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = llama(num_hidden_layers=LAYERS)
+    model.config.layers_left_out = by_weights
+    loop = Loop(model).steps()
+    for rows in (2, 9):
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            ids = torch.ones(rows, LENGTH, dtype=torch.long)
+            model(input_ids=ids, attention_mask=ids, labels=ids)
+            model(**loop.inputs)
+    return loop.steps()
+
+
 def _without_dropout_by_weights() -> Loop:
     model = llama(num_hidden_layers=LAYERS)
     model.config.layers_left_out = True
@@ -865,6 +880,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "two adapters, evaluated": _two_adapters_evaluated,
     "ranks differ, evaluated": _ranks_differ_evaluated,
     "pretraining of the head": _pretraining_of_the_head,
+    "shapes only": partial(_of_shapes_only, by_weights=False),
+    "shapes only, by weights": partial(_of_shapes_only, by_weights=True),
     "without dropout": _without_dropout,
     "without dropout, checkpointed": _checkpointed_without_dropout,
     "frozen adapters": _frozen_adapters,

@@ -1,5 +1,6 @@
 """PyTorch's count of a training lies within flopsd's interval, also where the training changes midway."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -360,3 +361,27 @@ def test_recomputed_layers_are_no_second_backward_pass() -> None:
     loop = Loop(model).steps(2)
     assert loop.basis().counted.executed.high is not None
     assert _is_within(loop.flop, loop.basis())
+
+
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_a_counted_model_whose_parameters_pytorch_swaps_is_converted(by_flag: bool) -> None:
+    """As PyTorch does for distributed and quantized parameters, and for all by a flag."""
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    from flopsd.integrations.operator_counter import OperatorCounter
+
+    future = importlib.import_module("torch.__future__")
+    future.set_swap_module_params_on_conversion(by_flag)
+    try:
+        loop = Loop(llama())
+        if not by_flag:
+            weight = loop.model.lm_head.weight.detach()
+            loop.model.lm_head.weight = torch.nn.Parameter(TwoTensor(weight, weight.clone()))
+        OperatorCounter(Counters(), device="GPU-of-the-tests").attach(loop.model)
+        loop.steps(2)
+        loop.model.zero_grad()
+        loop.model.to(torch.bfloat16)
+        loop.steps().counter.settle()
+    finally:
+        future.set_swap_module_params_on_conversion(False)
+    assert loop.counted.work["train"]["forward_passes"] == 3

@@ -274,6 +274,20 @@ def test_a_failed_pass_is_not_counted_as_whole(error: type[BaseException]) -> No
     assert not counter.failed
 
 
+def test_a_pass_of_shapes_only_is_not_counted() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = torch.nn.Linear(4, 4)
+    _, counters = attached(model)
+    rows_ = torch.ones(2, 4)
+    for _ in range(3):
+        model(rows_)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(torch.ones(2, 4))
+        model(rows_)
+    assert counters.flop == 3 * 2 * 2 * 4 * 4
+
+
 @pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
 def test_hooks_removed_by_the_training_are_declared_and_leave_no_state(hooks: str) -> None:
     counter, found = attached(model := torch.nn.Linear(4, 4))

@@ -7,10 +7,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain, cycle
 from typing import Any
 
+import torch
 from torch.nn import ModuleList, Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 _SAMPLED = 8  # parameters that each pass looks for in their modules, in turn: all would take thrice the time
@@ -181,7 +184,7 @@ class ModelState:
 
     def _find_parameters(self) -> None:
         places = self._places = [
-            (one, name, weakref.ref(held))
+            (one, name, weakref.ref(held) if is_plain(held) else partial(_held_by, one, name))
             for one in self._holders
             for name, held in one()._parameters.items()
             if held is not None
@@ -189,6 +192,16 @@ class ModelState:
         self._parameters = [held for *_, held in places]
         step = len(places) // _SAMPLED + 1
         self._samples = cycle([places[at::step] for at in range(step)])
+
+
+def is_plain(parameter: Any) -> bool:
+    """Whether a parameter may have weak references: PyTorch cannot convert a module whose parameters have any, if it
+    swaps them, as it does with distributed ones."""
+    return not (is_traceable_wrapper_subclass(parameter) or torch.__future__.get_swap_module_params_on_conversion())
+
+
+def _held_by(holder: Callable[[], Any], name: str) -> Any:
+    return getattr(holder(), "_parameters", {}).get(name)
 
 
 def _children(modules: list[Any]) -> list[int]:

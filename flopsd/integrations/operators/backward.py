@@ -19,6 +19,7 @@ import torch
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.modules.products import tensors_of
+from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.mode import CountingMode, OperatorFlop
 
 MAX_NODES, MAX_OUTPUTS, MAX_NEAR = 200_000, 16, 32
@@ -102,7 +103,7 @@ class BackwardCounter:
             leave = functools.partial(_leave_node, modes)
             for node in _graph(roots, _nodes_of(inputs), begin):
                 if node.name() == _LEAF:
-                    if type(node.variable) is torch.nn.Parameter:  # distributed ones are slow to find again
+                    if is_plain(node.variable):  # distributed ones are slow to find again
                         passes.far.append(weakref.ref(node.variable))
                     continue
                 if _MARK in node.metadata:

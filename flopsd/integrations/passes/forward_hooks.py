@@ -26,7 +26,7 @@ from flopsd.integrations.passes.pass_counter import PassCounter
 from flopsd.integrations.passes.recomputation_watch import RecomputationWatch
 from flopsd.integrations.passes.token_counter import names_of
 from flopsd.integrations.passes.weight_passes import WeightPasses
-from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, is_transformed
+from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, computes_shapes_only, is_transformed
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
@@ -131,9 +131,9 @@ class ForwardHooks:
         if inside.enter(model):
             self._drop(inside)
         # Continuous batching has sequences of many lengths in one row.
-        if inside.depth > 1 or self.failed or "read_index" in named:
+        if inside.depth > 1 or self.failed or "read_index" in named or computes_shapes_only(arguments, named):
             return
-        self._try(self._count, model, arguments, named)
+        self.guarded(self._count, model, arguments, named)
 
     def leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -144,7 +144,7 @@ class ForwardHooks:
             return
         failed = output is None and has_failed()
         if self.layers is not None and self.layers.hooks and self.layers.end(failed=failed):
-            self._try(self._see_layers_left_out)
+            self.guarded(self._see_layers_left_out)
         if failed:
             self._drop(inside)
         elif (one := inside.open) is not None:
@@ -326,7 +326,7 @@ class ForwardHooks:
         """A module ran in a backward pass. Return False if it is inside a pass of the whole model, which is counted."""
         if self._inside.depth or self._inside.open is not None:
             return False
-        self._try(self._sessions.see_recomputation)
+        self.guarded(self._sessions.see_recomputation)
         return True
 
     def _watch_recomputation(self, *, records: bool) -> None:
@@ -338,12 +338,13 @@ class ForwardHooks:
             watch.begin(self.model())
 
     def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
-            self._try(self.counter.add_encoder, arguments, named)
+        is_counted = not torch.compiler.is_compiling() and not self._inside.depth and not self.failed
+        if is_counted and not computes_shapes_only(arguments, named):
+            self.guarded(self.counter.add_encoder, arguments, named)
 
     def see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        if not torch.compiler.is_compiling() and not self.failed:
-            self._try(self._count_images, arguments, named)
+        if not torch.compiler.is_compiling() and not self.failed and not computes_shapes_only(arguments, named):
+            self.guarded(self._count_images, arguments, named)
 
     def _count_images(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         model, images = self.model(), self.counter.images
@@ -364,7 +365,8 @@ class ForwardHooks:
         count(phase, found)
         tally.add_tensors(phase, 0, None, deferred)
 
-    def _try(self, count: Callable[..., None], *arguments: Any) -> None:
+    def guarded(self, count: Callable[..., None], *arguments: Any) -> None:
+        """Call `count`. After an error, which is logged, nothing is counted any more."""
         try:
             count(*arguments)
         except Exception:  # noqa: BLE001 (logged there)

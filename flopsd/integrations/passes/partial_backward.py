@@ -7,8 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
+from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.backward import MAX_NODES, leaves_behind, reaches
 
 _NEAR, _LAST = 256, 8
@@ -58,4 +57,4 @@ def _is_reached(leaf: Leaf) -> bool:
 
 def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
     """Weak references to parameters. Distributed tensors are left out: checking one is slower than a full check."""
-    return tuple(weakref.ref(one) for one in leaves if type(one) is torch.nn.Parameter)
+    return tuple(weakref.ref(one) for one in leaves if is_plain(one))

@@ -28,6 +28,7 @@ from flopsd.integrations.modules.hooks import AttachedHooks
 from flopsd.integrations.modules.products import Products, counted_as, tensors_in, tensors_of, ungraded_of_recurrent
 from flopsd.integrations.operators.backward import graph_task
 from flopsd.integrations.passes.open_passes import is_in_backward
+from flopsd.integrations.phase_of import computes_shapes_only
 
 log = logging.getLogger("flopsd.client")
 _CHUNKS = ("chunk_size", "mamba_chunk_size", "attention_window", "block_size")
@@ -133,7 +134,7 @@ class WeightPasses:
 
     def _hook(self, module: Any, count: Callable[..., None]) -> None:
         def guarded(*arguments: Any) -> None:
-            if torch.compiler.is_compiling() or self.failed:
+            if torch.compiler.is_compiling() or self.failed or computes_shapes_only(arguments[1], arguments[2]):
                 return
             try:
                 count(*arguments)
