@@ -77,6 +77,8 @@ class ForwardCounter:
             self._left_out.add("train", SPLIT)
         if not compiled and cannot_be_computed(inner):
             hooks.weights = weight_passes_of(model)
+        elif not compiled:
+            hooks.passes.begin(model)
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:

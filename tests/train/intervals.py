@@ -272,6 +272,44 @@ def _of_shapes_only(*, by_weights: bool) -> Loop:
     return loop.steps()
 
 
+def _encoded_without_gradients() -> Loop:
+    def run(input_ids: Any, labels: Any) -> None:
+        with torch.no_grad():
+            states = loop.model.get_encoder()(input_ids)
+        loop.model(encoder_outputs=states, labels=labels).loss.backward()
+
+    loop = Loop(build("t5"))
+    for _ in range(3):
+        loop._counted(run)
+    return loop
+
+
+def _without_gradients(family: str, part: Callable[[Any], Any]) -> Loop:
+    """A part of the model that is declared as trained."""
+    loop = Loop(build(family))
+    if family in BATCHES:
+        loop.inputs, _ = BATCHES[family]()
+    module = part(loop.model)
+    module.forward = torch.no_grad()(module.forward)
+    return loop.steps(3)
+
+
+def _layers_called_by_the_loop() -> Loop:
+    """The whole model is called for an evaluation alone."""
+
+    def run(input_ids: Any, **_: Any) -> None:
+        model = loop.model.model
+        states = model.embed_tokens(input_ids)
+        positions = model.rotary_emb(states, torch.arange(LENGTH)[None])
+        for layer in model.layers:
+            states = layer(states, position_embeddings=positions)
+        loop.model.lm_head(states).mean().backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS)).passes(1)
+    loop._counted(run)
+    return loop
+
+
 def _without_dropout_by_weights() -> Loop:
     model = llama(num_hidden_layers=LAYERS)
     model.config.layers_left_out = True
@@ -882,6 +920,10 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "pretraining of the head": _pretraining_of_the_head,
     "shapes only": partial(_of_shapes_only, by_weights=False),
     "shapes only, by weights": partial(_of_shapes_only, by_weights=True),
+    "encoded without gradients": _encoded_without_gradients,
+    "a tower without gradients": partial(_without_gradients, "gemma3", lambda model: model.model.vision_tower),
+    "a layer without gradients": partial(_without_gradients, "llama", lambda model: model.model.layers[1]),
+    "layers called by the loop": _layers_called_by_the_loop,
     "without dropout": _without_dropout,
     "without dropout, checkpointed": _checkpointed_without_dropout,
     "frozen adapters": _frozen_adapters,

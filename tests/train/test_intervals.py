@@ -87,6 +87,14 @@ def test_a_pass_without_found_tokens_leaves_no_upper_bound() -> None:
     assert executed.low <= loop.flop
 
 
+def test_steps_are_counted_beside_passes_of_which_no_whole_backward_pass_was_seen() -> None:
+    """Steps alone leave no figure."""
+    loop = Loop(llama())
+    loop._counted(lambda **inputs: loop.model(**inputs, output_hidden_states=True).hidden_states[1].sum().backward())
+    loop.counter.count_step()
+    assert _is_within(loop.flop, loop.basis())
+
+
 def test_random_trainings_are_within_the_interval() -> None:
     """`make random-trainings` has more."""
     found = [Training(seed) for seed in range(8)]

@@ -73,7 +73,7 @@ class ForwardHooks:
         self._was_compiled = False  # the model was compiled after it was attached
         self.failed = False  # nothing is counted after an error
         self._inside = _Inside()
-        self._passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
+        self.passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
         self.watch = RecomputationWatch(self._see_recomputation)
         self.layers: LayerWatch | None = None  # for a model that is not compiled
         self._pairs_beyond = 0  # uncounted pairs with empty places of caches of a fixed size
@@ -84,13 +84,14 @@ class ForwardHooks:
         self._perhaps_trains = False
         self._waiting: Callable[[str], None] | None = None
         self._sees_backbone = False  # the backbone was called on its own
+        self._has_encoded = False  # the current pass uses the result of an earlier call of the encoder
 
     def forget(self) -> None:
         """Remove the hooks. The counters are kept."""
         self.attached.remove()
         self.watch.end()
         self.watch.restart()
-        self._passes.forget()
+        self.passes.forget()
         if self.layers is not None:
             self.layers.hooks.remove()
         self.layers = None
@@ -131,7 +132,7 @@ class ForwardHooks:
         if inside.enter(model):
             self._drop(inside)
         # Continuous batching has sequences of many lengths in one row.
-        if inside.depth > 1 or self.failed or "read_index" in named or computes_shapes_only(arguments, named):
+        if inside.depth > 1 or self.failed or "read_index" in named:
             return
         self.guarded(self._count, model, arguments, named)
 
@@ -150,7 +151,7 @@ class ForwardHooks:
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if not (inside.records and self._passes.follow(one, output)):
+                if not (inside.records and self.passes.follow(one, output, self._trained())):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -164,6 +165,9 @@ class ForwardHooks:
             return
         self._declare_passed(found, self._phase)
         self._take_weights()
+
+    def _trained(self) -> list[list[Any]]:
+        return [] if self.layers is None else self.layers.take_trained(ran_before=self._has_encoded)
 
     def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
         self._declare(phase, found)
@@ -207,7 +211,7 @@ class ForwardHooks:
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count the passes that can no longer have a backward pass; `all_of_them`: also those that may still have
         one."""
-        for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
+        for one, can_have_one in self.passes.take_without_backward(all_of_them=all_of_them):
             # A frozen model may pass gradients to other modules: a backward pass may have begun at an inner state.
             passes = self.state is not None and not self.state.trains_any and one[0].phase in (UNSETTLED, "other")
             if one[0].phase != "train" and not can_have_one and not passes:
@@ -219,19 +223,23 @@ class ForwardHooks:
         """Count a pass that has unknown gradients, or none."""
         counted, *tensors = one
         if self._sessions.has_facts:
-            counted.add_to(self._sessions.perhaps_trained(counted.tally), "train", *tensors)
+            # Steps are counted beside the passes: a session with steps alone leaves no figure.
+            self._sessions.trained = perhaps = self._sessions.perhaps_trained(counted.tally)
+            counted.add_to(perhaps, "train", *tensors)
         else:
             counted.add_to(counted.tally, "other", *tensors)
             self._leave_out("train", _NO_BACKWARD)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if computes_shapes_only(arguments, named):
+            return
         if arguments:
             named = {**dict(zip(names_of(model.__class__), arguments, strict=False)), **named}
         cache = named.get("past_key_values", named.get("cache"))  # its names before transformers 5 and since
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
         mask, key = named.get("attention_mask"), None
-        if self._passes.open:
+        if self.passes.open:
             self._count_without_backward()
         if self.model() is None:  # the wrapper of its adapters is gone, and the inner model is still called
             self.model = weakref.ref(model)
@@ -264,6 +272,7 @@ class ForwardHooks:
         self._phase = self._inside.phase = phase
         self._recorded = phase if records else self._recorded
         deferred: Deferred = []
+        self._has_encoded = bool(self.counter.encoded)
         has_head = self.has_head and model is not self.backbone()
         found = self.counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
         if self.weights is None and self.counter.reads_tokens and not found.keys() & {"tokens", "target_tokens"}:
@@ -331,24 +340,27 @@ class ForwardHooks:
 
     def _watch_recomputation(self, *, records: bool) -> None:
         watch = self.watch
-        if watch.hooks and (self._passes.has_begun or not self._passes.open) and not is_in_backward():
+        if watch.hooks and (self.passes.has_begun or not self.passes.open) and not is_in_backward():
             watch.end()
         if records and watch.next_is_watched() and self._sessions.has_no_recomputation:
-            self._passes.has_begun = False
+            self.passes.has_begun = False
             watch.begin(self.model())
 
     def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        is_counted = not torch.compiler.is_compiling() and not self._inside.depth and not self.failed
-        if is_counted and not computes_shapes_only(arguments, named):
-            self.guarded(self.counter.add_encoder, arguments, named)
+        if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
+            self.guarded(self._count_encoder, arguments, named)
 
     def see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        if not torch.compiler.is_compiling() and not self.failed and not computes_shapes_only(arguments, named):
+        if not torch.compiler.is_compiling() and not self.failed:
             self.guarded(self._count_images, arguments, named)
+
+    def _count_encoder(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if not computes_shapes_only(arguments, named):
+            self.counter.add_encoder(arguments, named)
 
     def _count_images(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         model, images = self.model(), self.counter.images
-        if model is None or images is None:
+        if model is None or images is None or computes_shapes_only(arguments, named):
             return
         one, deferred = self._inside.open, list[tuple[str, Any]]()
         found = images.of_tower(arguments, named, lambda counter, value: deferred.append((counter, value)))
@@ -381,6 +393,8 @@ class ForwardHooks:
 
     def _fail(self) -> None:
         """Stop counting after an exception."""
+        if self.failed:
+            return
         log.exception(_STOPS)
         self.failed = True
         with suppress(Exception):

@@ -8,6 +8,7 @@ separately for passes with and without gradients.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ class LayerWatch:
         # Call counts: for each list of layers, the holder's and then each layer's; for each kind of part, each part's.
         self._layers: list[list[int]] = []
         self._parts: list[list[int]] = []
+        self._trained: list[tuple[list[int], int, Any]] = []  # the first trained layer of each list, and its place
         self.hooks = AttachedHooks()
 
     def next_is_watched(self, *, records: bool) -> bool:
@@ -38,11 +40,13 @@ class LayerWatch:
     def begin(self, lists: Iterable[tuple[Any, list[Any]]]) -> None:
         """Watch a pass until `end`. `lists`: modules, each with the layers that it holds and should run."""
         self.hooks.remove()
-        self._layers, self._parts, self._thread = [], [], threading.get_ident()
+        self._layers, self._parts, self._trained, self._thread = [], [], [], threading.get_ident()
         for holder, layers in lists:
             if any(is_compiled(inner) or isinstance(inner, torch.jit.ScriptModule) for inner in holder.modules()):
                 continue
-            self._layers.append(self._counts([holder, *layers]))
+            self._layers.append(calls := self._counts([holder, *layers]))
+            trained = ((calls, at, layer) for at, layer in enumerate(layers, 1) if _trained(layer))
+            self._trained += itertools.islice(trained, 1)
             alike = defaultdict(list)  # corresponding parts of layers of the same class
             for layer in layers:
                 for name, part in _parts(layer):
@@ -56,6 +60,12 @@ class LayerWatch:
             return False
         self.hooks.remove()
         return not failed and (any(map(_differs, self._layers)) or any(len(set(calls)) > 1 for calls in self._parts))
+
+    def take_trained(self, *, ran_before: bool) -> list[list[Any]]:
+        """Of the pass that was watched last, once: the trained parameters of the first layer with any in each list that
+        ran, or with `ran_before` in each list. A whole backward pass reaches them."""
+        trained, self._trained = self._trained, []
+        return [_trained(layer) for calls, at, layer in trained if calls[at] or ran_before]
 
     def restart(self) -> None:
         """Start over, since the model has changed."""
@@ -80,6 +90,10 @@ def _parts(layer: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", one) for inner, one in part.named_children())
         else:
             yield name, part
+
+
+def _trained(layer: Any) -> list[Any]:
+    return [parameter for parameter in layer.parameters() if parameter.requires_grad]
 
 
 def _differs(calls: list[int]) -> bool:

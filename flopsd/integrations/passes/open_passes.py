@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.backward import graph_task
 from flopsd.integrations.passes.model_sessions import Deferred, PassCount
 from flopsd.integrations.passes.partial_backward import PartialBackward
@@ -48,14 +49,19 @@ class OpenPasses:
         self._watched: Callable[[], Any] = lambda: None  # a parameter
         self._watch: Any = None  # the handle of the hook on that parameter
 
-    def follow(self, one: OpenPass, output: Any) -> bool:
-        """Wait for a backward pass from `output`, which the forward pass returned. Return False if the pass is not in
-        phase `train` and can have none."""
+    def begin(self, model: Any) -> None:
+        """Watch a trained parameter until a pass shows which one is furthest: the training may never call `model`."""
+        plain = (one for one in model.parameters() if one.requires_grad and is_plain(one))
+        self._watch_one(next(plain, None))
+
+    def follow(self, one: OpenPass, output: Any, trained: Sequence[list[Any]] = ()) -> bool:
+        """Wait for a backward pass from `output`, which the forward pass returned. `trained` as in `PartialBackward`.
+        Return False if the pass is not in phase `train` and can have none."""
         ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
         state: list[Any] = [one, None]
-        hook = functools.partial(self._begin, state)
+        hook = functools.partial(self._begin, state, trained)
         self.open[id(state)] = state, weakref.ref(hook)
         for node in ends:
             node.register_prehook(hook)
@@ -86,10 +92,12 @@ class OpenPasses:
     def _watch_furthest(self) -> None:
         """Hook the furthest parameter in the graph of a pass. Recomputed layers are not in that graph: they have
         backward passes of their own."""
-        parameter = self._partial.furthest
-        usable = parameter is not None and parameter.requires_grad and graph_task is not None
-        if usable and parameter is not self._watched():
-            self.forget()
+        if (parameter := self._partial.furthest) is not self._watched() or parameter is None:
+            self._watch_one(parameter)
+
+    def _watch_one(self, parameter: Any) -> None:
+        self.forget()
+        if parameter is not None and parameter.requires_grad and graph_task is not None:
             self._watched = weakref.ref(parameter)
             self._watch = parameter.register_hook(_Reached(self._reach))
 
@@ -112,7 +120,7 @@ class OpenPasses:
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
 
-    def _begin(self, state: list[Any], *_: object, is_within: bool = False) -> None:
+    def _begin(self, state: list[Any], trained: Sequence[list[Any]], *_: object, is_within: bool = False) -> None:
         """A backward pass runs a hooked node of a pass."""
         try:
             one, task = state
@@ -123,7 +131,7 @@ class OpenPasses:
                 state[1] = graph_task and graph_task()
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                if is_within or self._partial.is_partial():
+                if is_within or self._partial.is_partial(trained):
                     self._take(state, self._within)
                 elif graph_task is None:
                     self._take(state, _count_whole)

@@ -1,14 +1,15 @@
 """Detect backward passes for some gradients only, such as `backward(inputs=…)` with some layers: they skip nodes of the
-graph, and with them products that a whole backward pass has."""
+graph, and with them products that a whole backward pass has. Likewise if the graph was cut before some layers
+(`detach`, or layers that ran without gradients)."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import MAX_NODES, leaves_behind, reaches
+from flopsd.integrations.operators.backward import MAX_NODES, hides_leaves, leaves_behind, reaches
 
 _NEAR, _LAST = 256, 8
 Leaf = Callable[[], Any]  # weak
@@ -21,7 +22,7 @@ class PartialBackward:
 
     def __init__(self) -> None:
         self._passes = 0
-        self._looks_at_all = False
+        self._looks_at_all = self._is_cut = False
         self._near: Leaf = lambda: None
         # None: not known. The graph of a pass, such as one without images, may contain only some of them.
         self._far: tuple[Leaf, ...] | None = None
@@ -31,23 +32,31 @@ class PartialBackward:
         """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
         return self._far[0]() if self._far else None
 
-    def is_partial(self) -> bool:
-        """Whether the beginning backward pass is partial. To be called once per pass, in a hook on its first node."""
+    def is_partial(self, trained: Sequence[list[Any]] = ()) -> bool:
+        """Whether the beginning backward pass is partial. To be called once per pass, in a hook on its first node.
+        `trained`: groups of parameters, of each of which a whole pass reaches some; without any, the pass is taken to
+        be cut as the last one with groups was."""
         self._passes += 1
+        if self._is_cut and not trained:
+            return True
         if not _is_reached(self._near):
             leaf = next(leaves_behind(_NEAR), self)
             if leaf is None:
                 return True
-            self._near = next(iter(_weak([leaf])), self._near)
+            if leaf is not self:
+                self._near = next(iter(_weak([leaf])), self._near)
         seems_whole = self._far is not None and (not self._far or any(map(_is_reached, self._far)))
-        if seems_whole and not self._looks_at_all and self._passes & (self._passes - 1):
+        if seems_whole and not trained and not self._looks_at_all and self._passes & (self._passes - 1):
             return False
         found = list(leaves_behind(MAX_NODES))
         if None in found:
             self._looks_at_all = self._looks_at_all or seems_whole
             return True
         self._far = _weak(reversed(found[-_LAST:]))
-        return False
+        reached = {id(leaf) for leaf in found}
+        is_seen = all(any(id(one) in reached for one in group) for group in trained)
+        self._is_cut = not is_seen and not hides_leaves()
+        return self._is_cut
 
 
 def _is_reached(leaf: Leaf) -> bool:

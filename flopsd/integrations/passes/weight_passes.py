@@ -134,10 +134,11 @@ class WeightPasses:
 
     def _hook(self, module: Any, count: Callable[..., None]) -> None:
         def guarded(*arguments: Any) -> None:
-            if torch.compiler.is_compiling() or self.failed or computes_shapes_only(arguments[1], arguments[2]):
+            if torch.compiler.is_compiling() or self.failed:
                 return
             try:
-                count(*arguments)
+                if not computes_shapes_only(*arguments[1:3]):
+                    count(*arguments)
             except Exception:
                 self.failed = True
                 log.exception("flopsd stops counting the weights of this model; the training goes on")
