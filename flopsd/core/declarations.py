@@ -24,7 +24,7 @@ FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 # Environment variables that a training process reads. Under `flopsd exec` the daemon has them too.
 OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE = "FLOPSD_OPERATOR_COUNT", "FLOPSD_DEVICE_UUID"
 KERNEL_WINDOWS_VARIABLE = "FLOPSD_KERNEL_WINDOWS"
-_FLOP = re.compile("0|[1-9][0-9]{0,59}")
+_FLOP = re.compile("[1-9][0-9]{0,38}")
 
 
 class Phase(str, Enum):
@@ -191,9 +191,10 @@ def base_from(raw: Mapping[str, Any] | None) -> Base | None:
     base.flag("systemic")
     if flop is not None:
         base.matching("flop", _FLOP, "a count")
-    for key in ("name", "method", "reason"):
-        if key in base:
-            base.line(key, MAX_TEXT)
+    for key in ("name", "method"):
+        base.maybe_text(key)
+    if "reason" in raw:
+        base.text("reason")
     return Base(name, kind, None if flop is None else int(flop), method, systemic, raw.get("reason"))
 
 

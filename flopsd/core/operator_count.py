@@ -122,12 +122,15 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
 
 def as_claimed(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
     """What a count adds, by phase, to `read`, the figures under claimed formats, whose `low` is already higher. The
-    measured figure of a phase becomes at least its `low`: readings of other phases say nothing of it."""
-    found = _additions(count, read)
+    measured figure of a phase becomes at least its `low`: readings of other phases say nothing of it. A phase of which
+    more was counted than its time allows has work in the time of evaluation, which nothing else of the bounds has."""
+    found, by_phase = _additions(count, read), read.by_phase or {}
+    evaluated = by_phase.get(Phase.EVALUATE.value, NO_FIGURES).high_flop
     for phase, more in found.items():
-        known = (read.by_phase or {}).get(phase, NO_FIGURES)
+        known = by_phase.get(phase, NO_FIGURES)
         least = known.low_flop + more.low_flop - (known.measured_flop or 0)
-        found[phase] = more._replace(measured_flop=max(more.measured_flop or 0, least))
+        fits = known.high_flop is None or count.flop[phase] <= known.high_flop or phase == Phase.EVALUATE
+        found[phase] = Figures(more.low_flop, max(more.measured_flop or 0, least), 0 if fits else evaluated)
     return found
 
 

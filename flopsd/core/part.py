@@ -151,7 +151,7 @@ class Part:
         if precision is None or not _has_formats(self.tensor_flop_per_cycle, precision):
             return None
         counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
-        shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
+        shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if name in counted)
         return replace(precision, shares_ppm=shares) if shares else None
 
     def _highest_rate(self, name: str) -> int:

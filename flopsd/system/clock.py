@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Clock(Protocol):
@@ -43,7 +44,7 @@ def rfc3339(wall_ns: int) -> str:
     """Return Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`. Raises ValueError, OverflowError for a year
     that does not have four digits."""
     seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
-    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    moment = _EPOCH + timedelta(seconds=seconds)
     return f"{moment.isoformat()[:19]}.{nanoseconds // 1000:06d}Z"
 
 

@@ -130,6 +130,7 @@ def _completeness(**changes: Any) -> Edit:
 HOLE = {"code": "no_ledger", "rank": "1", "node": "node-1"}
 CASES: list[Case] = [
     ("job-with-times-to-the-nanosecond", "Times and energies of entries have all their decimals; of one no energy is known.", "job", _times, {}),
+    ("job-of-more-seconds-than-64-bits", "A node's energy was not counted for 10^39 seconds.", "job", lambda entries: entries[0].update(energyUncountedSeconds=f"{10**39}.000000000", energyJoules=f"{10**39}.000"), {}),
     ("job-with-a-base-of-one-node", "One of two nodes declares a base model.", "job", declared(("lora", KNOWN), ("lora", None)), {}),
     ("job-with-one-base-twice", "Both nodes declare one base model, and one of them pretraining.", "job", declared(("pretraining", KNOWN), ("full", KNOWN)), {}),
     ("job-with-two-bases", "Two nodes declare two base models.", "job", declared(("full", KNOWN), ("full", OTHER)), {}),

@@ -60,6 +60,7 @@ VALID_RUNS = {
     "operator-count": runs.operators,
     "operator-count-exceeding": runs.exceeding,
     "operator-count-as-claimed": runs.counted_as_claimed,
+    "operator-count-of-training-in-evaluation": runs.counted_in_evaluation,
     "operator-counts-unused": runs.unused,
     "kernel-windows": runs.windows,
 }

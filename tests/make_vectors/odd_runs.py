@@ -13,7 +13,7 @@ from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import GapReason
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from tests.make_vectors import runs
-from tests.make_vectors.edges import counted, phases, tally
+from tests.make_vectors.edges import BF16, counted, phases, tally
 from tests.make_vectors.edits import Edit, edits, facts, in_last_tally, put, users
 from tests.make_vectors.entries import ALONE, FREE, accepted, attempts, basis, of_one_node, with_basis
 from tests.make_vectors.entries import Case as CaseOfEntries
@@ -120,7 +120,34 @@ ALL_SHARES: J = {
     "tf32": 100_000,
 }  # fmt: skip
 LABEL = "bf16:0.4,fp16:0.199995,fp4:5e-06,tf32:0.4"
+
+
+@edits
+def _declarers(records: list[J], *names: str) -> None:
+    """Each daemon start has its own declarer of one format."""
+    for record in records:
+        if record["kind"] == "device":
+            record["precision"] = {**BF16, "declared_by": names[record["incarnation"] - 1]}
+
+
+def _energy_to_the_seal(records: list[J]) -> None:
+    """Energy of a nanosecond more than the run had, which has no end: its seal is later."""
+    records.pop()
+    records[-1]["devices"][0].update(energy_ns=6 * S + 1)
+
+
 CASES: list[Case] = [
+    ("format-of-nothing", "The settings declare a format and nothing in it.", M, "REC-10", 1, "small", put(0, "precision", value={**BF16, "shares_ppm": {"bf16": 10**6, "fp8": 0}})),
+    ("format-of-nothing-of-a-device", "The same of a device.", M, "REC-10", 3, "small", put(2, "precision", value={**BF16, "shares_ppm": {"bf16": 10**6, "fp8": 0}})),
+    ("format-of-a-part-without-formats", "A format is declared for a chip that is rated as a whole, by a name that JavaScript knows.", None, None, None, "neuron", put(2, "precision", value={**BF16, "shares_ppm": {"toString": 10**6}})),
+    ("format-declared-by-nobody-first", "The first of two declarers has no name.", None, None, None, "activity", _declarers("", "config")),
+    ("base-of-no-flop", "The base model's compute is 0.", M, "REC-14", 1, "phases", put(0, "declared", "base", "flop", value="0")),
+    ("base-of-the-least-flop-that-is-none", "The base model's compute is 10^39 FLOP.", M, "REC-14", 1, "phases", put(0, "declared", "base", "flop", value=str(10**39))),
+    ("base-of-the-most-flop", "The same less 1.", None, None, None, "phases", put(0, "declared", "base", "flop", value=str(10**39 - 1))),
+    ("base-with-a-reason-that-is-none", "`reason` of the base model is null.", M, "REC-14", 1, "phases", put(0, "declared", "base", "reason", value=None)),
+    ("base-without-a-printable-name", "The base model's name is empty.", None, None, None, "phases", put(0, "declared", "base", "name", value="")),
+    ("energy-of-the-time-to-the-seal", "Energy covers a nanosecond after the last record of a run without an end.", "law_11", "LAW-11", None, "small", _energy_to_the_seal),
+    ("entry-of-zero-in-no-share", "An entry of 0, whose cycles are uncertain, is in no share.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor": 0, "fp64": 5}}, uncertainty_sm_cycles={"activity": {"tensor": 7}}, phases={"train": {"to_ns": S, "observed_ns": {"activity": S}, "sm_cycles": {"activity": {"fp64": 5}}}})),
     ("tally-that-stands-still", "A checkpoint has the tally of the one before it.", None, None, None, "small", again(dict)),
     ("tally-that-stands-still-but-for-zeros", "The same, with amounts of 0 that are as absent ones.", None, None, None, "small", again(lambda t: (t.update(busy_sm_cycles=0, unread_ns={"fp16": 0}, uncertainty_sm_cycles={"activity": {"fp16": 0}}, square_sum={"activity": {}}), t["observed_ns"].update(count=0)))),
     ("counters-that-change-in-no-time", "A counter changes and no time passes.", "law_4", "LAW-4", None, "small", again(lambda t: t["counters"].update(energy_mj=t["counters"]["energy_mj"] + 1))),

@@ -8,7 +8,7 @@ from typing import Any
 
 from flopsd.core.ledger.statement import encode
 from tests.make_vectors.edits import edits, put
-from tests.make_vectors.entries import basis, entries_of, of_one_node, same_run
+from tests.make_vectors.entries import KNOWN, basis, entries_of, of_one_node, same_run
 from tests.make_vectors.files import Files, vector
 from tests.make_vectors.merged import Child, merged, node, segments
 from tests.make_vectors.records import ordered
@@ -97,6 +97,11 @@ CASES: list[Case] = [
     ("run-twice-by-a-nanosecond", "Two ledgers of one run in a lineage share a nanosecond.", "counted_twice", "MERGE-29", "lineage", lambda p: same_run(p["children"], -1)),
     ("entry-without-a-member", "An entry has no `energyJoules`.", E, "MERGE-26", "job", inside("energyJoules", value=...)),
     ("entry-with-another-member", "An entry has one member too many.", E, "MERGE-26", "job", first(certified=True)),
+    ("entry-with-a-member-of-all-objects", "An entry has a member that every object of JavaScript has.", E, "MERGE-26", "job", first(toString=1)),
+    ("entry-with-a-low-above-its-high", "`low` of an entry is above `high`.", E, "MERGE-25", "job", inside("totals", "executed", "low", value="9" * 40)),
+    ("entry-with-a-claimed-low-above-its-high", "The same of what processes claim, in `cumulative`.", E, "MERGE-25", "job", inside("totals", "guidelines", "asClaimed", "cumulative", "low", value="1")),
+    ("entry-with-a-base-known-without-flop", "The base model of an entry is known and has no `flop`.", E, "MERGE-25", "job", inside("declared", "base", value={**KNOWN, "flop": None})),
+    ("entry-with-a-base-that-nobody-declares", "The base model of an entry has no `declaredBy`.", E, "MERGE-25", "job", inside("declared", "base", value={name: one for name, one in KNOWN.items() if name != "declaredBy"})),
     ("entry-of-another-kind", "An entry of a job is of kind `lineage`.", E, "MERGE-26", "job", first(kind="lineage")),
     ("job-on-a-platform-by-number", "`run.platform` of a job is a number.", E, "MERGE-26", "job", put("run", "platform", value=7)),
     ("entry-signed-by-nobody", "An entry names no key.", E, "MERGE-25", "job", first(keyids=[])),

@@ -308,6 +308,15 @@ def counted_as_claimed(folder: Path) -> bytes:
     return story.finish()
 
 
+def counted_in_evaluation(folder: Path) -> bytes:
+    """The settings declare evaluation, and a process counts operators of training. Its GPU has only an upper bound."""
+    story, process = Story(folder, (A100,), declared=OperatorDeclarations(Phase.EVALUATE)), "ab" * 16
+    story.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"device": A100.uid}))
+    story.says(WorkCounted(process, {"train": {"operator_flop": 4 * 10**14}, "evaluate": {"operator_flop": 10**13}}))
+    story.during(3, {A100: BUSY})
+    return story.finish()
+
+
 def unused(folder: Path) -> bytes:
     """Processes whose counts are in no figure, one of each kind; the journal does not have them in the order of
     their ids."""

@@ -17,6 +17,7 @@ from tests.second_implementation.laws import (
     PHASES,
     REASONS,
     Refused,
+    is_base,
     is_digest,
     is_format,
     is_time,
@@ -44,6 +45,7 @@ MEMBERS = {
 SUMS = ("totals", "energyJoules", *OF_NODES, "coverage", "reconciliation")
 COUNTS = (*NAMES, "computed", "cumulativeLow", "mayBeIntegerFlop", "tokens")
 JOURNAL = {"sha256", "headSha256", "bytes", "records"}
+BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
 TEXTS = ("flopsdVersions", "peakTableSha256", "keyids")
 
 
@@ -57,8 +59,8 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
         need(entries, "no_children")
         times = [predicate["method"]["sealedAt"], predicate["startedAt"], predicate["lastRecordAt"]]
         times += [entry[name] for entry in entries for name in ("startedAt", "lastRecordAt")]
-        need(all(map(is_time, times)), "entry_malformed")
         need(entries == sorted(entries, key=order), "children_order", "statement.predicate.children")
+        need(all(map(is_time, times)), "entry_malformed")
         claimed_once(entries)
         named = predicate["method"]["policies"]
         policies = [
@@ -192,6 +194,8 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         a_time(times, "beginNs", "endNs")
     declared = entry["declared"]
     ok(declared["method"] in (None, *METHODS) and notes_only(declared["contradictions"]))
+    base = declared["base"]
+    ok(is_base(base) and (base is None or (base.keys() - {"reason"} == BASE and isinstance(base["declaredBy"], str))))
     ok(isinstance(declared.get("conflict", []), list))
     ok(declared.keys() == {"method", "base", "contradictions"} | (set() if node else {"conflict"}))
     ok(all(isinstance(one, str) for one in declared.get("conflict", [])))
@@ -215,6 +219,10 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     for one in figures_in(totals):
         ok(one["low"] is not None)
         ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in COUNTS if name in one))
+    rules, integers = totals["guidelines"], totals["integerOperations"]
+    counted = [rules, integers["guidelines"], *([rules["asClaimed"]] if rules["asClaimed"] else [])]
+    for one in (totals["executed"], integers, *counted, *(each["cumulative"] for each in counted)):
+        ok(one["high"] is None or int(one["low"]) <= int(one["high"]))
     refuse_difference(sums_of([entry], whole=True), {name: entry[name] for name in SUMS}, "entry", "entry_malformed")
 
 

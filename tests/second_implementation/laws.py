@@ -430,7 +430,8 @@ def declared_format(stated: J | None) -> None:
         text(stated["declared_by"])
         need(stated["shares_ppm"])
         for name, ppm in stated["shares_ppm"].items():
-            text(name), count(ppm)
+            text(name)
+            need(count(ppm))
 
 
 def recovered(found: J | None) -> None:
@@ -475,15 +476,19 @@ def declared(record: J | None) -> None:
     need(record["phase"] is None or record["phase"] in PHASES)
     need(record["method"] is None or record["method"] in METHODS)
     need(record["recomputation"] in (None, "none", "full", "selective"))
-    base = record["base"]
-    if base is not None:
-        need(base["kind"] in ("known", "estimated", "unknown"))
-        need((base["flop"] is None) == (base["kind"] == "unknown"))
-        need((base["method"] is not None) == (base["kind"] == "estimated"))
-        need(base["flop"] is None or re.fullmatch("0|[1-9][0-9]{0,59}", base["flop"]))
-        need(base["systemic"] is None or isinstance(base["systemic"], bool))
-        for name in ("name", "method", "reason"):
-            or_null(text, base[name] if name != "reason" else base.get(name))
+    need(is_base(record["base"]))
+
+
+def is_base(base: J | None) -> bool:
+    return base is None or (
+        base["kind"] in ("known", "estimated", "unknown")
+        and (base["flop"] is None) == (base["kind"] == "unknown")
+        and (base["method"] is not None) == (base["kind"] == "estimated")
+        and (base["flop"] is None or re.fullmatch("[1-9][0-9]{0,38}", base["flop"]) is not None)
+        and (base["systemic"] is None or isinstance(base["systemic"], bool))
+        and all(isinstance(one, str | None) for one in (base["name"], base["method"]))
+        and isinstance(base.get("reason", ""), str)
+    )
 
 
 def context(record: J) -> None:
@@ -623,19 +628,21 @@ FACTS: dict[str, Any] = {
 def laws_of_the_whole(begins: list[J], rated: list[dict[int, Rated]], before: list[dict[int, J]]) -> None:
     """Laws 7, 8 and 11. `before`: the tallies as in the journal, without the time to the seal."""
     claimed: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    by_uuid: dict[str, list[Rated]] = {}
     for begin, devices, tallies in zip(begins, rated, before, strict=True):
-        for number, device in devices.items():
-            times = device.record["to_ns"], tallies[number]["to_ns"]
+        for number, known in devices.items():
+            device = Rated(known.record, known.table)
+            device.tally |= tallies[number]
+            by_uuid.setdefault(device.record["uuid"], []).append(device)
+            times = device.record["to_ns"], device.tally["to_ns"]
             if times[0] < times[1]:
                 claimed.setdefault((begin["boot_id"], device.record["uuid"]), []).append(times)
     for of_device in claimed.values():
         of_device.sort()
         need(all(one[1] <= other[0] for one, other in pairwise(of_device)), "law_7")
-    by_uuid: dict[str, list[Rated]] = {}
-    for device in (device for devices in rated for device in devices.values()):
+    for device in (device for same_device in by_uuid.values() for device in same_device):
         need(device.record["peak_row"] is None or device.row is not None, "peak_row_unknown")
         need(device.record["peak_row"] in (None, *rows_of(device)), "peak_row_other")
-        by_uuid.setdefault(device.record["uuid"], []).append(device)
         law_8(device)
     for same_device in by_uuid.values():
         gap = sum(device.gap_ns() for device in same_device)

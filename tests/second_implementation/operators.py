@@ -6,6 +6,7 @@ from tests.second_implementation.arithmetic import Figures, Rated, add
 
 J = dict[str, Any]
 LEFT_OUT = ("not_counted", "operators_not_counted")
+NOTHING: Figures = (0, None, 0)
 PHASES = ("train", "evaluate", "generate", "other")
 
 
@@ -28,7 +29,9 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
     for phase in PHASES:
         figures, least = stated[phase], claimed[phase]
         known = [sum(one[phase][n] or 0 for one in as_claimed if phase in one) for n in (0, 1)]
-        least = (least[0], max(least[1] or 0, known[0] + least[0] - known[1]), 0)
+        evaluated, high = (add(one.get(p, NOTHING) for one in as_claimed)[2] for p in ("evaluate", phase))
+        beside = phase != "evaluate" and high is not None and counted[phase] > high
+        least = (least[0], max(least[1] or 0, known[0] + least[0] - known[1]), evaluated if beside else 0)
         if figures[0] or figures[1]:
             found.append(
                 {

@@ -42,7 +42,7 @@ class Rates:
 
     def stated(self, pipe: str | None) -> J | None:
         """If a declaration fits, the shares of the formats that the pipe counts, if any."""
-        shares = {f: ppm for f, ppm in (self.shares or {}).items() if ppm and (pipe != "tensor_hmma" or f in HMMA)}
+        shares = {f: ppm for f, ppm in (self.shares or {}).items() if pipe != "tensor_hmma" or f in HMMA}
         return shares or None
 
     def rates(self, pipe: str) -> tuple[int | None, int | None, int | None]:

@@ -254,7 +254,8 @@ def _declarers(same: list[Rated]) -> dict[tuple[str, str, str, str], str | None]
             by = None
             if label != "undeclared" and pipe in ("", "tensor", "tensor_hmma"):
                 by = stated["declared_by"] if stated else "process" if row["bucket"] != "undeclared" else None
-            found[row["key"]] = found.get(row["key"]) or by
+            if found.get(row["key"]) is None:
+                found[row["key"]] = by
     return found
 
 

@@ -4,8 +4,9 @@ import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD } from "./cod
 import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
-import { BASE_KINDS, METHODS, PHASES } from "./names.js";
+import { METHODS, PHASES } from "./names.js";
 import { OPERATOR_COUNT } from "./operators.js";
+import { isBase } from "./records.js";
 import { isTime } from "./times.js";
 import { ELSEWHERE, EVIDENCE, REASONS, amountOf, formatsOf, elsewhereOf, unknownOf } from "./tallies.js";
 
@@ -19,7 +20,7 @@ const is = (holds, what) => (value, path) => {
 /** @param {RegExp} pattern @param {string} what */
 const matching = (pattern, what) => is((value) => isText(value) && pattern.test(value), what);
 const count = matching(/^(0|[1-9][0-9]{0,39})$/, "a count");
-const time = matching(/^(0|[1-9][0-9]{0,19})\.[0-9]{9}$/, "seconds");
+const time = matching(/^(0|[1-9][0-9]{0,39})\.[0-9]{9}$/, "seconds");
 const signed = matching(/^(0|-?[1-9][0-9]{0,39})$/, "a number of nanoseconds");
 const sha = matching(/^[0-9a-f]{64}$/, "a SHA-256");
 const utc = is(isTime, "a time");
@@ -52,9 +53,10 @@ const map = (names, check) => (value, path) => {
 };
 /** @param {Record<string, Check>} members @param {Record<string, Check>} [may] @returns {Check} */
 const shape = (members, may = {}) => (value, path) => {
+  const checks = new Map(Object.entries({ ...members, ...may }));
   require(isObject(value), "entry_malformed", `${path} is not an object`, path);
   for (const name of Object.keys(value)) {
-    const check = members[name] ?? may[name];
+    const check = checks.get(name);
     require(check, "entry_malformed", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
     check(value[name], `${path}.${name}`);
   }
@@ -90,19 +92,28 @@ const totals = (value, path) => {
   _totals(value, path);
   require((value.architecture === null) === (value.architectureAbsentReasons.length > 0), "entry_malformed",
     `${path} has neither an architecture basis nor a reason, or both`, path);
+  const { executed, integerOperations: integers, guidelines: rules } = value;
+  const counted = [rules, integers.guidelines, rules.asClaimed].filter((one) => one !== null);
+  for (const { low, high } of [executed, integers, ...counted, ...counted.map((one) => one.cumulative)]) {
+    require(high === null || BigInt(low) <= BigInt(high), "entry_malformed", `${path} has a low figure above the high one`, path);
+  }
 };
 const coverage = shape({
   observedSeconds: time, gapSeconds: time, recoveredSeconds: time, spanSeconds: time, jobSeconds: time,
   unknownSeconds: time, boundedSeconds: time, coveragePpm: orNull(count), gapSecondsByReason: map(REASONS, time),
 });
-const base = orNull(shape({
-  name: orNull(text), kind: oneOf(BASE_KINDS), flop: orNull(count), method: orNull(text), systemic: orNull(flag),
-}, { declaredBy: text, reason: text }));
+const any = is(() => true, "anything");
+const _BASE = shape({ name: any, kind: any, flop: any, method: any, systemic: any, declaredBy: text }, { reason: any });
+/** @type {Check} */
+const base = (value, path) => {
+  is(isBase, "a base model")(value, path);
+  if (value !== null) _BASE(value, path);
+};
 const _JOURNAL = { sha256: sha, headSha256: sha, bytes: count, records: count };
 const segment = orNull(shape({
   number: small, continues: orNull(shape({ number: small, ..._JOURNAL })), isContinued: flag, journal: shape(_JOURNAL),
 }));
-const joules = matching(/^(0|[1-9][0-9]{0,30})\.[0-9]{3}$/, "an energy");
+const joules = matching(/^(0|[1-9][0-9]{0,39})\.[0-9]{3}$/, "an energy");
 const energy = shape({
   name: oneOf([ENERGY_RATIO]), part: text, precision: text, publishedFjPerFlop: shape({ low: count, high: count }),
   deviceSeconds: time, energyJoules: joules, measuredFlop: matching(/^[1-9][0-9]{0,39}$/, "a count above 0"), doubtFlop: count, fjPerFlop: figures, withinMargin: flag,

@@ -18,6 +18,5 @@ export const SEEN = [
   ...KERNELS.map((kind) => `kernel_ns_${kind}`), ...KERNELS.map((kind) => `kernel_launches_${kind}`),
 ];
 export const METHODS = ["pretraining", "full", "partial", "lora", "qlora"];
-export const BASE_KINDS = ["known", "estimated", "unknown"];
 export const PHASES = ["train", "evaluate", "generate", "other"];
 export const FORMATS = ["bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8"];

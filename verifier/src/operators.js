@@ -84,9 +84,10 @@ function rowsOf(own, sessions) {
     if (!low && !measured) continue;
     const [claimedLow, point] = /** @type {bigint[]} */ (claimed.get(phase)), known = byClaim.get(phase) ?? zero();
     const least = beyond(known.low + claimedLow, known.measured ?? 0n);
+    const fits = phase === "evaluate" || known.high === null || /** @type {bigint} */ (c.get(phase)) <= known.high;
     rows.push({
       uuid, phase, settings, flop: { low, measured, high: 0n },
-      claimed: { low: claimedLow, measured: point > least ? point : least, high: 0n },
+      claimed: { low: claimedLow, measured: point > least ? point : least, high: fits ? 0n : (byClaim.get("evaluate") ?? zero()).high },
     });
   }
   return rows;

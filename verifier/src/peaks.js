@@ -1,5 +1,5 @@
 // The peak table: rates, bounds, margins and ceilings of a device.
-import { Refusal, isObject } from "./basics.js";
+import { Refusal, isObject, object } from "./basics.js";
 import { ceilDiv, percentG } from "./figures.js";
 import { formatsOf } from "./tallies.js";
 
@@ -44,7 +44,7 @@ export class Rating {
     /** @type {J | null} */
     this.row = peaks.row(device.peak_row);
     const row = this.row ?? {};
-    this.tensor = row.flop_per_cycle_per_sm?.tensor ?? {};
+    this.tensor = row.flop_per_cycle_per_sm?.tensor ?? object();
     this.vector = row.flop_per_cycle_per_sm?.vector ?? {};
     this.disputed = row.disputed_flop_per_cycle_per_sm?.tensor ?? {};
     this.noIntegers = row.integer_tensor === false;
@@ -110,7 +110,6 @@ export class Rating {
       if (_INTEGER.includes(name) !== (kind === "integer")) continue;
       sum += ppm * /** @type {bigint} */ (tops ? this.top(name) : this.tensor[name]);
     }
-    if (!parts) return 0n;
     return tops ? ceilDiv(sum, parts) : sum / parts;
   }
 
@@ -211,7 +210,7 @@ export class Rating {
   countMayBeInteger() {
     if (this.noIntegers) return false;
     if (this.stated === null) return true;
-    const formats = { ...this.tensor, ...this.dense };
+    const formats = Object.assign(object(), this.tensor, this.dense);
     return !Object.keys(this.stated).every((name) => name in formats && !_INTEGER.includes(name));
   }
 

@@ -30,15 +30,15 @@ const shape = (members, exact = false) => (value) =>
 
 export const precision = orNull((value) =>
   isObject(value) && isText(value.declared_by) && isObject(value.shares_ppm) &&
-  Object.values(value.shares_ppm).length > 0 && Object.values(value.shares_ppm).every(isAmount));
+  Object.values(value.shares_ppm).length > 0 && Object.values(value.shares_ppm).every((ppm) => isAmount(ppm) && ppm > 0n));
 const phase = orNull(oneOf(["train", "evaluate", "generate", "other"]));
 const method = orNull(oneOf(["pretraining", "full", "partial", "lora", "qlora"]));
 const recomputation = orNull(oneOf(["none", "full", "selective"]));
-const base = orNull((value) => _BASE(value) && (value.flop === null) === (value.kind === "unknown") &&
-  (value.method === null) === (value.kind !== "estimated") && (!("reason" in value) || orNull(isText)(value.reason)));
+export const isBase = orNull((value) => _BASE(value) && (value.flop === null) === (value.kind === "unknown") &&
+  (value.method === null) === (value.kind !== "estimated") && (!("reason" in value) || isText(value.reason)));
 const _BASE = shape({
   name: orNull(isText), kind: oneOf(["known", "estimated", "unknown"]),
-  flop: orNull((v) => isText(v) && /^(0|[1-9][0-9]{0,59})$/.test(v)), method: orNull(isText), systemic: orNull(flag),
+  flop: orNull((v) => isText(v) && /^[1-9][0-9]{0,38}$/.test(v)), method: orNull(isText), systemic: orNull(flag),
 });
 const runOf = shape({ platform: isText, jobName: orNull(isText), jobArn: orNull(isText) }, true);
 const nodeOf = shape({ rank: orNull(isAmount), jobNodes: texts, instanceType: orNull(isText) }, true);
@@ -89,7 +89,7 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
     format: isText, run: isText, node: isText, boot_id: isText, ns: isAmount, wall_ns: isAmount, utc,
     flopsd_version: isText, peak_table_sha256: sha, config_sha256: sha, interval_ns: isAmount, checkpoint_ns: isAmount,
     precision, recovered, isolation,
-    declared: orNull(shape({ phase, method, recomputation, base })), policies: (v) => Array.isArray(v) && v.every(policy),
+    declared: orNull(shape({ phase, method, recomputation, base: isBase })), policies: (v) => Array.isArray(v) && v.every(policy),
     code_secret_sha256: orNull(sha),
   },
   source: { name: isText, facts: (v) => isObject(v) && (v.replay === undefined || v.replay === null || _RECORDING(v.replay)) },

@@ -247,11 +247,8 @@ function withoutEmpty(value, names = 0) {
 export function undeclaredOf(tally) {
   const amounts = new Map(tally.amounts);
   for (const share of tally.shares.values()) {
-    for (const [path, value] of share.amounts) {
-      const rest = (amounts.get(path) ?? 0n) - value;
-      if (rest === 0n) amounts.delete(path);
-      else amounts.set(path, rest);
-    }
+    for (const [path, value] of share.amounts) amounts.set(path, (amounts.get(path) ?? 0n) - value);
   }
+  if (tally.shares.size) for (const [path, rest] of amounts) if (rest === 0n) amounts.delete(path);
   return { amounts };
 }

@@ -145,13 +145,13 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
             raise ValueError("children is not a list")
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")
-        refuse_malformed_times(predicate)
         if any(one > other for one, other in pairwise(map(sort_key, entries))):
             raise NotVerifiedError(
                 "the children are not in the order of the format",
                 code="children_order",
                 path="statement.predicate.children",
             )
+        refuse_malformed_times(predicate)
         claims = claimed_again(entries)
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
         policies = tables.policies((str(policy["sha256"]) for policy in predicate["method"]["policies"]), opened.path)

@@ -127,6 +127,6 @@ def precision_from_record(record: Record | None) -> Precision | None:
     if record is None:
         return None
     shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))
-    if not shares:
-        raise ValueError("a precision without a format")
+    if not shares or any(ppm == 0 for _, ppm in shares):
+        raise ValueError("a precision without a format, or with none of one")
     return Precision(shares, text(record["declared_by"]))

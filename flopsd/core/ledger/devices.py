@@ -79,7 +79,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "evidence": evidence,
             "pipe": pipe or None,
             "precision": precision,
-            "precisionDeclaredBy": next((by for by, _ in group if by), None),
+            "precisionDeclaredBy": next((by for by, _ in group if by is not None), None),
             "smCycles": str(row.sm_cycles),
             "seconds": seconds(row.duration_ns),
             "flop": row.figures.for_ledger(),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import RatedTally
-from flopsd.core.ledger.run_view import RunView
 from flopsd.core.meter import excess, max_counted_flop
 from flopsd.core.model import DeviceUid, Evidence, Limits
+from flopsd.core.tally import Tally
 from flopsd.errors import JournalDamagedError, LedgerError
 
 
-def refuse_impossible(view: RunView) -> None:
-    """Raise JournalDamagedError for totals that the devices of a run cannot have reached."""
-    for rated in view.rated:
-        _refuse_tally(rated)
-    for one in view.devices:
-        uid = one.device.uid
-        if one.recovered_ns > one.gap_ns:
+def refuse_impossible(rated: Iterable[RatedTally]) -> None:
+    """Raise JournalDamagedError for totals that the devices of a journal cannot have reached. `rated`: all tallies up
+    to its last record."""
+    by_device: dict[DeviceUid, list[Tally]] = {}
+    for one in rated:
+        _refuse_tally(one)
+        by_device.setdefault(one.uid, []).append(one.tally)
+    for uid, tallies in by_device.items():
+        if sum(tally.total_recovered_ns - tally.total_gap_ns for tally in tallies) > 0:
             raise JournalDamagedError(f"device {uid}: more gap time was recovered than its gaps have", code="law_11")
-        if sum(tally.energy_ns for tally in one.tallies) > one.job_ns:
+        if sum(tally.energy_ns - tally.job_ns for tally in tallies) > 0:
             raise JournalDamagedError(
                 f"device {uid}: energy covers more time than the device's job time", code="law_11"
             )

@@ -5,11 +5,12 @@ Most of it is copied, not computed, so that recomputing the sums alone would acc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flopsd.core.declarations import Phase
 from flopsd.core.field_reader import FieldReader, raising
+from flopsd.core.figures import figures_from
 from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason
 from flopsd.core.notes import note_from
@@ -50,6 +51,9 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
         raise ValueError("a child has figures for an unknown kind of evidence or phase")
     if not gaps.keys() <= _REASONS:
         raise ValueError("a child has gaps with an unknown reason")
+    for figures in map(figures_from, _intervals(raw["totals"])):
+        if figures.high_flop is not None and figures.low_flop > figures.high_flop:
+            raise ValueError("a child has a low figure above the high one")
     _declared(entry.object("declared"), conflict=not node)
     if in_lineage != ("completeness" in raw):
         raise ValueError("a child of a lineage must have completeness, a child of a job must not")
@@ -61,6 +65,15 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
             completeness.wrong("missing", "a list")
         for hole in completeness.objects("missing"):
             note_from(hole.mapping)
+
+
+def _intervals(totals: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The figures of a child whose low and high are bounds of the same."""
+    rules, integers = totals["guidelines"], totals["integerOperations"]
+    yield from (totals["executed"], integers)
+    for counted in (rules, integers["guidelines"], rules["asClaimed"]):
+        if counted is not None:
+            yield from (counted, counted["cumulative"])
 
 
 def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:

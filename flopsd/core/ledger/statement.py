@@ -20,6 +20,7 @@ from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.open_accounts import refuse_missing_time
+from flopsd.core.ledger.rated_tally import rated_tallies
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.unended import as_of
@@ -78,10 +79,10 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The predicate of a ledger of kind `node`. Raises LedgerError, JournalDamagedError."""
     refuse_double_counting(history)
-    recorded, history = history, as_of(history, seal.sealed_at)
+    refuse_impossible(rated_tallies(history, table))
+    refuse_missing_time(history)
+    history = as_of(history, seal.sealed_at)
     view = view_of(history, table, seal.policies)
-    refuse_impossible(view)
-    refuse_missing_time(recorded)
     first, last = history.incarnations[0], history.incarnations[-1]
     secrets = secrets_in(history, seal.code_secrets)
     return {

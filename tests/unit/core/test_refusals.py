@@ -57,9 +57,9 @@ def base_with(**changed: object) -> object:
 
 REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
     (lambda kind: base_with(kind=kind), ("unknown", "known", "guessed"), None),
-    (lambda flop: base_with(flop=flop), (None, 7, "07", "-7"), None),
+    (lambda flop: base_with(flop=flop), (None, 7, "07", "-7", "0", str(10**39)), None),
     (lambda method: base_with(method=method), (None, 7), None),
-    (lambda name: base_with(name=name), ("", "x" * 10_000, "\x1b[2J", 7), None),
+    (lambda name: base_with(name=name), (7,), None),
     (lambda systemic: base_with(systemic=systemic), ("no",), None),
     (work_from, ([],), "work is not a mapping of phases"),
     (work_from, ({"train": 7},), "the work of phase 'train' is not a mapping of counters"),

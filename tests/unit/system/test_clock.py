@@ -26,3 +26,9 @@ def test_a_time_is_written_rounded_down_to_a_microsecond(wall_ns: int, text: str
     assert rfc3339(wall_ns) == text
     assert file_stamp(wall_ns) == text.replace("-", "").replace(":", "").replace(".", "")
     assert utc_ns(text) == wall_ns // 1000 * 1000
+
+
+@pytest.mark.parametrize("wall_ns", [10**22, 10**27, -(10**22), 10**60])
+def test_a_time_of_no_year_is_refused_whatever_its_size(wall_ns: int) -> None:
+    with pytest.raises(OverflowError):
+        rfc3339(wall_ns)
