@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import queue
@@ -88,11 +89,10 @@ class Client:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
         self._awake = True
         self._thread = threading.Thread(target=self._run_to_the_end, name="flopsd-client", daemon=True)
+        leave = weakref.WeakMethod(self._leave_child)
+        os.register_at_fork(after_in_child=lambda: (method := leave()) and method())
         if not paths:
             return
-        # A forked child shares the connection, and must not keep it open after this process has ended.
-        drop = weakref.WeakMethod(self._close_connection)
-        os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
         atexit.register(self.close)
         try:
             self._thread.start()
@@ -167,8 +167,6 @@ class Client:
     def count(self, phase: str, **counters: int) -> None:
         """Add work to the counters of `phase`, such as `tokens`, `sequences` and `steps`, all whole numbers. `phase`
         need not be the current one. The counters are listed in docs/training-process.md."""
-        if os.getpid() != self._pid:
-            return
         try:
             self._work.add(note_of(phase, counters))
         except Exception as fault:  # noqa: BLE001 - see Complaints
@@ -181,13 +179,7 @@ class Client:
         except Exception as fault:  # noqa: BLE001 - see Complaints
             self._complaints.ignored("count", fault)
             return lambda: None
-        add, getpid, pid = self._work.add, os.getpid, self._pid
-
-        def count() -> None:
-            if getpid() == pid:
-                add(note)
-
-        return count
+        return functools.partial(self._work.add, note)
 
     def another_session(self) -> Client:
         """Return another session with the same daemon, for another model of this process. It ends with this one."""
@@ -223,6 +215,11 @@ class Client:
                 other._leave()
             self._closing.set()
             self._wake.put(None)
+
+    def _leave_child(self) -> None:
+        """In a forked child: count nothing, and close the connection, which must not be open after the parent's end."""
+        self._work.stop()
+        self._close_connection()
 
     def _close_connection(self) -> None:
         if self._connection is not None:

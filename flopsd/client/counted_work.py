@@ -37,6 +37,10 @@ class CountedWork:
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
+    def stop(self) -> None:
+        """Count nothing from now on, and take no lock: a forked child may find it locked for ever."""
+        self._noted = deque(maxlen=0)
+
     def changed(self, forgotten: Set[str], kept: Work) -> tuple[dict[str, dict[str, int]], set[str]]:
         """Return the sums, empty if nothing was added since the last call, and what `forget` returns: nothing is
         counted between the two."""
@@ -85,7 +89,8 @@ class CountedWork:
                     phase, counters = self._noted.popleft()
                     sums = self._sums.setdefault(phase, {})
                     for name, value in counters.items():
-                        sums[name] = min(sums.get(name, 0) + value, MAX_COUNT)  # the daemon refuses more
+                        total = sums.get(name, 0) + value
+                        sums[name] = total if total <= MAX_COUNT else MAX_COUNT  # the daemon refuses more
                     self._has_unsent = True
             finally:
                 self._summing = False
@@ -93,12 +98,14 @@ class CountedWork:
 
 def note_of(phase: str, counters: dict[str, int]) -> Note:
     """Return work of `phase` as a note; the caller must not change `counters` later. Raises ValueError or TypeError."""
-    if phase not in PHASES:
-        raise ValueError(f"phases are {', '.join(sorted(PHASES))}")
+    try:
+        named = PHASES[phase]
+    except KeyError:
+        raise ValueError(f"phases are {', '.join(sorted(PHASES))}") from None
     for name, value in counters.items():
         if type(value) is not int or not 0 <= value <= MAX_COUNT or name not in _COUNTERS:
-            return PHASES[phase], _checked(counters)
-    return PHASES[phase], counters
+            return named, _checked(counters)
+    return named, counters
 
 
 def _checked(counters: Mapping[str, Any]) -> dict[str, int]:
