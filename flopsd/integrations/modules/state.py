@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import chain, cycle
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 _SAMPLED = 8  # parameters that each pass looks for in their modules, in turn: all would take thrice the time
 _FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
+_is_trained = attrgetter("requires_grad")
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
 _Place = tuple[Callable[[], Any], str, Callable[[], Any]]  # of a parameter: its holder, its name, and the parameter
 
@@ -34,7 +35,7 @@ class ModelState:
         self._samples: Iterator[list[_Place]] = cycle([[]])
         self.saw_late = False  # that parameters had been replaced, perhaps some passes ago
         self._parents: list[Callable[[], Any]] = []
-        self._children: list[int] = []  # their ids
+        self._children = 0  # a hash of their identities
         self._checkpointed: list[Callable[[], Any]] = []
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds a list, and its name
@@ -52,15 +53,16 @@ class ModelState:
     def now(self) -> State:
         """The current state: trained parameters, recomputed layers, adapters, layers and number of elements."""
         for _ in range(2):
-            with suppress(AttributeError):  # a module or parameter is gone
+            try:
                 return (
-                    bytes([one().requires_grad for one in self._parameters]),
+                    bytes(map(_is_trained, [one() for one in self._parameters])),
                     bytes([bool(one().gradient_checkpointing and one().training) for one in self._checkpointed]),
                     self.adapters(),
                     self.layers(),
                     self._elements,
                 )
-            self._find()
+            except AttributeError:  # a module or parameter is gone
+                self._find()
         return b"", b"", (), (), 0
 
     def adapters(self) -> object:
@@ -91,15 +93,19 @@ class ModelState:
     def has_changed(self, *, trains: bool) -> bool:
         """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters and
         the layers count: adapters may be switched off for it."""
-        with suppress(AttributeError):  # a module is gone
-            if self._children == _children([one() for one in self._parents]):
+        try:
+            if self._children == _children(self._parents):
+                if not trains:
+                    self.saw_late = False
+                    return self._names() != self._kept_names
                 # Replaced parameters may live on, for instance in the optimizer. Mostly all of a model are replaced.
-                sample = next(self._samples) if trains else []
-                others = [one()._parameters.get(name) is not held() for one, name, held in sample]
-                self.saw_late = any(others) and not all(others)
-                if any(others):
+                others = [one()._parameters.get(name) is not held() for one, name, held in next(self._samples)]
+                self.saw_late = True in others and False in others
+                if True in others:
                     self._find_parameters()
-                return self.now() != self._kept if trains else self._names() != self._kept_names
+                return self.now() != self._kept
+        except AttributeError:  # a module is gone
+            pass
         self._find()
         return True
 
@@ -162,7 +168,7 @@ class ModelState:
         holders = [one for one in model.modules() if any(held is not None for held in one._parameters.values())]
         parents = [one for one in model.modules() if one._modules]
         self._holders, self._parents = list(map(weakref.ref, holders)), list(map(weakref.ref, parents))
-        self._children = _children(parents)
+        self._children = _children(self._parents)
         self._find_parameters()
         self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
@@ -204,8 +210,8 @@ def _held_by(holder: Callable[[], Any], name: str) -> Any:
     return getattr(holder(), "_parameters", {}).get(name)
 
 
-def _children(modules: list[Any]) -> list[int]:
-    return list(map(id, chain.from_iterable([one._modules.values() for one in modules])))
+def _children(modules: list[Callable[[], Any]]) -> int:
+    return hash(tuple(chain.from_iterable([one()._modules.values() for one in modules])))
 
 
 def _adapters(layer: Any) -> object:
