@@ -31,7 +31,7 @@ def _has_the_same_flags(again: Any, signed: Any) -> bool:
     pairs = [(again, signed)]
     while pairs:
         one, other = pairs.pop()
-        for key, value in one.items() if isinstance(one, Mapping) else enumerate(one):
+        for key, value in enumerate(one) if one.__class__ is list else one.items():
             kind = value.__class__
             if kind is str:
                 continue

@@ -262,10 +262,9 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
     """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
     predicate, envelope = opened.statement["predicate"], opened.envelope
     stamps: list[tuple[bytes, bytes]] = []
-    message = pae(envelope)
-    for index, (_, signature) in enumerate(envelope.signatures):
-        if not envelope.has_timestamps(index):
-            continue
+    stamped = [(at, one) for at, (_, one) in enumerate(envelope.signatures) if envelope.has_timestamps(at)]
+    message = pae(envelope) if stamped else b""
+    for index, signature in stamped:
         # A timestamp of an untrusted signature proves nothing about the ledger.
         if any(key.verifies(message, signature) for key in opened.keys):
             stamps += [(signature, token) for token in envelope.timestamps(index)]

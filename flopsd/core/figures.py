@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from flopsd.core.values import text_or_none, whole_number
+from flopsd.core.values import whole_number
 
 K = TypeVar("K", bound=Hashable)
 
@@ -28,8 +28,12 @@ class Figures(NamedTuple):
 
     def for_ledger(self) -> dict[str, str | None]:
         """`{low, measured, high}` as decimal strings; null: not known."""
-        measured, high = text_or_none(self.measured_flop), text_or_none(self.high_flop)
-        return {"low": str(self.low_flop), "measured": measured, "high": high}
+        low, measured, high = self
+        return {
+            "low": str(low),
+            "measured": None if measured is None else str(measured),  # a ledger has hundreds of figures
+            "high": None if high is None else str(high),
+        }
 
 
 NO_FIGURES = Figures(0, None, 0)
@@ -38,7 +42,7 @@ NO_FIGURES = Figures(0, None, 0)
 def figures_from(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
     """The inverse of `Figures.for_ledger`; `middle` is the entry's name for the middle figure. Raises KeyError,
     TypeError or ValueError on anything else."""
-    low, point, high = (entry[name] for name in ("low", middle, "high"))
+    low, point, high = entry["low"], entry[middle], entry["high"]
     if low is None:
         raise ValueError("low is never null")
     return Figures(
@@ -51,12 +55,12 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
     listed = list(parts)
     if len(listed) == 1:
         return listed[0]
-    low, measured, high = NO_FIGURES.low_flop, NO_FIGURES.measured_flop, NO_FIGURES.high_flop
-    for part in listed:
-        low += part.low_flop
-        if part.measured_flop is not None:
-            measured = part.measured_flop if measured is None else measured + part.measured_flop
-        high = None if high is None or part.high_flop is None else high + part.high_flop
+    low, measured, high = NO_FIGURES
+    for least, point, most in listed:
+        low += least
+        if point is not None:
+            measured = point if measured is None else measured + point
+        high = None if high is None or most is None else high + most
     return Figures(low, measured, high)
 
 

@@ -56,24 +56,23 @@ class PeakTable:
 
     def pipe_rates(self, evidence: Evidence, part: Part, pipe: Pipe, precision: Precision | None) -> PipeRates:
         """Everything that converts the cycles of one pipe into operations."""
-        return self._once(
-            part,
-            (evidence, pipe, precision),
-            lambda: PipeRates(
-                part.rates(pipe, precision),
-                part.integer_rates(pipe, precision),
-                *self.bounds(part, pipe, precision),
-                self.margin_ppm(evidence, part, part.formats(pipe, precision)),
-                part.may_be_integer(pipe, precision),
-            ),
+        return self._once(self._pipe_rates, part, evidence, pipe, precision)
+
+    def _pipe_rates(self, part: Part, evidence: Evidence, pipe: Pipe, precision: Precision | None) -> PipeRates:
+        return PipeRates(
+            part.rates(pipe, precision),
+            part.integer_rates(pipe, precision),
+            *self.bounds(part, pipe, precision),
+            self.margin_ppm(evidence, part, part.formats(pipe, precision)),
+            part.may_be_integer(pipe, precision),
         )
 
-    def _once(self, part: Part, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """`compute()`, cached at the part."""
+    def _once(self, compute: Callable[..., T], part: Part, *key: Any) -> T:
+        """`compute(part, *key)`, cached at the part."""
         known: tuple[PeakTable, T] | None = part.known.get(key)
         if known is not None and known[0] is self:
             return known[1]
-        found = compute()
+        found = compute(part, *key)
         if len(part.known) >= MAX_KNOWN:
             part.known.clear()
         part.known[key] = self, found
@@ -81,22 +80,18 @@ class PeakTable:
 
     def ceilings_per_cycle(self, part: Part, precision: Precision | None) -> tuple[int | None, int | None]:
         """The most FLOP and integer operations per SM-cycle, with every pipe running. None: not known."""
-        return self._once(
-            part,
-            (precision,),
-            lambda: (
-                self.ceiling_flop_per_cycle(part, precision),
-                self.integer_bound(part, Pipe.TENSOR_IMMA, precision),
-            ),
-        )
+        return self._once(self._ceilings_per_cycle, part, precision)
+
+    def _ceilings_per_cycle(self, part: Part, precision: Precision | None) -> tuple[int | None, int | None]:
+        bound = self.integer_bound(part, Pipe.TENSOR_IMMA, precision)
+        return self.ceiling_flop_per_cycle(part, precision), bound
 
     def bounds(self, part: Part, pipe: Pipe, precision: Precision | None) -> tuple[int | None, int | None]:
         """`bound` and `integer_bound` of a pipe: the most FLOP and the most integer operations per SM-cycle."""
-        return self._once(
-            part,
-            (pipe, precision),
-            lambda: (self.bound(part, pipe, precision), self.integer_bound(part, pipe, precision)),
-        )
+        return self._once(self._bounds, part, pipe, precision)
+
+    def _bounds(self, part: Part, pipe: Pipe, precision: Precision | None) -> tuple[int | None, int | None]:
+        return self.bound(part, pipe, precision), self.integer_bound(part, pipe, precision)
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
         """The most FLOP per SM-cycle of a pipe: its rate, or the table's bound for a rate that the part's row does not
@@ -122,6 +117,11 @@ class PeakTable:
         """The ids of the rows with the device's name and PCI id, or with either one where no row has the other."""
         by_name, by_pci = self._rows_by(device)
         return by_name & by_pci if by_name and by_pci else by_name or by_pci
+
+    def fits(self, part: Part, device: Device) -> bool:
+        """Whether the part's row is among `rows_of` the device."""
+        both = device.model in part.names and device.pci_device_id in part.pci_device_ids
+        return both or part.id in self.rows_of(device)
 
     def _rows_by(self, device: Device) -> tuple[set[str], set[str]]:
         """The ids of the rows with the device's name, and of those with its PCI id."""
@@ -158,13 +158,11 @@ class PeakTable:
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
             return None
-        key = sm_count, max(clocks)
+        return self._once(self._limits, part, sm_count, max(clocks))
 
-        def computed() -> Limits:
-            both = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
-            return Limits(*key, sum_if_all_known(both))
-
-        return self._once(part, key, computed)
+    def _limits(self, part: Part, sm_count: int, sm_clock_max_mhz: int) -> Limits:
+        both = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
+        return Limits(sm_count, sm_clock_max_mhz, sum_if_all_known(both))
 
     def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
         """The widest margin among the formats that the work may have; a format's margin is the part's own, if any."""

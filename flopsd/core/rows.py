@@ -23,14 +23,16 @@ from flopsd.core.model import (
     Pipe,
     Precision,
 )
-from flopsd.core.part import TENSOR_PIPES, Part, Rates
+from flopsd.core.part import Part, Rates
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import remainder, split_bucket
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S, ceil_div
 
 UNDECLARED = "undeclared"
-_FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
+_FIXED_FORMAT: Mapping[Pipe | None, str] = {
+    Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64", Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16",
+}  # fmt: skip
 _SUB_PIPES = frozenset({Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA})
 _NOTHING = Figures(0, 0, 0)
 
@@ -127,7 +129,7 @@ def _zero_if_read(figures: Figures, *, was_read: bool, integers: bool) -> Figure
 def _was_read(tally: Tally, *, integers: bool) -> bool:
     """Whether estimating evidence was read, so that nothing counted is a measured zero."""
     if not integers:
-        return any(evidence in tally.observed_ns for evidence in ESTIMATING)
+        return not tally.observed_ns.keys().isdisjoint(ESTIMATING)
     # Integers count as measured if the counters separated the kinds of tensor work, or saw no tensor work.
     apart = _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
     counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
@@ -160,14 +162,14 @@ def _rows(tally: Tally, rating: Rating, whole: Tally) -> list[Row]:
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
     if unknown_ns := tally.unknown_ns:
         highs = _gap_ceilings(unknown_ns, rating) if tally.is_bounded else (None, None)
-        flop, integers = (Figures(0, None, high) for high in highs)
+        flop, integers = Figures(0, None, highs[0]), Figures(0, None, highs[1])
         found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
     return found
 
 
 def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> Figures:
     """The three figures of one tally, in FLOP or in integer operations, from its rows."""
-    figures = sum_figures(row.integers if integers else row.figures for row in found)
+    figures = sum_figures([row.integers for row in found] if integers else [row.figures for row in found])
     return _zero_if_read(figures, was_read=_was_read(tally, integers=integers), integers=integers)
 
 
@@ -186,8 +188,11 @@ def _gap_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
             rates, amount, unit = _rates(rating), gap_ns * limits.sm_count * limits.sm_clock_max_mhz, 1000
         case _:
             return None, None
-    flop, integers = (None if rate is None else ceil_div(amount * rate, unit) for rate in rates)
-    return flop, integers
+    flop, integers = rates
+    return (
+        None if flop is None else ceil_div(amount * flop, unit),
+        None if integers is None else ceil_div(amount * integers, unit),
+    )
 
 
 def _rates(rating: Rating) -> tuple[int | None, int | None]:
@@ -199,21 +204,21 @@ def _rates(rating: Rating) -> tuple[int | None, int | None]:
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating) -> Row:
-    part, duration_ns = rating.part, tally.known_ns(evidence)
+    part, duration_ns, key = rating.part, tally.known_ns(evidence), (evidence, pipe)
     if part is None:
         unknown = Figures(0, None, None)
         return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
-    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
+    doubt = tally.uncertainty_sm_cycles.get(key, 0)
     if tally.square_sum:
-        doubt += _deviation(tally.square_sum.get((evidence, pipe), 0), duration_ns, rating)
-    last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns)
+        doubt += _deviation(tally.square_sum.get(key, 0), duration_ns, rating)
+    last, made_of = rating._last.get(key), (cycles, doubt, duration_ns)
     if last is not None and last[0] == made_of:
         return last[1]
     rates = rating.table.pipe_rates(evidence, part, pipe, rating.precision)
     row = Row(
         evidence,
         pipe,
-        precision_label(pipe, rating) if last is None else last[1].precision,
+        _label(pipe, rating) if last is None else last[1].precision,
         cycles,
         duration_ns,
         _rated_cycles(cycles, doubt, rates.flop, rates.flop_bound, rates.margin_ppm),
@@ -222,16 +227,17 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
         rates.may_be_integer,
         doubt * (rates.flop.measured or 0),
     )
-    rating._last[evidence, pipe] = made_of, row
+    rating._last[key] = made_of, row
     return row
 
 
 def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, margin_ppm: int) -> Figures:
     if bound == 0 and rates.measured == 0:
         return _NOTHING
-    low = _minus_margin(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
+    low = max(0, cycles - doubt) * rates.low * (PPM - margin_ppm) // PPM if rates.low else 0
     measured = cycles * rates.measured if rates.measured is not None else None
-    return Figures(low, measured, _plus_margin((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
+    high = ceil_div((cycles + doubt) * bound * (PPM + margin_ppm), PPM) if bound is not None else None
+    return Figures(low, measured, high)
 
 
 def _counted(tally: Tally, rating: Rating) -> Row:
@@ -273,7 +279,7 @@ def _unread(pipe: Pipe, duration_ns: int, rating: Rating) -> Row:
 
 def takes_a_declaration(pipe: Pipe | None) -> bool:
     """Whether the format of a pipe's work comes from a declaration; other pipes have a fixed format."""
-    return pipe is None or (pipe in TENSOR_PIPES and pipe not in _FIXED_FORMAT)
+    return pipe not in _FIXED_FORMAT
 
 
 def precision_label(pipe: Pipe | None, rating: Rating) -> str:
@@ -284,8 +290,8 @@ def precision_label(pipe: Pipe | None, rating: Rating) -> str:
 
 
 def _label(pipe: Pipe | None, rating: Rating) -> str:
-    if pipe is not None and not takes_a_declaration(pipe):
-        return _FIXED_FORMAT.get(pipe, pipe.value)
+    if pipe in _FIXED_FORMAT:
+        return _FIXED_FORMAT[pipe]
     declared = None if rating.part is None else rating.part.declared(pipe, rating.precision)
     return UNDECLARED if declared is None else declared.label
 

@@ -98,7 +98,7 @@ def parse_json(data: bytes, what: str, path: str = "", *, within: int = 0) -> An
 
 def _is_deep(data: bytes, most: int) -> bool:
     """Whether JSON nests more than `most` objects and lists."""
-    if data.count(b"{") + data.count(b"[") <= most:  # an upper limit: brackets within texts are included
+    if len(data) <= _LONG_TEXT and data.count(b"{") + data.count(b"[") <= most:  # an upper limit, and cheap
         return False
     if b"\\" in data:
         data = data.replace(rb"\\", b"").replace(rb"\"", b"")

@@ -129,9 +129,9 @@ def whole_number(text: object, *, signed: bool = False) -> int:
 
 def seconds(duration_ns: int) -> str:
     """Nanoseconds as exact decimal seconds."""
-    sign = "-" if duration_ns < 0 else ""
-    whole, rest = divmod(abs(duration_ns), NS_PER_S)
-    return f"{sign}{whole}.{rest:09d}"
+    if duration_ns < 0:
+        return f"-{seconds(-duration_ns)}"
+    return f"{duration_ns // NS_PER_S}.{duration_ns % NS_PER_S:09d}"
 
 
 def joules(energy_mj: int | None) -> str | None:
@@ -153,8 +153,7 @@ def _scaled(text: Any, decimals: int) -> int:
     match = _DECIMAL.fullmatch(text)
     if match is None or len(match[2]) != decimals:
         raise ValueError(f"{text[:80]!r} is not an amount with {decimals} decimals")
-    amount: int = int(match[1]) * 10**decimals + int(match[2])
-    return amount
+    return int(match[1] + match[2])
 
 
 def span_seconds(begin: str, end: str) -> int:

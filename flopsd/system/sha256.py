@@ -26,7 +26,18 @@ def _pythons_own() -> Hashing:
     raise ImportError("this Python has no SHA-256")
 
 
+def _comparison() -> Callable[[bytes, bytes], bool]:
+    try:
+        from _operator import _compare_digest
+    except ImportError:  # hmac takes it from there too
+        from hmac import compare_digest
+
+        return compare_digest
+    return _compare_digest
+
+
 sha256 = _pythons_own()
+same_digest = _comparison()  # in a time that does not depend on where two digests differ
 
 
 def hex_sha256(data: bytes) -> str:
@@ -55,17 +66,6 @@ def fastest() -> Hashing:
     import hashlib
 
     return hashlib.sha256
-
-
-def same_digest(one: bytes, other: bytes) -> bool:
-    """Whether two digests are the same, in a time that does not depend on where they differ."""
-    try:
-        from _operator import _compare_digest
-    except ImportError:  # hmac takes it from there too
-        from hmac import compare_digest
-
-        return compare_digest(one, other)
-    return _compare_digest(one, other)
 
 
 def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:

@@ -206,7 +206,7 @@ def _add_up(merging: Merging, spool: Spool, nodes: Path) -> list[tuple[str, int 
     stops = []
     with nodes.open("w", encoding="ascii") as file:
         for line, label in spool.entries():
-            finished = merging.add(entry := json.loads(line), label)
+            finished = merging.add(entry := json.loads(line), label, own=True)
             if (stop := stop_of(entry)) is not None:
                 stops.append(stop)
             if finished is not None:

@@ -53,10 +53,8 @@ def _device(view: DeviceView) -> dict[str, Any]:
         **times_for_ledger(view),
         "counters": _counters(view.rated[-1].tally),
         "work": _work(
-            [
-                *((_declarer(one.rating, row), row) for one in view.rated for row in one.rows),
-                *((None, row) for row in view.operator_rows),
-            ]
+            [(_declarer(one.rating, row), row) for one in view.rated for row in one.rows]
+            + [(None, row) for row in view.operator_rows]
         ),
     }
 
@@ -69,32 +67,34 @@ def _declarer(rating: Rating, row: Row) -> str | None:
 
 
 def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
-    grouped: dict[tuple[str, str, str, str], list[tuple[str | None, Row]]] = {}
+    grouped: dict[tuple[str, ...], list[tuple[str | None, Row]]] = {}
     for by, row in work:
-        key = (row.phase, row.evidence.value, "" if row.pipe is None else row.pipe.value, row.precision)
+        key = (row.phase, row.evidence._value_, "" if row.pipe is None else row.pipe._value_, row.precision)
         grouped.setdefault(key, []).append((by, row))
-    return [
-        {
-            "phase": phase,
-            "evidence": evidence,
-            "pipe": pipe or None,
-            "precision": precision,
-            "precisionDeclaredBy": next((by for by, _ in group if by is not None), None),
-            "smCycles": str(row.sm_cycles),
-            "seconds": seconds(row.duration_ns),
-            "flop": row.figures.for_ledger(),
-            "integerOperations": row.integers.for_ledger(),
-            "clockUncertaintyFlop": str(row.clock_uncertainty_flop),
-        }
-        for (phase, evidence, pipe, precision), group in sorted(grouped.items())
-        for row in [_summed([row for _, row in group])]
-    ]
+    return [_group_for_ledger(key, group) for key, group in sorted(grouped.items())]
+
+
+def _group_for_ledger(key: tuple[str, ...], group: list[tuple[str | None, Row]]) -> dict[str, Any]:
+    phase, evidence, pipe, precision = key
+    by, row = group[0]
+    if len(group) > 1:
+        by, row = next((by for by, _ in group if by is not None), None), _summed([row for _, row in group])
+    return {
+        "phase": phase,
+        "evidence": evidence,
+        "pipe": pipe or None,
+        "precision": precision,
+        "precisionDeclaredBy": by,
+        "smCycles": str(row.sm_cycles),
+        "seconds": seconds(row.duration_ns),
+        "flop": row.figures.for_ledger(),
+        "integerOperations": row.integers.for_ledger(),
+        "clockUncertaintyFlop": str(row.clock_uncertainty_flop),
+    }
 
 
 def _summed(rows: list[Row]) -> Row:
     """The first of several rows of one kind, with the amounts of all of them."""
-    if len(rows) == 1:
-        return rows[0]
     return rows[0]._replace(
         sm_cycles=sum(row.sm_cycles for row in rows),
         duration_ns=sum(row.duration_ns for row in rows),
@@ -112,7 +112,7 @@ def _counters(tally: Tally) -> dict[str, Any]:
         found["running"] = {
             "origin": tally.totals.origin,
             "elapsedSmCycles": str(tally.totals.elapsed_sm_cycles),
-            "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
+            "smCycles": {pipe._value_: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
         }
     return found
 
@@ -149,7 +149,7 @@ def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,
-        "reason": gap.reason.value,
+        "reason": gap.reason._value_,
         "beginSeconds": seconds(gap.begin_ns - begin_ns),
         "endSeconds": seconds(gap.end_ns - begin_ns),
         "seconds": seconds(duration_ns),

@@ -110,8 +110,8 @@ def _of_device(device: DeviceView) -> Comparisons | None:
     part, energy_mj, span_ns = device.rated[-1].rating.part, device.energy_mj, device.job_ns
     if part is None or energy_mj is None or any(one.rating.part is not part for one in device.rated):
         return None
-    energy_ns = sum(tally.energy_ns for tally in device.tallies)
-    known_ns = sum(tally.known_ns(evidence) for tally in device.tallies for evidence in _COUNTERS)
+    energy_ns = sum([tally.energy_ns for tally in device.tallies])
+    known_ns = sum([tally.known_ns(evidence) for tally in device.tallies for evidence in _COUNTERS])
     if ((span_ns - energy_ns) + (span_ns - known_ns)) * PPM > span_ns * APART_PPM:
         return None
     if any(tally.unread_ns.get(pipe) for tally in device.tallies for pipe in TENSOR_PIPES):

@@ -11,6 +11,8 @@ from flopsd.core.model import DeviceUid, Evidence, Limits
 from flopsd.core.tally import Tally
 from flopsd.errors import JournalDamagedError, LedgerError
 
+_EVIDENCE = tuple(Evidence)
+
 
 def refuse_impossible(rated: Iterable[RatedTally]) -> None:
     """Raise JournalDamagedError for totals that the devices of a journal cannot have reached. `rated`: all tallies up
@@ -53,12 +55,13 @@ def refuse_double_counting(history: History) -> None:
 
 def _refuse_tally(rated: RatedTally) -> None:
     entry, tally, limits = rated.entry, rated.tally, rated.rating.limits
-    if entry.part_id is not None and entry.part_id not in rated.rating.table.parts:
+    part, table = rated.rating.part, rated.rating.table
+    if entry.part_id is not None and part is None:
         raise JournalDamagedError(
             f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have",
             code="peak_row_unknown",
         )
-    if entry.part_id is not None and entry.part_id not in rated.rating.table.rows_of(entry.device):
+    if part is not None and not table.fits(part, entry.device):
         raise JournalDamagedError(
             f"the journal rates {rated.uid} by row {entry.part_id!r}, which in the peak table does not match its name "
             f"{entry.device.model!r} and PCI id",
@@ -71,8 +74,9 @@ def _refuse_tally(rated: RatedTally) -> None:
         )
     if not isinstance(limits, Limits):
         return
-    for evidence in Evidence:
-        if (found := excess(limits, evidence, tally)) is not None:
+    counted_by = {evidence for evidence, _ in tally.active_sm_cycles}
+    for evidence in _EVIDENCE:
+        if evidence in counted_by and (found := excess(limits, evidence, tally)) is not None:
             pipe, cycles, possible = found
             raise JournalDamagedError(
                 f"device {rated.uid}: pipe {pipe.value} was active for {cycles} cycles, of {possible} possible",

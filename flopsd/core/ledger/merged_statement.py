@@ -69,11 +69,13 @@ class Merging:
         self._no_work: dict[_Node, set[Note]] = {}  # why segments of a node have no basis
         self._others: set[_Node] = set()  # nodes with a segment that has a basis, or another reason
 
-    def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-        """Add one child and return the summary of the previous node if that is finished. Raises LedgerError for a child
-        that cannot be of this job, and KeyError, TypeError, ValueError, AttributeError on anything but an entry."""
+    def add(self, entry: Mapping[str, Any], label: str, *, own: bool = False) -> dict[str, Any] | None:
+        """Add one child and return the summary of the previous node if that is finished. `own`: the entry was made just
+        now, by `node_entry` or `job_entry`. Raises LedgerError for a child that cannot be of this job, and KeyError,
+        TypeError, ValueError, AttributeError on anything but an entry."""
         sums = sums_of_ledger(entry)
-        refuse_malformed(entry, sums)
+        if not own:
+            refuse_malformed(entry, sums)
         refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(

@@ -127,16 +127,16 @@ class RatedTallies:
         """The sum. Without any device no ceiling is known, since there may have been some."""
         if not self.rated:
             return Figures(0, None, None)
-        return sum_figures([*(one.figures for one in self.rated), *(row.figures for row in self.operator_rows)])
+        return sum_figures([one.figures for one in self.rated] + [row.figures for row in self.operator_rows])
 
     @lazy
     def integers(self) -> Figures:
-        return sum_figures(one.integers for one in self.rated) if self.rated else Figures(0, None, None)
+        return sum_figures([one.integers for one in self.rated]) if self.rated else Figures(0, None, None)
 
     @property
     def may_be_integer_flop(self) -> int:
         """The part of the measured FLOP that may be integer operations, which no counter distinguishes."""
-        return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
+        return sum([row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer])
 
     # As in `Tally`, summed.
     observed_ns = lazy[int](lambda self: sum([one.tally.total_observed_ns for one in self.rated]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import declared_from
-from flopsd.core.figures import Figures, sum_by_key, sum_figures
+from flopsd.core.figures import Figures, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
@@ -200,18 +200,20 @@ def _reconciliation(view: RunView) -> list[dict[str, Any]]:
 
 def _executed(view: RunView) -> dict[str, Any]:
     rows = list(view.rows)
-    by_evidence = sum_by_key({row.evidence: row.figures} for row in rows)
+    by_evidence: dict[str, list[Figures]] = {}
     margins: dict[str, int] = {}
     for row in rows:
+        evidence = row.evidence._value_
+        by_evidence.setdefault(evidence, []).append(row.figures)
         if row.margin_ppm is not None:
-            margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
+            margins[evidence] = max(margins.get(evidence, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
         "method": methods_for_ledger({*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}),
         "marginPpm": dict(sorted(margins.items())),
         "clockUncertaintyFlop": str(sum([row.clock_uncertainty_flop for row in rows])),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
-        "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},
+        "byEvidence": {name: sum_figures(figures).for_ledger() for name, figures in sorted(by_evidence.items())},
         "byPhase": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
     }
 
