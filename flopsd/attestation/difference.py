@@ -33,7 +33,7 @@ def _has_the_same_flags(again: Any, signed: Any) -> bool:
         one, other = pairs.pop()
         for key, value in enumerate(one) if one.__class__ is list else one.items():
             kind = value.__class__
-            if kind is str:
+            if kind is str or value is None:
                 continue
             if kind is dict or kind is list:
                 pairs.append((value, other[key]))

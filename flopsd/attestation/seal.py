@@ -27,9 +27,9 @@ from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
-from flopsd.core.field_reader import words_of
+from flopsd.core.field_reader import MALFORMED, words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history import one_peak_table
 from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.untrusted import parse_json
@@ -45,8 +45,6 @@ from flopsd.system.known_files import KnownFile, known_file
 from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
-# The errors that the arithmetic raises on signed fields or chained records that flopsd never writes.
-MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +177,3 @@ def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]
         return None
     item = next(item for item in evidence if item["type"] == WITNESS)
     return {"absent": item["reason"]} if item["data"] is None else {"token": item["data"]["token"]}
-
-
-def one_peak_table(history: History) -> str:
-    """The SHA-256 of the peak table that all daemon starts used. Raises LedgerError if they used different ones."""
-    tables = sorted({str(incarnation.begin["peak_table_sha256"]) for incarnation in history.incarnations})
-    if len(tables) != 1:
-        raise LedgerError(
-            f"the run was metered with {len(tables)} different peak tables",
-            hint="one ledger has one peak table: give each daemon start of a run the same --peaks, or another --run-id",
-            code="law_1",
-        )
-    return tables[0]

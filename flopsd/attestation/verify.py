@@ -16,14 +16,13 @@ from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside
-from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signed_statement import SignedStatement
 from flopsd.attestation.signing.dsse import pae
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
-from flopsd.core.field_reader import words_of
+from flopsd.core.field_reader import MALFORMED, words_of
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history import History, one_peak_table
 from flopsd.core.ledger.isolation import key_from
 from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, statement

@@ -100,8 +100,8 @@ def _check(
 def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tables: Tables) -> list[dict[str, Any]]:
     """The growth of the run's compute over time. Only a node's ledger has a journal."""
     from flopsd.attestation.ledger_files import journal_beside
-    from flopsd.attestation.seal import one_peak_table
     from flopsd.attestation.verify import Verified
+    from flopsd.core.ledger.history import one_peak_table
     from flopsd.report.contents.build import course_of
 
     if not isinstance(found, Verified):

@@ -19,6 +19,8 @@ _OF_PYTHON = re.compile(
     r"could not convert|invalid literal|Exceeds the limit|cannot convert|too many values|not enough values"
     r"|non-hexadecimal|Invalid isoformat|.* codec can't"
 )
+# The errors that the arithmetic raises on signed fields or chained records that flopsd never writes.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 

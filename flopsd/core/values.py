@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypeGuard, TypeVar
@@ -107,12 +107,12 @@ def utc_ns(text: object) -> int:
     found = _TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"{shown(text)} is not a time in UTC such as 2026-11-02T10:00:00Z")
-    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    year, month, day, hour, minute, second = map(int, found.groups()[:6])
     try:
-        at_s = (datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc) - _EPOCH) // timedelta(seconds=1)
+        since = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc) - _EPOCH
     except ValueError as fault:
         raise ValueError(f"{text!r} is not a time that exists: {fault}") from None
-    return at_s * NS_PER_S + int((found[7] or "").ljust(9, "0"))
+    return (since.days * 86400 + since.seconds) * NS_PER_S + int((found[7] or "").ljust(9, "0"))
 
 
 def text_or_none(number: int | None) -> str | None:

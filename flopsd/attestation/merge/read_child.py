@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import FoundLedger
-from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, is_of_some_version, open_ledger, read_ledger
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.field_reader import words_of
+from flopsd.core.field_reader import MALFORMED, words_of
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
 
 NODE = "node"
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Child:
     def of(
         cls, entry: Entry, claims: Iterable[Claim], predicate: Mapping[str, Any], nodes: Sequence[str] = ()
     ) -> Child:
-        line, policies = json.dumps(entry, separators=(",", ":")), predicate["method"]["policies"]
+        line, policies = _COMPACT.encode(entry), predicate["method"]["policies"]
         named = tuple(str(policy["id"]) for policy in policies)
         return cls(sort_key(entry), json.dumps(subject_of(entry)), line, claims, predicate["run"], tuple(nodes), named)
 

@@ -14,11 +14,10 @@ from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, claims_below, entry_again, recompute
-from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, read_ledger, refuse_other_type
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.field_reader import words_of
+from flopsd.core.field_reader import MALFORMED, words_of
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry

@@ -17,6 +17,7 @@ from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.operator_count import NO_COUNTS, OperatorCounts, counts_of
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.tally import Tally
+from flopsd.errors import LedgerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +201,15 @@ class History:
     def is_segment(self) -> bool:
         """Whether the journal is only a part of its run."""
         return self.continues is not None or self.is_rotated
+
+
+def one_peak_table(history: History) -> str:
+    """The SHA-256 of the peak table that all daemon starts used. Raises LedgerError if they used different ones."""
+    tables = sorted({str(incarnation.begin["peak_table_sha256"]) for incarnation in history.incarnations})
+    if len(tables) != 1:
+        raise LedgerError(
+            f"the run was metered with {len(tables)} different peak tables",
+            hint="one ledger has one peak table: give each daemon start of a run the same --peaks, or another --run-id",
+            code="law_1",
+        )
+    return tables[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
-from flopsd.core.ledger.open_accounts import left_open
+from flopsd.core.ledger.open_accounts import has_ended, left_open
 from flopsd.core.meter import advance
 from flopsd.core.model import Gap, GapReason, Reading
 from flopsd.core.values import utc_ns
@@ -18,7 +18,7 @@ def as_of(history: History, sealed_at: str) -> History:
     device that an earlier start left open, that start's last record is used. Up to the time that a running daemon
     leaves between records, the gap has a ceiling. If it is longer, or the clock went back, the end of the run is
     unknown and the gap has no ceiling. Raises ValueError for anything but a time."""
-    if not history.incarnations:
+    if all(map(has_ended, history.incarnations)):
         return history
     last = history.incarnations[-1]
     open_since = {uid: start for uid, start in left_open(history).items() if start.end is None}
