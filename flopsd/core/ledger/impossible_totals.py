@@ -22,9 +22,9 @@ def refuse_impossible(rated: Iterable[RatedTally]) -> None:
         _refuse_tally(one)
         by_device.setdefault(one.uid, []).append(one.tally)
     for uid, tallies in by_device.items():
-        if sum(tally.total_recovered_ns - tally.total_gap_ns for tally in tallies) > 0:
+        if sum([tally.total_recovered_ns - tally.total_gap_ns for tally in tallies]) > 0:
             raise JournalDamagedError(f"device {uid}: more gap time was recovered than its gaps have", code="law_11")
-        if sum(tally.energy_ns - tally.job_ns for tally in tallies) > 0:
+        if sum([tally.energy_ns - tally.job_ns for tally in tallies]) > 0:
             raise JournalDamagedError(
                 f"device {uid}: energy covers more time than the device's job time", code="law_11"
             )
@@ -35,10 +35,10 @@ def refuse_double_counting(history: History) -> None:
     different boots are ordered by the journal's chain; the wall clock may have stepped between them."""
     claimed: dict[tuple[str, DeviceUid], list[tuple[int, int, int]]] = {}
     for start in history.incarnations:
+        number, boot_id = start.number, start.boot_id
         for uid, tally in start.tallies.items():
             if tally.begin_ns < tally.watermark_ns:
-                times = (tally.begin_ns, tally.watermark_ns, start.number)
-                claimed.setdefault((start.boot_id, uid), []).append(times)
+                claimed.setdefault((boot_id, uid), []).append((tally.begin_ns, tally.watermark_ns, number))
     for (_, uid), of_device in claimed.items():
         # In order of start time, the first device time that overlaps any other overlaps the one before it.
         before_ns, one = 0, 0

@@ -59,8 +59,10 @@ def device_claims(entry: Mapping[str, Any]) -> Iterator[Claim]:
     """The devices that a node ledger's entry counts, with their times."""
     periods = {period["incarnation"]: period for period in entry["periods"]}
     for times in entry["deviceTimes"]:
+        when = None
         for device in times["devices"]:
-            yield _claim(DEVICE, device, times, periods[times["incarnation"]])
+            when = when or _when(times, periods[times["incarnation"]])
+            yield Claim(DEVICE, str(device), *when)
 
 
 def ledger_claim(sha256: str) -> Claim:
@@ -122,6 +124,10 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
 
 
 def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:
+    return Claim(what, str(key), *_when(times, period))
+
+
+def _when(times: Mapping[str, Any], period: Mapping[str, Any]) -> tuple[str, int, int, int]:
     fields = (period["wallOffsetNs"], times["beginNs"], times["endNs"])
     offset, begin, end = (whole_number(ns, signed=True) for ns in fields)
-    return Claim(what, str(key), str(period["bootId"]), begin, end, offset)
+    return str(period["bootId"]), begin, end, offset

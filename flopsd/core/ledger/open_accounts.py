@@ -30,12 +30,13 @@ def _accounts(history: History) -> Iterator[_Account]:
     """The devices of each daemon start, in order."""
     gaps, boots, left = last_gaps(history), dict[DeviceUid, str](), dict[DeviceUid, Incarnation]()
     for start in history.incarnations:
+        number, boot_id, ended = start.number, start.boot_id, has_ended(start)
         for uid, tally in start.tallies.items():
             before = left.pop(uid, None)
-            moved = boots.get(uid, start.boot_id) != start.boot_id
+            moved = boots.get(uid, boot_id) != boot_id
             retired = bool(start.checkpoints) and moved and tally.watermark_ns <= start.begin["ns"]
-            is_open = not (has_ended(start) or retired or is_taken_over(gaps.get((start.number, uid)), tally))
-            boots[uid] = start.boot_id
+            is_open = not (ended or retired or is_taken_over(gaps.get((number, uid)), tally))
+            boots[uid] = boot_id
             if is_open:
                 left[uid] = start
             yield _Account(uid, start, before, retired, is_open)

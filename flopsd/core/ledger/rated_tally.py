@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase, declared_from
@@ -111,7 +110,7 @@ class RatedTallies:
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        return tuple(one.tally for one in self.rated)
+        return tuple([one.tally for one in self.rated])
 
     @property
     def operator_rows(self) -> tuple[Row, ...]:
@@ -119,8 +118,8 @@ class RatedTallies:
         return ()
 
     @property
-    def rows(self) -> Iterable[Row]:
-        return chain((row for one in self.rated for row in one.rows), self.operator_rows)
+    def rows(self) -> list[Row]:
+        return [*(row for one in self.rated for row in one.rows), *self.operator_rows]
 
     @lazy
     def figures(self) -> Figures:

@@ -85,11 +85,11 @@ class DeviceView(RatedTallies):
     @property
     def entry(self) -> DeviceEntry:
         """The device as the last of these daemon starts describes it."""
-        return self.now.entry
+        return self.rated[-1].entry
 
     @property
     def device(self) -> Device:
-        return self.entry.device
+        return self.rated[-1].entry.device
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _reconciliation(view: RunView) -> list[dict[str, Any]]:
 
 
 def _executed(view: RunView) -> dict[str, Any]:
-    rows = list(view.rows)
+    rows = view.rows
     by_evidence: dict[str, list[Figures]] = {}
     margins: dict[str, int] = {}
     for row in rows:
