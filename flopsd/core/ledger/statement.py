@@ -79,10 +79,10 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The predicate of a ledger of kind `node`. Raises LedgerError, JournalDamagedError."""
     refuse_double_counting(history)
-    refuse_impossible(rated_tallies(history, table))
-    refuse_missing_time(history)
-    history = as_of(history, seal.sealed_at)
+    recorded, history = history, as_of(history, seal.sealed_at)
     view = view_of(history, table, seal.policies)
+    refuse_impossible(view.rated if history is recorded else rated_tallies(recorded, table))
+    refuse_missing_time(recorded)
     first, last = history.incarnations[0], history.incarnations[-1]
     secrets = secrets_in(history, seal.code_secrets)
     return {

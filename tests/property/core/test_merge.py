@@ -26,7 +26,10 @@ REASONS = [note(code) for code in ("no_process", "no_work", "no_tokens", "no_con
     note("no_tokens_in_phase", phase="train")
 ]
 durations = st.integers(0, 10**18)
-figures = st.builds(Figures, flop, st.none() | flop, st.none() | flop)
+figures = st.builds(
+    lambda low, measured, width: Figures(low, measured, None if width is None else low + width),
+    flop, st.none() | flop, st.none() | flop,
+)  # fmt: skip
 bounds = st.builds(OpenBounds, flop, st.none() | flop, st.none() | flop)
 names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
 
