@@ -56,9 +56,8 @@ const shape = (members, may = {}) => (value, path) => {
   const checks = new Map(Object.entries({ ...members, ...may }));
   require(isObject(value), "entry_malformed", `${path} is not an object`, path);
   for (const name of Object.keys(value)) {
-    const check = checks.get(name);
-    require(check, "entry_malformed", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
-    check(value[name], `${path}.${name}`);
+    require(checks.has(name), "entry_malformed", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
+    /** @type {Check} */ (checks.get(name))(value[name], `${path}.${name}`);
   }
   const missing = Object.keys(members).find((name) => !(name in value));
   require(missing === undefined, "entry_malformed", `${path}.${missing} is missing`, path);
