@@ -82,7 +82,7 @@ MODELS: list[Model] = [
     ("counted-as-0", "The process counts no parameters of a model that has some.", [({**FULL, "parameters_total": 0}, {"train": WORK})]),
     ("counted-with-the-trained", "The process counts its trained weights twice, and has no adapters.", [({**FULL, "parameters_total": 4404 + 4404, "parameters_trainable": 4404}, {"train": WORK})]),
     ("more-counted-of-short-rows", "The process counts more parameters than the configuration has, and rows are short.", [({**FULL, "parameters_total": 9000}, {"train": {"tokens": 60, "sequences": 30, "square_pairs": 120}, "other": {"tokens": 60, "square_pairs": 120}})]),
-    ("lora-counted-with-one-more", "The process counts a parameter more than base and adapters have.", [(lora("up_proj", parameters_total=4405), {"train": WORK})]),
+    ("lora-counted-with-one-more", "The process counts a parameter more than the base has, and fewer than base and adapters.", [(lora("up_proj", parameters_total=4405), {"train": WORK})]),
     ("lengths-as-positions", "As many tokens as the model has positions.", [({"model_config": BIASED, "method": "full"}, {"train": {"tokens": 16}})]),
     ("head-tokens-that-contradict", "Tokens without a label are among more than there are.", [(FULL, {"train": {**WORK, "headless_tokens": 60, "unlabelled_tokens": 6, "fused_head_tokens": 5}})]),
     ("of-size-1-and-few-tokens", "So little that nothing is required for certain.", [({"parameters_total": 1, "method": "full", "recomputation": "full"}, {"train": {"tokens": 5}})]),

@@ -262,8 +262,9 @@ class Llama:
             self.surplus = max(0, t - self.adapters)
             self.fewer = not self.surplus
         theirs = self.facts.get("parameters_total")
-        explained = {None, 0, self.total, *((self.total + self.adapters, self.total + (t or 0)) if lora else ())}
-        self.theirs = None if theirs in explained else theirs
+        explained = {self.total, *((self.total + self.adapters, self.total + (t or 0)) if lora else ())}
+        self.theirs = None if theirs in {None, 0, *explained} else theirs
+        self.lacks_some = (theirs or 0) < max(explained)
 
     def trained(self, level: int) -> str:
         if self.detailed and not (self.fewer and level == LOW):
@@ -357,9 +358,10 @@ class Llama:
     def widened(self, bounds: Three, rows: int, passes: int) -> Three:
         if self.theirs is None:
             return bounds
-        less, more = sorted((self.theirs, self.total))
+        more = max(self.theirs, self.total)
         beside = bounds[HIGH] + 2 * rows * passes * max(0, self.theirs - self.total)
-        return bounds[LOW] * less // self.total, bounds[COMPUTED], max(ceil(bounds[HIGH] * more, self.total), beside)
+        low = 0 if self.lacks_some else bounds[LOW]
+        return low, bounds[COMPUTED], max(ceil(bounds[HIGH] * more, self.total), beside)
 
     def assumed(self, counts: Counts) -> list[J]:
         again, most = self.facts.get("recomputation"), counts.positions

@@ -185,9 +185,10 @@ export function byShape(facts) {
   /** @param {Known} bounds @param {Passed} passed @param {bigint} passes */
   const widened = ({ low, computed, high }, passed, passes) => {
     if (!differs || theirs === undefined) return { low, computed, high };
-    const [less, more] = theirs < total ? [theirs, total] : [total, theirs];
+    const more = theirs < total ? total : theirs;
     const inProportion = ceilDiv(high * more, total), beside = high + 2n * passed.rows.high * passes * (more - total);
-    return { low: (low * less) / total, computed, high: inProportion > beside ? inProportion : beside };
+    const least = explained.some((one) => theirs < one) ? 0n : low;
+    return { low: least, computed, high: inProportion > beside ? inProportion : beside };
   };
 
   /** @param {Counters} work @returns {Trained} */

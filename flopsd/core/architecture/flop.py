@@ -173,9 +173,9 @@ class _Case:
         }
 
     def scaled(self, bounds: Bounds, passes: int) -> Bounds:
-        """Widened bounds if the process counted a different number of parameters than the configuration gives. Each
-        extra parameter may be in a product with every token in each of the `passes`: one forward, two backward, one
-        recomputed."""
+        """Widened bounds if the process counted a different number of parameters than the configuration gives. Missing
+        ones may be layers, of whose attention no parameter tells; each extra one may be in a product with every token
+        in each of the `passes`: one forward, two backward, one recomputed."""
         ours, theirs = self.parameters.total, self.training.total
         explained = {ours}
         if self.training.lora is not None:
@@ -186,7 +186,7 @@ class _Case:
         self.notes.append(note("parameters_differ", process=str(theirs), configuration=str(ours)))
         beside = 2 * passes * self._most_rows(Level.HIGH) * max(0, theirs - ours)
         high = max(ceil_div(bounds.high * max(theirs, ours), ours), bounds.high + beside)
-        return Bounds(bounds.low * min(theirs, ours) // ours, bounds.computed, high)
+        return Bounds(0 if theirs < max(explained) else bounds.low, bounds.computed, high)
 
     def assumptions(self) -> tuple[Note, ...]:
         training, notes = self.training, [NOT_COUNTED, *self.model.notes, *dict.fromkeys(self.notes)]
