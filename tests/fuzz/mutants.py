@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.seal import MALFORMED
 from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.field_reader import MALFORMED
 from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode

@@ -22,10 +22,10 @@ from flopsd.attestation.evidence.trust import Trust, load_certificates
 from flopsd.attestation.log_events import CHUNK
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.attestation.merge.read_child import recompute
-from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, statement_in
 from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
+from flopsd.core.field_reader import MALFORMED
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.meter import advance
 from flopsd.core.model import Sweep

@@ -12,10 +12,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.attestation.seal import MALFORMED, seal_journal
+from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.field_reader import MALFORMED
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import FlopsdError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
