@@ -17,7 +17,7 @@ from flopsd.settings.words import say
 from flopsd.system.clock import rfc3339
 
 MAX_TEXT, MAX_MEMBERS = 2000, 500
-_DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
+_DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,39})\.([0-9]{1,9})", re.ASCII)
 
 
 class LedgerObject(FieldReader):
