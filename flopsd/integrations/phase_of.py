@@ -47,5 +47,10 @@ def computes_shapes_only(arguments: Sequence[Any], named: Mapping[str, Any]) -> 
     """Whether a pass has no data: it runs in PyTorch's FakeTensorMode or on the meta device, as for an estimate."""
     if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
         return True
-    first = next(tensors_in(arguments, named), None)
-    return first is not None and (isinstance(first, FakeTensor) or first.is_meta)
+    tensors = tensors_in(arguments, named)
+    first = next(tensors, None)
+    return first is not None and _has_no_data(first) and all(map(_has_no_data, tensors))
+
+
+def _has_no_data(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, FakeTensor)

@@ -272,6 +272,14 @@ def _of_shapes_only(*, by_weights: bool) -> Loop:
     return loop.steps()
 
 
+def _beside_shapes_only() -> Loop:
+    """The first tensor has no data, and the others have."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    with torch.no_grad():
+        loop._counted(lambda **inputs: loop.model(marker=torch.ones(1, device="meta"), **inputs))
+    return loop
+
+
 def _encoded_without_gradients() -> Loop:
     def run(input_ids: Any, labels: Any) -> None:
         with torch.no_grad():
@@ -697,6 +705,20 @@ def _checkpointed_by_the_loop(*, reentrant: bool) -> Loop:
     return loop.steps(5)
 
 
+def _checkpointed_within(*, switched: bool, reentrant: bool = False) -> Loop:
+    """Parts of recomputed layers that are recomputed themselves."""
+    from torch.utils.checkpoint import checkpoint
+
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    if switched:
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    for layer in model.model.layers:
+        layer.mlp.forward = partial(checkpoint, layer.mlp.forward, use_reentrant=reentrant)
+        if not switched:
+            layer.forward = partial(_again, checkpoint, layer.forward, reentrant)
+    return Loop(model).steps(5)
+
+
 def _again(checkpoint: Any, forward: Any, reentrant: bool, states: Any, **named: Any) -> Any:
     return checkpoint(partial(forward, **named), states, use_reentrant=reentrant)
 
@@ -871,6 +893,9 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "attached again": _attached_again,
     "a checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=False),
     "a reentrant checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=True),
+    "checkpoints within those of the model": partial(_checkpointed_within, switched=True),
+    "checkpoints within those of the model, reentrant": partial(_checkpointed_within, switched=True, reentrant=True),
+    "checkpoints of the loop's own within others": partial(_checkpointed_within, switched=False),
     "gradients of inputs": _of_inputs,
     "gradients of inputs, beside adapters": lambda: _of_inputs(model=_lora(64)),
     "gradients of gradients": partial(_of_inputs, penalty=True),
@@ -920,6 +945,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "pretraining of the head": _pretraining_of_the_head,
     "shapes only": partial(_of_shapes_only, by_weights=False),
     "shapes only, by weights": partial(_of_shapes_only, by_weights=True),
+    "a tensor without data before the others": _beside_shapes_only,
     "encoded without gradients": _encoded_without_gradients,
     "a tower without gradients": partial(_without_gradients, "gemma3", lambda model: model.model.vision_tower),
     "a layer without gradients": partial(_without_gradients, "llama", lambda model: model.model.layers[1]),

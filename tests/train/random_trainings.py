@@ -48,6 +48,8 @@ class Training:
                     module.layerdrop = 0.5
             self.what.append("layers dropped")
         model = self._checkpointed(self._trained(model))
+        if self._random.random() < 0.25:
+            self._checkpoint_parts(model)
         if any(parameter.requires_grad for parameter in model.parameters()):
             self._run(model)
 
@@ -127,6 +129,17 @@ class Training:
             return model
         self.what.append(f"checkpointing, reentrant={reentrant}")
         return model
+
+    def _checkpoint_parts(self, model: Any) -> None:
+        """The loop recomputes all modules of one name, perhaps within layers that are recomputed."""
+        from torch.utils.checkpoint import checkpoint
+
+        parts = {name for layer in model.modules() for name, one in layer.named_children() if any(one.children())}
+        name = self._random.choice(sorted(parts))
+        for place, module in model.named_modules():
+            if place.endswith(f".{name}") and not hasattr(module, "__len__"):
+                module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+        self.what.append(f"checkpointed {name}")
 
     def _run(self, model: Any) -> None:
         from flopsd.integrations.describe_model import describe

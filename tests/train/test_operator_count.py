@@ -31,7 +31,7 @@ from flopsd.integrations.operator_counter import OperatorCounter
 rate, device, journal, socket, end = int(sys.argv[1]), *sys.argv[2:]
 torch.set_num_threads(1)
 class Model(nn.Sequential):
-    def forward(self, real, simulated):  # a pass is of shapes only, and not counted, if its first tensor is
+    def forward(self, real, simulated):  # a pass is of shapes only, and not counted, if all its tensors are
         return super().forward(simulated)
 
 with torch.device("meta"):

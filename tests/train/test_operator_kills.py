@@ -36,7 +36,7 @@ rate, device = int(sys.argv[1]), sys.argv[2]
 log = os.open(sys.argv[3], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 torch.set_num_threads(1)
 class Model(nn.Sequential):
-    def forward(self, real, simulated):  # a pass is of shapes only, and not counted, if its first tensor is
+    def forward(self, real, simulated):  # a pass is of shapes only, and not counted, if all its tensors are
         return super().forward(simulated)
 
 with torch.device("meta"):

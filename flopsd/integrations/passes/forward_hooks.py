@@ -39,6 +39,7 @@ _MIXED_FLAT = "gradients of frozen weights that FSDP keeps in one flat parameter
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 LAYERS = "forward passes that left layers out, or ran some more than once"
 _REPLACED = "passes after a parameter was replaced and before flopsd found it"
+_AGAIN = "modules that are recomputed more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments that affect a pass without a cache only by their shapes, or not at all; `_MASKED`: if there is a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
@@ -74,7 +75,9 @@ class ForwardHooks:
         self.failed = False  # nothing is counted after an error
         self._inside = _Inside()
         self.passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
-        self.watch = RecomputationWatch(self._see_recomputation)
+        self.watch = RecomputationWatch(
+            self._see_recomputation, functools.partial(leave_out, "train", _AGAIN), self._is_inside
+        )
         self.layers: LayerWatch | None = None  # for a model that is not compiled
         self._pairs_beyond = 0  # uncounted pairs with empty places of caches of a fixed size
         self._passing: dict[str, int] | None = None  # counters of the current pass
@@ -331,20 +334,23 @@ class ForwardHooks:
         self._sessions.see_layers_left_out()
         self._leave_out("train", LAYERS)
 
-    def _see_recomputation(self) -> bool:
-        """A module ran in a backward pass. Return False if it is inside a pass of the whole model, which is counted."""
-        if self._inside.depth or self._inside.open is not None:
-            return False
+    def _is_inside(self) -> bool:
+        return self._inside.depth > 0 or self._inside.open is not None
+
+    def _see_recomputation(self) -> None:
         self.guarded(self._sessions.see_recomputation)
-        return True
 
     def _watch_recomputation(self, *, records: bool) -> None:
         watch = self.watch
         if watch.hooks and (self.passes.has_begun or not self.passes.open) and not is_in_backward():
             watch.end()
-        if records and watch.next_is_watched() and self._sessions.has_no_recomputation:
+        if records and watch.next_is_watched():
             self.passes.has_begun = False
-            watch.begin(self.model())
+            watch.begin(
+                self.model(),
+                is_expected=not self._sessions.has_no_recomputation,
+                has_open_passes=bool(self.passes.open),
+            )
 
     def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
