@@ -8,6 +8,7 @@ counter.settle()
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from flopsd.integrations.passes.head_counter import backbone_of
 from flopsd.integrations.passes.image_counter import tower_of
 from flopsd.integrations.passes.layer_watch import LayerWatch
 from flopsd.integrations.passes.model_sessions import ModelSessions
+from flopsd.integrations.passes.model_watch import ModelWatch
 from flopsd.integrations.passes.weight_passes import weight_passes_of
 from flopsd.integrations.phase_of import PhaseOf, Session, usual_phase
 from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group, splits_sequences
@@ -51,7 +53,7 @@ class ForwardCounter:
         """Count the passes of `model` from now on, and of no other model. `compiled`: torch.compile will compile it. In
         a tensor-parallel group only the first rank counts."""
         hooks = self._hooks
-        before = hooks.state
+        before = hooks.watch
         self.detach()
         if not is_first_of_its_group(model):
             return
@@ -82,8 +84,12 @@ class ForwardCounter:
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:
-            hooks.state = ModelState(model) if before is None else before.of(model)
-            hooks.layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch()
+            state = ModelState(model) if before is None else before.state.of(model)
+            layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch()
+            leave_out = functools.partial(self._left_out.add, "train")
+            hooks.watch = ModelWatch(
+                state, layers, self.sessions, hooks.passes, leave_out, hooks.is_inside, hooks.guarded
+            )
         outer = [called] if inner is called else [called, inner]
         for one in (*outer, backbone):
             self._take_over(one, outer)
@@ -161,9 +167,8 @@ class ForwardCounter:
 
     def declare(self, facts: Mapping[str, Any]) -> None:
         """Declare the facts of the model from now on, in another session if passes were counted under other facts."""
-        if self._hooks.state is not None:
-            self._hooks.state.keep()
-        self._hooks.watch.restart()
+        if self._hooks.watch is not None:
+            self._hooks.watch.see_declared()
         self.sessions.declare(facts)
 
     def count_step(self) -> None:

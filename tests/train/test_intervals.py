@@ -345,7 +345,7 @@ def test_trainers_that_share_a_callback_have_separate_sessions(tmp_path: Path) -
 @pytest.mark.parametrize("inside", [True, False])
 def test_layers_skipped_by_a_pass_leave_no_figure(inside: bool, gradients: bool) -> None:
     """It is unknown which of them other passes ran."""
-    from flopsd.integrations.passes.forward_hooks import LAYERS as WORDS
+    from flopsd.integrations.passes.model_watch import LAYERS as WORDS
 
     loop = skipping(inside=inside, gradients=gradients)
     with pytest.raises(AssertionError, match="layers_left_out"):

@@ -18,12 +18,10 @@ import torch
 from flopsd.integrations.modules.entered import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.modules.hooks import AttachedHooks
 from flopsd.integrations.modules.key_value_cache import fixed_length, past_length
-from flopsd.integrations.modules.state import ModelState
-from flopsd.integrations.passes.layer_watch import LayerWatch
 from flopsd.integrations.passes.model_sessions import Deferred, ModelSessions, PassCount
-from flopsd.integrations.passes.open_passes import OpenPass, OpenPasses, is_in_backward
+from flopsd.integrations.passes.model_watch import ModelWatch
+from flopsd.integrations.passes.open_passes import OpenPass, OpenPasses
 from flopsd.integrations.passes.pass_counter import PassCounter
-from flopsd.integrations.passes.recomputation_watch import RecomputationWatch
 from flopsd.integrations.passes.token_counter import names_of
 from flopsd.integrations.passes.weight_passes import WeightPasses
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, computes_shapes_only, is_transformed
@@ -34,12 +32,7 @@ _LATENTS = "keys and values that are recomputed from a cache of latents"
 _FIXED = "attention to empty places of a cache"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
-_GIVEN = "passes with weights given as arguments (torch.func.functional_call)"
-_MIXED_FLAT = "gradients of frozen weights that FSDP keeps in one flat parameter with trained ones"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
-LAYERS = "forward passes that left layers out, or ran some more than once"
-_REPLACED = "passes after a parameter was replaced and before flopsd found it"
-_AGAIN = "modules that are recomputed more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments that affect a pass without a cache only by their shapes, or not at all; `_MASKED`: if there is a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
@@ -67,7 +60,7 @@ class ForwardHooks:
         self.counter = PassCounter()
         self.model: Callable[[], Any] = lambda: None  # weak, so that the model is freed with its owner
         self.backbone: Callable[[], Any] = lambda: None
-        self.state: ModelState | None = None  # the changeable state of the model, if a change can be declared
+        self.watch: ModelWatch | None = None  # of the model, if a change can be declared
         self.weights: WeightPasses | None = None  # for a model whose architecture flopsd does not read
         self.has_head = True  # each pass of the whole model computes the head once
         self.repeats = False  # passes with the same names and shapes of arguments count the same
@@ -75,10 +68,6 @@ class ForwardHooks:
         self.failed = False  # nothing is counted after an error
         self._inside = _Inside()
         self.passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
-        self.watch = RecomputationWatch(
-            self._see_recomputation, functools.partial(leave_out, "train", _AGAIN), self._is_inside
-        )
-        self.layers: LayerWatch | None = None  # for a model that is not compiled
         self._pairs_beyond = 0  # uncounted pairs with empty places of caches of a fixed size
         self._passing: dict[str, int] | None = None  # counters of the current pass
         self._of_device: tuple[Any, Deferred] = (None, [])  # and its counters that depend on the content of tensors
@@ -92,13 +81,10 @@ class ForwardHooks:
     def forget(self) -> None:
         """Remove the hooks. The counters are kept."""
         self.attached.remove()
-        self.watch.end()
-        self.watch.restart()
         self.passes.forget()
-        if self.layers is not None:
-            self.layers.hooks.remove()
-        self.layers = None
-        self.state = None
+        if self.watch is not None:
+            self.watch.end()
+        self.watch = None
         if self.weights is not None:
             self._take_weights()
             self.weights.hooks.remove()
@@ -112,8 +98,8 @@ class ForwardHooks:
             self._leave_out("train", HOOKS_GONE)
         if self._was_compiled:
             self._leave_out("train", COMPILED_LATER)
-        if self.state is not None and self.state.lost_some:
-            self._see_replaced(self.state)
+        if self.watch is not None:
+            self.watch.leave_out_unseen()
         self._leave_out_pairs()
 
     def settle_phase(self, phase: str) -> None:
@@ -147,8 +133,8 @@ class ForwardHooks:
         if inside.depth:
             return
         failed = output is None and has_failed()
-        if self.layers is not None and self.layers.hooks and self.layers.end(failed=failed):
-            self.guarded(self._see_layers_left_out)
+        if self.watch is not None:
+            self.watch.end_pass(failed=failed)
         if failed:
             self._drop(inside)
         elif (one := inside.open) is not None:
@@ -170,7 +156,7 @@ class ForwardHooks:
         self._take_weights()
 
     def _trained(self) -> list[list[Any]]:
-        return [] if self.layers is None else self.layers.take_trained(ran_before=self._has_encoded)
+        return [] if self.watch is None else self.watch.take_trained(ran_before=self._has_encoded)
 
     def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
         self._declare(phase, found)
@@ -216,7 +202,7 @@ class ForwardHooks:
         one."""
         for one, can_have_one in self.passes.take_without_backward(all_of_them=all_of_them):
             # A frozen model may pass gradients to other modules: a backward pass may have begun at an inner state.
-            passes = self.state is not None and not self.state.trains_any and one[0].phase in (UNSETTLED, "other")
+            passes = self.watch is not None and not self.watch.state.trains_any and one[0].phase in (UNSETTLED, "other")
             if one[0].phase != "train" and not can_have_one and not passes:
                 one[0].add(*one[1:])
             else:
@@ -246,15 +232,14 @@ class ForwardHooks:
             self._count_without_backward()
         if self.model() is None:  # the wrapper of its adapters is gone, and the inner model is still called
             self.model = weakref.ref(model)
-            self.state = None if self.state is None else self.state.of(model)
-        if self.state is not None:
-            if self.state.has_changed(trains=records):
-                self._see_change(self.state, trains=records)
-            self._watch_recomputation(records=records)
-            if self.layers is not None:
-                self._watch_layers(self.layers, self.state, records=records)
+            if self.watch is not None:
+                self.watch.state = self.watch.state.of(model)
+        if (watch := self.watch) is not None:
+            if watch.begin_pass(self.model(), records=records):
+                self.counter.tokens.see_kernel()
+                self.repeats = self.repeats and self.counter.by_shape
             # Training without dropout, or an evaluation that records gradients needlessly.
-            if self._guesses and phase in (UNSETTLED, "other") and records and self.state.trains_any:
+            if self._guesses and phase in (UNSETTLED, "other") and records and watch.state.trains_any:
                 phase = "train"
         tally = self._sessions.now
         if is_transformed():
@@ -300,57 +285,9 @@ class ForwardHooks:
             tally.has_counted = True
             self._inside.open, self._inside.records = (one, unpadded, deferred), records
 
-    def _see_change(self, state: ModelState, *, trains: bool) -> None:
-        if state.saw_late:
-            self._see_replaced(state)
-        if self._sessions.go_back(state.key, trains=trains):
-            state.keep(is_known=True)
-        else:
-            changed = state.keep()
-            self._sessions.describe_again(self.model(), state.key, trains=trains, changed=changed)
-            self.watch.restart()
-            if self.layers is not None:
-                self.layers.restart()
-        self.counter.tokens.see_kernel()
-        self.repeats = self.repeats and self.counter.by_shape
-
-    def _see_replaced(self, state: ModelState) -> None:
-        """It is not known which of the passes so far had gradients of the replaced parameters."""
-        self._leave_out("train", _REPLACED)
-        self._sessions.see_replaced(state.still_trained)
-
-    def _watch_layers(self, watch: LayerWatch, state: ModelState, *, records: bool) -> None:
-        if watch.hooks:  # left by a pass whose end was not seen
-            watch.end(failed=True)
-        if watch.next_is_watched(records=records):
-            watch.begin(state.lists())
-            if records and state.is_given_weights:
-                self._leave_out("train", _GIVEN)
-            if records and state.has_mixed_flat:
-                self._leave_out("train", _MIXED_FLAT)
-
-    def _see_layers_left_out(self) -> None:
-        self.layers = None  # once found, the watch is over
-        self._sessions.see_layers_left_out()
-        self._leave_out("train", LAYERS)
-
-    def _is_inside(self) -> bool:
+    def is_inside(self) -> bool:
+        """Whether this thread is inside a pass of the whole model."""
         return self._inside.depth > 0 or self._inside.open is not None
-
-    def _see_recomputation(self) -> None:
-        self.guarded(self._sessions.see_recomputation)
-
-    def _watch_recomputation(self, *, records: bool) -> None:
-        watch = self.watch
-        if watch.hooks and (self.passes.has_begun or not self.passes.open) and not is_in_backward():
-            watch.end()
-        if records and watch.next_is_watched():
-            self.passes.has_begun = False
-            watch.begin(
-                self.model(),
-                is_expected=not self._sessions.has_no_recomputation,
-                has_open_passes=bool(self.passes.open),
-            )
 
     def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
