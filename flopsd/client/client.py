@@ -17,12 +17,11 @@ from typing import Any
 
 from flopsd.client.complaints import Complaints, shown
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, checked_fact
-from flopsd.client.counted_work import PHASES, CountedWork, Work, note_of
+from flopsd.client.counted_work import PHASES, CountedWork, note_of
+from flopsd.client.work_by_run import WorkByRun
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import phase_from
 from flopsd.core.declared_facts import MAX_LEFT_OUT
-from flopsd.core.kernel_windows import OBSERVED
-from flopsd.core.session_protocol import QUEUED_NS
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
@@ -33,10 +32,6 @@ SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time
 WORK_SECONDS = 1.0
 # Phase changes kept between two sends: with one message of counters at most 45 a second, less than the daemon reads.
 MAX_TRANSITIONS = 8
-_OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
-_LEFT_OUT, _ELSEWHERE = "operators_not_counted", "not_counted"
-FORGOTTEN = "what ran until a minute after the process connected to a daemon that had not metered all of its time"
-ELSEWHERE = "what the process counted for another daemon that metered at the same time"
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -71,15 +66,7 @@ class Client:
         self._phase: str | None = None  # while None, this process does not affect the phase of the run
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
-        self._behind_until_ns = 0  # operators counted until then may have run before this process met the daemon
-        self._forgotten: set[str] = set()  # phases of operators that were counted and not sent
-        self._elsewhere: set[str] = set()  # phases of work that another run has, in the time of this one
-        self._since_ns = clock.boottime_ns()  # operators have been counted since then, in addition to those `_kept`
-        self._run_key = ""  # of the run of the last daemon
-        self._sent: Work = {}  # the counters that this run has
-        self._sent_ns = 0  # when they had been counted
-        self._sent_to: dict[str, Work] = {}  # the counters that other runs have
-        self._kept: Work = {}  # of these, those before `_since_ns` that are in the daemon's run
+        self._by_run = WorkByRun(self._work, clock.boottime_ns())
         self._complaints = Complaints()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
@@ -187,9 +174,9 @@ class Client:
             return silent()
         other = Client(self._paths, self._clock)
         atexit.unregister(other.close)  # this one closes it
-        other._behind_until_ns = self._behind_until_ns
+        other._by_run.behind_until_ns = self._by_run.behind_until_ns
         if not self._is_served:
-            other._since_ns = self._since_ns  # its first work may have begun before this call
+            other._by_run.since_ns = self._by_run.since_ns  # its first work may have begun before this call
         self._others.append(other)
         return other
 
@@ -268,20 +255,10 @@ class Client:
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         run_key, is_known, metered_since_ns = daemon.hello(self.session, self._clock)
-        if is_known and not self._sent_to:
-            self._run_key = run_key  # the one run that was met, whose journal was replaced
-        elif run_key != self._run_key:
-            self._change_run(run_key, metered_since_ns)
-        if metered_since_ns > self._since_ns:  # not all of this work is in the daemon's run
-            self._since_ns, self._kept = self.now_ns(), self._sent if is_known else {}
-            phases = self._work.forget(_OF_DEVICES, self._kept)
-            self._declare_forgotten(phases)
-            if phases or self._kept or self._sent_to:
-                self._behind_until_ns = self._since_ns + QUEUED_NS
+        self._by_run.meet(run_key, metered_since_ns, self.now_ns(), is_known=is_known)
         self._is_served = True
-        self._work.send_again()
         with self._lock:
-            self._unsent_facts = {*self._facts, *(fact for fact, _, phases in self._left_out if phases)}
+            self._unsent_facts = {*self._facts, *(fact for fact, words in self._by_run.left_out.items() if words)}
             self._transitions.clear()
             if self._phase is not None:
                 self._transitions.append(self._phase)
@@ -308,42 +285,21 @@ class Client:
             while True:
                 self._wake.get_nowait()
 
-    def _change_run(self, run_key: str, metered_since_ns: int) -> None:
-        """Count on from what this run has, with what no other run has."""
-        if self._sent:
-            self._sent_to[self._run_key] = self._sent
-        known = self._sent_to.pop(run_key, {})
-        self._work.move(self._sent, known)
-        self._run_key, self._sent = run_key, known
-        if metered_since_ns <= self._sent_ns:
-            self._elsewhere.update(*self._sent_to.values())
-
-    @property
-    def _left_out(self) -> tuple[tuple[str, str, set[str]], ...]:
-        """What is not in the daemon's run: for each fact that names it the words and the phases."""
-        return (_LEFT_OUT, FORGOTTEN, self._forgotten), (_ELSEWHERE, ELSEWHERE, self._elsewhere)
-
-    def _declare_forgotten(self, phases: set[str]) -> None:
-        """Declare that the counts of operators since `_since_ns` were forgotten."""
-        if not phases <= self._forgotten:
-            with self._lock:
-                self._forgotten |= phases
-                self._unsent_facts.add(_LEFT_OUT)
-
     def _facts_to_send(self) -> dict[str, Any]:
         facts = {name: self._facts.get(name, {}) for name in self._unsent_facts}
-        for fact, words, phases in self._left_out:
+        for fact, left_out in self._by_run.left_out.items():
             if fact in facts:
-                more = {phase: [words, *facts[fact].get(phase, ())][:MAX_LEFT_OUT] for phase in phases}
+                more = {phase: [words, *facts[fact].get(phase, ())][:MAX_LEFT_OUT] for phase, words in left_out.items()}
                 facts[fact] = {**facts[fact], **more}
         return facts
 
     def _send_changes(self, daemon: DaemonConnection) -> None:
-        is_behind = self.now_ns() < self._behind_until_ns
-        work, forgotten = self._work.changed(_OF_DEVICES if is_behind else frozenset(), self._kept)
+        before = self._by_run.left_out
+        work = self._by_run.changed(self.now_ns())
         counted_ns = self.now_ns()
-        self._declare_forgotten(forgotten)
+        now = self._by_run.left_out
         with self._lock:
+            self._unsent_facts.update(fact for fact in now if now[fact] != before[fact])
             facts = self._facts_to_send()
             self._unsent_facts.clear()
             transitions = list(self._transitions)
@@ -354,4 +310,4 @@ class Client:
             daemon.send("phase", phase=phase)
         if work:
             daemon.send("work", work=work)
-            self._sent, self._sent_ns = work, counted_ns
+            self._by_run.sent(work, counted_ns)

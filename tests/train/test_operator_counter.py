@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flopsd.client import Client, connect
-from flopsd.client.client import FORGOTTEN
+from flopsd.client.work_by_run import FORGOTTEN
 from flopsd.core.session_protocol import QUEUED_NS, FactsDeclared, WorkCounted
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, SkippingClock, work_of

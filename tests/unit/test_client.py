@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from flopsd.client import Client, connect
-from flopsd.client.client import FORGOTTEN, MAX_TRANSITIONS, SEND_SECONDS
+from flopsd.client.client import MAX_TRANSITIONS, SEND_SECONDS
 from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
+from flopsd.client.work_by_run import FORGOTTEN
 from flopsd.core.declarations import Phase
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
@@ -274,7 +275,7 @@ def test_each_run_gets_the_work_that_no_other_run_has(path: Path, client: Client
         given[run] = given.get(run, 0) + tokens
         server.wait_for(WorkCounted(client.session, {"train": {"tokens": given[run]}}))
         server.listener.stop()
-    assert client._elsewhere == ({"train"} if is_continued else set())
+    assert client._by_run.left_out["not_counted"].keys() == ({"train"} if is_continued else set())
 
 
 @pytest.mark.long
@@ -299,7 +300,7 @@ def test_a_daemon_gets_counts_of_the_time_that_its_run_metered(
     assert event.work["train"].get("operator_flop") == counted
     client.close()
     second.listener.stop()
-    assert client._forgotten == ({"train"} if is_stopped else set())
+    assert client._by_run.left_out["operators_not_counted"].keys() == ({"train"} if is_stopped else set())
 
 
 class Whole:
