@@ -48,7 +48,7 @@ NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """The paths of the ledger and its `copies`, its statements, and the command that verifies it."""
     predicate, is_replay = sealed.predicate, sealed.predicate["replay"] is not None
-    executed, findings, is_segment = predicate["totals"]["executed"], predicate["findings"], predicate["segment"]
+    executed, findings = predicate["totals"]["executed"], predicate["findings"]
     rows = stated(
         [
             ("REPLAY", f"of a recording: {NO_EVIDENCE}" if is_replay else ""),
@@ -57,7 +57,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
             *interval(figures_from(executed)).facts(NOTHING_MEASURED),
             *by_count_rows(executed["byEvidence"]),
             ("coverage", coverage_text(predicate)),
-            ("answer", answer_to(findings).headline if findings and not is_segment else ""),
+            ("answer", answer_to(findings).headline if findings else ""),
             ("journal", str(sealed.journal)),
             ("public key", str(sealed.public_key)),
             ("timestamp", sealed.timestamp),

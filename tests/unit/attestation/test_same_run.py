@@ -189,6 +189,9 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
     seals = history_of(last.journal).seals
     assert seals.newest is seals.newest_asked
     assert "absent" in ((seals.newest and seals.newest.witness) or {})
+    (found,) = of_earlier_seals(replace(seals, stamped=[]), CheckContext(History(), "", (), trust.tsa_chains))
+    assert found.verdict is EvidenceState.ABSENT
+    assert found.text.startswith("none of 2 earlier seals is stamped; the newest: ")
     swapped = replace(seals.stamped[0], head_sha256=parsed(last.journal.read_bytes())[0].head.hex())
     (found,) = of_earlier_seals(replace(seals, stamped=[swapped]), CheckContext(History(), "", (), trust.tsa_chains))
     assert found.verdict is EvidenceState.FAILED

@@ -1,5 +1,7 @@
 """Layers with a state: bounds of the products of their chunks, and the part of them that kernels compute."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,24 +177,42 @@ def test_gemma_4_full_layer_width_is_read_globally_or_per_layer() -> None:
     assert read_model({**config, "use_bidirectional_attention": "vision"}) == read_model(config)
 
 
-def test_a_shared_mlp_below_trained_experts_needs_no_input_gradient() -> None:
+_GRANITE = {
+    "model_type": "granitemoehybrid", "architectures": ["GraniteMoeHybridForCausalLM"], "intermediate_size": 48,
+    "layer_types": ["attention"], "num_local_experts": 4, "mamba_n_heads": 8, "mamba_d_state": 12,
+    "mamba_chunk_size": 10,
+}  # fmt: skip
+_QWEN = {
+    "model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"], "moe_intermediate_size": 24,
+    "layer_types": ["full_attention"], "num_experts": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_conv_kernel_dim": 4, "head_dim": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "size_name", "trained"),
+    [
+        (_GRANITE, "shared_intermediate_size", ["output_linear", "block_sparse_moe"]),
+        (_QWEN, "shared_expert_intermediate_size", ["gate", "mlp.experts"]),
+    ],
+    ids=["Granite", "Qwen3-Next"],
+)
+def test_a_shared_mlp_below_trained_experts_needs_no_input_gradient(
+    config: dict[str, Any], size_name: str, trained: list[str]
+) -> None:
     """Nothing below it is trained, and it does not read the output of the experts."""
     one = {
-        "model_type": "granitemoehybrid", "architectures": ["GraniteMoeHybridForCausalLM"], "num_hidden_layers": 1,
-        "hidden_size": 64, "vocab_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 64, "layer_types": ["attention"], "intermediate_size": 48, "num_local_experts": 4,
-        "num_experts_per_tok": 2, "mamba_n_heads": 8, "mamba_d_state": 12, "mamba_chunk_size": 10,
+        **config, "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 128, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 64, "num_experts_per_tok": 2,
     }  # fmt: skip
     training = training_from(
         {
             "method": "lora",
-            "lora": {"r": 4, "target_modules": ["output_linear"], "modules_to_save": ["block_sparse_moe"]},
+            "lora": {"r": 4, "target_modules": trained[:1], "modules_to_save": trained[1:]},
             "recomputation": "none",
         }
     )
     work = {"tokens": 10, "sequences": 1, "square_pairs": 100}
-    small, large = (
-        flop(read_model({**one, "shared_intermediate_size": size}), work, training).terms for size in (40, 80)
-    )
+    small, large = (flop(read_model({**one, size_name: size}), work, training).terms for size in (40, 80))
     assert large["linear_forward"] > small["linear_forward"]
     assert large["activation_gradients"] == small["activation_gradients"] > 0

@@ -16,6 +16,7 @@ from flopsd.daemon.ledgers.closed_segments import seal_closed
 from flopsd.daemon.ledgers.copying import RESERVE_SECONDS, copy_sealed, keep_journal
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
+from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from tests.support.os_calls import replace_call
@@ -253,6 +254,9 @@ def test_each_ledger_of_a_rotated_run_says_which_part_of_it_it_is(tmp_path: Path
         said = in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), code=0).stdout
         assert f"SEGMENT: segment {number} of a rotated run" in said
     assert len(ledgers) == 2
+    text = sealed_text(run.seal(tmp_path / "last.json"))
+    assert "SEGMENT     segment 3 of a rotated run" in text
+    assert "answer" not in text  # on a part of the run
 
 
 def test_removal_without_a_copy_is_refused() -> None:

@@ -17,7 +17,7 @@ from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.runs import CONTEXT, H100, Run
+from tests.support.runs import CONTEXT, H100, Run, verified
 from tests.support.story import CYCLES_H100, Story
 from tests.support.strategies import table
 
@@ -95,6 +95,20 @@ def test_the_keeper_of_the_journals_head_gets_each_record_after_a_rotation_too(t
     assert journal.put_back == 0, "what it wrote itself is no other's"
     assert [path.name for path in tmp_path.glob("*.journal.jsonl")] == []
     journal.close()
+
+
+def test_a_journal_with_more_accounts_than_the_next_can_repeat_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    with monkeypatch.context() as few:
+        few.setattr("flopsd.journal.framing.MAX_LINE_BYTES", 900)  # less than all accounts of two devices
+        assert not run.writer.rotate()
+    assert "the journal cannot be rotated and is continued instead: a record of kind" in caplog.text
+    run.meter(2)
+    assert closed_segments(run.state) == []
+    assert verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["segment"] is None
 
 
 def test_closed_segments_are_ordered_by_number(tmp_path: Path) -> None:

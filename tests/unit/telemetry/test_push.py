@@ -93,7 +93,7 @@ def test_pages_are_read_whole_however_the_stream_is_split(pages: list[Page], cut
     assert found == pages
 
 
-@pytest.mark.parametrize("junk", [b"page 1 99999999999\n", b"nonsense\n", b"x" * 64, b"page -1 2\n"])
+@pytest.mark.parametrize("junk", [b"page 1 99999999999\n", b"nonsense\n", b"x" * 64, b"page -1 2\n", b"\n"])
 def test_an_invalid_frame_is_refused_in_bounded_memory(junk: bytes) -> None:
     with pytest.raises(FrameError):
         FrameReader().feed(junk)
