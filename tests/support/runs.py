@@ -110,7 +110,7 @@ class Run:
         counters = {} if device is STRANGER else {"energy_mj": now_ns // 2_000_000}
         work: Active | Busy | Gap = Gap(fault) if fault is not None else Busy(60_000_000_000)
         if fault is None and device is not A100:
-            cycles = 1500 * 132 * (now_ns - self.since_ns) // 1000
+            cycles = 1500 * (device.sm_count or 0) * (now_ns - self.since_ns) // 1000
             work = Active(
                 Evidence.ACTIVITY,
                 {Pipe.TENSOR_HMMA: cycles // 2, Pipe.TENSOR_IMMA: cycles // 50, Pipe.FP32: cycles // 10},

@@ -57,6 +57,17 @@ def last_gaps(history: History) -> dict[tuple[int, DeviceUid], GapInterval]:
     return {(gap.incarnation, gap.device): gap for gap in history.gaps}
 
 
+def read_until_ns(history: History) -> dict[tuple[int, DeviceUid], int]:
+    """When each device in each daemon start was last read, or known to be metered under other devices."""
+    starts = history.incarnations
+    until = {(one.number, uid): tally.watermark_ns for one in starts for uid, tally in one.tallies.items()}
+    for gap in reversed(history.gaps):
+        key = gap.incarnation, gap.device
+        if gap.end_ns == until[key] and gap.reason not in TAKEN_OVER:
+            until[key] = gap.begin_ns
+    return until
+
+
 def left_open(history: History) -> Mapping[DeviceUid, Incarnation]:
     """The devices that are not accounted for to the end, each with the last daemon start that tracked it."""
     found: dict[DeviceUid, Incarnation] = {}

@@ -23,7 +23,7 @@ from flopsd.daemon.accounts.source_tracker import Message, SourceTracker, not_ou
 from flopsd.daemon.accounts.tracked_device import HOLD_NS, TrackedDevice, rate, settled_ns
 from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.system.clock import Clock
-from flopsd.telemetry.last_gap import not_read_yet
+from flopsd.telemetry.last_gap import not_read_yet, open_gap
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
@@ -79,9 +79,9 @@ class DeviceAccounts:
         sources = self._sources
         has_other_readers = sources.note_failure(message)
         for uid, tracked in self._tracked.items():
-            if tracked.entry.source == message.source and uid not in self._retired:
-                reason = sources.accounted_elsewhere(tracked.entry) or message.reason
-                tracked.count_gap(message.at_ns, reason, self._sessions.active_phase)
+            is_read_here = tracked.entry.source == message.source and uid not in self._retired
+            if is_read_here and sources.accounted_elsewhere(tracked.entry) is None:
+                tracked.count_gap(message.at_ns, message.reason, self._sessions.active_phase)
         if has_other_readers:
             self.reassign()
 
@@ -106,10 +106,21 @@ class DeviceAccounts:
             elif tolerance_ns is not None and (
                 reason is GapReason.METERED_AS_MIG or (reason is GapReason.REPLACED and tracked.entry.device.parent)
             ):
-                until_ns = now_ns - self._hold_ns  # it may be back, and its source has not looked since
+                # It may be back, and its source has not looked since.
+                until_ns = self._gpu_read_until_ns(tracked.entry.device, now_ns) - self._hold_ns
             tracked.count_gap(until_ns, reason, self._sessions.active_phase)
             if tolerance_ns is None:  # since then the device may have been this job's again
                 tracked.count_gap(now_ns, otherwise, self._sessions.active_phase)
+
+    def _gpu_read_until_ns(self, device: Device, now_ns: int) -> int:
+        """Return when the GPU of a device that others replaced was last read; `now_ns` if none of it is tracked."""
+        gpu = device.parent or device.uid
+        found = []
+        for uid, one in self._tracked.items():
+            if uid != device.uid and gpu in (uid, one.entry.device.parent):
+                gap = open_gap(one.state.gap, one.tally.watermark_ns)
+                found.append(one.tally.watermark_ns if gap is None else gap.since_ns)
+        return max(found, default=now_ns)
 
     def resume(self, *, same_boot: bool) -> None:
         """Track the devices that killed daemon starts tracked. For a device of another boot that no source lists now,

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
+from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open, read_until_ns
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import LOSSES
 from flopsd.core.model import Device, DeviceUid, GapReason
@@ -16,6 +16,7 @@ from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.tally import TALLY_ABSOLUTES, Tally
 from flopsd.core.values import seconds, utc_ns
+from flopsd.daemon.accounts.tracked_device import HOLD_NS
 
 
 class EarlierStarts:
@@ -34,6 +35,7 @@ class EarlierStarts:
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
         self._last_gap, self._open = last_gaps(history), left_open(history)
+        self._read_until_ns = read_until_ns(history)
         self._settled: set[DeviceUid] = set()  # devices whose time before this start is in an earlier segment
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
@@ -63,15 +65,14 @@ class EarlierStarts:
         boot, hardware counters have restarted, and only the wall clock says how long ago that was; if the wall clock
         went back, only the time since this boot is known, and the gap has no ceiling. `is_here`: this machine has the
         device, not one that is gone. After a regular end, and for a device metered as other devices since, it is an
-        empty tally that begins with this daemon start. A new device may have worked since the first of the daemon
-        starts killed right before, or since its GPU was last metered, whole or in slices: its tally begins there,
-        unless `is_since_known`.
+        empty tally. The device may have worked since the first of the daemon starts killed right before, or since its
+        GPU was last read, whole or in slices: the tally begins there, or with this daemon start if `is_since_known`.
         """
         begin_ns, uid = self._begin_ns, device.uid
         before = self._last.get(uid)
-        if (before is None or has_ended(before)) and not is_since_known:
-            begin_ns = min(begin_ns, max([self._killed_ns, *self._metered_until_ns(device.parent or uid)]))
         if before is None or uid in self._settled or self._is_closed(uid, before):
+            if not is_since_known and uid not in self._settled:
+                begin_ns = min(begin_ns, max([self._killed_ns, *self._gpu_known_until_ns(device)]))
             return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
         if before.boot_id == self._boot_id:
@@ -82,12 +83,17 @@ class EarlierStarts:
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
 
-    def _metered_until_ns(self, gpu: DeviceUid) -> Iterator[int]:
-        """Yield the times up to which this GPU was accounted for on this boot, as a whole and in slices."""
-        for incarnation in self._incarnations:
-            for device in (entry.device for entry in incarnation.devices.values()):
-                if incarnation.boot_id == self._boot_id and gpu in (device.uid, device.parent):
-                    yield incarnation.tallies[device.uid].watermark_ns
+    def _gpu_known_until_ns(self, device: Device) -> Iterator[int]:
+        """Yield times on this boot before which this was no device of its GPU. A source looks rarely for new slices,
+        and a gap since the GPU was last read has the ceiling of those that there were then."""
+        for start in self._incarnations:
+            for known in (entry.device for entry in start.devices.values()):
+                if start.boot_id == self._boot_id and (device.parent or device.uid) in (known.uid, known.parent):
+                    until_ns, tally = self._read_until_ns[start.number, known.uid], start.tallies[known.uid]
+                    if known.uid == device.uid:
+                        yield tally.watermark_ns
+                    elif until_ns > tally.begin_ns:
+                        yield until_ns - HOLD_NS
 
     def is_length_known(self, device: Device, *, is_here: bool = True) -> bool:
         """Whether it is known for how long a device was not metered before now. `is_here`: see `continued_tally`."""

@@ -27,7 +27,7 @@ class GpuReader:
         self.is_misplaced = False  # whether it was not identified, and the GPU at its index is another reader's now
         self._driver, self._discovery, self._is_known = driver, discovery, is_known
         self._gpus: list[Gpu] = [discovery.unanswered(index)]
-        self._looked_ns = driver.clock.boottime_ns()
+        self._looked_ns = self._found_ns = driver.clock.boottime_ns()  # the last look, and the last that succeeded
         self.looks_next = False  # for changes, with the next read
         self.devices: Sequence[Device] = [gpu.device for gpu in self._gpus]
         self.polls = False  # whether a clock is to be read between two reads
@@ -146,15 +146,16 @@ class GpuReader:
 
     def _look_again(self) -> None:
         """Look for changes while the daemon runs: MIG is switched, slices come and go, refused GPM is available."""
-        now_ns, looked_ns = self._driver.clock.boottime_ns(), self._looked_ns
-        if (now_ns - looked_ns < LOOK_AGAIN_NS and not self.looks_next) or self.uid is None:
+        now_ns = self._driver.clock.boottime_ns()
+        if (now_ns - self._looked_ns < LOOK_AGAIN_NS and not self.looks_next) or self.uid is None:
             return
         self._looked_ns, self.looks_next = now_ns, False
         known = {gpu.device.uid: gpu for gpu in self._gpus}
         try:
-            found = self._discovery.again(self.uid, known, looked_ns)
+            found = self._discovery.again(self.uid, known, self._found_ns)
         except self._driver.lib.NVMLError:
             return  # its readings give the reason
+        self._found_ns = now_ns
         for gpu in known.values():
             if isinstance(gpu.meter, GpmMeter) and gpu not in found:
                 self._driver.optional(gpu.meter.release)

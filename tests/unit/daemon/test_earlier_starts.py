@@ -12,6 +12,7 @@ from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Precision, Sweep
 from flopsd.core.tally import Tally
 from flopsd.daemon.accounts.source_tracker import Message
+from flopsd.daemon.accounts.tracked_device import HOLD_NS
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
@@ -132,8 +133,8 @@ def test_a_device_new_in_a_later_segment_lost_no_time_before_the_boot(tmp_path: 
 
 
 @pytest.mark.parametrize("before", ["slices", "whole"])
-def test_a_gpu_whose_layout_changes_during_downtime_loses_and_gains_no_time(tmp_path: Path, before: str) -> None:
-    """It may have worked in the new layout during the whole downtime, and at no time before."""
+def test_a_gpu_whose_layout_changes_during_downtime_loses_no_time(tmp_path: Path, before: str) -> None:
+    """It may have worked in the new layout during the whole downtime, and since slices were last looked for."""
     slices = tuple(replace(H100, uid=f"MIG-{n}", parent=H100.uid, serial=None, sm_count=16) for n in range(2))
     layouts: tuple[tuple[Device, ...], ...] = ((H100,), slices)
     run = Run(tmp_path / "state", devices=layouts[before == "slices"])
@@ -142,7 +143,25 @@ def test_a_gpu_whose_layout_changes_during_downtime_loses_and_gains_no_time(tmp_
     run.meter(3)
     _, second = sealed(run, tmp_path)
     for device in run.devices:
-        assert second.tallies[device.uid].gap_ns[GapReason.DAEMON_DOWN] == 9 * NS_PER_S
+        assert second.tallies[device.uid].gap_ns[GapReason.DAEMON_DOWN] == HOLD_NS + 9 * NS_PER_S
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_slice_made_during_downtime_may_have_worked_since_its_gpu_was_last_looked_at(
+    tmp_path: Path, returns: bool
+) -> None:
+    """Also where starts were killed before they read anything, and where the slice `returns` in place of another."""
+    large, small = (replace(H100, uid=f"MIG-{sms}", parent=H100.uid, serial=None, sm_count=sms) for sms in (60, 16))
+    run = Run(tmp_path / "state", devices=(large if returns else small,))
+    run.meter(30)
+    run.devices = (small,)
+    run.meter(30)
+    run.meter(7, GapReason.DRIVER_TIMEOUT)
+    for seconds, devices in ((9, (small,)), (600, ()), (3, (large,))):
+        run.restart(seconds, devices=devices)
+    run.meter(4)
+    tally = sealed(run, tmp_path)[-1].tallies[large.uid]
+    assert tally.gap_ns == {GapReason.DAEMON_DOWN: HOLD_NS + (7 + 9 + 600 + 3) * NS_PER_S}
 
 
 def test_a_start_without_devices_has_no_bound_where_none_was_known_before(tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def test_the_time_of_a_gpu_equals_that_of_its_slices_in_every_layout(plan: list[
         metered.run.seal(Path(folder) / "out" / "ledger.json")
 
 
+def test_a_slice_that_returns_while_its_gpu_cannot_be_read_loses_no_time(tmp_path: Path) -> None:
+    metered, (small, _), (large, _) = Metered(tmp_path), SLICED[3][:2], SLICED[1]
+    for device in (large, small):
+        metered.tell((device,), 30_000)
+    read_ns = metered.since_ns
+    for _ in range(100):
+        metered.fail(1000)
+        metered.run.writer.tick()
+    metered.since_ns = read_ns  # the source found the slice when it looked again
+    metered.tell((large,), 1000)
+    (state,) = (one for one in metered.run.writer.snapshot.devices if one.device.uid == large.uid)
+    assert state.tally.gap_ns == {GapReason.REPLACED: 30 * NS_PER_S}
+    assert state.tally.total_observed_ns == (30 + 101) * NS_PER_S
+
+
 def test_a_slice_of_another_job_does_not_count_as_replaced(tmp_path: Path) -> None:
     metered = Metered(tmp_path)
     first, second = SLICED[1]
