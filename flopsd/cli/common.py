@@ -59,7 +59,7 @@ def add_repeatable(
 def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     """Write to `file`, or to stdout if it is None. A regular file is replaced atomically; a device, a FIFO or the
     target of a link, such as /dev/stdout, is written to, as by a shell. Raises LedgerError, also for a file that was
-    `read` for the output (overwriting a ledger or journal loses it), and for a key."""
+    `read` for the output, and for any ledger, journal or key, which cannot be made again."""
     if file is None:
         sys.stdout.write(text)
         return
@@ -67,10 +67,11 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
 
     path = Path(file)
     try:
+        hint = "nothing was changed; give -o another name"
         if any(exists(path) and exists(one) and path.samefile(one) for one in read):
-            raise LedgerError(f"{file} is an input of this command", hint="nothing was changed; give -o another name")
-        if _is_key(path):
-            raise LedgerError(f"{file} is a key", hint="nothing was changed; give -o another name")
+            raise LedgerError(f"{file} is an input of this command", hint=hint)
+        if _is_evidence(path):
+            raise LedgerError(f"{file} is a ledger, a journal or a key", hint=hint)
         if is_link(path) or (exists(path) and not (is_file(path) or is_folder(path))):
             path.write_text(text, encoding="utf-8")
         else:
@@ -81,12 +82,13 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
         ) from fault
 
 
-def _is_key(path: Path) -> bool:
-    """Whether the file is a private or public key, which cannot be made again. Raises OSError."""
+def _is_evidence(path: Path) -> bool:
+    """Whether the file begins as a ledger, a journal or a key does. Raises OSError."""
     if not is_file(path):
         return False
     with path.open("rb") as file:
-        return re.match(rb"-----BEGIN [A-Z ]*KEY-----", file.read(80)) is not None
+        begins = rb'\{\s*"payload(Type)?":|\{"h":|-----BEGIN [A-Z ]*KEY-----'
+        return re.match(begins, file.read(80)) is not None
 
 
 def note(text: str, level: int = logging.INFO) -> None:

@@ -73,8 +73,9 @@ def _report(arguments: argparse.Namespace) -> int:
             raise NotVerifiedError(check.text, hint=check.hint) from fault
         text = _shown(arguments, document, report)
     ledger = Path(arguments.ledger)
-    given = [arguments.journal, *arguments.key, *arguments.peaks, *arguments.policy]
-    read = [*paths_of(ledger, ledger), *(Path(file) for file in given if file)]
+    names = ("key", "peaks", "policy", "also", "anchors", "children", "aws_certificate", "tsa_certificate")
+    given = [arguments.journal or ledger, *(file for name in names for file in getattr(arguments, name))]
+    read = [*paths_of(ledger, ledger), *map(Path, given)]
     write_output(arguments.output, text, read)
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 

@@ -165,7 +165,12 @@ def test_no_key_or_file_of_the_ledger_is_replaced_by_a_report(tmp_path: Path, gi
         done = in_process("report", str(tmp_path / "ledger.json"), *key, "-o", str(tmp_path / name), code=1)
         assert f"{name} is a" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    in_process("report", str(tmp_path / "ledger.json"), "-o", str(tmp_path / "new.txt"), code=0)
+    other, report = shutil.copytree(NODE, tmp_path / "other"), ("report", str(tmp_path / "ledger.json"), "-o")
+    for name in ("ledger.json", "ledger.journal.jsonl"):
+        in_process(*report, str(other / name), code=1, says=f"{name} is a ledger, a journal or a key")
+    (own := tmp_path / "own.yaml").touch()
+    in_process(*report, str(own), "--policy", str(own), code=1, says="own.yaml is an input of this command")
+    in_process(*report, str(own), code=0)
 
 
 def test_output_to_a_pipe_or_link_follows_it_and_replaces_neither(tmp_path: Path) -> None:
