@@ -129,7 +129,7 @@ class Snapshot:
     journal_last_append_ns: int | None  # since boot
     journal_fault: str
     journal_put_back: int
-    wall_offset_ns: int | None = field(compare=False)  # wall-clock time minus boot time; at a request as of then
+    wall_offset_ns: int = field(compare=False)  # wall-clock time minus boot time; at a request as of then
     rates: array[float]  # points of a RateHistory
     ended: bool  # ended by a signal or with the job, not by a fault
     replayed: bool  # an earlier daemon start of the run read a recording
@@ -137,8 +137,8 @@ class Snapshot:
     journal_state: JournalState | None = field(default=None, compare=False)  # set at the request, not by the writer
 
     def wall_ns(self, ns: int | None) -> int | None:
-        """Return the wall-clock time of `ns` since boot, by the clock as it is set now; None: not known."""
-        return None if ns is None or self.wall_offset_ns is None else ns + self.wall_offset_ns
+        """Return the wall-clock time of `ns` since boot, by the clock as it is set now; None of None."""
+        return None if ns is None else ns + self.wall_offset_ns
 
     @property
     def ready(self) -> bool:

@@ -178,8 +178,6 @@ def _source(name: str, state: SourceState, snapshot: Snapshot) -> Facts:
 
 def _rate_history(snapshot: Snapshot) -> list[Facts]:
     offset_ns = snapshot.wall_offset_ns
-    if offset_ns is None:
-        return []
     return [
         {
             "startedAt": rfc3339(int(begin_s * NS_PER_S) + offset_ns),
@@ -202,7 +200,7 @@ def _device_now(state: DeviceState | None, view: DeviceView, snapshot: Snapshot)
     """The facts of a device that only a running daemon has. `state`: None if only earlier daemon starts metered it."""
     gauges, rate = (None, None) if snapshot.ended or state is None else (state.gauges, state.rate_flop_per_s)
     gap = None if state is None else open_gap(state.gap, state.tally.watermark_ns)
-    since = None if gap is None or (offset_ns := snapshot.wall_offset_ns) is None else rfc3339(gap.since_ns + offset_ns)
+    since = None if gap is None else rfc3339(gap.since_ns + snapshot.wall_offset_ns)
     return {
         "metered": state is not None,
         "gap": None if gap is None else {"reason": gap.reason.value, "since": since},

@@ -94,7 +94,7 @@ def bare_forward(size: Size, work: Mapping[str, int], training: Training) -> Bou
 def most_looked_up(active: int) -> int:
     """The most parameters of tables that a token only looks up, without a product: a language model's head multiplies
     as many as are looked up."""
-    width = bisect_left(range(active + 1), _WIDTH_CUBED_TO_ACTIVE * active, key=lambda d: d**3)
+    width = bisect_left(range(active), _WIDTH_CUBED_TO_ACTIVE * active, key=lambda d: d**3)
     return min(active // 2, MOST_ROWS * width)
 
 

@@ -95,10 +95,9 @@ class DeviceAccounts:
                 if tolerance_ns is None and self._earlier.in_other_journal:
                     tracked.count_gap(now_ns, GapReason.REPLACED, self._sessions.active_phase)
                 continue
-            allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
             if tolerance_ns is None:  # no later answer will say which job had the device
                 tracked.held.clear()
-            if now_ns - tracked.read_until_ns <= allowed_ns:
+            elif now_ns - tracked.read_until_ns <= tolerance_ns + self._sources.patience_ns(tracked.entry.source):
                 continue
             reason, until_ns = self._sources.why_unread(tracked.entry, otherwise), now_ns
             if reason is GapReason.OTHER_JOB:
