@@ -38,8 +38,9 @@ def works(source: NeuronSource, clock: FakeClock) -> list[Counted | Gap]:
     return [reading.work for reading in source.read().readings if isinstance(reading.work, Counted | Gap)]
 
 
-def test_live_totals_are_counted_by_their_growth(tmp_path: Path) -> None:
-    sysfs = Sysfs(tmp_path, chips=2)
+@pytest.mark.parametrize("driver", ["2.30.2", "2.31.7.0"])
+def test_live_totals_are_counted_by_their_growth(tmp_path: Path, driver: str) -> None:
+    sysfs = Sysfs(tmp_path, driver, chips=2)
     sysfs.work(0, 10**15, 5)
     source, clock = opened(sysfs)
     assert [device.evidence for device in source.devices()] == [Evidence.COUNT] * 2

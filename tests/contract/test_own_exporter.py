@@ -238,7 +238,8 @@ def test_our_exporter_ends_if_another_one_keeps_running(own: Own, monkeypatch: p
     monkeypatch.setattr(own_source, "running", running_here)
     own.open()
     with exporting("") as theirs:
-        readers: list[DcgmSource] = []
+        readers, closed = list[DcgmSource](), list[DcgmSource]()
+        monkeypatch.setattr(DcgmSource, "close", lambda reader: closed.append(reader))
 
         def other() -> DcgmSource:
             readers.append(DcgmSource(own.clock, table(), theirs.url))
@@ -259,7 +260,8 @@ def test_our_exporter_ends_if_another_one_keeps_running(own: Own, monkeypatch: p
         theirs.shows(gpu(BUSY))
         assert isinstance(own.read(1), Sweep)
         assert isinstance(own.read(1), Sweep)
-        assert len(readers) == 1
+        assert len(readers) == len(closed) == 1
+        assert closed != readers, "of our own exporter's page, with its hold on NVML"
         assert own.facts["url"] == theirs.url
 
 

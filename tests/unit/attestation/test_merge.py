@@ -289,6 +289,7 @@ def test_without_a_stated_number_of_nodes_the_maximum_is_unknown(nodes: Nodes) -
     assert merged.predicate["totals"]["executed"]["high"] is None
     shown = nodes.merge(*ledgers, nodes=2)
     assert advice not in merged_text(shown)
+    assert "That the job had 2 nodes was declared at the merge: no" in merged_text(shown)
     assert shown.completeness.complete is True
     assert shown.predicate["totals"]["executed"]["high"] is not None
     assert shown.predicate["completeness"]["declaredNodes"] == "2"

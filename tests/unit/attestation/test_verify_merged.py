@@ -28,6 +28,7 @@ from flopsd.report.ledger_text import merged_text, verified_merge_text, verified
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
 from tests.support.process import in_process
+from tests.support.runs import Run
 
 
 def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedMerge:
@@ -158,6 +159,18 @@ def test_a_ledger_is_not_accepted_as_one_of_another_kind(nodes: Nodes) -> None:
     above = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
     with pytest.raises(LedgerError, match="kind 'lineage', which cannot be part of a lineage"):
         nodes.merge(above, kind="lineage", lineage="m", ledger=nodes.folder / "m.json")
+
+
+def test_a_daemon_that_was_killed_at_once_has_a_period_without_length(nodes: Nodes) -> None:
+    run = Run(nodes.folder / "state" / "algo-1", devices=gpus("algo-1"), context=sagemaker(0), run_id="train-7")
+    run.restart(1)
+    run.meter(5)
+    run.finish()
+    restarted = run.seal(nodes.folder / "ledgers" / "algo-1" / "ledger.json", nodes.key).ledger
+    ledger = nodes.merge(restarted, nodes.ledger(sagemaker(1))).ledger
+    killed, _ = payload_of(ledger)["predicate"]["children"][0]["periods"]
+    assert killed["beginNs"] == killed["endNs"]
+    assert held(nodes, ledger, nodes.folder / "ledgers").recomputed == 2
 
 
 def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:

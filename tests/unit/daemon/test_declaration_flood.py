@@ -120,13 +120,12 @@ def test_a_process_with_unrecorded_facts_counts_as_undeclared(tmp_path: Path) ->
     assert set(state.tally.phases) == {"train@bf16"}
 
 
-@pytest.mark.long
 def test_a_tally_has_a_bounded_number_of_phases_and_formats(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     name = "a" * 32
     run.writer.take_event(SessionOpened(name, 1, 0, "0.1.0"))
     run.writer.take_event(PhaseChanged(name, "train"))
-    for ppm in range(1, 100):
+    for ppm in range(1, MAX_BUCKETS + 2):
         run.writer.take_event(FactsDeclared(name, {"precision": {"bf16": 1_000_000 - ppm, "fp8": ppm}}))
         run.meter(2)
     (state, _) = run.writer.snapshot.devices

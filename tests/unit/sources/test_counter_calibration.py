@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import Pipe, Totals
+from flopsd.core.meter import max_plausible_sm_cycles
+from flopsd.core.model import Limits, Pipe, Totals
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
     SampleInterval,
@@ -95,6 +96,14 @@ def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_plus_its_doubt(
                 judged(SOUND, window)
         else:
             assert judged(SOUND, window) == (Calibration(Scale(SMS), Scale(SMS)) if fits else None)
+
+
+@pytest.mark.parametrize(("more", "blames_clock"), [(0, True), (1, False)])
+def test_the_clock_is_blamed_only_for_cycles_that_the_part_can_have(more: int, blames_clock: bool) -> None:
+    most = max_plausible_sm_cycles(Limits(SMS, MHZ), WINDOW.duration_ns + 10**8)
+    with pytest.raises(SelfTestFailedError) as failed:
+        judged(SOUND, WINDOW._replace(cycles=RAN // 2, elapsed=most + more))
+    assert failed.value.blames_clock is blames_clock
 
 
 def test_a_randomly_polled_clock_has_a_doubt_of_its_deviation() -> None:

@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 
 from flopsd.core.model import Device
+from flopsd.daemon.open_sources import cores_per_chip
 from flopsd.errors import OwnershipError
+from flopsd.settings.platform import Context
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible, find
 from flopsd.sources.ownership.rule import NamedRule, Ownership, VendorDevices, VisibleRule
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES
+from tests.support.strategies import table
 
 NVIDIA = NvidiaDevices()
 A, B, C, D = (device.uid for device in GPUS)
@@ -75,6 +78,12 @@ def test_a_lost_gpu_may_be_the_named_one() -> None:
     assert named.unmatched == (D,)
     assert NamedRule((B,), NVIDIA).judge(devices).verdicts[LOST.uid].mine is False
     assert NamedRule(("3",), NVIDIA).judge(devices).verdicts[LOST.uid].mine is True
+
+
+def test_the_instance_type_states_how_many_cores_a_chip_has() -> None:
+    for instance_type, cores in (("ml.trn1.2xlarge", 2), ("ml.trn2.48xlarge", 8), ("ml.g5.xlarge", None), (None, None)):
+        context = Context("host", None, "n", "b", "a", instance_type=instance_type)
+        assert cores_per_chip(context, table()) == cores
 
 
 def test_neuron_cores_make_their_chips_visible() -> None:

@@ -6,6 +6,7 @@ import pynvml
 import pytest
 
 from flopsd.core.clock_integral import Cycles
+from flopsd.sources.nvml.gpu_threads import PATIENCE_SECONDS
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.testing import FakeClock
 from tests.support.nvml_answers import HANDLE, NvmlFault, library
@@ -128,3 +129,10 @@ def test_clocks_are_polled_between_two_reads() -> None:
     one.reads(600)
     expected = Cycles(900 * 1_058_000, 900 * 1_000_000 + 1, (100 * 58_000) ** 2 + 1)
     assert one.clocks.cycles("GPU-1", SECOND, until_ns) == expected
+
+
+def test_a_gpu_that_answers_slowly_is_not_polled() -> None:
+    one = Clocked().reads(700)
+    one.took_ns = round(PATIENCE_SECONDS * SECOND)
+    one.reads(800)
+    assert one.clocks.poll(one.clock.boottime_ns() + SECOND) is None

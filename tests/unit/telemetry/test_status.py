@@ -5,9 +5,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,7 +19,7 @@ from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
 from flopsd.daemon.accounts.source_tracker import Message
-from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
+from flopsd.daemon.background import THRESHOLD_SECONDS, BackgroundTasks, ThresholdLog
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal
@@ -479,6 +481,20 @@ def test_each_step_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert any("% of the threshold small whole" in line for line in said)
     assert sum("ABOVE THE THRESHOLD of small whole (section 3): It is registered." in line for line in said) == 1
     assert said[-1].startswith("ABOVE")
+
+
+def test_each_task_beside_the_metering_has_its_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, settings, err = run_of(tmp_path, 1, H100), Mock(listen=None, device_precision={}), StringIO()
+    custody, sessions, feed, lines = (Mock() for _ in range(4))
+    tasks = BackgroundTasks(run.writer, settings, run.clock, err, custody, sessions, feed, lines, lambda: False, None)
+    feed.each_tick.assert_not_called()
+    for fault in (None, GapReason.DEVICE_LOST):
+        run.meter(THRESHOLD_SECONDS, fault)
+        tasks.each_tick()
+    assert [task.each_tick.call_count for task in (custody, sessions, lines, feed)] == [3, 3, 3, 2]
+    assert [line.split("  ")[1] for line in err.getvalue().splitlines()] == ["60 s", "2 min"]
+    assert "ABOVE THE THRESHOLD of small" in caplog.text
+    assert "no reading for 60 s: device_lost" in caplog.text
 
 
 def test_steps_are_measured_or_certain_and_checked_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

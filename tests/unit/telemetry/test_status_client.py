@@ -59,9 +59,12 @@ def test_the_pushing_process_uses_the_password_and_never_shows_it(
         assert not run_scraping(url.replace("//", "//ada:secret@"), 1, [], {}, SystemClock())
     assert set(received) == {"Basic " + b64encode(b"ada:secret").decode()}
     assert caplog.messages == [f"cannot read {url}/metrics: HTTP Error 401: Unauthorized; it is tried again"]
+    nice = []
+    monkeypatch.setattr("flopsd.cli.push.be_nice", lambda: nice.append(1))
     in_process(
         "push", "--push", "otlp+http://h:1/x", "--url", "h:1", code=2, says="--url is not an http or https address"
     )
+    assert nice == [1], "it runs beside the job"
 
 
 def test_the_pushing_process_waits_for_a_daemon_that_does_not_answer(

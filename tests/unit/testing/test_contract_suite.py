@@ -212,6 +212,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
         replace(r, work=Gap(GapReason.DEVICE_LOST)) for r in sweep.readings))}),
     ("fault", "gives no readings since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
         replace(sweep.readings[0], work=Gap(GapReason.DEVICE_LOST)),))}),
+    ("fault", "needs a second device", {"edit": on(A100.uid, lambda r: replace(r, work=Gap(GapReason.STARTING)))}),
 ]  # fmt: skip
 
 
