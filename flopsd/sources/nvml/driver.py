@@ -32,6 +32,7 @@ _AT_ONCE_NS = 1_000_000  # two clocks that are read further apart are read again
 _REASONS: Mapping[int, GapReason] = {
     NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
     FUNCTION_NOT_FOUND: GapReason.NOT_SUPPORTED,
+    NOT_FOUND: GapReason.DEVICE_MISSING,
     NO_PERMISSION: GapReason.NO_PERMISSION,
     10: GapReason.DRIVER_TIMEOUT,
     15: GapReason.DEVICE_LOST,

@@ -29,7 +29,7 @@ SECOND = 10**9
         (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST, "", False),
         (pynvml.NVML_ERROR_RESET_REQUIRED, GapReason.DEVICE_LOST, "", False),
         (28, GapReason.DEVICE_LOST, "", False),
-        (pynvml.NVML_ERROR_NOT_FOUND, GapReason.DRIVER_ERROR, "", False),
+        (pynvml.NVML_ERROR_NOT_FOUND, GapReason.DEVICE_MISSING, "", False),
         (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, GapReason.DRIVER_ERROR, "load the driver", True),
         (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, GapReason.DRIVER_ERROR, "install the NVIDIA driver", True),
         (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, GapReason.DRIVER_ERROR, "reboot or reload the driver", False),
