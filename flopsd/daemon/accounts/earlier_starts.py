@@ -16,7 +16,7 @@ from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.tally import TALLY_ABSOLUTES, Tally
 from flopsd.core.values import seconds, utc_ns
-from flopsd.daemon.accounts.tracked_device import HOLD_NS
+from flopsd.daemon.accounts.tracked_device import HOLD_NS, without_open_counters
 
 
 class EarlierStarts:
@@ -78,7 +78,8 @@ class EarlierStarts:
         if before.boot_id == self._boot_id:
             begin_ns = min(tally.watermark_ns, begin_ns)
             absolute = {name: getattr(tally, name) for name in TALLY_ABSOLUTES}
-            return Tally(begin_ns, begin_ns, **absolute)
+            continued = Tally(begin_ns, begin_ns, **absolute)
+            return without_open_counters(continued) if self.in_other_journal else continued
         passed_ns = self._passed_ns(before, device if is_here else None)
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)

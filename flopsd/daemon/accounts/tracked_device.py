@@ -169,10 +169,7 @@ class TrackedDevice:
     def rotate(self, number: int) -> Tally:
         """Go on in a new journal, as its device `number`; return the empty tally that the device begins with there."""
         self.number, self.base, self.gaps = number, self.tally, []
-        if settled_ns(self.tally) < self.tally.watermark_ns:  # growth of these counters would be the old account's
-            counters = {name: value for name, value in self.tally.counters.items() if name != ENERGY}
-            tally = replace(self.tally, silent_ns=0, counters=counters, energy_at_ns=0, totals=None, totals_ns=0)
-            self.state = self.state.described(replace(self.state.now, tally=tally))
+        self.state = self.state.described(replace(self.state.now, tally=without_open_counters(self.tally)))
         return self.in_segment
 
     def set_source(self, source: str, listed: Device) -> None:
@@ -189,6 +186,14 @@ def settled_ns(tally: Tally) -> int:
     read_ns += [] if tally.totals is None else [tally.totals_ns]
     read_ns += [tally.energy_at_ns] if ENERGY in tally.counters else []
     return min(read_ns)
+
+
+def without_open_counters(tally: Tally) -> Tally:
+    """Return the tally to go on from in another journal: without counters whose growth would be that of an open gap."""
+    if settled_ns(tally) == tally.watermark_ns:
+        return tally
+    counters = {name: value for name, value in tally.counters.items() if name != ENERGY}
+    return replace(tally, silent_ns=0, counters=counters, energy_at_ns=0, totals=None, totals_ns=0)
 
 
 def _expected(device: Device) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
+from flopsd.core.ledger.impossible_totals import refuse_impossible
 from flopsd.core.ledger.rated_tally import counted_in, rated_tallies
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.segments import added_work
@@ -318,6 +319,27 @@ def test_a_kill_at_any_step_of_a_rotation_loses_nothing(tmp_path: Path, extent: 
     assert step > 10
     kinds = {(1, 2), (2, 1), (2, 2)}  # not ended yet; ended, and the next one not begun; begun
     assert outcomes == kinds if extent.step == 1 else outcomes <= kinds
+
+
+def test_counters_before_an_open_gap_account_for_no_time_of_the_segment_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap is the closed segment's: with these counters the next one would have more energy and work than time."""
+    run = Twin(tmp_path)
+    run.do("read", 2)
+    run.do("fail", 2)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(run.writer.segment, "begin_next", killed)
+    with pytest.raises(Killed):
+        run.writer.rotate()
+    run.do("kill", 0)
+    run.do("read", 2)
+    closed, last = run.finish()
+    assert closed.is_rotated
+    refuse_impossible(rated_tallies(last, table()))
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])  # ENOENT: NFS repeats a rename whose answer was lost
