@@ -244,7 +244,8 @@ def test_copy_takes_only_whole_ledgers_and_reports_its_actions(tmp_path: Path, n
     assert (copy["destination"], copy["copied"]) == (str(tmp_path / "far" / "run-1-node-0.json"), True)
     assert same(ledger, tmp_path / "far" / "run-1-node-0.json")
     assert in_process("copy", *state, code=0).stdout == f"nothing is pending in {tmp_path / 'state'}\n"
-    in_process("copy", "--to", "x.json", *state, code=2, says="--to needs the LEDGER")
+    without_hint = in_process("copy", "--to", "x.json", *state, code=2).stderr
+    assert without_hint == "flopsd: copy: --to needs the LEDGER to copy\n"
     in_process("copy", str(ledger), "--to", str(ledger), *state, code=2, says=f"--to: {ledger} is the ledger itself")
     in_process("copy", str(tmp_path / "none.json"), *state, code=1, says="none.json: No such file")
     in_process("copy", "--state-dir", str(tmp_path / "none"), code=1, says="there is no folder")

@@ -31,6 +31,7 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("merge l.json --trsut k", "flopsd merge", "there is no option --trsut; did you mean --trust?"),
         ("report l.json --format htlm", "flopsd report", "'htlm' is not one of text, html, form; did you mean html?"),
         ("exec --intervl 2 -- job --lr 3", "flopsd exec", "there is no option --intervl; did you mean --interval?"),
+        ("doctor --run-id r", "flopsd doctor [options]", "there is no option --run-id\n"),
         ("run --lifelime 2", "flopsd run [options]", "there is no option --lifelime\n"),
         ("run --b\x1b[2J", "flopsd run [options]", "there is no option --b\\x1b[2J\n"),
         ("run --phase trian", "", "'trian': expected one of train, evaluate, generate, other, or undeclared; did you mean train?"),

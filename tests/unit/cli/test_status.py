@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.cli.status import _cut
 from flopsd.system.clock import SystemClock
 from flopsd.telemetry.status_client import from_state_dir
 from flopsd.telemetry.status_text import status_text
@@ -41,6 +42,11 @@ def test_status_is_read_from_and_shown_in_the_requested_place_and_format(
         assert in_process(*words, "--watch", *more, env={"TERM": "vt100"}, code=0).stdout == ""
         assert asked == [given, found, every, "vt100"]
     run.kill()
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(12, "1.5x10^18 on"), (11, "1.5x10^1..."), (2, ".."), (0, "")])
+def test_a_line_that_fits_exactly_is_not_cut(columns: int, shown: str) -> None:
+    assert _cut("1.5x10^18 on", columns) == shown
 
 
 @pytest.mark.parametrize("seconds", ["0.0999", "0", "-1", "nan", "86400.1", "soon"])
