@@ -59,7 +59,7 @@ def test_time_that_no_period_covers_is_a_hole(lead: Lead) -> None:
     assert later.begin_ns > jittered.end_ns
 
 
-def test_a_dead_monitor_is_a_gap_and_is_restarted(lead: Lead) -> None:
+def test_a_dead_monitor_is_a_gap_and_is_restarted(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
     led = counting(lead, inf2())
     end_ns = led.clock.boottime_ns()
     led.clock.advance(NS_PER_S // 2)
@@ -75,6 +75,26 @@ def test_a_dead_monitor_is_a_gap_and_is_restarted(lead: Lead) -> None:
     wait_until(lambda: len(led.pids()) == 2, "a second start")
     assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
     assert led.source.describe()["restarts"] == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "source neuron: neuron-monitor ended with exit code 3: no such device (id); it is started again; until it "
+        "reports, the devices' time is a gap",
+        "source neuron: neuron-monitor reports again",
+    ]
+
+
+def test_a_monitor_that_dies_again_and_again_is_logged_every_ten_minutes(
+    lead: Lead, caplog: pytest.LogCaptureFixture
+) -> None:
+    led, logged = counting(lead, inf2()), []
+    for _ in range(4):
+        led.send(exit=3)
+        led.clock.advance(NS_PER_S)
+        led.sweep()
+        led.clock.advance(200 * NS_PER_S)
+        led.sweep()
+        led.after(SECOND, doc=inf2())
+        logged.append(len(caplog.records))
+    assert logged == [2, 2, 2, 4]
 
 
 def test_a_line_cut_off_by_death_is_no_document(lead: Lead) -> None:

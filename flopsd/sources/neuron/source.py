@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, Strea
 from flopsd.sources.neuron.sysfs import Tree, has_device_node
 from flopsd.system.clock import NS_PER_S, Clock
 
+log = logging.getLogger("flopsd")
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
 FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
@@ -26,6 +28,7 @@ SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _KEPT_REPORTS = 8  # to recognise a report that is printed again
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
+_REST_NS = 600 * NS_PER_S  # the same fault is logged once in this time
 
 
 class NeuronSource:
@@ -51,6 +54,8 @@ class NeuronSource:
         self._begun_ns: int | None = None
         self._is_new = False  # whether the monitor was started again and has not reported yet
         self._fault = self._why_totals = ""
+        self._logged, self._logged_ns = "", 0  # the fault that was logged last, and when
+        self._is_down_logged = False
         self._silent_after_ns = STARTUP_NS
         if monitor is None:
             self._count_totals("no neuron-monitor")
@@ -165,6 +170,10 @@ class NeuronSource:
 
     def _restart(self, now_ns: int) -> None:
         assert self._path is not None
+        if self._fault != self._logged or now_ns - self._logged_ns >= _REST_NS:
+            self._logged, self._logged_ns, self._is_down_logged = self._fault, now_ns, True
+            text = "source neuron: %s; it is started again; until it reports, the devices' time is a gap"
+            log.error(text, self._fault)
         try:
             self._monitor = MonitorProcess(self._path, self._clock)
         except SourceUnavailableError as fault:
@@ -181,6 +190,9 @@ class NeuronSource:
                 return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
             self._garbled += 1
             return self._gap(item.at_ns, GapReason.DRIVER_ERROR)
+        if self._is_down_logged:
+            self._is_down_logged = False
+            log.warning("source neuron: neuron-monitor reports again")
         self._take_hardware_facts(item.what)
         if self._cores_per_chip is None:
             return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
