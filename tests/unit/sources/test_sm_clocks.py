@@ -1,5 +1,6 @@
 """SM clocks of GPUs that another source meters: the cycles between two times, and the unknown part."""
 
+import threading
 from contextlib import nullcontext
 
 import pynvml
@@ -92,6 +93,15 @@ def test_a_driver_fault_releases_the_driver_and_other_errors_are_raised(fault: E
     assert one.reads(500, 400).users == 1
     one.clocks.close()
     assert one.users == 0
+
+
+def test_the_driver_is_not_shut_down_while_a_clock_read_hangs() -> None:
+    one, answer = Clocked().reads(700), threading.Event()
+    one.lib.nvmlDeviceGetClockInfo = lambda *_: 700 if answer.wait() else 0
+    one.reads(800)
+    one.clocks.close()
+    assert one.users == 1, "it may call the driver yet"
+    answer.set()
 
 
 def test_a_lost_gpu_does_not_affect_the_clock_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,17 @@ def test_the_pushing_process_uses_the_password_and_never_shows_it(
     assert nice == [1], "it runs beside the job"
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize(("fed", "run"), [((), "run_scraping"), (("--fed",), "run_fed")])
+def test_the_exit_code_of_push_says_whether_the_last_page_arrived(
+    monkeypatch: pytest.MonkeyPatch, fed: tuple[str, ...], run: str, *, arrived: bool
+) -> None:
+    monkeypatch.setattr("flopsd.cli.push.be_nice", lambda: None)
+    monkeypatch.setattr(f"flopsd.telemetry.push.pusher.{run}", lambda *_: arrived)
+    in_process("push", *fed, "--push", "otlp+http://h:1/x", code=0 if arrived else 1)
+    in_process("push", *fed, code=2, says="push: no receiver was given")
+
+
 def test_the_pushing_process_waits_for_a_daemon_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -338,6 +338,25 @@ def test_a_thread_or_child_that_outlives_close_is_found(
             LeavesChild.child.communicate(b"\n")
 
 
+class Ending(threading.Thread):
+    """A thread that takes until somebody waits for it."""
+
+    def join(self, timeout: float | None = None) -> None:
+        LeavesThread.release.set()
+        super().join(timeout)
+
+
+class EndsThreadLate(Model):
+    def read(self) -> Sweep:
+        Ending(target=LeavesThread.release.wait, daemon=True).start()
+        return super().read()
+
+
+def test_a_thread_may_take_a_moment_to_end_after_close() -> None:
+    LeavesThread.release = threading.Event()
+    Sound(EndsThreadLate).test_nothing_is_left_behind()
+
+
 class Shy(Sound):
     """Without hardware, it raises the given fault, or opens."""
 
