@@ -137,7 +137,8 @@ class PeakTable:
         found = by_name & by_pci or by_name or by_pci_alone
         if len(found) == 1 and not (by_name and by_pci and not by_name & by_pci):
             return self.parts[found.pop()]
-        why, hint = "the driver does not identify it", "`nvidia-smi -q` or `neuron-ls`, and `dmesg`, may show why"
+        why = device.evidence_reason or "the driver does not identify it"
+        hint = device.evidence_fix or "`nvidia-smi -q` or `neuron-ls`, and `dmesg`, may show why"
         if device.model != UNIDENTIFIED:
             what = f"matches more than one row: {sorted(by_name | by_pci)}" if found else "is not in the peak table"
             if not found and by_pci:

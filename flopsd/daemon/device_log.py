@@ -16,7 +16,8 @@ from flopsd.telemetry.snapshot import DeviceState, Snapshot
 log = logging.getLogger("flopsd")
 PATIENCE_SECONDS = 5  # a failed reading or two is a gap, but not worth a log line
 REST_SECONDS = 600  # a device that comes and goes is logged once in this time
-OF_SOURCE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT)  # the source's own log line covers all its devices
+# Other log lines name the cause: of the source, for all its devices; of `--devices`, or of a wall clock that was set.
+LOGGED_ELSEWHERE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT, GapReason.MISSED_READING)
 
 
 class DeviceLog:
@@ -44,7 +45,7 @@ class DeviceLog:
             gap = open_gap(device.gap, device.tally.watermark_ns)
             if gap is None and (lost := self._lost.pop(device.entry.device.uid, None)) is not None:
                 log.warning("%s: is read again after %s", _name(device), _time(lost))
-            elif gap is not None and gap.kind is GapKind.LOST and gap.reason not in OF_SOURCE:
+            elif gap is not None and gap.kind is GapKind.LOST and gap.reason not in LOGGED_ELSEWHERE:
                 self._note(device, gap)
 
     def _note(self, device: DeviceState, gap: LastGap) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flopsd.core.declarations import precision_from
-from flopsd.core.model import ChipLimits, Device, Evidence, Pipe, Precision
+from flopsd.core.model import UNIDENTIFIED, ChipLimits, Device, Evidence, Pipe, Precision
 from flopsd.core.part import Margin
 from flopsd.core.rows import Rating, precision_label, rows, total_of
 from flopsd.core.tally import Tally
@@ -90,6 +90,15 @@ def test_unknown_devices_are_refused_not_guessed(model: str) -> None:
     with pytest.raises(UnknownDeviceError, match=r"device 0 \(GPU-0\)") as caught:
         table().resolve(device(model))
     assert "--peaks" in caught.value.hint
+
+
+def test_a_device_that_is_not_identified_has_the_reason_and_the_fix_of_its_source() -> None:
+    bare = device(UNIDENTIFIED)
+    told = replace(bare, evidence_reason="cannot be identified: Insufficient Permissions", evidence_fix="give access")
+    for one, words, hint in ((told, "Permissions", "give access"), (bare, "the driver does not identify it", "dmesg")):
+        with pytest.raises(UnknownDeviceError, match=words) as caught:
+            table().resolve(one)
+        assert hint in caught.value.hint
 
 
 def test_the_pci_id_resolves_a_row_and_a_contradiction_resolves_none() -> None:

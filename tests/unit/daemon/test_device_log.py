@@ -51,6 +51,11 @@ def test_a_lost_device_of_no_row_has_no_upper_bound(tmp_path: Path, caplog: pyte
     assert "a gap, which has no upper bound" in lost
 
 
+def test_a_device_that_left_the_job_is_no_loss(watched: Watched) -> None:
+    watched.meter(2 * PATIENCE_SECONDS, GapReason.MISSED_READING)
+    assert watched.said == []
+
+
 def test_an_occasional_failed_reading_is_not_logged(watched: Watched) -> None:
     for _ in range(10):
         watched.meter(PATIENCE_SECONDS - 1, GapReason.DRIVER_TIMEOUT)
