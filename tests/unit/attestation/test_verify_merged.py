@@ -63,6 +63,7 @@ def test_a_large_job_is_verified_and_merged_in_parts(nodes: Nodes, monkeypatch: 
     at_once = lineage("one.json")
     monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
     assert lineage("other.json") == at_once
+    in_process("verify", str(job), "--key", str(nodes.public), "--json", code=0)
     opened = open_ledger(job, [load_public(str(nodes.public))], parse=parse_statement)
     assert isinstance(opened.statement["predicate"]["children"], ChildLines)
     found = verify_merged(opened, children=[str(nodes.folder / "ledgers")])

@@ -29,6 +29,8 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("verify l.json --wach", "flopsd verify", "there is no option --wach\n"),
         ("verify l.json --key k more", "flopsd verify", "unexpected argument: more"),
         ("merge l.json --trsut k", "flopsd merge", "there is no option --trsut; did you mean --trust?"),
+        ("merge l --trust k --key k --ledger j --lineage m", "", "--kind lineage and --lineage NAME must be given together"),
+        ("merge l --trust k --key k --ledger j --kind lineage --lineage m --nodes 2", "", "--nodes applies to --kind job only"),
         ("report l.json --format htlm", "flopsd report", "'htlm' is not one of text, html, form; did you mean html?"),
         ("exec --intervl 2 -- job --lr 3", "flopsd exec", "there is no option --intervl; did you mean --interval?"),
         ("doctor --run-id r", "flopsd doctor [options]", "there is no option --run-id\n"),

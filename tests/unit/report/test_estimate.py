@@ -245,15 +245,16 @@ def test_a_file_that_is_no_configuration_is_refused_with_a_hint(tmp_path: Path, 
     assert "Traceback" not in said
 
 
-def test_the_end_of_an_epoch_is_a_row_of_its_own_or_goes_on_in_the_next(config: str) -> None:
+@pytest.mark.parametrize("epochs", [2, 1000])
+def test_the_end_of_an_epoch_is_a_row_of_its_own_or_goes_on_in_the_next(config: str, epochs: int) -> None:
     """At least: each epoch has its rest; at most: a row holds the end of an epoch and the next."""
     plan = (config, "--sequence-length", "4096", "--method", "full")
-    once, streamed = (computed(*plan, "--tokens", tokens) for tokens in ("100", "100000"))
-    found = computed(*plan, "--tokens", "100", "--epochs", "1000")
-    assert found["work"]["sequences"] == "1000"
+    once, streamed = (computed(*plan, "--tokens", tokens) for tokens in ("100", f"{epochs}00"))
+    found = computed(*plan, "--tokens", "100", "--epochs", f"{epochs}")
+    assert found["work"]["sequences"] == f"{epochs}"
     (mine,), (least,), (most,) = (one["options"] for one in (found, once, streamed))
     for name in ("required", "executed"):
-        assert int(mine[name]["low"]) == 1000 * int(least[name]["low"]) < int(most[name]["low"])
+        assert int(mine[name]["low"]) == epochs * int(least[name]["low"]) < int(most[name]["low"])
         assert mine[name]["high"] == most[name]["high"]
 
 
