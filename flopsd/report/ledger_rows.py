@@ -54,7 +54,7 @@ def coverage_text(predicate: Mapping[str, Any]) -> str:
     most, least = ("at most ", "at least ") if is_open else ("", "")
     share, job = "unknown:" if ppm is None else f"{most}{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
     elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
-    more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
+    more = f" ({elsewhere} more is not counted: another job's or device's, as the daemon states)" if elsewhere else ""
     here = "" if is_complete(predicate) else " in the ledgers that are here"
     return f"{share} {least}{format_duration(job)} of device time{here}{more}"
 

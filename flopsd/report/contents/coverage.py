@@ -75,7 +75,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     if ceiling_only := _ceiling_only(predicate):
         facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
     if elsewhere := _elsewhere(entry):
-        facts.append(timed("Of the gaps, not this job's as the daemon states, and not counted", elsewhere))
+        facts.append(timed("Of the gaps, another job's or device's as the daemon states, and not counted", elsewhere))
     if recovered:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
