@@ -705,7 +705,13 @@ def _checkpointed_by_the_loop(*, reentrant: bool) -> Loop:
     return loop.steps(5)
 
 
-def _checkpointed_within(*, switched: bool, reentrant: bool = False) -> Loop:
+def _of_one_pass(loop: Loop) -> None:
+    loop.model(**loop.inputs).loss.backward()
+
+
+def _checkpointed_within(
+    *, switched: bool, reentrant: bool = False, step: Callable[[Loop], None] = _of_one_pass
+) -> Loop:
     """Parts of recomputed layers that are recomputed themselves."""
     from torch.utils.checkpoint import checkpoint
 
@@ -716,7 +722,21 @@ def _checkpointed_within(*, switched: bool, reentrant: bool = False) -> Loop:
         layer.mlp.forward = partial(checkpoint, layer.mlp.forward, use_reentrant=reentrant)
         if not switched:
             layer.forward = partial(_again, checkpoint, layer.forward, reentrant)
-    return Loop(model).steps(5)
+    loop = Loop(model)
+    for _ in range(5):
+        loop.counts(partial(step, loop))
+    return loop
+
+
+def _of_two_passes(loop: Loop) -> None:
+    (loop.model(**loop.inputs).loss + loop.model(**loop.inputs).loss).backward()
+
+
+def _around_an_evaluation(loop: Loop) -> None:
+    loss = loop.model(**loop.inputs).loss
+    with torch.no_grad():
+        loop.model(**loop.inputs)
+    loss.backward()
 
 
 def _again(checkpoint: Any, forward: Any, reentrant: bool, states: Any, **named: Any) -> Any:
@@ -896,6 +916,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "checkpoints within those of the model": partial(_checkpointed_within, switched=True),
     "checkpoints within those of the model, reentrant": partial(_checkpointed_within, switched=True, reentrant=True),
     "checkpoints of the loop's own within others": partial(_checkpointed_within, switched=False),
+    "checkpoints within others, two passes": partial(_checkpointed_within, switched=True, step=_of_two_passes),
+    "checkpoints within others, evaluated": partial(_checkpointed_within, switched=True, step=_around_an_evaluation),
     "gradients of inputs": _of_inputs,
     "gradients of inputs, beside adapters": lambda: _of_inputs(model=_lora(64)),
     "gradients of gradients": partial(_of_inputs, penalty=True),

@@ -9,7 +9,7 @@ from typing import Any
 from flopsd.integrations.modules.state import ModelState
 from flopsd.integrations.passes.layer_watch import LayerWatch
 from flopsd.integrations.passes.model_sessions import ModelSessions
-from flopsd.integrations.passes.open_passes import OpenPasses, is_in_backward
+from flopsd.integrations.passes.open_passes import OpenPasses
 from flopsd.integrations.passes.recomputation_watch import RecomputationWatch
 
 LAYERS = "forward passes that left layers out, or ran some more than once"
@@ -39,7 +39,7 @@ class ModelWatch:
         changed = self.state.has_changed(trains=records)
         if changed:
             self._see_change(model, trains=records)
-        self._watch_recomputation(model, records=records)
+        self._recomputation.begin_pass(model, self._passes, records=records)
         if self._layers is not None:
             self._watch_layers(self._layers, records=records)
         return changed
@@ -99,17 +99,9 @@ class ModelWatch:
         self._sessions.see_layers_left_out()
         self._leave_out(LAYERS)
 
-    def _watch_recomputation(self, model: Any, *, records: bool) -> None:
-        watch = self._recomputation
-        if watch.hooks and (self._passes.has_begun or not self._passes.open) and not is_in_backward():
-            watch.end()
-        if records and watch.next_is_watched():
-            self._passes.has_begun = False
-            expected = not self._sessions.has_no_recomputation
-            watch.begin(model, is_expected=expected, has_open_passes=bool(self._passes.open))
-
     def _see_recomputation(self) -> None:
-        self._guarded(self._sessions.see_recomputation)
+        if self._sessions.has_no_recomputation:
+            self._guarded(self._sessions.see_recomputation)
 
     def _see_recomputed_again(self) -> None:
         self._guarded(self._leave_out, _AGAIN)

@@ -1,8 +1,9 @@
-"""Detect modules that run again in a backward pass though no switch of the model shows it: the training calls
+"""Detect modules that run again in a backward pass, perhaps though no switch of the model shows it: the training calls
 `torch.utils.checkpoint` itself, or wrapped layers after the model was described. Detect modules that do so more than
 once, by checkpointing within checkpointing.
 
-Hooks on all modules cost more than all other counting, so only passes 1, 2, 4, 8, … of those with gradients have them.
+Hooks on all modules cost more than all other counting, so only passes 1, 2, 4, 8, … of those with gradients have them,
+and the passes that follow before the backward pass.
 """
 
 from __future__ import annotations
@@ -14,63 +15,66 @@ from typing import Any
 import torch
 
 from flopsd.integrations.modules.hooks import AttachedHooks
-from flopsd.integrations.passes.open_passes import is_in_backward
+from flopsd.integrations.passes.open_passes import OpenPasses, is_in_backward
+
+_MOST = 64  # passes with the same hooks, if some stay open
 
 
 class RecomputationWatch:
-    """Watches one model. `seen` is called when a module runs in a backward pass unexpectedly, and `seen_again` when one
-    ran there more often than in the forward passes: it is recomputed more than once. Modules that run while
-    `is_inside`, within a pass of the whole model that is counted, are not meant."""
+    """Watches one model. `seen` is called when a module runs in a backward pass, and `seen_again` when one ran there
+    more often than in the forward passes: it is recomputed more than once. `is_inside`: whether this thread is inside a
+    pass of the whole model that is counted."""
 
     def __init__(self, seen: Callable[[], None], seen_again: Callable[[], None], is_inside: Callable[[], bool]) -> None:
         self._seen, self._seen_again, self._is_inside = seen, seen_again, is_inside
-        self._passes = 0
-        self._has_seen = self._has_seen_again = self._is_expected = False
-        self.hooks = AttachedHooks()
+        self._passes = self._watched = 0
+        self._has_seen_again = self._is_late = self._records = False
+        self._hooks = AttachedHooks()
 
-    def next_is_watched(self) -> bool:
-        """Count a pass that records gradients, and return whether to watch it."""
+    def begin_pass(self, model: Any, passes: OpenPasses, *, records: bool) -> None:
+        """Watch the modules of `model`, if that is due, until all `passes` have had their backward passes."""
+        is_late = bool(passes.open)  # it is not seen how often earlier forward passes ran a module
+        if self._hooks and (not is_late or (passes.has_begun and self._watched >= _MOST)) and not is_in_backward():
+            self.end()
+        self._records = records
+        if not records or self._has_seen_again:
+            return
         self._passes += 1
-        return self._passes & (self._passes - 1) == 0 and not self._has_seen_again
+        self._watched += 1
+        is_due = self._passes & (self._passes - 1) == 0 or (self._is_late and not is_late)
+        if is_due and not self._hooks:
+            self._watched, self._is_late = 0, is_late
+            passes.has_begun = False
+            self._begin(model)
 
-    def begin(self, model: Any, *, is_expected: bool, has_open_passes: bool) -> None:
-        """Watch the modules of `model` until `end`. `is_expected`: the model is declared to recompute some.
-        `has_open_passes`: backward passes of earlier forward passes are due, so it is not seen how often these ran a
-        module."""
+    def end(self) -> None:
+        self._hooks.remove()
+
+    def restart(self) -> None:
+        """Start over after the model's switches were read again."""
         self.end()
-        self._is_expected = is_expected
+        self._passes = 0
+
+    def _begin(self, model: Any) -> None:
         modules = list(model.modules())
         compiled = {id(part) for one in modules if is_compiled(one) for part in one.modules()}
         for one in modules:
             # Only modules without submodules: FSDP removes their parameters.
             if not one._modules and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
-                self.hooks.before(one, functools.partial(self._pass, None if has_open_passes else [0]))
+                self._hooks.before(one, functools.partial(self._pass, [0]))
 
-    def end(self) -> None:
-        self.hooks.remove()
-
-    def restart(self) -> None:
-        """Start over after the model's switches were read again."""
-        self._passes, self._has_seen = 0, False
-
-    def _pass(self, due: list[int] | None, *_: object) -> None:
-        """`due`: how often one recomputation runs the module."""
+    def _pass(self, due: list[int], *_: object) -> None:
+        """`due`: how often recomputation may run the module."""
         if torch.compiler.is_compiling():
             return
-        if not is_in_backward():
-            if due is not None:
-                due[0] += 1
+        if (is_inside := self._is_inside()) or not is_in_backward():
+            due[0] += self._records or not is_inside
             return
-        if self._is_inside():
-            return
-        if not self._has_seen and not self._is_expected:
-            self._has_seen = True
-            self._seen()
-        if due is not None:
-            due[0] -= 1
-            if due[0] < 0 and not self._has_seen_again:
-                self._has_seen_again = True
-                self._seen_again()
+        self._seen()
+        due[0] -= 1
+        if due[0] < 0 and not self._is_late and not self._has_seen_again:
+            self._has_seen_again = True
+            self._seen_again()
 
 
 def is_compiled(module: Any) -> bool:
