@@ -292,9 +292,11 @@ def _encoded_without_gradients() -> Loop:
     return loop
 
 
-def _without_gradients(family: str, part: Callable[[Any], Any]) -> Loop:
+def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bool = False) -> Loop:
     """A part of the model that is declared as trained."""
     loop = Loop(build(family))
+    if reentrant:
+        loop.model.gradient_checkpointing_enable({"use_reentrant": True})
     if family in BATCHES:
         loop.inputs, _ = BATCHES[family]()
     module = part(loop.model)
@@ -689,17 +691,46 @@ def _flat(*, adapters: bool) -> Loop:
     return loop
 
 
+def _sharded_and_cut() -> Loop:
+    """FSDP 2 of one process, and a layer that passes no gradients on."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    model = llama(num_hidden_layers=LAYERS)
+    forward = model.model.layers[1].forward
+    model.model.layers[1].forward = lambda states, **named: forward(states.detach(), **named)
+    for one in (*model.model.layers, model):
+        fully_shard(one, mesh=init_device_mesh("cpu", (1,)))
+    loop = Loop(model).steps(2)
+    torch.distributed.destroy_process_group()
+    return loop
+
+
 def _wider(model: Any) -> None:
     for layer in model.model.layers:
         layer.mlp.gate_proj, layer.mlp.up_proj = (torch.nn.Linear(32, 512, bias=False) for _ in range(2))
         layer.mlp.down_proj = torch.nn.Linear(512, 32, bias=False)
 
 
-def _checkpointed_by_the_loop(*, reentrant: bool) -> Loop:
+class _Around(torch.nn.Module):
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = torch.compile(layer, backend="eager")
+
+    def forward(self, states: Any, **named: Any) -> Any:
+        return _again(torch.utils.checkpoint.checkpoint, self.layer, False, states, **named)
+
+
+def _checkpointed_by_the_loop(*, reentrant: bool, compiled: bool = False) -> Loop:
     """Without a switch of the model's own."""
     from torch.utils.checkpoint import checkpoint
 
-    loop = Loop(llama(num_hidden_layers=LAYERS, use_cache=False))
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    if compiled:
+        model.model.layers = torch.nn.ModuleList(map(_Around, model.model.layers))
+        return Loop(model).steps(5)
+    loop = Loop(model)
     for layer in loop.model.model.layers:
         layer.forward = partial(_again, checkpoint, layer.forward, reentrant)
     return loop.steps(5)
@@ -912,6 +943,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "adapters after a counter of a frozen model": _adapted_when_frozen,
     "attached again": _attached_again,
     "a checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=False),
+    "a checkpoint of compiled layers": partial(_checkpointed_by_the_loop, reentrant=False, compiled=True),
     "a reentrant checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=True),
     "checkpoints within those of the model": partial(_checkpointed_within, switched=True),
     "checkpoints within those of the model, reentrant": partial(_checkpointed_within, switched=True, reentrant=True),
@@ -970,6 +1002,10 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a tensor without data before the others": _beside_shapes_only,
     "encoded without gradients": _encoded_without_gradients,
     "a tower without gradients": partial(_without_gradients, "gemma3", lambda model: model.model.vision_tower),
+    "a tower without gradients, beside reentrant checkpoints": partial(
+        _without_gradients, "gemma3", lambda model: model.model.vision_tower, reentrant=True
+    ),
+    "layers that FSDP 2 shards, cut off": _sharded_and_cut,
     "a layer without gradients": partial(_without_gradients, "llama", lambda model: model.model.layers[1]),
     "layers called by the loop": _layers_called_by_the_loop,
     "without dropout": _without_dropout,

@@ -43,7 +43,7 @@ class Counters:
         return lambda: self.count(phase, **counters)
 
     def declare(self, **facts: object) -> None:
-        self.facts.update(facts)
+        self.facts.update({name: value for name, value in facts.items() if value is not None})
 
     def another_session(self) -> Counters:
         self.others.append(Counters())

@@ -50,6 +50,8 @@ class Training:
         model = self._checkpointed(self._trained(model))
         if self._random.random() < 0.25:
             self._checkpoint_parts(model)
+        if self._random.random() < 0.15:
+            self._cut(model)
         if any(parameter.requires_grad for parameter in model.parameters()):
             self._run(model)
 
@@ -141,6 +143,24 @@ class Training:
                 module.forward = partial(checkpoint, module.forward, use_reentrant=False)
         self.what.append(f"checkpointed {name}")
 
+    def _cut(self, model: Any) -> None:
+        """A layer that passes no gradients on, or runs without any."""
+        import torch
+
+        layers = [one for m in model.modules() if isinstance(m, torch.nn.ModuleList) for one in m]
+        if not layers:
+            return
+        module = self._random.choice(layers)
+        forward = module.forward
+        if self._random.random() < 0.5:
+            module.forward = torch.no_grad()(forward)
+            self.what.append("a layer without gradients")
+        else:
+            module.forward = lambda *of, **named: forward(
+                *map(_detached, of), **{n: _detached(v) for n, v in named.items()}
+            )
+            self.what.append("cut below a layer")
+
     def _run(self, model: Any) -> None:
         from flopsd.integrations.describe_model import describe
         from flopsd.integrations.forward_counter import ForwardCounter
@@ -151,10 +171,12 @@ class Training:
         counter.attach(model)
         for number in range(self._random.choice([1, 2, 2, 6])):
             try:
-                self._step(self._changed(model) if number else model)
+                with flop_counter() as flop:
+                    model = self._changed(model) if number else model
+                    self._step(model)
             except Exception as fault:  # noqa: BLE001 (whatever model, PEFT and PyTorch's counter refuse)
                 self.what.append(str(fault)[:60])
-                return
+            self.flop += flop.get_total_flops()
         assert not counter._hooks.failed
         counter.settle()
         try:
@@ -172,24 +194,26 @@ class Training:
             inputs["attention_mask"][0, -draw.randrange(1, 6) :] = 0
         way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache", "inner state"])
         self.what += [way] if way else []
-        with flop_counter() as counter:
-            if way == "beside a cache":
-                first = model(**inputs, use_cache=True)
-                loss = loss_of(model(**inputs, past_key_values=first.past_key_values)) + loss_of(first)
-            elif way == "inner state":
-                loss = draw.choice(model(**inputs, output_hidden_states=True).hidden_states).sum()
-            else:
-                loss = loss_of(model(**inputs))
-            if way == "cut off":
-                loss.detach()
-            elif way != "no backward pass":
-                loss.backward(retain_graph=way == "twice")
-            if way == "twice":
-                loss.backward()
-            if draw.random() < 0.3:
-                with torch.no_grad():
-                    model(**inputs)
-        self.flop += counter.get_total_flops()
+        if way == "beside a cache":
+            first = model(**inputs, use_cache=True)
+            loss = loss_of(model(**inputs, past_key_values=first.past_key_values)) + loss_of(first)
+        elif way == "inner state":
+            loss = draw.choice(model(**inputs, output_hidden_states=True).hidden_states).sum()
+        else:
+            loss = loss_of(model(**inputs))
+        if way == "cut off":
+            loss.detach()
+        elif way != "no backward pass":
+            loss.backward(retain_graph=way == "twice")
+        if way == "twice":
+            loss.backward()
+        if draw.random() < 0.3:
+            with torch.no_grad():
+                model(**inputs)
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if hasattr(value, "detach") else value
 
 
 def main(first: int, count: int) -> None:

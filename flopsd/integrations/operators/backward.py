@@ -199,13 +199,6 @@ def leaves_behind(most: int) -> Iterator[Any]:
             yield one.variable
 
 
-def hides_leaves() -> bool:
-    """In a hook on a node: whether functions of Python are behind it, such as reentrant checkpointing or a compiled
-    graph, which may have other nodes within."""
-    nodes = _graph([torch._C._current_autograd_node()])
-    return any(isinstance(one, torch.autograd.function.BackwardCFunction) for one in nodes)
-
-
 def reaches(parameter: Any) -> bool:
     """Whether the running backward pass adds to the gradient of `parameter`, which is a leaf."""
     assert _will_run is not None

@@ -29,24 +29,28 @@ class LayerWatch:
         # Call counts: for each list of layers, the holder's and then each layer's; for each kind of part, each part's.
         self._layers: list[list[int]] = []
         self._parts: list[list[int]] = []
-        self._trained: list[tuple[list[int], int, Any]] = []  # the first trained layer of each list, and its place
+        # The first trained layer of each list, and its trained parameters when it ran: FSDP 2 replaces them then.
+        self._trained: list[tuple[Any, list[Any]]] = []
         self.hooks = AttachedHooks()
 
     def next_is_watched(self, *, records: bool) -> bool:
         """Count a pass that records gradients or does not, and return whether to watch it."""
+        self._trained = []
         passes = self._passes[records] = self._passes[records] + 1
         return passes & (passes - 1) == 0
 
     def begin(self, lists: Iterable[tuple[Any, list[Any]]]) -> None:
         """Watch a pass until `end`. `lists`: modules, each with the layers that it holds and should run."""
         self.hooks.remove()
-        self._layers, self._parts, self._trained, self._thread = [], [], [], threading.get_ident()
+        self._layers, self._parts, self._thread = [], [], threading.get_ident()
         for holder, layers in lists:
             if any(is_compiled(inner) or isinstance(inner, torch.jit.ScriptModule) for inner in holder.modules()):
                 continue
-            self._layers.append(calls := self._counts([holder, *layers]))
-            trained = ((calls, at, layer) for at, layer in enumerate(layers, 1) if _trained(layer))
-            self._trained += itertools.islice(trained, 1)
+            self._layers.append(self._counts([holder, *layers]))
+            for layer in itertools.islice(filter(_trained, layers), 1):
+                ran: list[Any] = []
+                self._trained.append((layer, ran))
+                self.hooks.before(layer, functools.partial(self._keep_trained, ran))
             alike = defaultdict(list)  # corresponding parts of layers of the same class
             for layer in layers:
                 for name, part in _parts(layer):
@@ -62,10 +66,10 @@ class LayerWatch:
         return not failed and (any(map(_differs, self._layers)) or any(len(set(calls)) > 1 for calls in self._parts))
 
     def take_trained(self, *, ran_before: bool) -> list[list[Any]]:
-        """Of the pass that was watched last, once: the trained parameters of the first layer with any in each list that
+        """If this pass was watched, once: the trained parameters of the first layer with any in each list that
         ran, or with `ran_before` in each list. A whole backward pass reaches them."""
         trained, self._trained = self._trained, []
-        return [_trained(layer) for calls, at, layer in trained if calls[at] or ran_before]
+        return [ran or _trained(layer) for layer, ran in trained if ran or ran_before]
 
     def restart(self) -> None:
         """Start over, since the model has changed."""
@@ -77,6 +81,10 @@ class LayerWatch:
         for at, module in enumerate(modules):
             self.hooks.before(module, functools.partial(self._pass, calls, at))
         return calls
+
+    def _keep_trained(self, ran: list[Any], layer: Any, *_: object) -> None:
+        if threading.get_ident() == self._thread:
+            ran[:] = _trained(layer)
 
     def _pass(self, calls: list[int], at: int, *_: object) -> None:
         if threading.get_ident() == self._thread:

@@ -19,7 +19,7 @@ import torch
 from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.backward import graph_task
 from flopsd.integrations.passes.model_sessions import Deferred, PassCount
-from flopsd.integrations.passes.partial_backward import PartialBackward
+from flopsd.integrations.passes.partial_backward import GradientHook, PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
@@ -99,7 +99,7 @@ class OpenPasses:
         self.forget()
         if parameter is not None and parameter.requires_grad and graph_task is not None:
             self._watched = weakref.ref(parameter)
-            self._watch = parameter.register_hook(_Reached(self._reach))
+            self._watch = parameter.register_hook(GradientHook(self._reach))
 
     def _reach(self, *_: object) -> None:
         """A backward pass reached the watched parameter. By then all nodes where it begins have run."""
@@ -131,12 +131,13 @@ class OpenPasses:
                 state[1] = graph_task and graph_task()
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                if is_within or self._partial.is_partial(trained):
+                was_partial = None if is_within else self._partial.begin(trained)
+                if was_partial is None:
                     self._take(state, self._within)
                 elif graph_task is None:
                     self._take(state, _count_whole)
                 else:  # when it ends: after an error it is not known how far it came
-                    end = functools.partial(self._take, state, _count_whole)
+                    end = functools.partial(self._take, state, functools.partial(self._count_ended, was_partial))
                     torch.autograd.Variable._execution_engine.queue_callback(end)
                 self._watch_furthest()
             elif task is not None and graph_task is not None and task != graph_task():
@@ -144,6 +145,9 @@ class OpenPasses:
                 self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
+
+    def _count_ended(self, was_partial: Callable[[], bool], one: OpenPass) -> None:
+        (self._within if was_partial() else _count_whole)(one)
 
     def _take(self, state: list[Any], count: Callable[[OpenPass], None]) -> None:
         """Count a pass of which a backward pass was seen."""
@@ -162,12 +166,6 @@ def _count_whole(one: OpenPass) -> None:
         counted.add(unpadded, deferred)
     else:
         counted.add_to(counted.tally, "train", unpadded, deferred)
-
-
-class _Reached(functools.partial[None]):
-    """A hook on a parameter that is not copied or saved with the parameter."""
-
-    __torch_unserializable__ = True  # or PyTorch would warn at each save
 
 
 def _begin_within(begin: Callable[..., None], *_: object) -> None:

@@ -4,12 +4,13 @@ graph, and with them products that a whole backward pass has. Likewise if the gr
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import MAX_NODES, hides_leaves, leaves_behind, reaches
+from flopsd.integrations.operators.backward import MAX_NODES, leaves_behind, reaches
 
 _NEAR, _LAST = 256, 8
 Leaf = Callable[[], Any]  # weak
@@ -32,31 +33,63 @@ class PartialBackward:
         """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
         return self._far[0]() if self._far else None
 
-    def is_partial(self, trained: Sequence[list[Any]] = ()) -> bool:
-        """Whether the beginning backward pass is partial. To be called once per pass, in a hook on its first node.
-        `trained`: groups of parameters, of each of which a whole pass reaches some; without any, the pass is taken to
-        be cut as the last one with groups was."""
+    def begin(self, trained: Sequence[list[Any]] = ()) -> Callable[[], bool] | None:
+        """To be called once per backward pass, in a hook on its first node. Return None if the pass is partial, or
+        else a function that returns at its end whether it was. `trained`: groups of parameters, of each of which a
+        whole pass reaches some; without any, the pass is taken to be cut as the last one with groups was."""
         self._passes += 1
         if self._is_cut and not trained:
-            return True
+            return None
         if not _is_reached(self._near):
             leaf = next(leaves_behind(_NEAR), self)
             if leaf is None:
-                return True
+                return None
             if leaf is not self:
                 self._near = next(iter(_weak([leaf])), self._near)
         seems_whole = self._far is not None and (not self._far or any(map(_is_reached, self._far)))
         if seems_whole and not trained and not self._looks_at_all and self._passes & (self._passes - 1):
-            return False
+            return lambda: False
         found = list(leaves_behind(MAX_NODES))
         if None in found:
             self._looks_at_all = self._looks_at_all or seems_whole
-            return True
+            return None
         self._far = _weak(reversed(found[-_LAST:]))
         reached = {id(leaf) for leaf in found}
-        is_seen = all(any(id(one) in reached for one in group) for group in trained)
-        self._is_cut = not is_seen and not hides_leaves()
+        # Functions written in Python, such as reentrant checkpointing, have graphs of their own.
+        hidden = [group for group in trained if not any(id(one) in reached for one in group)]
+        return functools.partial(self._end, _Arrivals(hidden))
+
+    def _end(self, arrivals: _Arrivals) -> bool:
+        self._is_cut = arrivals.end()
         return self._is_cut
+
+
+class _Arrivals:
+    """Watches whether gradients arrive at some parameter of each group."""
+
+    def __init__(self, groups: Sequence[list[Any]]) -> None:
+        self._missing = set(range(len(groups)))
+        self._handles = [
+            one.register_hook(GradientHook(self._arrive, at))
+            for at, group in enumerate(groups)
+            for one in group
+            if one.requires_grad
+        ]
+
+    def _arrive(self, at: int, *_: object) -> None:
+        self._missing.discard(at)
+
+    def end(self) -> bool:
+        """Stop watching. Return whether any group got none."""
+        for one in self._handles:
+            one.remove()
+        return bool(self._missing)
+
+
+class GradientHook(functools.partial[None]):
+    """A hook on a parameter that is not copied or saved with the parameter."""
+
+    __torch_unserializable__ = True  # or PyTorch would warn at each save
 
 
 def _is_reached(leaf: Leaf) -> bool:

@@ -57,10 +57,11 @@ class RecomputationWatch:
 
     def _begin(self, model: Any) -> None:
         modules = list(model.modules())
-        compiled = {id(part) for one in modules if is_compiled(one) for part in one.modules()}
+        compiled = {id(part) for one in modules if is_compiled(one) for part in one.modules() if part is not one}
         for one in modules:
-            # Only modules without submodules: FSDP removes their parameters.
-            if not one._modules and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
+            # Of the others only modules without submodules: FSDP removes their parameters.
+            is_leaf = hasattr(one, "_orig_mod") or not (one._modules or is_compiled(one))
+            if is_leaf and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
                 self._hooks.before(one, functools.partial(self._pass, [0]))
 
     def _pass(self, due: list[int], *_: object) -> None:
