@@ -37,7 +37,7 @@ class WorkByRun:
             self.since_ns, self._kept = now_ns, self._sent if is_known else {}
             phases = self._counted.forget(_OF_DEVICES, self._kept)
             self._forgotten |= phases
-            if phases or self._kept or self._sent_to:
+            if phases or self._kept or any(self._sent_to.values()):
                 self.behind_until_ns = self.since_ns + QUEUED_NS
         self._counted.send_again()
 
@@ -61,10 +61,10 @@ class WorkByRun:
 
     def _change_run(self, run_key: str, metered_since_ns: int) -> None:
         """Count on from what this run has, with what no other run has."""
-        if self._sent:
+        if self._sent or self._run_key:
             self._sent_to[self._run_key] = self._sent
         known = self._sent_to.pop(run_key, {})
         self._counted.move(self._sent, known)
-        self._run_key, self._sent = run_key, known
+        self._run_key, self._sent, self._kept = run_key, known, known
         if metered_since_ns <= self._sent_ns:
             self._elsewhere.update(*self._sent_to.values())

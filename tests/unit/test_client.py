@@ -20,7 +20,7 @@ from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS, SEND_SECONDS
 from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
-from flopsd.client.work_by_run import FORGOTTEN
+from flopsd.client.work_by_run import FORGOTTEN, WorkByRun
 from flopsd.core.declarations import Phase
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
@@ -301,6 +301,35 @@ def test_a_daemon_gets_counts_of_the_time_that_its_run_metered(
     client.close()
     second.listener.stop()
     assert client._by_run.left_out["operators_not_counted"].keys() == ({"train"} if is_stopped else set())
+
+
+@pytest.mark.long
+def test_a_run_that_was_met_before_there_was_work_gets_none_of_another_run(path: Path, client: Client) -> None:
+    first = EventServer(path, run_key="a")
+    wait_until(lambda: client._is_served, "the first daemon")
+    first.listener.stop()
+    for run, known, work in (("b", {}, {"tokens": 14}), ("a", {client.session: os.geteuid()}, {"steps": 1})):
+        client.count("train", **work)
+        server = EventServer(path, known=known, run_key=run)
+        server.wait_for(WorkCounted(client.session, {"train": work}))
+        server.listener.stop()
+
+
+def test_counters_kept_for_one_run_are_not_those_of_another() -> None:
+    counted = CountedWork()
+    runs = WorkByRun(counted, 0)
+
+    def send(now_ns: int, flop: int) -> Any:
+        counted.add(note_of("train", {"operator_flop": flop}))
+        runs.sent(work := runs.changed(now_ns), now_ns)
+        return work
+
+    runs.meet("a", 0, 1, is_known=False)
+    send(2, 100)
+    runs.meet("a", 10, 11, is_known=True)  # it was restarted
+    assert send(12, 7) == {"train": {"operator_flop": 100}}
+    runs.meet("b", 5, 20, is_known=False)
+    assert send(21, 3) == {"train": {}}
 
 
 class Whole:
