@@ -300,8 +300,9 @@ def test_an_exporter_that_ends_is_a_fault_and_counts_again_when_it_is_back(expor
     bench.collects(BUSY)
     exporter.status = 503
     bench.read(5)
-    with pytest.raises(SourceError, match="answers 503"):
+    with pytest.raises(SourceError, match="answers 503") as caught:
         bench.read()
+    assert caught.value.reason == "source_down", "not the driver's fault"
     exporter.status = 200
     bench.tally = Tally(
         bench.clock.boottime_ns(), bench.clock.boottime_ns()

@@ -115,6 +115,9 @@ class SourceTracker:
     def note_sweep(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
         """Note a sweep and those of its readings that were counted."""
         state = self._state(message.source)
+        if message.source in self._failed:
+            self._failed.remove(message.source)
+            log.log(logging.DEBUG if state.absent else logging.WARNING, "source %s: answers now", message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
         self._not_ours_at_ns[message.source] = not_ours_at(message, sweep)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
+from flopsd.core.model import Device, DeviceUid, GapReason, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
@@ -139,17 +139,17 @@ class DcgmSource:
             self._require_user()  # in case somebody listened only for that moment
         except urllib.error.HTTPError as fault:
             fault.close()
-            raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
+            raise _down(f"{self._url} answers {fault.code} {fault.reason}") from fault
         except SourceError:
             raise
         except Exception as fault:  # http.client has errors that are neither OSError nor ValueError
-            raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
+            raise _down(f"no answer from {self._url}: {_root(fault)}") from fault
         if body is None:
-            raise SourceError(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes", hint=_SEE_WHETHER)
+            raise _down(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes")
         if body != self._body:
             pages = parse_page(body.decode("utf-8", "replace"))
             if not pages:
-                raise SourceError(f"{self._url} shows no GPU in the form of a dcgm-exporter", hint=_SEE_WHETHER)
+                raise _down(f"{self._url} shows no GPU in the form of a dcgm-exporter")
             self._body, self._pages = body, pages
         return self._pages
 
@@ -173,6 +173,11 @@ class DcgmSource:
                 if self._clock.boottime_ns() > until_ns:
                     raise TimeoutError(f"the page is not complete after {_TIMEOUT_SECONDS:g} s")
         return bytes(body)
+
+
+def _down(text: str) -> SourceError:
+    """The driver may be well: it is the exporter that does not answer as it should."""
+    return SourceError(text, hint=_SEE_WHETHER, reason=GapReason.SOURCE_DOWN.value)
 
 
 def _root(fault: BaseException) -> BaseException:

@@ -163,6 +163,16 @@ def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run, caplog:
     ]
 
 
+def test_a_source_that_failed_and_answers_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault="answers 503"))
+    for _ in range(2):
+        run.clock.advance(NS_PER_S)
+        tell(run, "dcgm", (A100, Busy(10)))
+    said = [record.getMessage() for record in caplog.records if record.levelno > INFO]
+    assert said == ["source dcgm: answers 503", "source dcgm: answers now"]
+
+
 def test_a_source_that_never_answers_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(130):
         run.clock.advance(NS_PER_S)
