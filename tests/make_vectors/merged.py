@@ -27,6 +27,7 @@ from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSI
 
 LATER_VERSION = "0.2.0"  # merges the nodes of a job that `VERSION` metered
 HOSTS = ("node-0", "node-1")
+ALONE: dict[str, Any] = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
 BY_METHOD = """\
 id: ours
 title: A policy of our own, by how weights are trained
@@ -86,7 +87,26 @@ def segments(goes_on: int = 3) -> list[Child]:
             stated.during(seconds, {CYCLES_H100: lambda _: Growth(), A100: BUSY})
             assert segment == 3 or stated.writer.rotate()
         last = stated.finish()
-        journals = [*(path.read_bytes() for path in closed_segments(stated.state)), last]
+        return _children_of([*(path.read_bytes() for path in closed_segments(stated.state)), last])
+
+
+def _set_back() -> list[Child]:
+    """A run that is rotated, whose machine boots again with its wall clock set back into the first segment."""
+    with tempfile.TemporaryDirectory() as folder:
+        stated = Story(Path(folder), (H100,))
+        stated.during(4, {H100: PLAIN})
+        assert stated.writer.rotate()
+        stated.during(2, {H100: PLAIN})
+        stated.kill()
+        stated.reboot(replace(CONTEXT, boot_id="00000000-0000-4000-8000-00000000b002"))
+        stated.clock.step_wall(-5 * NS_PER_S)
+        stated.start()
+        stated.during(2, {H100: PLAIN})
+        last = stated.finish()
+        return _children_of([*(path.read_bytes() for path in closed_segments(stated.state)), last])
+
+
+def _children_of(journals: Sequence[bytes]) -> list[Child]:
     children = []
     for number, journal in enumerate(journals, 1):
         payload, name = encode(statement_of(journal)), f"ledger-{number:04d}"
@@ -203,6 +223,11 @@ def merged_vectors() -> Files:
     for name, (ledger, children) in made.items():
         files |= case(f"merged/{name}", ledger, None)
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
+    set_back = _set_back()
+    what = "A machine that booted with its wall clock set back into an earlier segment: the chain orders them."
+    name, ledger = "merged/segments-with-the-clock-set-back", signed(encode(merged("job", set_back, **ALONE)))
+    files |= vector(name, what, ledger, None, more=("--children", "children"))
+    files |= {f"{name}/children/{path}": data for path, data in handed(set_back).items()}
     return files | _of_two_methods()
 
 
@@ -293,8 +318,8 @@ def _of_methods(of: str, methods: tuple[str | None, ...], *what: str) -> Files:
 
 def segmented() -> dict[str, tuple[bytes, Files]]:
     """Rotated runs."""
-    parts, alone = segments(), {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
-    whole, holed = merged("job", parts, **alone), merged("job", [parts[0], parts[2]], **alone)
+    parts = segments()
+    whole, holed = merged("job", parts, **ALONE), merged("job", [parts[0], parts[2]], **ALONE)
     other, third = segments(goes_on=5)[2], parts[2].entry["name"]
 
     def forge(predicate: dict[str, Any]) -> None:

@@ -102,7 +102,17 @@ def claimed_once(entries: list[J]) -> None:
             if entry["rank"] is not None:
                 claims.setdefault(("rank", str(entry["rank"])), []).append((at, period, period))
         devices_of(entry, at, claims)
-    apart(claims)
+    apart(claims, chains(entries))
+
+
+def chains(entries: list[J]) -> dict[Any, str]:
+    """For each entry of a segment the first journal of its chain."""
+    first: dict[str, str] = {}
+    segments = {at: entry["segment"] for at, entry in enumerate(entries) if entry["segment"]}
+    for one in sorted(segments.values(), key=lambda one: one["number"]):
+        own, before = one["journal"]["sha256"], one["continues"]
+        first[own] = first.get(before["sha256"], own) if before else own
+    return {at: first[one["journal"]["sha256"]] for at, one in segments.items()}
 
 
 def devices_of(entry: J, at: Any, claims: dict[tuple[str, str], list[tuple[Any, J, J]]]) -> None:
@@ -112,10 +122,12 @@ def devices_of(entry: J, at: Any, claims: dict[tuple[str, str], list[tuple[Any, 
             claims.setdefault(("device", device), []).append((at, times, periods[times["incarnation"]]))
 
 
-def apart(claims: dict[tuple[str, str], list[tuple[Any, J, J]]]) -> None:
+def apart(claims: dict[tuple[str, str], list[tuple[Any, J, J]]], chain: dict[Any, str]) -> None:
     for listed in claims.values():
         for one, other in combinations(listed, 2):
-            need(one[0] == other[0] or not overlap(one, other), "counted_twice")
+            in_order = one[0] in chain and chain[one[0]] == chain.get(other[0])
+            same_boot = one[2]["bootId"] == other[2]["bootId"]
+            need(one[0] == other[0] or (in_order and not same_boot) or not overlap(one, other), "counted_twice")
 
 
 def overlap(one: tuple[Any, J, J], other: tuple[Any, J, J]) -> bool:
@@ -548,7 +560,7 @@ def check_children(merged: J, asked: Any) -> None:
         for of, listed in below.items():
             for one in listed:
                 devices_of(one, of, claims)
-        apart(claims)
+        apart(claims, {})
 
 
 def job_entry_of(job: J, entry: J) -> J:

@@ -21,9 +21,19 @@ function overlap(a, b) {
   return begin < end;
 }
 
-/** @param {J} a @param {J} b */
-function atOneTime(a, b) {
-  return periodsOf(a).some((x) => periodsOf(b).some((y) => overlap(x, y)));
+/** For each child that is a segment the first journal of its chain. @param {J[]} children @returns {(string | undefined)[]} */
+function chainsOf(children) {
+  /** @type {Map<string, string>} */
+  const first = new Map();
+  const parts = children.filter(({ segment }) => segment).sort((a, b) => Number(a.segment.number - b.segment.number));
+  for (const { segment: { journal, continues } } of parts) first.set(journal.sha256, first.get(continues?.sha256) ?? journal.sha256);
+  return children.map(({ segment }) => first.get(segment?.journal.sha256));
+}
+
+/** The order of segments of one chain is known, whatever wall clocks said. @param {Span} a @param {Span} b
+ * @param {string | undefined} chain @param {string | undefined} other */
+function twice(a, b, chain, other) {
+  return overlap(a, b) && (a.boot === b.boot || chain === undefined || chain !== other);
 }
 
 /** By rank (none last), node, digest; in a lineage by run first.
@@ -74,23 +84,26 @@ export function checkTogether(children, predicate) {
       };
     }
   }
+  const chains = chainsOf(children);
   children.forEach((child, i) => {
     for (const { incarnation } of child.deviceTimes) {
       const known = child.periods.some((/** @type {J} */ one) => one.incarnation === incarnation);
       if (!known) throw refuse("entry_malformed", `${child.name} has no incarnation ${incarnation}`);
     }
-    for (const other of children.slice(i + 1)) {
-      if (child.run !== other.run || !atOneTime(child, other)) continue;
+    children.slice(i + 1).forEach((other, k) => {
+      const isTwice = (/** @type {Span} */ x) => periodsOf(other).some((y) => twice(x, y, chains[i], chains[i + 1 + k]));
+      if (child.run !== other.run || !periodsOf(child).some(isTwice)) return;
       if (kind === "lineage") throw refuse("counted_twice", `job '${child.run}' is given twice for the same time: ${child.name} and ${other.name}`);
       if (child.node === other.node) throw refuse("counted_twice", `node '${child.node}' is given twice for the same time: ${child.name} and ${other.name}`);
       if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is given twice for the same time: ${child.name} and ${other.name}`);
-    }
+    });
   });
-  checkDevices(children.map((child) => [child]));
+  checkDevices(children.map((child) => [child]), chains);
 }
 
-/** No device is counted by two at one time. @param {J[][]} groups Entries, of each that counts. */
-export function checkDevices(groups) {
+/** No device is counted by two at one time. @param {J[][]} groups Entries, of each that counts.
+ * @param {(string | undefined)[]} chains Of those that are segments. */
+export function checkDevices(groups, chains = []) {
   /** @type {Map<string, {span: Span, i: number}[]>} */
   const held = new Map();
   groups.forEach((entries, i) => {
@@ -101,8 +114,8 @@ export function checkDevices(groups) {
           begin: BigInt(times.beginNs), end: BigInt(times.endNs), boot: period.bootId, offset: BigInt(period.wallOffsetNs),
         };
         for (const device of times.devices) {
-          const own = held.get(device) ?? [], twice = own.some((one) => one.i !== i && overlap(one.span, span));
-          require(!twice, "counted_twice", `its children cannot be merged: device ${device} is counted twice at the same time`);
+          const own = held.get(device) ?? [], again = own.some((one) => one.i !== i && twice(one.span, span, chains[one.i], chains[i]));
+          require(!again, "counted_twice", `its children cannot be merged: device ${device} is counted twice at the same time`);
           held.set(device, [...own, { span, i }]);
         }
       }

@@ -29,6 +29,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
 from flopsd.core.ledger.merged_entry import stop_of
+from flopsd.core.ledger.merged_segments import NumberedSegment
 from flopsd.core.ledger.merged_statement import JOB, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError
@@ -99,7 +100,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             first = _read_children(request, reading, spool, temporary, judged_by, note, progress)
             progress("adding up ledgers:", spool.count, 0)
             try:
-                refuse_double(spool.claimed())
+                refuse_double(spool.claimed(), spool.segments)
             except NodeGivenTwiceError as fault:
                 raise _duplicate(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
@@ -273,6 +274,11 @@ class Spool:
     def subjects(self) -> Iterator[str]:
         """Every child as a subject of the statement, in the order of `entries`."""
         return (subject for (subject,) in self._base.execute(f"SELECT subject FROM child ORDER BY {_ORDER}"))
+
+    def segments(self) -> Iterator[NumberedSegment]:
+        """The number of every child, and its segment."""
+        for number, entry in self._base.execute("SELECT number, entry FROM child"):
+            yield number, json.loads(entry)["segment"]
 
     def claimed(self) -> Iterator[DeviceClaims]:
         """Every claim whose object more than one child claims, sorted by what and key."""

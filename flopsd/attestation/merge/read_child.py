@@ -152,8 +152,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
                 path="statement.predicate.children",
             )
         refuse_malformed_times(predicate)
-        claims = claimed_again(entries)
-        refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
+        refuse_double_in(entries, claimed_again(entries))
         policies = tables.policies((str(policy["sha256"]) for policy in predicate["method"]["policies"]), opened.path)
         again = recompute_merged(predicate, entries, policies)
     except PolicyError as fault:
@@ -195,6 +194,14 @@ def claimed_again(entries: Iterable[Entry]) -> list[DeviceClaims]:
         for claim in claims_of(entry)
         if hash((claim.what, claim.key)) in again
     ]
+
+
+def refuse_double_in(entries: Iterable[Entry], claims: Iterable[DeviceClaims]) -> None:
+    """`refuse_double`, with the claims of `entries` in any order."""
+    refuse_double(
+        sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)),
+        lambda: ((number, entry["segment"]) for number, entry in enumerate(entries)),
+    )
 
 
 def _without_children(merged: Mapping[str, Any]) -> Mapping[str, Any]:

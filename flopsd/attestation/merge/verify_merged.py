@@ -13,12 +13,12 @@ from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
-from flopsd.attestation.merge.read_child import NODE, claims_below, entry_again, recompute
+from flopsd.attestation.merge.read_child import NODE, claims_below, entry_again, recompute, refuse_double_in
 from flopsd.attestation.signed_statement import SignedStatement, read_ledger, refuse_other_type
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.field_reader import MALFORMED, words_of
-from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, refuse_double
+from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
 from flopsd.core.ledger.merged_statement import JOB
@@ -125,7 +125,7 @@ def _refuse_counted_twice(entries: Sequence[Entry], below: Mapping[str, Iterable
         for claim in (below.get(entry["sha256"], ()) if entry["kind"] == JOB else claims_of(entry))
     ]
     if below:
-        refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
+        refuse_double_in(entries, claims)
 
 
 def _read(found: FoundLedger) -> SignedStatement:

@@ -5,9 +5,11 @@ If two children claim the same thing at the same time, something is counted twic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
+from flopsd.core.ledger.merged_segments import NumberedSegment, chains_of
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError, NodeGivenTwiceError
 
@@ -70,23 +72,28 @@ def ledger_claim(sha256: str) -> Claim:
     return Claim(LEDGER, sha256, "", 0, 1, 0)
 
 
-def refuse_double(claims: Iterable[DeviceClaims]) -> None:
-    """Raise LedgerError at the first thing that is claimed twice at once. `claims` must be sorted by `what` and key."""
+def refuse_double(claims: Iterable[DeviceClaims], segments: Callable[[], Iterable[NumberedSegment]] = tuple) -> None:
+    """Raise LedgerError at the first thing that is claimed twice at once. `claims` must be sorted by `what` and key;
+    `segments` are those of the children. It is called only if the wall clocks of two boots overlap, which proves
+    nothing for segments of one chain."""
+    chains = cache(lambda: chains_of(segments()))
     group: list[DeviceClaims] = []
     for claimed in claims:
         if group and (group[0].claim.what, group[0].claim.key) != (claimed.claim.what, claimed.claim.key):
-            _refuse_within(group)
+            _refuse_within(group, chains)
             group = []
         group.append(claimed)
-    _refuse_within(group)
+    _refuse_within(group, chains)
 
 
-def _refuse_within(group: list[DeviceClaims]) -> None:
+def _refuse_within(group: list[DeviceClaims], chains: Callable[[], Mapping[int, str]]) -> None:
     if len({claimed.child for claimed in group}) < 2:
         return  # the verification of one ledger compares its own daemon starts
     for at, one in enumerate(group):
         for other in group[at + 1 :]:
-            if one.child != other.child and one.claim.overlaps(other.claim):
+            if one.child == other.child or not one.claim.overlaps(other.claim):
+                continue
+            if one.claim.boot_id == other.claim.boot_id or chains().get(one.child) != chains().get(other.child, ""):
                 raise _double(one, other)
 
 

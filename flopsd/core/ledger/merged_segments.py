@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -10,7 +10,18 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note, note
 from flopsd.errors import LedgerError
 
+NumberedSegment = tuple[int, Mapping[str, Any] | None]  # of the child with that number; None: it is a whole run
 IDENTITY = ("sha256", "headSha256", "bytes", "records")  # of a journal
+
+
+def chains_of(segments: Iterable[NumberedSegment]) -> dict[int, str]:
+    """The chain of journals of each child that is a segment, by the child's number: the SHA-256 of its first one."""
+    first: dict[str, str] = {}
+    parts = [(number, segment) for number, segment in segments if segment is not None]
+    for _, segment in sorted(parts, key=lambda part: int(part[1]["number"])):
+        own, before = segment["journal"]["sha256"], segment["continues"]
+        first[own] = own if before is None else first.get(before["sha256"], own)
+    return {number: first[segment["journal"]["sha256"]] for number, segment in parts}
 
 
 @dataclass(frozen=True, slots=True)
