@@ -86,12 +86,13 @@ class Reach:
         return any(whole.executes(fault) for whole in self.whole.values())
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
-        """Tests that reach the fault, by file: first those that execute it themselves, then those unlike others,
-        then the quickest, to a tenth of a second. If a test starts a process, or the code runs at import, all lines
+        """Tests that reach the fault, by file: first those of the file with the module's name, then those that execute
+        the fault themselves, then those unlike others, then the quickest, to a tenth of a second. If a test starts a process, or the code runs at import, all lines
         that the file executes count; for code at import also the modules that the file imports, and the page of
         limits, with which it may be compared. Such a test executes nothing of the module, so its speed does not put
         it last."""
         found, at_import = list[Traced](), not fault.function
+        own = f"test_{Path(fault.path).stem}.py"
         module = f"from {fault.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')} import"
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
@@ -101,10 +102,11 @@ class Reach:
         for test in sorted(found, key=lambda test: (round(test.seconds, 1), test.name)):
             kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
             is_first = test.executes(fault) or (at_import and test.seconds < QUICK_SECONDS)
-            ranked.append((not is_first, alike[kind], round(test.seconds, 1), test.name, test))
+            is_own = Path(test.name.partition("::")[0]).name == own
+            ranked.append((not is_own, not is_first, alike[kind], round(test.seconds, 1), test.name, test))
             alike[kind] += 1
         files, left = dict[str, list[Traced]](), BUDGET_SECONDS
-        for *_, name, test in sorted(ranked, key=lambda each: each[:4]):
+        for *_, name, test in sorted(ranked, key=lambda each: each[:5]):
             file = name.partition("::")[0]
             left -= test.seconds + (0.0 if file in files else self.shared[file].seconds)
             if left < 0 and files:
