@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
+from flopsd.core.model import ESTIMATING, UNIDENTIFIED, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.ledgers.state_disk import disk_state, need_of
@@ -249,11 +249,8 @@ def device_diagnosis(device: Device, source: str, table: PeakTable) -> Diagnosis
 
 def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Diagnosis]:
     """Whether something else may read the counters of GPUs that NVML cannot measure."""
-    lacking = [
-        device
-        for device, source in found.devices
-        if source == "nvml" and device.evidence not in ESTIMATING and not _is_partitioned(device)
-    ]
+    identified = [device for device, source in found.devices if source == "nvml" and device.model != UNIDENTIFIED]
+    lacking = [one for one in identified if one.evidence not in ESTIMATING and not _is_partitioned(one)]
     if not lacking:
         return
     facts = next(one.facts for one in found.sources if one.name == "nvml")

@@ -12,8 +12,8 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.attestation.signing.keys import ensure_key, load_signer
-from flopsd.cli.doctor import Diagnosis, _mig, _source, device_diagnosis, doctor_text, examine
-from flopsd.core.model import Device, Evidence
+from flopsd.cli.doctor import Diagnosis, _mig, _profiling_counters, _source, device_diagnosis, doctor_text, examine
+from flopsd.core.model import UNIDENTIFIED, Device, Evidence
 from flopsd.sources.nvml.profiling_advice import mig_advice
 from flopsd.sources.probe import Probe, ProbedSource
 from flopsd.sources.registry import known_sources
@@ -61,6 +61,14 @@ def test_a_sliced_gpu_needs_the_monitor_capability_unless_its_slices_are_measure
     detail = f"monitor is {monitor}, config closed to this process, for device 0"
     fix = mig_advice("host") if state == "warn" else ""
     assert [(one.state, one.detail, one.fix) for one in said] == ([] if state is None else [(state, detail, fix)])
+
+
+def test_a_gpu_that_hangs_is_not_said_to_lack_profiling_counters() -> None:
+    facts = {"profiling_counters": "unknown", "counters_served_by": None}
+    for model, count in ((H100.model, 1), (UNIDENTIFIED, 0)):
+        device = replace(H100, model=model, evidence=Evidence.GAP)
+        found = Probe((ProbedSource("nvml", facts),), ((device, "nvml"),))
+        assert len(list(_profiling_counters(found, "host", None))) == count
 
 
 def test_a_source_states_its_facts_but_not_those_for_the_ledger_alone() -> None:
