@@ -34,6 +34,7 @@ class EarlierStarts:
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the continued journal
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
+        self._left_behind = _left_behind(history, boot_id, self._killed_ns)
         self._last_gap, self._open = last_gaps(history), left_open(history)
         self._read_until_ns = read_until_ns(history)
         self._settled: set[DeviceUid] = set()  # devices whose time before this start is in an earlier segment
@@ -85,8 +86,10 @@ class EarlierStarts:
         return Tally(begin_ns, begin_ns)
 
     def _gpu_known_until_ns(self, device: Device) -> Iterator[int]:
-        """Yield times on this boot before which this was no device of its GPU. A source looks rarely for new slices,
-        and a gap since the GPU was last read has the ceiling of those that there were then."""
+        """Yield times on this boot before which this was no device of its GPU, or is accounted for. A source looks
+        rarely for new slices, and a gap since the GPU was last read has the ceiling of those that there were then."""
+        if device.uid in self._left_behind:
+            yield int(self._incarnations[0].begin["ns"])
         for start in self._incarnations:
             for known in (entry.device for entry in start.devices.values()):
                 if start.boot_id == self._boot_id and (device.parent or device.uid) in (known.uid, known.parent):
@@ -108,6 +111,8 @@ class EarlierStarts:
         daemon start did not meter it, or an earlier segment may have counted too little of that time."""
         uid = device.uid
         if uid in self._settled and not self.is_length_known(device):
+            return True
+        if uid in self._left_behind and len([*self._gpu_known_until_ns(device)]) == 1:
             return True
         if self._job_began_ns >= self._begin_ns:
             return False
@@ -171,6 +176,18 @@ def _has_lost_time(history: History) -> bool:
     """Whether a device has a gap for what was lost: there may have been no device yet."""
     tallies = (tally for start in history.incarnations for tally in start.tallies.values())
     return any(GapReason.JOURNAL_REPLACED in tally.gap_ns for tally in tallies)
+
+
+def _left_behind(history: History, boot_id: str, killed_ns: int) -> set[DeviceUid]:
+    """Return the devices of earlier segments that this journal does not have. Since when they are not accounted for is
+    not known, if the daemon starts since `killed_ns` began in such a segment."""
+    if history.continues is None or not history.incarnations:
+        return set()
+    first = history.incarnations[0]
+    if first.boot_id != boot_id or killed_ns >= first.begin["ns"]:
+        return set()
+    here = {uid for start in history.incarnations for uid in start.tallies}
+    return {one.entry.device.uid for one in history.continues.counted} - here
 
 
 def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:

@@ -665,3 +665,25 @@ def test_starts_that_declare_different_models_leave_the_verdict_open(
         assert sealed["declared"]["method"] == (method and method.value)
         pretrained = next(one for one in sealed["findings"] if one["rule"] == "gpai-indicative")
         assert pretrained["applies"] is (False if method is Method.LORA else None)
+
+
+def test_a_device_that_returns_after_a_rotation_and_a_kill_is_not_counted_twice(tmp_path: Path) -> None:
+    """It was not listed since the reboot: its account ended in the first segment, at a time that the second lacks."""
+    idle = {LISTED: lambda _: None}
+    story = Story(tmp_path, (LISTED, A100))
+    story.during(1, idle)
+    story.kill(100)
+    story.reboot(replace(story.context, boot_id="later"))
+    story.devices = (LISTED,)
+    story.start()
+    story.during(6, idle)
+    assert story.writer.rotate()
+    rotated_ns = story.clock.boottime_ns()
+    story.during(2, idle)
+    story.kill(3)
+    story.devices = (LISTED, A100)
+    story.start()
+    story.finish()
+    returned = history_of(story.state.journal).incarnations[-1].tallies[A100.uid]
+    assert returned.begin_ns == rotated_ns
+    assert GapReason.END_UNKNOWN in returned.gap_ns, "it may have worked since its account ended"
