@@ -292,8 +292,8 @@ def _encoded_without_gradients() -> Loop:
     return loop
 
 
-def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bool = False) -> Loop:
-    """A part of the model that is declared as trained."""
+def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bool = False, unused: int = 0) -> Loop:
+    """A part of the model that is declared as trained. `unused`: passes before that have no backward pass."""
     loop = Loop(build(family))
     if reentrant:
         loop.model.gradient_checkpointing_enable({"use_reentrant": True})
@@ -301,7 +301,9 @@ def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bo
         loop.inputs, _ = BATCHES[family]()
     module = part(loop.model)
     module.forward = torch.no_grad()(module.forward)
-    return loop.steps(3)
+    for _ in range(unused):
+        loop._counted(loop.model)
+    return loop.steps(1 if unused else 3)
 
 
 def _layers_called_by_the_loop() -> Loop:
@@ -1007,6 +1009,9 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     ),
     "layers that FSDP 2 shards, cut off": _sharded_and_cut,
     "a layer without gradients": partial(_without_gradients, "llama", lambda model: model.model.layers[1]),
+    "a layer without gradients, after passes for nothing": partial(
+        _without_gradients, "llama", lambda model: model.model.layers[1], unused=2
+    ),
     "layers called by the loop": _layers_called_by_the_loop,
     "without dropout": _without_dropout,
     "without dropout, checkpointed": _checkpointed_without_dropout,

@@ -60,6 +60,7 @@ class OpenPasses:
         ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
+        self._partial.expect(trained)
         state: list[Any] = [one, None]
         hook = functools.partial(self._begin, state, trained)
         self.open[id(state)] = state, weakref.ref(hook)

@@ -27,6 +27,12 @@ class PartialBackward:
         self._near: Leaf = lambda: None
         # None: not known. The graph of a pass, such as one without images, may contain only some of them.
         self._far: tuple[Leaf, ...] | None = None
+        self._expected: list[tuple[Leaf, ...]] = []
+
+    def expect(self, trained: Sequence[list[Any]]) -> None:
+        """Check `trained`, as in `begin`, with the next backward pass if that of its own forward pass never comes."""
+        if trained:
+            self._expected = [_weak(group) for group in trained]
 
     @property
     def furthest(self) -> Any:
@@ -38,6 +44,7 @@ class PartialBackward:
         else a function that returns at its end whether it was. `trained`: groups of parameters, of each of which a
         whole pass reaches some; without any, the pass is taken to be cut as the last one with groups was."""
         self._passes += 1
+        trained, self._expected = trained or [found for one in self._expected if (found := _held(one))], []
         if self._is_cut and not trained:
             return None
         if not _is_reached(self._near):
@@ -95,6 +102,10 @@ class GradientHook(functools.partial[None]):
 def _is_reached(leaf: Leaf) -> bool:
     parameter = leaf()
     return parameter is not None and parameter.requires_grad and reaches(parameter)
+
+
+def _held(leaves: Iterable[Leaf]) -> list[Any]:
+    return [parameter for leaf in leaves if (parameter := leaf()) is not None]
 
 
 def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
