@@ -715,22 +715,21 @@ def _wider(model: Any) -> None:
         layer.mlp.down_proj = torch.nn.Linear(512, 32, bias=False)
 
 
-class _Around(torch.nn.Module):
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = torch.compile(layer, backend="eager")
-
-    def forward(self, states: Any, **named: Any) -> Any:
-        return _again(torch.utils.checkpoint.checkpoint, self.layer, False, states, **named)
-
-
 def _checkpointed_by_the_loop(*, reentrant: bool, compiled: bool = False) -> Loop:
     """Without a switch of the model's own."""
     from torch.utils.checkpoint import checkpoint
 
+    class Around(torch.nn.Module):
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = torch.compile(layer, backend="eager")
+
+        def forward(self, states: Any, **named: Any) -> Any:
+            return _again(checkpoint, self.layer, False, states, **named)
+
     model = llama(num_hidden_layers=LAYERS, use_cache=False)
     if compiled:
-        model.model.layers = torch.nn.ModuleList(map(_Around, model.model.layers))
+        model.model.layers = torch.nn.ModuleList(map(Around, model.model.layers))
         return Loop(model).steps(5)
     loop = Loop(model)
     for layer in loop.model.model.layers:
