@@ -354,6 +354,15 @@ def test_a_key_is_written_whole_on_a_file_system_without_unnamed_files(
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
 
 
+def test_who_can_read_a_key_file_is_known_as_long_as_it_is_there(tmp_path: Path) -> None:
+    uri, _ = ensure_key(None, tmp_path)
+    key = load_signer(uri)
+    Path(uri).chmod(0o640)
+    assert key.readers() == {"kind": "file", "ownerUser": str(os.getuid()), "mode": "0640"}
+    Path(uri).unlink()
+    assert key.readers() == {"kind": "file_gone"}
+
+
 def test_an_existing_key_is_never_lost(tmp_path: Path) -> None:
     uri, made = ensure_key(None, tmp_path)
     assert made

@@ -114,6 +114,12 @@ def test_lines_are_found_with_number_and_time_at_any_chunk_boundary(
     assert skipped == SkippedLines()
 
 
+def test_a_time_at_the_beginning_of_a_log_is_found(tmp_path: Path) -> None:
+    log = tmp_path / "some.log"
+    log.write_text(f"2026-11-25T14:00:00.5Z {LINE}\n")
+    assert [one.line_time for one in find_anchors(log, "r", "n", SkippedLines())] == ["2026-11-25T14:00:00.5Z"]
+
+
 def test_a_checkpoint_line_without_all_its_fields_is_none() -> None:
     whole = _anchor(BEGIN, REST, "here", 5, "then")
     figures = Figures(1, 2, 3)

@@ -55,6 +55,11 @@ def test_a_mistyped_word_gets_a_suggestion(words: str, usage: str, says: str) ->
     assert done.stderr.startswith(f"usage: {usage}") if usage else "usage" not in done.stderr
 
 
+def test_the_options_of_sources_are_listed_under_the_titles_of_these() -> None:
+    text = in_process("run", "--help", code=0).stdout
+    assert "\nsources:\n  nvml: NVIDIA GPUs, through the driver's NVML\n" in text
+
+
 def test_without_a_verb_all_verbs_are_listed() -> None:
     done = in_process(code=2, says="run a command, meter it, seal, and return its exit code")
     assert (done.stdout, done.stderr) == ("", in_process("--help", code=0).stdout)

@@ -1,5 +1,6 @@
 """Pairs, rows and bounds by hand, for work small enough to count."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, training_from
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, Side, side_from
 from flopsd.core.architecture.image_work import ImageWork, image_work
-from flopsd.core.architecture.model import Block, Images, Mask, Model, Stream
+from flopsd.core.architecture.model import Attention, Block, Images, Linear, Mask, Model, Stream
 from flopsd.core.architecture.parameters_only import most_looked_up
 
 # Sequences of 2 and 10 tokens, and of 6 and 6. PADDED: one token of the first is padding, so 5 and 6 give the least.
@@ -159,6 +160,13 @@ def test_image_rows_match_a_count_by_hand(
     images: Images, tokens: int, work: dict[str, int], low: ImageWork, computed: ImageWork, high: ImageWork
 ) -> None:
     assert images_of(images, tokens, work) == (low, computed, high)
+
+
+def test_a_mask_of_windows_without_a_size_has_all_pairs() -> None:
+    work = ImageWork(patches=9, square=81)
+    windows = Attention(Mask.WINDOW, 1, 8, (), (), Linear("o", 8, 8, False), stream=Stream.PATCHES)
+    assert [work.pairs(windows, level) for level in Level] == [81] * 3
+    assert [work.pairs(replace(windows, window=4), level) for level in Level] == [9, 36, 36]
 
 
 def test_a_model_without_images_has_no_image_work() -> None:

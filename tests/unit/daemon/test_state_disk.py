@@ -129,7 +129,7 @@ def test_the_disk_is_checked_when_due_and_a_shortage_is_logged_once(
 
     monkeypatch.setattr(state_disk, "disk_state", counted)
     found = []
-    for after_ns, devices in ((0, 0), (due_ns - 1, 0), (1, 0), (1, GPUS), (due_ns - 1, GPUS), (1, GPUS)):
+    for after_ns, devices in ((0, 0), (due_ns - 1, 0), (1, 0), (1, 1), (due_ns - 1, GPUS), (1, GPUS)):
         clock.advance(after_ns)
         disk.each_tick(devices)
         found.append(len(looks))
