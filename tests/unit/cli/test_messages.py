@@ -55,6 +55,12 @@ def test_a_mistyped_word_gets_a_suggestion(words: str, usage: str, says: str) ->
     assert done.stderr.startswith(f"usage: {usage}") if usage else "usage" not in done.stderr
 
 
+def test_device_time_that_is_not_this_jobs_is_named_beside_the_coverage() -> None:
+    vector, tables = VECTORS / "valid" / "accounted-elsewhere", ["--peaks", str(VECTORS / "peaks.yaml")]
+    done = in_process("verify", str(vector / "ledger.json"), "--key", str(vector / "ledger.pub"), *tables, code=0)
+    assert "coverage 100 % of 4 s of device time (4 s more is not counted: another" in " ".join(done.stdout.split())
+
+
 def test_the_options_of_sources_are_listed_under_the_titles_of_these() -> None:
     text = in_process("run", "--help", code=0).stdout
     assert "\nsources:\n  nvml: NVIDIA GPUs, through the driver's NVML\n" in text
