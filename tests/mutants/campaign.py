@@ -87,12 +87,12 @@ class Reach:
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
         """Tests that reach the fault, by file: first those of the file with the module's name, then those that execute
-        the fault themselves, then those unlike others, then the quickest, to a tenth of a second. If a test starts a process, or the code runs at import, all lines
-        that the file executes count; for code at import also the modules that the file imports, and the page of
-        limits, with which it may be compared. Such a test executes nothing of the module, so its speed does not put
-        it last."""
+        the fault themselves, of these first those of the module's room, then those unlike others, then the quickest, to
+        a tenth of a second. If a test starts a process, or the code runs at import, all lines that the file executes
+        count; for code at import also the modules that the file imports, and the page of limits, with which it may be
+        compared. Such a test executes nothing of the module, so its speed does not put it last."""
         found, at_import = list[Traced](), not fault.function
-        own = f"test_{Path(fault.path).stem}.py"
+        own, room = f"test_{Path(fault.path).stem}.py", Path(fault.path).parts[1]
         module = f"from {fault.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')} import"
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
@@ -102,11 +102,12 @@ class Reach:
         for test in sorted(found, key=lambda test: (round(test.seconds, 1), test.name)):
             kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
             is_first = test.executes(fault) or (at_import and test.seconds < QUICK_SECONDS)
-            is_own = Path(test.name.partition("::")[0]).name == own
-            ranked.append((not is_own, not is_first, alike[kind], round(test.seconds, 1), test.name, test))
+            where = Path(test.name.partition("::")[0])
+            nearness = where.name != own, not is_first, room not in where.parts
+            ranked.append((*nearness, alike[kind], round(test.seconds, 1), test.name, test))
             alike[kind] += 1
         files, left = dict[str, list[Traced]](), BUDGET_SECONDS
-        for *_, name, test in sorted(ranked, key=lambda each: each[:5]):
+        for *_, name, test in sorted(ranked, key=lambda each: each[:6]):
             file = name.partition("::")[0]
             left -= test.seconds + (0.0 if file in files else self.shared[file].seconds)
             if left < 0 and files:
