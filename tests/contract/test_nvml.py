@@ -79,7 +79,7 @@ def test_a_device_has_counters_or_confidential_computing_and_the_ledger_states_w
     assert (device["executed"]["measured"] is None) is (mode == "on")
 
 
-def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:
+def test_activity_is_exact_at_a_constant_clock(open_sim: Open, caplog: pytest.LogCaptureFixture) -> None:
     gpu = h100(BURSTS)
     source, clock = open_sim(gpu)
     first = read(source, clock, 10)[0]
@@ -93,6 +93,7 @@ def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:
     for pipe in (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA, Pipe.FP64, Pipe.FP32, Pipe.FP16):
         true = gpu.sm_cycles(pipe, 10_000_000, 10_000_000 + 22_621_000_000, 132)
         assert abs(counted[pipe] - true) <= 5 + true / 10**9  # five roundings, and the driver's double
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_tensor_work_without_a_sub_pipe_is_kept_separate(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
