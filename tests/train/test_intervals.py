@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.train.families import build, flop_counter
-from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of, skipping
+from tests.train.intervals import CASES, KINDS, LAYERS, LENGTH, Loop, adapted, basis_of, skipping
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.random_trainings import Training
@@ -126,6 +126,34 @@ def test_computed_adapters_have_an_upper_bound(config: str, options: dict[str, A
     assert loop.counted.facts.get("not_counted") is None
     assert loop.basis().counted.executed.high is not None
     assert _is_within(loop.flop, loop.basis())
+
+
+def test_a_failed_backward_pass_leaves_no_hooks_on_parameters() -> None:
+    """Its layers are recomputed in a graph of their own, so hooks watch whether gradients arrive there."""
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: Any, states: Any) -> Any:
+            return states.clone()
+
+        @staticmethod
+        def backward(_ctx: Any, _gradient: Any) -> Any:
+            raise ValueError("this gradient fails")
+
+    def hooks() -> int:
+        return sum(len(one._backward_hooks or ()) for one in model.parameters())
+
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    loop, layer = Loop(model), model.model.layers[0]
+    forward = layer.forward
+    layer.forward = lambda states, **named: forward(Fails.apply(states), **named)
+    with pytest.raises(ValueError, match="this gradient fails"):
+        loop.steps()
+    assert hooks() > 1
+    layer.forward = forward
+    loop.steps()
+    assert hooks() == 1  # on the furthest parameter
 
 
 def test_a_repeated_state_continues_in_its_session() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import MAX_NODES, leaves_behind, reaches
+from flopsd.integrations.operators.backward import MAX_NODES, graph_task, leaves_behind, reaches
 
 _NEAR, _LAST = 256, 8
 Leaf = Callable[[], Any]  # weak
@@ -28,9 +28,13 @@ class PartialBackward:
         # None: not known. The graph of a pass, such as one without images, may contain only some of them.
         self._far: tuple[Leaf, ...] | None = None
         self._expected: list[tuple[Leaf, ...]] = []
+        self._arrivals: _Arrivals | None = None  # of a backward pass that goes on, or ended with an error
 
     def expect(self, trained: Sequence[list[Any]]) -> None:
         """Check `trained`, as in `begin`, with the next backward pass if that of its own forward pass never comes."""
+        if self._arrivals is not None and graph_task is not None and graph_task() == -1:
+            self._arrivals.end()
+            self._arrivals = None
         if trained:
             self._expected = [_weak(group) for group in trained]
 
@@ -64,7 +68,8 @@ class PartialBackward:
         reached = {id(leaf) for leaf in found}
         # Functions written in Python, such as reentrant checkpointing, have graphs of their own.
         hidden = [group for group in trained if not any(id(one) in reached for one in group)]
-        return functools.partial(self._end, _Arrivals(hidden))
+        self._arrivals = arrivals = _Arrivals(hidden)
+        return functools.partial(self._end, arrivals)
 
     def _end(self, arrivals: _Arrivals) -> bool:
         self._is_cut = arrivals.end()
