@@ -32,28 +32,29 @@ class Head(NamedTuple):
 
 
 class KnownJournal(NamedTuple):
-    """What the launcher knows of its daemon's journal: its head, that of the pending file, and the run. As text
-    `HEAD PENDING RUN`, with `-` if nothing is pending."""
+    """What the launcher knows of its daemon's journal: its head, the chain hashes of the newest totals in the pending
+    file and of a record that is being written, and the run. As text `HEAD PENDING NEXT RUN`, with `-` for none."""
 
     head: Head
     pending_sha256: str | None
+    next_sha256: str | None
     run: str
 
     def __str__(self) -> str:
-        return f"{self.head} {self.pending_sha256 or '-'} {self.run}"
+        return f"{self.head} {self.pending_sha256 or '-'} {self.next_sha256 or '-'} {self.run}"
 
     @classmethod
     def parse(cls, text: str) -> KnownJournal:
         """Raises ValueError, as `Head.parse` does."""
-        head, _, rest = text.partition(" ")
-        pending, _, run = rest.partition(" ")
-        if not (pending == "-" or is_digest(pending)) or not run:
+        head, *digests, run = [*text.split(" ", 3), *[""] * 3][:4]
+        if not run or not all(digest == "-" or is_digest(digest) for digest in digests):
             raise ValueError(f"{text!r:.200} does not describe a journal")
-        return cls(Head.parse(head), None if pending == "-" else pending, run)
+        pending, following = (None if digest == "-" else digest for digest in digests)
+        return cls(Head.parse(head), pending, following, run)
 
 
 KNOWN_BYTES = 1024  # the size of such a text in the launcher's file
-NOT_ANY = KnownJournal(Head(1, "0" * 64), None, "")  # no journal is this one
+NOT_ANY = KnownJournal(Head(1, "0" * 64), None, None, "")  # no journal is this one
 
 
 class RequiredHead:
@@ -61,16 +62,16 @@ class RequiredHead:
 
     def __init__(self, head: Head | None) -> None:
         self._head = None if head is None or head.records == 0 else head
-        self._is_passed = False
+        self.is_passed = self._head is None
 
     def take(self, line: JournalLine) -> None:
         """Take in the next line."""
         if self._head is not None and line.number == self._head.records:
-            self._is_passed = line.head.hex() == self._head.sha256
+            self.is_passed = line.head.hex() == self._head.sha256
 
     def require(self, path: Path) -> None:
         """Raises JournalReplacedError unless the lines of `path` passed through the head."""
-        if self._head is not None and not self._is_passed:
+        if self._head is not None and not self.is_passed:
             raise replaced(path, self._head)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ from flopsd.core.notes import Note, note
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, JournalLine, frame
-from flopsd.journal.head import Head, KnownJournal, replaced
+from flopsd.journal.head import Head, KnownJournal, RequiredHead, replaced
 from flopsd.journal.pending_file import MOST_AFTER_TOTALS, PendingFile
 from flopsd.journal.reading import read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
@@ -66,7 +66,7 @@ class Journal:
 
     def as_known_journal(self, run: str) -> KnownJournal:
         """Return what another process must find in the files to take them for this journal of `run`."""
-        return KnownJournal(self.head, self._pending.newest_sha256, run)
+        return KnownJournal(self.head, self._pending.newest_sha256, self._next_sha256, run)
 
     def recover(self, put_aside_as: str, known: KnownJournal | None = None) -> Recovery | None:
         """Open for appending after the longest valid prefix and the newest pending record.
@@ -79,6 +79,7 @@ class Journal:
         recovery: Recovery | None = None
         cut: Note | None = None
         last = deque[tuple[bytes, JournalLine]](maxlen=MOST_AFTER_TOTALS)  # lines, and the head before each
+        required = RequiredHead(None if known is None else known.head)
         try:
             for path in (self.state.journal, self.state.next_journal):
                 remove_unfinished(path)
@@ -87,18 +88,18 @@ class Journal:
             self._digest = self._hashing(b"")
             try:
                 for line in read_journal(self._path, self._hashing):
-                    if known is not None and line.number > known.head.records:
+                    if known is not None and not self._is_known(line, known, last):
                         cut = note("tail_not_known")
                         break
+                    required.take(line)
                     last.append((self._head, line))
                     self._head, self.size_bytes, self.records = line.head, line.end, line.number
                     self._digest.update(line.framed())
             except JournalDamagedError as fault:
                 cut = refused_line("line_invalid", fault)
-            if cut is not None and (known is None or self.head == known.head):
+            if cut is not None and required.is_passed:
                 recovery = cut_rest(self._path, self._fd, self.size_bytes, cut, self.state.unused(put_aside_as))
-            if known is not None and self.head != known.head:
-                raise replaced(self._path, known.head)
+            required.require(self._path)
             self._owed = self._pending.newest(self._head, last, known)
             if self._owed is None:
                 self._pending.empty(self._head)
@@ -111,6 +112,15 @@ class Journal:
                 hint="the state folder must be writable, its files regular ones, and its disk not full",
             ) from fault
         return recovery
+
+    def _is_known(self, line: JournalLine, known: KnownJournal, last: deque[tuple[bytes, JournalLine]]) -> bool:
+        """Whether a line that is next in the file can be of the known journal. A daemon may be killed after it wrote a
+        record and before its launcher knows: that record is the announced one, or has the known totals, which recovery
+        writes."""
+        if line.number <= known.head.records or line.head.hex() == known.next_sha256:
+            return True
+        owed = self._pending.newest(self._head, last.copy(), known)
+        return owed is not None and frame(self._head, owed)[1] == line.head
 
     def read(self, secrets: Iterable[bytes | bytearray] = ()) -> Iterator[Mapping[str, Any]]:
         """Yield all records, including one that a full disk refused at recovery. Raises JournalDamagedError for a
@@ -178,6 +188,7 @@ class Journal:
         self._head, self.size_bytes, self.records, self._owed = GENESIS, 0, 0, None
         self._digest = self._hashing(b"")  # over all that was written, since the chain does not cover the codes
         self._cut_first = self._is_reopened = False
+        self._next_sha256: str | None = None  # the chain hash of a record that is being written
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. If another process put a file in its place, or appended
@@ -225,19 +236,24 @@ class Journal:
         if digest.digest() != self._digest.digest():
             raise replaced(self._path, self.head)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record durably. Raises JournalError, after which nothing of the record is left in the file."""
+    def append(self, record: Mapping[str, Any], announce: Callable[[], None] = lambda: None) -> None:
+        """Write one record durably. `announce` is called before: `as_known_journal` then knows the record already.
+        Raises JournalError, after which nothing of the record is left in the file."""
         self._append_owed()
-        self._append(record, self.codes)
+        self._append(record, self.codes, announce)
 
     def _append_owed(self) -> None:
         if self._owed is not None:
             self._append(self._owed, None)
             self._owed = None
 
-    def _append(self, record: Mapping[str, Any], codes: CodeKey | None) -> None:
+    def _append(
+        self, record: Mapping[str, Any], codes: CodeKey | None, announce: Callable[[], None] = lambda: None
+    ) -> None:
         line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
+            self._next_sha256 = head.hex()
+            announce()
             self._open_again()
             if self._cut_first and os.fstat(self._fd).st_size > self.size_bytes:
                 os.ftruncate(self._fd, self.size_bytes)
@@ -252,6 +268,8 @@ class Journal:
                 f"cannot write the journal {self._path}: {fault.strerror}",
                 hint="metering goes on in memory and the write is tried again; free space on that disk",
             ) from fault
+        finally:
+            self._next_sha256 = None
         self._head, self.size_bytes, self.records = head, self.size_bytes + len(line), self.records + 1
         self._digest.update(line)
         if codes is not None:

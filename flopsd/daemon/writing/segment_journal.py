@@ -24,11 +24,11 @@ class SegmentJournal:
     queue: WriteQueue
 
     def __init__(
-        self, journal: Journal, clock: Clock, written: Callable[[], None], codes: Callable[[int], CodeKey] | None
+        self, journal: Journal, clock: Clock, report: Callable[[], None], codes: Callable[[int], CodeKey] | None
     ) -> None:
-        """`written` is called after each record. `codes` returns the key for a daemon start of a journal, by its
-        number; None: records get no codes."""
-        self.journal, self._clock, self._written, self._codes = journal, clock, written, codes
+        """`report` is called before and after each record. `codes` returns the key for a daemon start of a journal, by
+        its number; None: records get no codes."""
+        self.journal, self._clock, self._report, self._codes = journal, clock, report, codes
         self.continues: Continued | None = None
         self.utc = ""  # when the segment began
         self.code_secret_sha256: str | None = None  # of this daemon start's codes
@@ -59,7 +59,7 @@ class SegmentJournal:
     def go_on(self, incarnation: int, continues: Continued | None, utc: str) -> None:
         """Begin a daemon start in the present journal."""
         self.continues, self.utc = continues, utc
-        self._queue_for(incarnation, self._written)
+        self._queue_for(incarnation, self._report)
 
     def begin_next(self, closed: ClosedSegment, continues: Continued, utc: str) -> None:
         """Write the journal of the next segment from now on. `settle` makes it the run's journal."""
@@ -85,20 +85,20 @@ class SegmentJournal:
             return True
         if not self.queue.is_empty:
             return False
-        self._written()  # after a kill in one of the next steps, whoever finds the files must know what to look for
+        self._report()  # after a kill in one of the next steps, whoever finds the files must know what to look for
         try:
             self.journal.take_over(self._closed.to_move)
         except OSError as fault:
             if self.journal.is_next:
                 self.queue.complain(JournalError(f"cannot begin the next segment of the journal: {fault.strerror}"))
                 return False
-        self.queue.written = self._written
+        self.queue.report = self._report
         log.info("segment %d of the run is closed; the run goes on in segment %d", self.number - 1, self.number)
         self._closed = None
         return True
 
-    def _queue_for(self, incarnation: int, written: Callable[[], None]) -> None:
+    def _queue_for(self, incarnation: int, report: Callable[[], None]) -> None:
         key = None if self._codes is None else self._codes(incarnation)
         self.code_secret_sha256 = None if key is None else key.secret_sha256
         self.journal.codes = key
-        self.queue = WriteQueue(self.journal, self._clock, written)
+        self.queue = WriteQueue(self.journal, self._clock, report)

@@ -17,11 +17,12 @@ log = logging.getLogger("flopsd")
 
 
 class WriteQueue:
-    """Appends to the journal. `written` is called after each record. `fault`: why the journal cannot be written now,
-    empty if it can. `is_lost`: whether another process replaced the file, so that it can never be written again."""
+    """Appends to the journal. `report` is called before each record, which the journal then has as its next, and after
+    it. `fault`: why the journal cannot be written now, empty if it can. `is_lost`: whether another process replaced the
+    file, so that it can never be written again."""
 
-    def __init__(self, journal: Journal, clock: Clock, written: Callable[[], None] = lambda: None) -> None:
-        self._journal, self._clock, self.written = journal, clock, written
+    def __init__(self, journal: Journal, clock: Clock, report: Callable[[], None] = lambda: None) -> None:
+        self._journal, self._clock, self.report = journal, clock, report
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
         self.last_append_ns: int | None = None
         self.fault = ""
@@ -50,9 +51,9 @@ class WriteQueue:
         self._unwritten.append(record)
         try:
             while self._unwritten:
-                self._journal.append(self._unwritten[0])
+                self._journal.append(self._unwritten[0], self.report)
                 self._unwritten.pop(0)
-                self.written()
+                self.report()
         except JournalError as fault:
             self.is_lost = self.is_lost or isinstance(fault, JournalReplacedError)
             if record["kind"] == "checkpoint" or not keep:
@@ -72,7 +73,7 @@ class WriteQueue:
             return
         try:
             self._journal.note(record())
-            self.written()
+            self.report()
         except JournalError as fault:
             self.complain(fault)
 

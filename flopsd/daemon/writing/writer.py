@@ -56,13 +56,13 @@ class Writer:
 
     def __init__(
         self, journal: Journal, table: PeakTable, settings: WriterSettings, context: Context, clock: Clock,
-        emit: Callable[[str], None], written: Callable[[], None] = lambda: None,
+        emit: Callable[[str], None], report: Callable[[], None] = lambda: None,
         codes: Callable[[int], CodeKey] | None = None,
     ) -> None:  # fmt: skip
-        """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
-        `codes` returns the key for a daemon start of a journal, by its number; None: records get no codes."""
+        """`emit` gets one checkpoint line each time a checkpoint is durable; `report` is called before and after each
+        record. `codes` returns the key for a daemon start of a journal, by its number; None: records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
-        self.segment = SegmentJournal(journal, clock, written, codes)
+        self.segment = SegmentJournal(journal, clock, report, codes)
         self._context, self._clock, self._emit = context, clock, emit
         self._records = StartRecords(self.segment, settings, context, table.sha256)
         self._lost: tuple[int, Head] | None = None  # size and head of a lost journal that could not be replaced yet

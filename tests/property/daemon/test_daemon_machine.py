@@ -46,10 +46,10 @@ def _span_ns(state: DeviceState) -> int:
 class FullDisk(Journal):
     full = False
 
-    def append(self, record):  # type: ignore[no-untyped-def]
+    def append(self, *of_record, **options):  # type: ignore[no-untyped-def]
         if self.full:
             raise JournalError("no space left on the device")
-        super().append(record)
+        super().append(*of_record, **options)
 
     def note(self, record):  # type: ignore[no-untyped-def]
         if self.full:

@@ -224,7 +224,7 @@ def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Plac
 
 
 class FullDisk(Journal):
-    def append(self, _: Mapping[str, Any]) -> None:
+    def append(self, *_: object, **__: object) -> None:
         raise JournalError("cannot write the journal")
 
     def note(self, _: Mapping[str, Any]) -> None:

@@ -21,16 +21,21 @@ def test_an_invalid_head_is_refused_and_not_ignored(text: str) -> None:
     assert in_process("seal", "--head", text).returncode == 2
 
 
+@pytest.mark.parametrize("following", ["-", "b" * 64])
 @pytest.mark.parametrize("pending", ["-", "a" * 64])
-def test_a_launchers_knowledge_of_a_journal_survives_a_round_trip(pending: str) -> None:
-    text = f"7:{'0' * 64} {pending} a run"
-    known = KnownJournal(Head(7, "0" * 64), None if pending == "-" else pending, "a run")
+def test_a_launchers_knowledge_of_a_journal_survives_a_round_trip(pending: str, following: str) -> None:
+    text = f"7:{'0' * 64} {pending} {following} a run"
+    digest = {"-": None}
+    known = KnownJournal(Head(7, "0" * 64), digest.get(pending, pending), digest.get(following, following), "a run")
     assert (str(known), KnownJournal.parse(text)) == (text, known)
     for wrong in (
-        f"7:{'0' * 64} {pending} ",
+        f"7:{'0' * 64} {pending} {following} ",
+        f"7:{'0' * 64} {pending} {following}",
         f"7:{'0' * 64} {pending}",
-        f"7:{'0' * 64} {pending[1:]} r",
-        f"7 {pending} r",
+        f"7:{'0' * 64}",
+        f"7:{'0' * 64} {pending[1:]} {following} r",
+        f"7:{'0' * 64} {pending} {following[1:]} r",
+        f"7 {pending} {following} r",
     ):
         with pytest.raises(ValueError, match="is not a head of|does not describe a"):
             KnownJournal.parse(wrong)

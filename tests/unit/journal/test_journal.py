@@ -312,7 +312,39 @@ def test_a_journal_that_lacks_known_records_is_not_recovered(state: StateDir, re
         Journal(state).recover("aside", known)
 
 
-def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: StateDir) -> None:
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_kill_while_a_record_is_written_loses_no_reading(state: StateDir, is_written: bool) -> None:
+    """A rolling seal may have covered the record, so that a journal without it would contradict a signed ledger."""
+    write(state, 2)
+    journal = opened(state)
+    journal.note({"n": 2})
+    before, announced = state.journal.read_bytes(), list[KnownJournal]()
+    journal.append({"n": 3}, lambda: announced.append(KnownJournal.parse(str(journal.as_known_journal("run-1")))))
+    assert journal.as_known_journal("run-1").next_sha256 is None
+    if not is_written:
+        state.journal.write_bytes(before)
+    killed, journal = journal, Journal(state)
+    assert journal.recover("aside", announced[0]) is None
+    assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 3 if is_written else 2]
+    journal.close()
+    killed.close()
+
+
+def test_a_record_after_the_announced_one_is_not_continued(state: StateDir) -> None:
+    write(state, 2)
+    journal, announced = opened(state), list[KnownJournal]()
+    journal.append({"n": 2}, lambda: announced.append(journal.as_known_journal("run-1")))
+    journal.append({"n": 9})
+    killed, journal = journal, Journal(state)
+    recovery = journal.recover("aside", announced[0])
+    assert recovery is not None
+    assert recovery.reasons == (note("tail_not_known"),)
+    assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
+    journal.close()
+    killed.close()
+
+
+def test_a_record_that_was_not_announced_is_not_continued_and_costs_no_reading(state: StateDir) -> None:
     write(state, 2)
     journal = opened(state)
     journal.note({"n": 2})
@@ -324,6 +356,21 @@ def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: St
     assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
     journal.close()
     killed.close()
+
+
+def test_a_kill_after_pending_totals_were_recovered_is_not_taken_for_a_forged_record(state: StateDir) -> None:
+    """The launcher does not know of a recovered record before the next one is written."""
+    write(state, 2)
+    journal = opened(state)
+    journal.note({"n": 2})
+    journal.note({"n": 3})
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
+    for _ in range(2):
+        killed, journal = journal, Journal(state)
+        assert journal.recover("aside", known) is None
+        killed.close()
+        assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 3]
+    journal.close()
 
 
 @pytest.mark.parametrize("is_launched", [True, False])

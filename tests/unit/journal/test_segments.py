@@ -137,7 +137,7 @@ def test_a_rotation_is_finished_exactly_where_the_begun_journal_is_known(
         state.next_journal.write_bytes(whole[:-1] if begun == "torn" else b"")
     if begun == "none":
         state.next_journal.unlink()
-    known = None if is_known is None else KnownJournal(head if is_known else ended, None, "run")
+    known = None if is_known is None else KnownJournal(head if is_known else ended, None, None, "run")
     kept = (state.journal if old == "there" else closed).read_bytes()
     settle_next(state, known)
     assert not state.next_journal.exists()
@@ -179,7 +179,7 @@ def test_a_begun_journal_of_another_segment_is_never_continued(state: StateDir) 
 def test_the_launcher_may_know_fewer_records_than_the_begun_journal_has(state: StateDir) -> None:
     written_next(state, {"kind": "device"}, {"n": 3})
     begun = list(read_journal(state.next_journal))
-    settle_next(state, KnownJournal(Head(2, begun[1].head.hex()), None, "run"))
+    settle_next(state, KnownJournal(Head(2, begun[1].head.hex()), None, None, "run"))
     assert [line.head for line in read_journal(state.journal)] == [line.head for line in begun]
 
 
