@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flopsd.core.field_reader import FieldReader
-from flopsd.core.rounding import Towards, scientific
+from flopsd.core.rounding import Towards, flop_number
 from flopsd.report.html.kit import typeset
 from tests.second_implementation import findings
 from tests.support.axe import axe_source, faults
@@ -165,9 +165,9 @@ for (const one of process.argv.slice(1)) { try { console.log(text(parseFraction(
 
 @pytest.mark.tool("node")
 def test_a_displayed_bound_still_holds() -> None:
-    """As flopsd rounds: a lower bound down, an upper one up."""
-    small = [0, 9, 9999, 10000, 10049, 10050, 10051, 10150, 99949, 99950, 99999]
-    counts = [*small, 10**15 + 1, 2759652088050751, 10**40 - 1]
+    """As flopsd rounds: a lower bound down, an upper one up; a whole power of ten is exact."""
+    small = [0, 9, 999, 1000, 1001, 9999, 10000, 10001, 10049, 10050, 10051, 10150, 99949, 99950, 99999]
+    counts = [*small, 10**15 + 1, 10**23, 10**23 - 1, 2759652088050751, 10**40 - 1]
     script = """
 import { about } from "./src/dom.js";
 for (const towards of ["down", "near", "up"]) for (const one of process.argv.slice(1)) console.log(about(one, towards));
@@ -175,9 +175,7 @@ for (const towards of ["down", "near", "up"]) for (const one of process.argv.sli
     command = ["node", "--input-type=module", "-e", script, *map(str, counts)]
     done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        typeset(scientific(one, 3, towards)) if one > 9999 else str(one)
-        for towards in (Towards.DOWN, Towards.NEAREST, Towards.UP)
-        for one in counts
+        typeset(flop_number(one, towards)) for towards in (Towards.DOWN, Towards.NEAREST, Towards.UP) for one in counts
     ]
 
 

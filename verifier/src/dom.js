@@ -39,13 +39,16 @@ export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(_SVG, tag), attributes, children);
 }
 
-/** Three digits and a power of ten, as print has them. A bound is rounded so that it still holds.
+/** Three digits and a power of ten, as print has them; a whole power of ten and a count below a thousand are exact. A
+ * bound is rounded so that it still holds.
  * @param {string | bigint | null} count @param {"down" | "near" | "up"} [towards] */
 export function about(count, towards = "near") {
   if (count === null) return towards === "up" ? "no bound known" : "not known";
   const digits = String(count);
-  if (digits.length <= 4) return digits;
+  if (digits.length <= 3) return digits;
   let power = digits.length - 1;
+  const raised = () => `10${[...String(power)].map((one) => _SUPERSCRIPTS[Number(one)]).join("")}`;
+  if (/^10+$/.test(digits)) return raised();
   const rest = digits.slice(3), half = BigInt(rest) * 2n - 10n ** BigInt(rest.length);
   const odd = Number(digits[2]) % 2 === 1;
   const isUp = towards === "up" ? BigInt(rest) > 0n : towards === "near" && (half > 0n || (half === 0n && odd));
@@ -54,8 +57,7 @@ export function about(count, towards = "near") {
     three = 100;
     power++;
   }
-  const raised = [...String(power)].map((one) => _SUPERSCRIPTS[Number(one)]).join("");
-  return `${(three / 100).toFixed(2)}\u00a0×\u00a010${raised}`;
+  return `${(three / 100).toFixed(2)}\u00a0×\u00a0${raised()}`;
 }
 
 /** @param {string} seconds As a ledger writes them. */

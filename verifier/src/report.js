@@ -145,7 +145,7 @@ function shownThreshold({ low, high }) {
 /** @param {string} text A count, or a fraction of two. */
 function shownFraction(text) {
   const [over, under] = text.split("/");
-  return under === undefined ? about(over) : `${about(over)} / ${under.length > 4 ? about(under) : under}`;
+  return under === undefined ? about(over) : `${about(over)} / ${about(under)}`;
 }
 
 /** Whether it is not known how long some gaps were. @param {J} coverage */
