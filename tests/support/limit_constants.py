@@ -53,9 +53,11 @@ CONSTANTS = {
     """,
     "Local API and client": """
         flopsd.settings.client_socket: LONGEST_PATH_BYTES
-        flopsd.daemon.sessions.server: MAX_SESSIONS, KEPT_OUT_NS, KEPT_OUT_NS, CONNECTS_A_SECOND, HELLO_SECONDS, SILENT_NS
+        flopsd.daemon.sessions.server: MAX_SESSIONS, KEPT_OUT_NS, KEPT_OUT_NS, CONNECTS_A_SECOND
+        flopsd.daemon.sessions.peer: HELLO_SECONDS
+        flopsd.daemon.sessions.server: SILENT_NS
         flopsd.core.session_protocol: MAX_LINE_BYTES
-        flopsd.daemon.sessions.server: MESSAGES_A_SECOND, BYTES_A_SECOND, LAST_SECONDS
+        flopsd.daemon.sessions.peer: MESSAGES_A_SECOND, BYTES_A_SECOND, LAST_SECONDS
         flopsd.client.connection: ANSWER_SECONDS
         flopsd.client.client: BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS, SEND_SECONDS, WORK_SECONDS
         flopsd.client.client: MAX_TRANSITIONS

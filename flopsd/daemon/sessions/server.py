@@ -12,7 +12,6 @@ import logging
 import os
 import selectors
 import socket
-import struct
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -21,13 +20,13 @@ from pathlib import Path
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     PROTOCOL,
-    Conversation,
     Event,
     NotServed,
     RefusedError,
     SessionClosed,
     SessionOpened,
 )
+from flopsd.daemon.sessions.peer import HELLO_SECONDS, Allowance, Peer
 from flopsd.daemon.sessions.socket_file import listen_on
 from flopsd.errors import ListenError
 from flopsd.system.clock import NS_PER_S, Clock
@@ -35,58 +34,15 @@ from flopsd.system.socket_thread import SocketThread
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS = 64
-MESSAGES_A_SECOND = 50  # of one session
-BYTES_A_SECOND = 4 * MAX_LINE_BYTES
-LAST_SECONDS = 10  # of the allowance of each session: what is read at the end
 CONNECTS_A_SECOND = 64
-HELLO_SECONDS = 10
 SILENT_NS = NS_PER_S // 10  # how long a hello may take when all places are taken
 BEHIND_NS = NS_PER_S // 10
 KEPT_OUT_NS = 150 * NS_PER_S  # a refused client tries again each minute; one that has not then may have ended
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`; later ones count as new
 
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
 
 def _line(**answer: object) -> bytes:
     return json.dumps({"flopsd": PROTOCOL, **answer}).encode("ascii") + b"\n"
-
-
-class _Allowance:
-    """A limit of `units` per second, counted from its first use in each second."""
-
-    def __init__(self, units: int, now_ns: int) -> None:
-        self._units, self._left, self._since_ns = units, units, now_ns
-
-    def spend(self, units: int, now_ns: int) -> bool:
-        """Use up `units`; return whether any are left."""
-        if now_ns - self._since_ns >= NS_PER_S:
-            self._left, self._since_ns = self._units, now_ns
-        self._left -= units
-        return self._left > 0
-
-    @property
-    def renewed_ns(self) -> int:
-        return self._since_ns + NS_PER_S
-
-
-class _Peer:
-    """One connection."""
-
-    def __init__(self, connection: socket.socket, now_ns: int) -> None:
-        self.connection = connection
-        pid, uid, _ = _CREDENTIALS.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
-        self.talk = Conversation(pid or None, uid)  # the kernel gives pid 0 for a process of another namespace
-        self.buffer = bytearray()
-        self.hello_by_ns = now_ns + HELLO_SECONDS * NS_PER_S
-        self.messages, self.bytes = _Allowance(MESSAGES_A_SECOND, now_ns), _Allowance(BYTES_A_SECOND, now_ns)
-
-    def answer(self, line: bytes) -> None:
-        """Raises OSError if the peer does not read its answers."""
-        if self.connection.send(line) != len(line):
-            raise OSError("the peer does not read its answers")
 
 
 class SessionServer:
@@ -109,7 +65,7 @@ class SessionServer:
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock, self._is_behind = post, clock, is_behind
-        self._peers: dict[socket.socket, _Peer] = {}
+        self._peers: dict[socket.socket, Peer] = {}
         self._paused: dict[socket.socket, int] = {}  # nothing is read from a socket until then
         self._without_place: dict[int | None, int] = {}  # since when each process has been refused
         self._stopping, self._stopped = threading.Event(), threading.Event()
@@ -120,7 +76,7 @@ class SessionServer:
         """Bind, and serve in `thread`, or else in a new one. Raises ListenError."""
         self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
         self.inode = self.path.stat().st_ino
-        self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
+        self._connects = Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
         try:
             self._selector = selectors.DefaultSelector()
             self._wake_read, self._wake_write = socket.socketpair()
@@ -199,7 +155,7 @@ class SessionServer:
             return
         connection.setblocking(False)
         now_ns = self._clock.boottime_ns()
-        peer = _Peer(connection, now_ns)
+        peer = Peer(connection, now_ns)
         if not self._connects.spend(1, now_ns):
             self._pause(self._socket, self._connects.renewed_ns)
         uid = peer.talk.uid
@@ -228,7 +184,7 @@ class SessionServer:
         since_ns = list(self._without_place.values())
         return len(since_ns) > MAX_SESSIONS or any(self._clock.boottime_ns() - at >= for_ns for at in since_ns)
 
-    def _read(self, peer: _Peer) -> None:
+    def _read(self, peer: Peer) -> None:
         try:
             data = peer.connection.recv(MAX_LINE_BYTES)
         except BlockingIOError:
@@ -244,21 +200,16 @@ class SessionServer:
             self._pause(peer.connection, peer.bytes.renewed_ns)
         self._read_lines(peer)
 
-    def _read_to_the_end(self, peer: _Peer) -> None:
+    def _read_to_the_end(self, peer: Peer) -> None:
         """Post what a process has sent, and let it send no more, which it would take for received."""
-        now_ns = self._clock.boottime_ns()
-        peer.messages, peer.bytes = (
-            _Allowance(LAST_SECONDS * a_second, now_ns) for a_second in (MESSAGES_A_SECOND, BYTES_A_SECOND)
-        )
-        with suppress(OSError):
-            peer.connection.shutdown(socket.SHUT_RD)
+        peer.end(self._clock.boottime_ns())
         self._read_lines(peer)
         while peer.connection in self._peers and peer.connection not in self._paused:
             self._read(peer)
         if peer.connection in self._paused:
             self._post(NotServed())
 
-    def _read_lines(self, peer: _Peer) -> None:
+    def _read_lines(self, peer: Peer) -> None:
         """Handle the complete lines received, up to the peer's limit."""
         while peer.connection in self._peers and peer.connection not in self._paused:
             line, newline, rest = peer.buffer.partition(b"\n")
@@ -276,7 +227,7 @@ class SessionServer:
                 self._pause(peer.connection, peer.messages.renewed_ns)
             self._receive(peer, bytes(line))
 
-    def _receive(self, peer: _Peer, line: bytes) -> None:
+    def _receive(self, peer: Peer, line: bytes) -> None:
         try:
             event = peer.talk.receive(line)
             if isinstance(event, SessionOpened):
@@ -302,7 +253,7 @@ class SessionServer:
             peer.talk.session = None  # closed cleanly, so `_drop` posts nothing
             self._drop(peer)
 
-    def _take_over(self, peer: _Peer, session: str) -> None:
+    def _take_over(self, peer: Peer, session: str) -> None:
         """Move a session from another connection to this one: its process lost the other one before we noticed. Raises
         RefusedError if the session is another process's, or was another user's: session ids are in ledgers, which
         others may read."""
@@ -317,7 +268,7 @@ class SessionServer:
                 other.talk.session = None  # it continues on this connection
                 self._drop(other)
 
-    def _refuse(self, peer: _Peer, why: str, *, last: bool = True) -> None:
+    def _refuse(self, peer: Peer, why: str, *, last: bool = True) -> None:
         try:
             peer.answer(_line(error=why))
         except OSError:
@@ -329,7 +280,7 @@ class SessionServer:
         self._paused[one] = until_ns
         self._selector.unregister(one)
 
-    def _drop(self, peer: _Peer) -> None:
+    def _drop(self, peer: Peer) -> None:
         if self._peers.pop(peer.connection, None) is not None and self._paused.pop(peer.connection, None) is None:
             self._selector.unregister(peer.connection)
         peer.connection.close()

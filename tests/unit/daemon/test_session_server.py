@@ -27,17 +27,14 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.daemon.background import REBIND_SECONDS, SessionServerTask
+from flopsd.daemon.sessions.peer import BYTES_A_SECOND, HELLO_SECONDS, MESSAGES_A_SECOND, Allowance
 from flopsd.daemon.sessions.server import (
     BEHIND_NS,
-    BYTES_A_SECOND,
     CONNECTS_A_SECOND,
-    HELLO_SECONDS,
     KEPT_OUT_NS,
     MAX_SESSIONS,
-    MESSAGES_A_SECOND,
     SILENT_NS,
     SessionServer,
-    _Allowance,
 )
 from flopsd.daemon.sessions.socket_file import listen_on
 from flopsd.errors import ConfigError, ListenError
@@ -354,7 +351,7 @@ def test_processes_that_could_not_connect_are_an_event_and_known_at_the_end(tmp_
 
 
 def test_an_allowance_is_spent_to_the_last_unit_and_renewed_a_second_later() -> None:
-    allowance = _Allowance(3, 0)
+    allowance = Allowance(3, 0)
     found = [allowance.spend(units, at_ns) for units, at_ns in ((2, 0), (1, NS_PER_S - 1), (2, NS_PER_S))]
     assert found == [True, False, True]
     assert allowance.renewed_ns == 2 * NS_PER_S

@@ -22,7 +22,8 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S
-from flopsd.daemon.sessions.server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, MESSAGES_A_SECOND
+from flopsd.daemon.sessions.peer import BYTES_A_SECOND, HELLO_SECONDS, MESSAGES_A_SECOND
+from flopsd.daemon.sessions.server import MAX_SESSIONS
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES
 from flopsd.sources.registry import BUILT_IN, built_in
 from scripts import architecture, metrics_docs
