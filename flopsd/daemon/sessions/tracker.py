@@ -7,15 +7,14 @@ the phase is undeclared then, and the journal says that the recorded work is inc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, Work
 from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossible
-from flopsd.core.ledger.segments import added_work, work_since
+from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import DeviceUid
 from flopsd.core.operator_count import (
     OPERATOR_COUNTERS,
@@ -40,6 +39,7 @@ from flopsd.core.unused_count import Unused, UnusedCount
 from flopsd.daemon.sessions.agreed_phase import RETURN_NS, AgreedPhase
 from flopsd.daemon.sessions.declared_models import MAX_LAYERS, DeclaredModels
 from flopsd.daemon.sessions.not_recorded import is_marked, marked
+from flopsd.daemon.sessions.segment_work import SegmentWork
 from flopsd.daemon.sessions.unwritten_work import RECORD_BYTES, UnwrittenWork, size_of
 from flopsd.settings.words import say
 
@@ -57,7 +57,7 @@ class SessionTracker:
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
     ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in some ns
-    before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
+    segment: SegmentWork  # the counters since this journal began
     is_segment: bool = False  # whether this journal continues another
     counts_since_ns: int | None = None  # of new sessions, if earlier daemon starts may have met them
     was_lost: bool = False  # whether an earlier journal of the run, with its sessions, is lost
@@ -70,9 +70,6 @@ class SessionTracker:
     models: DeclaredModels = field(default_factory=DeclaredModels)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first opened, and FLOP counted before
     _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
-    _held: set[str] = field(default_factory=set)  # sessions whose operators still count in earlier segments
-    _held_until_ns: int = 0
-    _moved: set[str] = field(default_factory=set)  # sessions whose new `before` is not in the journal yet
 
     def __post_init__(self) -> None:
         self._unwritten = UnwrittenWork(self.now_ns)
@@ -85,7 +82,7 @@ class SessionTracker:
         self._phase = AgreedPhase(self.declared.phase, self.known, self.now_ns)
         self._counts = counts_of(self.known.values())
         if self.is_segment:
-            self._hold(name for name in self.known if not counted_flop(self._work_here(name)))
+            self.segment.hold(one.id for one in self.known.values() if not counted_flop(self.segment.of(one)))
 
     def apply(self, event: Event) -> None:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
@@ -128,11 +125,7 @@ class SessionTracker:
     @property
     def counts_of_journal(self) -> OperatorCounts:
         """The operator counts of all processes since the journal of this segment began."""
-        return counts_of(replace(one, work=self._work_here(name)) for name, one in self.known.items())
-
-    def _work_here(self, name: str) -> dict[str, dict[str, int]]:
-        """Return what a session has counted since the journal of this segment began."""
-        return work_since(self.known[name].work, self.before.get(name, {}))
+        return counts_of(replace(one, work=self.segment.of(one)) for one in self.known.values())
 
     def new_declarations(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the processes and facts that the journal does not have yet, once, in pieces that fit a record."""
@@ -156,7 +149,7 @@ class SessionTracker:
 
     def journalled(self, written: Sequence[Mapping[str, Any]], *, whole: bool) -> bool:
         """Note that the journal holds what `new_work` returned; return whether nothing more waits."""
-        self._moved.difference_update(record["id"] for record in written)
+        self.segment.journalled(record["id"] for record in written)
         self._unwritten.written(written, whole=whole)
         if self._unwritten.is_late:
             self._leave_incomplete("processes count more than can be recorded in time")
@@ -174,35 +167,19 @@ class SessionTracker:
 
     def rotated(self) -> None:
         """Note that a new journal begins, in which counters start at zero."""
-        self.before = {name: deepcopy(session.work) for name, session in self.known.items() if session.work}
+        self.segment.begin(self.known)
         self._declared = dict.fromkeys(self.known)
         self._unwritten.replace(())
-        self._hold(self.known)
-
-    def _hold(self, names: Iterable[str]) -> None:
-        """Count the operators that these sessions report in the next QUEUED_NS in the earlier segments. They may have
-        run there: a process reports operators a second late, at the end of a pass, and its device may be further
-        behind, by QUEUED_NS at most."""
-        self._held, self._held_until_ns = set(names), self.now_ns() + QUEUED_NS
-        self._moved.clear()
-
-    def _move(self, session: DeclaredSession) -> None:
-        """Start this segment's operator count of a held session at the counters that it reports now."""
-        for phase, counters in session.work.items():
-            if counted := {name: counters[name] for name in OPERATOR_COUNTERS if name in counters}:
-                before = self.before.setdefault(session.id, {})
-                before[phase] = {**before.get(phase, {}), **counted}
-                self._moved.add(session.id)
-        if self.now_ns() >= self._held_until_ns:
-            self._held.discard(session.id)
 
     def _record(self, name: str, part: str) -> dict[str, Any]:
         """Return a session's identity and its facts or its work, as the journal of this segment holds them."""
-        found, before = asdict(self.known[name]), self.before.get(name, {})
+        session = self.known[name]
+        found, before = asdict(session), self.segment.before(name)
         record = {key: found[key] for key in ("id", "pid", "uid", "client", part)}
         if part == "work":
-            return {**record, "work": self._work_here(name), **({"before": before} if name in self._moved else {})}
-        refused = self.known[name].refused
+            moved = {"before": before} if self.segment.is_moved(name) else {}
+            return {**record, "work": self.segment.of(session), **moved}
+        refused = session.refused
         return {
             **record,
             **({"before": before} if before else {}),
@@ -287,8 +264,7 @@ class SessionTracker:
                     known[counter] = value
                     self._unwritten.note(session.id)
         self._counters += _counters_of(session.work) - before
-        if session.id in self._held:
-            self._move(session)
+        self.segment.counted(session)
 
     def _is_refused(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
         """Whether the operator count of a session is refused: since the process connected, it has grown by more than

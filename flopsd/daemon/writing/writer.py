@@ -27,6 +27,7 @@ from flopsd.daemon.accounts.device_accounts import DeviceAccounts
 from flopsd.daemon.accounts.earlier_starts import EarlierStarts, begins_with_loss
 from flopsd.daemon.accounts.source_tracker import Message, SourceTracker
 from flopsd.daemon.recovery.local_journal import RecoveredRun
+from flopsd.daemon.sessions.segment_work import SegmentWork
 from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.daemon.writing.publisher import Publisher
 from flopsd.daemon.writing.records import Moment, StartRecords, checkpoint_record, end_record
@@ -92,7 +93,8 @@ class Writer:
         self.sessions_since_ns = history.unstopped_since_ns(begin_ns, self._context.boot_id)
         self._sessions = SessionTracker(
             self._declared, known, self._clock.boottime_ns,
-            lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
+            lambda uid, ns: self._devices.ceiling_flop(uid, ns),
+            SegmentWork(history.work_before, self._clock.boottime_ns), history.continues is not None,
             counts_since_ns=self.sessions_since_ns[0] if history.incarnations else None,
             was_lost=found.journal_lost or begins_with_loss(history),
         )  # fmt: skip

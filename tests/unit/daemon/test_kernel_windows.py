@@ -18,6 +18,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.daemon.sessions.segment_work import SegmentWork
 from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -31,7 +32,9 @@ SEEN = {
 
 
 def tracker(clock: FakeClock) -> SessionTracker:
-    found = SessionTracker(OperatorDeclarations(), {}, clock.boottime_ns, lambda _uid, _ns: None)
+    found = SessionTracker(
+        OperatorDeclarations(), {}, clock.boottime_ns, lambda _uid, _ns: None, SegmentWork({}, clock.boottime_ns)
+    )
     found.apply(SessionOpened(ONE, 7, 1000, "1"))
     return found
 

@@ -16,6 +16,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused
+from flopsd.daemon.sessions.segment_work import SegmentWork
 from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
@@ -31,6 +32,7 @@ def tracker(clock: FakeClock, known: dict[str, DeclaredSession] | None = None) -
         known or {},
         clock.boottime_ns,
         lambda uid, ns: RATE * ns // NS_PER_S if uid == "GPU-0" else None,
+        SegmentWork({}, clock.boottime_ns),
     )
     found.apply(SessionOpened(ONE, 7, 1000, "1"))
     found.apply(FactsDeclared(ONE, {"device": "GPU-0"}))

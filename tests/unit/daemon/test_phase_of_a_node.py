@@ -8,6 +8,7 @@ from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.phases import ActivePhase
 from flopsd.core.session_protocol import DeclaredSession, PhaseChanged, SessionClosed, SessionOpened
 from flopsd.daemon.sessions.agreed_phase import RETURN_NS
+from flopsd.daemon.sessions.segment_work import SegmentWork
 from flopsd.daemon.sessions.tracker import SessionTracker
 from flopsd.testing import FakeClock
 
@@ -15,7 +16,9 @@ ONE, OTHER = "1" * 32, "2" * 32
 
 
 def tracker(clock: FakeClock, known: Mapping[str, DeclaredSession]) -> SessionTracker:
-    return SessionTracker(NOTHING_DECLARED, dict(known), clock.boottime_ns, lambda _uid, _ns: None)
+    return SessionTracker(
+        NOTHING_DECLARED, dict(known), clock.boottime_ns, lambda _uid, _ns: None, SegmentWork({}, clock.boottime_ns)
+    )
 
 
 def declare(sessions: SessionTracker, name: str, phase: str) -> None:
