@@ -25,6 +25,7 @@ from flopsd.report.verification_text import (
     children_text,
     part_texts,
     recomputed,
+    replay_text,
     signed_by,
     stopped_text,
     stops_text,
@@ -42,17 +43,16 @@ if TYPE_CHECKING:
     from flopsd.attestation.verify import Verified
 
 _NO_END = "the journal has no end: the figures are up to its last record"
-NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 
 
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """The paths of the ledger and its `copies`, its statements, and the command that verifies it."""
-    predicate, is_replay = sealed.predicate, sealed.predicate["replay"] is not None
+    predicate, told = sealed.predicate, LedgerObject(sealed.predicate, "predicate")
     executed, findings = predicate["totals"]["executed"], predicate["findings"]
     rows = stated(
         [
-            ("REPLAY", f"of a recording: {NO_EVIDENCE}" if is_replay else ""),
-            *part_texts(LedgerObject(predicate, "predicate")),
+            ("REPLAY", replay_text(told)),
+            *part_texts(told),
             ("ROLLING", _NO_END if predicate["incarnations"][-1]["endReason"] is None else ""),
             *interval(figures_from(executed)).facts(NOTHING_MEASURED),
             *by_count_rows(executed["byEvidence"]),
@@ -64,7 +64,8 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
             *(("copied to", str(copy)) for copy in copies),
         ]
     )
-    command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=is_replay)
+    replay = predicate["replay"] is not None
+    command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=replay)
     head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was already sealed and is unchanged"
     return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
 
@@ -92,7 +93,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
         [
             recomputed(verified),
             *wrapped(signed_by(verified)),
-            *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
+            *_replay(predicate),
             *_foreign(verified.foreign),
             *_rolling(verified),
             *(text for one in verified.also for text in wrapped(f"ALSO: {one_line(one.text)}")),
@@ -153,6 +154,11 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _replay(predicate: Mapping[str, Any]) -> list[str]:
+    words = replay_text(LedgerObject(predicate, "predicate"))
+    return wrapped(f"REPLAY: {words}.") if words else []
+
+
 def _rolling(verified: Verified) -> list[str]:
     """Warnings for a ledger that covers only part of its run or job, was sealed before the end, or whose journal
     continues."""
@@ -194,12 +200,11 @@ def _attached(found: Sequence[EvidenceResult]) -> list[str]:
 
 
 def _job(predicate: Mapping[str, Any], stopped: str) -> list[str]:
-    replay, completeness = predicate["replay"], predicate["completeness"]
+    completeness = predicate["completeness"]
     word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[completeness["complete"]]
-    recordings = "" if replay is None else counted(int(replay["children"]), "ledger")
     holes = [say("completeness.missing", one) for one in completeness["missing"]]
     return [
-        *(wrapped(f"REPLAY: {recordings} of recordings; {NO_EVIDENCE}") if replay else []),
+        *_replay(predicate),
         *wrapped(_subject(predicate)),
         *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}{_declared_nodes(predicate)}"),
         *_indented([("missing", words) for words in _some(holes)]),

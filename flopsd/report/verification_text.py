@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.field_reader import words_of
-from flopsd.core.ledger.merged_entry import stop_of
+from flopsd.core.ledger.merged_entry import recordings_text, stop_of
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.ledger.start_notes import ROTATED
@@ -101,6 +101,17 @@ def lone_node_text(rank: int | None, job_nodes: int) -> str:
         return ""
     others = "the other nodes" if rank else "other nodes, if it has any,"
     return f"this is rank {rank} of its job: its answer is of this node, and nothing that {others} did is in it"
+
+
+def replay_text(predicate: LedgerObject) -> str:
+    """What of a ledger was read from recordings; empty if nothing was."""
+    replay = predicate.maybe_object("replay")
+    if replay is None:
+        return ""
+    if (recording := replay.maybe_text("recording")) is not None:
+        return f"read from the recording {recording}: no hardware was metered, and this is not evidence"
+    recordings = recordings_text(replay.count("children"), predicate.count("ledgerCount"))
+    return f"{recordings}: the sums are not evidence"
 
 
 def part_texts(predicate: LedgerObject) -> list[tuple[str, str]]:

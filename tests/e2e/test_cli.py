@@ -47,7 +47,8 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
         program.wait_for("REPLAY, no hardware: +[0-9]+ s  measured")
         program.process.send_signal(signal.SIGINT)
         assert program.finish() == 0, program.text
-    assert "REPLAY of a recording: no hardware was metered, and this is not evidence" in " ".join(program.text.split())
+    replayed = "REPLAY read from the recording h100x2.jsonl: no hardware was metered, and this is not evidence"
+    assert replayed in " ".join(program.text.split())
     key = str(ledger.with_suffix(".pub"))
     refused = in_process("verify", str(ledger), "--key", key, code=3)
     assert (
@@ -55,7 +56,7 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
         in refused.stdout
     )
     accepted = in_process("verify", str(ledger), "--key", key, "--allow-replay", code=0)
-    assert "REPLAY: read from a recording" in " ".join(accepted.stdout.split())
+    assert "REPLAY: read from the recording h100x2.jsonl" in " ".join(accepted.stdout.split())
     sealed = predicate(ledger)
     assert sealed["replay"]["origin"].startswith("simulation")
     assert all(device["uuid"].startswith("REPLAY-") for device in sealed["devices"])

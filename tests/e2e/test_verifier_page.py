@@ -203,6 +203,10 @@ LEAVES_OUT = {
     "valid/middle-segment": ("Verified: every figure", "one segment of a rotated run"),
     "valid/model-of-another-family": ("Verified in part", "predicate.totals.architecture"),
     "merged/job": ("Verified: every figure", "signatures of the ledgers that it adds up"),
+    "merged/replay-allowed": (
+        "Verified, but 1 of its 2 ledgers has figures of recordings",
+        "Work of hardware in all of it: 1 of its 2",
+    ),
     "merged/job-alone": ("Verified in part", "2 ledgers are added up, and not all were given"),
     "merged/job-with-a-hole": ("Verified: every figure", "all of its ledgers: no (no ledger of node-1)"),
     "merged/lineage-of-a-job-at-hand": ("Verified in part", "The ledgers of the jobs' nodes"),

@@ -1,4 +1,5 @@
 // What a verified ledger does not say, and what of it was taken on trust.
+import { recordings } from "./merging.js";
 
 /** @typedef {import("./basics.js").J} J */
 
@@ -35,7 +36,7 @@ export function limits(found) {
     "What the work was for: that was declared, not measured.",
     "When it was sealed, by which version, and where the key was: whoever signed stated that.",
   ];
-  if (found.notes.includes("replay")) says.unshift("Anything of hardware: it is a replay of a recording, and none was metered.");
+  if (predicate.replay) says.unshift(predicate.kind === "node" ? "Anything of hardware: it is a replay of a recording, and none was metered." : `That hardware did all of the work: ${recordings(predicate)}.`);
   if (found.notes.includes("children-not-given")) says.push("Whether every ledger that it adds up follows from its journal: not all were given.");
   if (predicate.kind === "node") says.push(...ofNode(predicate));
   else if (predicate.completeness.complete !== true) says.push("All of it: ledgers are missing, or have no end, so no upper bound is known.");

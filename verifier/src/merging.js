@@ -247,3 +247,8 @@ function ofLineage(children) {
   const summary = complete ? "jobs_whole" : complete === false ? "ledgers_missing" : open;
   return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null, summary };
 }
+
+/** How many ledgers of a merged one are replays, or sums with replays in them. @param {J} predicate */
+export function recordings({ replay, children }) {
+  return `${replay.children} of its ${children.length} ledgers ${replay.children === "1" ? "has" : "have"} figures of recordings, for which no hardware was metered`;
+}

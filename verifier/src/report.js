@@ -2,6 +2,7 @@
 import { curve } from "./curve.js";
 import { about, duration, h, percent, table } from "./dom.js";
 import { limits } from "./limits.js";
+import { recordings } from "./merging.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./worker.js").Shown} Shown */
@@ -227,7 +228,7 @@ function grounds(found) {
     open.unshift(h("span", {}, "The end of the run: sealed while it went on, or after it was killed; later work is not in it."));
   }
   if (others.length) open.unshift(h("span", {}, `A signature by ${others.join(", ")}: there is none that is valid, although you gave this key.`));
-  if (notes.includes("replay") || predicate.replay) open.unshift(h("span", {}, "This is the replay of a recording: no hardware was metered."));
+  if (predicate.replay) open.unshift(h("span", {}, merged ? `Work of hardware in all of it: ${recordings(predicate)}.` : "This is the replay of a recording: no hardware was metered."));
   const list = (/** @type {string} */ title, /** @type {Child[]} */ rows) =>
     h("div", {}, h("p", {}, title), h("ul", {}, ...rows.map((one) => h("li", {}, one))));
   const whose = h("span", {}, "Whose keys these are, and that the compute took place. ", h("a", { href: "#limits" }, "What this ledger does not say"));
@@ -236,7 +237,8 @@ function grounds(found) {
 
 /** @param {Shown} found @returns {["verified" | "in-part", string]} */
 function judged({ statement, unverified, notes }) {
-  if (statement.predicate.replay) return ["in-part", "Verified, but a replay: no hardware was metered."];
+  const { replay, kind } = statement.predicate;
+  if (replay) return ["in-part", kind === "node" ? "Verified, but a replay: no hardware was metered." : `Verified, but ${recordings(statement.predicate)}.`];
   if (unverified.length) return ["in-part", "Verified in part: some figures were not computed again."];
   if (notes.includes("children-not-given")) return ["in-part", "Verified in part: the sums hold, but not every ledger below them was given."];
   return ["verified", "Verified: every figure was computed again and is equal."];

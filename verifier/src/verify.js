@@ -149,7 +149,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
   const rules = policies.map((/** @type {any} */ one) => ({ what: one.id, sha256: one.sha256, own: one.own }));
   return {
     unverified, leaves: tally.leaves, history, peaks, head: sealed.head,
-    tables: [{ what: "peaks", sha256: peaks.sha256, own: peaks.own }, ...rules], notes: predicate.replay ? ["replay"] : [],
+    tables: [{ what: "peaks", sha256: peaks.sha256, own: peaks.own }, ...rules], notes: [],
   };
 }
 

@@ -20,7 +20,7 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.field_reader import MALFORMED, words_of
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
-from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
+from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, recordings_text, sort_key
 from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged, subject_of
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import shown
@@ -173,7 +173,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(
-            f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",
+            recordings_text(int(predicate["replay"]["children"]), len(entries)),
             hint="a replay is not evidence; to check only the arithmetic, add --allow-replay",
             code="replay",
             path="statement.predicate.replay",

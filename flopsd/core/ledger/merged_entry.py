@@ -144,6 +144,12 @@ def stop_of(entry: Mapping[str, Any]) -> tuple[str, int | None] | None:
     return str(entry["node"] or entry["name"]), sum(passed) if min(passed) >= 0 else None
 
 
+def recordings_text(replays: int, ledgers: int) -> str:
+    """How many ledgers of a merged one are replays, or sums with replays in them."""
+    have = "has" if replays == 1 else "have"
+    return f"{replays} of its {ledgers} ledgers {have} figures of recordings, for which no hardware was metered"
+
+
 def sort_key(entry: Mapping[str, Any]) -> tuple[str, int, str, str]:
     """The order of children, independent of the order given: rank, node, digest; in a lineage the run first."""
     run = entry["run"] if "completeness" in entry else ""

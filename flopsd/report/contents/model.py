@@ -333,7 +333,9 @@ class Report:
     @property
     def caveat(self) -> str:
         """The label of every verdict if the ledger is of a recording or was not verified; else empty."""
-        of = "of a recording" if any(flag.word == REPLAY for flag in self.flags) else ""
+        of = ""
+        if any(flag.word == REPLAY for flag in self.flags):
+            of = "of a recording" if self.kind == "node" else "of a ledger with recordings"
         if self.check.state is VerificationState.VERIFIED:
             return of
         return f"{of or 'of a ledger'} that was {self.check.state.value}"

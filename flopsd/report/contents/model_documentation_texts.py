@@ -167,7 +167,8 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     found = []
     if predicate["replay"] is not None:
-        found.append("This is a replayed recording, not a measurement of a machine.")
+        whole = "This is a replayed recording" if predicate["kind"] == "node" else "Replayed recordings are in the sums"
+        found.append(f"{whole}, not a measurement of a machine.")
     if not is_complete(predicate):
         summary = say("completeness.summary", predicate["completeness"]["summary"])
         found.append(sentence(f"The ledgers may be incomplete: {summary}"))

@@ -29,6 +29,7 @@ from flopsd.report.verification_text import (
     children_text,
     part_texts,
     recomputed,
+    replay_text,
     signed_by,
     unsealed_text,
 )
@@ -93,11 +94,8 @@ def verify_command(document: LedgerDocument) -> str:
 def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag, ...]:
     """The warnings that come before any figure."""
     predicate, flags = document.predicate, []
-    replay = predicate.maybe_object("replay")
-    if replay is not None:
-        of = replay.maybe_text("recording")
-        what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
-        flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is not evidence."))
+    if replayed := replay_text(predicate):
+        flags.append(Flag(REPLAY, f"{replayed}."))
     flags += [Flag(one.flag, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
     flags += [Flag(word, f"{text}.") for word, text in part_texts(predicate)]
     incarnations = list(predicate.objects("incarnations"))

@@ -152,8 +152,8 @@ def test_a_peak_table_shipped_with_the_ledger_is_used_only_if_given_explicitly(
     assert sha256 in str(caught.value)
     assert f"--peaks {beside}" in caught.value.hint
     assert "REPLAY" not in sealed_text(sealed)
-    replay = replace(sealed, predicate={**sealed.predicate, "replay": {}})
-    assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replay)
+    replay = replace(sealed, predicate={**sealed.predicate, "replay": {"recording": "r.jsonl"}})
+    assert "REPLAY      read from the recording r.jsonl: no hardware was metered" in sealed_text(replay)
     node = {**sealed.predicate["node"], "rank": 0, "jobNodes": []}
     alone = replace(sealed, predicate={**sealed.predicate, "node": node})
     assert "NODE        this is rank 0 of its job: its answer is of this node" in sealed_text(alone)

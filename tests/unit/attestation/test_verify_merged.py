@@ -177,14 +177,32 @@ def test_a_daemon_that_was_killed_at_once_has_a_period_without_length(nodes: Nod
 def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
     one = nodes.ledger(sagemaker(0, ("algo-1",)), replay=True)
     merged = nodes.merge(one, allow_replay=True)
-    assert "REPLAY: 1 ledger of recordings" in merged_text(merged)
+    replayed = "1 of its 1 ledgers has figures of recordings, for which no hardware was metered"
+    assert f"REPLAY: {replayed}" in " ".join(merged_text(merged).split())
     assert "--allow-replay" in merged_text(merged)
     own = merged.ledger.with_name("my own.policy-0.yaml")
     renamed = replace(merged, ledger=merged.ledger.with_name("my own.json"), companions=[own])
     assert f"--policy '{own}'" in merged_text(renamed)
-    with pytest.raises(NotVerifiedError, match="1 of its 1 children are replays"):
+    with pytest.raises(NotVerifiedError, match=replayed):
         verify(nodes, merged.ledger)
     assert verify(nodes, merged.ledger, allow_replay=True).replay
+
+
+def test_a_replay_beside_a_ledger_of_hardware_is_in_the_sums_and_named(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(sagemaker(rank), replay=rank == 1) for rank in (0, 1)]
+    merged = nodes.merge(*ledgers, allow_replay=True)
+    figures = [payload_of(one)["predicate"]["totals"]["executed"] for one in (merged.ledger, *ledgers)]
+    for bound in ("low", "measured", "high"):
+        whole, *parts = (int(one[bound]) for one in figures)
+        assert whole == sum(parts)
+    replayed = (
+        "1 of its 2 ledgers has figures of recordings, for which no hardware was metered: the sums are not evidence"
+    )
+    command = [str(merged.ledger), "--key", str(merged.public_key), "--allow-replay"]
+    for verb in ("verify", "report"):
+        assert f"REPLAY: {replayed}." in " ".join(in_process(verb, *command, code=0).stdout.split())
+    form = in_process("report", *command, "--format", "form", code=0).stdout
+    assert "Figures of a ledger with recordings: not fit for filing." in form
 
 
 def lineage(nodes: Nodes, *names: str, **how: Any) -> Path:
