@@ -10,12 +10,12 @@ from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.rounding import format_duration
 from flopsd.daemon.writing.writer_settings import device_names
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.log_rest import LogRest
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 log = logging.getLogger("flopsd")
 PATIENCE_SECONDS = 5  # a failed reading or two is a gap, but not worth a log line
-REST_SECONDS = 600  # a device that comes and goes is logged once in this time
 # Other log lines name the cause: of the source, for all its devices; of `--devices`, or of a wall clock that was set.
 LOGGED_ELSEWHERE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT, GapReason.MISSED_READING)
 
@@ -28,7 +28,7 @@ class DeviceLog:
         self._clock, self._declared = clock, declared
         self._due_ns = clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
         self._lost: dict[DeviceUid, LastGap] = {}  # the logged gaps of devices that are not read again yet
-        self._rests_until_ns: dict[DeviceUid, int] = {}
+        self._rest = LogRest(clock)
 
     def each_tick(self, snapshot: Snapshot) -> None:
         if self._declared and snapshot.devices and self._clock.boottime_ns() >= self._due_ns:
@@ -49,12 +49,10 @@ class DeviceLog:
                 self._note(device, gap)
 
     def _note(self, device: DeviceState, gap: LastGap) -> None:
-        uid, now_ns = device.entry.device.uid, self._clock.boottime_ns()
+        uid = device.entry.device.uid
         if uid not in self._lost:
-            is_short = gap.until_ns - gap.since_ns < PATIENCE_SECONDS * NS_PER_S
-            if is_short or now_ns < self._rests_until_ns.get(uid, now_ns):
+            if gap.until_ns - gap.since_ns < PATIENCE_SECONDS * NS_PER_S or not self._rest.is_due(uid):
                 return
-            self._rests_until_ns[uid] = now_ns + REST_SECONDS * NS_PER_S
             self._log(device, gap)
         self._lost[uid] = gap
 

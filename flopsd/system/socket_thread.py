@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import selectors
 import socket
@@ -11,8 +12,10 @@ from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from flopsd.system.clock import Clock
+from flopsd.system.log_rest import LogRest
 
 log = logging.getLogger("flopsd")
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # any other fault is the client's
 
 
 class Server(Protocol):
@@ -28,6 +31,24 @@ class Server(Protocol):
 
     def serve_once(self) -> bool:
         """Do what can be done now, without waiting. Return False if the server has stopped."""
+
+
+class AcceptLog:
+    """Logs connections that a server cannot accept: those of `who`, such as `training process`."""
+
+    def __init__(self, clock: Clock, who: str) -> None:
+        self._rest, self._who = LogRest(clock), who
+
+    def note(self, fault: OSError) -> None:
+        if fault.errno in _NONE_LEFT and self._rest.is_due(fault.errno):
+            log.error(
+                "no %s can connect: %s; metering goes on; raise the limit of open files (ulimit -n, LimitNOFILE=) or "
+                "end what holds them",
+                self._who,
+                fault.strerror,
+            )
+        else:
+            log.debug("cannot accept a %s: %s", self._who, fault)
 
 
 class SocketThread:

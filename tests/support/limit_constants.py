@@ -23,7 +23,8 @@ CONSTANTS = {
         flopsd.daemon.accounts.tracked_device: HOLD_NS
         flopsd.sources.ownership.podresources: DEADLINE_SECONDS, MOST_BYTES
         flopsd.sources.ownership.dcgm_job_mapping: _FILE_BYTES
-        flopsd.daemon.device_log: PATIENCE_SECONDS, REST_SECONDS
+        flopsd.daemon.device_log: PATIENCE_SECONDS
+        flopsd.system.log_rest: REST_SECONDS
         flopsd.sources.probe: ANSWER_SECONDS, CLOSE_SECONDS, _PAUSES_SECONDS
     """,
     "DCGM page": """

@@ -189,7 +189,7 @@ class DeviceAccounts:
             source, device = best
             if tracked.is_read_by(source, device):
                 continue
-            tracked.set_source(source, device)
+            tracked.set_source(source, device, self._sources.log_rest)
             self._append(evidence_record(self._incarnation, tracked.number, self._clock.boottime_ns(), tracked.entry))
 
     def _follow(self, message: Message, sweep: Sweep, changes: Sequence[MigChange]) -> None:

@@ -16,6 +16,7 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.registry import BUILT_IN, built_in, find
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.log_rest import LogRest
 from flopsd.telemetry.health import REPLAYED
 from flopsd.telemetry.snapshot import SourceState
 
@@ -52,7 +53,9 @@ class SourceTracker:
         self._clock = clock
         self._looked_ns: int | None = None  # when `fell_silent` was last called
         self._received_ns = dict.fromkeys(names, clock.boottime_ns())
+        self.log_rest = LogRest(clock)
         self._silent: set[str] = set()  # sources whose silence was logged
+        self._down: set[str] = set()  # sources whose failure was logged
         self._patience_ns: dict[str, int] = {}
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
         self._not_ours_at_ns: dict[str, int] = {}
@@ -93,7 +96,9 @@ class SourceTracker:
         """Note a message without a sweep."""
         (self._resolved if message.none_here else self._failed).add(message.source)
         state = self._state(message.source)
-        if state.reason != message.fault:
+        is_logged = message.source in self._down and state.reason == message.fault
+        if not is_logged and self.log_rest.is_due(message.source, message.fault):
+            self._down.add(message.source)
             log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
         self.states[message.source] = replace(
             state,
@@ -115,8 +120,9 @@ class SourceTracker:
     def note_sweep(self, message: Message, sweep: Sweep, counted: Sequence[Reading]) -> None:
         """Note a sweep and those of its readings that were counted."""
         state = self._state(message.source)
-        if message.source in self._failed:
-            self._failed.remove(message.source)
+        self._failed.discard(message.source)
+        if message.source in self._down:
+            self._down.remove(message.source)
             log.log(logging.DEBUG if state.absent else logging.WARNING, "source %s: answers now", message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
@@ -158,7 +164,8 @@ class SourceTracker:
             if stood_still and not state.up:
                 self._received_ns[name] = now_ns  # it could not be retried meanwhile
             silent_ns = now_ns - self._received_ns.get(name, now_ns)
-            if not stood_still and name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
+            is_silent = not stood_still and silent_ns > (tolerance_ns if state.up else OPENING_NS)
+            if is_silent and name not in self._silent and self.log_rest.is_due(name):
                 self._silent.add(name)
                 log.error(
                     "source %s: no answer for %s: a call of its driver or server has not returned; the time of devices "

@@ -17,6 +17,7 @@ from flopsd.core.rows import Rating
 from flopsd.core.tally import Tally
 from flopsd.errors import UnknownDeviceError
 from flopsd.system.clock import NS_PER_S
+from flopsd.system.log_rest import LogRest
 from flopsd.telemetry.last_gap import last_gap
 from flopsd.telemetry.snapshot import DeviceState
 
@@ -172,10 +173,12 @@ class TrackedDevice:
         self.state = self.state.described(replace(self.state.now, tally=without_open_counters(self.tally)))
         return self.in_segment
 
-    def set_source(self, source: str, listed: Device) -> None:
+    def set_source(self, source: str, listed: Device, rest: LogRest) -> None:
         """Apply a change of source or of expected evidence."""
         why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
-        log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
+        before = (self.entry.source, self.entry.device.evidence, self.entry.device.evidence_reason)
+        if rest.is_due(listed.uid, before, source, listed.evidence, why):
+            log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
         entry = replace(self.entry, source=source, device=replace(self.entry.device, **_expected(listed)))
         self.state = self.state.described(replace(self.state.now, entry=entry))
 

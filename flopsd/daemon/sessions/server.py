@@ -30,7 +30,7 @@ from flopsd.daemon.sessions.peer import HELLO_SECONDS, Allowance, Peer
 from flopsd.daemon.sessions.socket_file import listen_on
 from flopsd.errors import ListenError
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.socket_thread import SocketThread
+from flopsd.system.socket_thread import AcceptLog, SocketThread
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS = 64
@@ -65,6 +65,7 @@ class SessionServer:
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock, self._is_behind = post, clock, is_behind
+        self._accept_log = AcceptLog(clock, "training process")
         self._peers: dict[socket.socket, Peer] = {}
         self._paused: dict[socket.socket, int] = {}  # nothing is read from a socket until then
         self._without_place: dict[int | None, int] = {}  # since when each process has been refused
@@ -150,7 +151,7 @@ class SessionServer:
         try:
             connection, _ = self._socket.accept()
         except OSError as fault:
-            log.debug("cannot accept a training process: %s", fault)
+            self._accept_log.note(fault)
             self._pause(self._socket, self._clock.boottime_ns() + NS_PER_S)  # out of file descriptors, perhaps
             return
         connection.setblocking(False)

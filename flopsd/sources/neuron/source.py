@@ -19,6 +19,7 @@ from flopsd.sources.neuron.held_readings import HeldReadings
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree, has_device_node
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.log_rest import LogRest
 
 log = logging.getLogger("flopsd")
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
@@ -28,7 +29,6 @@ SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _KEPT_REPORTS = 8  # to recognise a report that is printed again
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
-_REST_NS = 600 * NS_PER_S  # the same fault is logged once in this time
 
 
 class NeuronSource:
@@ -54,8 +54,7 @@ class NeuronSource:
         self._begun_ns: int | None = None
         self._is_new = False  # whether the monitor was started again and has not reported yet
         self._fault = self._why_totals = ""
-        self._logged, self._logged_ns = "", 0  # the fault that was logged last, and when
-        self._is_down_logged = False
+        self._rest, self._is_down_logged = LogRest(clock), False
         self._silent_after_ns = STARTUP_NS
         if monitor is None:
             self._count_totals("no neuron-monitor")
@@ -170,8 +169,8 @@ class NeuronSource:
 
     def _restart(self, now_ns: int) -> None:
         assert self._path is not None
-        if self._fault != self._logged or now_ns - self._logged_ns >= _REST_NS:
-            self._logged, self._logged_ns, self._is_down_logged = self._fault, now_ns, True
+        if self._rest.is_due(self._fault):
+            self._is_down_logged = True
             text = "source neuron: %s; it is started again; until it reports, the devices' time is a gap"
             log.error(text, self._fault)
         try:

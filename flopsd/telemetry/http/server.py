@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
-from flopsd.system.socket_thread import SocketThread
+from flopsd.system.socket_thread import AcceptLog, SocketThread
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.exchange import REQUEST_SECONDS, Connection, Exchange, is_loopback, pending
@@ -48,6 +48,7 @@ class WebServer:
         are not in the snapshot."""
         self._access, self._clock = access or Access(None), clock or SystemClock()
         self.scrapes = Scrapes(self._clock)
+        self._accept_log = AcceptLog(self._clock, "client of the metrics")
         self._listener = bound(host, ports)
         local = is_loopback(self._listener.getsockname()[0]) and not self._access.tls
         routes = Routes(snapshot, extra, compresses=not local)
@@ -133,7 +134,7 @@ class WebServer:
             except BlockingIOError:
                 return
             except OSError as fault:  # the client went away, or there are no descriptors left
-                log.debug("cannot accept a connection: %s", fault)
+                self._accept_log.note(fault)
                 if self._waiting:
                     self._close_waiting(self._longest_waiting())
                 self._clock.wait(self._stopping, 0.01)

@@ -7,7 +7,8 @@ import pytest
 
 from flopsd.core.model import GapReason, Precision
 from flopsd.daemon.accounts.tracked_device import rate
-from flopsd.daemon.device_log import PATIENCE_SECONDS, REST_SECONDS, DeviceLog
+from flopsd.daemon.device_log import PATIENCE_SECONDS, DeviceLog
+from flopsd.system.log_rest import REST_SECONDS
 from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
 

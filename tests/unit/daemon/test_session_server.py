@@ -44,6 +44,7 @@ from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
 from tests.support.session_servers import PATIENCE_SECONDS, EventServer, work_of
+from tests.support.sockets import no_descriptor_left
 
 ID = "0123456789abcdef" * 2
 NOBODY = 65534
@@ -533,3 +534,10 @@ def test_a_socket_path_that_is_too_long_is_replaced_alike_on_both_sides(tmp_path
     server.listener.stop()
     with pytest.raises(ConfigError, match="is longer than the 107 bytes"):
         socket_path(str(deep / "client.sock"), tmp_path)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_without_descriptors_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX) as process, no_descriptor_left():
+        process.connect(str(tmp_path / "client.sock"))
+        wait_until(lambda: "no training process can connect: Too many open files" in caplog.text, "a line in the log")

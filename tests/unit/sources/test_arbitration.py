@@ -17,6 +17,7 @@ from flopsd.daemon.accounts.source_tracker import Message, SourceTracker
 from flopsd.daemon.accounts.tracked_device import HOLD_NS
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
+from flopsd.system.log_rest import REST_SECONDS
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.testing import FakeClock
 from tests.support.runs import A100, H100, Run
@@ -171,6 +172,30 @@ def test_a_source_that_failed_and_answers_is_logged(run: Run, caplog: pytest.Log
         tell(run, "dcgm", (A100, Busy(10)))
     said = [record.getMessage() for record in caplog.records if record.levelno > INFO]
     assert said == ["source dcgm: answers 503", "source dcgm: answers now"]
+
+
+def test_a_source_that_flaps_is_logged_once_in_ten_minutes(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of its faults, and each change of what it reads; once more if it then stays down."""
+    caplog.set_level(INFO, "flopsd")
+
+    def fails(with_fault: str) -> None:
+        run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault=with_fault))
+        run.clock.advance(NS_PER_S)
+
+    for at in range(60):
+        fails("answers 503" if at % 2 else "refuses the connection")
+        listed = replace(A100, evidence=Evidence.GAP if at % 2 else Evidence.ACTIVITY)
+        tell(run, "dcgm", (listed, Gap(GapReason.STALE)))
+        run.clock.advance(NS_PER_S)
+    said = [record.getMessage() for record in caplog.records]
+    assert [one for one in said if one.startswith("source dcgm: ")] == [
+        "source dcgm: refuses the connection", "source dcgm: answers now",
+        "source dcgm: answers 503", "source dcgm: answers now",
+    ]  # fmt: skip
+    assert len([one for one in said if "read by source dcgm" in one]) == 2
+    for _ in range(REST_SECONDS):
+        fails("answers 503")
+    assert [record.getMessage() for record in caplog.records].count("source dcgm: answers 503") == 2
 
 
 def test_a_source_that_never_answers_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:

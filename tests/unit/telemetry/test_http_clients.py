@@ -5,6 +5,7 @@ No time is asserted: such clients never end by themselves, so a scrape that wait
 
 import gzip
 import http.client
+import logging
 import re
 import socket
 import ssl
@@ -25,6 +26,7 @@ from flopsd.testing import FakeClock
 from tests.support.certificates import Authority
 from tests.support.process import wait_until
 from tests.support.runs import Run
+from tests.support.sockets import no_descriptor_left
 
 HEADER_BYTES = 10_000_000
 
@@ -251,3 +253,17 @@ def test_the_server_stops_with_clients_served_and_waiting(tmp_path: Path) -> Non
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=30)
     run.kill()
+
+
+def test_a_server_without_descriptors_is_logged_once_and_serves_again(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as first, socket.socket() as second, no_descriptor_left():
+        for client in (first, second):
+            client.connect(door.address)
+        wait_until(lambda: "no client" in caplog.text, "a line in the log")
+    assert door.scrape() == 200
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert said.startswith(
+        "no client of the metrics can connect: Too many open files; metering goes on; raise the limit"
+    )
