@@ -5,7 +5,9 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from flopsd.core.model import Active, Device, Evidence, GapReason, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceSettings
-from flopsd.sources.dcgm import SOURCE, own_exporter, own_source
+from flopsd.sources.dcgm import SOURCE, _require_listener, own_exporter, own_source
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
 from flopsd.sources.dcgm.own import open_own
 from flopsd.sources.dcgm.own_exporter import Ending, ending_of
@@ -198,6 +200,27 @@ def test_while_profiling_is_paused_there_is_a_ceiling_with_that_reason(own: Own)
     own.installed.becomes("")
     own.measures()
     assert len(own.installed.pids) == 1
+
+
+def test_profiling_that_is_paused_from_the_start_is_no_fault_of_the_exporter(own: Own) -> None:
+    own.installed.becomes("paused")
+    source = own.open()
+
+    def is_bounded() -> bool:
+        assert isinstance(own.read(INTERVAL_SECONDS), Sweep)
+        return [one.evidence for one in source.devices()] == [Evidence.UTILIZATION]
+
+    wait_until(is_bounded, "the ceiling")
+    own.installed.becomes("")
+    own.measures()
+    assert len(own.installed.pids) == 1
+
+
+def test_an_exporter_that_has_profiling_fields_is_used_whatever_it_said(own: Own) -> None:
+    own.open()
+    own.source._exporter.lines.append("No permission to read what is not asked for")  # type: ignore[union-attr]
+    own.measures()
+    assert own.facts["own_exporter_fault"] is None
 
 
 def test_a_hanging_exporter_is_killed_and_restarted(own: Own) -> None:
@@ -396,6 +419,19 @@ def test_our_exporter_starts_if_nothing_listens_at_the_default_or_a_setting_name
         SOURCE.open(settings)
     assert caught.value.absent is (is_started is False)
     assert not started
+
+
+def test_a_listener_that_accepts_no_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.sources.dcgm._SECONDS", 0.1)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        with pytest.raises(SourceUnavailableError, match="no exporter answers at .*: timed out") as caught:
+            _require_listener(f"http://127.0.0.1:{full.getsockname()[1]}/metrics")
+        assert not caught.value.absent
 
 
 def test_the_collection_interval_is_between_a_tenth_of_a_second_and_an_hour() -> None:

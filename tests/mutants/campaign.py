@@ -86,13 +86,15 @@ class Reach:
         return any(whole.executes(fault) for whole in self.whole.values())
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
-        """Tests that reach the fault, by file: first those of the file with the module's name, then those that execute
-        the fault themselves, of these first those of the module's room, then those unlike others, then the quickest, to
-        a tenth of a second. If a test starts a process, or the code runs at import, all lines that the file executes
-        count; for code at import also the modules that the file imports, and the page of limits, with which it may be
-        compared. Such a test executes nothing of the module, so its speed does not put it last."""
+        """Tests that reach the fault, by file: first those of the file with the module's name, for code at import also
+        those of the page of limits, which may state it; then those that execute the fault themselves, of these first
+        those of the module's room, then those unlike others, then the quickest, to a tenth of a second. If a test
+        starts a process, or the code runs at import, all lines that the file executes count; for code at import also
+        the modules that the file imports or compares with the page of limits. Such a test executes nothing of the
+        module, so its speed does not put it last."""
         found, at_import = list[Traced](), not fault.function
-        own, room = f"test_{Path(fault.path).stem}.py", Path(fault.path).parts[1]
+        own = {f"test_{Path(fault.path).stem}.py", "test_limits.py" if at_import else ""}
+        room = Path(fault.path).parts[1]
         module = f"from {fault.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')} import"
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
@@ -103,7 +105,7 @@ class Reach:
             kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
             is_first = test.executes(fault) or (at_import and test.seconds < QUICK_SECONDS)
             where = Path(test.name.partition("::")[0])
-            nearness = where.name != own, not is_first, room not in where.parts
+            nearness = where.name not in own, not is_first, room not in where.parts
             ranked.append((*nearness, alike[kind], round(test.seconds, 1), test.name, test))
             alike[kind] += 1
         files, left = dict[str, list[Traced]](), BUDGET_SECONDS

@@ -60,7 +60,7 @@ def resolve(
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.FRAMES: 2 * source.tokens,
             Stream.LATENTS: latents,
-            Stream.TEXT: source.tokens - latents if model.joins else 0,
+            Stream.TEXT: source.tokens - latents,
             Stream.CONDITIONS: sequences or 0,
             Stream.KEPT: head.kept(level),
             Stream.LOGITS: head.rows(level),

@@ -63,6 +63,7 @@ def test_the_flop_of_a_kernel_are_within_the_bounds(tiles: int, lengths: list[in
         low, high = of(state, lengths, Level.LOW), of(state, lengths, Level.HIGH)
         alone = StateWork(side(lengths), Level.HIGH, False).products(state, dict.fromkeys(GRADED, False))
         assert low.forward <= forward <= alone.forward + alone.again
+        assert alone.gradients == 0
         one = StateWork(side(lengths), Level.HIGH, False).products(state, {**dict.fromkeys(GRADED, False), "b": True})
         assert low.forward + low.gradients <= forward + backward <= high.forward + high.gradients + high.again
         assert one == high  # a kernel computes the gradient of every operand

@@ -340,6 +340,15 @@ def test_a_head_is_refused_as_soon_as_it_reaches_the_limit() -> None:
     assert caught.value.status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
+def test_a_request_is_answered_before_an_invalid_one_behind_it_is_refused() -> None:
+    buffer = bytearray(b"GET /metrics HTTP/1.0\r\n\r\nGET / HTTP/1.0\n\n")
+    found = take_request(buffer)
+    assert found is not None
+    assert found.path == "/metrics"
+    with pytest.raises(RefusedRequest):
+        take_request(buffer)
+
+
 def test_a_head_with_bare_line_ends_is_refused_before_its_time_is_up() -> None:
     with pytest.raises(RefusedRequest) as caught:
         take_request(bytearray(b"GET / HTTP/1.0\n\n"))
