@@ -79,8 +79,8 @@ never talks to a driver.
 - Counters of FLOP, energy and time never fall, also over a restart of the daemon; those of errors, failed seals and
   pushes begin at 0 then. For totals take [the last value](monitoring.md), not `increase()`.
 - An unknown figure is absent, never zero; a missing upper bound is `+Inf`.
-- Totals are exact integers inside and the nearest 64-bit float here: at 10²⁵ FLOP the difference is at most 2×10⁹ FLOP,
-  two microseconds' work of one H100.
+- Totals are exact integers inside and the nearest 64-bit floats here, bounds the nearest that still hold: at 10²⁵ FLOP
+  the difference is less than 2.2×10⁹ FLOP, two microseconds' work of one H100.
 - The daemon's own process has the usual `process_` metrics.
 
 ## All metrics

@@ -13,7 +13,7 @@ from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import DeviceUid, Evidence, Pipe
 from flopsd.core.rows import UNDECLARED, gap_ceiling_flop, precision_label
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.families import Family, counter, gauge
+from flopsd.telemetry.families import Family, at_most, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
@@ -81,7 +81,7 @@ def flop(gpus: RunDevices, highest: Highest) -> Iterator[Family]:
         for evidence, operations in _integers(state, zeros).items():
             integers.add((*gpu, evidence), float(operations))
         if bound is not None:
-            ceiling.add(gpu, float(bound))
+            ceiling.add(gpu, at_most(bound))
     yield from (measured, integers, ceiling)
 
 

@@ -4,7 +4,7 @@ in an eighth of the time; `metric` turns a family into prometheus-client's objec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import copysign, nan
+from math import copysign, inf, nan, nextafter
 from typing import TYPE_CHECKING
 
 from flopsd.system.part_of_package import part_of
@@ -33,6 +33,18 @@ def counter(name: str, value: float | None = None, *, labels: Sequence[str] = ()
 
 def gauge(name: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
     return Family(name, HELP[name], value, labels, is_counter=False)
+
+
+def at_least(value: int) -> float:
+    """A lower bound as a float that is not above it."""
+    found = float(value)
+    return nextafter(found, -inf) if found > value else found
+
+
+def at_most(value: int | None) -> float:
+    """An upper bound as a float that is not below it; infinite if none is known."""
+    found = inf if value is None else float(value)
+    return nextafter(found, inf) if value is not None and found < value else found
 
 
 def metric(family: Family) -> Metric:

@@ -1,7 +1,8 @@
 """The metric families of a run and of its daemon, made from a snapshot. Missing data never raises.
 
 Rows under one name are disjoint, so sum() over a name is meaningful; the exceptions, flopsd_run_flop and
-flopsd_threshold_ratio, say so in their HELP. Totals are ints up to here and are exported as the nearest float.
+flopsd_threshold_ratio, say so in their HELP. Totals are ints up to here and are exported as the nearest float, bounds
+as the nearest that still holds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from flopsd.core.unused_count import Unused
 from flopsd.report.rule_words import from_when, of_compute_alone, source_of
 from flopsd.report.terminal import sentence
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.families import Family, counter, gauge
+from flopsd.telemetry.families import Family, at_least, at_most, counter, gauge
 from flopsd.telemetry.snapshot import Snapshot
 
 _STATES = tuple(Verdict)
@@ -34,16 +35,16 @@ def _run_flop(found: Bases) -> Family:
     counted = found.guidelines
     bases = {"executed": found.executed, "guidelines": counted.updates, "guidelines_cumulative": counted.cumulative}
     for basis, figures in bases.items():
-        run.add((basis, "low"), float(figures.low_flop))
+        run.add((basis, "low"), at_least(figures.low_flop))
         if figures.measured_flop is not None:
             run.add((basis, "measured"), float(figures.measured_flop))
-        run.add((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+        run.add((basis, "high"), at_most(figures.high_flop))
     if found.declarations.architecture is not None:
         required = found.declarations.architecture.counted.required
-        run.add(("architecture", "low"), float(required.low))
+        run.add(("architecture", "low"), at_least(required.low))
         if required.computed is not None:
             run.add(("architecture", "computed"), float(required.computed))
-        run.add(("architecture", "high"), float("inf") if required.high is None else float(required.high))
+        run.add(("architecture", "high"), at_most(required.high))
     return run
 
 

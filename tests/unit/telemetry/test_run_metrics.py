@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from math import inf, nextafter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import ChildCost, Device
@@ -15,12 +18,15 @@ from flopsd.settings.data_files import load_policies
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.device_metrics import Highest, device_facts, metered_devices
-from flopsd.telemetry.families import Family
+from flopsd.telemetry.families import Family, at_least, at_most
 from flopsd.telemetry.prometheus import changing_families, families_of_now
 from flopsd.telemetry.run_metrics import figures, journal, of_request, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
+from tests.make_vectors.runs import BF16, PLAIN
 from tests.support.runs import A100, H100, STRANGER, Run
+from tests.support.story import H100 as WORKING
+from tests.support.story import Story
 
 Rows = dict[tuple[str, ...], float]
 
@@ -34,8 +40,28 @@ def rows(families: Iterator[Family]) -> dict[str, Rows]:
 
 
 def bounds(name: str, figures: dict[str, Any]) -> Rows:
-    found: Rows = {(name, bound): float(figures[bound] or "inf") for bound in ("low", "high")}
+    high = None if figures["high"] is None else int(figures["high"])
+    found: Rows = {(name, "low"): at_least(int(figures["low"])), (name, "high"): at_most(high)}
     return found | ({(name, "measured"): float(figures["measured"])} if figures["measured"] is not None else {})
+
+
+@given(st.integers(0, 10**30))
+def test_a_bound_still_holds_as_a_float(flop: int) -> None:
+    assert at_least(flop) <= flop <= at_most(flop)
+    assert nextafter(at_least(flop), inf) > flop > nextafter(at_most(flop), -inf)
+    assert at_most(None) == inf
+
+
+def test_the_bounds_of_a_run_still_hold_as_floats(tmp_path: Path) -> None:
+    run = Story(tmp_path, (WORKING,), precision=BF16)
+    for _ in range(40):
+        run.during(1, {WORKING: PLAIN})
+        exact = run.writer.snapshot.view.figures
+        found = rows(figures(run.writer.snapshot))["flopsd_run_flop"]
+        assert exact.high_flop is not None
+        assert found["executed", "low"] <= exact.low_flop
+        assert found["executed", "high"] >= exact.high_flop
+    run.kill()
 
 
 def test_a_gap_of_unknown_length_has_no_ceiling(tmp_path: Path) -> None:
