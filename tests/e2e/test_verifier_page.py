@@ -246,6 +246,32 @@ def test_a_verdict_states_that_the_run_continued(page: Page, tmp_path: Path) -> 
     assert "The end of the run" in shown.partition("Not verified")[2]
 
 
+QUALIFIED = {  # what stands beside figures and states
+    "valid/operator-count": (
+        "figures", "include software's count by the training process, which nobody checked",
+        "FLOP of what was measured may be integer: no counter distinguishes them",
+    ),
+    "valid/operator-count#": (
+        "findings", "This rests on the count of operators by its training processes, which nobody checked.",
+        "This is flopsd's reading and not the text's.", "It assumes: the model can generate language",
+        "The rule applies from 2025-08-02.",
+    ),
+    "valid/lying-declarations": ("findings", "if what its processes claim is true."),
+    "valid/kernel-windows": ("findings", "Above only if the base model took from 9.99"),
+    "valid/accounted-elsewhere": ("gaps", "Time that was another job's or another device's is in no figure."),
+    "valid/journal-replaced": ("gaps", "journal replacedat least "),
+}  # fmt: skip
+
+
+@pytest.mark.tool("chromium")
+def test_no_figure_or_state_stands_without_its_conditions(page: Page) -> None:
+    for name, (part, *conditions) in QUALIFIED.items():
+        by_page(page, vector(name.rstrip("#")))
+        shown = page.evaluate(f"document.getElementById('{part}').textContent")
+        for words in conditions:
+            assert words in shown, name
+
+
 def shown_by(page: Browser, names: tuple[str, ...]) -> list[tuple[str, str]]:
     """The verdict of each ledger, and all displayed text except the time taken."""
     text = "document.getElementById('result').textContent.replace(/Time taken[0-9.]+ s/, '')"

@@ -14,6 +14,10 @@ const _EVIDENCE = /** @type {Record<string, string>} */ ({
   operator_count: "said by the training process", utilization: "time in which anything ran, an upper bound", gap: "not read, an upper bound",
 });
 
+const _DOUBTS = /** @type {Record<string, string>} */ ({
+  interpretation: "This is flopsd's reading and not the text's.", secondary: "The official text of this rule was not read.",
+});
+
 /** @param {string} utc */
 const time = (utc) => utc.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC");
 
@@ -98,7 +102,11 @@ function figures(predicate) {
   const left = bounded ? BigInt(executed.high) - BigInt(guidelines.high) : 0n;
   return section("figures", "Figures",
     h("div", { class: "cards" },
-      card("Executed", "What the accelerators executed, whatever for.", triple(executed, "FLOP")),
+      card("Executed", "What the accelerators executed, whatever for.", triple(executed, "FLOP"),
+        "operator_count" in executed.byEvidence ? h("p", { class: "note" }, "The measured figure and the lower bound include software's count by "
+          + "the training process, which nobody checked. Work that the process cannot count is in neither.") : null,
+        executed.mayBeIntegerFlop === "0" ? null : h("p", { class: "note" }, `${about(executed.mayBeIntegerFlop, "up")} FLOP of what was measured `
+          + "may be integer: no counter distinguishes them.")),
       card("Counts under the Guidelines", "What directly contributes to parameter updates; cumulative adds generated data.",
         triple(guidelines, "FLOP"), h("h4", {}, "Cumulative"), triple(guidelines.cumulative, "FLOP"),
         left > 0n ? h("p", { class: "note" }, `Up to ${about(String(left), "up")} FLOP that were executed are left out: `
@@ -121,13 +129,29 @@ function figures(predicate) {
     ]));
 }
 
+/** What a finding is not without. @param {J} one */
+function conditions(one) {
+  const found = [], base = one.aboveOnlyIfBase, isOpen = one.state === "above" || one.state === "indeterminate";
+  if (one.restsOn) found.push("This rests on the count of operators by its training processes, which nobody checked.");
+  if (one.stateIfClaimsHold !== null) found.push(`It is ${one.stateIfClaimsHold} if what its processes claim is true.`);
+  if (base) {
+    const risk = base.systemic === null ? "" : ` carries ${base.systemic ? "" : "no "}systemic risk and`;
+    found.push(`Above only if the base model${risk} took from ${about(base.leastFlop, "down")} to ${about(base.mostFlop, "up")} FLOP.`);
+  }
+  if (isOpen && Object.hasOwn(_DOUBTS, one.status)) found.push(_DOUBTS[one.status]);
+  if (isOpen && one.assumes) found.push(`It assumes: ${one.assumes}.`);
+  if (isOpen && one.otherConditions.length) found.push(`Not decided here: ${one.otherConditions.join("; ")}.`);
+  if (one.state === "above" && one.since) found.push(`The rule applies from ${one.since}.`);
+  return found.map((text) => h("span", { class: "sub" }, text));
+}
+
 /** @param {J[]} findings */
 function answer(findings) {
   if (!findings.length) return section("findings", "Rules", h("p", {}, "No policy was applied to this ledger."));
   const chip = (/** @type {string | null} */ state) =>
     state === null ? h("span", { class: "none" }, "does not apply") : h("span", { class: `chip chip-${state}` }, `\u00a0${state}`);
   const rows = findings.map((one) => [
-    h("span", {}, one.title, h("span", { class: "sub" }, `${one.policy}: ${one.rule}; ${one.citation}`)), chip(one.state),
+    h("span", {}, one.title, h("span", { class: "sub" }, `${one.policy}: ${one.rule}; ${one.citation}`), ...conditions(one)), chip(one.state),
     one.threshold === null ? "–" : `${words(one.threshold.comparison)} ${shownThreshold(one.threshold)}`,
     about(one.value.low, "down"), about(one.value.high, "up"), one.applies === null ? "not declared" : one.applies ? "yes" : "no",
   ]);
@@ -171,8 +195,8 @@ function gaps(coverage) {
     String(one.incarnation),
   ]);
   return section("gaps", "Gaps",
-    h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do."),
-    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), duration(coverage.gapSecondsByReason[name])]), [1]),
+    h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do, if that is known. Time that was another job's or another device's is in no figure."),
+    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), `${isOpen({ gapSecondsByReason: { [name]: "" } }) ? "at least " : ""}${duration(coverage.gapSecondsByReason[name])}`]), [1]),
     rows.length ? table("Single gaps, the longest first", ["Device", "Length", "FLOP at most", "Reason", "Begins after", "Start of the daemon"], rows, [1, 2, 4, 5],
       Number(coverage.gapsNotListed ?? 0)) : null);
 }
