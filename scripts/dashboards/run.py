@@ -60,6 +60,10 @@ from scripts.dashboards.queries import (
     total,
 )
 
+_BY_PROCESSES = (
+    "Where no counter can be read, it includes what training processes say that they computed, which nobody checked."
+)
+
 
 def totals() -> Iterator[Any]:
     yield banner(
@@ -70,11 +74,15 @@ def totals() -> Iterator[Any]:
         texts({"0": (GOOD, "Hardware is metered"), "1": (BAD, "REPLAY: a recording is read, no hardware is metered")}),
     )
     yield number(
-        "At least", "What is certain: margins and undeclared formats taken off.", NOT_SCRAPED, FLOP, total("low")
+        "At least",
+        f"What is certain: margins and undeclared formats taken off. {_BY_PROCESSES}",
+        NOT_SCRAPED,
+        FLOP,
+        total("low"),
     )
     yield number(
         "Measured",
-        "From hardware counters, of the nodes that have any. doctor says why a device has none.",
+        f"From counters, of the nodes that have any. doctor says why a device has none. {_BY_PROCESSES}",
         NOTHING,
         FLOP,
         total("measured"),
@@ -130,6 +138,10 @@ def totals() -> Iterator[Any]:
                 f'unless on (run_id, node) node:flopsd_run_flop:max{{{RUN}, basis="guidelines", bound="measured"}})'
             ),
             "nodes whose counted training compute is an interval only",
+        ),
+        (
+            devices_with('(flopsd_flop_total{evidence="operator_count"} > 0)'),
+            "devices with work that only their training processes counted",
         ),
         (devices_with('flopsd_device_info{shared="true"}'), "devices shared with others"),
         (devices_with("(flopsd_device_up == 0)"), "devices not observed now"),
