@@ -6,7 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from flopsd.report.contents.device_groups import DeviceGroup, alike, equal
-from flopsd.report.contents.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
+from flopsd.report.contents.model import (
+    NO_FIELD,
+    Basis,
+    Content,
+    Fact,
+    Form,
+    Member,
+    Report,
+    ReportRule,
+    ReportState,
+    Share,
+)
 from flopsd.report.contents.verdicts import drawn_and_listed, shown_of, words_of
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import source_of
@@ -30,7 +41,8 @@ def report_text(report: Report) -> str:
 def _form(form: Form) -> Iterator[str]:
     for one in form.lines:
         yield from wrapped(f"{one.field}:")
-        rows = (("  to the AI Office", one.ai_office), ("  to national", one.national), ("  note", one.note))
+        national = one.national or NO_FIELD
+        rows = (("  AI Office", one.ai_office), ("  national authorities", national), ("  note", one.note))
         yield from _named(rows)
     if form.notification:
         yield from ("", "Text for a notification:")

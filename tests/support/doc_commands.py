@@ -166,7 +166,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd report ledger.json --key ledger.pub --format html -o report.html": Run(
             "", writes="report.html", long=True
         ),
-        "flopsd report ledger.json --key ledger.pub --format form": Run("to the AI Office", long=True),
+        "flopsd report ledger.json --key ledger.pub --format form": Run("AI Office", long=True),
     },
     "container.md": {
         'docker build -f Containerfile -t flopsd:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .': _NO_DOCKER,
@@ -308,7 +308,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
     "report.md": {
         "flopsd report ledger.json": Run("NOT VERIFIED"),
         "flopsd report ledger.json --key signer.pub --format html -o report.html": Run("", writes="report.html"),
-        "flopsd report ledger.json --key signer.pub --format form": Run("to the AI Office"),
+        "flopsd report ledger.json --key signer.pub --format form": Run("AI Office"),
         "flopsd report ledger.json --json": Run('"verified": '),
     },
     "sagemaker.md": {

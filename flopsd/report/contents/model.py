@@ -9,6 +9,7 @@ from flopsd.report.contents.charts import Axis, GrowthChart, RuleChart, Strip
 from flopsd.report.numbers import Amount, Distance, Interval, OnlyIf
 
 REPLAY = "REPLAY"  # the flag of a ledger that was read from a recording
+NO_FIELD = "nothing"  # of a field that the Form does not ask for
 
 
 class ReportState(str, Enum):
@@ -250,7 +251,8 @@ class ReportDeclarations:
 
 @dataclass(frozen=True, slots=True)
 class FormLine:
-    """One field of the Form: the text for the AI Office, the text for national authorities on request, and a note."""
+    """One field of the Form: the text for the AI Office, the text for national authorities on request (empty: the Form
+    has none for them), and a note."""
 
     field: str
     ai_office: str

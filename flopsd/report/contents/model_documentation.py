@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.figures import Figures, figures_from
+from flopsd.core.policy.finding import OPERATOR_COUNT
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
 from flopsd.core.values import span_seconds
@@ -181,6 +182,8 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         return ""
     least, towards = ("at least ", Towards.DOWN) if _has_open_gaps(predicate) else ("", Towards.UP)
     share = f"; {least}{format_percent(missing, towards)} of device time was not measured"
+    if figures["measured"] is not None and OPERATOR_COUNT in predicate["totals"]["executed"]["byEvidence"]:
+        return f"{share}: of that time the figure holds only what training processes counted, which nobody checked"
     if figures["measured"] is not None:
         return f"{share} and is not in the figure"
     return share if figures["high"] is None else f"{share} and counts in the upper bound only"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flopsd.report.contents.device_groups import DeviceGroup, alike, equal, shared_facts, shortened
 from flopsd.report.contents.model import (
+    NO_FIELD,
     Content,
     Form,
     FormLine,
@@ -148,7 +149,7 @@ def form_section(form: Form, caveat: str) -> Html:
 
 
 def _field(line: FormLine) -> Html:
-    national = line.national or "nothing"
+    national = line.national or NO_FIELD
     cells = text(h("td", line.ai_office), h("td", national))
     if len(line.ai_office) > _LONG:
         cells = h("td", line.ai_office, _sub(f"To national authorities: {national}"), colspan=2)

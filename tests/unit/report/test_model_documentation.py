@@ -93,6 +93,13 @@ def test_a_job_in_the_words_of_the_form() -> None:
     assert "accelerator days" in found["Training time, hardware"].ai_office
 
 
+def test_a_figure_that_holds_a_count_by_the_training_process_says_so() -> None:
+    """It does hold work of the time that no counter measured."""
+    note = lines(form(node("operator-count"), ACT))["Amount of computation used for training"].note
+    assert "of that time the figure holds only what training processes counted, which nobody checked" in note
+    assert "not in the figure" not in note
+
+
 def test_an_assumed_number_format_is_stated() -> None:
     def method(ledger: dict[str, Any]) -> str:
         return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
