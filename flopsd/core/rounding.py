@@ -13,8 +13,9 @@ FIGURES = 3  # significant digits of a FLOP count, a rate, a multiple
 FACTOR = 100  # a ratio this far from 1 is shown as a factor, not as a percentage
 DAY_S = 86_400
 YEAR_S = 31_556_952  # mean year of the Gregorian calendar
+LONGEST_S = 10_000 * YEAR_S  # longer times are not told apart
 _DURATIONS = (("ms", Fraction(1, 1000), Fraction(999, 1000)), ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * DAY_S),
-              ("days", DAY_S, 730 * DAY_S), ("years", YEAR_S, 10_000 * YEAR_S))  # fmt: skip
+              ("days", DAY_S, 730 * DAY_S), ("years", YEAR_S, LONGEST_S))  # fmt: skip
 _JOULES = (("J", 1), ("Wh", 3600), ("kWh", 3_600_000), ("MWh", 3_600_000_000))
 
 

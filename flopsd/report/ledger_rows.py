@@ -6,13 +6,21 @@ from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures, figures_from
-from flopsd.core.model import Evidence
+from flopsd.core.figures import figures_from
+from flopsd.core.model import PPM, Evidence
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
 from flopsd.report.ledger_json import LedgerObject, contradiction_text, is_complete, job_seconds, may_be_longer
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
+from flopsd.report.numbers import (
+    NOTHING_MEASURED,
+    beyond_margin,
+    coverage_words,
+    figures_text,
+    integer_facts,
+    interval,
+    left_out,
+)
 from flopsd.report.terminal import counted, one_line, stated
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import ABSENT, say, say_all
@@ -49,14 +57,14 @@ def by_count_rows(evidence: Collection[str]) -> list[Row]:
 
 def coverage_text(predicate: Mapping[str, Any]) -> str:
     coverage = predicate["coverage"]
-    ppm = coverage["coveragePpm"]
-    is_open = may_be_longer(coverage["gapSecondsByReason"])
-    most, least = ("at most ", "at least ") if is_open else ("", "")
-    share, job = "unknown:" if ppm is None else f"{most}{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
-    elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
-    more = f" ({elsewhere} more is not counted: another job's or device's, as the daemon states)" if elsewhere else ""
-    here = "" if is_complete(predicate) else " in the ledgers that are here"
-    return f"{share} {least}{format_duration(job)} of device time{here}{more}"
+    share, job = coverage["coveragePpm"], job_seconds(coverage)
+    return coverage_words(
+        None if share is None else Fraction(int(share), PPM),
+        job,
+        Fraction(coverage["spanSeconds"]) - job,
+        is_open=may_be_longer(coverage["gapSecondsByReason"]),
+        here="" if is_complete(predicate) else " in the ledgers that are here",
+    )
 
 
 def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
@@ -67,7 +75,7 @@ def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
     counted_flop = figures_from(guidelines)
     rows = stated(
         [
-            ("guidelines", f"{_figures(counted_flop)}: what contributes to parameter updates{source}"),
+            ("guidelines", f"{figures_text(counted_flop)}: what contributes to parameter updates{source}"),
             ("left out", left_out(figures_from(totals["executed"]), counted_flop)),
             ("guidelines", beyond_margin(counted_flop)),
             ("by count", operators_text(guidelines)),
@@ -75,7 +83,7 @@ def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
         ]
     )
     if architecture is not None:
-        computed = _figures(figures_from(architecture, "computed"))
+        computed = figures_text(figures_from(architecture, "computed"))
         rows.append(("by model", f"{computed}: from the model and the tokens that its processes declare"))
     elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
         rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
@@ -89,9 +97,3 @@ def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
 def _warning(ratio: Mapping[str, Any]) -> str:
     code = ratio["warning"]
     return f"{one_line(ratio['name'])}: {one_line(code)}: {one_line(say('reconciliation.warning', code))}"
-
-
-def _figures(figures: Figures) -> str:
-    """`3.25x10^15 FLOP (1.53x10^15 to 1.16x10^16 FLOP)`."""
-    value = interval(figures)
-    return f"{'no single figure' if value.measured is None else value.measured.text + ' FLOP'} ({value.ends})"

@@ -86,6 +86,25 @@ def interval(figures: Figures) -> Interval:
     )
 
 
+def figures_text(figures: Figures, absent: str = "no single figure") -> str:
+    """`3.25x10^15 FLOP (1.53x10^15 to 1.16x10^16 FLOP)`; `absent` replaces a figure that does not exist."""
+    value = interval(figures)
+    return f"{absent if value.measured is None else value.measured.text + ' FLOP'} ({value.ends})"
+
+
+def coverage_words(share: Fraction | None, job: Fraction, elsewhere: Fraction, *, is_open: bool, here: str = "") -> str:
+    """`96.1 % of 6.5 min of device time`. `share`: None if there is no time; `job`, `elsewhere`: device time in seconds
+    that was this job's, and that was not; `is_open`: whether gaps are of unknown length; `here`: what is covered."""
+    most, least = ("at most ", "at least ") if is_open else ("", "")
+    known = "unknown:" if share is None else f"{most}{format_percent(share, Towards.DOWN)} of"
+    more = (
+        f" ({format_duration(elsewhere)} more is not counted: another job's or device's, as the daemon states)"
+        if elsewhere
+        else ""
+    )
+    return f"{known} {least}{format_duration(job)} of device time{here}{more}"
+
+
 def beyond_margin(figures: Figures) -> str:
     """A note if the interval is wider than an estimate's may be and there is a point figure; else empty."""
     point, high = figures.measured_flop, figures.high_flop

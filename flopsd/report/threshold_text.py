@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.rounding import Towards, format_duration, share_at_least, share_at_most
+from flopsd.core.rounding import LONGEST_S, Towards, format_duration, share_at_least, share_at_most
 from flopsd.report.answer import answer_to
 from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.numbers import NO_UPPER_BOUND
@@ -87,8 +87,10 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
         return f"not crossed {_AT_RATE}"
     if latest == 0:
         return "crossed already"
-    last = "" if latest is None else format_duration(latest, Towards.UP)
+    last = "" if latest is None or latest >= LONGEST_S else format_duration(latest, Towards.UP)
     if earliest == 0:
         return "may be crossed already" + (f", certainly within {last} {_AT_RATE}" if last else "")
+    if earliest >= LONGEST_S:
+        return f"not crossed within 10 000 years {_AT_RATE}"
     first = format_duration(earliest, Towards.DOWN)
     return f"crossed in {first} {f'to {last}' if last else 'or later'} {_AT_RATE}"

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures, figures_from
-from flopsd.core.rounding import format_duration, format_rate
+from flopsd.core.figures import figures_from
+from flopsd.core.rounding import format_rate
 from flopsd.report.answer import answer_to
-from flopsd.report.numbers import NOTHING_MEASURED
+from flopsd.report.numbers import NOTHING_MEASURED, figures_text
 from flopsd.report.terminal import counted, facts, one_line, shown, table, wrapped
 from flopsd.telemetry.status_text import (
     coverage_text,
-    figures_text,
+    gap_time,
     gaps_text,
     ledger_facts,
     measured_text,
@@ -43,7 +43,7 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
         *facts(
             [
                 ("run", run_text(status)),
-                ("measured", _measured(figures_from(status["executed"]))),
+                ("measured", figures_text(figures_from(status["executed"]), NOTHING_MEASURED)),
                 ("guidelines", figures_text(figures_from(status["guidelines"]))),
                 ("answer", _short(answer_to(status["thresholds"]).headline)),
                 ("rate", f"{rate_text(status)}; coverage {coverage_text(status)}"),
@@ -55,11 +55,6 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
         "",
     ]
     return shown([*lines, *_devices(status["devices"], columns, rows - len(lines))])
-
-
-def _measured(figures: Figures) -> str:
-    text = figures_text(figures)
-    return text if figures.measured_flop is not None else f"{NOTHING_MEASURED}; {text}"
 
 
 def _short(words: str) -> str:
@@ -104,5 +99,5 @@ def _cells(device: Mapping[str, Any]) -> tuple[str, ...]:
         measured_text(device),
         "" if rate is None else format_rate(int(rate)),
         "" if busy is None else f"{100 * busy:.0f} %",
-        format_duration(Fraction(device["gapSeconds"])),
+        gap_time(device["gapSecondsByReason"]),
     )

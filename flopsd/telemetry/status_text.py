@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures, figures_from
+from flopsd.core.figures import figures_from
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
-from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
+from flopsd.core.rounding import format_duration, format_flop, format_rate
 from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.ledger_json import may_be_longer
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
+from flopsd.report.numbers import (
+    NOTHING_MEASURED,
+    beyond_margin,
+    coverage_words,
+    figures_text,
+    integer_facts,
+    interval,
+)
 from flopsd.report.terminal import facts, one_line, shown, stated, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification_text import daemon_stopped_text, lone_node_text
@@ -19,7 +26,7 @@ from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
 
 _MODEL_COLUMNS = 28
-_ELSEWHERE = [reason.value for reason in ACCOUNTED_ELSEWHERE]
+ELSEWHERE = frozenset(reason.value for reason in ACCOUNTED_ELSEWHERE)
 
 
 def status_text(status: Mapping[str, Any]) -> str:
@@ -71,19 +78,17 @@ def rate_text(status: Mapping[str, Any]) -> str:
     if (rate := status["measuredFlopPerSecond"]) is None:
         return format_rate(None)
     ours = [
-        one for one in status["devices"] if one.get("metered") and (one["gap"] or {}).get("reason") not in _ELSEWHERE
+        one for one in status["devices"] if one.get("metered") and (one["gap"] or {}).get("reason") not in ELSEWHERE
     ]
     measured = sum(one["measuredFlopPerSecond"] is not None for one in ours)
     return format_rate(int(rate)) + (f", of {measured} of {len(ours)} devices" if measured < len(ours) else "")
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:
-    known, span = Fraction(status["knownSeconds"]), Fraction(status["jobSeconds"])
-    if not span:
-        return "unknown"
-    is_open = any(may_be_longer(device["gapSecondsByReason"]) for device in status["devices"])
-    most, least = ("at most ", "at least ") if is_open else ("", "")
-    return f"{most}{format_percent(known / span, Towards.DOWN)} of {least}{format_duration(span)} of device time"
+    known, job = Fraction(status["knownSeconds"]), Fraction(status["jobSeconds"])
+    gaps = [device["gapSecondsByReason"] for device in status["devices"]]
+    elsewhere = sum(Fraction(by_reason.get(reason, 0)) for by_reason in gaps for reason in ELSEWHERE)
+    return coverage_words(known / job if job else None, job, Fraction(elsewhere), is_open=any(map(may_be_longer, gaps)))
 
 
 def stopped_text(status: Mapping[str, Any]) -> str:
@@ -101,7 +106,13 @@ def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
     longest = sorted(total.items(), key=lambda item: -item[1])
     if not devices:
         return "unknown: no device is metered"
-    return ", ".join(f"{format_duration(seconds)} {one_line(reason)}" for reason, seconds in longest) or "none"
+    return ", ".join(f"{gap_time({reason: seconds})} {one_line(reason)}" for reason, seconds in longest) or "none"
+
+
+def gap_time(seconds_by_reason: Mapping[str, Any]) -> str:
+    """The sum of gaps; the least that it can be if some are of unknown length."""
+    least = "at least " if may_be_longer(seconds_by_reason) else ""
+    return least + format_duration(sum(map(Fraction, seconds_by_reason.values()), Fraction(0)))
 
 
 def activity_text(device: Mapping[str, Any]) -> str:
@@ -132,11 +143,6 @@ def run_text(status: Mapping[str, Any]) -> str:
     return f"{one_line(status['run'])} on {one_line(status['node'])}, daemon {status['daemon']}{again}{ended}"
 
 
-def figures_text(figures: Figures) -> str:
-    value = interval(figures)
-    return value.ends if value.measured is None else f"{value.measured.text} FLOP ({value.ends})"
-
-
 def _sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     state = {True: " up", False: " DOWN", None: ""}
     return [
@@ -152,7 +158,7 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[str]:
             one_line(device["model"])[:_MODEL_COLUMNS],
             ",".join(device["evidence"]),
             measured_text(device),
-            format_duration(Fraction(device["gapSeconds"])),
+            gap_time(device["gapSecondsByReason"]),
         )
         for device in devices
     ]

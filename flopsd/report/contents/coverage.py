@@ -71,7 +71,9 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     least = "at least " if is_open else ""
     members = (("Device time", "spanSeconds", least), ("Read", "observedSeconds", ""), ("Gaps", "gapSeconds", least))
     facts = [timed(name, entry.decimal(member), before) for name, member, before in members]
-    has_ceilings = _UTILIZATION in predicate.object("totals").object("executed").object("byEvidence")
+    executed = predicate.object("totals").object("executed")
+    has_ceilings = _UTILIZATION in executed.object("byEvidence")
+    is_bounded = executed.maybe_count("high") is not None
     if ceiling_only := _ceiling_only(predicate):
         facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
     if elsewhere := _elsewhere(entry):
@@ -80,7 +82,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else f"{'at most ' if is_open else ''}{percent(share, Towards.DOWN)}",
-        text=_text(share, has_ceilings, is_open, bool(elsewhere))
+        text=_text(share, has_ceilings, is_open, bool(elsewhere), is_bounded)
         + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
@@ -103,7 +105,7 @@ def timed(name: str, seconds: Fraction, before: str = "") -> Fact:
     return Fact(name, before + shown.text, exact=shown.exact)
 
 
-def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool) -> str:
+def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool, is_bounded: bool) -> str:
     if share is None and elsewhere:
         return "No device time belonged to this job, as the daemon states, so there is nothing to cover."
     if share is None:
@@ -113,6 +115,8 @@ def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool) -> 
         words += " Some gaps are of unknown length, so no upper bound is known."
     elif share == 1_000_000:
         words = "All device time of the job is accounted for by readings."
+    elif not is_bounded:
+        words += " What the devices can have done in the rest has no upper bound."
     else:
         words += " The rest counts in the upper bound only, at the most that the devices can do."
     return f"{words} {CEILINGS}" if ceilings else words

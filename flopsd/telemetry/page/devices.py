@@ -16,6 +16,7 @@ from flopsd.report.numbers import interval
 from flopsd.report.terminal import counted
 from flopsd.telemetry.health import minute
 from flopsd.telemetry.last_gap import GapKind, kind_of
+from flopsd.telemetry.status_text import gap_time
 
 _EVIDENCE = {
     "cycles": "counted cycles",
@@ -71,7 +72,7 @@ def _line(device: Facts, now: str | None) -> Html:
         _or_dash(None if busy is None else h("span", f"{100 * busy:.0f} %", share_bar(busy), cls="busy")),
         _or_dash(active or None),
         _or_dash(None if clock is None else f"{clock} MHz"),
-        _time(device["gapSeconds"]),
+        gap_time(device["gapSecondsByReason"]),
     )
 
 
@@ -98,7 +99,14 @@ def _gap_kind(device: Facts) -> GapKind | None:
 def _detail(device: Facts) -> Html:
     evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
     uuid = h("span", device["uuid"], cls="mono")
-    return row(_DETAIL_HEADS, device["index"], device["model"], evidence, _time(device["observedSeconds"]), uuid)
+    return row(
+        _DETAIL_HEADS,
+        device["index"],
+        device["model"],
+        evidence,
+        format_duration(Fraction(device["observedSeconds"])),
+        uuid,
+    )
 
 
 def _advice(facts: Facts) -> Iterable[Html]:
@@ -135,7 +143,3 @@ def _numbers(indices: Sequence[int]) -> str:
 
 def _or_dash(value: object) -> object:
     return h("span", "-", cls="none", title="not known") if value is None else value
-
-
-def _time(seconds: str) -> str:
-    return format_duration(Fraction(seconds))

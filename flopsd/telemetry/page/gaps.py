@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.rounding import format_duration
 from flopsd.report.contents.coverage import REASONS
 from flopsd.report.html.kit import Html, h, text
 from flopsd.report.html.parts import icon, row, section, table
 from flopsd.report.ledger_json import may_be_longer
 from flopsd.report.terminal import counted, sentence
-from flopsd.telemetry.status_text import ledger_facts, stopped_text
+from flopsd.telemetry.status_text import ELSEWHERE, gap_time, ledger_facts, stopped_text
 
 
 def gaps_part(facts: Mapping[str, Any]) -> Html:
@@ -24,23 +23,35 @@ def gaps_part(facts: Mapping[str, Any]) -> Html:
             found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
         none = "None while a daemon ran." if stopped else "None: readings cover all device time so far."
-        none = none if facts["devices"] else "Not known: no device is metered."
+        if not facts["devices"]:
+            none = "Not known: no device is metered."
+        elif not Fraction(facts["jobSeconds"]):
+            none = "Not known: no device was read yet."
         return section("gaps", "Gaps", h("p", none, cls="absent"), *warning)
     heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
     rows = [
         row(
             heads,
             text(reason, h("span", REASONS.get(reason, ""), cls="sub")),
-            ("at least " if may_be_longer({reason: ""}) else "") + format_duration(sum(one for _, one in parts)),
+            gap_time({reason: sum(one for _, one in parts)}),
             ", ".join(str(index) for index, _ in parts),
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
-    counts = "It counts in the upper bound only."
-    if may_be_longer(found):
-        counts = "Some gaps are of unknown length, so no upper bound is known."
-    caption = f"Device time without readings. {counts}"
+    caption = f"Device time without readings. {_counts(facts, found)}"
     return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows), *warning)
+
+
+def _counts(facts: Mapping[str, Any], reasons: Collection[str]) -> str:
+    """What the time of these gaps adds to the figures."""
+    if may_be_longer(dict.fromkeys(reasons)):
+        return "Some gaps are of unknown length, so no upper bound is known."
+    if ELSEWHERE.issuperset(reasons):
+        return "It is in no figure here."
+    if facts["executed"]["high"] is None:
+        return "It may hold any amount of work, so no upper bound is known."
+    apart = "" if ELSEWHERE.isdisjoint(reasons) else ", but time that is not counted is in no figure here"
+    return f"It counts in the upper bound only{apart}."
 
 
 def sources_part(facts: Mapping[str, Any]) -> Html:

@@ -12,7 +12,7 @@ from flopsd.core.figures import figures_from
 from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
 from flopsd.report.html.kit import Html, h
 from flopsd.report.html.parts import entry, or_none, patterns, section, triple
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integers_text, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
 from flopsd.report.terminal import sentence
 from flopsd.telemetry.page.banner import REFRESH_SECONDS, banner, header
 from flopsd.telemetry.page.devices import devices_part
@@ -93,7 +93,9 @@ def _live(facts: Mapping[str, Any]) -> list[Html]:
 def _total(facts: Mapping[str, Any]) -> Html:
     wide = beyond_margin(figures_from(facts["guidelines"]))
     executed, counts = interval(figures_from(facts["executed"])), interval(figures_from(facts["guidelines"]))
-    integers = integers_text(figures_from(facts["integerOperations"]))
+    integers, *mixed = (
+        words for _, words in integer_facts(facts["mayBeIntegerFlop"], figures_from(facts["integerOperations"]))
+    )
     counted = holds_counts(*(device["evidence"] for device in facts["devices"]))
     claims = claims_text(facts["guidelines"])
     under = filter(None, (sentence(wide), f"{AS_CLAIMED}: {claims}." if claims else ""))
@@ -105,7 +107,11 @@ def _total(facts: Mapping[str, Any]) -> Html:
             _card(
                 "Executed",
                 triple(executed, NOTHING_MEASURED),
-                f"Integer operations, counted separately: {integers}. {counted}".strip(),
+                " ".join(
+                    filter(
+                        None, (f"Integer operations, counted separately: {integers}.", *map(sentence, mixed), counted)
+                    )
+                ),
             ),
             _card(
                 "Counts as training compute",

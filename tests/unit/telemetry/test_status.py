@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.figures import figures_from
 from flopsd.core.model import Busy, Device, Gap, GapReason, Gauges, Pipe, Reading, Sweep
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
@@ -24,6 +25,9 @@ from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal
 from flopsd.report.claims import AS_CLAIMED
+from flopsd.report.html.kit import typeset
+from flopsd.report.ledger_text import sealed_text
+from flopsd.report.numbers import integer_facts
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import NS_PER_S, rfc3339
@@ -34,6 +38,7 @@ from flopsd.telemetry.prometheus import constant_families
 from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
 from flopsd.telemetry.status_client import from_state_dir, from_url
+from flopsd.telemetry.status_screen import status_screen
 from flopsd.telemetry.status_text import coverage_text, status_text
 from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
@@ -157,19 +162,62 @@ def test_time_without_a_daemon_between_its_starts_is_shown(tmp_path: Path, why: 
 
 
 @pytest.mark.parametrize(
-    ("reason", "time", "caption"),
+    ("times", "high", "shown", "caption"),
     [
-        ("lost", "5 s", "Device time without readings. It counts in the upper bound only."),
-        ("end_unknown", "at least 5 s", "Some gaps are of unknown length, so no upper bound is known."),
+        ({"lost": "5.0"}, "9", "5 s", "It counts in the upper bound only."),
+        ({"end_unknown": "5.0"}, None, "at least 5 s", "Some gaps are of unknown length, so no upper bound is known."),
+        ({"unknown_device": "5.0"}, None, "5 s", "It may hold any amount of work, so no upper bound is known."),
+        ({"other_job": "5.0"}, "9", "5 s", "It is in no figure here."),
+        ({"other_job": "5.0", "lost": "6.0"}, "9", "6 s",
+         "It counts in the upper bound only, but time that is not counted is in no figure here."),
     ],
-)
-def test_the_page_gives_no_gap_of_unknown_length_as_exact(reason: str, time: str, caption: str) -> None:
-    device = {"index": 0, "gapSecondsByReason": {reason: "5.0"}}
-    found = str(gaps_part({"stoppedSeconds": "0.0", "devices": [device]}))
-    assert f">{time}<" in found
-    assert caption in found
-    assert ("upper bound only" in found) == (reason == "lost")
+)  # fmt: skip
+def test_the_page_says_what_the_time_of_gaps_adds_to_the_figures(
+    times: dict[str, str], high: str | None, shown: str, caption: str
+) -> None:
+    device = {"index": 0, "gapSecondsByReason": times}
+    found = str(gaps_part({"stoppedSeconds": "0.0", "devices": [device], "executed": {"high": high}}))
+    assert f">{shown}<" in found
+    assert f"Device time without readings. {caption}" in found
+
+
+def test_the_page_claims_no_coverage_of_devices_that_were_not_read(tmp_path: Path) -> None:
     assert "Not known: no device is metered." in str(gaps_part({"stoppedSeconds": "0.0", "devices": []}))
+    run = Run(tmp_path)
+    assert "Not known: no device was read yet." in status_page(status_of_snapshot(run.writer.snapshot), Assets())
+    run.meter(2)
+    assert "None: readings cover all device time so far." in status_page(
+        status_of_snapshot(run.writer.snapshot), Assets()
+    )
+    run.kill()
+
+
+def test_every_view_qualifies_time_that_is_not_this_jobs_and_gaps_of_unknown_length(tmp_path: Path) -> None:
+    run = Run(tmp_path, replay=False)
+    run.meter(5)
+    run.meter(4, GapReason.OTHER_JOB)
+    run.meter(5)
+    live = status_of_snapshot(run.writer.snapshot)
+    elsewhere = (
+        "100 % of 20 s of device time (8 s more is not counted: another job's or device's, as the daemon states)"
+    )
+    run.finish()
+    sealed = run.seal(tmp_path / "ledger.json")
+    for text in (status_text(live), status_screen(live, 80, 24), status_page(live, Assets()), sealed_text(sealed)):
+        assert elsewhere in " ".join(text.replace("&#x27;", "'").split())
+    live["devices"][0]["gapSecondsByReason"] = {"end_unknown": "3.0"}
+    for text in (status_text(live), status_screen(live, 80, 24), status_page(live, Assets())):
+        assert text.count("at least 3 s") == 2  # by reason, and of the device
+
+
+def test_the_page_says_how_much_of_its_measured_figure_may_be_integers(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    run.meter(3)
+    live = status_of_snapshot(run.writer.snapshot)
+    words = integer_facts(live["mayBeIntegerFlop"], figures_from(live["integerOperations"]))[1][1]
+    assert "may be integer: no counter distinguishes them" in words
+    assert typeset(words) in status_page(live, Assets())
+    run.kill()
 
 
 def test_devices_metered_only_by_an_earlier_start_are_shown_with_their_gaps(tmp_path: Path) -> None:
@@ -448,6 +496,8 @@ def test_no_text_of_a_daemon_controls_the_terminal(tmp_path: Path, escape: str) 
         (0, 0, "crossed already"),
         (None, None, "not crossed at the mean rate since the last start"),
         (0, 90 * 60, "may be crossed already, certainly within 90 min at the mean rate since the last start"),
+        (10**12, None, "not crossed within 10 000 years at the mean rate since the last start"),
+        (0, 10**12, "may be crossed already"),
         (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate since the last start"),
     ],
 )
