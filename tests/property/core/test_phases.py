@@ -114,6 +114,14 @@ def test_shares_only_grow_and_survive_a_round_trip(sequence: list[tuple[Reading,
     assert tally_from_record(tally_record(tallies[-1]), 0) == tallies[-1]
 
 
+def test_a_share_that_shrinks_did_not_grow() -> None:
+    part, whole = Tally(0, 5, counted_flop=3), Tally(0, 9, counted_flop=7)
+    before = replace(whole, phases={"train": part})
+    assert grew_from(before, replace(before, watermark_ns=10, phases={"train": replace(part, watermark_ns=6)}))
+    for phases in ({"train": replace(part, watermark_ns=6, counted_flop=2)}, {"evaluate": part}, {}):
+        assert not grew_from(before, replace(before, watermark_ns=10, phases=phases))
+
+
 @given(readings(), st.integers(0, 10**10), st.integers(1, 10**10))
 def test_a_reading_that_began_before_the_phase_belongs_to_none(reading: Reading, start_ns: int, late_ns: int) -> None:
     begin = Tally(start_ns, start_ns)

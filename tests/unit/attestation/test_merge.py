@@ -252,15 +252,22 @@ def lie(nodes: Nodes, ledger: Path) -> None:
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
 
 
+def lie_in_a_list(nodes: Nodes, ledger: Path) -> None:
+    document = payload_of(ledger)
+    document["predicate"]["incarnations"][0]["number"] = 7
+    ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (untrusted, "algo-2/ledger.json: signed by a different key"),
         (lie, "algo-2/ledger.json: the ledger does not match the journal: .*executed.low is \"1\", recomputed is"),
+        (lie_in_a_list, r"incarnations\[0\].number is 7, recomputed is 1"),
         (lambda _, ledger: ledger.with_name("ledger.journal.jsonl").unlink(), "algo-2/ledger.json: .*no total can be"),
         (lambda _, ledger: ledger.write_bytes(ledger.read_bytes()[:-9]), "algo-2/ledger.json: the ledger is not JSON"),
     ],
-    ids=["untrusted", "lie", "no journal", "cut"],
+    ids=["untrusted", "lie", "lie in a list", "no journal", "cut"],
 )  # fmt: skip
 def test_an_untrusted_child_is_named(nodes: Nodes, spoil: Callable[[Nodes, Path], None], reason: str) -> None:
     one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
