@@ -259,7 +259,8 @@ QUALIFIED = {  # what stands beside figures and states
     "valid/lying-declarations": ("findings", "if what its processes claim is true."),
     "valid/kernel-windows": ("findings", "Above only if the base model took from 9.99"),
     "valid/accounted-elsewhere": ("gaps", "Time that was another job's or another device's is in no figure."),
-    "valid/journal-replaced": ("gaps", "journal replacedat least "),
+    "merged/replay-allowed": ("children", "REPLAY: no evidence"),
+    "valid/journal-replaced": ("gaps", "journal replacedat least 1 s", "at least 1 s"),
 }  # fmt: skip
 
 

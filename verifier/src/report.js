@@ -185,18 +185,20 @@ function known(coverage) {
 
 /** @param {J} coverage */
 function gaps(coverage) {
+  const took = (/** @type {string} */ reason, /** @type {string} */ seconds) =>
+    `${isOpen({ gapSecondsByReason: { [reason]: seconds } }) ? "at least " : ""}${duration(seconds)}`;
   const reasons = Object.keys(coverage.gapSecondsByReason);
   const none = coverage.coveragePpm === null ? "No device was metered." : "Every device was read in all of its time.";
   if (!reasons.length) return section("gaps", "Gaps", h("p", {}, none));
   const listed = coverage.gaps ?? [];
   const longest = [...listed].sort((a, b) => Number(b.seconds) - Number(a.seconds));
   const rows = longest.map((/** @type {J} */ one) => [
-    h("span", { class: "mono" }, one.device), duration(one.seconds), about(one.ceiling, "up"), words(one.reason), duration(one.beginSeconds),
+    h("span", { class: "mono" }, one.device), took(one.reason, one.seconds), about(one.ceiling, "up"), words(one.reason), duration(one.beginSeconds),
     String(one.incarnation),
   ]);
   return section("gaps", "Gaps",
     h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do, if that is known. Time that was another job's or another device's is in no figure."),
-    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), `${isOpen({ gapSecondsByReason: { [name]: "" } }) ? "at least " : ""}${duration(coverage.gapSecondsByReason[name])}`]), [1]),
+    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), took(name, coverage.gapSecondsByReason[name])]), [1]),
     rows.length ? table("Single gaps, the longest first", ["Device", "Length", "FLOP at most", "Reason", "Begins after", "Start of the daemon"], rows, [1, 2, 4, 5],
       Number(coverage.gapsNotListed ?? 0)) : null);
 }
@@ -211,7 +213,7 @@ function parts(predicate) {
       table("FLOP executed by each accelerator", ["Device", "Model", "Evidence", "At least", "Measured", "At most", "Time"], rows, [3, 4, 5, 6]));
   }
   const rows = predicate.children.map((/** @type {J} */ one) => [
-    h("span", { class: "mono" }, one.name), one.run, one.rank === null ? "–" : String(one.rank), ...three(one.totals.executed),
+    h("span", { class: "mono" }, one.name, one.replay ? h("span", { class: "sub" }, "REPLAY: no evidence") : null), one.run, one.rank === null ? "–" : String(one.rank), ...three(one.totals.executed),
     known(one.coverage),
   ]);
   return section("children", "Ledgers that were added up",

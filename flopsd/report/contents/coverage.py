@@ -15,7 +15,7 @@ from flopsd.report.contents.charts import WIDTH, GrowthChart, Mark, Strip, bands
 from flopsd.report.contents.device_groups import ranges
 from flopsd.report.contents.model import Coverage, Fact, GapTime, ReportGap
 from flopsd.report.ledger_json import LedgerObject, is_complete, may_be_longer
-from flopsd.report.numbers import duration, flop, interval, percent
+from flopsd.report.numbers import Amount, duration, flop, interval, percent
 from flopsd.report.terminal import counted
 from flopsd.system.clock import NS_PER_S, rfc3339
 
@@ -131,7 +131,13 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
 def _reasons(entry: LedgerObject) -> tuple[GapTime, ...]:
     times = entry.object("gapSecondsByReason")
     longest = sorted(times.mapping, key=lambda name: -times.decimal(name))
-    return tuple(GapTime(name, REASONS.get(name, ""), duration(times.decimal(name))) for name in longest)
+    return tuple(GapTime(name, REASONS.get(name, ""), _gap_time(name, times.decimal(name))) for name in longest)
+
+
+def _gap_time(reason: str, seconds: Fraction) -> Amount:
+    """The time of gaps of one reason; the least that it can be if their length is not known."""
+    shown = duration(seconds)
+    return replace(shown, text=f"at least {shown.text}") if may_be_longer({reason: seconds}) else shown
 
 
 def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
@@ -142,7 +148,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
         gap.text("device"),
         f"{reason}: {REASONS[reason]}" if reason in REASONS else reason,
         "not known" if span is None else moment(span[0]),
-        duration(gap.decimal("seconds")),
+        _gap_time(reason, gap.decimal("seconds")),
         None if ceiling is None else flop(ceiling, Towards.UP),
     )
 

@@ -16,6 +16,7 @@ from flopsd.report.numbers import duration, energy, integers_text, interval, per
 from flopsd.report.terminal import counted
 
 MAX_ROWS = 500
+_REPLAY = "REPLAY: no evidence"
 _Row = TypeVar("_Row")
 ENERGY_BOUNDARY = (
     "By the accelerators' own energy counters: the devices alone. Host processors, memory, network, cooling and "
@@ -133,9 +134,20 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
 
 
 def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
-    """The rows of the nodes, and how many are left out. Of gaps of unknown length only their ledgers say."""
-    open_nodes = {_rank_and_name(child, "node") for child in predicate.objects("children") if _has_open_gap(child)}
-    return rows_of(predicate, "nodes", lambda entry: node(entry, is_open=_rank_and_name(entry, "name") in open_nodes))
+    """The rows of the nodes, and how many are left out. Of gaps of unknown length and of recordings only their ledgers
+    say."""
+    open_nodes, replayed = set(), set()
+    for child in predicate.objects("children"):
+        if _has_open_gap(child):
+            open_nodes.add(_rank_and_name(child, "node"))
+        if child.flag("replay"):
+            replayed.add(_rank_and_name(child, "node"))
+
+    def row(entry: LedgerObject) -> Member:
+        who = _rank_and_name(entry, "name")
+        return node(entry, is_open=who in open_nodes, is_replay=who in replayed)
+
+    return rows_of(predicate, "nodes", row)
 
 
 def _rank_and_name(entry: LedgerObject, name: str) -> tuple[int | None, str | None]:
@@ -146,8 +158,9 @@ def _has_open_gap(child: LedgerObject) -> bool:
     return may_be_longer(child.object("coverage").object("gapSecondsByReason").mapping)
 
 
-def node(entry: LedgerObject, *, is_open: bool) -> Member:
+def node(entry: LedgerObject, *, is_open: bool, is_replay: bool) -> Member:
     share = entry.maybe_count("coveragePpm")
+    held = f"{counted(entry.count('ledgers'), 'ledger')}, {counted(entry.count('attempts'), 'attempt')}"
     return Member(
         name=entry.text("name"),
         where=_where(entry),
@@ -157,7 +170,7 @@ def node(entry: LedgerObject, *, is_open: bool) -> Member:
         observed="not known" if share is None else _share(share, is_open),
         energy=_energy_text(entry),
         digest="",
-        note=counted(entry.count("ledgers"), "ledger") + ", " + counted(entry.count("attempts"), "attempt"),
+        note=f"{held}; {_REPLAY}" if is_replay else held,
     )
 
 
@@ -165,7 +178,7 @@ def child(entry: LedgerObject) -> Member:
     """A row for one of the ledgers that a merged ledger is made of."""
     share = entry.object("coverage").maybe_count("coveragePpm")
     whole = entry.maybe_object("completeness")
-    notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
+    notes = [_REPLAY] if entry.flag("replay") else []
     if whole is not None and whole.flag("complete") is not True:
         notes.append("incomplete" if whole.flag("complete") is False else "completeness not known")
     return Member(

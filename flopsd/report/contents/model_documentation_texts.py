@@ -167,8 +167,9 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     found = []
     if predicate["replay"] is not None:
-        whole = "This is a replayed recording" if predicate["kind"] == "node" else "Replayed recordings are in the sums"
-        found.append(f"{whole}, not a measurement of a machine.")
+        is_node = predicate["kind"] == "node"
+        what = "This is a replayed recording" if is_node else "Replayed recordings are in the sums"
+        found.append(f"{what}, {'not a' if is_node else 'which are no'} measurement of a machine.")
     if not is_complete(predicate):
         summary = say("completeness.summary", predicate["completeness"]["summary"])
         found.append(sentence(f"The ledgers may be incomplete: {summary}"))

@@ -111,9 +111,19 @@ def test_time_with_only_utilization_evidence_is_listed_separately() -> None:
 def test_a_replay_among_others_and_an_unended_run_are_flagged() -> None:
     notes = [child.note for child in content(vector("merged/replay-allowed")).children]
     assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
+    notes = [node.note for node in content(vector("merged/replay-allowed")).nodes]
+    assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
     going_on = vector("valid/activity-and-gaps")
     going_on["predicate"]["incarnations"][-1]["endReason"] = None
     assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "NODE", "ROLLING"]
+
+
+def test_no_gap_of_unknown_length_is_listed_as_exact() -> None:
+    found = content(vector("valid/journal-replaced")).coverage
+    times = {one.reason: one.time.text for one in found.reasons}
+    assert times["journal_replaced"].startswith("at least ")
+    assert not any(text.startswith("at least") for reason, text in times.items() if reason != "journal_replaced")
+    assert any(one.length.text.startswith("at least ") for one in found.gaps if "journal_replaced" in one.reason)
 
 
 def test_a_node_with_gaps_of_unknown_length_has_at_most_its_coverage() -> None:

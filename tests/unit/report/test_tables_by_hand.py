@@ -187,13 +187,16 @@ CHILD: dict[str, Any] = {
 
 
 def test_a_member_states_where_it_ran_and_a_child_whether_it_is_whole() -> None:
-    found = node(entry(**MEMBER), is_open=False)
+    found = node(entry(**MEMBER), is_open=False, is_replay=False)
     assert (found.where, found.observed, found.note) == ("rank 3, p5", "99.9 %", "1 ledger, 2 attempts")
     assert found.span == "90 s"
     assert [
-        node(entry(**{**MEMBER, **one}), is_open=False).where for one in ({"rank": None}, {"instanceType": None})
+        node(entry(**{**MEMBER, **one}), is_open=False, is_replay=False).where
+        for one in ({"rank": None}, {"instanceType": None})
     ] == ["p5", "rank 3"]
-    nowhere = node(entry(**{**MEMBER, "rank": None, "instanceType": None, "coveragePpm": None}), is_open=False)
+    nowhere = node(
+        entry(**{**MEMBER, "rank": None, "instanceType": None, "coveragePpm": None}), is_open=False, is_replay=False
+    )
     assert (nowhere.where, nowhere.observed) == ("no rank", "not known")
 
     def of(**changed: Any) -> Any:
