@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flopsd.core.model import UNBOUNDED
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event, NotServed
@@ -17,7 +18,8 @@ from flopsd.daemon.sessions.server import KEPT_OUT_NS, SessionServer
 from flopsd.daemon.writing.writer import Writer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.report.numbers import percent
-from flopsd.report.rule_words import doubt, of_compute_alone
+from flopsd.report.rule_words import doubt, what_follows
+from flopsd.report.terminal import sentence
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -214,6 +216,8 @@ class BackgroundTasks:
 def progress_line(snapshot: Snapshot, seconds: int) -> str:
     """Return one line with the state of the run, for a terminal or a service manager."""
     figures, rate, coverage = snapshot.view.figures, snapshot.rate_flop_per_s, snapshot.view.coverage_ppm
+    is_open = any(reason in device.gap_ns_by_reason for device in snapshot.view.devices for reason in UNBOUNDED)
+    most = "at most " if is_open else ""  # gaps of unknown length
     return "  ".join(
         (
             "REPLAY, no hardware:" if snapshot.replay else "flopsd:",
@@ -221,7 +225,7 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
             f"measured {format_flop(figures.measured_flop)}",
             f"at most {format_flop(figures.high_flop, Towards.UP)}",
             "rate unknown" if rate is None else format_rate(rate),
-            "coverage unknown" if coverage is None else f"coverage {percent(coverage, Towards.DOWN)}",
+            "coverage unknown" if coverage is None else f"coverage {most}{percent(coverage, Towards.DOWN)}",
         )
     )
 
@@ -240,9 +244,9 @@ class ThresholdLog:
             return
         self._next_ns = now_ns + THRESHOLD_SECONDS * NS_PER_S
         for finding in snapshot.view.findings:
-            self._check(finding)
+            self._check(finding, "REPLAY, no hardware: " if snapshot.replay else "")
 
-    def _check(self, finding: Finding) -> None:
+    def _check(self, finding: Finding, of: str) -> None:
         low, measured, _ = finding.share_ppm
         share, by = max((low or 0, "lower bound"), (measured or 0, "measurement"))
         reached: int | Verdict | None = finding.state
@@ -254,14 +258,26 @@ class ThresholdLog:
         self._logged.add((finding.policy, rule.id, reached))
         name, source = f"{finding.policy} {rule.id}", rule.citation
         if finding.state is Verdict.ABOVE:
-            said = (rule.consequence, doubt(rule.status), of_compute_alone(rule.other_conditions))
+            said = (_rests_on(finding), what_follows(rule), doubt(rule.status))
             words = " ".join(filter(None, said))
-            log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
+            log.warning("%sABOVE THE THRESHOLD of %s (%s)%s", of, name, source, f": {words}" if words else "")
             return
         log.warning(
-            "the run has reached %s of the threshold %s (%s) by its %s; `flopsd status` shows when it would be crossed",
+            "%sthe run has reached %s of the threshold %s (%s)%s by its %s; `flopsd status` shows when it would be "
+            "crossed",
+            of,
             percent(share, Towards.DOWN),
             name,
             source,
+            "" if finding.applies else ", if that applies,",
             by,
         )
+
+
+def _rests_on(finding: Finding) -> str:
+    """What a certain state rests on besides readings, as a sentence; else empty."""
+    if finding.rests_on is None:
+        return ""
+    from flopsd.report.claims import BY_COUNT_ALONE  # only when needed: the daemon keeps it in memory
+
+    return sentence(BY_COUNT_ALONE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flopsd.core.policy.policy_file import INTERPRETATION, SECONDARY
+from flopsd.core.policy.policy_file import INTERPRETATION, SECONDARY, Rule
+from flopsd.report.terminal import sentence
 
 _SOURCE_NOTES = {
     INTERPRETATION: "as flopsd reads it: the text does not spell it out",
@@ -53,3 +54,10 @@ def of_compute_alone(conditions: Iterable[str]) -> str:
     """The text of `not_decided` as a sentence, for a rule that compute alone does not rule out."""
     listed = not_decided(conditions)
     return f"This is the criterion of compute alone; {listed}." if listed else ""
+
+
+def what_follows(rule: Rule) -> str:
+    """The consequence of a rule, with its date, assumptions and other conditions: an alert shows no other text."""
+    assumes = f"It assumes: {rule.assumes}." if rule.assumes else ""
+    conditions = of_compute_alone(rule.other_conditions)
+    return " ".join(filter(None, (rule.consequence, sentence(from_when(rule.since)), assumes, conditions)))

@@ -15,10 +15,8 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
-from flopsd.core.policy.policy_file import Rule
 from flopsd.core.unused_count import Unused
-from flopsd.report.rule_words import from_when, of_compute_alone, source_of
-from flopsd.report.terminal import sentence
+from flopsd.report.rule_words import source_of, what_follows
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, at_least, at_most, counter, gauge
 from flopsd.telemetry.snapshot import Snapshot
@@ -59,7 +57,7 @@ def _thresholds(view: RunView) -> Iterator[Family]:
         name = (finding.policy, finding.rule.id)
         applies = "true" if finding.applies else "unknown"
         source = source_of(finding.rule.citation, finding.rule.status)
-        rule.add((*name, finding.rule.title, source, _consequence(finding.rule), applies), 1)
+        rule.add((*name, finding.rule.title, source, what_follows(finding.rule), applies), 1)
         for state in _STATES:
             verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:
@@ -70,13 +68,6 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             if ppm is not None:
                 share.add((*name, finding.quantity, bound), ppm / PPM)
     yield from (rule, threshold, verdict, share)
-
-
-def _consequence(rule: Rule) -> str:
-    """The consequence of a rule, with its date, assumptions and other conditions: an alert shows no other text."""
-    assumes = f"It assumes: {rule.assumes}." if rule.assumes else ""
-    conditions = of_compute_alone(rule.other_conditions)
-    return " ".join(filter(None, (rule.consequence, sentence(from_when(rule.since)), assumes, conditions)))
 
 
 def unused_counts(snapshot: Snapshot) -> Iterator[Family]:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,13 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.figures import figures_from
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.model import Busy, Device, Gap, GapReason, Gauges, Pipe, Reading, Sweep
-from flopsd.core.policy.finding import Verdict
+from flopsd.core.policy.finding import Limit, Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
 from flopsd.daemon.accounts.source_tracker import Message
-from flopsd.daemon.background import THRESHOLD_SECONDS, BackgroundTasks, ThresholdLog
+from flopsd.daemon.background import THRESHOLD_SECONDS, BackgroundTasks, ThresholdLog, progress_line
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal
@@ -551,7 +552,9 @@ def test_each_task_beside_the_metering_has_its_turn(tmp_path: Path, caplog: pyte
 def test_steps_are_measured_or_certain_and_checked_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     clock, minute_ns = FakeClock(), THRESHOLD_SECONDS * NS_PER_S
     watch = ThresholdLog(clock)
-    rule = SimpleNamespace(id="r", citation="c", consequence="", status="text", other_conditions=())
+    rule = SimpleNamespace(
+        id="r", citation="c", consequence="", status="text", other_conditions=(), since="", assumes=""
+    )
     nothing, above = Verdict.INDETERMINATE, Verdict.ABOVE
     for after_ns, low, measured, state, said in (
         (0, 499_999, 499_999, nothing, ""),
@@ -572,8 +575,10 @@ def test_steps_are_measured_or_certain_and_checked_once_a_minute(caplog: pytest.
         (minute_ns, 1_100_000, 1_100_000, above, ""),
     ):
         clock.advance(after_ns)
-        finding = SimpleNamespace(policy="p", rule=rule, state=state, share_ppm=(low, measured, 10**7))
-        snapshot: Any = SimpleNamespace(view=SimpleNamespace(findings=[finding]))
+        finding = SimpleNamespace(
+            policy="p", rule=rule, state=state, share_ppm=(low, measured, 10**7), applies=True, rests_on=None
+        )
+        snapshot: Any = SimpleNamespace(view=SimpleNamespace(findings=[finding]), replay=False)
         watch.each_tick(snapshot)
         assert [text.partition(";")[0] for text in caplog.messages] == [said] * bool(said)
         caplog.clear()
@@ -585,3 +590,46 @@ def test_a_ceiling_is_never_logged_as_reached(tmp_path: Path, caplog: pytest.Log
     high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop
     assert high is not None
     assert high > 1000
+
+
+def test_the_progress_line_gives_coverage_beside_gaps_of_unknown_length_as_a_bound(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    run.meter(5)
+    assert progress_line(run.writer.snapshot, 5).endswith("  coverage 100 %")
+    run.kill()
+    run.state.journal.unlink()
+    run.start()
+    run.meter(5)
+    assert "  at most unknown  " in progress_line(run.writer.snapshot, 5)
+    assert "  coverage at most " in progress_line(run.writer.snapshot, 5)
+    run.kill()
+
+
+def test_a_crossing_is_logged_with_what_it_depends_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = parse_policy(POLICY.replace("LIMIT", str(10**13)).encode(), "small")
+    run, process = Run(tmp_path, devices=(A100,), declared=TRAINS, policies=(rules,), replay=True), "1" * 32
+    run.writer.take_event(SessionOpened(process, 7, 1000, "1"))
+    run.writer.take_event(FactsDeclared(process, {"device": A100.uid}))
+    run.meter(1)
+    run.writer.take_event(WorkCounted(process, {"train": {"operator_flop": 6 * 10**13}}))
+    said = logged(caplog, run, 2 * THRESHOLD_SECONDS)[-1]
+    assert said.startswith(
+        "REPLAY, no hardware: ABOVE THE THRESHOLD of small whole (section 3): This rests on the count"
+    )
+
+
+def test_a_step_towards_a_threshold_that_may_not_apply_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path, devices=(H100,), declared=OperatorDeclarations(Phase.TRAIN), policies=load_policies())
+    finding = next(one for one in run.writer.snapshot.view.findings if one.applies is None)
+    assert finding.limit is not None
+    reached = Figures(int(finding.limit.low * Fraction(6, 10)) + 1, None, None)
+    view = SimpleNamespace(
+        findings=[replace(finding, value=reached, limit=Limit(finding.limit.low, finding.limit.low))]
+    )
+    snapshot: Any = SimpleNamespace(view=view, replay=False)
+    ThresholdLog(run.clock).each_tick(snapshot)
+    (said,) = caplog.messages
+    assert ", if that applies, by its lower bound" in said
+    run.kill()
