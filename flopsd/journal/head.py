@@ -33,7 +33,7 @@ class Head(NamedTuple):
 
 class KnownJournal(NamedTuple):
     """What the launcher knows of its daemon's journal: its head, the chain hashes of the newest totals in the pending
-    file and of a record that is being written, and the run. As text `HEAD PENDING NEXT RUN`, with `-` for none."""
+    file and of what is being written to either, and the run. As text `HEAD PENDING NEXT RUN`, with `-` for none."""
 
     head: Head
     pending_sha256: str | None

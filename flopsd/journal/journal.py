@@ -246,14 +246,14 @@ class Journal:
         if self._owed is not None:
             self._append(self._owed, None)
             self._owed = None
+            self._pending.is_repeated = False  # until another record, the launcher knows the totals only there
 
     def _append(
         self, record: Mapping[str, Any], codes: CodeKey | None, announce: Callable[[], None] = lambda: None
     ) -> None:
         line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
-            self._next_sha256 = head.hex()
-            announce()
+            self._announce(head, announce)
             self._open_again()
             if self._cut_first and os.fstat(self._fd).st_size > self.size_bytes:
                 os.ftruncate(self._fd, self.size_bytes)
@@ -276,10 +276,19 @@ class Journal:
             codes.advance()
         self._pending.follow(self._head, record)
 
-    def note(self, record: Mapping[str, Any]) -> None:
-        """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
-        if not self._is_taken:  # else the pending file is the other daemon's
-            self._pending.write(record)
+    def note(self, record: Mapping[str, Any], announce: Callable[[], None] = lambda: None) -> None:
+        """Write the totals after a reading to the pending file, unsynced. `announce`: as in `append`. Raises
+        JournalError."""
+        if self._is_taken:  # the pending file is the other daemon's
+            return
+        try:
+            self._pending.write(record, lambda head: self._announce(head, announce))
+        finally:
+            self._next_sha256 = None
+
+    def _announce(self, head: bytes, announce: Callable[[], None]) -> None:
+        self._next_sha256 = head.hex()
+        announce()
 
     def close(self) -> None:
         self._let_go()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class PendingFile:
         self._path, self._fd = path, _CLOSED
         self._head, self._size = GENESIS, 0
         self._kept_sha256: str | None = None  # of the newest line, if later records of the journal keep it valid
-        self._is_repeated = False  # its content is in the journal, too
+        self.is_repeated = False  # whether its content is in the journal too: `close` then empties it
 
     @property
     def newest_sha256(self) -> str | None:
@@ -52,32 +52,40 @@ class PendingFile:
         """Note that the journal has another record, and ends with `head`. Totals that the record keeps valid stay until
         the next note: the launcher may not know of the record yet, and recovery then cuts it."""
         self._kept_sha256 = self.newest_sha256 if record.get("kind") in TOTALS_HOLD_AFTER else None
-        self._head, self._size, self._is_repeated = head, 0, self._kept_sha256 is None
+        self._head, self._size, self.is_repeated = head, 0, self._kept_sha256 is None
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append totals. If the journal has the present content, replace that. Raises JournalError."""
+    def write(self, record: Mapping[str, Any], announce: Callable[[bytes], None]) -> None:
+        """Append totals, or replace content that the journal has or that later records keep valid: a kill leaves one
+        or the other. `announce` is called before, with their chain hash. Raises JournalError."""
         line, head = frame(self._head, record)
         try:
+            announce(head)
             if self._size == 0:
-                self.empty(self._head)
+                self._open_again()
             write_at(self._fd, line, self._size)
+            if self._size == 0:
+                os.ftruncate(self._fd, len(line))
         except OSError as fault:
             raise JournalError(f"cannot write {self._path}: {fault.strerror}") from fault
         self._head, self._size = head, self._size + len(line)
-        self._kept_sha256, self._is_repeated = None, False
+        self._kept_sha256, self.is_repeated = None, False
 
     def empty(self, head: bytes) -> None:
         """Empty the file, to continue the journal that ends with `head`."""
         self._head, self._size = head, 0
-        if self._fd != _CLOSED and not os.fstat(self._fd).st_nlink:  # removed by another process
+        self._open_again()
+        os.ftruncate(self._fd, 0)
+
+    def _open_again(self) -> None:
+        """Open the file, also if another process removed the open one."""
+        if self._fd != _CLOSED and not os.fstat(self._fd).st_nlink:
             os.close(self._fd)
             self._fd = _CLOSED
         self.open()
-        os.ftruncate(self._fd, 0)
 
     def close(self) -> None:
         if self._fd != _CLOSED:
-            if self._is_repeated:
+            if self.is_repeated:
                 with suppress(OSError):
                     os.ftruncate(self._fd, 0)
             os.close(self._fd)

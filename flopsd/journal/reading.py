@@ -34,12 +34,12 @@ def read_live(path: Path) -> Iterator[JournalLine]:
 
 def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -> Mapping[str, Any] | None:
     """Return the last good record of the pending file, if it continues the journal that ends with `head`. If the
-    journal is `known`, return only the known record."""
+    journal is `known`, return only a known record."""
     newest: JournalLine | None = None
     try:
         with open_regular(path) as file:
             for line in read_lines(file, head, sha256):
-                if known is None or line.head.hex() == known.pending_sha256:
+                if known is None or line.head.hex() in (known.pending_sha256, known.next_sha256):
                     newest = line
     except (OSError, JournalDamagedError):
         pass  # torn in its last line, or older than the journal: the good lines before that count

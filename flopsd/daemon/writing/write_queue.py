@@ -17,9 +17,9 @@ log = logging.getLogger("flopsd")
 
 
 class WriteQueue:
-    """Appends to the journal. `report` is called before each record, which the journal then has as its next, and after
-    it. `fault`: why the journal cannot be written now, empty if it can. `is_lost`: whether another process replaced the
-    file, so that it can never be written again."""
+    """Appends to the journal. `report` is called before each record or note, which the journal then has as its next,
+    and after it. `fault`: why the journal cannot be written now, empty if it can. `is_lost`: whether another process
+    replaced the file, so that it can never be written again."""
 
     def __init__(self, journal: Journal, clock: Clock, report: Callable[[], None] = lambda: None) -> None:
         self._journal, self._clock, self.report = journal, clock, report
@@ -72,7 +72,7 @@ class WriteQueue:
         if self._unwritten or self.is_lost:
             return
         try:
-            self._journal.note(record())
+            self._journal.note(record(), self.report)
             self.report()
         except JournalError as fault:
             self.complain(fault)

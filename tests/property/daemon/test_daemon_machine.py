@@ -51,10 +51,10 @@ class FullDisk(Journal):
             raise JournalError("no space left on the device")
         super().append(*of_record, **options)
 
-    def note(self, record):  # type: ignore[no-untyped-def]
+    def note(self, *of_record):  # type: ignore[no-untyped-def]
         if self.full:
             raise JournalError("no space left on the device")
-        super().note(record)
+        super().note(*of_record)
 
 
 class DaemonMachine(RuleBasedStateMachine):

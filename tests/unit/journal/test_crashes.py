@@ -12,10 +12,9 @@ import signal
 import tempfile
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -227,7 +226,7 @@ class FullDisk(Journal):
     def append(self, *_: object, **__: object) -> None:
         raise JournalError("cannot write the journal")
 
-    def note(self, _: Mapping[str, Any]) -> None:
+    def note(self, *_: object) -> None:
         raise JournalError("cannot write the pending file")
 
 

@@ -373,6 +373,54 @@ def test_a_kill_after_pending_totals_were_recovered_is_not_taken_for_a_forged_re
     journal.close()
 
 
+def test_a_launcher_that_does_not_know_of_recovered_totals_loses_none(state: StateDir) -> None:
+    """A daemon start that fails after its recovery, in order, leaves them for the next start."""
+    write(state, 2)
+    journal = opened(state)
+    journal.note({"n": 2})
+    known = KnownJournal.parse(str(journal.as_known_journal("run-1")))
+    for _ in range(2):
+        journal.close()
+        journal = Journal(state)
+        assert journal.recover("aside", known) is None
+    assert read(state) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    journal.append({"n": 3})
+    journal.close()
+    assert state.pending.read_bytes() == b""
+
+
+class Killed(BaseException):
+    """kill -9: nothing that follows is executed."""
+
+
+@pytest.mark.parametrize("is_launched", [True, False])
+@pytest.mark.parametrize(("call", "kept"), [("pwrite", 1), ("ftruncate", 2)])
+def test_a_kill_while_totals_replace_others_leaves_the_others_or_them(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str, kept: int, *, is_launched: bool
+) -> None:
+    """Else figures would be lost that were shown already."""
+    write(state, 1)
+    journal, announced = opened(state), list[KnownJournal]()
+    journal.note({"n": 1, "shorter": False})
+    journal.append({"kind": "declaration"})
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    def announce() -> None:
+        announced.append(KnownJournal.parse(str(journal.as_known_journal("run-1"))))
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, call, kill)
+        with pytest.raises(Killed):
+            journal.note({"n": 2}, announce)
+    killed_one, journal = journal, Journal(state)
+    assert journal.recover("aside", announced[0] if is_launched else None) is None
+    assert [line.record().get("n") for line in read_journal(state.journal)] == [0, None, kept]
+    journal.close()
+    killed_one.close()
+
+
 @pytest.mark.parametrize("is_launched", [True, False])
 @pytest.mark.parametrize("kind", ["sealed", "declaration", "device"])
 def test_a_record_without_totals_leaves_the_pending_totals(state: StateDir, kind: str, is_launched: bool) -> None:
