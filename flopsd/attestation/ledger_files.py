@@ -28,7 +28,16 @@ from flopsd.settings.locations import refuse_place
 from flopsd.system.atomic_files import remove_unfinished, sync_path
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.file_presence import exists, is_file
-from flopsd.system.known_files import Content, KnownFile, known_file, one_extends_other, put_file, sha256_of, size_of
+from flopsd.system.known_files import (
+    Content,
+    KnownFile,
+    known_file,
+    one_extends_other,
+    put_file,
+    refuse_changed,
+    sha256_of,
+    size_of,
+)
 from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
@@ -144,6 +153,8 @@ def write_ledger_files(
             )
         continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
     was_there = exists(ledger)
+    if was_there and not continues:
+        refuse_changed(files.values())  # a journal that was rotated meanwhile must not displace its own ledger
     if (was_there and (keep or not continues)) or (not was_there and _is_left_of_another(ledger, new)):
         kept = _keep_aside(ledger, clock)
         if not continues:

@@ -116,11 +116,16 @@ def seal_journal(
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
     secrets = secrets_in(history, by_sha256(code_secrets))
-    if is_final is not None and is_final(history.ended):
+
+    def sealed_before() -> Sealed | None:
+        if is_final is None or not is_final(history.ended):
+            return None
         before = _sealed_before(ledger, sealed.facts, None if any_key else key.public, secrets)
-        if before is not None:
-            beside = tuple(file.path for file in companions_beside(ledger).values())
-            return Sealed(ledger, *before, beside, is_new=False)
+        beside = () if before is None else tuple(file.path for file in companions_beside(ledger).values())
+        return None if before is None else Sealed(ledger, *before, beside, is_new=False)
+
+    if (before := sealed_before()) is not None:
+        return before
     tables = Tables(peaks_files=peaks_files, policy_files=policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
@@ -136,9 +141,11 @@ def seal_journal(
     try:
         companions = companions_of(document["predicate"], tables)
         prefix = KnownFile(journal, sealed.facts.size_bytes, sealed.facts.sha256)
-        files, kept = LedgerFiles(data, prefix, key.public.pem, companions), keep is not None and keep()
+        files = LedgerFiles(data, prefix, key.public.pem, companions)
         with ledger_files_lock(lock, clock):
-            write_ledger_files(ledger, files, clock, only_longer=rolling, keep=kept)
+            if (before := sealed_before()) is not None:  # by another process meanwhile, which may have copied it
+                return before
+            write_ledger_files(ledger, files, clock, only_longer=rolling, keep=keep is not None and keep())
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {ledger}: {fault.strerror}",

@@ -53,7 +53,7 @@ def _seal(arguments: argparse.Namespace) -> int:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import CopyResult, refuse_failed
     from flopsd.daemon.ledger_places import state_dir
-    from flopsd.daemon.ledgers.closed_segments import ClosedSeals, ends_with_closed, seal_closed
+    from flopsd.daemon.ledgers.closed_segments import ClosedSeals, seal_closed
     from flopsd.daemon.ledgers.copying import copies_made, copy_sealed
     from flopsd.daemon.ledgers.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
     from flopsd.daemon.ledgers.sealing import seal as seal_journal
@@ -85,7 +85,7 @@ def _seal(arguments: argparse.Namespace) -> int:
             except SigningKeyError as fault:
                 note(f"{fault}; {fault.hint}")
                 return NOT_SIGNED
-        elif not ends_with_closed(state):
+        else:
             secret = read_secret(arguments.code_secret)
             sealed = seal_ended(
                 settings,

@@ -60,6 +60,11 @@ def newest_closed(state: StateDir) -> Path | None:
     return max(ends, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
+def ends_with_closed(state: StateDir) -> bool:
+    """Whether a daemon was killed after it closed a segment and before it began the next. Raises JournalError."""
+    return bool(closed_segments(state)) and not state.has_journal()
+
+
 def continued_by(journal: Path) -> Continued | None:
     """Return what a journal continues, by its first record; None: nothing, or there is no record. Raises KeyError,
     TypeError or ValueError for a record that no daemon writes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, NamedTuple, TypeAlias
 
@@ -62,6 +63,13 @@ def put_file(path: Path, content: Content, mode: int | None = None) -> None:
             digest.update(chunk)
             target.write(chunk)
         if digest.hexdigest() != content.sha256:
+            raise FileChangedError(content.path)
+
+
+def refuse_changed(contents: Iterable[Content]) -> None:
+    """Raises FileChangedError for a file that no longer has its digest, OSError."""
+    for content in contents:
+        if isinstance(content, KnownFile) and known_file(content.path, content.size_bytes) != content:
             raise FileChangedError(content.path)
 
 

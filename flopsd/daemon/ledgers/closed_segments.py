@@ -40,11 +40,6 @@ class ClosedSeals:
         return not self.not_sealed and not self.not_copied and not self.to_deliver
 
 
-def ends_with_closed(folder: StateDir) -> bool:
-    """Whether a daemon was killed after it closed a segment and before it began the next. Raises JournalError."""
-    return bool(closed_segments(folder)) and not folder.has_journal()
-
-
 def seal_closed(
     folder: StateDir, settings: Settings, clock: Clock, environment: Mapping[str, str], *,
     stopped_ns: int | None = None, refused_pin: int | None = None, for_daemon: bool = False,

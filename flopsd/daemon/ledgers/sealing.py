@@ -20,8 +20,9 @@ from flopsd.daemon.ledgers.copying import copies_made, copy_sealed, keep_journal
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError, StorageError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_live
 from flopsd.journal.seal_note import write_note
-from flopsd.journal.segments import settle_next
+from flopsd.journal.segments import closed_segments, ends_with_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import shell_command
 from flopsd.settings.evidence_kinds import EvidenceWanted
@@ -57,6 +58,9 @@ def seal(
     from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.attestation.storage.deliveries import Deliveries
 
+    first = next(read_live(journal), None)
+    if head is None and first is not None:  # a rotation meanwhile puts the next segment's journal there
+        head = Head(1, first.head.hex())
     run, node, segment = run_node_segment(journal, settings, closed=closed)
     ledger, deliveries = local_ledger(settings, folder.path, run, node, segment), Deliveries(folder, clock)
     key, made = ensure_key(settings.key, folder.path)
@@ -122,15 +126,16 @@ def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
 def seal_ended(
     settings: Settings, environment: Mapping[str, str], clock: Clock, *, keep: bool = False,
     known: KnownJournal | None = None, code_secrets: Sequence[bytes] = (),
-) -> Sealed:  # fmt: skip
-    """Seal the journal of a daemon that no longer runs, including the last pending totals.
+) -> Sealed | None:  # fmt: skip
+    """Seal the journal of a daemon that no longer runs, including the last pending totals. None: it was killed when it
+    had closed a segment and not begun the next, so that there are only closed ones.
 
     `keep`: copy a journal that cannot be sealed to where its ledger would go. `known`: what its daemon wrote; a journal
     that lacks it, or has a wrong code, is put aside, and a ledger that says so is sealed instead.
     Raises StateDirBusyError while a daemon runs, and what `seal` raises.
     """
     folder = StateDir(state_dir(settings, environment))
-    if known is None and not is_file(folder.journal):
+    if known is None and not any(map(is_file, (folder.journal, folder.next_journal, *closed_segments(folder)))):
         raise LedgerError(
             f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
         )
@@ -143,6 +148,8 @@ def seal_ended(
     try:
         try:
             settle_next(folder, known)
+            if ends_with_closed(folder):
+                return None
             if (recovery := journal.recover("damaged.journal.jsonl", known)) is not None:
                 log.warning(
                     "the journal was damaged at its end (%s): %d bytes are left out",

@@ -47,6 +47,7 @@ class Sealer:
         """Seal; for each place that was tried, return the reason why it lacks the ledger, or None."""
         self.clock.advance(10**9)
         sealed = seal_ended(self.settings, {}, self.clock)
+        assert sealed is not None
         now_ns = self.clock.boottime_ns()
         return {
             Path(str(one.location)): one.fault
@@ -377,6 +378,7 @@ def test_a_copy_that_nothing_waits_for_gets_the_time_its_size_needs(
     finished(tmp_path / "state", 12)
     sealer, given = Sealer(tmp_path / "state", tmp_path / "copy" / "l.json"), list[float]()
     sealed = seal_ended(sealer.settings, {}, sealer.clock)
+    assert sealed is not None
     large = replace(sealed, seal=replace(sealed.seal, size_bytes=400 * COPIED_BYTES_PER_S))
 
     def copied(_ledger: Path, _to: object, _clock: object, seconds: float, **_: object) -> list[object]:

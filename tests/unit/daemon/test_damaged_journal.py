@@ -145,6 +145,7 @@ def test_a_journal_with_altered_codes_is_kept_aside_and_leaves_no_upper_bound(
     settings = Settings(state_dir=str(run.state.path), run_id=given)
     known = known if given is None else known._replace(run="")
     sealed = seal_ended(settings, {}, run.clock, known=known, code_secrets=[secret])
+    assert sealed is not None
     found, history = verified(sealed).statement["predicate"], history_of(sealed.journal)
     assert (found["totals"]["executed"]["high"] is None) == is_altered
     assert found["run"]["id"] == (given or run.run_id)
