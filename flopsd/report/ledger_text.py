@@ -23,6 +23,7 @@ from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
     children_text,
+    codes_text,
     part_texts,
     recomputed,
     replay_text,
@@ -86,6 +87,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
     """What a verified ledger states, and what it does not. `now_ns`: the verifier's time in Unix nanoseconds."""
     predicate = verified.statement["predicate"]
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
+    checked = sum(start["codes"] == "checked" for start in predicate["incarnations"])
     run, node = named(predicate["run"]["id"]), named(predicate["node"]["name"])
     ran = format_duration(Fraction(predicate["wallSeconds"]))
     anchored = [] if verified.anchored is None else anchor_texts(verified.anchored)
@@ -100,7 +102,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *_clock(predicate, now_ns),
             *wrapped(
                 f"run {run} on {node}: {devices}, {starts} of the daemon, which ran {ran}; "
-                f"{codes_text(predicate['incarnations'])}"
+                f"codes of the journal {codes_text(checked, len(predicate['incarnations']))}"
             ),
             "executed FLOP:",
             *_indented([*executed_rows(predicate), *meaning_rows(predicate)]),
@@ -174,13 +176,6 @@ def _rolling(verified: Verified) -> list[str]:
     if verified.unsealed_records:
         lines += wrapped(unsealed_text(verified.unsealed_records))
     return lines
-
-
-def codes_text(incarnations: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the journal's codes were checked, and for how many daemon starts."""
-    checked = sum(start["codes"] == "checked" for start in incarnations)
-    of = f" in {checked} of {counted(len(incarnations), 'daemon start')}" if 0 < checked < len(incarnations) else ""
-    return f"codes of the journal checked{of}" if checked else "codes of the journal not checkable"
 
 
 def _clock(predicate: Mapping[str, Any], now_ns: int | None) -> list[str]:

@@ -103,6 +103,12 @@ def lone_node_text(rank: int | None, job_nodes: int) -> str:
     return f"this is rank {rank} of its job: its answer is of this node, and nothing that {others} did is in it"
 
 
+def codes_text(checked: int, starts: int) -> str:
+    """Whether the journal's codes were checked, and for how many daemon starts."""
+    of = f" in {checked} of {counted(starts, 'daemon start')}" if 0 < checked < starts else ""
+    return f"checked{of}" if checked else "not checkable"
+
+
 def replay_text(predicate: LedgerObject) -> str:
     """What of a ledger was read from recordings; empty if nothing was."""
     replay = predicate.maybe_object("replay")

@@ -41,6 +41,7 @@ from flopsd.report.contents.verification import LedgerDocument, flags_of, proof_
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import HINT, LedgerObject, line, may_be_longer
 from flopsd.report.numbers import percent
+from flopsd.report.verification_text import codes_text
 from flopsd.system.clock import rfc3339
 
 _KINDS = {"node": "run", "job": "job", "lineage": "model lineage"}
@@ -135,7 +136,7 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
             facts.append(Fact("Last record", _utc(max(entry.moment_ns("lastRecordAt") for entry in starts))))
             facts.append(Fact("Starts of the daemon", str(len(starts))))
             checked = sum(entry.text("codes") == "checked" for entry in starts)
-            facts.append(Fact("Starts whose codes were checked", str(checked)))
+            facts.append(Fact("Codes of the journal", codes_text(checked, len(starts))))
         facts.append(timed("Wall time", predicate.decimal("wallSeconds")))
     else:
         facts.append(Fact("Begun", _utc(predicate.moment_ns("startedAt"))))
