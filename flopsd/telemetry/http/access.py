@@ -41,8 +41,7 @@ class Access:
         self._path, self._lock, self._logged = path, threading.Lock(), ""
         self._read: bytes | None = None
         self._config = WebConfig()
-        self._loaded: tuple[Tls, tuple[bytes, ...]] | None = None
-        self._context: ssl.SSLContext | None = None
+        self._loaded: tuple[Tls, tuple[bytes, ...], ssl.SSLContext] | None = None
         self._checks = PasswordChecks()
         self.tls = self.config().tls is not None
         if self._config.users and find_spec("bcrypt") is None:
@@ -78,11 +77,11 @@ class Access:
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
         # Compare the settings too: with the same certificates, the file may set other TLS rules.
-        found = (tls, tuple(_bytes_of(file) for file in files))
+        read = tuple(_bytes_of(file) for file in files)
         with self._lock:
-            if self._context is None or found != self._loaded:
-                self._context, self._loaded = context_of(tls, self._path), found
-            return self._context
+            if self._loaded is None or self._loaded[:2] != (tls, read):
+                self._loaded = tls, read, context_of(tls, self._path)
+            return self._loaded[2]
 
     def admits_certificate(self, connection: ssl.SSLSocket) -> bool:
         """Whether the client's certificate has one of the allowed names, if names are configured."""

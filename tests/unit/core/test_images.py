@@ -49,6 +49,16 @@ def test_a_classifier_of_images_has_neither_the_text_nor_the_projections() -> No
     assert parameters(read_model(classifier)).total == tower + 3 * 32 + 3
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("CLIPVisionModel", ""), ("CLIPVisionModelWithProjection", "vision_model.")]
+)
+def test_a_tower_has_the_names_of_its_class(name: str, prefix: str) -> None:
+    tower = read_model({"model_type": "clip_vision_model", **_TOWER, "architectures": [name]})
+    layers = [block.path for block in tower.blocks if "layers" in block.path]
+    assert layers
+    assert all(path.startswith(f"{prefix}encoder.layers.") for path in layers)
+
+
 @pytest.mark.long
 @given(st.integers(0, 5), st.sampled_from([_VIT, _CLIP, _GEMMA3]), st.sampled_from(["full", "lora"]))
 def test_bounds_without_image_counters_contain_the_counted_work(

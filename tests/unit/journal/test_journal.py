@@ -19,7 +19,7 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal import framing
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, line_ends_at, looks_like_records, read_lines
-from flopsd.journal.head import KnownJournal
+from flopsd.journal.head import NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
@@ -310,6 +310,12 @@ def test_a_journal_that_lacks_known_records_is_not_recovered(state: StateDir, re
     forger.close()
     with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
         Journal(state).recover("aside", known)
+
+
+def test_no_journal_is_recovered_if_what_the_launcher_knew_cannot_be_read(state: StateDir) -> None:
+    write(state, 2)
+    with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
+        Journal(state).recover("aside", NOT_ANY)
 
 
 @pytest.mark.parametrize("is_written", [True, False])

@@ -7,6 +7,7 @@ import pytest
 from flopsd.report.contents.device_groups import alike, equal, ranges, shared_facts, shortened
 from flopsd.report.contents.model import Fact, ReportDevice
 from flopsd.report.numbers import Amount, Interval
+from flopsd.report.report_text import _devices
 
 DEVICE = ReportDevice(
     0, "H100", "GPU-a", "165", "activity", "", Interval(Amount("1", "1"), None, None), "100 %", "5 J",
@@ -40,3 +41,11 @@ def test_only_identical_devices_are_grouped() -> None:
     assert [one.indices for one in alike(devices)] == ["0 to 2", "3"]
     assert shared_facts(devices) == (Fact("Driver", "595"),)
     assert shared_facts(devices[:1]) == ()
+
+
+def test_the_figure_of_identical_devices_is_of_each() -> None:
+    other = replace(DEVICE, index=1, uuid="GPU-b")
+    for devices, words in (([DEVICE], "FLOP   "), ([DEVICE, other], "FLOP each ")):
+        (group,) = equal(devices)
+        lines = list(_devices(group))
+        assert lines[len(devices)].strip().startswith(words)

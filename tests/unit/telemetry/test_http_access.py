@@ -149,14 +149,15 @@ def test_changes_of_the_file_are_followed(
         nowhere = "tls_server_config: {cert_file: nope, key_file: nope}"
         for broken in ("basic_auth_users: {alice: secret}", "", nowhere, tls):
             file.write_text(broken)
-            with pytest.raises((OSError, http.client.HTTPException)):  # no client is admitted, not even as before
-                ask(port, authority, login=f"alice:{PASSWORD}")
+            for _ in range(2):
+                with pytest.raises((OSError, http.client.HTTPException)):  # no client is admitted, not even as before
+                    ask(port, authority, login=f"alice:{PASSWORD}")
         file.write_text(f"{tls}basic_auth_users: {{bob: {HASH}}}\n")
         assert ask(port, authority, login=f"bob:{PASSWORD}").status == 200
         assert ask(port, authority, login=f"alice:{PASSWORD}").status == 401
     assert "must be the bcrypt hash" in caplog.text
     assert "TLS cannot be switched on or off" in caplog.text
-    assert "the last user cannot be removed without a restart" in caplog.text
+    assert caplog.text.count("the last user cannot be removed without a restart") == 1
 
 
 def test_a_handshake_with_the_old_file_does_not_delay_the_new_one_for_others(

@@ -22,7 +22,7 @@ from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCount
 from flopsd.core.values import text_or_none
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.background import THRESHOLD_SECONDS, BackgroundTasks, ThresholdLog, progress_line
-from flopsd.errors import FlopsdError, JournalDamagedError
+from flopsd.errors import FlopsdError, JournalDamagedError, PeakTableError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.journal.reading import read_journal
 from flopsd.report.claims import AS_CLAIMED
@@ -30,7 +30,7 @@ from flopsd.report.html.kit import typeset
 from flopsd.report.ledger_text import sealed_text
 from flopsd.report.numbers import integer_facts
 from flopsd.report.threshold_text import crossing_text
-from flopsd.settings.data_files import load_policies, parse_policy
+from flopsd.settings.data_files import load_peaks, load_policies, parse_policy
 from flopsd.system.clock import NS_PER_S, rfc3339
 from flopsd.telemetry.page.gaps import gaps_part, sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
@@ -44,6 +44,7 @@ from flopsd.telemetry.status_text import coverage_text, status_text
 from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
 from tests.support.golden import check_golden
+from tests.support.own_files import Own
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
 from tests.support.runs import A100, CONTEXT, H100, STRANGER, Run, interrupted
@@ -103,6 +104,19 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
         run.meter(1)
         assert run.writer.snapshot.ready
         run.restart(ends=True)
+
+
+def test_the_status_of_a_journal_alone_needs_its_own_peak_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Own.in_folder(tmp_path / "own")
+    monkeypatch.setattr("tests.support.runs.table", lambda: load_peaks(own.peaks))
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    run.finish()
+    with pytest.raises(PeakTableError):
+        from_state_dir(str(run.state.path), {})
+    assert from_state_dir(str(run.state.path), {}, own.peaks)["executed"]["measured"] is not None
 
 
 @pytest.mark.parametrize("is_rotated", [True, False])
