@@ -10,8 +10,11 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -120,6 +123,19 @@ def be_nice() -> None:
         os.nice(NICENESS)
     except OSError:
         pass
+
+
+def end_with(lifeline: int | None) -> None:
+    """Kill this process as soon as the daemon that started it has ended, which closes the pipe `lifeline`: the next
+    daemon, or the launcher, seals and copies too, to the same places. A kill at any point is safe."""
+    if lifeline is not None:
+        with suppress(RuntimeError):  # no more threads
+            threading.Thread(target=_end_after, args=(lifeline,), daemon=True).start()
+
+
+def _end_after(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def add_settings(

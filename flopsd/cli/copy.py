@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, be_nice, note, settings_of, waiting
+from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, be_nice, end_with, note, settings_of, waiting
 from flopsd.errors import ConfigError, LedgerError, StorageError
 from flopsd.report.terminal import counted, shown
 from flopsd.settings.locations import named, parse_location
@@ -40,10 +40,12 @@ def add(verbs: Verbs) -> None:
     add_settings(copy, [BY_KEY["state_dir"]])
     copy.add_argument("--json", action="store_true", help="print the result as JSON")
     copy.add_argument("--background", action="store_true", help=argparse.SUPPRESS)  # set by the daemon
+    copy.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # with --background: see `end_with`
     copy.set_defaults(run=_copy)
 
 
 def _copy(arguments: argparse.Namespace) -> int:
+    end_with(arguments.lifeline)
     if arguments.background:
         be_nice()
     from flopsd.attestation.storage.deliveries import Deliveries

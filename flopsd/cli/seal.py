@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, note, settings_of, waiting
+from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, end_with, note, settings_of, waiting
 from flopsd.errors import FlopsdError, LedgerError, SigningKeyError, StorageError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS, Settings
@@ -38,6 +38,7 @@ def add(verbs: Verbs) -> None:
     )
     seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # set by the daemon, with --rolling
     seal.add_argument("--refused-pin", type=int, help=argparse.SUPPRESS)  # with --rolling: an open file of the daemon
+    seal.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # with --rolling: see `end_with`
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
     seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon wrote
     seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal
@@ -47,6 +48,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _seal(arguments: argparse.Namespace) -> int:
+    end_with(arguments.lifeline)
     clock = SystemClock()
     stopped_ns = clock.boottime_ns() if arguments.at_end else None
     if arguments.rolling:

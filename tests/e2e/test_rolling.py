@@ -1,6 +1,7 @@
 """Rolling seals with the real program: the files left when everything is killed at once, and their cost for
 metering."""
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -10,12 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
+from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.core.ledger.history_from_records import read_history
+from flopsd.journal.delivery_note import Delivery, read_deliveries
 from flopsd.journal.reading import read_live
 from flopsd.settings.data_files import config_dir
 from tests.support.process import (
     FLOPSD,
+    PATIENCE_SECONDS,
     Program,
     daemon_pid,
     fill,
@@ -25,6 +30,7 @@ from tests.support.process import (
     started,
     wait_until,
 )
+from tests.support.runs import finished
 
 # Not libcrypto, which hashlib itself uses for the journal's chain.
 SIGNING = ("cryptography", "libssl", "boto", "_rust", "_cffi")
@@ -94,6 +100,34 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert closed["method"]["journal"]["lastRecordAt"] >= lasting[1]  # with the pending totals
     assert int(closed["totals"]["executed"]["measured"]) >= int(found["totals"]["executed"]["measured"])
     assert not list(ledger.parent.glob("*until*"))
+
+
+def waiting_child(daemon: int, verb: str, lock: Path) -> psutil.Process | None:
+    """The child of the daemon that runs `verb` and has opened the lock."""
+    with suppress(psutil.NoSuchProcess, FileNotFoundError):
+        for child in psutil.Process(daemon).children():
+            opened = [os.path.realpath(link) for link in Path(f"/proc/{child.pid}/fd").iterdir()]
+            if verb in child.cmdline() and str(lock) in opened:
+                return child
+    return None
+
+
+@pytest.mark.parametrize("verb", ["seal", "copy"])
+def test_a_seal_or_copy_does_not_outlive_its_daemon(tmp_path: Path, env: dict[str, str], verb: str) -> None:
+    """It would go on beside those of the next daemon or of the launcher, and overwrite a final copy."""
+    state, copy = tmp_path / "state", tmp_path / "late" / "earlier.json"
+    earlier = finished(state, 2, run_id="earlier")
+    sealed = earlier.seal(tmp_path / "earlier.json")
+    Deliveries(earlier.state, earlier.clock).note(sealed.ledger, [copy])
+    lock = os.path.realpath(state / "seal.lock")
+    often = ("--seal-every", "1" if verb == "seal" else "off")
+    with open(lock, "wb") as held, started("run", *arguments(tmp_path, *often), env=env) as program:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        child = wait_until(lambda: waiting_child(program.process.pid, verb, Path(lock)), f"a {verb} at the lock")
+        program.process.kill()
+        assert psutil.wait_procs([child], timeout=PATIENCE_SECONDS)[1] == []
+        assert not (tmp_path / "out").exists()
+        assert [one.state for one in read_deliveries(state / "deliveries.json")[0].destinations] == [Delivery.PENDING]
 
 
 def test_the_daemon_loads_no_signing_code_and_a_full_disk_leaves_the_older_ledger(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -42,7 +43,9 @@ class Custody:
         self._settings, self._clock = settings, clock
         # Notes a PIN that the key's token refused if the state folder cannot be written; every signing process gets it.
         self.refused_pin = nameless_file("flopsd-refused-pin")
-        self._files = (self.refused_pin,)
+        # Closes with this process, however that ends: a seal or copy must not go on beside those of the next one.
+        guard, self._lifeline = os.pipe()
+        self._files, self._with_lifeline = (self.refused_pin, guard), ("--lifeline", str(guard))
         self._rotation: Rotation | None = None
         self.key = start_key_check(
             settings, self._with_refused_pin(commands.check_key), environment, clock, self._files
@@ -51,7 +54,11 @@ class Custody:
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
         self._late = (
-            LateDeliveries(commands.copy, folder.deliveries, clock, self._all_delivered) if commands.copy else None
+            LateDeliveries(
+                [*commands.copy, *self._with_lifeline], folder.deliveries, clock, self._all_delivered, files=self._files
+            )
+            if commands.copy
+            else None
         )
         self._disk = StateDisk(settings, folder, clock)
 
@@ -71,8 +78,8 @@ class Custody:
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed
         return RollingSeals(
-            self._with_refused_pin(commands.seal), every, between, self._clock, overdue=overdue, head=head,
-            copies=copies, key=self.key, files=(*self._files, *commands.files),
+            [*self._with_refused_pin(commands.seal), *self._with_lifeline], every, between, self._clock,
+            overdue=overdue, head=head, copies=copies, key=self.key, files=(*self._files, *commands.files),
         )  # fmt: skip
 
     def checkpointed(self) -> None:

@@ -22,10 +22,11 @@ class LateDeliveries:
     """Starts `command` while the note of deliveries has pending ones. One thread calls it."""
 
     def __init__(
-        self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None
-    ) -> None:
-        """`all_delivered` is called when nothing is pending any more."""
-        self.child = ChildProcess(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
+        self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None, *,
+        files: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """`all_delivered` is called when nothing is pending any more. `files`: open files that the child inherits."""
+        self.child = ChildProcess(command, "the copying process", clock, idle_seconds=IDLE_SECONDS, files=files)
         self._note, self._clock, self._on_all = note, clock, all_delivered
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
