@@ -10,7 +10,7 @@ from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.figures import Figures, sum_figures
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.model import Evidence
-from flopsd.core.operator_count import OPERATOR_FLOP
+from flopsd.core.operator_count import OPERATOR_FLOP, DeviceCount, ReadFigures, as_claimed
 from flopsd.core.policy.finding import OPERATOR_COUNT, Verdict
 from flopsd.core.session_protocol import DeclaredSession
 from tests.property.core.test_claims import Lie, a_second, lies, within
@@ -129,3 +129,12 @@ def test_a_count_beyond_the_ceiling_is_not_used_and_named() -> None:
     (unused,) = view.unused
     assert (unused.reason.value, unused.device) == ("count_exceeds_ceiling", "GPU-0")
     assert (unused.counted_flop, unused.ceiling_flop) == (most + 1, most)
+
+
+def test_only_a_count_beyond_the_time_of_its_phase_adds_the_time_of_evaluation() -> None:
+    def high(counted: int, most: int | None) -> int | None:
+        by_phase = {"train": Figures(1, None, most), "evaluate": Figures(0, None, 7)}
+        read = ReadFigures(Figures(1, None, 17), by_phase, 17)
+        return as_claimed(DeviceCount({"train": counted}, ()), read)["train"].high_flop
+
+    assert (high(10, 10), high(11, 10), high(11, None)) == (0, 7, 0)

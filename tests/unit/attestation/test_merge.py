@@ -85,6 +85,14 @@ def test_a_policy_of_the_children_not_applied_to_the_sum_is_named(nodes: Nodes) 
     assert nodes.notes == [f"{other} was not used: no ledger was rated by it"]
 
 
+def test_a_quiet_merge_prints_nothing(nodes: Nodes) -> None:
+    one, job = nodes.ledger(sagemaker(0, ("algo-1",))), nodes.folder / "job.json"
+    command = ("merge", str(one), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(job))
+    done = in_process(*command, "--quiet", code=0)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert job.exists()
+
+
 def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
     one, two = nodes.ledger(sagemaker(0), seconds=7), nodes.ledger(sagemaker(1), seconds=5, devices=gpus("algo-2", 3))
     job = predicate(nodes.merge(one, two).ledger)

@@ -61,6 +61,14 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     assert names[0] == ("Phase" if made.kind == "node" else "Training method")
 
 
+def test_what_a_sampled_clock_leaves_open_is_a_fact_of_the_figure() -> None:
+    ledger = copy.deepcopy(vector("valid/activity-and-gaps"))
+    ledger["predicate"]["totals"]["executed"]["clockUncertaintyFlop"] = "1234567"
+    (executed, *_) = content(ledger).bases
+    found = {one.name: (one.value, one.exact) for one in executed.facts}
+    assert found["Of that, from the clock"] == ("1.23x10^6 FLOP either way", "1234567 FLOP")
+
+
 @pytest.mark.parametrize(
     ("keys", "signer", "again"),
     [

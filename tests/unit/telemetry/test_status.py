@@ -478,6 +478,24 @@ def test_the_page_forecasts_the_first_crossing_of_the_rules_that_apply(
     assert [title.lower() for title in found] == ([] if expected is None else [titles[expected].lower()])
 
 
+def test_the_page_counts_the_rules_that_apply_for_certain(tmp_path: Path) -> None:
+    run = story(tmp_path, stranger=False)
+    findings = status_of_snapshot(run.writer.snapshot)["thresholds"]
+    run.kill()
+
+    def summary(applying: int) -> str:
+        for at, one in enumerate(findings):
+            one.update(applies=True if at < applying else None)
+        (found,) = re.findall(r"<summary>(.*?)</summary>", thresholds_part(findings))
+        return str(found)
+
+    rules = summary(0)
+    assert len(findings) > 3
+    assert "for certain" not in rules
+    assert summary(2) == f"{rules}, 2 for certain"
+    assert summary(len(findings)) == rules
+
+
 def test_a_source_that_starts_or_has_no_hardware_is_not_down(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(1)
