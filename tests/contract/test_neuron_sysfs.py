@@ -69,6 +69,13 @@ def test_a_chip_that_the_driver_shows_later_is_metered_too(tmp_path: Path) -> No
     assert [device.index for device in source.devices()] == [0, 2, 1]
 
 
+def test_a_chip_without_a_name_is_called_as_the_next_one(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path / "now", chips=2)
+    (sysfs.root / "neuron0" / "info" / "architecture" / "device_name").unlink()
+    source, _ = opened(sysfs)
+    assert [device.model for device in source.devices()] == ["Inferentia2", "Inferentia2"]
+
+
 @pytest.mark.parametrize("other", [100, 1000])  # however much work the other core did
 def test_a_cleared_total_is_a_fall_and_counting_continues_from_there(tmp_path: Path, other: int) -> None:
     sysfs = Sysfs(tmp_path)

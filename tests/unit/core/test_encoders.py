@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.architecture import flop, parameters, read_model, training_from
-from flopsd.core.architecture.attention_pairs import Side, chunk_pairs, local_pairs
-from flopsd.core.architecture.model import Attention, Mask
+from flopsd.core.architecture.attention_pairs import Level, Side, chunk_pairs, local_pairs
+from flopsd.core.architecture.model import Attention, Mask, Stream
+from flopsd.core.architecture.rows import resolve
+from flopsd.core.architecture.training import Training
 from tests.support.architectures import assumed, refused
 
 _BASE = {
@@ -155,3 +157,10 @@ def test_a_decoder_attends_to_earlier_tokens_and_the_whole_encoder_output(family
         if isinstance(part, Attention)
     }
     assert seen == {("encoder", Mask.FULL), ("decoder", Mask.CAUSAL), ("decoder", Mask.CROSS)}
+
+
+def test_sequences_that_were_not_counted_are_none_at_least_and_one_per_token_at_most() -> None:
+    """The pooler of BERT has a row for each."""
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    _, _, rows, _ = resolve(read_model(config), {"tokens": 1000}, Training(), cached=False)
+    assert [rows[level][Stream.SEQUENCES] for level in Level] == [0, 0, 1000]

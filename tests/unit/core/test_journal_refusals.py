@@ -108,3 +108,12 @@ def test_bad_records_are_refused(edit: Callable[[list[J]], object], reason: str)
 
 def test_a_device_is_tracked_from_the_begin_record_on() -> None:
     reads(edited(lambda r: of(r, "device").update(to_ns=of(r, "begin")["ns"])))
+
+
+@pytest.mark.parametrize("changed", [{"more": 1}, {"files_private": 1}, {"job_container": 0}])
+def test_an_isolation_that_no_daemon_writes_is_refused(changed: J) -> None:
+    def change(records: list[J]) -> None:
+        of(records, "begin")["isolation"].update(changed)
+
+    with pytest.raises(JournalDamagedError):
+        read_history(edited(change))

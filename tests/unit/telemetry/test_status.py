@@ -17,6 +17,7 @@ import pytest
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import Figures, figures_from
 from flopsd.core.model import Busy, Device, Gap, GapReason, Gauges, Pipe, Reading, Sweep
+from flopsd.core.notes import note
 from flopsd.core.policy.finding import Limit, Verdict
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.core.values import text_or_none
@@ -104,6 +105,18 @@ def test_a_device_is_not_metered_before_its_first_reading(tmp_path: Path) -> Non
         run.meter(1)
         assert run.writer.snapshot.ready
         run.restart(ends=True)
+
+
+def test_a_checkpoint_computes_again_what_follows_from_declarations(tmp_path: Path) -> None:
+    run, process = Run(tmp_path, devices=(A100,), policies=load_policies(), declared=DECLARED), "1" * 32
+    run.writer.take_event(SessionOpened(process, 7, 1000, "1"))
+    run.writer.take_event(FactsDeclared(process, {"parameters_total": 10**9}))
+    run.writer.take_event(WorkCounted(process, {"train": {"tokens": 10**6}}))
+    run.meter(1)
+    assert run.writer.snapshot.view.declarations.absent == (note("no_process"),)
+    run.writer.checkpoint()
+    assert run.writer.snapshot.view.declarations.absent == ()
+    run.kill()
 
 
 def test_the_status_of_a_journal_alone_needs_its_own_peak_table(

@@ -170,6 +170,17 @@ def growth(unread: tuple[Pipe, ...] = (), **changed: Any) -> Callable[[Sweep], S
     return on(CYCLES.uid, give)
 
 
+class Renamed(Model):
+    """Describes its devices anew after a reading."""
+
+    def devices(self) -> Sequence[Device]:
+        return self.listed if self.last_ns == self.begin_ns else (CYCLES, replace(A100, vendor=""))
+
+
+def test_devices_are_checked_after_each_reading_too() -> None:
+    assert any("has no vendor" in str(one) for one in violations(Quick(Renamed)))
+
+
 BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("name", "it is opened as 'model'", {"name": "other"}),
     ("name", "which is not text", {"name": None}),
