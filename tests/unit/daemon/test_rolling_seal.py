@@ -226,10 +226,13 @@ def test_the_daemons_end_does_not_wait_for_a_child() -> None:
     rolling.child.stop()
 
 
-def test_a_seal_that_was_not_copied_counts_as_sealed_and_is_retried(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("before", ["made a key; ", ""])
+def test_a_seal_that_was_not_copied_counts_as_sealed_and_is_retried(
+    caplog: pytest.LogCaptureFixture, before: str
+) -> None:
     clock = FakeClock()
     code = (
-        "import os, sys; print(f'made a key; NOT COPIED to s3://b/x-{os.getpid()}: denied', file=sys.stderr); "
+        f"import os, sys; print(f'{before}NOT COPIED to s3://b/x-{{os.getpid()}}: denied', file=sys.stderr); "
         f"sys.exit({SEALED_NOT_COPIED})"
     )
     rolling = RollingSeals(python(code), 10, 2, clock, overdue=False, head=lambda: "1:" + "0" * 64, copies=True)

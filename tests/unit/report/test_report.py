@@ -61,6 +61,14 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     assert names[0] == ("Phase" if made.kind == "node" else "Training method")
 
 
+def test_a_report_without_phases_has_no_heading_for_them() -> None:
+    shown = [
+        report_text(report(vector(f"valid/{name}")))
+        for name in ("activity-and-gaps", "starts-of-which-one-has-no-device")
+    ]
+    assert ["By phase" in text for text in shown] == [True, False]
+
+
 def test_what_a_sampled_clock_leaves_open_is_a_fact_of_the_figure() -> None:
     ledger = copy.deepcopy(vector("valid/activity-and-gaps"))
     ledger["predicate"]["totals"]["executed"]["clockUncertaintyFlop"] = "1234567"

@@ -194,6 +194,8 @@ def test_rows_of_a_plug_in_are_added_to_the_table_reproducibly(install: Install,
     assert found.table.resolve(replace(A100, model="Two", pci_device_id=None)).id == "two"
     assert {name: part for name, part in found.table.parts.items() if name in table().parts} == table().parts
     assert table_of(None, ["nvml"]).data == table_of(str(config_dir() / "peaks.yaml"), ["extra"]).data
+    install("plain", GOOD.replace('"extra"', '"plain"'), name="plain")
+    assert table_of(None, ["plain"]) == table_of(None, ["nvml"]), "a plug-in need not have rows"
 
 
 @pytest.mark.long
