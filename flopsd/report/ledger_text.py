@@ -48,12 +48,12 @@ _NO_END = "the journal has no end: the figures are up to its last record"
 
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """The paths of the ledger and its `copies`, its statements, and the command that verifies it."""
-    predicate, told = sealed.predicate, LedgerObject(sealed.predicate, "predicate")
+    predicate, entry = sealed.predicate, LedgerObject(sealed.predicate, "predicate")
     executed, findings = predicate["totals"]["executed"], predicate["findings"]
     rows = stated(
         [
-            ("REPLAY", replay_text(told)),
-            *part_texts(told),
+            ("REPLAY", replay_text(entry)),
+            *part_texts(entry),
             ("ROLLING", _NO_END if predicate["incarnations"][-1]["endReason"] is None else ""),
             *interval(figures_from(executed)).facts(NOTHING_MEASURED),
             *by_count_rows(executed["byEvidence"]),
