@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 
+class Killed(BaseException):
+    """kill -9: nothing that follows is executed."""
+
+
 def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[..., object]) -> None:
     """Replace `os.NAME`, for pathlib too, which in Python 3.10 keeps references of its own to some."""
     monkeypatch.setattr(os, name, call)

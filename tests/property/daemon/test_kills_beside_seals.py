@@ -26,16 +26,13 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.os_calls import Killed, replace_call
 from tests.support.runs import CONTEXT, history_of
 from tests.support.story import H100, Second, active
 from tests.support.strategies import table
 
 CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir")
 WORK = active(132, 1700, {Pipe.TENSOR_HMMA: 300_000})
-
-
-class Killed(BaseException):
-    """kill -9: nothing that follows is executed."""
 
 
 class Launched:
@@ -115,7 +112,7 @@ def ended_after(step: int, at_the_end: Callable[[], object]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(os, name, ending(getattr(os, name)))
+            replace_call(patch, name, ending(getattr(os, name)))
         yield
 
 

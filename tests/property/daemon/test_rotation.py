@@ -35,6 +35,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.extent import Extent, examples, sampled
+from tests.support.os_calls import Killed
 from tests.support.runs import CONTEXT, history_of
 from tests.support.story import A100, CYCLES_H100, H100, Second, active, running, table
 
@@ -264,10 +265,6 @@ def test_late_operator_counts_leave_low_below_the_truth_in_every_segment(steps: 
 
 
 CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir", "close")
-
-
-class Killed(BaseException):
-    """kill -9: nothing that follows is executed."""
 
 
 @contextmanager

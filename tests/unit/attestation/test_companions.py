@@ -23,6 +23,7 @@ from flopsd.system.known_files import Content, put_file
 from flopsd.testing import FakeClock
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, sagemaker
+from tests.support.os_calls import Killed
 from tests.support.own_files import Own
 from tests.support.paths import ROOT
 from tests.support.process import in_little_memory, in_process
@@ -138,9 +139,6 @@ def test_a_seal_killed_at_any_point_leaves_a_ledger_with_its_companions(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The later ledger is of the same journal, with another policy."""
-
-    class Killed(BaseException):
-        pass
 
     ledger, clock = tmp_path / "at" / "ledger.json", FakeClock()
     run = Run(tmp_path / "state", policies=load_policies(own.policies[:1]))

@@ -39,6 +39,7 @@ from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
+from tests.support.os_calls import Killed
 from tests.support.process import environment, flopsd, in_process, modules_after
 from tests.support.settings import load_settings
 from tests.support.tools import require_tools
@@ -308,10 +309,6 @@ def test_key_new_needs_a_passphrase_to_encrypt_and_otherwise_makes_nothing(tmp_p
     assert in_process("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
     assert in_process("key", "show", str(tmp_path / "missing.pem")).returncode == 1
     assert list(tmp_path.iterdir()) == []
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("call", ["open", "fchmod", "fsync", "link"])

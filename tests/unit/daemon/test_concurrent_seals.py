@@ -18,7 +18,7 @@ from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
-from tests.support.os_calls import replace_call
+from tests.support.os_calls import Killed, replace_call
 from tests.support.process import in_process
 from tests.support.runs import H100, Run
 
@@ -109,10 +109,6 @@ def test_a_segment_gets_no_ledger_of_the_next_one(
         seal(run.state.journal, run.state, settings, run.clock, live=True)
     assert not (tmp_path / "out").exists()
     run.finish()
-
-
-class Killed(BaseException):
-    """kill -9: nothing that follows is executed."""
 
 
 def test_a_seal_finishes_a_rotation_that_a_kill_left_without_a_journal(

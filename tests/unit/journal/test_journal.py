@@ -25,7 +25,7 @@ from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.state_dir import LOCK_NAME, StateDir
 from tests.support.extent import examples
-from tests.support.os_calls import failing
+from tests.support.os_calls import Killed, failing
 
 
 @pytest.fixture
@@ -393,10 +393,6 @@ def test_a_launcher_that_does_not_know_of_recovered_totals_loses_none(state: Sta
     journal.append({"n": 3})
     journal.close()
     assert state.pending.read_bytes() == b""
-
-
-class Killed(BaseException):
-    """kill -9: nothing that follows is executed."""
 
 
 @pytest.mark.parametrize("is_launched", [True, False])
