@@ -1,4 +1,4 @@
-"""The status of a run for a terminal of a given size: whole if it fits, else one line per fact and per GPU."""
+"""The status of a run for a terminal of a given size: whole if it fits, else one line per fact and per device."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from flopsd.telemetry.status_text import (
 
 _LONGEST_TEXT = 170  # characters of a fact: three lines of 80 columns, and the longest headline of one policy
 _LEAST_MODEL = 8
-_HEAD = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
+_HEAD = ("device", "model", "evidence", "measured", "now", "busy", "gaps")
 _MODEL, _WORDS = 1, (1, 2)
 _LESSER = (5, 4, 2, 6, 1)  # columns that a narrow terminal leaves out, the least important first
 
 
 def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
-    """At most `rows` lines for any number of GPUs, if the facts leave room for two lines about GPUs. The text says what
-    was left out; no figure is cut."""
+    """At most `rows` lines for any number of devices, if the facts leave room for two lines about them. The text says
+    what was left out; no figure is cut."""
     whole = status_text(status)
     lines = whole.splitlines()
     if len(lines) <= rows and max(map(len, lines)) <= columns:
@@ -69,7 +69,7 @@ def _devices(devices: Sequence[Mapping[str, Any]], columns: int, rows: int) -> l
     if not rest:
         return lines
     gaps = sum(Fraction(one["gapSeconds"]) > 0 for one in rest)
-    return [*lines, f"and {counted(len(rest), 'more GPU')}, {gaps} with gaps: `flopsd status` lists all"]
+    return [*lines, f"and {counted(len(rest), 'more device')}, {gaps} with gaps: `flopsd status` lists all"]
 
 
 def _table(devices: Sequence[Mapping[str, Any]], columns: int) -> list[str]:

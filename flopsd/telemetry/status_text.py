@@ -162,6 +162,6 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for device in devices
     ]
-    head, *lines = table([("GPU", "model", "evidence", "measured", "gaps"), *rows], right=(0, 3, 4))
+    head, *lines = table([("device", "model", "evidence", "measured", "gaps"), *rows], right=(0, 3, 4))
     now = [wrapped(text, "     ") if (text := activity_text(device)) else [] for device in devices]
     return [head, *(line for first, more in zip(lines, now, strict=True) for line in (first, *more))]

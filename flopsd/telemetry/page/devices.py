@@ -27,10 +27,10 @@ _EVIDENCE = {
     "gap": "nothing was read",
 }
 _HEADS = (
-    ("GPU", None), ("State", None), ("Measured", "n"), ("Rate", "n"), ("Busy", None), ("Active", None),
+    ("Device", None), ("State", None), ("Measured", "n"), ("Rate", "n"), ("Busy", None), ("Active", None),
     ("SM clock", "n"), ("Gaps", "n"),
 )  # fmt: skip
-_DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
+_DETAIL_HEADS = (("Device", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
 _MEASURING = {"cycles", "activity", "count"}  # this evidence does not distinguish the number formats of tensor work
 _NO_FORMAT = "the number format of tensor work is not declared"
 _NO_BOUND = "not in the peak table, so no total has an upper bound"
@@ -137,8 +137,8 @@ def _advice(facts: Facts) -> Iterable[Html]:
 
 
 def _numbers(indices: Sequence[int]) -> str:
-    """`GPU 3`, `GPUs 0 to 2, 5`."""
-    return f"GPU{'s' * (len(indices) > 1)} {ranges(indices)}"
+    """`Device 3`, `Devices 0 to 2, 5`."""
+    return f"Device{'s' * (len(indices) > 1)} {ranges(indices)}"
 
 
 def _or_dash(value: object) -> object:

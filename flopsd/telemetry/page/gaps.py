@@ -28,7 +28,7 @@ def gaps_part(facts: Mapping[str, Any]) -> Html:
         elif not Fraction(facts["jobSeconds"]):
             none = "Not known: no device was read yet."
         return section("gaps", "Gaps", h("p", none, cls="absent"), *warning)
-    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
+    heads = (("Reason", None), ("Device time", "n"), ("Device", None))
     rows = [
         row(
             heads,

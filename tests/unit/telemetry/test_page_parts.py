@@ -132,17 +132,22 @@ def test_advice_is_given_only_once(tmp_path: Path) -> None:
     run = Run(tmp_path, devices=devices, policies=load_policies())
     run.meter(2)
     page = devices_part(status_of_snapshot(run.writer.snapshot))
-    assert re.findall(r"<li><strong>(.*?)</strong>", page) == ["GPUs 0 to 7", "GPUs 3 to 5", "GPU 7", "The run"]
+    assert re.findall(r"<li><strong>(.*?)</strong>", page) == [
+        "Devices 0 to 7",
+        "Devices 3 to 5",
+        "Device 7",
+        "The run",
+    ]
     for words in ("number format", "no counters; run dcgm-exporter.", "vm-2.", "--phase train"):
         assert page.count(words) == 1
     run.meter(1, GapReason.DEVICE_LOST, {EIGHT[2].uid, EIGHT[3].uid})
     page = devices_part(status_of_snapshot(run.writer.snapshot))
-    assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; for what helps see FlopsdDevicesBlind in" in page
+    assert "<strong>Devices 2 to 3</strong>: no reading: device_lost; for what helps see FlopsdDevicesBlind in" in page
     run.kill()
     other = Run(tmp_path / "unknown", devices=(STRANGER,))
     other.meter(1)
     page = devices_part(status_of_snapshot(other.writer.snapshot))
-    assert "<strong>GPU 2</strong>: not in the peak table, so no total has an upper bound; to add a row see " in page
+    assert "<strong>Device 2</strong>: not in the peak table, so no total has an upper bound; to add a row see " in page
     other.kill()
     facts = status_of_snapshot(run.writer.snapshot)
     counted = {**facts["devices"][0], "evidence": ["count"]}  # AWS's count does not say what was multiplied

@@ -41,16 +41,16 @@ def test_every_gpu_has_a_line_or_is_counted(
     lines = status_screen(of(gpus, tmp_path, live=live), columns, rows).splitlines()
     assert len(lines) <= rows
     assert max(map(len, lines)) <= columns
-    at = next(at for at, line in enumerate(lines) if line.startswith("GPU  model")) + 1
+    at = next(at for at, line in enumerate(lines) if line.startswith("device  ")) + 1
     rows_of_gpus = [line for line in lines[at:] if re.match(r" *[0-9]+  ", line)]
     assert len(rows_of_gpus) == listed
     if listed < gpus:
-        assert lines[-1] == f"and {gpus - listed} more GPUs, 0 with gaps: `flopsd status` lists all"
+        assert lines[-1] == f"and {gpus - listed} more devices, 0 with gaps: `flopsd status` lists all"
 
 
 def test_a_very_narrow_terminal_shows_measured_flop_of_each_gpu(tmp_path: Path) -> None:
     assert [line.split() for line in status_screen(of(2, tmp_path), 20, 200).splitlines()[-3:]] == [
-        ["GPU", "measured"],
+        ["device", "measured"],
         *([str(gpu), "1.23x10^15", "FLOP"] for gpu in range(2)),
     ]
 
@@ -70,7 +70,7 @@ def test_bounds_and_faults_are_shown_in_few_lines_too(tmp_path: Path, *, strange
     bound = r"at least 2\.76x10\^15 FLOP; no upper bound is known" if stranger else r"2\.76x10\^15 to 3\.26x10\^16 FLOP"
     assert re.search(rf"^measured    6\.16x10\^15 FLOP \({bound}\)$", text, re.MULTILINE)
     assert "Indeterminate for" in text
-    assert re.search(r"^  1  A100-SXM4-80GB +utilization +ceiling only", text, re.MULTILINE)
+    assert re.search(r"^     1  A100-SXM4-80GB +utilization +ceiling only", text, re.MULTILINE)
 
 
 def test_a_problem_with_sealing_or_copying_has_a_line_of_its_own(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_problem_with_sealing_or_copying_has_a_line_of_its_own(tmp_path: Path)
         troubles += [("copies", "NOT COPIED: 2 sealed ledgers are not at every destination yet;")] * (
             "undeliveredLedgers" in more
         )
-        labels = re.findall(r"^([a-z]+)  +(.*)$", text.partition("\nGPU ")[0], re.MULTILINE)
+        labels = re.findall(r"^([a-z]+)  +(.*)$", text.partition("\ndevice ")[0], re.MULTILINE)
         assert [label for label, _ in labels] == named + [label for label, _ in troubles]
         assert [words[: len(start)] for (_, words), (_, start) in zip(labels[6:], troubles, strict=True)] == [
             start for _, start in troubles
