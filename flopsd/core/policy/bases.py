@@ -129,22 +129,25 @@ def run_bases(
     def counted(parts: Iterable[ByPhase]) -> Guidelines:
         return guidelines(sum_by_key(parts), declared.required)
 
-    def with_measured(parts: Sequence[Phased]) -> Guidelines:
-        ends = counted(one.settings for one in parts)
+    def with_measured(by_settings: ByPhase, parts: Sequence[Phased]) -> Guidelines:
+        ends = guidelines(by_settings, declared.required)
         is_one = all(one.measured is one.settings for one in parts)
-        return ends if is_one else measured_as(ends, counted(one.measured for one in parts))
+        return ends if is_one else measured_as(ends, counted([one.measured for one in parts]))
 
-    operations, read = with_measured(integers), flop
+    operations, read = with_measured(sum_by_key([one.settings for one in integers]), integers), flop
     flop = [*read, *operators]
-    ends = with_measured(flop)
+    settings = sum_by_key([one.settings for one in flop])
+    is_recorded = all(one.settings is one.recorded for one in flop)
+    ends = with_measured(settings, flop)
     if operators:
         alone = counted(one.settings for one in read)
         both = ((ends.updates, alone.updates), (ends.cumulative, alone.cumulative))
         updates, cumulative = (whole.low_flop - part.low_flop for whole, part in both)
         ends = replace(ends, by_operators=(updates, cumulative))
-    claims = sum_by_key(one.claims for one in flop)
+    claims = sum_by_key([one.claims for one in flop if one.claims])
     claimed = Claimed(counted(one.claimed for one in flop), claims, declared.process) if claims else None
-    return Bases(sum_by_key(one.recorded for one in flop), executed, ends, operations, declared, claimed)
+    by_phase = settings if is_recorded else sum_by_key(one.recorded for one in flop)
+    return Bases(by_phase, executed, ends, operations, declared, claimed)
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 from typing import NamedTuple, cast
 
 from flopsd.core.dataclass import dataclass
@@ -22,7 +21,7 @@ from flopsd.core.policy.conditions import applies_to, base_range
 from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import WITH_BASE, Conditions, Policy, Quantity, Rule
-from flopsd.core.values import most
+from flopsd.core.values import ceil_div, most
 
 _MAX_KNOWN = 1024  # entries per policy: a merge has as many base models as lineages
 
@@ -83,8 +82,27 @@ class _Stated(NamedTuple):
     only_systemic_open: bool
     quantities: tuple[Quantity, ...]
     quantity: str
-    base: tuple[Fraction, Fraction | None]
+    base: _BaseFlop
     limit: Limit | None
+
+
+class _BaseFlop(NamedTuple):
+    """The compute of the base model under the conditions of a rule: its bounds, rounded outward, and the least and the
+    most whole count within them. No upper bound: None."""
+
+    low: int
+    high: int | None
+    least: int
+    most: int | None
+    is_exact: bool
+
+    @classmethod
+    def of(cls, when: Conditions, base: Base | None, margin_ppm: int) -> _BaseFlop:
+        low, high = base_range(when, base, margin_ppm)
+        least = int(low) + 1 if low == when.base_above_flop else ceil(low)
+        if high is None:
+            return cls(int(low), None, least, None, is_exact=False)
+        return cls(int(low), ceil(high), least, int(high), is_exact=low == high)
 
 
 def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
@@ -97,7 +115,7 @@ def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
         rule.when, case.method, case.base, margin_ppm, case.conflict, case.methods
     )
     quantities, limit = _quantities(rule, case), None
-    base = base_range(Conditions() if applies is False else rule.when, case.base, margin_ppm)
+    base = _BaseFlop.of(Conditions() if applies is False else rule.when, case.base, margin_ppm)
     if applies is not False and rule.threshold is not None:
         limit = lowest_and_highest(rule, case.base, margin_ppm)
     words = QUANTITY_OR.join(quantity.value for quantity in quantities)
@@ -144,31 +162,28 @@ def _alternative_is_above(policy: Policy, rule: Rule, case: Case) -> bool:
     if rule.or_else is None:
         return False
     other = policy.rule(rule.or_else)
-    base = base_range(other.when, case.base, policy.margin_ppm)
+    base = _BaseFlop.of(other.when, case.base, policy.margin_ppm)
     value = _enclosing([_value(quantity, case, base) for quantity in _quantities(other, case)])
     return _state(value, lowest_and_highest(other, case.base, policy.margin_ppm), case)[0] is Verdict.ABOVE
 
 
-def _only_if(
-    rule: Rule, quantities: Sequence[Quantity], case: Case, base: tuple[Fraction, Fraction | None]
-) -> OnlyIfBase | None:
+def _only_if(rule: Rule, quantities: Sequence[Quantity], case: Case, base: _BaseFlop) -> OnlyIfBase | None:
     """The base models for which the account is not below; None where the result does not depend on their compute."""
     assert rule.threshold is not None
-    low, high = base
     own = _enclosing([_computed_here(quantity, case) for quantity in quantities]).high_flop
-    if own is None or low == high:
+    if own is None or base.is_exact:
         return None
-    least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil(low)
-    most_flop = None if high is None else int(high)
+    least_flop, most_flop = base.least, base.most
     if rule.threshold.of_base is not None:
         # The largest base model for which this account is above the rule's fraction.
-        whole = own / rule.threshold.of_base
-        crossed = floor(whole) if rule.threshold.at_least else ceil(whole) - 1
+        part, whole = rule.threshold.of_base.as_integer_ratio()
+        crossed = own * whole // part if rule.threshold.at_least else ceil_div(own * whole, part) - 1
         most_flop = crossed if most_flop is None else min(most_flop, crossed)
     elif WITH_BASE.issuperset(quantities):
         assert rule.threshold.flop is not None
-        lacking = rule.threshold.flop - own
-        least_flop = max(least_flop, ceil(lacking) if rule.threshold.at_least else floor(lacking) + 1)
+        flop, unit = rule.threshold.flop.as_integer_ratio()
+        lacking = flop - own * unit
+        least_flop = max(least_flop, ceil_div(lacking, unit) if rule.threshold.at_least else lacking // unit + 1)
     else:
         return None
     if most_flop is None or least_flop > most_flop:
@@ -210,6 +225,8 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
 
 def _enclosing_limit(limits: Sequence[Limit]) -> Limit:
     """A threshold that encloses all of these."""
+    if len(limits) == 1:
+        return limits[0]
     return Limit(min(limit.low for limit in limits), most(limit.high for limit in limits), limits[0].at_least)
 
 
@@ -233,15 +250,14 @@ def _computed_here(quantity: Quantity, case: Case) -> Figures:
     return plain if case.whole else plain.unbounded
 
 
-def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None]) -> Figures:
+def _value(quantity: Quantity, case: Case, base: _BaseFlop) -> Figures:
     plain = _computed_here(quantity, case)
     if quantity not in WITH_BASE:
         return plain
-    low, high = base
     return Figures(
-        plain.low_flop + int(low),
+        plain.low_flop + base.low,
         None,  # the base model's part is declared, not measured
-        None if high is None or plain.high_flop is None else plain.high_flop + ceil(high),
+        None if base.high is None or plain.high_flop is None else plain.high_flop + base.high,
     )
 
 

@@ -51,7 +51,8 @@ class Limit:
         }
 
     def _crosses(self, flop: int, end: Fraction) -> bool:
-        numerator, whole = end.numerator, flop * end.denominator  # comparing fractions takes six times as long
+        numerator, denominator = end.as_integer_ratio()  # comparing fractions takes six times as long
+        whole = flop * denominator
         return whole >= numerator if self.at_least else whole > numerator
 
 
@@ -93,16 +94,18 @@ class Finding:
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
         """Low, measured and high in parts per million of the threshold, rounded outward. `measured` has a share only of
         an exact threshold."""
-        if self.limit is None or self.limit.low <= 0:
+        if self.limit is None:
             return None, None, None
-        measured, high = self.value.measured_flop, self.value.high_flop
-        least, most = self.limit.low, self.limit.high
+        least, most = self.limit.low.as_integer_ratio(), None
+        if least[0] <= 0:
+            return None, None, None
+        if self.limit.high is not None:
+            most = self.limit.high.as_integer_ratio()
+        low, measured, high = self.value
         return (
-            None if most is None else self.value.low_flop * PPM * most.denominator // most.numerator,
-            _nearest(measured * PPM * least.denominator, least.numerator)
-            if least == most and measured is not None
-            else None,
-            None if high is None else ceil_div(high * PPM * least.denominator, least.numerator),
+            None if most is None else low * PPM * most[1] // most[0],
+            _nearest(measured * PPM * least[1], least[0]) if least == most and measured is not None else None,
+            None if high is None else ceil_div(high * PPM * least[1], least[0]),
         )
 
     def for_ledger(self) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
     generated = by_phase.get(Phase.GENERATE.value, NO_FIGURES)
     perhaps = [by_phase[phase] for phase in (Phase.OTHER.value, UNDECLARED_PHASE) if phase in by_phase]
     trained = None if train.high_flop is None else ceil_div(train.high_flop * required.high_ppm, PPM)
-    high = sum_if_all_known((trained, *(figures.high_flop for figures in (generated, *perhaps))))
+    high = sum_if_all_known([trained, generated.high_flop, *[figures.high_flop for figures in perhaps]])
     measured: int | None = None
     if train.measured_flop is not None and required.stated_ppm is not None:
         measured = train.measured_flop * required.stated_ppm // PPM
@@ -159,7 +159,7 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
         both = None if measured is None and Phase.TRAIN.value in by_phase else (measured or 0) + generated.measured_flop
     elif generated.high_flop != 0:
         both = None
-    beside = sum(figures.measured_flop or 0 for figures in perhaps)
+    beside = sum([figures.measured_flop or 0 for figures in perhaps])
     low = train.low_flop * required.low_ppm // PPM
     return Guidelines(
         Figures(low, _point(measured, beside), high), Figures(low + generated.low_flop, _point(both, beside), high)
