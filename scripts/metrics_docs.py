@@ -11,10 +11,9 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.finding import Verdict
 from flopsd.settings.data_files import load_peaks
-from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.health import HealthState
-from flopsd.telemetry.prometheus import changing_families, constant_families, families_of_now
+from flopsd.telemetry.prometheus import Kept, changing_families, constant_families, families_of_now
 from flopsd.telemetry.push.states import PushState, metrics
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
@@ -154,7 +153,7 @@ def families() -> list[Family]:
     view = RunView((), "", "", 1)
     served = Snapshot(view, "", load_peaks(), (), {}, 0, None, "", 0, 0, array("d"), False, False, (), state)
     return [
-        *changing_families(served, Highest()),
+        *changing_families(served, Kept()),
         *families_of_now(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
         *constant_families(served),
     ]

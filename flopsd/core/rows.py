@@ -24,7 +24,7 @@ from flopsd.core.model import (
     Precision,
 )
 from flopsd.core.part import Part, Rates
-from flopsd.core.peaks import PeakTable
+from flopsd.core.peaks import PeakTable, PipeRates
 from flopsd.core.phases import remainder, split_bucket
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S, ceil_div
@@ -45,11 +45,15 @@ class Rating:
     limits: Limits | ChipLimits | None
     precision: Precision | None
     table: PeakTable
-    # The last row of each pipe and its inputs: between scrapes little changes.
-    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int], Row]] = field(
+    # The last row of each pipe with its inputs and rates: between scrapes little changes.
+    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int, int], Row, PipeRates]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     _labels: dict[Pipe | None, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Of the last length of gaps: for most of a run they do not grow.
+    _last_ceilings: dict[int, tuple[int | None, int | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
 
 class Row(NamedTuple):
@@ -121,9 +125,10 @@ def by_phase(
 
 def _zero_if_read(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
     """Without counted work `measured` is 0 if every pipe was read, and None for integers that could not be read."""
-    if figures.measured_flop or not (was_read or integers):
+    low, measured, high = figures
+    if measured or not (was_read or integers):
         return figures
-    return figures._replace(measured_flop=0 if was_read else None)
+    return Figures(low, 0 if was_read else None, high)
 
 
 def _was_read(tally: Tally, *, integers: bool) -> bool:
@@ -131,9 +136,11 @@ def _was_read(tally: Tally, *, integers: bool) -> bool:
     if not integers:
         return not tally.observed_ns.keys().isdisjoint(ESTIMATING)
     # Integers count as measured if the counters separated the kinds of tensor work, or saw no tensor work.
-    apart = _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
-    counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
-    return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns
+    observed_ns = tally.observed_ns
+    counted = Evidence.CYCLES in observed_ns or Evidence.ACTIVITY in observed_ns
+    if not counted or Evidence.COUNT in observed_ns or Pipe.TENSOR_IMMA in tally.unread_ns:
+        return False
+    return _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
 
 
 def _integers_apart(tally: Tally) -> bool:
@@ -154,13 +161,13 @@ def _rows(tally: Tally, rating: Rating, whole: Tally) -> list[Row]:
     ]
     if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         found.append(_counted(tally, rating))
-    label = precision_label(None, rating)
     if known_ns := tally.known_ns(Evidence.UTILIZATION):
-        busy = tally.busy_sm_cycles
+        label, busy = precision_label(None, rating), tally.busy_sm_cycles
         most = _most_busy(tally, rating)
         flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
-    if unknown_ns := tally.unknown_ns:
+    if tally.gap_ns and (unknown_ns := tally.unknown_ns):
+        label = precision_label(None, rating)
         highs = _gap_ceilings(unknown_ns, rating) if tally.is_bounded else (None, None)
         flop, integers = Figures(0, None, highs[0]), Figures(0, None, highs[1])
         found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
@@ -180,6 +187,15 @@ def gap_ceiling_flop(gap_ns: int, rating: Rating) -> int | None:
 
 def _gap_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
     """The same ceiling in FLOP and in integer operations."""
+    known = rating._last_ceilings.get(gap_ns)
+    if known is None:
+        known = _computed_ceilings(gap_ns, rating)
+        rating._last_ceilings.clear()
+        rating._last_ceilings[gap_ns] = known
+    return known
+
+
+def _computed_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
     rates: tuple[int | None, int | None]
     match limits := rating.limits:
         case ChipLimits():
@@ -208,17 +224,20 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     if part is None:
         unknown = Figures(0, None, None)
         return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
-    doubt = tally.uncertainty_sm_cycles.get(key, 0)
-    if tally.square_sum:
-        doubt += _deviation(tally.square_sum.get(key, 0), duration_ns, rating)
-    last, made_of = rating._last.get(key), (cycles, doubt, duration_ns)
+    doubt, square_sum = tally.uncertainty_sm_cycles.get(key, 0), tally.square_sum.get(key, 0)
+    last, made_of = rating._last.get(key), (cycles, doubt, square_sum, duration_ns)
     if last is not None and last[0] == made_of:
         return last[1]
-    rates = rating.table.pipe_rates(evidence, part, pipe, rating.precision)
+    if square_sum:
+        doubt += _deviation(square_sum, duration_ns, rating)
+    if last is None:
+        rates, label = rating.table.pipe_rates(evidence, part, pipe, rating.precision), _label(pipe, rating)
+    else:
+        rates, label = last[2], last[1].precision
     row = Row(
         evidence,
         pipe,
-        _label(pipe, rating) if last is None else last[1].precision,
+        label,
         cycles,
         duration_ns,
         _rated_cycles(cycles, doubt, rates.flop, rates.flop_bound, rates.margin_ppm),
@@ -227,7 +246,7 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
         rates.may_be_integer,
         doubt * (rates.flop.measured or 0),
     )
-    rating._last[key] = made_of, row
+    rating._last[key] = made_of, row, rates
     return row
 
 

@@ -6,12 +6,14 @@ nearest float.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import DeviceUid, Evidence, Pipe
-from flopsd.core.rows import UNDECLARED, gap_ceiling_flop, precision_label
+from flopsd.core.rows import UNDECLARED, Rating, precision_label
+from flopsd.core.values import added, sum_if_all_known
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, at_most, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -19,23 +21,37 @@ from flopsd.telemetry.snapshot import DeviceState, Snapshot
 _GPU = ("gpu", "uuid")
 RunDevices: TypeAlias = Sequence[tuple[tuple[str, str], DeviceView]]
 MeteredDevices: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
+Counter: TypeAlias = tuple[str, str, str]  # pipe, number format and evidence
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _COUNTED = ("all", UNDECLARED, Evidence.OPERATOR_COUNT.value)
 _REFERENCE = "bf16"  # MFU is a share of this format's peak, whatever ran
 
 
-def metered_devices(snapshot: Snapshot) -> MeteredDevices:
-    """Each device that this daemon start meters, with the values of its labels `gpu` and `uuid`."""
-    return [(_labels(state, snapshot), state) for state in snapshot.devices]
+class Labels:
+    """The values of the labels `gpu` and `uuid` of each device, made once for each description of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[DeviceUid, tuple[DeviceEntry, str, tuple[str, str]]] = {}
+
+    def of(self, entry: DeviceEntry, node: str) -> tuple[str, str]:
+        device = entry.device
+        known = self._known.get(device.uid)
+        if known is None or known[0] is not entry or known[1] != node:
+            labels = (str(device.index), device.unique_name(node))
+            known = self._known[device.uid] = entry, node, labels
+        return known[2]
 
 
-def run_devices(snapshot: Snapshot) -> RunDevices:
-    """All devices of the run, with the same labels, including those that only earlier daemon starts metered."""
-    return [(_labels(view, snapshot), view) for view in snapshot.view.devices]
+def metered_devices(snapshot: Snapshot, labels: Labels) -> MeteredDevices:
+    """Each device that this daemon start meters, with its labels."""
+    node = snapshot.view.node
+    return [(labels.of(state.rated[-1].entry, node), state) for state in snapshot.devices]
 
 
-def _labels(view: DeviceView, snapshot: Snapshot) -> tuple[str, str]:
-    return str(view.device.index), view.device.unique_name(snapshot.view.node)
+def run_devices(snapshot: Snapshot, labels: Labels) -> RunDevices:
+    """The same of all devices of the run, including those that only earlier daemon starts metered."""
+    node = snapshot.view.node
+    return [(labels.of(view.rated[-1].entry, node), view) for view in snapshot.view.devices]
 
 
 class Highest:
@@ -53,34 +69,53 @@ class Highest:
         return known
 
 
-def flop(gpus: RunDevices, highest: Highest) -> Iterator[Family]:
+class Zeros:
+    """A measured zero for every pipe that a device's current counters have covered, so that increase() sees the first
+    work. A cumulative counter gives a measured zero once it was read. Zeros of evidence that is no longer used are left
+    out: they would add a series for each pipe for the rest of the run."""
+
+    def __init__(self) -> None:
+        self._known: dict[DeviceUid, tuple[Rating, set[Evidence], dict[Counter, int]]] = {}
+
+    def of(self, state: DeviceView) -> Mapping[Counter, int]:
+        one = state.rated[-1]
+        rating, tally, device = one.rating, one.tally, one.entry.device
+        if rating.part is None:
+            return {}
+        covered = {evidence for evidence in (Evidence.CYCLES, Evidence.ACTIVITY) if evidence in tally.observed_ns}
+        if tally.totals is not None:
+            covered.add(Evidence.CYCLES)
+        if Evidence.CYCLES in covered and device.evidence is not Evidence.ACTIVITY:
+            covered.discard(Evidence.ACTIVITY)
+        known = self._known.get(device.uid)
+        if known is None or known[0] is not rating or known[1] != covered:
+            found = {
+                (pipe._value_, precision_label(pipe, rating), evidence._value_): 0
+                for evidence in sorted(covered)
+                for pipe in _FLOATING
+            }
+            known = self._known[device.uid] = rating, covered, found
+        return known[2]
+
+
+def flop(gpus: RunDevices, highest: Highest, zeros: Zeros) -> Iterator[Family]:
     measured = counter("flopsd_flop", labels=(*_GPU, "pipe", "precision", "evidence"))
     integers = counter("flopsd_integer_operations", labels=(*_GPU, "evidence"))
     ceiling = counter("flopsd_flop_ceiling", labels=_GPU)
     for gpu, state in gpus:
-        zeros = _zeros(state)
-        totals = dict(zeros)
-        bound: int | None = 0
-        for row in state.rows:
-            if row.figures.measured_flop is None:
-                if row.evidence is Evidence.UTILIZATION or (row.evidence is Evidence.GAP and row.pipe is not None):
-                    bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
-                continue
-            if row.pipe is Pipe.TENSOR_IMMA:
-                continue
-            key = ("all" if row.pipe is None else row.pipe._value_, row.precision, row.evidence._value_)
-            totals[key] = totals.get(key, 0) + row.figures.measured_flop
-        for one in state.rated:
-            if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
-                most = gap_ceiling_flop(gap_ns, one.rating) if one.tally.is_bounded else None
-                bound = None if bound is None or most is None else bound + most
-        if (counted := highest.of(state.device.uid, totals.get(_COUNTED))) is not None:
-            totals[_COUNTED] = counted
-        for key, flop in totals.items():
-            measured.add((*gpu, *key), float(flop))
-        for evidence, operations in _integers(state, zeros).items():
-            integers.add((*gpu, evidence), float(operations))
-        if bound is not None:
+        none, parts = zeros.of(state), [one.counter_totals for one in state.rated]
+        totals = added(none, *[part.flop for part in parts])
+        for row in state.operator_rows:
+            if row.figures.measured_flop is not None:
+                totals[_COUNTED] = totals.get(_COUNTED, 0) + row.figures.measured_flop
+        if (most := highest.of(state.rated[-1].entry.device.uid, totals.get(_COUNTED))) is not None:
+            totals[_COUNTED] = most
+        measured.add_each(gpu, totals, totals.values())
+        # None of all: the device's counters never distinguished integers.
+        if any(one.integers.measured_flop is not None for one in state.rated):
+            operations = added({evidence: 0 for _, _, evidence in none}, *[part.integers for part in parts])
+            integers.add_each(gpu, [(evidence,) for evidence in operations], operations.values())
+        if (bound := sum_if_all_known([part.not_measured for part in parts])) is not None:
             ceiling.add(gpu, at_most(bound))
     yield from (measured, integers, ceiling)
 
@@ -107,8 +142,8 @@ def gauges(gpus: MeteredDevices) -> Iterator[Family]:
     clock = gauge("flopsd_sm_clock_hertz", labels=_GPU)
     for gpu, state in gpus:
         if state.gauges is not None:
-            for pipe, ratio in state.gauges.pipe_activity_ratio.items():
-                activity.add((*gpu, pipe._value_), ratio)
+            ratios = state.gauges.pipe_activity_ratio
+            activity.add_each(gpu, [(pipe._value_,) for pipe in ratios], ratios.values())
             if state.gauges.utilization_ratio is not None:
                 utilization.add(gpu, state.gauges.utilization_ratio)
             if state.gauges.sm_clock_mhz is not None:
@@ -145,33 +180,3 @@ def device_facts(gpus: MeteredDevices) -> Iterator[Family]:
         mig = (instance, device.mig_profile or "", device.parent or "")
         info.add((*gpu, *facts, device.pci_bus_id or "", device.driver or "", shared, *mig), 1)
     yield from (peak, info)
-
-
-def _zeros(state: DeviceView) -> dict[tuple[str, str, str], int]:
-    """A measured zero for every pipe that the current counters have covered, so that increase() sees the first work. A
-    cumulative counter gives a measured zero once it was read. Zeros of evidence that is no longer used are left out:
-    they would add a series for each pipe for the rest of the run."""
-    one, newest = state.now, state.device.evidence
-    if one.rating.part is None:
-        return {}
-    covered = {evidence for evidence in (Evidence.CYCLES, Evidence.ACTIVITY) if evidence in one.tally.observed_ns}
-    if one.tally.totals is not None:
-        covered.add(Evidence.CYCLES)
-    if Evidence.CYCLES in covered and newest is not Evidence.ACTIVITY:
-        covered.discard(Evidence.ACTIVITY)
-    return {
-        (pipe._value_, precision_label(pipe, one.rating), evidence._value_): 0
-        for evidence in sorted(covered)
-        for pipe in _FLOATING
-    }
-
-
-def _integers(state: DeviceView, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
-    """Measured integer operations by evidence; empty if the device's counters never distinguished integers."""
-    if state.integers.measured_flop is None:
-        return {}
-    found = {evidence: 0 for _, _, evidence in zeros}
-    for row in state.rows:
-        if operations := row.integers.measured_flop:
-            found[row.evidence._value_] = found.get(row.evidence._value_, 0) + operations
-    return found

@@ -4,7 +4,7 @@ in an eighth of the time; `metric` turns a family into prometheus-client's objec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import copysign, inf, nan, nextafter
+from math import inf, nextafter
 from typing import TYPE_CHECKING
 
 from flopsd.system.part_of_package import part_of
@@ -15,16 +15,30 @@ if TYPE_CHECKING:
 
 
 class Family:
-    """One counter or gauge; each row is label values and a value. A counter's name is without `_total`."""
+    """One counter or gauge. Each row is the label values in `series` and, at the same place, the value in `values`. A
+    counter's name is without `_total`."""
 
-    __slots__ = ("help", "is_counter", "labels", "name", "rows")
+    __slots__ = ("help", "is_counter", "labels", "name", "series", "values")
 
     def __init__(self, name: str, text: str, value: float | None, labels: Sequence[str], *, is_counter: bool) -> None:
-        self.name, self.help, self.labels, self.is_counter = name, text, tuple(labels), is_counter
-        self.rows: list[tuple[tuple[str, ...], float]] = [] if value is None else [((), value)]
+        self.name, self.help, self.labels, self.is_counter = name, text, labels, is_counter
+        self.series: list[tuple[str, ...]] = []
+        self.values: list[float] = []
+        if value is not None:
+            self.add((), value)
 
     def add(self, labels: tuple[str, ...], value: float) -> None:
-        self.rows.append((labels, value))
+        self.series.append(labels)
+        self.values.append(value + 0.0)  # minus zero, which equals zero but is written differently, becomes zero
+
+    def add_each(self, labels: tuple[str, ...], more: Iterable[tuple[str, ...]], values: Iterable[float]) -> None:
+        """Add a row for each of `values`, with `labels` and then those of `more` at the same place."""
+        self.series += [labels + further for further in more]
+        self.values += [value + 0.0 for value in values]
+
+    @property
+    def rows(self) -> list[tuple[tuple[str, ...], float]]:
+        return list(zip(self.series, self.values, strict=True))
 
 
 def counter(name: str, value: float | None = None, *, labels: Sequence[str] = ()) -> Family:
@@ -61,41 +75,51 @@ def metric(family: Family) -> Metric:
 _number: Callable[[float], str] = part_of("prometheus_client", "utils").floatToGoString
 
 
-class _Line:
-    """One line as last written."""
+class _Kept:
+    """A family as last written: the first part of each line, the values, and the whole lines."""
 
-    __slots__ = ("prefix", "text", "value")
+    __slots__ = ("heads", "lines", "prefixes", "series", "values")
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix, self.value, self.text = prefix, nan, ""
+    def __init__(self) -> None:
+        self.heads: dict[bool, str] = {}  # by format
+        self.series: list[tuple[str, ...]] = []
+        self.prefixes: list[str] = []
+        self.values: list[float] = []
+        self.lines: list[str] = []
+
+    def take(self, family: Family) -> None:
+        """Bring the lines up to date."""
+        values, before = family.values, self.values
+        if family.series != self.series:
+            known = dict(zip(self.series, self.prefixes, strict=True))
+            self.prefixes = [known.get(labels) or _prefix(family, labels) for labels in family.series]
+            self.lines = [f"{prefix}{_number(value)}\n" for prefix, value in zip(self.prefixes, values, strict=True)]
+        elif values != before:
+            for at, value in enumerate(values):
+                if value != before[at]:
+                    self.lines[at] = f"{self.prefixes[at]}{_number(value)}\n"
+        self.series, self.values = family.series, values
 
 
 class PageWriter:
-    """Writes pages, and caches the unchanging parts of lines. Not thread-safe."""
+    """Writes pages, and keeps the lines of the last one. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[str, bool], str] = {}
-        self._kept: dict[str, dict[tuple[str, ...], _Line]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def text(self, families: Iterable[Family], *, is_openmetrics: bool) -> str:
-        """The families in Prometheus's text format, or in OpenMetrics without the end marker."""
+        """The families in Prometheus's text format, or in OpenMetrics without the end marker. They must not change
+        afterwards."""
         out: list[str] = []
         for family in families:
-            name, rows = family.name, family.rows
-            head = self._heads.get((name, is_openmetrics))
-            if head is None:
-                head = self._heads[(name, is_openmetrics)] = _head(family, is_openmetrics=is_openmetrics)
-            out.append(head)
-            kept = self._kept.setdefault(name, {})
-            for labels, value in rows:
-                line = kept.get(labels)
-                if line is None:
-                    line = kept[labels] = _Line(_prefix(family, labels))
-                if line.value != value or (not value and copysign(1, value) != copysign(1, line.value)):
-                    line.value, line.text = value, f"{line.prefix}{_number(value)}\n"
-                out.append(line.text)
-            if len(kept) > len(rows):
-                self._kept[name] = {labels: kept[labels] for labels, _ in rows}
+            kept = self._kept.get(family.name)
+            if kept is None:
+                kept = self._kept[family.name] = _Kept()
+            if is_openmetrics not in kept.heads:
+                kept.heads[is_openmetrics] = _head(family, is_openmetrics=is_openmetrics)
+            kept.take(family)
+            out.append(kept.heads[is_openmetrics])
+            out += kept.lines
         return "".join(out)
 
 

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from flopsd.telemetry import device_metrics, run_metrics
-from flopsd.telemetry.device_metrics import Highest
+from flopsd.telemetry.device_metrics import Highest, Labels, Zeros
 from flopsd.telemetry.families import Family, PageWriter
 from flopsd.telemetry.http.request import weights_of
+from flopsd.telemetry.run_metrics import Rules
 from flopsd.telemetry.snapshot import Snapshot
 
 # prometheus-client's content types of the two formats; a property test compares them.
@@ -16,11 +17,19 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
 
 
-def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
+class Kept:
+    """What a page takes over from those before it."""
+
+    def __init__(self) -> None:
+        self.highest, self.labels, self.zeros, self.rules = Highest(), Labels(), Zeros(), Rules()
+
+
+def changing_families(snapshot: Snapshot, kept: Kept) -> Iterator[Family]:
     """The families that change from reading to reading."""
-    gpus, run_devices = device_metrics.metered_devices(snapshot), device_metrics.run_devices(snapshot)
-    yield from device_metrics.flop(run_devices, highest)
-    yield from run_metrics.figures(snapshot)
+    gpus = device_metrics.metered_devices(snapshot, kept.labels)
+    run_devices = device_metrics.run_devices(snapshot, kept.labels)
+    yield from device_metrics.flop(run_devices, kept.highest, kept.zeros)
+    yield from run_metrics.figures(snapshot, kept.rules)
     yield from device_metrics.time_and_energy(run_devices)
     yield from device_metrics.gauges(gpus)
     yield from device_metrics.up(gpus)
@@ -38,7 +47,7 @@ def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator
 
 def constant_families(snapshot: Snapshot) -> Iterator[Family]:
     """The families that stay the same for a whole daemon start, as long as no device is added."""
-    yield from device_metrics.device_facts(device_metrics.metered_devices(snapshot))
+    yield from device_metrics.device_facts(device_metrics.metered_devices(snapshot, Labels()))
     yield from run_metrics.run_facts(snapshot)
 
 
@@ -47,7 +56,7 @@ class Exposition:
     reading; the unchanging parts of all lines are cached. Several threads may render at once."""
 
     def __init__(self) -> None:
-        self._highest = Highest()
+        self._kept = Kept()
         self._lines, self._lines_of_now, self._lock = PageWriter(), PageWriter(), threading.Lock()
         self._known: tuple[object, ...] = ()  # the inputs of `_facts`
         self._facts: dict[bool, bytes] = {}  # by format
@@ -70,7 +79,7 @@ class Exposition:
             if self._rendered != snapshot:
                 self._rendered, self._changing = snapshot, {}
             if is_openmetrics not in self._changing:
-                text = self._lines.text(changing_families(snapshot, self._highest), is_openmetrics=is_openmetrics)
+                text = self._lines.text(changing_families(snapshot, self._kept), is_openmetrics=is_openmetrics)
                 self._changing[is_openmetrics] = text.encode()
             of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics).encode()
             parts = (self._facts[is_openmetrics], self._changing[is_openmetrics], of_now)

@@ -8,13 +8,12 @@ as the nearest that still holds.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flopsd import __version__
-from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import Bases
-from flopsd.core.policy.finding import Verdict
+from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.unused_count import Unused
 from flopsd.report.rule_words import source_of, what_follows
 from flopsd.system.clock import NS_PER_S
@@ -24,8 +23,10 @@ from flopsd.telemetry.snapshot import Snapshot
 _STATES = tuple(Verdict)
 
 
-def figures(snapshot: Snapshot) -> Iterator[Family]:
-    yield from (_run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
+def figures(snapshot: Snapshot, rules: Rules) -> Iterator[Family]:
+    yield _run_flop(snapshot.view.bases)
+    yield from rules.families(snapshot.view.findings)
+    yield _shares(snapshot.view.findings)
 
 
 def _run_flop(found: Bases) -> Family:
@@ -46,12 +47,25 @@ def _run_flop(found: Bases) -> Family:
     return run
 
 
-def _thresholds(view: RunView) -> Iterator[Family]:
+class Rules:
+    """Families that state the rules of policies and their verdicts: made again only if one of these changes."""
+
+    def __init__(self) -> None:
+        self._stated: Sequence[tuple[object, ...]] = []
+        self._families = _rules(())
+
+    def families(self, findings: Sequence[Finding]) -> tuple[Family, ...]:
+        stated = [(one.policy, one.rule, one.applies, one.limit, one.state) for one in findings]
+        if stated != self._stated:
+            self._stated, self._families = stated, _rules(findings)
+        return self._families
+
+
+def _rules(findings: Sequence[Finding]) -> tuple[Family, ...]:
     threshold = gauge("flopsd_threshold_flop", labels=("policy", "rule", "bound"))
     verdict = gauge("flopsd_verdict", labels=("policy", "rule", "state"))
-    share = gauge("flopsd_threshold_ratio", labels=("policy", "rule", "quantity", "bound"))
     rule = gauge("flopsd_rule_info", labels=("policy", "rule", "title", "citation", "consequence", "applies"))
-    for finding in view.findings:
+    for finding in findings:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
@@ -64,10 +78,18 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             threshold.add((*name, "low"), float(finding.limit.low))
             if finding.limit.high is not None:
                 threshold.add((*name, "high"), float(finding.limit.high))
+    return rule, threshold, verdict
+
+
+def _shares(findings: Sequence[Finding]) -> Family:
+    share = gauge("flopsd_threshold_ratio", labels=("policy", "rule", "quantity", "bound"))
+    for finding in findings:
+        if finding.state is None:
+            continue
         for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
             if ppm is not None:
-                share.add((*name, finding.quantity, bound), ppm / PPM)
-    yield from (rule, threshold, verdict, share)
+                share.add((finding.policy, finding.rule.id, finding.quantity, bound), ppm / PPM)
+    return share
 
 
 def unused_counts(snapshot: Snapshot) -> Iterator[Family]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase, declared_from
@@ -12,13 +13,23 @@ from flopsd.core.lazy import lazy
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.segments import RatedCount, sum_counts
-from flopsd.core.model import PPM, UNDECLARED_PHASE, DeviceUid, Evidence, GapReason
+from flopsd.core.model import PPM, UNDECLARED_PHASE, DeviceUid, Evidence, GapReason, Pipe
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Phased
-from flopsd.core.rows import Rating, Row, by_phase, rows, total_of
+from flopsd.core.rows import Rating, Row, by_phase, gap_ceiling_flop, rows, total_of
 from flopsd.core.tally import Tally
-from flopsd.core.values import added, sum_of_known
+from flopsd.core.values import added, sum_if_all_known, sum_of_known
+
+
+class CounterTotals(NamedTuple):
+    """What a tally adds to counters of its device: measured FLOP by pipe (`all`: without regard to pipes), number
+    format and evidence; measured integer operations by evidence, where there are any; and the most FLOP possible in
+    intervals that were not measured as they passed, gaps included whose work was recovered later. None: not known."""
+
+    flop: Mapping[tuple[str, str, str], int]
+    integers: Mapping[str, int]
+    not_measured: int | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,27 @@ class RatedTally:
         return total_of(self.rows, self.tally, integers=True)
 
     @lazy
+    def counter_totals(self) -> CounterTotals:
+        """The rows as the totals of counters, which never fall."""
+        flop: dict[tuple[str, str, str], int] = {}
+        integers: dict[str, int] = {}
+        highs: list[int | None] = []
+        for row in self.rows:
+            evidence, pipe, (_, measured, high) = row.evidence, row.pipe, row.figures
+            if measured is None:
+                if evidence is Evidence.UTILIZATION or (evidence is Evidence.GAP and pipe is not None):
+                    highs.append(high)
+            elif pipe is not Pipe.TENSOR_IMMA:
+                key = ("all" if pipe is None else pipe._value_, row.precision, evidence._value_)
+                flop[key] = flop.get(key, 0) + measured
+            if operations := row.integers.measured_flop:
+                integers[evidence._value_] = integers.get(evidence._value_, 0) + operations
+        tally = self.tally
+        if tally.gap_ns and (gap_ns := tally.total_gap_ns - tally.elsewhere_ns):
+            highs.append(gap_ceiling_flop(gap_ns, self.rating) if tally.is_bounded else None)
+        return CounterTotals(flop, integers, sum_if_all_known(highs))
+
+    @lazy
     def by_phase(self) -> Phased:
         if not self.tally.phases:
             return self._undeclared(self.figures)
@@ -78,6 +110,8 @@ class RatedTally:
         return self._phased(recorded, whole)
 
     def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
+        if self.phase is None and recorded.keys() <= {UNDECLARED_PHASE}:
+            return Phased(recorded, recorded, recorded, recorded)
         name = UNDECLARED_PHASE if self.phase is None else self.phase.value
         settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time has no phase
         settings = recorded if recorded == settings else settings
@@ -119,7 +153,7 @@ class RatedTallies:
 
     @property
     def rows(self) -> list[Row]:
-        return [*(row for one in self.rated for row in one.rows), *self.operator_rows]
+        return [*[row for one in self.rated for row in one.rows], *self.operator_rows]
 
     @lazy
     def figures(self) -> Figures:
@@ -152,16 +186,16 @@ class RatedTallies:
 
     @property
     def observed_ns_by_evidence(self) -> dict[Evidence, int]:
-        return added(*(one.tally.observed_ns for one in self.rated))
+        return added(*[one.tally.observed_ns for one in self.rated])
 
     @property
     def gap_ns_by_reason(self) -> dict[GapReason, int]:
-        return added(*(one.tally.gap_ns for one in self.rated))
+        return added(*[one.tally.gap_ns for one in self.rated])
 
     @property
     def energy_mj(self) -> int | None:
         """Energy in mJ; None if no energy counter was ever read."""
-        return sum_of_known(one.tally.energy_mj for one in self.rated)
+        return sum_of_known([one.tally.energy_mj for one in self.rated])
 
     @property
     def energy_unknown_ns(self) -> int:

@@ -152,10 +152,10 @@ class RunView(RatedTallies):
         """The devices, sorted by the driver's index, then by UUID."""
         found: dict[DeviceUid, list[RatedTally]] = {}
         for one in self.rated:
-            found.setdefault(one.uid, []).append(one)
+            found.setdefault(one.entry.device.uid, []).append(one)
         counts = self.counts.by_device
-        views = (DeviceView(tuple(rated), count=counts.get(uid)) for uid, rated in found.items())
-        return tuple(sorted(views, key=lambda view: (view.device.index, view.device.uid)))
+        placed = sorted([(rated[-1].entry.device.index, uid) for uid, rated in found.items()])
+        return tuple([DeviceView(tuple(found[uid]), count=counts.get(uid)) for _, uid in placed])
 
     def before(self, start: int) -> RunView:
         """The run as it stood when daemon start number `start` began."""

@@ -16,9 +16,8 @@ from flopsd.core.model import GapReason, Gauges, Pipe, Precision, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.settings.data_files import load_policies
-from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, PageWriter, metric
-from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families, families_of_now
+from flopsd.telemetry.prometheus import Exposition, Kept, changing_families, constant_families, families_of_now
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 from tests.support.extent import Extent, sampled
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -150,5 +149,5 @@ def random_state(rng: random.Random) -> JournalState | None:
 
 def whole(snapshot: Snapshot, accept: str) -> bytes:
     return reference(
-        [*constant_families(snapshot), *changing_families(snapshot, Highest()), *families_of_now(snapshot)], accept
+        [*constant_families(snapshot), *changing_families(snapshot, Kept()), *families_of_now(snapshot)], accept
     )

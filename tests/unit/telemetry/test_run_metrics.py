@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import ChildCost, Device
+from flopsd.core.policy.finding import Limit, Verdict
 from flopsd.daemon.ledgers.custody import Commands, Custody
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.device_metrics import Highest, device_facts, metered_devices
+from flopsd.telemetry.device_metrics import Labels, device_facts, metered_devices
 from flopsd.telemetry.families import Family, at_least, at_most
-from flopsd.telemetry.prometheus import changing_families, families_of_now
-from flopsd.telemetry.run_metrics import figures, journal, of_request, sources
+from flopsd.telemetry.prometheus import Kept, changing_families, families_of_now
+from flopsd.telemetry.run_metrics import Rules, figures, journal, of_request, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
 from tests.make_vectors.runs import BF16, PLAIN
@@ -57,7 +58,7 @@ def test_the_bounds_of_a_run_still_hold_as_floats(tmp_path: Path) -> None:
     for _ in range(40):
         run.during(1, {WORKING: PLAIN})
         exact = run.writer.snapshot.view.figures
-        found = rows(figures(run.writer.snapshot))["flopsd_run_flop"]
+        found = rows(figures(run.writer.snapshot, Rules()))["flopsd_run_flop"]
         assert exact.high_flop is not None
         assert found["executed", "low"] <= exact.low_flop
         assert found["executed", "high"] >= exact.high_flop
@@ -68,13 +69,13 @@ def test_a_gap_of_unknown_length_has_no_ceiling(tmp_path: Path) -> None:
     run = Run(tmp_path, devices=(H100,))
     run.meter(5)
     run.kill()
-    assert rows(changing_families(run.writer.snapshot, Highest()))["flopsd_flop_ceiling"]
+    assert rows(changing_families(run.writer.snapshot, Kept()))["flopsd_flop_ceiling"]
     run.state.journal.unlink()
     run.start()
     run.meter(5)
     snapshot = run.writer.snapshot
     assert snapshot.view.figures.high_flop is None
-    assert rows(changing_families(snapshot, Highest()))["flopsd_flop_ceiling"] == {}
+    assert rows(changing_families(snapshot, Kept()))["flopsd_flop_ceiling"] == {}
     run.kill()
 
 
@@ -87,7 +88,7 @@ def test_a_gap_of_unknown_length_has_no_ceiling(tmp_path: Path) -> None:
 def test_figures_match_those_of_the_status(tmp_path: Path, devices: Any, declared: OperatorDeclarations) -> None:
     run = Run(tmp_path, devices=devices, declared=declared, policies=load_policies())
     run.meter(5)
-    facts, found = status_of_snapshot(run.writer.snapshot), rows(figures(run.writer.snapshot))
+    facts, found = status_of_snapshot(run.writer.snapshot), rows(figures(run.writer.snapshot, Rules()))
     run.kill()
     assert found["flopsd_run_flop"] == {
         **bounds("executed", facts["executed"]),
@@ -114,11 +115,35 @@ def test_figures_match_those_of_the_status(tmp_path: Path, devices: Any, declare
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("change", [{"state": Verdict.ABOVE}, {"applies": True}, {"limit": Limit(Fraction(3), None)}])
+def test_a_verdict_that_changes_is_shown_at_the_next_page(tmp_path: Path, change: dict[str, Any]) -> None:
+    run = Run(tmp_path, devices=(H100,), policies=load_policies(["us-ny-raise"]))
+    run.meter(1)
+    before, rules = run.writer.snapshot.view.findings, Rules()
+    run.kill()
+    after = [replace(one, **change) for one in before]
+    for findings in (before, before, after, before):
+        shown = [family.rows for family in rules.families(findings)]
+        assert shown == [family.rows for family in Rules().families(findings)]
+    assert rows(iter(rules.families(after))) != rows(iter(rules.families(before)))
+
+
+def test_labels_follow_a_device_that_is_described_anew(tmp_path: Path) -> None:
+    run, labels = Run(tmp_path, devices=(H100,)), Labels()
+    run.meter(1)
+    entry = run.writer.snapshot.devices[0].entry
+    run.kill()
+    moved = replace(entry, device=replace(entry.device, index=7))
+    assert [labels.of(one, "node")[0] for one in (entry, moved, entry)] == ["0", "7", "0"]
+    nameless = replace(entry, device=replace(entry.device, uid="neuron0", serial=None))
+    assert [labels.of(nameless, node)[1] for node in ("a", "b")] == ["a/neuron0", "b/neuron0"]
+
+
 def test_the_rule_info_of_an_alert_includes_its_caveats(tmp_path: Path) -> None:
     declared = OperatorDeclarations(method=Method.PRETRAINING)
     run = Run(tmp_path, devices=(H100,), declared=declared, policies=load_policies(["us-ny-raise"]))
     run.meter(1)
-    (labels,) = rows(figures(run.writer.snapshot))["flopsd_rule_info"]
+    (labels,) = rows(figures(run.writer.snapshot, Rules()))["flopsd_rule_info"]
     run.kill()
     *_, citation, consequence, applies = labels
     assert citation.endswith("section 1420, from copies or summaries: the official text was not read")
@@ -229,7 +254,7 @@ def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
     run.restart(ends=True, devices=(replace(H100, uid="GPU-other"),))
     run.meter(5)
     snapshot = run.writer.snapshot
-    found = rows(changing_families(snapshot, Highest()))
+    found = rows(changing_families(snapshot, Kept()))
     assert sum(found["flopsd_flop"].values()) == snapshot.view.figures.measured_flop
     assert sum(found["flopsd_observed_seconds"].values()) * NS_PER_S == snapshot.view.observed_ns
     assert sum(found["flopsd_energy_joules"].values()) * 1000 == snapshot.view.energy_mj
@@ -240,7 +265,7 @@ def test_the_peak_of_a_slice_is_that_of_its_own_sms(tmp_path: Path) -> None:
     def peaks(device: Device) -> Rows:
         run = Run(tmp_path / device.uid, devices=(device,))
         run.meter(2)
-        found = rows(device_facts(metered_devices(run.writer.snapshot)))["flopsd_peak_flop_per_second"]
+        found = rows(device_facts(metered_devices(run.writer.snapshot, Labels())))["flopsd_peak_flop_per_second"]
         run.kill()
         return {labels[2:]: peak for labels, peak in found.items()}
 
