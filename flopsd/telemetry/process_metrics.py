@@ -11,6 +11,7 @@ from flopsd.system.guarded_child import RSS, START, STIME, UTIME, VSIZE, stat_fi
 from flopsd.telemetry.families import Family, counter, gauge
 
 _PROC = Path("/proc")
+_DESCRIPTORS = str(_PROC / "self" / "fd")
 _STAT_BYTES = 4096
 
 
@@ -36,6 +37,6 @@ class ProcessMetrics:
         yield gauge("process_resident_memory_bytes", resident * self._page_bytes)
         yield gauge("process_start_time_seconds", began / self._ticks + self._boot_s)
         yield counter("process_cpu_seconds", user / self._ticks + system / self._ticks)
-        yield gauge("process_open_fds", len(os.listdir(_PROC / "self" / "fd")))
+        yield gauge("process_open_fds", len(os.listdir(_DESCRIPTORS)))
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         yield gauge("process_max_fds", most)

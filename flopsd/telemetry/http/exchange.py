@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
 
@@ -142,6 +143,7 @@ def is_loopback(address: str) -> bool:
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
+@lru_cache(maxsize=16)
 def _is_local(host: str) -> bool:
     name = host.removesuffix(".")
     return name == "localhost" or name.endswith(".localhost") or is_loopback(host.strip("[]"))

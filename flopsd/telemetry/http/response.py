@@ -47,7 +47,7 @@ def encoded(answer: Response, method: str, extra: Mapping[str, str], *, keeps: b
 def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """The body and its headers; gzipped if the client accepts that and the body is large enough."""
     vary = ("Vary", "Accept-Encoding")
-    weights = weights_of(accept_encoding)
+    weights = weights_of(accept_encoding) if accept_encoding else {}
     if len(body) < _MIN_COMPRESSED_BYTES or not weights.get("gzip", weights.get("*")):
         return body, (vary,)
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + _WINDOW_BITS, _MEMORY_LEVEL)
