@@ -186,12 +186,17 @@ def _chosen(far: Iterable[Callable[[], Any]]) -> bytes:
     return bytes(map(_runs, _graph([node])))
 
 
-def leaves_behind(most: int) -> Iterator[Any]:
-    """In a hook on a node: the parameters of the leaves behind it, nearest first, among at most `most` nodes. Yields
+def running_node() -> Any:
+    """The node that this thread runs, in a hook on it; None if PyTorch does not show it."""
+    return None if _will_run is None else torch._C._current_autograd_node()
+
+
+def leaves_behind(node: Any, most: int) -> Iterator[Any]:
+    """In a backward pass: the parameters of the leaves behind `node`, nearest first, among at most `most` nodes. Yields
     None and ends if one of the nodes does not run: then the backward pass is for some gradients only."""
     if _will_run is None:
         return
-    for one in itertools.islice(_graph([torch._C._current_autograd_node()]), 1, most):
+    for one in itertools.islice(_graph([node]), 1, most):
         if not (runs := _runs(one)):
             yield None
             return

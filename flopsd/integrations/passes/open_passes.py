@@ -44,8 +44,8 @@ class OpenPasses:
         # A pass and the task of its first backward pass, if that has begun; and the hook, which only the graph keeps.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
         self.has_begun = False  # whether a backward pass has
-        self._partial = PartialBackward()
-        self._tasks: deque[int] = deque(maxlen=64)  # backward passes seen so far, by autograd's number
+        self._partial = PartialBackward(self._watch_furthest)
+        self._tasks: deque[int] = deque(maxlen=64)  # backward passes seen so far, by autograd's number, last first
         self._watched: Callable[[], Any] = lambda: None  # a parameter
         self._watch: Any = None  # the handle of the hook on that parameter
 
@@ -57,7 +57,7 @@ class OpenPasses:
     def follow(self, one: OpenPass, output: Any, trained: Sequence[list[Any]] = ()) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned. `trained` as in `PartialBackward`.
         Return False if the pass is not in phase `train` and can have none."""
-        ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
+        ends, inner = map(_nodes, _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
         self._partial.expect(trained)
@@ -85,10 +85,9 @@ class OpenPasses:
                 yield one, can_have_one
 
     def forget(self) -> None:
-        """Remove the hook on the watched parameter; hooks in the graphs of passes stay."""
-        if self._watch is not None:
-            self._watch.remove()
-        self._watched, self._watch = lambda: None, None
+        """Remove the hooks on parameters; hooks in the graphs of passes stay."""
+        self._watch_one(None)
+        self._partial.forget()
 
     def _watch_furthest(self) -> None:
         """Hook the furthest parameter in the graph of a pass. Recomputed layers are not in that graph: they have
@@ -97,7 +96,9 @@ class OpenPasses:
             self._watch_one(parameter)
 
     def _watch_one(self, parameter: Any) -> None:
-        self.forget()
+        if self._watch is not None:
+            self._watch.remove()
+        self._watched, self._watch = lambda: None, None
         if parameter is not None and parameter.requires_grad and graph_task is not None:
             self._watched = weakref.ref(parameter)
             self._watch = parameter.register_hook(GradientHook(self._reach))
@@ -108,7 +109,7 @@ class OpenPasses:
             assert graph_task is not None
             if (task := graph_task()) in self._tasks:
                 return
-            self._tasks.append(task)
+            self._tasks.appendleft(task)
             alive = [
                 (key, state) for key, (state, hook) in self.open.items() if hook() is not None and state[1] is None
             ]
@@ -125,11 +126,14 @@ class OpenPasses:
         """A backward pass runs a hooked node of a pass."""
         try:
             one, task = state
+            now = graph_task and graph_task()
             self.has_begun = True
-            if graph_task is not None and graph_task() not in self._tasks:
-                self._tasks.append(graph_task())
+            if task is not None and task == now:  # at another of its nodes
+                return
+            if now is not None and now not in self._tasks:
+                self._tasks.appendleft(now)
             if one is not None and task is None:
-                state[1] = graph_task and graph_task()
+                state[1] = now
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
                 was_partial = None if is_within else self._partial.begin(trained)
@@ -138,17 +142,23 @@ class OpenPasses:
                 elif graph_task is None:
                     self._take(state, _count_whole)
                 else:  # when it ends: after an error it is not known how far it came
-                    end = functools.partial(self._take, state, functools.partial(self._count_ended, was_partial))
+                    end = functools.partial(self._end, state, was_partial)
                     torch.autograd.Variable._execution_engine.queue_callback(end)
                 self._watch_furthest()
-            elif task is not None and graph_task is not None and task != graph_task():
-                state[1] = graph_task()
+            elif task is not None and now is not None:
+                state[1] = now
                 self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
 
-    def _count_ended(self, was_partial: Callable[[], bool], one: OpenPass) -> None:
-        (self._within if was_partial() else _count_whole)(one)
+    def _end(self, state: list[Any], was_partial: Callable[[], bool]) -> None:
+        """The backward pass of a pass has ended without an error."""
+        try:
+            count = self._within if was_partial() else _count_whole
+        except Exception:  # noqa: BLE001 (logged there)
+            self._failed()
+        else:
+            self._take(state, count)
 
     def _take(self, state: list[Any], count: Callable[[OpenPass], None]) -> None:
         """Count a pass of which a backward pass was seen."""
@@ -178,12 +188,23 @@ def _results(output: Any) -> tuple[Sequence[Any], Sequence[Any]]:
     The loss is included: mixed precision converts the logits after it, so it is not computed from the returned ones."""
     if isinstance(output, torch.Tensor):
         return (output,), ()
-    values = output.values() if isinstance(output, Mapping) else output
-    found = list(values) if isinstance(values, Iterable) else []
-    inner = [one for value in found if isinstance(value, list | tuple) for one in value]
-    ends, inner = ([one for one in of if isinstance(one, torch.Tensor)] for of in (found, inner))
+    if isinstance(output, (dict, Mapping)):  # the outputs of transformers are of the first kind, which is tested faster
+        found = list(output.values())
+    else:
+        found = list(output) if isinstance(output, Iterable) else []
+    inner = _tensors([one for value in found if isinstance(value, (list, tuple)) for one in value])
     for name in ("logits", "last_hidden_state"):
         if isinstance(last := getattr(output, name, None), torch.Tensor):
             loss = getattr(output, "loss", None)
             return (loss, last) if isinstance(loss, torch.Tensor) else (last,), inner
+    ends = _tensors(found)
     return (ends, inner) if ends else (inner, ())
+
+
+def _tensors(values: Iterable[Any]) -> list[Any]:
+    return [one for one in values if isinstance(one, torch.Tensor)]
+
+
+def _nodes(tensors: Iterable[Any]) -> list[Any]:
+    """The autograd nodes that made these tensors."""
+    return [node for one in tensors if (node := one.grad_fn) is not None]
