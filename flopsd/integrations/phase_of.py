@@ -8,8 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from flopsd.integrations.modules.products import tensors_in
-
 UNSETTLED = ""  # the phase becomes known later
 PhaseOf = Callable[[Any, bool], str]  # takes a model, and whether it generates
 
@@ -47,10 +45,10 @@ def computes_shapes_only(arguments: Sequence[Any], named: Mapping[str, Any]) -> 
     """Whether a pass has no data: it runs in PyTorch's FakeTensorMode or on the meta device, as for an estimate."""
     if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
         return True
-    tensors = tensors_in(arguments, named)
-    first = next(tensors, None)
-    return first is not None and _has_no_data(first) and all(map(_has_no_data, tensors))
-
-
-def _has_no_data(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or isinstance(tensor, FakeTensor)
+    has_tensors = False
+    for one in (*arguments, *named.values()):
+        if isinstance(one, torch.Tensor):
+            if not (one.is_meta or isinstance(one, FakeTensor)):
+                return False
+            has_tensors = True
+    return has_tensors

@@ -4,9 +4,9 @@ kernel, replaced modules. Content is not read."""
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import chain, cycle
 from operator import attrgetter
 from typing import Any
@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 _SAMPLED = 8  # parameters that each pass looks for in their modules, in turn: all would take thrice the time
 _FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
-_is_trained = attrgetter("requires_grad")
+_is_trained, _is_checkpointed = attrgetter("requires_grad"), attrgetter("gradient_checkpointing")
+_GONE = (AttributeError, ReferenceError)  # what a module or parameter that is gone raises
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
 _Place = tuple[Callable[[], Any], str, Callable[[], Any]]  # of a parameter: its holder, its name, and the parameter
 
@@ -30,13 +31,14 @@ class ModelState:
         self._model: Callable[[], Any] = weakref.ref(model)
         # Weak, so that a replaced module is freed. It may live on, for instance in the adapter that replaced it.
         self._holders: list[Callable[[], Any]] = []  # of parameters
-        self._parameters: list[Callable[[], Any]] = []
+        self._parameters: list[Any] = []  # proxies, whose attributes C code reads without a call for each
         self._places: list[_Place] = []
         self._samples: Iterator[list[_Place]] = cycle([[]])
         self.saw_late = False  # that parameters had been replaced, perhaps some passes ago
         self._parents: list[Callable[[], Any]] = []
+        self._scripted: list[Callable[[], Any]] = []  # parents in TorchScript, which have no dict of modules
         self._children = 0  # a hash of their identities
-        self._checkpointed: list[Callable[[], Any]] = []
+        self._checkpointed: list[Any] = []  # proxies
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds a list, and its name
         self._configs: list[dict[str, Any]] = []  # with a number of layers: some models run only so many of theirs
@@ -55,15 +57,22 @@ class ModelState:
         for _ in range(2):
             try:
                 return (
-                    bytes(map(_is_trained, [one() for one in self._parameters])),
-                    bytes([bool(one().gradient_checkpointing and one().training) for one in self._checkpointed]),
+                    bytes(map(_is_trained, self._parameters)),
+                    self._recomputed(),
                     self.adapters(),
                     self.layers(),
                     self._elements,
                 )
-            except AttributeError:  # a module or parameter is gone
+            except _GONE:
                 self._find()
         return b"", b"", (), (), 0
+
+    def _recomputed(self) -> bytes:
+        """Which layers recompute now."""
+        layers = self._checkpointed
+        if not any(map(_is_checkpointed, layers)):
+            return bytes(len(layers))
+        return bytes([bool(one.gradient_checkpointing and one.training) for one in layers])
 
     def adapters(self) -> object:
         """The adapters that the first PEFT layer uses: PEFT switches all layers together."""
@@ -72,7 +81,7 @@ class ModelState:
     def layers(self) -> tuple[object, ...]:
         """The number of layers, how many of them the model runs, its vocabulary size and its attention kernel."""
         return (
-            tuple([len(getattr(one(), "_modules", {}).get(name) or ()) for one, name in self._lists]),
+            tuple([len(_modules_of(_modules_of(one()).get(name))) for one, name in self._lists]),
             tuple([(str(one.get(_LAYERS)), str(one.get(_VOCABULARY))) for one in self._configs]),
             tuple([str(one.get(_ATTENTION)) for one in self._configs]),
         )
@@ -94,7 +103,7 @@ class ModelState:
         """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters and
         the layers count: adapters may be switched off for it."""
         try:
-            if self._children == _children(self._parents):
+            if self._children == _children(self._parents, self._scripted):
                 if not trains:
                     self.saw_late = False
                     return self._names() != self._kept_names
@@ -104,7 +113,7 @@ class ModelState:
                 if True in others:
                     self._find_parameters()
                 return self.now() != self._kept
-        except AttributeError:  # a module is gone
+        except _GONE:
             pass
         self._find()
         return True
@@ -167,13 +176,15 @@ class ModelState:
             return
         holders = [one for one in model.modules() if any(held is not None for held in one._parameters.values())]
         parents = [one for one in model.modules() if one._modules]
-        self._holders, self._parents = list(map(weakref.ref, holders)), list(map(weakref.ref, parents))
-        self._children = _children(self._parents)
+        self._holders = list(map(weakref.ref, holders))
+        self._parents = [weakref.ref(one) for one in parents if isinstance(one._modules, dict)]
+        self._scripted = [weakref.ref(one) for one in parents if not isinstance(one._modules, dict)]
+        self._children = _children(self._parents, self._scripted)
         self._find_parameters()
         self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
-        self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
+        self._checkpointed = [weakref.proxy(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
         within: set[int] = set()  # modules inside layers: their lists hold parts of a layer, such as experts
         self._lists, configs = [], {}
         for one in model.modules():
@@ -189,13 +200,16 @@ class ModelState:
         self._configs = list(configs.values())
 
     def _find_parameters(self) -> None:
-        places = self._places = [
-            (one, name, weakref.ref(held) if is_plain(held) else partial(_held_by, one, name))
-            for one in self._holders
-            for name, held in one()._parameters.items()
-            if held is not None
-        ]
-        self._parameters = [held for *_, held in places]
+        places = self._places = []
+        self._parameters = []
+        for one in self._holders:
+            for name, held in one()._parameters.items():
+                if held is not None and is_plain(held):
+                    places.append((one, name, weakref.ref(held)))
+                    self._parameters.append(weakref.proxy(held))
+                elif held is not None:
+                    places.append((one, name, found := _Held(one, name)))
+                    self._parameters.append(found)
         step = len(places) // _SAMPLED + 1
         self._samples = cycle([places[at::step] for at in range(step)])
 
@@ -206,12 +220,30 @@ def is_plain(parameter: Any) -> bool:
     return not (is_traceable_wrapper_subclass(parameter) or torch.__future__.get_swap_module_params_on_conversion())
 
 
-def _held_by(holder: Callable[[], Any], name: str) -> Any:
-    return getattr(holder(), "_parameters", {}).get(name)
+class _Held:
+    """The parameter of that name that a module holds now."""
+
+    __slots__ = ("_holder", "_name")
+
+    def __init__(self, holder: Callable[[], Any], name: str) -> None:
+        self._holder, self._name = holder, name
+
+    def __call__(self) -> Any:
+        return getattr(self._holder(), "_parameters", {}).get(self._name)
+
+    @property
+    def requires_grad(self) -> Any:
+        return self().requires_grad
 
 
-def _children(modules: list[Callable[[], Any]]) -> int:
-    return hash(tuple(chain.from_iterable([one()._modules.values() for one in modules])))
+def _children(parents: list[Callable[[], Any]], scripted: list[Callable[[], Any]]) -> int:
+    # One call lists the values of all dicts, which a training may also write to directly.
+    found = gc.get_referents(*[one()._modules for one in parents])
+    return hash((*found, *chain.from_iterable([one()._modules.values() for one in scripted])))
+
+
+def _modules_of(module: Any) -> Any:
+    return getattr(module, "_modules", {})
 
 
 def _adapters(layer: Any) -> object:

@@ -123,7 +123,10 @@ class ForwardHooks:
         # Continuous batching has sequences of many lengths in one row.
         if inside.depth > 1 or self.failed or "read_index" in named:
             return
-        self.guarded(self._count, model, arguments, named)
+        try:
+            self._count(model, arguments, named)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
 
     def leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -133,14 +136,16 @@ class ForwardHooks:
         if inside.depth:
             return
         failed = output is None and has_failed()
-        if self.watch is not None:
-            self.watch.end_pass(failed=failed)
+        watch = self.watch
+        if watch is not None:
+            watch.end_pass(failed=failed)
         if failed:
             self._drop(inside)
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if not (inside.records and self.passes.follow(one, output, self._trained())):
+                trained = () if watch is None else watch.take_trained(ran_before=self._has_encoded)
+                if not (inside.records and self.passes.follow(one, output, trained)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -154,9 +159,6 @@ class ForwardHooks:
             return
         self._declare_passed(found, self._phase)
         self._take_weights()
-
-    def _trained(self) -> list[list[Any]]:
-        return [] if self.watch is None else self.watch.take_trained(ran_before=self._has_encoded)
 
     def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
         self._declare(phase, found)
