@@ -9,6 +9,7 @@ from pathlib import Path
 from flopsd.cli.common import OK, Verbs, add_repeatable, positive, remarks, waiting
 from flopsd.errors import ConfigError
 from flopsd.system.clock import SystemClock
+from flopsd.system.process_memory import collect_rarely
 
 
 def add(verbs: Verbs) -> None:
@@ -54,6 +55,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
+    collect_rarely()
     from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
     from flopsd.report.ledger_text import merged_text
 

@@ -34,6 +34,8 @@ _START = """import sys
 sys.path[:] = {path!r}
 import flopsd
 del sys.path[0]
+from flopsd.system.process_memory import collect_rarely
+collect_rarely()
 from flopsd.attestation.merge.readers import serve
 serve()
 """
