@@ -21,6 +21,11 @@ from flopsd.core.values import joules, seconds, text_or_none
 MAX_LISTED_GAPS = 1000
 
 
+class TextsOnly(list[dict[str, Any]]):
+    """Members of a ledger with no values but texts and null, in any depth. A signed list that equals such a list cannot
+    have a number in place of a flag, or a flag in place of a number."""
+
+
 def devices_for_ledger(view: RunView) -> list[dict[str, Any]]:
     return [_device(device) for device in view.devices]
 
@@ -66,12 +71,12 @@ def _declarer(rating: Rating, row: Row) -> str | None:
     return row.declared_by if rating.precision is None else rating.precision.declared_by
 
 
-def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
+def _work(work: Iterable[tuple[str | None, Row]]) -> TextsOnly:
     grouped: dict[tuple[str, ...], list[tuple[str | None, Row]]] = {}
     for by, row in work:
         key = (row.phase, row.evidence._value_, "" if row.pipe is None else row.pipe._value_, row.precision)
         grouped.setdefault(key, []).append((by, row))
-    return [_group_for_ledger(key, group) for key, group in sorted(grouped.items())]
+    return TextsOnly([_group_for_ledger(key, group) for key, group in sorted(grouped.items())])
 
 
 def _group_for_ledger(key: tuple[str, ...], group: list[tuple[str | None, Row]]) -> dict[str, Any]:
