@@ -94,23 +94,23 @@ def _flat(tallies: Columns) -> tuple[list[Any], list[list[Any]]]:
     """The names of columns and of their enclosing objects, and the columns, in order. Raises ValueError."""
     names: list[Any] = []
     found: list[list[Any]] = []
-
-    def add(columns: Columns, depth: int) -> None:
-        lists = [column for column in columns.values() if type(column) is list]
-        names.extend(columns)
-        names.append(_END)
-        found.extend(lists)
-        if len(lists) == len(columns):
-            return
-        for name, column in columns.items():
-            if type(column) is dict and depth:
-                names.append(name)
-                add(column, depth - 1)
-            elif type(column) is not list:
-                raise ValueError(f"{name!r:.80} is not a column")
-
-    add(tallies, DEPTH)
+    _add(tallies, DEPTH, names, found)
     return names, found
+
+
+def _add(columns: Columns, depth: int, names: list[Any], found: list[list[Any]]) -> None:
+    lists = [column for column in columns.values() if type(column) is list]
+    names.extend(columns)
+    names.append(_END)
+    found.extend(lists)
+    if len(lists) == len(columns):
+        return
+    for name, column in columns.items():
+        if type(column) is dict and depth:
+            names.append(name)
+            _add(column, depth - 1, names, found)
+        elif type(column) is not list:
+            raise ValueError(f"{name!r:.80} is not a column")
 
 
 def _paths(columns: Columns, above: Path = ()) -> Iterator[Path]:
