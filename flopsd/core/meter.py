@@ -35,9 +35,9 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
-from flopsd.core.running_counters import COUNTER_REFRESH_NS, disjoint, growth
+from flopsd.core.running_counters import COUNTER_REFRESH_NS, growth
 from flopsd.core.tally import Tally
-from flopsd.core.values import added, ceil_div
+from flopsd.core.values import added
 
 # The driver reports the clock in whole MHz, and a boost step can lie between two readings.
 CLOCK_TOLERANCE_PPM = 10_000
@@ -45,13 +45,12 @@ CLOCK_TOLERANCE_PPM = 10_000
 LONGEST_EXECUTION_NS = 60_000_000_000
 # No device draws more power; an energy counter may be updated this late, in one step.
 MOST_WATTS, ENERGY_LATE_NS = 100_000, 10_000_000_000
-_EMPTY = Tally(0, 0)
 _WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
 
 
 def max_sm_cycles(limits: Limits, duration_ns: int) -> int:
     """SM-cycles that a device can have in `duration_ns`, rounded up."""
-    return ceil_div(limits.sm_count * limits.sm_clock_max_mhz * duration_ns, 1000)
+    return -(-limits.sm_count * limits.sm_clock_max_mhz * duration_ns // 1000)
 
 
 def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
@@ -60,15 +59,18 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
 
 
-def excess(limits: Limits, evidence: Evidence, tally: Tally, base: Tally = _EMPTY) -> tuple[Pipe, int, int] | None:
+def excess(limits: Limits, evidence: Evidence, tally: Tally, base: Tally | None = None) -> tuple[Pipe, int, int] | None:
     """The first pipe that, by `evidence`, was active for more cycles since `base` than the device can have had in the
     known time, with its cycles and the maximum possible; None if there is none."""
-    known_ns = tally.known_ns(evidence) - base.known_ns(evidence)
+    known_ns, span_ns, cycles = tally.known_ns(evidence), tally.span_ns, tally.active_sm_cycles
+    if base is not None:
+        known_ns, span_ns = known_ns - base.known_ns(evidence), span_ns - base.span_ns
+        cycles = {key: n - base.active_sm_cycles.get(key, 0) for key, n in cycles.items()}
     known_ns += COUNTER_REFRESH_NS if evidence is Evidence.CYCLES else 0
     # One extra cycle per reading for rounding; no run has more readings than milliseconds.
-    possible = max_plausible_sm_cycles(limits, known_ns) + (tally.span_ns - base.span_ns) // 1_000_000
-    for (by, pipe), cycles in tally.active_sm_cycles.items():
-        if by is evidence and (more := cycles - base.active_sm_cycles.get((by, pipe), 0)) > possible:
+    possible = max_plausible_sm_cycles(limits, known_ns) + span_ns // 1_000_000
+    for (by, pipe), more in cycles.items():
+        if more > possible and by is evidence:
             return pipe, more, possible
     return None
 
@@ -131,15 +133,17 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
     )
 
 
-def _add_observed(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **counted: Any) -> Tally:
+def _add_observed(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, /, **counted: Any) -> Tally:
     """`tally` with what was `counted` in a reading's time: new time, or silence before the watermark that is now
     recovered."""
-    until_ns = max(tally.watermark_ns, end_ns)
-    recovered_ns = max(0, min(tally.watermark_ns, end_ns) - begin_ns)
+    before_ns, observed_ns = tally.watermark_ns, tally.observed_ns
+    until_ns = max(before_ns, end_ns)
+    if begin_ns < before_ns:
+        recovered_ns = min(before_ns, end_ns) - begin_ns
+        counted["recovered_ns"] = added(tally.recovered_ns, {evidence: recovered_ns})
     return tally.changed(
         watermark_ns=until_ns,
-        observed_ns=added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns}),
-        recovered_ns=added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns,
+        observed_ns={**observed_ns, evidence: observed_ns.get(evidence, 0) + until_ns - before_ns},
         silent_ns=until_ns - end_ns,
         **counted,
     )
@@ -161,10 +165,10 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
-    cycles = added(tally.active_sm_cycles, _keyed(Evidence.CYCLES, disjoint(grown)))
+    cycles = _added(tally.active_sm_cycles, Evidence.CYCLES, grown)
     return _add_observed(
-        _with_absolutes(tally, reading), tally.totals_ns, reading.end_ns, Evidence.CYCLES,
-        active_sm_cycles=cycles, unread_ns=unread_ns,
+        tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES,
+        active_sm_cycles=cycles, unread_ns=unread_ns, **_absolutes(tally, reading),
     )  # fmt: skip
 
 
@@ -189,9 +193,9 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return _add_observed(
             tally, reading.begin_ns, reading.end_ns, work.evidence,
-            active_sm_cycles=added(tally.active_sm_cycles, _keyed(work.evidence, work.sm_cycles)),
-            uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _keyed(work.evidence, work.uncertainty_sm_cycles)),
-            square_sum=added(tally.square_sum, _keyed(work.evidence, work.square_sum)),
+            active_sm_cycles=_added(tally.active_sm_cycles, work.evidence, work.sm_cycles),
+            uncertainty_sm_cycles=_added(tally.uncertainty_sm_cycles, work.evidence, work.uncertainty_sm_cycles),
+            square_sum=_added(tally.square_sum, work.evidence, work.square_sum),
             unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )  # fmt: skip
     assert isinstance(work, Busy)
@@ -229,8 +233,14 @@ def _add_gap_count(tally: Tally, reading: Reading, gap: Gap, limits: Limits | Ch
     return tally.changed(counted_flop=counted.counted_flop)
 
 
-def _keyed(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
-    return {(evidence, pipe): n for pipe, n in cycles.items() if n}
+def _added(
+    sums: Mapping[tuple[Evidence, Pipe], int], evidence: Evidence, cycles: Mapping[Pipe, int]
+) -> dict[tuple[Evidence, Pipe], int]:
+    found = dict(sums)
+    for pipe, n in cycles.items():
+        if n:
+            found[evidence, pipe] = found.get((evidence, pipe), 0) + n
+    return found
 
 
 def _hole_reason(tally: Tally) -> GapReason:
@@ -259,30 +269,31 @@ def _restart_energy(tally: Tally) -> Tally:
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    """Take over new absolute counter values; add the energy since the last ones and the time that it covers. A counter
-    that fell was reset by a driver reload; one that grew faster than any device can draw was misread. In both cases the
-    energy used is unknown: nothing is added, and counting continues from the new value."""
-    if reading.totals is None and not reading.counters:
-        return tally
-    read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
-    if read is not None:  # copied, since a source may reuse its mapping
-        totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
-        totals_ns = reading.end_ns
+    return tally.changed(**_absolutes(tally, reading))
+
+
+def _absolutes(tally: Tally, reading: Reading) -> dict[str, Any]:
+    """The fields of `tally` that change by a reading's absolute counter values: these, the energy since the last ones
+    and the time that it covers. A counter that fell was reset by a driver reload; one that grew faster than any device
+    can draw was misread. In both cases the energy used is unknown: nothing is added, and counting continues from the
+    new value."""
+    changes: dict[str, Any] = {}
+    if (read := reading.totals) is not None:  # copied, since a source may reuse its mapping
+        changes["totals"] = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
+        changes["totals_ns"] = reading.end_ns
+    if reading.counters:
+        changes["counters"] = {**tally.counters, **reading.counters}
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
-    energy_mj, energy_ns = tally.energy_mj, tally.energy_ns
+    if now is None:
+        return changes
     passed_ns = reading.end_ns - tally.energy_at_ns
-    if now is not None and before is not None and passed_ns > 0:
+    if before is not None and passed_ns > 0:
         most_mj = MOST_WATTS * (passed_ns + ENERGY_LATE_NS) // 1_000_000
         if 0 <= now - before <= most_mj:
-            energy_mj, energy_ns = (energy_mj or 0) + now - before, energy_ns + passed_ns
-    return tally.changed(
-        totals=totals,
-        totals_ns=totals_ns,
-        counters={**tally.counters, **reading.counters},
-        energy_mj=energy_mj,
-        energy_ns=energy_ns,
-        energy_at_ns=tally.energy_at_ns if now is None else reading.end_ns,
-    )
+            changes["energy_mj"] = (tally.energy_mj or 0) + now - before
+            changes["energy_ns"] = tally.energy_ns + passed_ns
+    changes["energy_at_ns"] = reading.end_ns
+    return changes
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:

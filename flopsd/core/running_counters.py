@@ -18,8 +18,9 @@ SUB_PIPES_TOLERANCE_PPM = 50_000
 def growth(
     tally: Tally, reading: Reading, most_sm_cycles: Callable[[int], int]
 ) -> Mapping[Pipe, int] | GapReason | None:
-    """Growth by pipe since the totals were last read, or the reason why it is not known; None: nothing to subtract
-    from. `most_sm_cycles` returns the most cycles that the device can have in a number of ns."""
+    """Growth by pipe since the totals were last read, TENSOR without its sub-pipes, or the reason why it is not known;
+    None: nothing to subtract from. `most_sm_cycles` returns the most cycles that the device can have in a number of ns.
+    """
     now, before = reading.totals, tally.totals
     if now is None or before is None or now.origin != before.origin:
         return None
@@ -36,20 +37,23 @@ def growth(
         return GapReason.COUNTER_RESET  # reset while unread: they may have grown past their old values since
     if grown and max(grown.values()) > possible:
         return GapReason.OUT_OF_RANGE
-    return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown
+    return _disjoint(elapsed, grown)
 
 
-def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, Mapping[Pipe, int]] | None:
+def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, dict[Pipe, int]] | None:
     """Growth of the elapsed cycles and of each pipe, across the wrap of a counter that fell; None where a wrap does not
     explain the values. A counter that may have passed its whole range in the meantime is not used."""
     earlier = before.sm_cycles
-    if now.sm_cycles.keys() != earlier.keys():
-        return None
     elapsed_at, pipe_at = now.wrap_at or (None, None)
     if elapsed_at is not None and min(elapsed_at, pipe_at or elapsed_at) <= possible:
         return None
     elapsed = _difference(before.elapsed_sm_cycles, now.elapsed_sm_cycles, elapsed_at, possible)
-    grown = {pipe: cycles - earlier[pipe] for pipe, cycles in now.sm_cycles.items()}
+    try:
+        grown = {pipe: cycles - earlier[pipe] for pipe, cycles in now.sm_cycles.items()}
+    except KeyError:
+        return None
+    if len(grown) < len(earlier):
+        return None
     if grown and min(grown.values()) < 0:
         grown = {pipe: _difference(earlier[pipe], cycles, pipe_at, possible) for pipe, cycles in now.sm_cycles.items()}
         if min(grown.values()) < 0:
@@ -62,23 +66,17 @@ def _difference(before: int, now: int, wrap_at: int | None, possible: int) -> in
     return now - before if over is None or over > possible else over
 
 
-def disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
-    """The same growth, with TENSOR reduced to what no tensor sub-pipe accounts for."""
+def _disjoint(elapsed: int, grown: dict[Pipe, int]) -> Mapping[Pipe, int] | GapReason:
+    """The same growth, with TENSOR reduced to what no tensor sub-pipe accounts for; the reason why it is not known,
+    where the sub-pipes grew by more than all tensor activity did."""
     if Pipe.TENSOR not in grown:
-        return dict(grown)
-    return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - _sub_pipes(grown))}
-
-
-def _sub_pipes(grown: Mapping[Pipe, int]) -> int:
-    return grown.get(Pipe.TENSOR_HMMA, 0) + grown.get(Pipe.TENSOR_IMMA, 0) + grown.get(Pipe.TENSOR_DFMA, 0)
-
-
-def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
-    """Whether the tensor sub-pipes grew by more than all tensor activity did."""
-    if Pipe.TENSOR not in grown:
-        return False
-    beyond = _sub_pipes(grown) - grown[Pipe.TENSOR]
-    return beyond * 1_000_000 > elapsed * SUB_PIPES_TOLERANCE_PPM
+        return grown
+    parts = grown.get(Pipe.TENSOR_HMMA, 0) + grown.get(Pipe.TENSOR_IMMA, 0) + grown.get(Pipe.TENSOR_DFMA, 0)
+    rest = grown[Pipe.TENSOR] - parts
+    if -rest * 1_000_000 > elapsed * SUB_PIPES_TOLERANCE_PPM:
+        return GapReason.CONTRADICTORY
+    grown[Pipe.TENSOR] = max(0, rest)
+    return grown
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:
