@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flopsd.core.ledger.steady import DEPTH
@@ -13,6 +12,7 @@ from flopsd.core.tally import Tally
 from flopsd.core.values import shown
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 Record = Mapping[str, Any]
 # Looked up by value: a journal has millions of them, and calling the enumeration takes five times as long.
 EVIDENCE: Mapping[str, Evidence] = {one.value: one for one in Evidence if one in READ}
@@ -41,49 +41,55 @@ def tally_columns(tallies: Sequence[Tally]) -> dict[str, Any]:
     found: dict[str, Any] = {"to_ns": [tally.watermark_ns for tally in tallies]}
     for name in _BY_KEY:
         if any(maps := [getattr(tally, name) for tally in tallies]):
-            found[name] = {key: [one.get(key) for one in maps] for key in _keys(maps)}  # text, as all enumerations are
+            found[name] = _by_key(maps)  # text, as all enumerations are
     for name, field in _BY_EVIDENCE.items():
         if any(maps := [getattr(tally, field) for tally in tallies]):
             by_evidence = found[name] = {}
-            for evidence, pipe in _keys(maps):
-                by_evidence.setdefault(evidence, {})[pipe] = [one.get((evidence, pipe)) for one in maps]
+            for (evidence, pipe), column in _by_key(maps).items():
+                by_evidence.setdefault(evidence, {})[pipe] = column
     for name in _NOT_ZERO:
         if any(amounts := [getattr(tally, name) for tally in tallies]):
             found[name] = amounts
-    if any(Evidence.COUNT in tally.observed_ns or tally.counted_flop for tally in tallies):
-        found["counted_flop"] = [tally.counted_flop for tally in tallies]
-    if any(tally.energy_mj is not None for tally in tallies):
-        found["energy_mj"] = [tally.energy_mj for tally in tallies]
+    counted = [tally.counted_flop for tally in tallies]
+    if any(counted) or Evidence.COUNT in found.get("observed_ns", ()):
+        found["counted_flop"] = counted
+    energy = [tally.energy_mj for tally in tallies]
+    if energy.count(None) < len(energy):
+        found["energy_mj"] = energy
     if any(counters := [tally.counters for tally in tallies]):
-        found["counters"] = {name: [one.get(name) for one in counters] for name in _keys(counters)}
+        found["counters"] = _by_key(counters)
     energy_at_ns = [
-        tally.energy_at_ns if "energy_mj" in tally.counters and tally.energy_at_ns != tally.watermark_ns else None
+        tally.energy_at_ns if tally.energy_at_ns != tally.watermark_ns and "energy_mj" in tally.counters else None
         for tally in tallies
     ]
-    if any(at is not None for at in energy_at_ns):
+    if energy_at_ns.count(None) < len(energy_at_ns):
         found["energy_at_ns"] = energy_at_ns
-    if any(tally.totals is not None for tally in tallies):
-        found["running"] = _running(tallies)
+    if running := _running(tallies):
+        found["running"] = running
     if any(phases := [tally.phases for tally in tallies]):
-        found["phases"] = {name: _shares([one.get(name) for one in phases]) for name in _keys(phases)}
+        found["phases"] = {name: _shares(shares) for name, shares in _by_key(phases).items()}
     return found
 
 
-def _keys(maps: Iterable[Mapping[K, Any]]) -> Iterable[K]:
-    return dict.fromkeys(chain.from_iterable(maps))
+def _by_key(maps: Sequence[Mapping[K, T]]) -> dict[K, list[T | None]]:
+    """For each key of any of `maps`, its value in each."""
+    keys: dict[K, T] = {}
+    for one in maps:
+        keys.update(one)
+    return {key: [one.get(key) for one in maps] for key in keys}
 
 
 def _running(tallies: Sequence[Tally]) -> dict[str, Any]:
     """By origin: the time of reading, elapsed cycles, and each pipe."""
+    read = [tally.totals for tally in tallies]
     found: dict[str, Any] = {}
-    for origin in dict.fromkeys(tally.totals.origin for tally in tallies if tally.totals is not None):
-        here = [tally.totals if tally.totals and tally.totals.origin == origin else None for tally in tallies]
-        columns = found[origin] = {
-            "ns": [tally.totals_ns if one else None for tally, one in zip(tallies, here, strict=True)],
-            "elapsed": [one.elapsed_sm_cycles if one else None for one in here],
+    for origin in dict.fromkeys([one.origin for one in read if one is not None]):
+        here = [one if one is not None and one.origin == origin else None for one in read]
+        found[origin] = {
+            "ns": [None if one is None else tally.totals_ns for tally, one in zip(tallies, here, strict=True)],
+            "elapsed": [None if one is None else one.elapsed_sm_cycles for one in here],
+            **_by_key([{} if one is None else one.sm_cycles for one in here]),
         }
-        for pipe in _keys(one.sm_cycles for one in here if one):
-            columns[pipe] = [one.sm_cycles.get(pipe) if one else None for one in here]
     return found
 
 
