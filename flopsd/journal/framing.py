@@ -21,9 +21,13 @@ GENESIS = bytes(32)
 MAX_LINE_BYTES, _USUAL_LINE_BYTES = 4 * 1024 * 1024, 64 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":(\{.*\})\}\n', re.DOTALL)
+# A record in a circle ends in a RecursionError without `check_circular`, which costs a sixth of the time.
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False, check_circular=False
+).encode
 # Marks of a record that may not be readable: a fraction, half a surrogate pair, a number with too many digits. One
 # pattern for all would be far slower: each of these starts with a byte that can be searched for.
-_FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\u"
+_FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\"
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 
@@ -64,7 +68,7 @@ def frame(
     """Return the line for `record` after the hash `previous`, and its chain hash, from which `code` makes the line's
     code. Raises UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse."""
     try:
-        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        text = _encode(record)
     except (TypeError, ValueError, RecursionError) as fault:
         raise _unreadable(record, fault) from fault
     body = text.encode("ascii")
