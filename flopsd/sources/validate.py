@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from operator import is_
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
@@ -39,7 +40,7 @@ MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line 
 MOST_FACTS_BYTES = 256 * 1024
 MOST_DEVICES = 2000  # of one source, over time: each stays in every record of the run
 AHEAD_NS = 10_000_000  # tolerated, since another clock of the machine may give the end of an interval
-_RATIO = "a number from 0 to 10^24"
+_RATIO, _MOST_RATIO = "a number from 0 to 10^24", float(MOST)  # floats are compared with a float in half the time
 
 
 def is_count(value: object, most: int = MOST) -> bool:
@@ -78,17 +79,29 @@ def check_facts(facts: object) -> None:
         raise ValueError(f"describe() gave more than {MOST_FACTS_BYTES} bytes")
 
 
+@dataclass(slots=True)
+class CheckedDevices:
+    """The devices that were checked, by uid, and the last list of them that was accepted. A Device never changes, so
+    each is checked once, and a list again only if it holds other ones."""
+
+    known: dict[DeviceUid, Device] = field(default_factory=dict)
+    accepted: tuple[object, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The devices of one source that were checked, by uid. A Device never changes, so each is checked once."""
+    """What one source listed and renamed."""
 
-    listed: dict[DeviceUid, Device] = field(default_factory=dict)
-    renamed: dict[DeviceUid, Device] = field(default_factory=dict)
+    listed: CheckedDevices = field(default_factory=CheckedDevices)
+    renamed: CheckedDevices = field(default_factory=CheckedDevices)
 
 
-def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | None = None) -> None:
+def check_devices(devices: Sequence[object], checked: CheckedDevices | None = None) -> None:
     """Raises ValueError for what `devices()` must not list. `checked`: devices that need not be checked again."""
-    uids, parents, known = set(), dict[DeviceUid, DeviceUid](), {} if checked is None else checked
+    checked = CheckedDevices() if checked is None else checked
+    if len(devices) == len(checked.accepted) and all(map(is_, devices, checked.accepted)):
+        return
+    uids, parents, known = set(), dict[DeviceUid, DeviceUid](), checked.known
     for device in devices:
         if not isinstance(device, Device):
             raise ValueError(f"devices() lists {shown(device)}, which is not a Device")
@@ -108,6 +121,7 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
     for uid, parent in parents.items():  # a device with slices is not read: of nested slices, some never would be
         if parent in parents:
             raise _refusal(uid, "parent", parent, "the uid of a whole device")
+    checked.accepted = tuple(devices)
 
 
 def _check_device(uid: DeviceUid, device: Device) -> None:
@@ -132,7 +146,7 @@ def _check_device(uid: DeviceUid, device: Device) -> None:
         raise _refusal(uid, "evidence", device.evidence, "an Evidence")
 
 
-def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | None = None) -> None:
+def check_sweep(sweep: object, now_ns: int, checked: CheckedDevices | None = None) -> None:
     """Raises ValueError for what `read()` must not return. `now_ns`: a moment after the read. `checked`: devices in
     `renamed` that need not be checked again."""
     if not isinstance(sweep, Sweep):
@@ -238,16 +252,16 @@ def _check_gauges(uid: str, gauges: object) -> None:
         raise _refusal(uid, "gauges", gauges, "a Gauges")
     _require_mapping(uid, "pipe_activity_ratio", gauges.pipe_activity_ratio)
     for pipe, ratio in gauges.pipe_activity_ratio.items():
-        if type(pipe) is Pipe and type(ratio) is float and 0 <= ratio <= MOST:
+        if type(pipe) is Pipe and type(ratio) is float and 0.0 <= ratio <= _MOST_RATIO:
             continue
         if not isinstance(pipe, Pipe):
             raise _refusal(uid, "pipe_activity_ratio", pipe, "by Pipe")
         if not _is_finite(ratio):
             raise _refusal(uid, f"pipe_activity_ratio[{pipe.value}]", ratio, _RATIO)
-    for name in ("utilization_ratio", "sm_clock_mhz"):
-        value = getattr(gauges, name)
-        if value is not None and not _is_finite(value):
-            raise _refusal(uid, name, value, f"{_RATIO}, or None")
+    if (used := gauges.utilization_ratio) is not None and not _is_finite(used):
+        raise _refusal(uid, "utilization_ratio", used, f"{_RATIO}, or None")
+    if (mhz := gauges.sm_clock_mhz) is not None and not _is_finite(mhz):
+        raise _refusal(uid, "sm_clock_mhz", mhz, f"{_RATIO}, or None")
 
 
 def _is_finite(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Whatever a source gives: it is refused at the boundary, or the whole run can be read back, added up and encoded."""
 
+import math
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.daemon.accounts.source_tracker import Message
-from flopsd.sources.validate import check_devices, check_facts, check_sweep
+from flopsd.sources.validate import CheckedDevices, check_devices, check_facts, check_sweep
 from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run, history_of
 from tests.support.strategies import table
@@ -113,3 +114,29 @@ def test_accepted_answers_can_be_journalled_read_back_and_sealed(handed: tuple[A
         history = history_of(run.state.journal)
         journal = JournalFacts("0" * 64, 1, history.records, "0" * 64)
         assert encode(statement(history, table(), journal, SealFacts("1", "2026-01-01T00:00:00Z")))
+
+
+def refusal(check: Any, *arguments: Any) -> str:
+    """What a check says; empty if it accepts."""
+    try:
+        check(*arguments)
+    except ValueError as fault:
+        return str(fault)
+    return ""
+
+
+parents = [None, "GPU-0", "GPU-1", "GPU-2"]
+pool = [replace(H100, uid=f"GPU-{at % 3}", index=at % 4 - 1, parent=parents[at // 3]) for at in range(12)]
+
+
+@given(st.lists(st.lists(st.sampled_from(pool), max_size=3), max_size=6))
+def test_devices_that_are_remembered_are_judged_as_without_memory(lists: list[list[Any]]) -> None:
+    checked = CheckedDevices()
+    for devices in lists:
+        assert refusal(check_devices, devices, checked) == refusal(check_devices, devices)
+
+
+@given(st.one_of(st.floats(), st.sampled_from([math.nextafter(1e24, math.inf), 1e24, -0.0, 5e-324])))
+def test_a_ratio_is_accepted_from_zero_to_ten_to_the_power_of_24(ratio: float) -> None:
+    says = refusal(check_sweep, Sweep((), {H100.uid: Gauges({Pipe.FP32: ratio})}), 0)
+    assert (says == "") == (0 <= ratio <= 10**24)

@@ -57,7 +57,7 @@ def test_checked_devices_are_remembered_for_the_next_call() -> None:
     source = ScriptedSource("acme", [H100], lambda: Sweep((), renamed={"GPU-old": other}))
     assert devices_of(source, checked) == (H100,)
     assert read_source(source, clock, checked).renamed == {"GPU-old": other}
-    assert (checked.listed, checked.renamed) == ({H100.uid: H100}, {"GPU-new": other})
+    assert (checked.listed.known, checked.renamed.known) == ({H100.uid: H100}, {"GPU-new": other})
     assert (devices_of(source), read_source(source, clock).readings) == ((H100,), ())
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from flopsd.core.model import (
     Active,
     Busy,
     Counted,
+    Device,
     Evidence,
     Gap,
     GapReason,
@@ -38,7 +39,7 @@ from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.sources.calls import devices_of, read_source
-from flopsd.sources.validate import AHEAD_NS, MOST, check_devices, check_facts, check_sweep, is_whole
+from flopsd.sources.validate import AHEAD_NS, MOST, CheckedDevices, check_devices, check_facts, check_sweep, is_whole
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.runs import CONTEXT, H100
@@ -204,7 +205,7 @@ def test_a_source_that_lists_ever_new_devices_is_refused_before_records_overflow
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flopsd.sources.validate.MOST_DEVICES", 3)
-    known: dict[str, Any] = {}
+    known = CheckedDevices()
     for number in (0, 1, 2, 2, 0):
         check_devices([replace(H100, uid=f"GPU-{number}")], known)
     with pytest.raises(ValueError, match="more than 3 devices"):
@@ -213,15 +214,40 @@ def test_a_source_that_lists_ever_new_devices_is_refused_before_records_overflow
 
 
 def test_checked_devices_are_remembered_and_not_checked_again() -> None:
-    known = {ACME.uid: ACME, "GPU-x": replace(H100, uid="GPU-x", index=-1)}
-    check_devices((H100, known["GPU-x"]), known)
+    wrong = replace(H100, uid="GPU-x", index=-1)
+    checked = CheckedDevices({ACME.uid: ACME, wrong.uid: wrong})
+    check_devices((H100, wrong), checked)
     check_devices((replace(H100, model="x" * 10_000),))
-    assert known == {**known, H100.uid: H100}
-    renamed = {ACME.uid: H100}
+    assert checked == CheckedDevices({ACME.uid: ACME, wrong.uid: wrong, H100.uid: H100}, (H100, wrong))
+    renamed = CheckedDevices({ACME.uid: H100})
     check_sweep(Sweep((), renamed={"GPU-a": ACME}), NOW, renamed)
-    assert renamed == {ACME.uid: ACME}
+    assert renamed == CheckedDevices({ACME.uid: ACME}, (ACME,))
     with pytest.raises(ValueError, match="index is -1"):
-        check_devices((replace(known["GPU-x"]),), known)
+        check_devices((replace(wrong),), checked)
+
+
+class Counting(tuple[Device, ...]):
+    """Counts how often its devices are gone through one by one."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Device]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_list_of_the_same_devices_is_not_gone_through_again_until_it_holds_another() -> None:
+    checked, same, larger = CheckedDevices(), (H100, ACME), replace(ACME, index=8)
+    check_devices(same, checked)
+    again, other = Counting(same), (H100, replace(larger, index=-1))
+    check_devices(again, checked)
+    assert again.passes == 1  # for the comparison
+    with pytest.raises(ValueError, match="index is -1"):
+        check_devices(other, checked)
+    with pytest.raises(ValueError, match="index is -1"):
+        check_devices(other, checked)
+    check_devices((H100, larger), checked)
+    assert checked.accepted == (H100, larger)
 
 
 class Silent:
