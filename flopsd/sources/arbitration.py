@@ -22,6 +22,7 @@ class Arbiter:
         self._of_device: dict[DeviceUid, dict[str, Device]] = {}
         self._down: set[str] = set()
         self._parents: set[DeviceUid] = set()
+        self._best: dict[DeviceUid, tuple[str, Device] | None] = {}  # as found since an offer or a fault changed any
 
     def offer(self, source: str, devices: Sequence[Device]) -> bool:
         """Replace the devices that a source listed before by those it lists now; return whether anything changed."""
@@ -30,6 +31,7 @@ class Arbiter:
         offered = tuple(devices)
         if not was_down and self._offers.get(source) == offered:
             return False
+        self._best.clear()
         for earlier in self._offers.get(source, ()):
             self._of_device[earlier.uid].pop(source, None)
         for device in offered:
@@ -50,11 +52,17 @@ class Arbiter:
         if source in self._down:
             return False
         self._down.add(source)
+        self._best.clear()
         return True
 
     def best(self, uid: DeviceUid) -> tuple[str, Device] | None:
         """Return the source that a device is read from, and the device as that source describes it. None: no source
         lists it, or its slices are read."""
+        if uid not in self._best:
+            self._best[uid] = self._find_best(uid)
+        return self._best[uid]
+
+    def _find_best(self, uid: DeviceUid) -> tuple[str, Device] | None:
         offers = self._of_device.get(uid)
         if not offers or uid in self._parents:
             return None

@@ -47,18 +47,20 @@ class TrackedDevice:
     hold_ns: int = HOLD_NS
     held: list[Held] = field(default_factory=list)  # of time in which the device may have been another job's
 
+    # The next two are read many times a tick: no property of the state is called for them.
     @property
     def entry(self) -> DeviceEntry:
-        return self.state.entry
+        return self.state.rated[-1].entry
 
     @property
     def tally(self) -> Tally:
-        return self.state.tally
+        return self.state.rated[-1].tally
 
     @property
     def read_until_ns(self) -> int:
         """Up to when the time of the device is accounted for, or will be by held readings."""
-        return max(self.tally.watermark_ns, self.held[-1].reading.end_ns) if self.held else self.tally.watermark_ns
+        watermark_ns = self.state.rated[-1].tally.watermark_ns
+        return max(watermark_ns, self.held[-1].reading.end_ns) if self.held else watermark_ns
 
     def hold(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
         """Hold a reading of time in which the device may have been another job's, until `settle` counts it."""

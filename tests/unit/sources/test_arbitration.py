@@ -55,12 +55,13 @@ def test_the_strongest_offer_of_an_answering_source_is_taken(calls: list[tuple[s
         else:
             roster.down(source)
             down.add(source)
-    best = roster.best(H100.uid)
-    assert (best is None) == (not offers)
-    if best is not None:
-        answering = {name for name in offers if name not in down} or set(offers)
-        assert best[0] in answering
-        assert list(Evidence).index(offers[best[0]]) == min(list(Evidence).index(offers[name]) for name in answering)
+        best = roster.best(H100.uid)
+        assert (best is None) == (not offers)
+        if best is not None:
+            answering = {name for name in offers if name not in down} or set(offers)
+            assert best[0] in answering
+            strongest = min(list(Evidence).index(offers[name]) for name in answering)
+            assert list(Evidence).index(offers[best[0]]) == strongest
 
 
 def test_a_device_no_longer_listed_belongs_to_no_source() -> None:
