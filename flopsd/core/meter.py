@@ -105,7 +105,7 @@ def advance(
     if active.bucket == UNDECLARED_PHASE or covers_since_ns < active.since_ns:
         return after
     if tally.energy_at_ns < active.since_ns:  # the energy includes time before the phase
-        tally = tally.changed(energy_mj=after.energy_mj, energy_ns=after.energy_ns)
+        tally = tally.changed({"energy_mj": after.energy_mj, "energy_ns": after.energy_ns})
     return with_share(after, tally, active.bucket)
 
 
@@ -121,7 +121,7 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
     # Otherwise the totals would count this time again, or another job's work as this job's.
     settled = elsewhere or not isinstance(reading.work, Gap)
     if settled and reading.totals is None and after.totals is not None:
-        after = after.changed(totals=None, totals_ns=0)
+        after = after.changed({"totals": None, "totals_ns": 0})
     return after
 
 
@@ -133,20 +133,20 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
     )
 
 
-def _add_observed(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, /, **counted: Any) -> Tally:
-    """`tally` with what was `counted` in a reading's time: new time, or silence before the watermark that is now
+def _observed(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence) -> dict[str, Any]:
+    """The fields of `tally` that change by a reading's time: new time, or silence before the watermark that is now
     recovered."""
     before_ns, observed_ns = tally.watermark_ns, tally.observed_ns
     until_ns = max(before_ns, end_ns)
+    changes = {
+        "watermark_ns": until_ns,
+        "observed_ns": {**observed_ns, evidence: observed_ns.get(evidence, 0) + until_ns - before_ns},
+        "silent_ns": until_ns - end_ns,
+    }
     if begin_ns < before_ns:
         recovered_ns = min(before_ns, end_ns) - begin_ns
-        counted["recovered_ns"] = added(tally.recovered_ns, {evidence: recovered_ns})
-    return tally.changed(
-        watermark_ns=until_ns,
-        observed_ns={**observed_ns, evidence: observed_ns.get(evidence, 0) + until_ns - before_ns},
-        silent_ns=until_ns - end_ns,
-        **counted,
-    )
+        changes["recovered_ns"] = added(tally.recovered_ns, {evidence: recovered_ns})
+    return changes
 
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
@@ -162,14 +162,12 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     assert reading.totals is not None
     if tally.totals.elapsed_sm_cycles == reading.totals.elapsed_sm_cycles:
         return tally  # not renewed yet: a later reading covers this time, too
-    unread_ns = tally.unread_ns
+    changes = _observed(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES) | _absolutes(tally, reading)
+    changes["active_sm_cycles"] = _added(tally.active_sm_cycles, Evidence.CYCLES, grown)
     if work.unread:
-        unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
-    cycles = _added(tally.active_sm_cycles, Evidence.CYCLES, grown)
-    return _add_observed(
-        tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES,
-        active_sm_cycles=cycles, unread_ns=unread_ns, **_absolutes(tally, reading),
-    )  # fmt: skip
+        unread_ns = dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)
+        changes["unread_ns"] = added(tally.unread_ns, unread_ns)
+    return tally.changed(changes)
 
 
 def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
@@ -191,27 +189,27 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             not 0 <= doubt <= 2 * possible for doubt in work.uncertainty_sm_cycles.values()
         ):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-        return _add_observed(
-            tally, reading.begin_ns, reading.end_ns, work.evidence,
-            active_sm_cycles=_added(tally.active_sm_cycles, work.evidence, work.sm_cycles),
-            uncertainty_sm_cycles=_added(tally.uncertainty_sm_cycles, work.evidence, work.uncertainty_sm_cycles),
-            square_sum=_added(tally.square_sum, work.evidence, work.square_sum),
-            unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
-        )  # fmt: skip
+        return tally.changed(
+            {
+                **_observed(tally, reading.begin_ns, reading.end_ns, work.evidence),
+                "active_sm_cycles": _added(tally.active_sm_cycles, work.evidence, work.sm_cycles),
+                "uncertainty_sm_cycles": _added(tally.uncertainty_sm_cycles, work.evidence, work.uncertainty_sm_cycles),
+                "square_sum": _added(tally.square_sum, work.evidence, work.square_sum),
+                "unread_ns": added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
+            }
+        )
     assert isinstance(work, Busy)
     clocked = work.clocked_sm_cycles
     # The clock estimate may extend into the next reading's time, so a single one may exceed what is possible.
     if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    busy = tally.busy_sm_cycles + work.sm_cycles
-    after = _add_observed(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION, busy_sm_cycles=busy)
-    if clocked is None:
-        return after
-    return after.changed(
-        sampled_busy_sm_cycles=tally.sampled_busy_sm_cycles + work.sm_cycles,
-        clocked_sm_cycles=tally.clocked_sm_cycles + clocked,
-        clocked_square_sum=tally.clocked_square_sum + work.square_sum,
-    )
+    changes = _observed(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION)
+    changes["busy_sm_cycles"] = tally.busy_sm_cycles + work.sm_cycles
+    if clocked is not None:
+        changes["sampled_busy_sm_cycles"] = tally.sampled_busy_sm_cycles + work.sm_cycles
+        changes["clocked_sm_cycles"] = tally.clocked_sm_cycles + clocked
+        changes["clocked_square_sum"] = tally.clocked_square_sum + work.square_sum
+    return tally.changed(changes)
 
 
 def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
@@ -221,7 +219,8 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
     counted = tally.counted_flop + flop
     if not 0 <= flop <= at_once or counted > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    return _add_observed(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT, counted_flop=counted)
+    changes = _observed(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT)
+    return tally.changed({**changes, "counted_flop": counted})
 
 
 def _add_gap_count(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
@@ -230,7 +229,7 @@ def _add_gap_count(tally: Tally, reading: Reading, gap: Gap, limits: Limits | Ch
     if not gap.counted_flop or gap.reason in ACCOUNTED_ELSEWHERE or reading.begin_ns < tally.watermark_ns:
         return tally
     counted = _count(tally, reading, reading.end_ns - reading.begin_ns, gap.counted_flop, limits)
-    return tally.changed(counted_flop=counted.counted_flop)
+    return tally.changed({"counted_flop": counted.counted_flop})
 
 
 def _added(
@@ -254,9 +253,11 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     if more_ns <= 0:
         return tally
     return tally.changed(
-        watermark_ns=until_ns,
-        gap_ns=added(tally.gap_ns, {reason: more_ns}),
-        silent_ns=tally.silent_ns + more_ns if reason is GapReason.SOURCE_SILENT else 0,
+        {
+            "watermark_ns": until_ns,
+            "gap_ns": added(tally.gap_ns, {reason: more_ns}),
+            "silent_ns": tally.silent_ns + more_ns if reason is GapReason.SOURCE_SILENT else 0,
+        }
     )
 
 
@@ -265,11 +266,11 @@ def _restart_energy(tally: Tally) -> Tally:
     if "energy_mj" not in tally.counters:
         return tally
     kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
-    return tally.changed(counters=kept, energy_at_ns=0)
+    return tally.changed({"counters": kept, "energy_at_ns": 0})
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    return tally.changed(**_absolutes(tally, reading))
+    return tally.changed(_absolutes(tally, reading))
 
 
 def _absolutes(tally: Tally, reading: Reading) -> dict[str, Any]:

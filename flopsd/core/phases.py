@@ -55,7 +55,7 @@ def with_share(after: Tally, before: Tally, name: str) -> Tally:
     grown = _difference(after, before)
     known = after.phases.get(name)
     share = grown if known is None else _sum(known, grown)
-    return after.changed(phases={**after.phases, name: share})
+    return after.changed({"phases": {**after.phases, name: share}})
 
 
 def remainder(tally: Tally) -> Tally:

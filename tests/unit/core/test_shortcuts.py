@@ -14,7 +14,7 @@ TALLY = Tally(1, 2, energy_mj=3, silent_ns=4)
 
 @pytest.mark.parametrize("name", [one.name for one in fields(Tally)])
 def test_changed_gives_the_same_tally_as_replace(name: str) -> None:
-    changed, replaced = TALLY.changed(**{name: 77}), replace(TALLY, **{name: 77})  # type: ignore[arg-type]
+    changed, replaced = TALLY.changed({name: 77}), replace(TALLY, **{name: 77})  # type: ignore[arg-type]
     assert [getattr(changed, one.name) for one in fields(Tally)] == [
         getattr(replaced, one.name) for one in fields(Tally)
     ]
