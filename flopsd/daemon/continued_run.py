@@ -100,10 +100,9 @@ def known_journal(file: int | None) -> KnownJournal | None:
         return NOT_ANY
 
 
-def report_to_launcher(file: int | None, known: KnownJournal) -> None:
+def report_to_launcher(file: int, known: KnownJournal) -> None:
     """Write to the launcher's file what the journal must contain, whoever seals it."""
-    if file is not None:
-        os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
+    os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
 
 
 def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:

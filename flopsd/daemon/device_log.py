@@ -43,9 +43,10 @@ class DeviceLog:
             self._declared = ()
         for device in snapshot.devices:
             gap = open_gap(device.gap, device.tally.watermark_ns)
-            if gap is None and (lost := self._lost.pop(device.entry.device.uid, None)) is not None:
-                log.warning("%s: is read again after %s", _name(device), _time(lost))
-            elif gap is not None and gap.kind is GapKind.LOST and gap.reason not in LOGGED_ELSEWHERE:
+            if gap is None:
+                if self._lost and (lost := self._lost.pop(device.entry.device.uid, None)) is not None:
+                    log.warning("%s: is read again after %s", _name(device), _time(lost))
+            elif gap.kind is GapKind.LOST and gap.reason not in LOGGED_ELSEWHERE:
                 self._note(device, gap)
 
     def _note(self, device: DeviceState, gap: LastGap) -> None:

@@ -89,6 +89,11 @@ def run_daemon(
             resumed=bool(before.recovered.history.incarnations),
         )  # fmt: skip
         wanted = WriterSettings.of(settings, tuple(sources), declared, policies, before.isolation(settings, job_user))
+
+        def report() -> None:
+            if head_file is not None:
+                report_to_launcher(head_file, journal.as_known_journal(run))
+
         writer = Writer(
             journal,
             table,
@@ -96,7 +101,7 @@ def run_daemon(
             context,
             clock,
             emitter(settings, out, err, custody.checkpointed),
-            lambda: report_to_launcher(head_file, journal.as_known_journal(run)),
+            report,
             secrets.key,
         )
         before.begin(writer, job_began_ns)
