@@ -290,9 +290,9 @@ class DeviceAccounts:
     def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
         """Fold in and return the readings of devices that are assigned to this source. The other readings are of GPUs
         that are read in slices, or by a better source."""
-        counted, ours_until_ns = list[Reading](), sweep.ours_until_ns
+        counted, ours_until_ns, active_phase = list[Reading](), sweep.ours_until_ns, self._sessions.active_phase
         for one in self._tracked.values():
-            if one.entry.source == source:
+            if one.held and one.entry.source == source:
                 one.settle(ours_until_ns)
         for reading in sweep.readings:
             tracked = self._tracked.get(reading.device)
@@ -308,7 +308,7 @@ class DeviceAccounts:
             best = self._sources.arbiter.best(reading.device)
             if best is not None and best[0] == source:
                 take = tracked.count if ours_until_ns is None or reading.end_ns <= ours_until_ns else tracked.hold
-                take(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
+                take(reading, active_phase, sweep.gauges.get(reading.device))
                 counted.append(reading)
         return counted
 
