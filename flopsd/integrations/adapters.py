@@ -56,14 +56,15 @@ def _variants(model: Any) -> Iterator[str]:
 
 def lora(model: Any) -> dict[str, Any] | None:
     """The rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, if some are
-    frozen and other weights trained, or if they may have fewer products than their sizes imply. Adapters on weights of
-    experts, which PEFT merges in each pass, are left out, since no module name covers them: `not_computed` reports
-    them."""
+    frozen and other weights trained, if a module that PEFT copied is inside another one, or if they may have fewer
+    products than their sizes imply. Adapters on weights of experts, which PEFT merges in each pass, are left out, since
+    no module name covers them: `not_computed` reports them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
     trained: set[bool] = set()
     saved: set[str] = set()  # existing modules only: PEFT's configuration also lists the heads of other models
+    copied: set[str] = set()
     for name, module in model.named_modules():
         if _is_on_experts(module):
             continue
@@ -75,6 +76,9 @@ def lora(model: Any) -> dict[str, Any] | None:
             ranks |= active
             trained |= set(_are_trained(module)) if active else set()
         elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            if name.rpartition(".")[0] in copied:
+                return None  # the outer wrapper runs a copy of its own of the inner module, which is frozen
+            copied.add(name)
             if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
                 saved.add(name.rpartition(".")[2])
         elif len(getattr(weight_of(module), "shape", ())) > 1:

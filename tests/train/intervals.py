@@ -219,6 +219,18 @@ def _first_convolution() -> Loop:
     return Loop(model).steps()
 
 
+def _copies_inside_a_copy(*saved: str) -> Loop:
+    """PEFT wraps both modules by these names, and hangs the inner wrapper on the outer, which never calls it."""
+    import peft
+
+    from tests.train.vision_families import BATCHES, loss_of
+
+    config = peft.LoraConfig(r=3, target_modules=["q_proj"], modules_to_save=list(saved))
+    loop, inputs = Loop(peft.get_peft_model(build("vit"), config), labels=False), BATCHES["vit"]()[0]
+    loop.counts(lambda: loss_of(loop.model(**inputs)).backward())
+    return loop
+
+
 def _without_dropout() -> Loop:
     loop = Loop(llama(num_hidden_layers=LAYERS))
     loop.model.eval()
@@ -1039,6 +1051,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a cache of latents": partial(_generated, "deepseek_v3", 12),
     "a cache of states": partial(_generated, "mamba2"),
     "a short convolution": _first_convolution,
+    "a copied module inside a copied one": partial(_copies_inside_a_copy, "embeddings"),
+    "copied modules inside copied ones of each layer": partial(_copies_inside_a_copy, "mlp", "fc1"),
 }
 
 
