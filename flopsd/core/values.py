@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
 K = TypeVar("K")
 T = TypeVar("T", int, Fraction)
@@ -79,7 +79,7 @@ def most(numbers: Iterable[T | None]) -> T | None:
 def sum_if_all_known(numbers: Iterable[int | None]) -> int | None:
     """The sum; None if any number is None (not known)."""
     listed = list(numbers)
-    return None if None in listed else sum(number for number in listed if number is not None)
+    return None if None in listed else sum(cast("list[int]", listed))
 
 
 def sum_of_known(numbers: Iterable[int | None]) -> int | None:

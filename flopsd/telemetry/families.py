@@ -22,10 +22,8 @@ class Family:
 
     def __init__(self, name: str, text: str, value: float | None, labels: Sequence[str], *, is_counter: bool) -> None:
         self.name, self.help, self.labels, self.is_counter = name, text, labels, is_counter
-        self.series: list[tuple[str, ...]] = []
-        self.values: list[float] = []
-        if value is not None:
-            self.add((), value)
+        self.series: list[tuple[str, ...]] = [] if value is None else [()]
+        self.values: list[float] = [] if value is None else [value + 0.0]  # as in `add`
 
     def add(self, labels: tuple[str, ...], value: float) -> None:
         self.series.append(labels)

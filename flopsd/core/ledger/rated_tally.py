@@ -107,11 +107,11 @@ class RatedTally:
     def _undeclared(self, whole: Figures) -> Phased:
         """The figures by phase where no process declares a phase. They contain no claims."""
         recorded = {UNDECLARED_PHASE: whole} if self.rows or whole.measured_flop is not None else {}
+        if self.phase is None:
+            return Phased(recorded, recorded, recorded, recorded)
         return self._phased(recorded, whole)
 
     def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
-        if self.phase is None and recorded.keys() <= {UNDECLARED_PHASE}:
-            return Phased(recorded, recorded, recorded, recorded)
         name = UNDECLARED_PHASE if self.phase is None else self.phase.value
         settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time has no phase
         settings = recorded if recorded == settings else settings
