@@ -1,6 +1,7 @@
 """Vectors with two faults, which decide which of them is the reason; and one of an envelope without a fault."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,23 @@ def _falls(records: list[J]) -> None:
     last["devices"][0]["observed_ns"]["activity"] = 1
 
 
+@edits
+def _also_falls(records: list[J], /, change: Callable[[J], object]) -> None:
+    """Totals of the first device that fall, in a record of two devices that is changed further."""
+    both = [record for record in records if record["kind"] == "checkpoint" and len(record["devices"]) == 2]
+    both[-1]["devices"][0]["energy_mj"] = 1
+    change(both[-1])
+
+
 CASES: list[Case] = [
     ("kind-at-the-first-place", "The first record is of a kind that there is not.", M, "REC-11", 1, "small", of_kind("begin", 0, kind="start")),
     ("number-of-a-device", "`number` of a device is a text, so it is not the next one either.", M, "REC-12", 3, "small", of_kind("device", 0, number="0")),
     ("place-and-time-of-a-begin", "The second daemon start names another peak table, and its time is a text.", "law_1", "LAW-1", None, "rebooted", of_kind("begin", 1, peak_table_sha256="ab" * 32, ns="0")),
     ("time-and-context-of-a-begin", "`wall_ns` of a `begin` is a text, and `context` lacks its members.", M, "REC-12", 1, "small", of_kind("begin", 0, wall_ns="0", context={})),
     ("totals-and-time", "Totals fall, and the record is earlier than the one before it.", "law_4", "LAW-4", 5, "small", _falls),
+    ("totals-and-a-later-tally", "Totals of the first device fall, and a total of the second is a text.", M, "LAW-2", 12, "activity", _also_falls(lambda r: r["devices"][1].update(energy_ns="end"))),
+    ("totals-and-a-gap", "Totals fall, and a gap that is listed ends with a text.", M, "REC-12", 12, "activity", _also_falls(lambda r: r.update(gaps=[[0, 1, "end", "starting"]]))),
+    ("totals-and-the-date", "Totals fall, and the date of the record is a number.", M, "REC-12", 12, "activity", _also_falls(lambda r: r.update(utc=7))),
     ("code-and-secret", "`begin` names a secret that is not a digest, and has no code.", "line_code", "CODE-1", 1, "small", of_kind("begin", 0, code_secret_sha256="none")),
     ("end-of-no-reason-too-early", "`end` has a reason that there is not, and is earlier than the record before it.", M, "NOTE-28", None, "small", of_kind("end", 0, reason="tired", ns=5)),
 ]  # fmt: skip

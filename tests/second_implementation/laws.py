@@ -229,14 +229,17 @@ class Laws:
         numbers = [count(number) for number in record["devices"]]
         need(numbers == sorted(set(numbers)), "law_3")
         at_ns = count(record["ns"])
+        text(record["utc"])
         grown: dict[tuple[int, str], int] = {}
-        for number, row in columns(record):
-            self.tally(number, a_tally(row), grown)
+        tallies = [(number, a_tally(row)) for number, row in columns(record)]
         for number, begin_ns, end_ns, reason in record["gaps"]:
-            need(reason in REASONS)
-            since = self.gaps_until.get(count(number), self.devices[number]["to_ns"])
-            need(count(begin_ns, signed=True) >= since, "law_6")
-            need(count(end_ns, signed=True) <= self.tallies[number]["to_ns"], "law_6")
+            need(reason in REASONS and count(number) < len(self.devices))
+            count(begin_ns, signed=True), count(end_ns, signed=True)
+        for number, tally in tallies:
+            self.tally(number, tally, grown)
+        for number, begin_ns, end_ns, reason in record["gaps"]:
+            need(begin_ns >= self.gaps_until.get(number, self.devices[number]["to_ns"]), "law_6")
+            need(end_ns <= self.tallies[number]["to_ns"], "law_6")
             self.gaps_until[number] = end_ns
             grown[number, reason] = grown.get((number, reason), 0) - (end_ns - begin_ns)
             need(begin_ns < end_ns, "law_6")
@@ -246,7 +249,6 @@ class Laws:
             self.session(session)
         need(at_ns >= self.last_ns, "law_13")
         need(all(tally["to_ns"] <= at_ns + 10**9 for tally in self.tallies.values()), "law_13")
-        text(record["utc"])
         self.last_ns = at_ns
 
     def tally(self, number: int, after: J, grown: dict[tuple[int, str], int]) -> None:

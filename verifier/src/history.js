@@ -160,6 +160,7 @@ export class History {
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
     const devices = record.devices.map((/** @type {bigint} */ number) => now.devices[Number(number)]);
+    for (const gap of record.gaps) this.checkGap(gap, where);
     for (const [i, device] of devices.entries()) this.laws.tally(device, tallies[i], where);
     const listed = this.listed(record, tallies, where);
     for (const [i, device] of devices.entries()) {
@@ -187,20 +188,23 @@ export class History {
     this.stride *= 2;
   }
 
+  /** @param {J} gap @param {string} where */
+  checkGap(gap, where) {
+    const odd = `journal ${where}: not a record of flopsd-journal/1: `;
+    const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
+    require(whole && isText(gap[3]), "record_malformed", `${odd}a gap has a device, a begin, an end and a reason`, where);
+    require(REASONS.includes(gap[3]), "record_malformed", `${odd}${quoted(gap[3])} is not known`, where);
+    require(this.latest.devices[Number(gap[0])], "record_malformed", `${odd}${gap[0]} is missing or not known`, where);
+  }
+
   /** The gaps of a checkpoint: kept as intervals, and added up by device and reason. Each lies within its device's time,
    * behind the one before it.
    * @param {J} record @param {Tally[]} tallies @param {string} where @returns {Map<bigint, Map<string, bigint>>} */
   listed(record, tallies, where) {
     /** @type {Map<bigint, Map<string, bigint>>} */
     const sums = new Map();
-    const odd = `journal ${where}: not a record of flopsd-journal/1: `;
-    for (const gap of record.gaps) {
-      const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
-      require(whole && isText(gap[3]), "record_malformed", `${odd}a gap has a device, a begin, an end and a reason`, where);
-      const [number, begin, end, reason] = gap;
-      require(REASONS.includes(reason), "record_malformed", `${odd}${quoted(reason)} is not known`, where);
+    for (const [number, begin, end, reason] of record.gaps) {
       const device = this.latest.devices[Number(number)];
-      require(device, "record_malformed", `journal ${where}: not a record of flopsd-journal/1: ${number} is missing or not known`, where);
       const to = (tallies[record.devices.indexOf(number)] ?? device.last).to;
       const within = begin >= (device.lastGap ?? device.first) && end <= to;
       require(within, "law_6", `journal ${where}: a gap of device ${device.record.uuid} overlaps another one or lies outside the device's time`, where);

@@ -176,7 +176,7 @@ def _refuse_place(history: History, begin: Record) -> None:
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
-    devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
+    devices, tallies, at_ns, utc = _numbers(record), record["tallies"], count(record["ns"]), text(record["utc"])
     if not isinstance(record["gaps"], list):
         raise JournalDamagedError("the gaps of a checkpoint are not a list", code=MALFORMED)
     newest, watched = incarnation.newest, list[Tally]()
@@ -191,50 +191,56 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
     take_sessions(history, record)
     refuse_time(incarnation.last_ns, at_ns, *watched)
     incarnation.checkpoints += 1
-    incarnation.last_ns, incarnation.last_utc = at_ns, text(record["utc"])
+    incarnation.last_ns, incarnation.last_utc = at_ns, utc
 
 
 def _take_tallies(history: History, incarnation: Incarnation, record: Record) -> None:
-    """Check the tallies and the gaps of a checkpoint, device by device."""
+    """Check the tallies and the gaps of a checkpoint: that all can be read, and then the laws, device by device."""
     devices, tallies = _numbers(record), incarnation.tallies
+    uids = [incarnation.devices[number].device.uid for number in devices]
+    rows = tally_rows(record["tallies"], len(devices))
+    read = [tally_from_record(row, tallies[uid].begin_ns) for uid, row in zip(uids, rows, strict=True)]
+    gaps = [_gap(incarnation, gap) for gap in record["gaps"]]
     grown: dict[tuple[int, GapReason], int] = {}
-    for number, row in zip(devices, tally_rows(record["tallies"], len(devices)), strict=True):
-        seen = incarnation.devices[number]
-        before = tallies[seen.device.uid]
-        after = tally_from_record(row, before.begin_ns)
+    for number, uid, after in zip(devices, uids, read, strict=True):
+        before = tallies[uid]
         if not grew_from(before, after):
-            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before", code="law_4")
+            raise JournalDamagedError(f"totals of device {uid} fell since the record before", code="law_4")
         if after.total_observed_ns + after.total_gap_ns != after.span_ns:
             raise JournalDamagedError(
-                f"time of device {seen.device.uid} does not add up: observed + gap is not its span", code="law_5"
+                f"time of device {uid} does not add up: observed + gap is not its span", code="law_5"
             )
         if after.phases:
             try:
                 remainder(after)
             except ValueError as fault:
-                raise JournalDamagedError(
-                    f"the phases of device {seen.device.uid} exceed its totals", code="law_9"
-                ) from fault
+                raise JournalDamagedError(f"the phases of device {uid} exceed its totals", code="law_9") from fault
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
-            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up", code="law_5")
+            raise JournalDamagedError(f"time of a phase of device {uid} does not add up", code="law_5")
         for reason, gap_ns in after.gap_ns.items():
             grown[(number, reason)] = gap_ns - before.gap_ns.get(reason, 0)
-        tallies[seen.device.uid] = after
-    for gap in record["gaps"]:
-        if not isinstance(gap, list) or len(gap) != 4:
-            raise ValueError("a gap has a device, a begin, an end and a reason")
-        number, begin_ns, end_ns, name = gap
-        reason = GapReason(name)
-        uid = incarnation.devices[count(number)].device.uid
-        since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
-        if count(begin_ns, signed=True) < since or count(end_ns, signed=True) > tallies[uid].watermark_ns:
-            text = f"a gap of device {uid} overlaps another one or lies outside the device's time"
-            raise JournalDamagedError(text, code="law_6")
-        incarnation.gaps_until[number] = end_ns
-        grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)
-        _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
+        tallies[uid] = after
+    for number, gap in gaps:
+        since = incarnation.gaps_until.get(number, tallies[gap.device].begin_ns)
+        if gap.begin_ns < since or gap.end_ns > tallies[gap.device].watermark_ns:
+            raise JournalDamagedError(
+                f"a gap of device {gap.device} overlaps another one or lies outside the device's time", code="law_6"
+            )
+        incarnation.gaps_until[number] = gap.end_ns
+        grown[(number, gap.reason)] = grown.get((number, gap.reason), 0) - (gap.end_ns - gap.begin_ns)
+        _append_gap(history.gaps, gap)
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals", code="law_6")
+
+
+def _gap(incarnation: Incarnation, listed: object) -> tuple[int, GapInterval]:
+    """A gap that a checkpoint lists, with the number of its device."""
+    if not isinstance(listed, list) or len(listed) != 4:
+        raise ValueError("a gap has a device, a begin, an end and a reason")
+    number, begin_ns, end_ns, reason = listed
+    uid = incarnation.devices[count(number)].device.uid
+    begin_ns, end_ns = count(begin_ns, signed=True), count(end_ns, signed=True)
+    return number, GapInterval(incarnation.number, uid, begin_ns, end_ns, GapReason(reason))
 
 
 def _numbers(checkpoint: Record) -> list[int]:
