@@ -172,6 +172,7 @@ class Monitor:
         self._reload = world.machine.fault(now_ns, ("reload",)) is not None  # this start saw no device, and never will
         self._next_ns = now_ns + world.machine.first_ms * MS
         self._last: dict[Process, int] = {}
+        self._shown: set[Process] = set()  # whose cores were listed in a line without a fault
         self._began_ns = now_ns
         self._items: list[StreamItem] = []
         self._held: list[bytes] = []
@@ -226,7 +227,7 @@ class Monitor:
         if kind in LEAVING_OUT:
             self._left_out_ns = self._left_out_ns or at_ns
             here = {process for process in machine.processes if process.begin_ns <= at_ns < process.end_ns}
-            if not here <= self._last.keys() or at_ns - self._left_out_ns >= HELD_NS - 10 * MS:
+            if not here <= self._shown or at_ns - self._left_out_ns >= HELD_NS - 10 * MS:
                 kind = None
         if kind not in LEAVING_OUT:
             self._left_out_ns = None
@@ -269,6 +270,8 @@ class Monitor:
             if kind == "flap" and process is machine.processes[0]:
                 continue
             self._last[process] = at_ns
+            if kind is None and not self._reload:
+                self._shown.add(process)
             if kind == "flap_lost" and process is machine.processes[0]:
                 continue
             runtimes.append(self._runtime(process, since_ns, max(1, at_ns - since_ns), kind))

@@ -53,6 +53,7 @@ class NeuronSource:
         self._opened_ns = self._received_ns = self._restart_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
         self._is_new = False  # whether the monitor was started again and has not reported yet
+        self._seen: MonitorDocument | None = None  # the last document of this start of the monitor that lists hardware
         self._fault = self._why_totals = ""
         self._rest, self._is_down_logged = LogRest(clock), False
         self._silent_after_ns = STARTUP_NS
@@ -178,7 +179,7 @@ class NeuronSource:
         except SourceUnavailableError as fault:
             self._end(now_ns, GapReason.SOURCE_DOWN, str(fault))
             return
-        self._restarts, self._is_new = self._restarts + 1, True
+        self._restarts, self._is_new, self._seen = self._restarts + 1, True, None
         self._received_ns, self._silent_after_ns = now_ns, STARTUP_NS
 
     def _take(self, item: StreamItem, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
@@ -197,7 +198,7 @@ class NeuronSource:
             return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
         ahead = self._periods.ahead(item.what, item.at_ns)
         before = {**self._runtimes, **self._held.returned(item.what)}
-        counted = account(item.what, len(self._chips), self._cores_per_chip, before, ahead)
+        counted = account(self._with_seen(item.what), len(self._chips), self._cores_per_chip, before, ahead)
         self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
         for chip, utilization_ratio in zip(self._chips, counted.utilization_ratio, strict=True):
             if not counted.has_rate:
@@ -209,6 +210,17 @@ class NeuronSource:
         readings = [self._reading(chip, work, counted.period_ns, item.at_ns) for chip, work in whole]
         self._is_new = False
         return self._held.take(readings, counted.missing, item.what, item.at_ns)
+
+    def _with_seen(self, document: MonitorDocument) -> MonitorDocument:
+        """Return `document` with the hardware that this start of the monitor listed last, if it lists none itself. A
+        monitor that has not listed any yet does not know that no runtime is open: the driver may be reloading."""
+        if document.device_count is not None or document.cores_per_device is not None:
+            self._seen = document
+        elif self._seen is None:
+            return replace(document, hardware_error=document.hardware_error or "no hardware was listed")
+        else:
+            return replace(document, device_count=self._seen.device_count)
+        return document
 
     def _take_hardware_facts(self, document: MonitorDocument) -> None:
         """Take over a document's facts about the hardware; facts that it lacks stay as in an earlier document."""

@@ -197,6 +197,20 @@ def test_a_restarted_monitor_does_not_cover_time_before_its_first_period() -> No
     assert {(one.begin_ns, one.end_ns) for one in late} == {(first[0].end_ns, opened.clock.boottime_ns())}
 
 
+def test_a_restarted_monitor_that_lists_no_hardware_saw_no_idle_chip() -> None:
+    """A driver that is being reloaded: the processes that work are not listed either."""
+    opened, blind = Opened(), replace(document(cores=None, count=None), device_type=None)
+    opened.source.read()
+    opened.after(S, document(7))
+    assert opened.works(S, blind)[0] == Counted(0), "this start listed both chips; the process ended on the other one"
+    opened.after(S, Failure("it ended", ended=True))
+    opened.after(S)
+    assert opened.works(S, blind) == [Gap(GapReason.DRIVER_ERROR)] * 2
+    assert opened.works(S, document(count=0)) == [Gap(GapReason.DEVICE_MISSING)] * 2
+    assert opened.works(S, blind) == [Gap(GapReason.DEVICE_MISSING)] * 2, "as it listed last"
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
+
+
 @pytest.mark.parametrize("prints", [False, True])
 def test_a_silent_monitor_is_ended_after_a_minute_at_first_and_ten_seconds_later(prints: bool) -> None:
     opened = Opened()
