@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
+    from flopsd.core.ledger.history import History
     from flopsd.report.contents.model import Report, VerificationResult
     from flopsd.report.contents.verification import LedgerDocument
     from flopsd.settings.data_files import Tables
@@ -60,13 +61,13 @@ def _report(arguments: argparse.Namespace) -> int:
     tables = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal, tables)
     with waiting(arguments, f"reporting {arguments.ledger}") as line:
-        check, found, course = _check(arguments, document, line)
+        check, found, course, history = _check(arguments, document, line)
         now_ns = SystemClock().wall_ns()
         made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
         line("writing the report", 0, 0)
         form = next((policy for policy in load_policies() if policy.form is not None), None)
         try:
-            report = report_of(document, check, made, found, form, course, now_ns)
+            report = report_of(document, check, made, found, form, course, now_ns, history)
         except LedgerError as fault:
             if check.state is not VerificationState.REFUSED:
                 raise
@@ -82,20 +83,23 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _check(
     arguments: argparse.Namespace, document: LedgerDocument, line: ProgressLine
-) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
-    """Verify the ledger if the reader gave a key; also return its evidence, and its course from the journal."""
+) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]], History | None]:
+    """Verify the ledger if the reader gave a key; also return its evidence, and its course and history by the
+    journal."""
+    from flopsd.attestation.verify import Verified
     from flopsd.report.contents.verification import not_checked, refused, verified
 
     if not arguments.key:
-        return not_checked(document), (), []
+        return not_checked(document), (), [], None
     try:
         found = verify_with(arguments, line)
         if found.statement != document.statement:
             raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
     except NotVerifiedError as fault:
-        return refused(fault), (), []
+        return refused(fault), (), [], None
     line("reading how its compute grew", 0, 0)
-    return *verified(found), _course(arguments, found, document.tables)
+    history = found.history if isinstance(found, Verified) else None
+    return *verified(found), _course(arguments, found, document.tables), history
 
 
 def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tables: Tables) -> list[dict[str, Any]]:

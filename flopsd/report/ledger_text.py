@@ -165,7 +165,7 @@ def _rolling(verified: Verified) -> list[str]:
     """Warnings for a ledger that covers only part of its run or job, was sealed before the end, or whose journal
     continues."""
     predicate = verified.statement["predicate"]
-    texts = part_texts(LedgerObject(predicate, "predicate"))
+    texts = part_texts(LedgerObject(predicate, "predicate"), verified.history)
     lines = [one for word, text in texts for one in wrapped(f"{word}: {text}.")]
     if predicate["incarnations"][-1]["endReason"] is None:
         last = rfc3339(utc_ns(predicate["method"]["journal"]["lastRecordAt"]))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.field_reader import words_of
-from flopsd.core.ledger.merged_entry import recordings_text, stop_of
+from flopsd.core.ledger.merged_entry import Stop, recordings_text, stop_of
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.ledger.start_notes import ROTATED
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.log_export import Anchor
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
+    from flopsd.core.ledger.history import History
 
 _IN_NO_FIGURE = "what the devices did then is in no figure here"
 _MOST_NODES = 3  # that are named
@@ -50,43 +51,48 @@ def unsealed_text(records: int) -> str:
     return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
 
 
-def stopped_text(predicate: LedgerObject) -> str:
-    """A warning if the daemon ended and was started again later; else empty."""
+def stopped_text(predicate: LedgerObject, history: History | None = None) -> str:
+    """A warning if the daemon ended and was started again later; else empty. `history`: of the ledger's journal, which
+    has the clock since boot; a ledger has only the wall clock, which may have been set meanwhile."""
     if (children := predicate.mapping.get("children")) is not None:
         return stops_text(stops_of(children))
-    stops_ns = [
-        after.moment_ns("startedAt") - before.moment_ns("lastRecordAt")
-        for before, after in pairwise(predicate.objects("incarnations"))
-        if before.raw("endReason") not in (None, ROTATED)
-    ]
-    return daemon_stopped_text(stops_ns)
+    starts = pairwise(predicate.objects("incarnations"))
+    stops = [(before, after) for before, after in starts if before.raw("endReason") not in (None, ROTATED)]
+    if history is None:
+        stops_ns = [after.moment_ns("startedAt") - before.moment_ns("lastRecordAt") for before, after in stops]
+        return daemon_stopped_text(stops_ns, by_wall_clock=True)
+    is_rebooted = any(before.text("bootId") != after.text("bootId") for before, after in stops)
+    return daemon_stopped_text(history.stops_here_ns(), by_wall_clock=is_rebooted)
 
 
-def daemon_stopped_text(stops_ns: Sequence[int]) -> str:
+def daemon_stopped_text(stops_ns: Sequence[int], *, by_wall_clock: bool = False) -> str:
     """A warning about these times between daemon starts; empty if there are none."""
     if not any(stops_ns):
         return ""
-    return f"no daemon ran for {_length(stops_ns)} between its starts: {_IN_NO_FIGURE}"
+    length = _length(stops_ns, by_wall_clock=by_wall_clock)
+    return f"no daemon ran for {length} between its starts: {_IN_NO_FIGURE}"
 
 
-def _length(stops_ns: Sequence[int]) -> str:
+def _length(stops_ns: Sequence[int], *, by_wall_clock: bool) -> str:
     """The sum of stops in words; one is negative if the wall clock was set back meanwhile."""
-    is_known = min(stops_ns) >= 0  # if not, the wall clock was set back
-    return format_duration(Fraction(sum(stops_ns), NS_PER_S)) if is_known else "a time that is not known"
+    if min(stops_ns) < 0:
+        return "a time that is not known"
+    return format_duration(Fraction(sum(stops_ns), NS_PER_S)) + (" by the wall clock" if by_wall_clock else "")
 
 
-def stops_text(stops: Sequence[tuple[str, int | None]]) -> str:
+def stops_text(stops: Sequence[Stop]) -> str:
     """The same of a merged ledger, by the stops of its children."""
     if not stops:
         return ""
-    times_ns = [-1 if ns is None else ns for _, ns in stops]
-    nodes = list(dict.fromkeys(one_line(node) for node, _ in stops))
+    times_ns = [-1 if stop.ns is None else stop.ns for stop in stops]
+    nodes = list(dict.fromkeys(one_line(stop.node) for stop in stops))
     more = len(nodes) - _MOST_NODES
     names = ", ".join(nodes[:_MOST_NODES]) + (f" and {more} more" if more > 0 else "")
-    return f"no daemon ran for {_length(times_ns)} between its starts on {names}: {_IN_NO_FIGURE}"
+    length = _length(times_ns, by_wall_clock=any(stop.by_wall_clock for stop in stops))
+    return f"no daemon ran for {length} between its starts on {names}: {_IN_NO_FIGURE}"
 
 
-def stops_of(children: Iterable[Mapping[str, Any]]) -> list[tuple[str, int | None]]:
+def stops_of(children: Iterable[Mapping[str, Any]]) -> list[Stop]:
     """Of each child of a merged ledger whose daemon was stopped. Raises LedgerError for what is no child."""
     try:
         return [stop for child in children if (stop := stop_of(child)) is not None]
@@ -120,14 +126,15 @@ def replay_text(predicate: LedgerObject) -> str:
     return f"{recordings}: the sums are not evidence"
 
 
-def part_texts(predicate: LedgerObject) -> list[tuple[str, str]]:
-    """Warnings about a ledger that covers only a part of its job or its run, each with the word that begins it."""
+def part_texts(predicate: LedgerObject, history: History | None = None) -> list[tuple[str, str]]:
+    """Warnings about a ledger that covers only a part of its job or its run, each with the word that begins it.
+    `history`: see `stopped_text`."""
     node, segment = predicate.maybe_object("node"), predicate.maybe_object("segment")
     return stated(
         [
             ("NODE", "" if node is None else lone_node_text(node.maybe_count("rank"), len(node.texts("jobNodes")))),
             ("SEGMENT", "" if segment is None else segment_text(segment.whole("number", 1, MAX_SEGMENT))),
-            ("STOPPED", stopped_text(predicate)),
+            ("STOPPED", stopped_text(predicate, history)),
         ]
     )
 

@@ -28,7 +28,7 @@ from flopsd.core import notes
 from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
-from flopsd.core.ledger.merged_entry import stop_of
+from flopsd.core.ledger.merged_entry import Stop, stop_of
 from flopsd.core.ledger.merged_segments import NumberedSegment
 from flopsd.core.ledger.merged_statement import JOB, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
@@ -80,7 +80,7 @@ class Merged:
     predicate: Mapping[str, Any]
     foreign: tuple[ForeignFile, ...]
     companions: Sequence[Path]  # files that a verifier needs too
-    stops: Sequence[tuple[str, int | None]]  # see `stop_of`
+    stops: Sequence[Stop]
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
@@ -203,7 +203,7 @@ def _node_list(nodes: Sequence[str]) -> str:
     return f"{len(nodes)} nodes ({', '.join(nodes[:3])}{', …' if len(nodes) > 3 else ''})" if nodes else "none"
 
 
-def _add_up(merging: Merging, spool: Spool, nodes: Path) -> list[tuple[str, int | None]]:
+def _add_up(merging: Merging, spool: Spool, nodes: Path) -> list[Stop]:
     stops = []
     with nodes.open("w", encoding="ascii") as file:
         for line, label in spool.entries():

@@ -127,20 +127,20 @@ class History:
         return str(self._earlier.get("run_key", f"{begin['boot_id']}/{begin['ns']}"))
 
     def stops_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
-        """The times without a daemon between an end and the next start, those in earlier segments in one sum;
-        `next_begin`: also before the start that has this. After a reboot they are by the wall clock, and negative if
-        that was set back meanwhile."""
+        """As `stops_here_ns`, after the stops in earlier segments in one sum."""
         before = self._earlier.get("stopped_ns")
+        return (*([before] if type(before) is int else []), *self.stops_here_ns(next_begin))
+
+    def stops_here_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
+        """The times without a daemon between an end and the next start in this journal; `next_begin`: also before the
+        start that has this. After a reboot they are by the wall clock, and negative if that was set back meanwhile."""
         begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
-        return (
-            *([before] if type(before) is int else []),
-            *(
-                begin["ns"] - start.last_ns
-                if begin["boot_id"] == start.boot_id
-                else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
-                for start, begin in zip(self.incarnations, begins, strict=False)
-                if start.end is not None and start.end["reason"] != ROTATED
-            ),
+        return tuple(
+            begin["ns"] - start.last_ns
+            if begin["boot_id"] == start.boot_id
+            else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
+            for start, begin in zip(self.incarnations, begins, strict=False)
+            if start.end is not None and start.end["reason"] != ROTATED
         )
 
     def unstopped_since_ns(self, begin: int, boot_id: str) -> tuple[int, int]:

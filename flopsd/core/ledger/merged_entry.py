@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_segments import IDENTITY
@@ -123,25 +123,33 @@ def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:
     return begin + offset, end + offset
 
 
-def stop_of(entry: Mapping[str, Any]) -> tuple[str, int | None] | None:
-    """The node of an entry and how long no daemon ran there between its starts, in time that no device's account has;
-    None: there is no such time. After a kill the next start accounts for it, or none does in the end, and then there
-    is no upper bound. The time is None where the wall clock was set back meanwhile. Raises KeyError, TypeError or
-    ValueError for what is not an entry."""
+class Stop(NamedTuple):
+    """How long no daemon ran on a node between its starts; None: the wall clock was set back meanwhile."""
+
+    node: str
+    ns: int | None
+    by_wall_clock: bool  # a part of it, since the machine was booted meanwhile
+
+
+def stop_of(entry: Mapping[str, Any]) -> Stop | None:
+    """The time of an entry's node in which no daemon ran between its starts, and that no device's account has; None:
+    there is no such time. After a kill the next start accounts for it, or none does in the end, and then there is no
+    upper bound. Raises KeyError, TypeError or ValueError for what is not an entry."""
     reach: dict[int, int] = {}  # from when each start counts its devices
     for times in entry["deviceTimes"]:
         begin_ns = whole_number(times["beginNs"], signed=True)
         reach[times["incarnation"]] = min(begin_ns, reach.get(times["incarnation"], begin_ns))
-    passed = []
+    passed, is_rebooted = [], False
     for before, after in pairwise(entry["periods"]):
         ended_ns, begin_ns = (whole_number(text, signed=True) for text in (before["endNs"], after["beginNs"]))
         if reach.get(after["incarnation"], begin_ns) < begin_ns:
             continue
         is_same = before["bootId"] == after["bootId"]
+        is_rebooted = is_rebooted or not is_same
         passed.append(begin_ns - ended_ns if is_same else wall_span(after)[0] - wall_span(before)[1])
     if not any(passed):
         return None
-    return str(entry["node"] or entry["name"]), sum(passed) if min(passed) >= 0 else None
+    return Stop(str(entry["node"] or entry["name"]), sum(passed) if min(passed) >= 0 else None, is_rebooted)
 
 
 def recordings_text(replays: int, ledgers: int) -> str:

@@ -55,10 +55,10 @@ MAX_POINTS = 200  # in a course
 
 def report_of(
     document: LedgerDocument, check: VerificationResult, made: str, found: Sequence[EvidenceResult] = (),
-    policy: Policy | None = None, course: Course = (), now_ns: int | None = None,
+    policy: Policy | None = None, course: Course = (), now_ns: int | None = None, history: History | None = None,
 ) -> Report:  # fmt: skip
     """The report of a ledger. `found`: the results of checking the attached evidence. `policy`: the policy whose form
-    is filled. `course`: the points of the verified journal. `now_ns`: the reader's time in Unix nanoseconds; a later
+    is filled. `course` and `history`: of the verified journal. `now_ns`: the reader's time in Unix nanoseconds; a later
     seal is flagged. Raises LedgerError if the ledger is not as flopsd writes one."""
     predicate = document.predicate
     kind = predicate.text("kind")
@@ -71,7 +71,7 @@ def report_of(
         subject=subject,
         digest=document.payload_sha256,
         made=made,
-        flags=flags_of(document, now_ns),
+        flags=flags_of(document, now_ns, history),
         check=check,
         proof=proof_of(document),
         content=None if check.state is VerificationState.REFUSED else _content(predicate, kind, found, policy, course),

@@ -17,6 +17,7 @@ from flopsd.attestation.verify import Verified
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.core.field_reader import words_of
+from flopsd.core.ledger.history import History
 from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.contents.model import REPLAY, Fact, Flag, Proof, VerificationResult, VerificationState
@@ -91,13 +92,13 @@ def verify_command(document: LedgerDocument) -> str:
     return shell_command(words)
 
 
-def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag, ...]:
-    """The warnings that come before any figure."""
+def flags_of(document: LedgerDocument, now_ns: int | None = None, history: History | None = None) -> tuple[Flag, ...]:
+    """The warnings that come before any figure. `history`: of the verified journal."""
     predicate, flags = document.predicate, []
     if replayed := replay_text(predicate):
         flags.append(Flag(REPLAY, f"{replayed}."))
     flags += [Flag(one.flag, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
-    flags += [Flag(word, f"{text}.") for word, text in part_texts(predicate)]
+    flags += [Flag(word, f"{text}.") for word, text in part_texts(predicate, history)]
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").utc("lastRecordAt")

@@ -13,7 +13,7 @@ from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pi
 from flopsd.core.tally import Tally
 from flopsd.daemon.accounts.source_tracker import Message
 from flopsd.daemon.accounts.tracked_device import HOLD_NS
-from flopsd.report.ledger_text import verified_text
+from flopsd.report.ledger_text import sealed_text, verified_text
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -551,7 +551,7 @@ def test_a_changed_declaration_after_a_kill_does_not_apply_to_the_downtime(tmp_p
     stopped = "no daemon ran for 10 s between its starts: what the devices did"
     assert (f"STOPPED: {stopped}" in " ".join(verified_text(found).split())) is is_ended
     report = in_process("report", str(tmp_path / "ledger.json"), "--format", "html").stdout
-    assert (stopped in report) is is_ended
+    assert (stopped.replace("10 s", "10 s by the wall clock") in report) is is_ended
     totals = found.statement["predicate"]["totals"]
     in_training, in_between = (132 * 1980 * 8192 * seconds * 10**6 for seconds in (3, 10))
     at_most = int(totals["guidelines"]["high"])
@@ -559,16 +559,33 @@ def test_a_changed_declaration_after_a_kill_does_not_apply_to_the_downtime(tmp_p
     assert is_ended or int(totals["executed"]["high"]) >= in_between
 
 
-def test_a_stop_is_named_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step_s", "is_rebooted", "length", "by_wall_clock"),
+    [
+        (-90, False, "10 s", "a time that is not known"), (3 * 86_400, False, "10 s", "3 days by the wall clock"),
+        (-90, True, "a time that is not known", "a time that is not known"),
+        (0, True, "10 s by the wall clock", "10 s by the wall clock"),
+    ],
+)  # fmt: skip
+def test_a_stop_is_as_long_as_the_clock_since_boot_says(
+    tmp_path: Path, step_s: int, is_rebooted: bool, length: str, by_wall_clock: str
+) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()
-    run.clock.step_wall(-90 * NS_PER_S)
+    run.clock.step_wall(step_s * NS_PER_S)
+    run.clock.advance(10 * NS_PER_S)
+    if is_rebooted:
+        run.context = replace(run.context, boot_id="boot-2")
     run.start()
     run.meter(1)
     run.finish()
-    text = " ".join(verified_text(verified(run.seal(tmp_path / "ledger.json"))).split())
-    assert "STOPPED: no daemon ran for a time that is not known between its starts" in text
+    sealed = run.seal(ledger := tmp_path / "ledger.json")
+    report = in_process("report", str(ledger), "--key", str(sealed.public_key), code=0).stdout
+    for text in (verified_text(verified(sealed)), report):
+        assert f"STOPPED: no daemon ran for {length} between its starts" in " ".join(text.split())
+    for text in (sealed_text(sealed), in_process("report", str(ledger)).stdout):
+        assert f"no daemon ran for {by_wall_clock} between its starts" in " ".join(text.split())
 
 
 def test_a_stop_of_unknown_length_is_not_known_in_later_segments_either(tmp_path: Path) -> None:
