@@ -27,6 +27,17 @@ def _absolute(path: str) -> str:
         return path  # the working directory is gone
 
 
+def _restore_locale() -> None:
+    """Set LC_CTYPE back to what was given: Python replaces the C locale (PEP 538), and a job would inherit that."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            lines = [one.partition(b"=") for one in file.read().split(b"\0")]
+    except OSError:
+        return
+    os.environ.pop("LC_CTYPE", None)
+    os.environb.update({name: value for name, _, value in lines if name == b"LC_CTYPE"})
+
+
 def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
     """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault. Python before
     3.12 raises a RuntimeError from it while a class is made."""
@@ -49,7 +60,8 @@ def main() -> NoReturn:
     if sys.argv[1:2] in (["run"], ["exec"]):  # before all else: until then other processes of this user can read it
         from flopsd.system.process_memory import protect_memory, use_little_memory
 
-        protect_memory()
+        _restore_locale()
+        protect_memory()  # then this process can no longer read all of /proc/self either
         use_little_memory()
     sys.excepthook = _uncaught
     from flopsd.cli.main import main as run

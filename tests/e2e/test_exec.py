@@ -108,6 +108,13 @@ def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -
     assert "flopsd-checkpoint run=" in done.stderr
 
 
+def test_the_job_gets_the_locale_that_was_given(tmp_path: Path, env: dict[str, str]) -> None:
+    unset = {name: value for name, value in env.items() if name not in ("LANG", "LC_ALL", "LC_CTYPE")}
+    for given in ({}, {"LC_CTYPE": "C.UTF-8"}, {"LC_CTYPE": "POSIX"}):
+        done = run(tmp_path, {**unset, **given}, "env")
+        assert dict(line.split("=", 1) for line in re.findall("^LC_.*", done.stdout, re.MULTILINE)) == given
+
+
 def test_without_a_driver_the_job_runs_and_the_ledger_states_no_measurement(tmp_path: Path) -> None:
     """Also with a Python built for a C library without memfd_create."""
     (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create\n")
