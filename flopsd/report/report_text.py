@@ -259,8 +259,8 @@ def _declared(content: Content) -> Iterator[str]:
     if (seen := declared.kernels) is not None:
         yield from fact("Kernels", f"{seen.sampled} {seen.whose}", _LABEL)
         yield from table([(f"   {one.name}", one.share, one.time, one.launches) for one in seen.classes], (1, 2, 3))
-    if not declared.sessions:
-        yield "No training process declared anything."
+    if declared.no_process:
+        yield declared.no_process
 
 
 def _facts(facts: Iterable[Fact], indent: str = "") -> Iterator[str]:

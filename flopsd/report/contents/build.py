@@ -159,7 +159,7 @@ def _method(predicate: LedgerObject) -> ReportMethod:
     entry = predicate.object("method")
     facts = [Fact("Sealed", entry.utc("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
     if versions := entry.texts("flopsdVersions"):
-        facts.append(Fact("Metered by flopsd", ", ".join(versions)))
+        facts.append(Fact("Its ledgers sealed by flopsd", ", ".join(versions)))
     executed = predicate.object("totals").object("executed")
     used = executed.object("byEvidence")
     for name, margin in entry.items("margins"):

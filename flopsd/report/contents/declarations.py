@@ -15,6 +15,8 @@ from flopsd.report.ledger_json import LedgerObject, contradiction_text, line
 from flopsd.report.terminal import counted
 
 NOT_DECLARED = "not declared"
+NO_PROCESS = "No training process declared anything."
+OF_NODES = "What training processes declared is in the ledgers of the nodes."  # a merged ledger has no list of it
 _NAMES = {
     "role": "Role, beside the trained model",
     "phase": "Phase",
@@ -62,7 +64,7 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
         (*job, *_base(entry)),
         _processes(sessions),
         _work(sessions),
-        len(sessions),
+        "" if sessions else NO_PROCESS if "sessions" in entry else OF_NODES,
         kernels_of(predicate, sessions) if sessions else None,
     )
 

@@ -245,7 +245,7 @@ class ReportDeclarations:
     job: tuple[Fact, ...]
     processes: tuple[Fact, ...]
     work: tuple[Fact, ...]
-    sessions: int
+    no_process: str  # why no process is listed; empty if one is
     kernels: ReportKernels | None
 
 

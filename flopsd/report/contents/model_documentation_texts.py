@@ -36,7 +36,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     """How the compute was measured: evidence, coverage, deductions and uncertainty."""
     executed, guidelines = predicate["totals"]["executed"], predicate["totals"]["guidelines"]
     sentences = [
-        _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed),
+        _measured_from(_flopsd(predicate), executed),
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
         *_assumed_format(predicate),
         *_coverage(predicate, guidelines["high"]),
@@ -109,6 +109,13 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     of_base = _DECLARED_BASE if quantity.startswith("base+") else without
     parts = (f"Amount: {amount}", beyond_margin(figures_from(value)), _QUANTITIES.get(quantity, quantity), of_base)
     return "; ".join(filter(None, parts)) + "."
+
+
+def _flopsd(predicate: Mapping[str, Any]) -> str:
+    """The versions that metered; of a merged ledger those that sealed its ledgers, since it lists no others."""
+    if "incarnations" in predicate:
+        return f"flopsd {', '.join(sorted({start['flopsdVersion'] for start in predicate['incarnations']}))}"
+    return f"flopsd (ledgers of version {', '.join(predicate['method']['flopsdVersions'])})"
 
 
 def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ def _identities(devices: Sequence[ReportDevice]) -> Iterator[Html]:
 
 
 def declared_section(declared: ReportDeclarations) -> Html:
-    processes = h("p", "No training process declared anything.")
+    processes = h("p", declared.no_process) if declared.no_process else None
     if declared.processes:
         processes = text(h("h3", "By the training processes"), facts(declared.processes))
     return section(

@@ -93,6 +93,20 @@ def test_a_job_in_the_words_of_the_form() -> None:
     assert "accelerator days" in found["Training time, hardware"].ai_office
 
 
+def test_the_software_that_measured_is_not_that_which_sealed() -> None:
+    def software(ledger: dict[str, Any]) -> str:
+        ledger["method"]["flopsdVersion"] = "9.9"  # on the machine of whoever sealed or merged
+        return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+
+    one = node()
+    for start, version in zip(one["incarnations"], ("0.2", "0.1"), strict=True):
+        start["flopsdVersion"] = version
+    assert software(one).startswith("Measured with flopsd 0.1, 0.2 from hardware activity percentages")
+    job = node("job", "merged")
+    job["method"]["flopsdVersions"] = ["0.1", "0.2"]
+    assert software(job).startswith("Measured with flopsd (ledgers of version 0.1, 0.2) from hardware activity")
+
+
 def test_a_figure_that_holds_a_count_by_the_training_process_says_so() -> None:
     """It does hold work of the time that no counter measured."""
     note = lines(form(node("operator-count"), ACT))["Amount of computation used for training"].note

@@ -75,7 +75,7 @@ def test_declared_values_are_listed_once_with_the_number_of_processes() -> None:
     ]
     assert [fact.exact for fact in found.processes[:3]] == ["", "false", ""]
     assert [(fact.name, fact.value) for fact in found.work] == [("Phase train", "5 steps, 11 000 tokens")]
-    assert (found.sessions, found.kernels) == (12, None)
+    assert (found.no_process, found.kernels) == ("", None)
 
 
 @pytest.mark.parametrize(
