@@ -13,11 +13,12 @@ class Killed(BaseException):
 
 
 def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[..., object]) -> None:
-    """Replace `os.NAME`, for pathlib too, which in Python 3.10 keeps references of its own to some."""
-    monkeypatch.setattr(os, name, call)
+    """Replace `os.NAME`, for pathlib too, which in Python 3.10 keeps references of its own to some: its `open` is not
+    that of `os`."""
     accessor = getattr(pathlib, "_normal_accessor", None)
-    if hasattr(accessor, name):
+    if getattr(accessor, name, None) is getattr(os, name):
         monkeypatch.setattr(accessor, name, call)
+    monkeypatch.setattr(os, name, call)
 
 
 def failing(number: int) -> Callable[..., Any]:
