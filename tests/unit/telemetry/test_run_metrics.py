@@ -248,6 +248,18 @@ def test_what_a_request_adds_does_not_render_the_reading_anew(tmp_path: Path) ->
     assert custody.with_journal_state(run.writer.snapshot) == run.writer.snapshot, "by which Exposition.render caches"
 
 
+def test_the_metrics_of_rolling_seals_are_there_only_if_seals_are_made(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    found = []
+    for every in (600.0, None):
+        settings, commands = Settings(seal_every_seconds=every), Commands((), ("seal",), (), ())
+        custody = Custody(settings, {}, run.state, run.clock, str, commands, resumed=False)
+        shown = rows(families_of_now(custody.with_journal_state(run.writer.snapshot)))
+        found.append(shown.get("flopsd_ledger_seal_interval_seconds"))
+    run.kill()
+    assert found == [{(): 600.0}, None]
+
+
 def test_counters_include_the_devices_of_earlier_starts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(5)
