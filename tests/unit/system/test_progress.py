@@ -59,6 +59,8 @@ def test_the_line_appears_after_a_second_is_rewritten_and_removed() -> None:
         logging.getLogger("flopsd").warning("trouble")
         line("ledgers:", 7, 0)
         clock.turn()
+        line("writing the report", 0, 0)
+        clock.turn()
         line.above(out.write)("above\n")
         clock.turn(ended=True)
     assert out.getvalue().split("\r\x1b[K") == [
@@ -67,6 +69,7 @@ def test_the_line_appears_after_a_second_is_rewritten_and_removed() -> None:
         "verifying: reading 100 %, 1 s",
         "",
         "verifying: ledgers: 7, 1 s",
+        "verifying: writing the report, 1 s",
         "above\n",
     ]
 
