@@ -20,7 +20,7 @@ from typing import NamedTuple
 from flopsd.core.companions import MAX_COMPANION_BYTES, is_companion_name, name_has_digest
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
-from flopsd.core.values import is_digest
+from flopsd.core.values import is_digest, whole_number
 from flopsd.errors import NotVerifiedError, OtherFileThereError
 from flopsd.journal.segments import ENDING
 from flopsd.settings.data_files import companion_beside
@@ -141,14 +141,16 @@ def write_ledger_files(
     files = new.beside(ledger)
     for path in dict.fromkeys((*files, *journal_and_key_beside(ledger))):
         remove_unfinished(path)
-    if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
+    if all(_has(path, content) for path, content in reversed(files.items())):
         return
     there, continues = journal_beside(ledger), False
     if exists(ledger) and exists(there) and new.journal is not None and one_extends_other(there, new.journal):
         known, wanted = there.stat().st_size, size_of(new.journal)
-        if known > wanted or (known == wanted and only_longer):
+        if known > wanted or (known == wanted and only_longer and _covers(ledger, wanted)):
             raise OtherFileThereError(
-                f"{ledger} already covers {known} bytes of this journal, this seal only {wanted}",
+                f"{there} has {known} bytes of this journal, this seal only {wanted}"
+                if known > wanted
+                else f"{ledger} already covers {known} bytes of this journal, and this seal no more",
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
         continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
@@ -169,6 +171,17 @@ def write_ledger_files(
     for path, content in files.items():
         put_file(path, content, LEDGER_MODE)
     remove_companions(ledger, but=new.companions)
+
+
+def _covers(ledger: Path, size_bytes: int) -> bool:
+    """Whether an existing ledger covers as much of its journal: if a seal was killed between the two files, the journal
+    is new and the ledger is not."""
+    try:
+        envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
+        sealed = parse_json(envelope.payload, "the payload")["predicate"]["method"]["journal"]["bytes"]
+        return whole_number(sealed) >= size_bytes
+    except (OSError, NotVerifiedError, LookupError, TypeError, ValueError):
+        return True
 
 
 def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:

@@ -33,7 +33,7 @@ from flopsd.core.ledger.history import one_peak_table
 from flopsd.core.ledger.segments import JournalFacts
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
+from flopsd.errors import FileChangedError, JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.codes import by_sha256
 from flopsd.journal.head import Head, RequiredHead
 from flopsd.journal.history_reader import HistoryReader
@@ -41,6 +41,7 @@ from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.settings.data_files import Tables, companion_beside
 from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.file_presence import exists
 from flopsd.system.known_files import KnownFile, known_file
 from flopsd.system.regular_files import read_at_most
 
@@ -146,7 +147,11 @@ def seal_journal(
             if (before := sealed_before()) is not None:  # by another process meanwhile, which may have copied it
                 return before
             write_ledger_files(ledger, files, clock, only_longer=rolling, keep=keep is not None and keep())
+    except FileChangedError as fault:
+        raise _replaced(journal) from fault
     except OSError as fault:
+        if not exists(journal):
+            raise _replaced(journal) from fault
         raise LedgerError(
             f"cannot write the ledger {ledger}: {fault.strerror}",
             hint="the journal is intact; run `flopsd seal` again with another --ledger",
@@ -155,6 +160,13 @@ def seal_journal(
     listed = EarlierSeal(sealed.facts.size_bytes, sealed.facts.head_sha256, payload_sha256, seal.sealed_at, witness)
     beside = tuple(companion_beside(ledger, name) for name in companions)
     return Sealed(ledger, document["predicate"], listed, beside, timestamp)
+
+
+def _replaced(journal: Path) -> LedgerError:
+    return LedgerError(
+        f"{journal} was replaced while it was sealed, as when its run is rotated",
+        hint="the ledger that is there is unchanged; run `flopsd seal` again",
+    )
 
 
 def _sealed_before(

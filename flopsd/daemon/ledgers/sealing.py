@@ -78,7 +78,7 @@ def seal(
     is_rolling = live and not is_alone
 
     def is_final(ended: bool) -> bool:
-        return ended or is_alone or is_countersigned(ledger) or _ask_note(deliveries.is_noted, ledger)
+        return is_rolling or ended or is_alone or is_countersigned(ledger) or _ask_note(deliveries.is_noted, ledger)
 
     sealed = seal_journal(
         journal,
@@ -94,7 +94,7 @@ def seal(
         head=head,
         code_secrets=code_secrets,
         refused_pin=None if is_alone else RefusedPin(folder.refused_pin, refused_pin),
-        is_final=None if is_rolling else is_final,
+        is_final=is_final,
         any_key=closed and _ask_note(deliveries.is_noted, ledger),
         keep=None if is_alone else lambda: _ask_note(deliveries.is_undelivered, ledger),
     )

@@ -25,6 +25,7 @@ from flopsd.attestation.signing.public_key import load_public
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import local_ledger
+from flopsd.daemon.ledgers.copying import copy_sealed
 from flopsd.daemon.ledgers.sealing import seal, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -202,10 +203,43 @@ def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
     for only_longer in (True, False):
         with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
             run.seal(ledger, journal=older, live=True, rolling=only_longer)
-    with pytest.raises(LedgerError, match="bytes of this journal, this seal only"):
+    run.clock.advance(1000)
+    with pytest.raises(LedgerError, match="bytes of this journal, and this seal no more"):
         rolling(run, ledger)  # equal is not longer: a late child must not replace the final ledger
     assert ledger.read_bytes() == whole
     run.seal(ledger)  # a final seal may be repeated
+
+
+def test_a_rolling_seal_of_nothing_new_leaves_the_ledger_and_is_no_fault(tmp_path: Path) -> None:
+    """An operator sealed by hand right before the daemon did."""
+    run = Run(tmp_path / "state")
+    run.meter(12)
+    settings = Settings(state_dir=str(run.state.path), ledger_copies=(str(tmp_path / "copy.json"),))
+
+    def rolling_seal() -> Sealed:
+        run.clock.advance(1000)
+        sealed = seal(run.state.journal, run.state, settings, run.clock, live=True)
+        assert [one.fault for one in copy_sealed(settings, sealed, run.clock, None, run.state, rolling=True)] == [None]
+        return sealed
+
+    first = rolling_seal()
+    assert first.is_new
+    whole, copy = first.ledger.read_bytes(), (tmp_path / "copy.json").read_bytes()
+    again = rolling_seal()
+    assert not again.is_new
+    assert (again.ledger.read_bytes(), (tmp_path / "copy.json").read_bytes()) == (whole, copy)
+    run.meter(12)
+    assert rolling_seal().is_new
+
+
+def test_a_seal_killed_before_its_ledger_is_made_good_by_the_next(tmp_path: Path) -> None:
+    run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
+    run.meter(12)
+    before = believed(rolling(run, ledger).ledger)
+    run.meter(12)
+    ledger.with_suffix(".journal.jsonl").write_bytes(run.state.journal.read_bytes())
+    rolling(run, ledger)
+    assert believed(ledger) > before
 
 
 def test_a_lone_journal_can_be_sealed_anywhere_without_its_torn_end(

@@ -13,7 +13,7 @@ from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.ledgers import sealing
 from flopsd.daemon.ledgers.closed_segments import seal_closed
 from flopsd.daemon.ledgers.sealing import seal, seal_ended
-from flopsd.errors import FileChangedError, JournalReplacedError
+from flopsd.errors import JournalReplacedError, LedgerError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import closed_segments
@@ -89,12 +89,21 @@ def test_a_rolling_seal_of_a_journal_that_is_rotated_meanwhile_leaves_the_segmen
 
     head = None if is_headless else run.journal.head
     while_signing(monkeypatch, rotate_and_seal)
-    with pytest.raises(FileChangedError, match=r"journal\.jsonl is not the file that was sealed"):
+    with pytest.raises(LedgerError, match=r"journal\.jsonl was replaced while it was sealed, as when its run is rotat"):
         seal(run.state.journal, run.state, settings, run.clock, live=True, head=head)
     assert sorted(Path(path).name for path in files(tmp_path)) == sorted(
         2 * ["run-0001.journal.jsonl", "run-0001.json", "run-0001.pub"]
     )
     run.finish()
+
+
+def test_a_rolling_seal_in_the_moment_without_a_journal_says_that_the_run_is_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, settings: Settings
+) -> None:
+    while_signing(monkeypatch, lambda: run.state.journal.rename(tmp_path / "closed"))
+    with pytest.raises(LedgerError, match="was replaced while it was sealed"):
+        seal(run.state.journal, run.state, settings, run.clock, live=True)
+    run.kill()
 
 
 def test_a_segment_gets_no_ledger_of_the_next_one(
