@@ -13,6 +13,7 @@ from typing import Any
 from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, end_with, note, settings_of, waiting
 from flopsd.errors import FlopsdError, LedgerError, SigningKeyError, StorageError
 from flopsd.journal.head import Head, KnownJournal
+from flopsd.journal.segments import BETWEEN_SEGMENTS
 from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.system.clock import SystemClock
 from flopsd.system.streams import say
@@ -113,6 +114,8 @@ def _seal(arguments: argparse.Namespace) -> int:
             say(sys.stdout, sealed_text(sealed, copies_made(copies)))
             if not arguments.rolling and not arguments.at_end:
                 _name_unused(settings, sealed.predicate["method"])
+        elif not arguments.rolling:
+            note(f"the daemon was killed after it closed a segment and before it began the next; {BETWEEN_SEGMENTS}")
     if closed.not_sealed:
         raise LedgerError("; ".join(closed.not_sealed))
     try:

@@ -23,6 +23,10 @@ from flopsd.system.file_presence import exists
 from flopsd.system.regular_files import open_regular
 
 ENDING = ".journal.jsonl"
+BETWEEN_SEGMENTS = (
+    "a merge misses the next segment until it begins: start the daemon of that run here once more, and stop it; the "
+    "time until then is a gap"
+)
 _BEGIN = b'{"h":"'
 
 

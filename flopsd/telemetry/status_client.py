@@ -19,6 +19,7 @@ from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, Storag
 from flopsd.journal.delivery_note import read_deliveries
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.reading import newest_pending, read_live
+from flopsd.journal.segments import BETWEEN_SEGMENTS, closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
@@ -33,6 +34,11 @@ def from_state_dir(
     """The status of the run in a state folder. Raises JournalError if there is none."""
     state = StateDir(Path(folder) if folder else default_state_dir(environment))
     if not is_file(state.journal):
+        if closed_segments(state) and state.is_held():
+            raise JournalError(f"the run in {state.path} is just being rotated", hint="ask again")
+        if closed_segments(state):
+            why = "its daemon was killed after it closed one and before it began the next"
+            raise JournalError(f"no segment of the run in {state.path} is open: {why}", hint=BETWEEN_SEGMENTS)
         raise JournalError(f"there is no journal in {state.path}", hint="give --state-dir the folder of `flopsd run`")
     history, head = History(), GENESIS
     for line in read_live(state.journal):

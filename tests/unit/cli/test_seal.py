@@ -48,6 +48,25 @@ def test_a_run_that_ended_is_sealed_with_its_closed_segments(run: Run, monkeypat
     assert "closed segment" not in again
 
 
+def test_a_run_killed_between_two_segments_is_said_to_lack_the_next(run: Run, tmp_path: Path) -> None:
+    assert run.writer.rotate()
+    where = ("status", "--state-dir", str(run.state.path))
+    run.state.journal.unlink()
+    in_process(*where, code=1, says=("is just being rotated", "ask again"))
+    run.kill()
+    in_process(*where, code=1, says=("killed after it closed one and before it began the next", "start the daemon of"))
+    assert "start the daemon of that run here once more, and stop it" in seal(run).stderr
+    ledgers, key = [str(path) for path in (tmp_path / "out").glob("*.json")], str(run.state.path / "flopsd-key.pem")
+    trust = str(tmp_path / "out" / "run-0001.pub")
+    merge = ("merge", "--nodes", "1", "--trust", trust, "--key", key, "--ledger", str(tmp_path / "job.json"))
+    in_process(*merge, *ledgers, code=1, says="no ledger of segment 4, the next after ledger node-0/")
+    run.start()
+    run.meter(1)
+    run.finish()
+    seal(run)
+    assert "COMPLETE: " in in_process(*merge, str(tmp_path / "out"), code=0).stdout
+
+
 def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
     run.finish()
     done = in_process("seal", "--journal", str(run.state.journal), "--state-dir", str(run.state.path), "--evidence",
