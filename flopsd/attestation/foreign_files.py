@@ -27,6 +27,7 @@ class ForeignFile:
     id: str = ""  # of a policy
     file: str = ""
     companion: str = ""
+    is_shared: bool = False  # a merged ledger has ledgers that were rated by other tables
 
     @property
     def role(self) -> str:
@@ -41,6 +42,8 @@ class ForeignFile:
     @property
     def text(self) -> str:
         role, verb, meaning = _ROLES[self.kind]
+        if self.is_shared:
+            meaning = f"{meaning} in the ledgers that name it"
         names = ", ".join(name for name in (self.id, self.file, f"SHA-256 {self.sha256}") if name)
         untrusted = "" if self.file or not self.companion else f" {self.companion} came with the ledger; read it first."
         return f"{verb} by a {role} that is not flopsd's own: {names}; {meaning}.{untrusted}"
@@ -61,8 +64,13 @@ def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | N
     named = method["peakTableSha256"]
     found = [(PEAKS, str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
     found += [(POLICY, str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
-    foreign = [one for one in dict.fromkeys(found) if not is_packaged(one[1])]
-    return tuple(_with_files(ForeignFile(*one), tables, ledger) for one in foreign)
+    shared = isinstance(named, list) and len(named) > 1
+    foreign = [
+        ForeignFile(kind, sha256, name, is_shared=shared and kind == PEAKS)
+        for kind, sha256, name in dict.fromkeys(found)
+        if not is_packaged(sha256)
+    ]
+    return tuple(_with_files(one, tables, ledger) for one in foreign)
 
 
 def _with_files(one: ForeignFile, tables: Tables, ledger: Path | None) -> ForeignFile:

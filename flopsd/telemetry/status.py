@@ -17,6 +17,7 @@ from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.tally import Tally
 from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none, utc_ns
+from flopsd.settings.data_files import is_packaged
 from flopsd.system.clock import rfc3339
 from flopsd.telemetry.health import DeviceHealth, Health, health_of
 from flopsd.telemetry.last_gap import LastGap, last_gap, not_read_yet, open_gap
@@ -38,6 +39,7 @@ def status_of_snapshot(snapshot: Snapshot) -> Facts:
         "daemon": "running",
         "endReason": None,
         "replay": snapshot.replay,
+        "ownPeakTableSha256": _own_table(snapshot.table.sha256),
         **_stopped(snapshot.stops_ns),
         "lastRecordAt": None if appended is None else rfc3339(appended),
         "measuredFlopPerSecond": None if snapshot.ended else text_or_none(snapshot.rate_flop_per_s),
@@ -72,6 +74,7 @@ def status_of_journal(
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
+        "ownPeakTableSha256": _own_table(str(last.begin["peak_table_sha256"])),
         **_stopped(history.stops_ns()),
         "lastRecordAt": last.last_utc,
         "measuredFlopPerSecond": text_or_none(rate),
@@ -158,6 +161,11 @@ def _run(view: RunView, *, goes_on: bool) -> Facts:
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
         "jobSeconds": seconds(view.job_ns),
     }
+
+
+def _own_table(sha256: str) -> str | None:
+    """The SHA-256 of a peak table that flopsd does not ship; None: it is one that it ships."""
+    return None if is_packaged(sha256) else sha256
 
 
 def _stopped(stops_ns: Sequence[int]) -> Facts:

@@ -60,12 +60,15 @@ def lone_node(status: Mapping[str, Any]) -> str:
 
 
 def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A row for each known problem that prevents the seal, or the copy of a sealed ledger."""
+    """A row for a peak table of the operator's own, which a verifier must be given, and for each known problem that
+    prevents the seal, or the copy of a sealed ledger."""
+    own = status.get("ownPeakTableSha256")
     problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
     ledgers = status.get("undeliveredLedgers")  # None: not known
     lack = "ledger is" if ledgers == 1 else "ledgers are"
     missing = f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` tries again"
     found = [
+        ("peak table", f"not flopsd's own: SHA-256 {one_line(own)}; every FLOP follows from its rates" if own else ""),
         ("key", f"CANNOT SIGN: {one_line(problem)}" if problem else ""),
         ("seals", one_line(fault or "")),
         ("copies", missing if ledgers else ""),

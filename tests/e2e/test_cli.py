@@ -2,6 +2,7 @@
 closed."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -229,9 +230,12 @@ def test_status_uses_the_table_and_policies_of_the_run(tmp_path: Path) -> None:
     custom = Path(own.peaks)
     flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5", "--peaks",
            own.peaks, *(word for file in own.policies for word in ("--policy", file)), code=0)  # fmt: skip
+    digest = hashlib.sha256(custom.read_bytes()).hexdigest()
     shutil.rmtree(tmp_path / "own")
     assert "x10^15 FLOP" in in_process("status", "--state-dir", state).stdout, "by what the daemon kept"
-    assert "x10^15 FLOP" in in_process("status", "--state-dir", state, "--peaks", str(custom)).stdout
+    shown = in_process("status", "--state-dir", state, "--peaks", str(custom)).stdout
+    assert "x10^15 FLOP" in shown
+    assert f"peak table not flopsd's own: SHA-256 {digest}; every FLOP" in " ".join(shown.split())
     for kept in Path(state).glob("peaks-*.yaml"):
         kept.unlink()
     in_process("status", "--state-dir", state, code=1, says="hint: give --peaks the table")

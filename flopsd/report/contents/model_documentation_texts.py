@@ -20,6 +20,7 @@ from flopsd.report.ledger_json import is_complete, job_seconds, may_be_longer
 from flopsd.report.numbers import beyond_margin
 from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.report.terminal import sentence
+from flopsd.settings.data_files import is_packaged
 from flopsd.settings.words import say, say_all
 
 _QUANTITIES = {
@@ -29,6 +30,7 @@ _QUANTITIES = {
     "base+cumulative": "cumulative training compute, with the base model's compute",
 }
 _TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # only a declaration shows their number format
+_MOST_TABLES = 3  # that are named
 _DECLARED_BASE = "the base model's part of it is declared, not measured"
 
 
@@ -38,6 +40,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     sentences = [
         _measured_from(_flopsd(predicate), executed),
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
+        *_own_rates(predicate),
         *_assumed_format(predicate),
         *_coverage(predicate, guidelines["high"]),
     ]
@@ -116,6 +119,17 @@ def _flopsd(predicate: Mapping[str, Any]) -> str:
     if "incarnations" in predicate:
         return f"flopsd {', '.join(sorted({start['flopsdVersion'] for start in predicate['incarnations']}))}"
     return f"flopsd (ledgers of version {', '.join(predicate['method']['flopsdVersions'])})"
+
+
+def _own_rates(predicate: Mapping[str, Any]) -> list[str]:
+    """A sentence on peak tables that flopsd does not ship: their rates are those of whoever metered."""
+    named = predicate["method"]["peakTableSha256"]
+    tables = [named] if isinstance(named, str) else named
+    own = [sha256 for sha256 in tables if not is_packaged(sha256)]
+    whose = "The rates are" if len(own) == len(tables) else "The rates of some ledgers are"
+    more = f" and {len(own) - _MOST_TABLES} more" if len(own) > _MOST_TABLES else ""
+    of = f"{'peak tables' if len(own) > 1 else 'the peak table'} of SHA-256 {', '.join(own[:_MOST_TABLES])}{more}"
+    return [f"{whose} not flopsd's own, but those of {of}."] if own else []
 
 
 def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:

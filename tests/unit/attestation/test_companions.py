@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation import ledger_files
+from flopsd.attestation.foreign_files import foreign_files
 from flopsd.attestation.ledger_files import LedgerFiles, companions_beside, read_ledger_files, write_ledger_files
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.storage import s3
@@ -17,7 +18,7 @@ from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.journal.delivery_note import read_deliveries
 from flopsd.report.ledger_text import merged_text, sealed_text
-from flopsd.settings.data_files import load_peaks, load_policies
+from flopsd.settings.data_files import Tables, load_peaks, load_policies
 from flopsd.settings.locations import S3Location, parse_location
 from flopsd.system.known_files import Content, put_file
 from flopsd.testing import FakeClock
@@ -314,3 +315,10 @@ def test_companions_are_listed_from_ledger_files_alone() -> None:
     files = LedgerFiles(b"ledger", None, b"key", {"policy-0123456789abcdef.yaml": b"rules"})
     order = [path.name for path in files.beside(Path("/at/ledger.json"))]
     assert order == ["ledger.policy-0123456789abcdef.yaml", "ledger.pub", "ledger.json"], "the ledger is last"
+
+
+def test_a_table_that_only_some_ledgers_of_a_job_were_rated_by_is_said_to_be_theirs() -> None:
+    ours, own = load_peaks().sha256, "ab" * 32
+    for tables, where in (([own], ""), ([own, ours], " in the ledgers that name it")):
+        (found,) = foreign_files({"method": {"peakTableSha256": tables, "policies": []}}, Tables())
+        assert found.text.endswith(f"its rates are the sender's, and every FLOP follows from them{where}.")

@@ -16,7 +16,7 @@ from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.contents.model import Form, FormLine
 from flopsd.report.contents.model_documentation import band, figure_text, form, order_of_magnitude
-from flopsd.settings.data_files import load_policies, parse_policy
+from flopsd.settings.data_files import load_peaks, load_policies, parse_policy
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS
 from tests.unit.attestation.test_lineage_base import POLICY
@@ -105,6 +105,24 @@ def test_the_software_that_measured_is_not_that_which_sealed() -> None:
     job = node("job", "merged")
     job["method"]["flopsdVersions"] = ["0.1", "0.2"]
     assert software(job).startswith("Measured with flopsd (ledgers of version 0.1, 0.2) from hardware activity")
+
+
+def test_the_form_names_a_peak_table_that_is_not_flopsds_own() -> None:
+    def method(*tables: str) -> str:
+        ledger = node("job", "merged") if len(tables) > 1 else node()
+        ledger["method"]["peakTableSha256"] = [*tables] if len(tables) > 1 else tables[0]
+        return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+
+    ours, (one, *more) = load_peaks().sha256, [f"{digit}" * 64 for digit in "abcde"]
+    assert "not flopsd's own" not in method(ours)
+    assert f"The rates are not flopsd's own, but those of the peak table of SHA-256 {one}." in method(one)
+    assert f"The rates of some ledgers are not flopsd's own, but those of the peak table of SHA-256 {one}." in method(
+        ours, one
+    )
+    named = ", ".join((one, *more[:2]))
+    assert f"The rates are not flopsd's own, but those of peak tables of SHA-256 {named} and 2 more." in method(
+        one, *more
+    )
 
 
 def test_a_figure_that_holds_a_count_by_the_training_process_says_so() -> None:

@@ -1,6 +1,7 @@
 """A snapshot and its journal give the same facts, shown in 80 plain columns; the log names each step towards a
 threshold once."""
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -188,6 +189,17 @@ def test_time_without_a_daemon_between_its_starts_is_shown(tmp_path: Path, why: 
     page = status_page(status_of_snapshot(run.writer.snapshot), Assets())
     assert f"{words[1:]}." in page
     assert "readings cover all device time so far" not in page
+
+
+def test_a_peak_table_of_the_operators_own_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(2)
+    snapshot, sha256 = run.writer.snapshot, "ab" * 32
+    facts = status_of_snapshot(replace(snapshot, table=replace(snapshot.table, sha256=sha256)))
+    words = f"not flopsd's own: SHA-256 {sha256}; every FLOP follows from its rates"
+    assert f"peak table {words}" in " ".join(status_text(facts).split())
+    assert words in html.unescape(status_page(facts, Assets()))
+    assert status_of_snapshot(snapshot)["ownPeakTableSha256"] is None
 
 
 @pytest.mark.parametrize(
