@@ -322,6 +322,17 @@ def test_a_window_reduces_pairs_and_a_window_counter_is_used() -> None:
     assert isinstance(counted.required, Bounds)
 
 
+def test_padding_takes_a_whole_window_each_from_the_least_pairs() -> None:
+    """Rows of 18 and 2 tokens, with 2 of padding somewhere: 66 + 3 pairs in a window of 4, of which padding has at most
+    2 x 4. Without the window counter: two rows of 9 tokens, 30 pairs each."""
+    work = {"tokens": 20, "sequences": 2, "padding_tokens": 2, "square_pairs": 18 * 18 + 2 * 2}
+    facts = {"method": "full", "recomputation": "none", "attention": "flash_attention_2", "window": 4}
+    windowed = model("mistral", sliding_window=4)
+    alike = flop(windowed, work, training_from(facts)).required
+    counted = flop(windowed, {**work, "window_pairs": 69}, training_from(facts)).required
+    assert counted.low - alike.low == (69 - 8 - 60) * 3 * 7 * 4 * 64
+
+
 def test_chunks_of_equal_sequences_are_exact() -> None:
     """Two sequences of 10 tokens in chunks of 4: 10 + 10 + 3 pairs each, instead of 55."""
     work = {"tokens": 20, "sequences": 2, "square_pairs": 200}

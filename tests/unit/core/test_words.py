@@ -11,7 +11,7 @@ import pytest
 
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.notes import note, note_from
-from flopsd.settings.words import TABLE, say, table
+from flopsd.settings.words import ABSENT, TABLE, say, table
 from tests.support.paths import ROOT, SCHEMA, VECTORS
 
 SOURCES = "".join(path.read_text() for path in sorted((ROOT / "flopsd").rglob("*.py")))
@@ -41,6 +41,8 @@ def test_words_name_their_parameters_and_an_unknown_code_is_shown_unchanged() ->
         for code, sentence in words.items():
             named = {name: "7" for _, name, _, _ in string.Formatter().parse(sentence) if name}
             assert "{" not in say(member, {"code": code, **named}), f"{member}: {code}"
+    kinds = note("layer_types_not_known", family="f", kinds=("a", "b", "c"), layers="4")
+    assert say(ABSENT, kinds) == "f: layer_types does not name a or b or c for each of 4 layers"
     assert say("claim.states", "of_a_later_version") == "of_a_later_version"
     assert say("claim.states", note("later", of=("a", "b"))) == "later of=a and b"
     assert note_from(note("later", of=("a", "b"), what="{of}").for_ledger()) == note(

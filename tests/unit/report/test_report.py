@@ -114,6 +114,12 @@ def test_shares_of_formats_can_be_wrapped() -> None:
     assert _claim(LedgerObject(claim, "claim")) == "2 FLOP of training in bf16:0.75, fp8:0.25"
 
 
+@pytest.mark.parametrize(("high", "words"), [("3", "3 FLOP at most"), (None, "an unknown amount")])
+def test_a_claim_on_work_that_was_not_measured_has_a_bound_or_none(high: str | None, words: str) -> None:
+    claim = {"phase": "train", "precision": None, "flop": {"low": "1", "measured": None, "high": high}}
+    assert _claim(LedgerObject(claim, "claim")) == f"{words} of training"
+
+
 def test_time_with_only_utilization_evidence_is_listed_separately() -> None:
     made = content(vector("valid/activity-and-gaps"))
     assert "how much was done is not known" in made.coverage.text

@@ -294,3 +294,12 @@ def test_coverage_lists_the_longest_of_many_gaps_and_no_strip_for_a_moment() -> 
     assert covered([gap("a", 1, 2)], incarnations=moment).strips == ()
     nowhere = covered([gap("a", 1, 2)], incarnations=[], devices=[])
     assert (nowhere.strips, nowhere.span, [one.begin for one in nowhere.gaps]) == ((), "", ["not known"])
+
+
+def test_coverage_is_a_share_although_some_device_time_was_not_this_jobs() -> None:
+    coverage = {"coveragePpm": "900000", "spanSeconds": "100.0", "observedSeconds": "90.0", "gapSeconds": "10.0",
+                "recoveredSeconds": "0.0", "gapSecondsByReason": {"other_job": "1.0"}, "gaps": [], "gapsNotListed": "0"}  # fmt: skip
+    assert covered([], coverage=coverage).text.startswith("Share of the job's device time")
+    none = {**coverage, "coveragePpm": None, "observedSeconds": "0.0"}
+    assert covered([], coverage=none).text.startswith("No device time belonged to this job")
+    assert covered([], coverage={**none, "gapSecondsByReason": {}}).text.startswith("No device was metered")

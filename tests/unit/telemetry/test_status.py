@@ -323,6 +323,15 @@ def test_a_journal_with_an_impossible_time_is_refused_by_its_folder(tmp_path: Pa
         from_state_dir(str(tmp_path), {})
 
 
+def test_a_device_lost_since_its_run_began_is_lost_since_then(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    begin_ns = run.clock.wall_ns()
+    run.meter(12, GapReason.DEVICE_LOST)
+    for found in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert (found["health"]["state"], found["health"]["since"]) == ("all-lost", rfc3339(begin_ns))
+    run.kill()
+
+
 def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.meter(8)
