@@ -85,7 +85,8 @@ class ForwardCounter:
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:
             state = ModelState(model) if before is None else before.state.of(model)
-            layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch()
+            unread = 0 if counter.images is None else counter.images.unread
+            layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch(tower, unread)
             leave_out = functools.partial(self._left_out.add, "train")
             hooks.watch = ModelWatch(
                 state, layers, self.sessions, hooks.passes, leave_out, hooks.is_inside, hooks.guarded

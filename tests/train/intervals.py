@@ -3,8 +3,8 @@ interval that flopsd computes from the declarations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -316,6 +316,71 @@ def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bo
     for _ in range(unused):
         loop._counted(loop.model)
     return loop.steps(1 if unused else 3)
+
+
+def alternating(step: Callable[[Loop, bool], object], steps: int = 14) -> Loop:
+    """Each seventh step is another one."""
+    loop = Loop(llama(num_hidden_layers=6, use_cache=False), method="full")
+    for at in range(1, steps + 1):
+        loop.counts(partial(step, loop, at % 7 == 0))
+    return loop
+
+
+@contextmanager
+def _around(loop: Loop, call: Callable[..., Any]) -> Iterator[None]:
+    """The middle layers' forward passes by `call`, which takes the usual one."""
+    layers = loop.model.model.layers[1:5]
+    for layer in layers:
+        layer.forward = partial(call, layer.forward)
+    yield
+    for layer in layers:
+        del layer.forward
+
+
+def _recorded_in_part(loop: Loop, is_other: bool) -> None:
+    """Other steps pass no gradients into the middle layers, but around them."""
+
+    def call(forward: Any, states: Any, **named: Any) -> Any:
+        with torch.no_grad():
+            found = forward(states, **named)
+        return states + (found - states)
+
+    with _around(loop, call if is_other else lambda forward, *of, **named: forward(*of, **named)):
+        _of_one_pass(loop)
+
+
+def _recomputed_at_times(loop: Loop, is_other: bool) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    def call(forward: Any, states: Any, **named: Any) -> Any:
+        return _again(checkpoint, forward, False, states, **named) if is_other else forward(states, **named)
+
+    with _around(loop, call):
+        _of_one_pass(loop)
+
+
+def left_out_at_times(loop: Loop, is_other: bool) -> None:
+    """By the class of the layers, as by a loop over some of them."""
+    layers = loop.model.model.layers[1:5] if is_other else ()
+    for layer in layers:
+        layer.__class__ = type("Layer", (type(layer),), {"__call__": lambda _, states, **__: states})
+    _of_one_pass(loop)
+    for layer in layers:
+        layer.__class__ = type(layer).__base__
+
+
+def _of_some_weights_at_times(loop: Loop, is_other: bool) -> None:
+    """Gradients of the first layer and the head alone."""
+    ends = [*loop.model.model.embed_tokens.parameters(), *loop.model.model.layers[0].parameters()]
+    kept = [*ends, *loop.model.model.norm.parameters(), *loop.model.lm_head.parameters()]
+    loop.model(**loop.inputs).loss.backward(inputs=kept if is_other else None)
+
+
+def _parts_without_gradients() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    for layer in loop.model.model.layers:
+        layer.mlp.forward = torch.no_grad()(layer.mlp.forward)
+    return loop.steps(2)
 
 
 def _layers_called_by_the_loop() -> Loop:
@@ -1023,6 +1088,12 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a layer without gradients, after passes for nothing": partial(
         _without_gradients, "llama", lambda model: model.model.layers[1], unused=2
     ),
+    "layers without gradients at times": partial(alternating, _recorded_in_part),
+    "layers without gradients at last": partial(alternating, _recorded_in_part, 7),
+    "layers recomputed at times": partial(alternating, _recomputed_at_times),
+    "gradients of both ends at times": partial(alternating, _of_some_weights_at_times),
+    "gradients of both ends at last": partial(alternating, _of_some_weights_at_times, 7),
+    "parts of layers without gradients": _parts_without_gradients,
     "layers called by the loop": _layers_called_by_the_loop,
     "without dropout": _without_dropout,
     "without dropout, checkpointed": _checkpointed_without_dropout,

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from tests.train.families import build, flop_counter
-from tests.train.intervals import CASES, KINDS, LAYERS, LENGTH, Loop, adapted, basis_of, skipping
+from tests.train.intervals import (
+    CASES,
+    KINDS,
+    LAYERS,
+    LENGTH,
+    Loop,
+    adapted,
+    alternating,
+    basis_of,
+    left_out_at_times,
+    skipping,
+)
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.random_trainings import Training
@@ -379,6 +390,14 @@ def test_layers_skipped_by_a_pass_leave_no_figure(inside: bool, gradients: bool)
     with pytest.raises(AssertionError, match="layers_left_out"):
         loop.basis()
     assert loop.counted.facts["not_counted"] == {"train": [WORDS]}
+
+
+def test_layers_left_out_by_each_seventh_pass_leave_no_figure() -> None:
+    """The first is not watched. It shows by its number of autograd nodes, and passes are watched until the next."""
+    loop = alternating(left_out_at_times, 7)
+    assert loop.basis().counted.executed.high is not None
+    with pytest.raises(AssertionError, match="layers_left_out"):
+        alternating(left_out_at_times).basis()
 
 
 def test_a_model_declared_to_skip_layers_is_counted_by_its_weights() -> None:

@@ -18,6 +18,7 @@ import torch
 from flopsd.integrations.modules.entered import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.modules.hooks import AttachedHooks
 from flopsd.integrations.modules.key_value_cache import fixed_length, past_length
+from flopsd.integrations.operators.backward import sequence_number
 from flopsd.integrations.passes.model_sessions import Deferred, ModelSessions, PassCount
 from flopsd.integrations.passes.model_watch import ModelWatch
 from flopsd.integrations.passes.open_passes import OpenPass, OpenPasses
@@ -33,6 +34,7 @@ _FIXED = "attention to empty places of a cache"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
+_CUT_BEFORE = "backward passes that left layers out before flopsd found it"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments that affect a pass without a cache only by their shapes, or not at all; `_MASKED`: if there is a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
@@ -41,11 +43,12 @@ _MASKED = _BY_SHAPE | {"position_ids"}
 
 class _Inside(EnteredModules):
     """The forward pass that this thread is inside: its phase, and the counters to add when it has ended. `records`: it
-    may have a backward pass, in whatever phase."""
+    may have a backward pass, in whatever phase. `begin`: the number of its first autograd node."""
 
     phase = UNSETTLED
     open: OpenPass | None = None
     records = False
+    begin = 0
 
 
 class ForwardHooks:
@@ -67,7 +70,9 @@ class ForwardHooks:
         self._was_compiled = False  # the model was compiled after it was attached
         self.failed = False  # nothing is counted after an error
         self._inside = _Inside()
-        self.passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
+        self.passes = OpenPasses(
+            functools.partial(leave_out, "train"), self._fail, self._count_perhaps, self._doubt_gradients
+        )
         self._pairs_beyond = 0  # uncounted pairs with empty places of caches of a fixed size
         self._passing: dict[str, int] | None = None  # counters of the current pass
         self._of_device: tuple[Any, Deferred] = (None, [])  # and its counters that depend on the content of tensors
@@ -144,8 +149,7 @@ class ForwardHooks:
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                trained = () if watch is None else watch.take_trained(ran_before=self._has_encoded)
-                if not (inside.records and self.passes.follow(one, output, trained)):
+                if not (inside.records and self._follow(one, output, sequence_number() - inside.begin)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -159,6 +163,11 @@ class ForwardHooks:
             return
         self._declare_passed(found, self._phase)
         self._take_weights()
+
+    def _follow(self, one: OpenPass, output: Any, nodes: int) -> bool:
+        watch = self.watch
+        trained = () if watch is None else watch.take_trained(nodes, ran_before=self._has_encoded)
+        return self.passes.follow(one, output, nodes, trained)
 
     def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
         self._declare(phase, found)
@@ -221,6 +230,12 @@ class ForwardHooks:
             counted.add_to(counted.tally, "other", *tensors)
             self._leave_out("train", _NO_BACKWARD)
 
+    def _doubt_gradients(self) -> None:
+        """Some backward passes that were counted as whole may not have been."""
+        if self._sessions.has_facts:
+            self._sessions.see_replaced(0)
+        self._leave_out("train", _CUT_BEFORE)
+
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         if computes_shapes_only(arguments, named):
             return
@@ -229,6 +244,7 @@ class ForwardHooks:
         cache = named.get("past_key_values", named.get("cache"))  # its names before transformers 5 and since
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
+        self._inside.begin = sequence_number()
         mask, key = named.get("attention_mask"), None
         if self.passes.open:
             self._count_without_backward()

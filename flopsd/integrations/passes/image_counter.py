@@ -19,12 +19,14 @@ from flopsd.integrations.passes.head_counter import Defer
 
 @dataclass(frozen=True, slots=True)
 class ImageCounter:
-    """Counts the images of one model. `has_tower`: images pass through a part of the model, text through the rest."""
+    """Counts the images of one model. `has_tower`: images pass through a part of the model, text through the rest.
+    `unread`: the last layers of the tower, of which nothing reads the result."""
 
     images: Images
     has_tower: bool
     reads_text: bool
     compares: bool
+    unread: int
 
     @classmethod
     def of(cls, base: Any) -> ImageCounter | None:
@@ -38,7 +40,8 @@ class ImageCounter:
             return None
         if model.images is None:
             return None
-        return cls(model.images, tower_of(base) is not None, model.reads_text, model.compares)
+        unread = sum(block.unused for block in model.blocks)
+        return cls(model.images, tower_of(base) is not None, model.reads_text, model.compares, unread)
 
     def of_model(self, arguments: tuple[Any, ...], named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
         """The counters of a pass of the whole model, without those of its tower: a pass without images counts zero."""

@@ -36,6 +36,7 @@ class ModelWatch:
     def begin_pass(self, model: Any, *, records: bool) -> bool:
         """Take note of the model's state before a pass, and watch it if that is due. Return whether the model has
         changed."""
+        self._recomputation.see_nodes(self._passes)  # of passes in the state so far
         changed = self.state.has_changed(trains=records)
         if changed:
             self._see_change(model, trains=records)
@@ -48,16 +49,21 @@ class ModelWatch:
         if self._layers is not None and self._layers.hooks and self._layers.end(failed=failed):
             self._guarded(self._see_layers_left_out)
 
-    def take_trained(self, *, ran_before: bool) -> list[list[Any]]:
-        """As `LayerWatch.take_trained`."""
-        return [] if self._layers is None else self._layers.take_trained(ran_before=ran_before)
+    def take_trained(self, nodes: int, *, ran_before: bool) -> list[list[Any]]:
+        """As `LayerWatch.take_trained`, for a pass that made that many autograd nodes."""
+        if self._layers is None:
+            return []
+        self._layers.see_size(nodes)
+        return self._layers.take_trained(ran_before=ran_before)
 
     def see_declared(self) -> None:
         """The facts of the model, as it is now, were declared."""
+        self._recomputation.see_nodes(self._passes)
         self.state.keep()
         self._recomputation.restart()
 
     def leave_out_unseen(self) -> None:
+        self._recomputation.see_nodes(self._passes)
         if self.state.lost_some:
             self._see_replaced()
 

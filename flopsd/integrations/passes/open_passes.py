@@ -9,6 +9,7 @@ parameter furthest from the model's outputs detects a backward pass that ran non
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import graph_task
+from flopsd.integrations.operators.backward import graph_task, sequence_number
 from flopsd.integrations.passes.model_sessions import Deferred, PassCount
 from flopsd.integrations.passes.partial_backward import GradientHook, PartialBackward
 
@@ -35,16 +36,19 @@ def is_in_backward() -> bool:
 class OpenPasses:
     """The open passes of one model. `leave_out` takes a text on uncounted work of their backward passes. `failed` is
     called after an error, and `within` with a pass whose backward pass began at an inner state, or is for some
-    gradients only: then it is not known which layers have gradients."""
+    gradients only: then it is not known which layers have gradients. `doubted` is called if that may also be so of
+    passes that were counted as whole."""
 
     def __init__(
-        self, leave_out: Callable[[str], None], failed: Callable[[], None], within: Callable[[OpenPass], None]
-    ) -> None:
+        self, leave_out: Callable[[str], None], failed: Callable[[], None], within: Callable[[OpenPass], None],
+        doubted: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._leave_out, self._failed, self._within = leave_out, failed, within
         # A pass and the task of its first backward pass, if that has begun; and the hook, which only the graph keeps.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
         self.has_begun = False  # whether a backward pass has
-        self._partial = PartialBackward(self._watch_furthest)
+        self.made_nodes = False  # whether one made autograd nodes, which only recomputation does
+        self._partial = PartialBackward(self._watch_furthest, doubted)
         self._tasks: deque[int] = deque(maxlen=64)  # backward passes seen so far, by autograd's number, last first
         self._watched: Callable[[], Any] = lambda: None  # a parameter
         self._watch: Any = None  # the handle of the hook on that parameter
@@ -54,15 +58,15 @@ class OpenPasses:
         plain = (one for one in model.parameters() if one.requires_grad and is_plain(one))
         self._watch_one(next(plain, None))
 
-    def follow(self, one: OpenPass, output: Any, trained: Sequence[list[Any]] = ()) -> bool:
-        """Wait for a backward pass from `output`, which the forward pass returned. `trained` as in `PartialBackward`.
-        Return False if the pass is not in phase `train` and can have none."""
+    def follow(self, one: OpenPass, output: Any, nodes: int, trained: Sequence[list[Any]] = ()) -> bool:
+        """Wait for a backward pass from `output`, which the forward pass returned. `nodes` and `trained` as in
+        `PartialBackward`. Return False if the pass is not in phase `train` and can have none."""
         ends, inner = map(_nodes, _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
         self._partial.expect(trained)
         state: list[Any] = [one, None]
-        hook = functools.partial(self._begin, state, trained)
+        hook = functools.partial(self._begin, state, nodes, trained)
         self.open[id(state)] = state, weakref.ref(hook)
         for node in ends:
             node.register_prehook(hook)
@@ -122,7 +126,9 @@ class OpenPasses:
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
 
-    def _begin(self, state: list[Any], trained: Sequence[list[Any]], *_: object, is_within: bool = False) -> None:
+    def _begin(
+        self, state: list[Any], nodes: int, trained: Sequence[list[Any]], *_: object, is_within: bool = False
+    ) -> None:
         """A backward pass runs a hooked node of a pass."""
         try:
             one, task = state
@@ -136,14 +142,15 @@ class OpenPasses:
                 state[1] = now
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                was_partial = None if is_within else self._partial.begin(trained)
+                was_partial = None if is_within else self._partial.begin(nodes, trained)
                 if was_partial is None:
                     self._take(state, self._within)
-                elif graph_task is None:
-                    self._take(state, _count_whole)
-                else:  # when it ends: after an error it is not known how far it came
-                    end = functools.partial(self._end, state, was_partial)
+                if graph_task is not None:  # when it ends: after an error it is not known how far it came
+                    begin = None if torch.is_grad_enabled() else (threading.get_ident(), sequence_number())
+                    end = functools.partial(self._end, state, was_partial, begin)
                     torch.autograd.Variable._execution_engine.queue_callback(end)
+                elif was_partial is not None:
+                    self._take(state, _count_whole)
                 self._watch_furthest()
             elif task is not None and now is not None:
                 state[1] = now
@@ -151,8 +158,13 @@ class OpenPasses:
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
 
-    def _end(self, state: list[Any], was_partial: Callable[[], bool]) -> None:
-        """The backward pass of a pass has ended without an error."""
+    def _end(self, state: list[Any], was_partial: Callable[[], bool] | None, begin: tuple[int, int] | None) -> None:
+        """The backward pass of a pass has ended without an error. `begin`: its thread and the number of its first
+        autograd node."""
+        if begin is not None and begin[0] == threading.get_ident() and begin[1] != sequence_number():
+            self.made_nodes = True
+        if was_partial is None:
+            return
         try:
             count = self._within if was_partial() else _count_whole
         except Exception:  # noqa: BLE001 (logged there)

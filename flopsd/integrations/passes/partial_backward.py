@@ -5,32 +5,43 @@ graph, and with them products that a whole backward pass has. Likewise if the gr
 from __future__ import annotations
 
 import functools
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import MAX_NODES, graph_task, leaves_behind, reaches, running_node
+from flopsd.integrations.operators.backward import MAX_NODES, graph_task, leaves_behind, running_node
 
-_NEAR, _LAST = 256, 8
+_AUTOGRAD = "torch.autograd"
 Leaf = Callable[[], Any]  # weak
 
 
-class PartialBackward:
-    """Checks one model's backward passes. Checking all nodes of a large graph takes milliseconds: this is done in
-    passes 1, 2, 4, 8, …, and in all passes once one skipped nodes that the short check had missed. The short check is
-    whether the pass reaches the parameter nearest to its start, and one of those furthest from it. Hooks on two of
-    them show it; autograd is asked, which takes longer, only at the end of a pass that did not call both."""
+@dataclass(slots=True)
+class _Alike:
+    """Passes whose forward passes made the same number of autograd nodes. `was_cut`: the graph of one was.
+    `was_assumed`: one was taken to be whole without a look at its graph."""
 
-    def __init__(self, checked: Callable[[], None]) -> None:
-        """`checked` is called after the nodes of a pass were checked: the furthest parameter may be another."""
-        self._checked = checked
-        self._passes = 0
-        self._looks_at_all = self._is_cut = False
-        self._near, self._furthest = _Watched(), _Watched()
-        # None: not known. The graph of a pass, such as one without images, may contain only some of them.
-        self._far: tuple[Leaf, ...] | None = None
+    was_cut: bool = False
+    was_assumed: bool = False
+
+
+class PartialBackward:
+    """Checks one model's backward passes. One that `backward` without `inputs` began runs all nodes of its graph.
+    Whether that graph was cut takes milliseconds to see if it is large: it is looked at if the parameters that it
+    should lead to are given, or if it is the first of its number of nodes; then it should lead to those given last. The
+    others are taken to be like these."""
+
+    def __init__(self, checked: Callable[[], None], doubted: Callable[[], None]) -> None:
+        """`checked` is called after the nodes of a pass were checked: the furthest parameter may be another. `doubted`
+        is called if a graph was cut, and so may be those of passes that were taken to be whole."""
+        self._checked, self._doubted = checked, doubted
+        self._alike: dict[int, _Alike] = {}
+        self._furthest: Leaf | None = None  # None: not known
         self._expected: list[tuple[Leaf, ...]] = []
+        self._last: list[tuple[Leaf, ...]] = []  # the groups that were given last
         self._arrivals: _Arrivals | None = None  # of a backward pass that goes on, or ended with an error
 
     def expect(self, trained: Sequence[list[Any]]) -> None:
@@ -44,94 +55,79 @@ class PartialBackward:
     @property
     def furthest(self) -> Any:
         """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
-        return self._far[0]() if self._far else None
+        return self._furthest and self._furthest()
 
-    def begin(self, trained: Sequence[list[Any]] = ()) -> Callable[[], bool] | None:
+    def begin(self, nodes: int, trained: Sequence[list[Any]] = ()) -> Callable[[], bool] | None:
         """To be called once per backward pass, in a hook on its first node. Return None if the pass is partial, or
-        else a function that returns at its end whether it was. `trained`: groups of parameters, of each of which a
-        whole pass reaches some; without any, the pass is taken to be cut as the last one with groups was."""
-        self._passes += 1
+        else a function that returns at its end whether it was. `nodes`: how many its forward pass made. `trained`:
+        groups of parameters, of each of which a whole pass reaches some."""
         if self._expected:
-            trained, self._expected = trained or [found for one in self._expected if (found := _held(one))], []
-        if self._is_cut and not trained:
-            return None
-        node = running_node()
-        is_due = bool(trained) or self._looks_at_all or not self._passes & (self._passes - 1)
-        if not is_due and self._near.is_watched and self._furthest.is_watched:
-            return functools.partial(self._end_short, node)
-        return self._check(node, trained, is_due=is_due)
-
-    def forget(self) -> None:
-        """Remove the hooks on parameters. The next pass is checked whole."""
-        self._near.forget()
-        self._furthest.forget()
-        self._far = None
-
-    def _check(self, node: Any, trained: Sequence[list[Any]], *, is_due: bool) -> Callable[[], bool] | None:
-        """As `begin`, for a pass whose first node is `node`: all of its nodes, if that `is_due`."""
-        if not _is_reached(self._near.leaf):
-            leaf = next(leaves_behind(node, _NEAR), self)
-            if leaf is None:
-                return None
-            if leaf is not self and (near := _weak([leaf])):
-                self._near.watch(near[0])
-        seems_whole = self._far is not None and (not self._far or any(map(_is_reached, self._far)))
-        if seems_whole and not is_due:
-            return lambda: False
-        found = list(leaves_behind(node, MAX_NODES))
+            trained, self._expected = trained or _held(self._expected), []
+        alike = self._alike.get(nodes)
+        is_first, is_given = alike is None, bool(trained)
+        if alike is None:
+            alike = self._alike[nodes] = _Alike()
+        if not is_given and not is_first and self._furthest is not None and _is_for_all_gradients():
+            alike.was_assumed = True
+            return None if alike.was_cut else _no
+        found = list(leaves_behind(running_node(), MAX_NODES))
         if None in found:
-            self._looks_at_all = self._looks_at_all or seems_whole
             return None
-        self._far = _weak(reversed(found[-_LAST:]))
-        if self._far:
-            self._furthest.watch(self._far[0])
+        self._furthest = next(iter(_weak(found[-1:])), None)
         self._checked()
+        if is_given:
+            self._last = list(map(_weak, trained))
+        elif alike.was_cut:
+            return None
+        elif is_first:
+            trained = _held(self._last)
         reached = {id(leaf) for leaf in found}
         # Functions written in Python, such as reentrant checkpointing, have graphs of their own.
         hidden = [group for group in trained if not any(id(one) in reached for one in group)]
         self._arrivals = arrivals = _Arrivals(hidden)
-        return functools.partial(self._end, arrivals)
-
-    def _end_short(self, node: Any) -> bool:
-        """The short check at the end of the pass that began at `node`: autograd still answers what it ran."""
-        assert graph_task is not None
-        if self._near.task == self._furthest.task == graph_task():
-            return False
-        was_partial = self._check(node, (), is_due=False)
-        return was_partial is None or was_partial()
-
-    def _end(self, arrivals: _Arrivals) -> bool:
-        self._is_cut = arrivals.end()
-        return self._is_cut
-
-
-class _Watched:
-    """A parameter, and the backward pass that last added to its gradient, by autograd's number."""
-
-    def __init__(self) -> None:
-        self.leaf: Leaf = lambda: None
-        self.task = -1
-        self._handle: Any = None
-
-    @property
-    def is_watched(self) -> bool:
-        return self._handle is not None and self.leaf() is not None
-
-    def watch(self, leaf: Leaf) -> None:
-        self.forget()
-        self.leaf, parameter = leaf, leaf()
-        # A hook on the gradient would also be called for one that is returned instead, as by autograd.grad.
-        if parameter is not None and parameter.requires_grad:  # frozen since, perhaps
-            self._handle = parameter.register_post_accumulate_grad_hook(GradientHook(self._arrive))
+        return functools.partial(self._end, alike, arrivals, is_given=is_given)
 
     def forget(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self.leaf, self._handle = lambda: None, None
+        """The next pass is checked whole."""
+        self._furthest = None
 
-    def _arrive(self, _: object) -> None:
-        assert graph_task is not None
-        self.task = graph_task()
+    def _end(self, alike: _Alike, arrivals: _Arrivals, *, is_given: bool) -> bool:
+        """`is_given`: these parameters are certainly of this pass."""
+        if not arrivals.end():
+            alike.was_assumed |= not is_given
+            return False
+        if is_given:
+            if alike.was_assumed and not alike.was_cut:
+                self._doubted()
+            alike.was_cut = True
+        return True
+
+
+def _no() -> bool:
+    return False
+
+
+def _is_for_all_gradients() -> bool:
+    """Whether `backward` without `inputs` began the running backward pass: then autograd runs each node. False if it is
+    not known. The nodes of a GPU run in a thread of autograd's own, while the caller waits."""
+    frame, own = sys._getframe(1), threading.get_ident()
+    found, last = _is_whole_call(frame)
+    if found is not None or not str(last.f_globals.get("__name__")).startswith("flopsd."):
+        return bool(found)
+    calls = [_is_whole_call(one)[0] for thread, one in sys._current_frames().items() if thread != own]
+    return True in calls and False not in calls
+
+
+def _is_whole_call(frame: Any) -> tuple[bool | None, Any]:
+    """Whether the innermost call of autograd from this frame on is one for all gradients, None without such a call; and
+    the frame where the search ended."""
+    while True:
+        if frame.f_globals.get("__name__") == _AUTOGRAD and (name := frame.f_code.co_name) in ("backward", "grad"):
+            inputs = frame.f_locals.get("inputs", name)  # () in older versions of PyTorch
+            return name == "backward" and (inputs is None or (isinstance(inputs, tuple) and not inputs)), frame
+        if frame.f_back is None:
+            return None, frame
+        frame = frame.f_back
 
 
 class _Arrivals:
@@ -162,15 +158,12 @@ class GradientHook(functools.partial[None]):
     __torch_unserializable__ = True  # or PyTorch would warn at each save
 
 
-def _is_reached(leaf: Leaf) -> bool:
-    parameter = leaf()
-    return parameter is not None and parameter.requires_grad and reaches(parameter)
-
-
-def _held(leaves: Iterable[Leaf]) -> list[Any]:
-    return [parameter for leaf in leaves if (parameter := leaf()) is not None]
+def _held(groups: Iterable[tuple[Leaf, ...]]) -> list[list[Any]]:
+    """The parameters of each group that are trained still."""
+    held = ([one for leaf in group if (one := leaf()) is not None and one.requires_grad] for group in groups)
+    return [group for group in held if group]
 
 
 def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
-    """Weak references to parameters. Distributed tensors are left out: checking one is slower than a full check."""
+    """Weak references to parameters. Distributed tensors are left out: PyTorch replaces them in a conversion."""
     return tuple(weakref.ref(one) for one in leaves if is_plain(one))

@@ -2,8 +2,9 @@
 `torch.utils.checkpoint` itself, or wrapped layers after the model was described. Detect modules that do so more than
 once, by checkpointing within checkpointing.
 
-Hooks on all modules cost more than all other counting, so only passes 1, 2, 4, 8, … of those with gradients have them,
-and the passes that follow before the backward pass.
+Hooks on all modules cost more than all other counting, so only some passes with gradients have them (`SparsePasses`),
+and the passes that follow before the backward pass. That anything was recomputed also shows from the autograd nodes
+that a backward pass makes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from flopsd.integrations.modules.hooks import AttachedHooks
 from flopsd.integrations.passes.open_passes import OpenPasses, is_in_backward
+from flopsd.integrations.passes.sparse_passes import SparsePasses
 
 _MOST = 64  # passes with the same hooks, if some stay open
 
@@ -27,7 +29,7 @@ class RecomputationWatch:
 
     def __init__(self, seen: Callable[[], None], seen_again: Callable[[], None], is_inside: Callable[[], bool]) -> None:
         self._seen, self._seen_again, self._is_inside = seen, seen_again, is_inside
-        self._passes = self._watched = 0
+        self._passes, self._watched = SparsePasses(), 0
         self._has_seen_again = self._is_late = self._records = False
         self._hooks = AttachedHooks()
 
@@ -39,13 +41,18 @@ class RecomputationWatch:
         self._records = records
         if not records or self._has_seen_again:
             return
-        self._passes += 1
         self._watched += 1
-        is_due = self._passes & (self._passes - 1) == 0 or (self._is_late and not is_late)
+        is_due = self._passes.next_is_due() or (self._is_late and not is_late)
         if is_due and not self._hooks:
             self._watched, self._is_late = 0, is_late
             passes.has_begun = False
             self._begin(model)
+
+    def see_nodes(self, passes: OpenPasses) -> None:
+        """Take note of backward passes that made autograd nodes."""
+        if passes.made_nodes:
+            passes.made_nodes = False
+            self._seen()
 
     def end(self) -> None:
         self._hooks.remove()
@@ -53,7 +60,7 @@ class RecomputationWatch:
     def restart(self) -> None:
         """Start over after the model's switches were read again."""
         self.end()
-        self._passes = 0
+        self._passes = SparsePasses()
 
     def _begin(self, model: Any) -> None:
         modules = list(model.modules())
