@@ -15,7 +15,7 @@ from flopsd.core.figures import Figures, figures_from
 from flopsd.core.policy.finding import OPERATOR_COUNT
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
-from flopsd.core.values import span_seconds
+from flopsd.core.values import span_seconds, utc_ns
 from flopsd.errors import PolicyError
 from flopsd.report.contents.model import Form, FormLine
 from flopsd.report.contents.model_documentation_texts import (
@@ -114,8 +114,13 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
         return FormLine(
             name, f"{plain(days, figures)} days", band(days, rules.bands_months), "the time that the meter ran"
         )
-    note = "from the first record to the last of all ledgers, pauses included"
-    days = Fraction(span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # fractions are dropped
+    note = "by the wall clock, from the first record to the last of all ledgers, pauses included"
+    span_s = span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1  # fractions are dropped
+    if utc_ns(predicate["startedAt"]) > utc_ns(predicate["lastRecordAt"]) or span_s < _longest_node_s(predicate):
+        return FormLine(
+            name, NOT_KNOWN, NOT_KNOWN, "by the wall clock it is less than the meter ran: that was set back"
+        )
+    days = Fraction(span_s, DAY_S)
     national = band(days, rules.bands_months)
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
@@ -123,6 +128,16 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
         return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
     # A missing node may have run for longer, so this is no bound in either direction.
     return FormLine(name, f"{plain(days, figures)} days{_OF_THESE}", f"{national}{_OF_THESE}", note)
+
+
+def _longest_node_s(predicate: Mapping[str, Any]) -> Fraction:
+    """The longest time that the daemon ran on one node, by the clock since boot; 0 for a lineage, whose jobs only have
+    the sums over their nodes."""
+    ran_s: dict[tuple[object, object], Fraction] = {}
+    for child in predicate["children"] if predicate["kind"] == "job" else ():
+        node = child["rank"], child["node"]
+        ran_s[node] = ran_s.get(node, Fraction(0)) + Fraction(child["nodeSeconds"])
+    return max(ran_s.values(), default=Fraction(0))
 
 
 def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:

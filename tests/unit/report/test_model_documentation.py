@@ -162,6 +162,18 @@ def test_an_upper_end_is_rounded_up_and_an_incomplete_ledger_has_none() -> None:
     assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
 
 
+@pytest.mark.parametrize("begin", ["2026-01-03T00:00:00Z", "2026-01-02T10:45:03Z"])
+def test_a_wall_clock_that_was_set_back_bounds_no_training_time(begin: str) -> None:
+    """On one node the daemon ran 4 s by the clock since boot."""
+    job = node("job", "merged") | {"startedAt": begin, "lastRecordAt": "2026-01-02T10:45:05Z"}
+    for child, ran in zip(job["children"], ("4.0", "1.0"), strict=True):
+        child["nodeSeconds"] = ran
+    wall = lines(form(job, ACT))["Training time, wall clock"]
+    assert (wall.ai_office, wall.national) == ("not known", "not known")
+    job["startedAt"] = "2026-01-02T10:45:02Z"
+    assert lines(form(job, ACT))["Training time, wall clock"].ai_office.startswith("at most 0.00004")
+
+
 def test_device_time_partly_of_another_job_is_an_upper_end() -> None:
     ledger = node()
     ledger["coverage"]["gapSecondsByReason"]["other_job"] = "1.000000000"
