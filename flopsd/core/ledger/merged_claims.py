@@ -119,7 +119,8 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
         ),
         DEVICE: (
             f"device {key} is counted twice at the same time: by",
-            "only one of the two ledgers may be in the sum",
+            "only one of the two ledgers may be in the sum; if the device changed hands between their jobs "
+            "(--devices), each also has a gap for time of the other: leave none out, and state the two separately",
         ),
     }[one.claim.what]
     if one.claim.what == NODE and same:

@@ -225,6 +225,8 @@ def test_ledgers_that_do_not_fit_together_are_refused(
         assert caught.value.hint
         if given is earlier_state:
             assert caught.value.hint == "they are of the same journal at two times: give the later one only"
+        if "counted twice at the same time" in reason:
+            assert "leave none out, and state the two separately" in str(caught.value.hint)
     assert not (nodes.folder / "out" / "job.json").exists()
 
 
