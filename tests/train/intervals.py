@@ -742,6 +742,29 @@ def _one_frozen(loop: Loop, name: str, steps: int) -> Loop:
     return loop.steps(steps)
 
 
+def _resized(width: int, *, in_place: bool, steps: int = 6) -> Loop:
+    """Feed-forward matrices of another size: other parameters, or other data of the same."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps(2)
+    for layer in loop.model.model.layers:
+        for name, shape in (("gate_proj", (width, 32)), ("up_proj", (width, 32)), ("down_proj", (32, width))):
+            one, weight = getattr(layer.mlp, name), torch.randn(shape)
+            if in_place:
+                one.weight.data, one.weight.grad = weight, None
+            else:
+                one.weight = torch.nn.Parameter(weight)
+    return loop.steps(steps) if steps > 1 else loop.passes(steps)
+
+
+def _extended(run: Callable[[Loop], Loop]) -> Loop:
+    """Each projection gets a module of its own, such as an adapter, and adds what it computes."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps(2)
+    for layer in loop.model.model.layers:
+        one = layer.mlp.down_proj
+        one.beside, forward = torch.nn.Linear(one.in_features, one.out_features, bias=False), one.forward
+        one.forward = lambda rows, one=one, forward=forward: forward(rows) + one.beside(rows)
+    return run(loop)
+
+
 def _adapted_when_frozen() -> Loop:
     import peft
 
@@ -1009,6 +1032,13 @@ def _tokens_of_a_tied_head() -> Loop:
 CASES: Mapping[str, Callable[[], Loop]] = {
     "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
     "modules replaced": partial(_replaced, _wider),
+    "smaller weights": partial(_resized, 8, in_place=False),
+    "smaller data": partial(_resized, 8, in_place=True),
+    "smaller data at the end": partial(_resized, 8, in_place=True, steps=1),
+    "larger data": partial(_resized, 256, in_place=True),
+    "modules beside weights": partial(_extended, lambda loop: loop.steps(8)),
+    "modules beside weights, evaluated": partial(_extended, lambda loop: loop.passes(8)),
+    "modules beside weights at the end": partial(_extended, lambda loop: loop.passes(1)),
     "weights assigned": _assigned,
     "one frozen adapter assigned": lambda: _one_frozen(
         Loop(_lora(64, "all-linear")), "base_model.model.model.layers.1.mlp.up_proj.lora_A.default", 6

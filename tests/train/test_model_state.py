@@ -157,6 +157,21 @@ def test_a_parameter_put_in_place_of_another_is_noticed_within_a_round_of_sample
     assert kept or not lives_on
 
 
+def test_parameters_of_one_later_sample_were_replaced_perhaps_some_passes_ago() -> None:
+    """As the same projection of each layer may be."""
+    from flopsd.integrations.modules.state import _SAMPLED, ModelState
+
+    layers = torch.nn.ModuleList([_linear() for _ in range(_SAMPLED)])
+    state, before = ModelState(layers), list(layers.parameters())
+    step = len(before) // _SAMPLED + 1
+    for number, (module, name) in enumerate([(one, name) for one in layers for name in ("weight", "bias")]):
+        if number % step == 1:
+            setattr(module, name, torch.nn.Parameter(torch.ones_like(getattr(module, name)), requires_grad=False))
+    assert not state.has_changed(trains=True)
+    assert state.has_changed(trains=True)
+    assert state.saw_late
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -15,13 +15,17 @@ import torch
 from torch.nn import ModuleList, Parameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from flopsd.integrations.describe_model import size_of
+
 _LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 _SAMPLED = 8  # parameters that each pass looks for in their modules, in turn: all would take thrice the time
 _FLAT = "_params"  # of a flat parameter of FSDP 1: those in it
 _is_trained, _is_checkpointed = attrgetter("requires_grad"), attrgetter("gradient_checkpointing")
 _GONE = (AttributeError, ReferenceError)  # what a module or parameter that is gone raises
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
-_Place = tuple[Callable[[], Any], str, Callable[[], Any]]  # of a parameter: its holder, its name, and the parameter
+# Of a parameter: its holder, its name, itself, its elements if it is a matrix, and how many parameters and modules its
+# holder has.
+_Place = tuple[Callable[[], Any], str, Callable[[], Any], int | None, int, int]
 
 
 class ModelState:
@@ -100,17 +104,21 @@ class ModelState:
         return found
 
     def has_changed(self, *, trains: bool) -> bool:
-        """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters and
-        the layers count: adapters may be switched off for it."""
+        """Whether the state differs from the kept one. For a pass without gradients only the names of the adapters, the
+        layers and the sizes count: adapters may be switched off for it."""
         try:
             if self._children == _children(self._parents, self._scripted):
+                self.saw_late = False
+                sample = next(self._samples)
+                if True in map(_is_other_size, sample):
+                    self.saw_late = True
+                    self._find()
+                    return True
                 if not trains:
-                    self.saw_late = False
                     return self._names() != self._kept_names
                 # Replaced parameters may live on, for instance in the optimizer. Mostly all of a model are replaced.
-                others = [one()._parameters.get(name) is not held() for one, name, held in next(self._samples)]
-                self.saw_late = True in others and False in others
-                if True in others:
+                if True in map(_is_replaced, sample):
+                    self.saw_late = not all(map(_is_replaced, self._places))
                     self._find_parameters()
                 return self.now() != self._kept
         except _GONE:
@@ -136,20 +144,29 @@ class ModelState:
 
     @property
     def lost_some(self) -> bool:
-        """Whether some parameters, not all, were replaced by trained ones for frozen ones, or the reverse, unseen."""
+        """Whether parameters were replaced unseen: some, not all, by trained ones for frozen ones, or the reverse, or
+        any by those of another size; or whether some were added."""
         pairs: list[tuple[Any, Any]] = [
-            (getattr(one(), "_parameters", {}).get(name), held()) for one, name, held in self._places
+            (getattr(one(), "_parameters", {}).get(name), held()) for one, name, held, *_ in self._places
         ]
         others = [isinstance(now, Parameter) and now is not held for now, held in pairs]
         trained = zip(others, pairs, self._kept[0], strict=False)
-        return not all(others) and any(other and now.requires_grad != flag for other, (now, _), flag in trained)
+        is_other_size = any(place[0]() is not None and _is_other_size(place) for place in self._places)
+        is_trained = any(other and now.requires_grad != flag for other, (now, _), flag in trained)
+        return is_other_size or (is_trained and not all(others))
 
     @property
     def still_trained(self) -> int:
         """Elements of the parameters that were trained in the kept state and are trained now."""
-        held = [getattr(one(), "_parameters", {}).get(name) for one, name, _ in self._places]
+        held = [getattr(one(), "_parameters", {}).get(name) for one, name, *_ in self._places]
         pairs = zip(held, self._kept[0], strict=False)
         return sum(now.numel() for now, flag in pairs if flag and now is not None and now.requires_grad)
+
+    @property
+    def lost_elements(self) -> int:
+        """How many elements fewer the parameters have than in the kept state."""
+        model = self._model()
+        return 0 if model is None else max(0, self._kept[4] - sum(one.numel() for one in model.parameters()))
 
     @property
     def is_given_weights(self) -> bool:
@@ -181,7 +198,6 @@ class ModelState:
         self._scripted = [weakref.ref(one) for one in parents if not isinstance(one._modules, dict)]
         self._children = _children(self._parents, self._scripted)
         self._find_parameters()
-        self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
         self._checkpointed = [weakref.proxy(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
@@ -202,16 +218,39 @@ class ModelState:
     def _find_parameters(self) -> None:
         places = self._places = []
         self._parameters = []
-        for one in self._holders:
-            for name, held in one()._parameters.items():
-                if held is not None and is_plain(held):
-                    places.append((one, name, weakref.ref(held)))
+        for holder in self._holders:
+            one = holder()
+            counts = len(one._parameters), len(one._modules)
+            for name, held in one._parameters.items():
+                if held is None:
+                    continue
+                size = size_of(held) if held.dim() > 1 else None
+                if is_plain(held):
+                    places.append((holder, name, weakref.ref(held), size, *counts))
                     self._parameters.append(weakref.proxy(held))
-                elif held is not None:
-                    places.append((one, name, found := _Held(one, name)))
+                else:
+                    places.append((holder, name, found := _Held(holder, name), size, *counts))
                     self._parameters.append(found)
         step = len(places) // _SAMPLED + 1
         self._samples = cycle([places[at::step] for at in range(step)])
+        self._elements = sum(one.numel() for one in model.parameters()) if (model := self._model()) is not None else 0
+
+
+def _is_replaced(place: _Place) -> bool:
+    return place[0]()._parameters.get(place[1]) is not place[2]()
+
+
+def _is_other_size(place: _Place) -> bool:
+    """Whether a parameter has another size, or its holder further parameters or modules."""
+    holder, name, _, size, parameters, modules = place
+    one = holder()
+    held = one._parameters.get(name)
+    if len(one._parameters) > parameters or len(one._modules) > modules:
+        return True
+    # What is sharded has another shape.
+    if held is None or size is None or held.dim() < 2 or (elements := held.numel()) == size or not elements:
+        return False
+    return size_of(held) != size
 
 
 def is_plain(parameter: Any) -> bool:

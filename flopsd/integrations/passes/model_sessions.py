@@ -204,12 +204,17 @@ class ModelSessions:
         """Correct the kernel: a pass that records gradients continues from a cache that keeps only the window."""
         self._correct("attention", "eager", "eager_with_window_cache")
 
-    def see_replaced(self, trained: int) -> None:
-        """Correct the number of trained parameters: some passes had gradients of `trained` ones only. With fewer than
-        the method trains, "at least" has no gradients."""
+    def see_replaced(self, trained: int, lost: int = 0) -> None:
+        """Correct the numbers of parameters: some passes had gradients of `trained` ones only, and `lost` ones were in
+        none of their products. With fewer trained ones than by the method, "at least" has no gradients; with fewer in
+        all, it is 0."""
+        total, of_those = _COUNTS
         for one in self.all:
-            if trained < _facts(one.client).get(_COUNTS[1], trained + 1):
-                one.client.declare(parameters_trainable=trained)
+            facts = _facts(one.client)
+            if trained < facts.get(of_those, trained + 1):
+                one.client.declare(**{of_those: trained})
+            if lost and facts.get(total):
+                one.client.declare(**{total: max(1, facts[total] - lost)})
         self._know_again()
 
     def _correct(self, name: str, before: str, now: str) -> None:

@@ -16,7 +16,7 @@ LAYERS = "forward passes that left layers out, or ran some more than once"
 _AGAIN = "modules that are recomputed more than once"
 _GIVEN = "passes with weights given as arguments (torch.func.functional_call)"
 _MIXED_FLAT = "gradients of frozen weights that FSDP keeps in one flat parameter with trained ones"
-_REPLACED = "passes after a parameter was replaced and before flopsd found it"
+_REPLACED = "passes after parameters were replaced, resized or added and before flopsd found it"
 
 
 class ModelWatch:
@@ -88,7 +88,7 @@ class ModelWatch:
     def _see_replaced(self) -> None:
         """It is not known which of the passes so far had gradients of the replaced parameters."""
         self._leave_out(_REPLACED)
-        self._sessions.see_replaced(self.state.still_trained)
+        self._sessions.see_replaced(self.state.still_trained, self.state.lost_elements)
 
     def _watch_layers(self, watch: LayerWatch, *, records: bool) -> None:
         if watch.hooks:  # left by a pass whose end was not seen
