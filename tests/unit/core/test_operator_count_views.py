@@ -47,10 +47,14 @@ def test_figures_after_each_record_match_a_view_of_the_records_so_far() -> None:
 
 
 def test_a_course_of_few_points_includes_counts_of_omitted_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "MAX_POINTS", 1)
     whole = payload_of(VECTOR / "ledger.json")["predicate"]["totals"]["executed"]
-    (point,) = course_of(JOURNAL, 10**6, table())
-    assert point["executed"] == {name: whole[name] for name in ("low", "measured", "high")}
+    every = course_of(JOURNAL, 10**6, table())
+    assert every[-1]["executed"] == {name: whole[name] for name in ("low", "measured", "high")}
+    for points in range(1, len(every)):
+        monkeypatch.setattr(build, "MAX_POINTS", points)
+        few = course_of(JOURNAL, 10**6, table())
+        assert len(few) <= points + 1
+        assert [one for one in few if one not in every] == []
 
 
 def test_a_merged_ledger_states_which_figures_and_findings_rest_on_the_count() -> None:

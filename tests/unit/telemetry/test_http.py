@@ -153,6 +153,14 @@ def test_methods_that_change_something_are_refused(connection: http.client.HTTPC
     assert (answer.status, answer.headers["Allow"], answer.headers["Connection"]) == (405, "GET, HEAD", "close")
 
 
+def test_a_refusal_arrives_although_more_was_sent_than_buffers_hold(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 30) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12000000\r\n\r\n" + bytes(12_000_000))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 405 ")
+
+
 def test_a_rendering_error_is_a_500_and_the_daemon_lives(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
