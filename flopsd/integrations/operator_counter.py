@@ -236,7 +236,8 @@ class OperatorCounter:
             counts = root.by_signature[key] = PassCounts()
         begin = 0 if root.has_threads else sequence_number()
         one = _Pass(root, counts, phase, (arguments, named), begin=begin)
-        if counts.next_is_counted() or (key[1][2] and not counts.backward and counts.passes <= 8):
+        records = key[1][2]  # otherwise no autograd nodes show that a pass left layers out
+        if counts.next_is_counted(often=not records) or (records and not counts.backward and counts.passes <= 8):
             one.counted = OperatorFlop()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
             one.mode.__enter__()
@@ -260,7 +261,7 @@ class OperatorCounter:
             self._totals.add_counted(counts, counts.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, counts, phase)
-            passes = BackwardPasses(ended, one.counted is not None, counts.far)
+            passes = BackwardPasses(ended, one.counted is not None)
             graphs = self._backward.watch(passes, output, one.arguments, one.begin)
             if COMPILED in graphs and one.root.signature.checkpoints():
                 counts.words.add(_MIXED)

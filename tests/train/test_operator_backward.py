@@ -74,6 +74,19 @@ def test_a_backward_pass_that_skips_only_the_far_end_counts_less() -> None:
     assert found.facts["operators_not_counted"]["train"] == [OTHER]
 
 
+def test_a_backward_pass_that_skips_one_weight_in_the_middle_counts_less() -> None:
+    """Its start and its end look like those of a whole one."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, 4, bias=False) for _ in range(40)))
+    _, found = attached(model)
+    one, steps = 2 * 5 * 4 * 4, []
+    for inputs in [None] * 4 + [[layer.weight for layer in model if layer is not model[5]]] * 2:
+        before = found.flop
+        model(torch.ones(5, 4)).sum().backward(inputs=inputs)
+        steps.append(found.flop - before)
+    assert steps == [one * (40 + 40 + 39)] * 4 + [one * 40, one * (40 + 39 + 39)]
+    assert found.facts["operators_not_counted"]["train"] == [OTHER]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_backward_pass_that_ends_with_an_error_is_declared(error: type[BaseException]) -> None:
     def fails(_: Any) -> None:

@@ -152,9 +152,9 @@ def test_passes_that_were_not_looked_at_are_doubted_if_a_graph_like_theirs_was_c
 @pytest.mark.parametrize("way", ["backward", "inputs", "none"])
 def test_the_caller_is_found_from_a_thread_of_autograds_own(way: str) -> None:
     """As with a GPU, where hooks run in a thread without a caller in Python."""
-    from flopsd.integrations.passes import partial_backward
+    from flopsd.integrations.operators.backward import is_for_all_gradients as ask
 
-    ask, answers, answered = partial_backward._is_for_all_gradients, list[bool](), threading.Event()
+    answers, answered = list[bool](), threading.Event()
 
     def answer() -> None:
         answers.append(ask())

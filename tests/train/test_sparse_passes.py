@@ -12,7 +12,7 @@ assert torch
 
 
 def _watched(passes: int) -> Iterator[int]:
-    from flopsd.integrations.passes.sparse_passes import SparsePasses
+    from flopsd.integrations.modules.sparse_passes import SparsePasses
 
     sparse = SparsePasses()
     return (number for number in range(1, passes + 1) if sparse.next_is_due())

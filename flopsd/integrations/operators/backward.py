@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 import threading
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -19,13 +19,12 @@ import torch
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.modules.products import tensors_of
-from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.mode import CountingMode, OperatorFlop
 
-MAX_NODES, MAX_OUTPUTS, MAX_NEAR = 200_000, 16, 32
+MAX_NODES, MAX_OUTPUTS = 200_000, 16
 # Nodes whose operators are not dispatched one by one: those of torch.compile and torch.cuda.make_graphed_callables.
 COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
-_MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
+_MARK, _LEAF, _AUTOGRAD = "flopsd", "torch::autograd::AccumulateGrad", "torch.autograd"
 # The autograd task that this thread runs: -1 outside a backward pass.
 graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
 # A kind of backward pass of a forward pass: its number (first, second, …); the outputs where it begins, each with the
@@ -57,7 +56,6 @@ class BackwardPasses:
 
     ended: Callable[[Way, OperatorFlop | None, bool], None]
     is_counted: bool
-    far: deque[Callable[[], Any]]  # parameters furthest from the outputs, weak, in all passes like this
     tasks: dict[int, _Pass] = field(default_factory=dict)
 
 
@@ -102,11 +100,7 @@ class BackwardCounter:
             enter = self._guard(functools.partial(self._enter_node, passes, modes))
             leave = functools.partial(_leave_node, modes)
             for node in _graph(roots, _nodes_of(inputs), begin):
-                if node.name() == _LEAF:
-                    if is_plain(node.variable):  # distributed ones are slow to find again
-                        passes.far.append(weakref.ref(node.variable))
-                    continue
-                if _MARK in node.metadata:
+                if node.name() == _LEAF or _MARK in node.metadata:
                     continue
                 node.metadata[_MARK] = True
                 graphs.update(one for one in GRAPHS if one in node.name())
@@ -123,7 +117,7 @@ class BackwardCounter:
             ended = self._guard(functools.partial(self._leave_task, passes, one))
             torch.autograd.Variable._execution_engine.queue_callback(_End(ended))
         if at != _NO_OUTPUT:
-            one.outputs[at] = _chosen(passes.far)
+            one.outputs[at] = _chosen()
 
     def _leave_task(self, passes: BackwardPasses, one: _Pass, failed: bool) -> None:
         passes.ended(one.way, one.counted, failed)
@@ -173,17 +167,36 @@ def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> It
         following += [before for before, _ in node.next_functions]
 
 
-def _chosen(far: Iterable[Callable[[], Any]]) -> bytes:
-    """Which nodes behind the first one run, if not all of the near ones and of those of the `far` parameters do; empty
-    if they do. In a pass for some gradients only, such as that of autograd.grad, which runs no leaf, some do not."""
-    if _will_run is None:
+def _chosen() -> bytes:
+    """Which nodes behind the first one run, if not all; empty if all do. In a pass for some gradients only, such as
+    that of autograd.grad, which runs no leaf, some do not."""
+    if _will_run is None or is_for_all_gradients():
         return b""
-    node = torch._C._current_autograd_node()
-    if all(_runs(one) == 1 for one in itertools.islice(_graph([node]), 1, MAX_NEAR)):
-        held = [parameter for one in far if (parameter := one()) is not None and parameter.requires_grad]
-        if all(map(reaches, held)):
-            return b""
-    return bytes(map(_runs, _graph([node])))
+    found = bytes(map(_runs, _graph([torch._C._current_autograd_node()])))
+    return b"" if set(found) <= {1} else found
+
+
+def is_for_all_gradients() -> bool:
+    """Whether `backward` without `inputs` began the running backward pass: then autograd runs each node. False if it is
+    not known. The nodes of a GPU run in a thread of autograd's own, while the caller waits."""
+    frame, own = sys._getframe(1), threading.get_ident()
+    found, last = _is_whole_call(frame)
+    if found is not None or not str(last.f_globals.get("__name__")).startswith("flopsd."):
+        return bool(found)
+    calls = [_is_whole_call(one)[0] for thread, one in sys._current_frames().items() if thread != own]
+    return True in calls and False not in calls
+
+
+def _is_whole_call(frame: Any) -> tuple[bool | None, Any]:
+    """Whether the innermost call of autograd from this frame on is one for all gradients, None without such a call; and
+    the frame where the search ended."""
+    while True:
+        if frame.f_globals.get("__name__") == _AUTOGRAD and (name := frame.f_code.co_name) in ("backward", "grad"):
+            inputs = frame.f_locals.get("inputs", name)  # () in older versions of PyTorch
+            return name == "backward" and (inputs is None or (isinstance(inputs, tuple) and not inputs)), frame
+        if frame.f_back is None:
+            return None, frame
+        frame = frame.f_back
 
 
 def running_node() -> Any:
@@ -202,12 +215,6 @@ def leaves_behind(node: Any, most: int) -> Iterator[Any]:
             return
         if runs == 1 and one.name() == _LEAF:
             yield one.variable
-
-
-def reaches(parameter: Any) -> bool:
-    """Whether the running backward pass adds to the gradient of `parameter`, which is a leaf."""
-    assert _will_run is not None
-    return _runs(torch.autograd.graph.get_gradient_edge(parameter).node) == 1
 
 
 def _runs(node: Any) -> int:

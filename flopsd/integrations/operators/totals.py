@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from flopsd.core.dataclass import dataclass
+from flopsd.integrations.modules.sparse_passes import SparsePasses
 from flopsd.integrations.operators.backward import Way
 from flopsd.integrations.operators.mode import OperatorFlop
 from flopsd.integrations.operators.sessions import DeviceSessions
@@ -32,7 +31,8 @@ class PassCounts:
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more can be seen
     is_wanted: bool = False  # count the next pass in full
     words: set[str] = field(default_factory=set)
-    far: deque[Callable[[], Any]] = field(default_factory=partial(deque, maxlen=2))  # see `BackwardPasses`
+    _sparse: SparsePasses = field(default_factory=partial(SparsePasses, 2))
+    _due: int = 0
     # The fewest and the most autograd nodes of passes that were counted in full. 0: not known, or none.
     _nodes: tuple[int, int] = (0, 0)
     # By kind of backward pass, None for the forward pass: how often the kept counts were added since a pass was last
@@ -40,17 +40,18 @@ class PassCounts:
     _added: dict[Way | None, int] = field(default_factory=dict)
     _owed: dict[Way | None, int] = field(default_factory=dict)
 
-    def next_is_counted(self) -> bool:
+    def next_is_counted(self, *, often: bool = False) -> bool:
         """Whether to count the beginning pass in full: the first, the second, and others ever less often, to detect
-        changes; more of them if Python reads results, on which it may decide."""
+        changes. More of them if Python reads results, on which it may decide, or with `often`."""
         self.passes += 1
-        number = self.passes
+        is_due = self._sparse.next_is_due()
+        self._due += is_due
         wanted, self.is_wanted = self.is_wanted, False
         if self.forward is None or (wanted and len(self.backward) < MAX_WAYS):
             return True
-        if self.is_fixed or number & (number - 1):
+        if self.is_fixed or not is_due:
             return False
-        return number == 2 or self.forward.reads_content or (number.bit_length() - 1) % 3 == 0  # 8, 64, 512
+        return self.passes == 2 or often or self.forward.reads_content or self._due % 3 == 1  # of 5 to 8, of 33 to 64
 
     def to_add(self, way: Way | None = None) -> OperatorFlop | None:
         """The counts to add for a pass that is not counted in full; None until earlier excess is made up for."""

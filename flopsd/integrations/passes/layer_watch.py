@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from flopsd.integrations.modules.hooks import AttachedHooks
+from flopsd.integrations.modules.sparse_passes import SparsePasses
 from flopsd.integrations.passes.recomputation_watch import is_compiled
-from flopsd.integrations.passes.sparse_passes import SparsePasses
 
 _MOST_WANTED = 64  # passes that are watched for their number of nodes: the experts of a mixture change it
 

@@ -5,17 +5,20 @@ graph, and with them products that a whole backward pass has. Likewise if the gr
 from __future__ import annotations
 
 import functools
-import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.modules.state import is_plain
-from flopsd.integrations.operators.backward import MAX_NODES, graph_task, leaves_behind, running_node
+from flopsd.integrations.operators.backward import (
+    MAX_NODES,
+    graph_task,
+    is_for_all_gradients,
+    leaves_behind,
+    running_node,
+)
 
-_AUTOGRAD = "torch.autograd"
 Leaf = Callable[[], Any]  # weak
 
 
@@ -67,7 +70,7 @@ class PartialBackward:
         is_first, is_given = alike is None, bool(trained)
         if alike is None:
             alike = self._alike[nodes] = _Alike()
-        if not is_given and not is_first and self._furthest is not None and _is_for_all_gradients():
+        if not is_given and not is_first and self._furthest is not None and is_for_all_gradients():
             alike.was_assumed = True
             return None if alike.was_cut else _no
         found = list(leaves_behind(running_node(), MAX_NODES))
@@ -105,29 +108,6 @@ class PartialBackward:
 
 def _no() -> bool:
     return False
-
-
-def _is_for_all_gradients() -> bool:
-    """Whether `backward` without `inputs` began the running backward pass: then autograd runs each node. False if it is
-    not known. The nodes of a GPU run in a thread of autograd's own, while the caller waits."""
-    frame, own = sys._getframe(1), threading.get_ident()
-    found, last = _is_whole_call(frame)
-    if found is not None or not str(last.f_globals.get("__name__")).startswith("flopsd."):
-        return bool(found)
-    calls = [_is_whole_call(one)[0] for thread, one in sys._current_frames().items() if thread != own]
-    return True in calls and False not in calls
-
-
-def _is_whole_call(frame: Any) -> tuple[bool | None, Any]:
-    """Whether the innermost call of autograd from this frame on is one for all gradients, None without such a call; and
-    the frame where the search ended."""
-    while True:
-        if frame.f_globals.get("__name__") == _AUTOGRAD and (name := frame.f_code.co_name) in ("backward", "grad"):
-            inputs = frame.f_locals.get("inputs", name)  # () in older versions of PyTorch
-            return name == "backward" and (inputs is None or (isinstance(inputs, tuple) and not inputs)), frame
-        if frame.f_back is None:
-            return None, frame
-        frame = frame.f_back
 
 
 class _Arrivals:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from flopsd.integrations.modules.hooks import AttachedHooks
+from flopsd.integrations.modules.sparse_passes import SparsePasses
 from flopsd.integrations.passes.open_passes import OpenPasses, is_in_backward
-from flopsd.integrations.passes.sparse_passes import SparsePasses
 
 _MOST = 64  # passes with the same hooks, if some stay open
 
