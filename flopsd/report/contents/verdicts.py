@@ -140,7 +140,7 @@ def _only_if(finding: LedgerObject) -> OnlyIf | None:
     width, shown = most - least + 1, flop(most, Towards.UP).text
     if least <= 1:
         took = f"training took at most {shown} FLOP"
-    elif width * FACTOR < most:
+    elif width * FACTOR < most and flop(most, Towards.DOWN).text == shown:  # else it is not short of what is shown
         short = flop(width, Towards.UP).text
         took = f"training took at most {shown} FLOP, and at most {short} FLOP less than that"
     else:
@@ -170,12 +170,25 @@ def _text(state: ReportState, applies: bool | None, value: Figures, limit: Limit
     if state is ReportState.BELOW:
         return f"Even the upper bound does not {'reach' if at_least else 'exceed'} the threshold."
     if limit is None or limit.high is None:
-        above_zero = limit is not None and limit.low
-        return f"The threshold is not known{', and may be as low as the figures' if above_zero else ''}."
-    if value.high_flop is None:
+        return _not_known(limit)
+    if value.high_flop is None and limit.is_below(value.low_flop):
         verb = "reach" if at_least else "exceed"
         return f"No upper bound is known, and the lower bound does not {verb} the threshold."
-    return "The threshold lies between the lower and the upper bound."
+    return _open(value, limit)
+
+
+def _not_known(limit: Limit | None) -> str:
+    """A threshold without an upper end, or without any."""
+    above_zero = limit is not None and limit.low
+    return f"The threshold is not known{', and may be as low as the figures' if above_zero else ''}."
+
+
+def _open(value: Figures, limit: Limit) -> str:
+    """Neither end of the figures decides. The threshold may be an interval too."""
+    if value.high_flop is not None and limit.is_below(value.low_flop) and limit.is_above(value.high_flop):
+        return "The threshold lies between the lower and the upper bound."
+    least = "No upper bound is known, and the threshold" if value.high_flop is None else "The threshold"
+    return f"{least} may be above or below the figures: only a range is known of it."
 
 
 def _stand(value: Figures, limit: Limit | None) -> str:
@@ -189,7 +202,7 @@ def _stand(value: Figures, limit: Limit | None) -> str:
         return "The figures have no upper bound."
     if limit.is_below(value.high_flop):
         return f"The figures do not {verb} the threshold."
-    return "The threshold lies between the lower and the upper bound."
+    return _not_known(limit) if limit.high is None else _open(value, limit)
 
 
 def _limit(finding: LedgerObject) -> Limit | None:

@@ -11,6 +11,7 @@ from flopsd.report.ledger_json import LedgerObject
 
 NOT_KNOWN = "It is not known whether the rule applies. "
 BETWEEN = "The threshold lies between the lower and the upper bound."
+RANGE = "may be above or below the figures: only a range is known of it."
 
 
 def finding(**changed: Any) -> dict[str, Any]:
@@ -53,8 +54,8 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
         ),
         ({"applies": False}, "not applicable", "The rule does not apply."),
         ({"applies": None}, "below", "Even the upper bound does not exceed the threshold."),
-        ({"state": "indeterminate"}, "indeterminate", BETWEEN),
-        ({"state": None}, "indeterminate", BETWEEN),
+        ({"state": "indeterminate", "threshold": threshold(300, 300)}, "indeterminate", BETWEEN),
+        ({"state": None, "threshold": threshold(300, 300)}, "indeterminate", BETWEEN),
         ({"state": "indeterminate", "threshold": None}, "indeterminate", "The threshold is not known."),
         (
             {"state": "indeterminate", "threshold": threshold(0, None)}, "indeterminate", "The threshold is not known.",
@@ -101,6 +102,21 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
             {"applies": None, "state": "indeterminate", "value": value(1000, 1000, 1001)}, "indeterminate",
             f"{NOT_KNOWN}{BETWEEN}",
         ),
+        ({"state": "indeterminate", "threshold": threshold(100, 399)}, "indeterminate", BETWEEN),
+        ({"state": "indeterminate", "threshold": threshold(99, 399)}, "indeterminate", f"The threshold {RANGE}"),
+        ({"state": "indeterminate", "threshold": threshold(100, 400)}, "indeterminate", f"The threshold {RANGE}"),
+        (
+            {"state": "indeterminate", "value": value(100, None, None), "threshold": threshold(99, 200)},
+            "indeterminate", f"No upper bound is known, and the threshold {RANGE}",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "threshold": threshold(99, 500)}, "indeterminate",
+            f"{NOT_KNOWN}The threshold {RANGE}",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "threshold": threshold(99, None)}, "indeterminate",
+            f"{NOT_KNOWN}The threshold is not known, and may be as low as the figures.",
+        ),
     ],
 )  # fmt: skip
 def test_the_outcome_of_a_rule_in_words(changed: dict[str, Any], state: str, text: str) -> None:
@@ -146,6 +162,12 @@ def test_the_share_of_a_threshold_is_rounded_outward_and_unknown_ends_are_stated
     [
         (1, 10**23, None, "the base model's training took at most 10^23 FLOP"),
         (2, 3, None, "the base model's training took between 2 and 3 FLOP"),
+        (
+            10**23 + 1,
+            10**23 + 2 * 10**18,
+            None,
+            "the base model's training took between 1.00x10^23 and 1.01x10^23 FLOP",
+        ),
         (10**23 - 10**16 + 1, 10**23, True, "the base model carries systemic risk and its training took at most 10^23 "
          "FLOP, and at most 10^16 FLOP less than that"),
         (5 * 10**22, 10**23, False, "the base model carries no systemic risk and its training took between "
