@@ -68,9 +68,8 @@ def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cyc
         part_ns = min(to_ns, end_ns) - max(from_ns, at_ns)
         if from_ns > at_ns:  # before the first sample
             twice_khz_ns += 2 * mhz * (from_ns - at_ns)
-        if part_ns > 0:
-            twice_khz_ns += (from_mhz + to_mhz) * part_ns
-            twice_doubt += abs(from_mhz - to_mhz) * part_ns
+        twice_khz_ns += (from_mhz + to_mhz) * part_ns
+        twice_doubt += abs(from_mhz - to_mhz) * part_ns
         at_ns, mhz = max(at_ns, min(to_ns, end_ns)), to_mhz
     twice_khz_ns += 2 * mhz * (end_ns - at_ns)
     return Cycles(twice_khz_ns // 2000, -(-twice_doubt // 2000))

@@ -84,8 +84,6 @@ def _rules(findings: Sequence[Finding]) -> tuple[Family, ...]:
 def _shares(findings: Sequence[Finding]) -> Family:
     share = gauge("flopsd_threshold_ratio", labels=("policy", "rule", "quantity", "bound"))
     for finding in findings:
-        if finding.state is None:
-            continue
         for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
             if ppm is not None:
                 share.add((finding.policy, finding.rule.id, finding.quantity, bound), ppm / PPM)

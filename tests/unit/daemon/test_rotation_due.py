@@ -7,6 +7,7 @@ import pytest
 from flopsd.core.ledger.history import History
 from flopsd.core.model import Gap, GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened
+from flopsd.daemon.ledgers.rolling_seal import RollingSeals
 from flopsd.daemon.ledgers.rotation import PATIENCE_SECONDS, Rotation
 from flopsd.daemon.recovery.local_journal import RecoveredRun
 from flopsd.daemon.writing.writer import Writer
@@ -60,6 +61,19 @@ def test_rotation_waits_briefly_for_a_gap_that_counters_may_fill(tmp_path: Path)
     rotation.each_tick()
     assert len(closed_segments(story.state)) == 1
     story.finish()
+
+
+def test_a_closed_segment_is_sealed_next(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    seals = RollingSeals(["seal"], None, 1.0, run.clock, overdue=False, head=str)
+    rotation = Rotation("1h", run.writer, seals, run.clock)
+    due = []
+    for seconds in (3590, 10):
+        run.clock.advance(seconds * NS_PER_S)
+        rotation.each_tick()
+        due.append(seals.is_due)
+    assert (due, len(closed_segments(run.state))) == ([False, True], 1)
 
 
 def test_a_continued_segment_is_as_old_as_its_journal_says(tmp_path: Path) -> None:

@@ -247,6 +247,9 @@ def test_invalid_rows_of_one_plug_in_cost_no_other_its_rows(install: Install, tm
 
 def test_doctor_probes_unnamed_plug_ins_and_none_costs_another(install: Install, tmp_path: Path) -> None:
     install("broken", "import no_such_library", name="broken")
+    install(
+        "plain", GOOD.replace('"extra"', '"plain"').replace('"url"', '"at"').replace('"poll_', '"look_'), name="plain"
+    )
     with_rows(install, tmp_path, "- " + ROW % ("one", "One") + "\n")
     device = "Device('GPU-x', 0, 'acme', 'One', sm_count=64, evidence=Evidence.COUNT)"
     file = tmp_path / "rows.py"
@@ -254,7 +257,9 @@ def test_doctor_probes_unnamed_plug_ins_and_none_costs_another(install: Install,
     with_rows(install, tmp_path, "[1]", name="unfit", distribution="unfit")
     here = {"state_dir": str(tmp_path / "s"), "listen": "off", "neuron_monitor": "off"}
     given = load_settings(here, {}, None, known_sources().settings)
-    found = {check.name: check for check in examine(given, {}, FakeClock(), known_sources())}
+    checks = examine(given, {}, FakeClock(), known_sources())
+    assert [check for check in checks if checks.count(check) > 1] == []
+    found = {check.name: check for check in checks}
     assert (found["plug-in"].state, "source 'broken' of broken 2.5 cannot be loaded" in found["plug-in"].detail) == (
         "fail", True)  # fmt: skip
     assert "the peak rows of source 'unfit' of unfit 2.5" in found["peak table"].detail

@@ -83,7 +83,8 @@ def test_a_gap_of_unknown_length_has_no_ceiling(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "declared",
     [NOTHING_DECLARED, modified(Base("b", "known", 10**24, None, True)), modified(Base("b", "estimated", 10**14, None, False)),
-     modified(Base("b", "known", 10**12, None, False)), OperatorDeclarations(Phase.EVALUATE, None, None, None)],
+     modified(Base("b", "known", 10**12, None, False)), OperatorDeclarations(Phase.EVALUATE, None, None, None),
+     OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, None, None)],
 )  # fmt: skip
 def test_figures_match_those_of_the_status(tmp_path: Path, devices: Any, declared: OperatorDeclarations) -> None:
     run = Run(tmp_path, devices=devices, declared=declared, policies=load_policies())
