@@ -103,10 +103,21 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     yield Case("running counters that run ahead", (h100(full, counters="average", factor=1.08),))
     fast = (Segment(1000, mhz=2300, hmma=1.0),)
     yield Case("a clock above its stated maximum", (h100(fast), h100(fast, counters="average")), 60)
+    yield from _calls_that_do_half()
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),
                    tuple(draw.choice((7, 480, 1500, 9000)) for _ in range(draw.choice((0, 0, 1, 3)))))  # fmt: skip
+
+
+def _calls_that_do_half() -> Iterator[Case]:
+    """A driver that reports success and writes nothing, or only a part."""
+    work_then_little = (Segment(20_000, hmma=0.9, watts=650), Segment(20_000, hmma=0.02, util=100, watts=610))
+    nothing = tuple(Fault(at, at + 24_000, "unfilled") for at in (15_000, 55_000))
+    for counters in ("none", "average"):
+        yield Case(f"answers left untouched, {counters}", (h100(work_then_little, nothing, counters=counters),))
+        double = h100((Segment(1000, dfma=0.8),), (Fault(10_000, FOREVER, "flicker"),), counters=counters)
+        yield Case(f"tensor work split at times, {counters}", (double,), 60)
 
 
 def _gpu(draw: random.Random) -> Gpu:

@@ -27,6 +27,14 @@
  *                       clock_stuck                      the SM clock is reported as it was when that began
  *                       slow                             running cycle counters count three quarters
  *                       reset                            the GPU is lost; running counters and energy begin at zero then
+ *                       unfilled                         nvmlGpmMetricsGet succeeds and writes nothing
+ *                       unsampled_ok                     nvmlGpmSampleGet succeeds and writes nothing
+ *                       old                              running cycle counters are of 1.4 s earlier
+ *                       mma_stands                       running counters of tensor activity stand still
+ *                       mma_ahead                        running counters of tensor activity are ahead by a constant
+ *                       flicker                          each second answer lacks the split of tensor activity
+ *                       util_share                       utilisation is reported as a share, 0 or 1
+ *                       clock_khz                        the SM clock is reported in kHz
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
@@ -58,12 +66,15 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET };
+       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET, UNFILLED, UNSAMPLED_OK, OLD, MMA_STANDS, MMA_AHEAD,
+       FLICKER, UTIL_SHARE, CLOCK_KHZ };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
-                                          "stuck", "full", "hang_after", "slow", "clock_stuck", "reset"};
+                                          "stuck", "full", "hang_after", "slow", "clock_stuck", "reset",
+                                          "unfilled", "unsampled_ok", "old", "mma_stands", "mma_ahead", "flicker",
+                                          "util_share", "clock_khz"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 
@@ -73,7 +84,7 @@ typedef struct { long long from_ns, to_ns; unsigned pid; } Process;
 typedef struct Gpu {
     struct Gpu *parent; /* of a slice */
     unsigned gi, ci, sms, slices_ci, slices_gi;
-    int counters, bits, switched_off;
+    int counters, bits, pipe_bits, switched_off;
     double factor, before;
     long long appears_ns, moves_ns, clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
     char uuid[96], serial[32], name[96], bus[32];
@@ -180,6 +191,7 @@ static void load(void) {
         } else if (gpu && !strncmp(line, "factor ", 7)) gpu->factor = atof(line + 7);
         else if (gpu && !strncmp(line, "before ", 7)) gpu->before = atof(line + 7);
         else if (gpu && !strncmp(line, "bits ", 5)) gpu->bits = atoi(line + 5);
+        else if (gpu && !strncmp(line, "pipe_bits ", 10)) gpu->pipe_bits = atoi(line + 10);
         else if (gpu && !strncmp(line, "appears ", 8)) gpu->appears_ns = atoll(line + 8) * 1000000;
         else if (gpu && !strncmp(line, "moves ", 6)) gpu->moves_ns = atoll(line + 6) * 1000000;
         else if (gpu && !strncmp(line, "clock_samples ", 14)) gpu->clock_sample_ns = atoll(line + 14) * 1000000;
@@ -393,6 +405,7 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     *mhz = reported_mhz(gpu, now_ns());
     if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
     if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
+    if (has_fault(gpu, CLOCK_KHZ)) *mhz *= 1000;
     wait_out(gpu, HANG_AFTER);
     return OK;
 }
@@ -417,6 +430,7 @@ EXPORT int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
     rates[0] = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
     rates[1] = 0;
     if (has_fault(gpu, UTIL_GARBAGE)) rates[0] = 4294967295u;
+    if (has_fault(gpu, UTIL_SHARE)) rates[0] /= 100;
     return OK;
 }
 
@@ -442,6 +456,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
             samples[given].value.u = type == 5 ? reported_mhz(gpu, t)
                 : (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - period)) / period);
             if (type == 1 && has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
+            if (type == 1 && has_fault(gpu, UTIL_SHARE)) samples[given].value.u /= 100;
         }
         given++;
     }
@@ -473,6 +488,7 @@ EXPORT int nvmlGpmSampleFree(Sample *sample) { free(sample); return OK; }
 EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
     ANSWER(gpu);
     if (!gpu->gpm || confidential == CC_ON || has_fault(gpu, UNSAMPLED)) return NOT_SUPPORTED;
+    if (has_fault(gpu, UNSAMPLED_OK) && sample->gpu) return OK;
     sample->ns = now_ns();
     sample->gpu = gpu;
     sample->blind = !streams(gpu->parent ? gpu->parent : gpu);
@@ -500,15 +516,19 @@ static long double running(const Sample *sample, int what) {
     long long t = sample->ns, stalled = fault_from(gpu, STALLED), slow = fault_from(gpu, SLOW);
     if (sample->blind) return 0;
     if (stalled >= 0) t = stalled;
+    if (has_fault(gpu, OLD)) t -= 1400000000LL;
+    if (what >= 0 && what <= 2 && has_fault(gpu, MMA_STANDS)) t = fault_from(gpu, MMA_STANDS);
     long long reset = reset_ns(gpu, t);
     long double cycles = (integral(gpu, what, t) - integral(gpu, what, reset)) / 1000;
     if (reset < 0) cycles += gpu->before * (what == -1 ? 1 : 0.25L);
     if (slow >= 0 && t > slow) cycles -= (integral(gpu, what, t) - integral(gpu, what, slow)) / 4000;
     if (has_fault(gpu, FELL)) cycles -= gpu->before / 5;
     if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;
+    if (what >= 0 && what <= 1 && has_fault(gpu, MMA_AHEAD)) cycles += 1e10L;
     if (gpu->counters == WRONG && what >= 0) cycles *= 0.37L;
     cycles = floorl(gpu->factor * (gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles));
-    return gpu->bits ? fmodl(cycles, ldexpl(1, gpu->bits)) : cycles;
+    int bits = what >= 0 && gpu->pipe_bits ? gpu->pipe_bits : gpu->bits;
+    return bits ? fmodl(cycles, ldexpl(1, bits)) : cycles;
 }
 
 EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
@@ -518,6 +538,9 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
     const Gpu *gpu = two->gpu;
     ANSWER(gpu);
     if (metrics->version != 1) return INVALID_ARGUMENT;
+    if (has_fault(gpu, UNFILLED)) return OK;
+    static int answers;
+    int is_odd = ++answers % 2;
     long double cycles = integral(gpu, -1, two->ns) - integral(gpu, -1, one->ns);
     for (unsigned i = 0; i < metrics->count; i++) {
         Metric *m = &metrics->metric[i];
@@ -533,6 +556,7 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
                 m->status = OK;
                 m->value = (double)(running(two, what) - (gpu->counters == DELTA ? running(one, what) : 0));
             } else continue;
+            if (is_odd && what >= 1 && what <= 4 && has_fault(gpu, FLICKER)) m->status = NOT_SUPPORTED;
             if (has_fault(gpu, NOT_A_NUMBER)) m->value = NAN;
             if (has_fault(gpu, INFINITE) && m->id >= 248) m->value = INFINITY;
             if (has_fault(gpu, RANGE)) m->value = 14073748835532800.0;

@@ -65,6 +65,7 @@ class Gpu:
             keep=lambda: None,
             release=lambda: self.made.append(f"release {name}"),
             metrics=self._metrics,
+            split_off=frozenset(),
         )
 
     def _sample(self) -> None:

@@ -107,6 +107,7 @@ class Gpu:
     )
     factor: float = 1.0  # factor by which running cycle counters are off
     bits: int = 0  # width at which they wrap
+    pipe_bits: int = 0  # width at which those of the pipes wrap; 0: as `bits`
     before_epoch: int = 7 * 10**12  # cycles of one SM between boot and epoch
     appears_ms: int = 0  # not listed before then
     moves_ms: int | None = None  # listed last from then on
@@ -168,6 +169,7 @@ class Scenario:
                 f"clock_samples {gpu.clock_samples_ms}",
                 f"factor {gpu.factor:.17g}",
                 f"bits {gpu.bits}",
+                f"pipe_bits {gpu.pipe_bits}",
                 f"before {gpu.before_epoch}",
                 f"appears {gpu.appears_ms}",
                 *([] if gpu.moves_ms is None else [f"moves {gpu.moves_ms}"]),

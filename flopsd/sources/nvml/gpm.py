@@ -23,6 +23,7 @@ _ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C 
 )  # fmt: skip
 _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
+_SPLIT = frozenset((_DFMA, _HMMA, _DMMA, _IMMA, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C))
 # Looking up a member of an enumeration takes several times as long as looking up a name of this module.
 _TENSOR, _HMMA_PIPE, _IMMA_PIPE, _DFMA_PIPE = Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
@@ -33,6 +34,9 @@ _NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
 _METRIC, _METRICS_AT = "4xid24x", 24
 _SAMPLES, _SAMPLES_AT = struct.Struct("PP"), 8
 _PERCENT_SLACK = 0.5  # rounding of the driver's double
+# What stands in place of each value before a call: a driver that reports success and writes nothing leaves it, where the
+# values of the call before would look like new ones.
+_UNWRITTEN = -1e300
 MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
 
 
@@ -52,6 +56,7 @@ class Gpm:
         """`sample_into` fills a sample buffer with the counters as they stand."""
         self._lib, self._sample_into = lib, sample_into
         self._buffers: list[tuple[Any, Any]] = []  # with addresses: the kept sample's, then the newest one's
+        self.split_off: frozenset[int] = frozenset()  # the kinds of tensor activity that were ever given apart
         self._ask(_PERCENTAGES + _COUNTERS)
 
     def _ask(self, metrics: tuple[int, ...]) -> None:
@@ -60,7 +65,10 @@ class Gpm:
         for at, metric in enumerate(metrics):
             request.metrics[at].metricId = metric
         self._request, self._metrics = request, metrics
-        self._answers = struct.Struct("=" + _METRIC * len(metrics))
+        self._answers, self._splits = struct.Struct("=" + _METRIC * len(metrics)), _SPLIT.intersection(metrics)
+        for at in range(len(metrics)):
+            request.metrics[at].value = _UNWRITTEN
+        self._blank = ctypes.string_at(ctypes.addressof(request), _METRICS_AT + self._answers.size)
 
     def sample(self) -> None:
         """Take the newest sample; `metrics` compares it with the sample that was kept before. Raises NVMLError."""
@@ -83,6 +91,7 @@ class Gpm:
         """Return the metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
         (_, kept), (_, newest) = self._buffers
         request = self._request
+        struct.pack_into(f"{len(self._blank)}s", request, 0, self._blank)
         _SAMPLES.pack_into(request, _SAMPLES_AT, kept, newest)
         try:
             self._lib.nvmlGpmMetricsGet(request)
@@ -96,6 +105,10 @@ class Gpm:
         read: Sequence[float | None] = values
         if any(codes) or not math.isfinite(sum(values)) or min(values) < 0:  # hardly ever
             read = [self._value(code, value) for code, value in zip(codes, values, strict=True)]
+        if read is not values:
+            self._require_split(read)
+        elif not self.split_off >= self._splits:
+            self.split_off |= self._splits
         ratios, unread = _ratios(read[: len(_PERCENTAGES)])
         counted = read[len(_PERCENTAGES) :]
         if counted and counted[0] is None:
@@ -104,10 +117,19 @@ class Gpm:
             return Metrics(ratios, unread, None, {})
         return Metrics(ratios, unread, int(counted[0]), _counters(counted[1:]))
 
+    def _require_split(self, read: Sequence[float | None]) -> None:
+        """Raises UnusableError if a kind of tensor activity is missing that was given apart before: its work would
+        count as of the declared format, which describes only the rest. Counters that are all missing are no matter."""
+        asked = self._metrics if len(read) > len(_PERCENTAGES) and read[len(_PERCENTAGES)] is not None else _PERCENTAGES
+        given = frozenset(metric for metric, value in zip(asked, read, strict=False) if value is not None)
+        self.split_off |= given & _SPLIT
+        if self.split_off & frozenset(asked) - given:
+            raise UnusableError(GapReason.NOT_SUPPORTED)
+
     def _value(self, code: int, value: float) -> float | None:
         """Return one value; None if this chip or driver does not have it. Raises NVMLError, UnusableError."""
-        if code:
-            if code in _NOT_HAD:
+        if code or value == _UNWRITTEN:
+            if not code or code in _NOT_HAD:
                 return None
             raise self._lib.NVMLError(code)
         if not math.isfinite(value):

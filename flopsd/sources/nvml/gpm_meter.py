@@ -43,6 +43,7 @@ class GpmMeter(Meter):
     def take(self, gpm: Gpm) -> None:
         """Go on with the samples of a new handle."""
         self._driver.optional(self._gpm.release)
+        gpm.split_off = self._gpm.split_off
         self._gpm, self._begun = gpm, False
 
     def release(self) -> None:

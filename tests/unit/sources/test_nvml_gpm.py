@@ -33,6 +33,7 @@ class Library:
 
     def __init__(self, answers: Mapping[int, float | int], *refusals: int) -> None:
         self.answers, self.refusals = answers, list(refusals)
+        self.unwritten: set[int] = set()  # metrics that are left as they were, in a call that succeeds
         self.asked: list[int] = []  # the number of metrics in each request
         self.samples: list[tuple[int | None, int | None]] = []
         self.freed: list[Any] = []
@@ -52,6 +53,8 @@ class Library:
         if self.refusals:
             raise NvmlFault(self.refusals.pop(0))
         for metric in request.metrics[: request.numMetrics]:
+            if metric.metricId in self.unwritten:
+                continue
             answer = self.answers.get(metric.metricId, NOT_SUPPORTED)
             metric.nvmlReturn = answer if isinstance(answer, int) else 0
             metric.value = answer if isinstance(answer, float) else 0.0
@@ -109,6 +112,44 @@ def test_metrics_follow_from_the_answer_for_each(
     with pytest.raises((UnusableError, NvmlFault)) as caught:
         gpm.metrics()
     assert getattr(caught.value, "reason", getattr(caught.value, "value", None)) == metrics
+
+
+@pytest.mark.parametrize(
+    ("unwritten", "found"),
+    [
+        ({*PERCENT, *CYCLES}, GapReason.NOT_SUPPORTED), ({ANY}, GapReason.NOT_SUPPORTED),
+        ({HMMA_C}, GapReason.NOT_SUPPORTED), (set(CYCLES), changed(elapsed=None, counters={})),
+        ({FP16}, changed(ratios=without(RATIOS, Pipe.FP16), unread=(Pipe.FP16,))),
+    ],
+)  # fmt: skip
+def test_values_that_a_call_left_untouched_are_not_those_of_the_call_before(
+    unwritten: set[int], found: Metrics | GapReason
+) -> None:
+    lib = Library({**PERCENT, **CYCLES})
+    gpm = sampled(lib)
+    assert gpm.metrics().elapsed == 1000
+    lib.unwritten = unwritten
+    if isinstance(found, Metrics):
+        assert gpm.metrics()._replace(ratios={}) == found._replace(ratios={})
+        return
+    with pytest.raises(UnusableError) as caught:
+        gpm.metrics()
+    assert caught.value.reason is found
+
+
+@pytest.mark.parametrize("missing", [DFMA_ID, HMMA_ID, DMMA_ID, IMMA_ID, DMMA_C, HMMA_C, IMMA_C, DFMA_C])
+def test_tensor_work_that_is_split_only_at_times_is_never_taken_for_another_kind(missing: int) -> None:
+    lib = Library({**PERCENT, **CYCLES, missing: NOT_SUPPORTED})
+    gpm = sampled(lib)
+    assert gpm.metrics().elapsed == 1000, "a chip that never splits it off"
+    lib.answers = {**PERCENT, **CYCLES}
+    assert gpm.metrics().elapsed == 1000
+    lib.answers = {**PERCENT, **CYCLES, missing: NOT_SUPPORTED}
+    with pytest.raises(UnusableError, match="NOT_SUPPORTED"):
+        gpm.metrics()
+    lib.answers = {**PERCENT, missing: NOT_SUPPORTED}  # counters that are all missing lack no kind
+    if missing in CYCLES:
+        assert gpm.metrics().elapsed is None
 
 
 def test_ratios_are_made_disjoint() -> None:
