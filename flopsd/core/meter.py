@@ -280,7 +280,7 @@ def _absolutes(tally: Tally, reading: Reading) -> dict[str, Any]:
     new value."""
     changes: dict[str, Any] = {}
     if (read := reading.totals) is not None:  # copied, since a source may reuse its mapping
-        changes["totals"] = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
+        changes["totals"] = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles))
         changes["totals_ns"] = reading.end_ns
     if reading.counters:
         changes["counters"] = {**tally.counters, **reading.counters}

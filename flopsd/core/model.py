@@ -148,6 +148,9 @@ class Totals:
     sm_cycles: Mapping[Pipe, int]
     # Where elapsed cycles and pipe cycles wrap to zero; None: nowhere. Not journalled: the source determines it again.
     wrap_at: tuple[int, int] | None = field(default=None, compare=False)
+    # The pipes' counters may be narrower than that of the elapsed cycles: after so many SM-cycles that nobody compared
+    # with anything, they may have passed their whole range. None: never. Not journalled either.
+    pipe_range: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,15 @@ def growth(
         return None
     duration_ns = reading.end_ns - tally.totals_ns
     possible = most_sm_cycles(duration_ns + COUNTER_REFRESH_NS)
-    found = _differences(before, now, possible)
+    is_hole = reading.begin_ns > tally.totals_ns
+    may_have_wrapped = is_hole and now.pipe_range is not None and now.pipe_range <= possible
+    found = None if may_have_wrapped else _differences(before, now, possible)
     if found is None or _energy_fell(tally, reading):
         return GapReason.COUNTER_RESET
     elapsed, grown = found
     if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also if they stood still while nobody read them
         return GapReason.COUNTER_STALLED
-    was_unread = reading.begin_ns > tally.totals_ns or duration_ns >= RESET_MIN_NS
+    was_unread = is_hole or duration_ns >= RESET_MIN_NS
     if was_unread and before.elapsed_sm_cycles < now.elapsed_sm_cycles <= possible:
         return GapReason.COUNTER_RESET  # reset while unread: they may have grown past their old values since
     if grown and max(grown.values()) > possible:

@@ -104,6 +104,7 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     fast = (Segment(1000, mhz=2300, hmma=1.0),)
     yield Case("a clock above its stated maximum", (h100(fast), h100(fast, counters="average")), 60)
     yield from _calls_that_do_half()
+    yield from _counters_of_their_own()
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),
@@ -118,6 +119,17 @@ def _calls_that_do_half() -> Iterator[Case]:
         yield Case(f"answers left untouched, {counters}", (h100(work_then_little, nothing, counters=counters),))
         double = h100((Segment(1000, dfma=0.8),), (Fault(10_000, FOREVER, "flicker"),), counters=counters)
         yield Case(f"tensor work split at times, {counters}", (double,), 60)
+
+
+def _counters_of_their_own() -> Iterator[Case]:
+    """Running counters of which some stand still, are old, or are narrower than the others."""
+    little = h100((Segment(1000, hmma=0.04),), (Fault(30_000, FOREVER, "mma_stands"),), counters="average")
+    yield Case("a counter that stands still while little runs", (little,))
+    slow = h100((Segment(1000, mhz=700, hmma=0.6, watts=500),), (Fault(60_000, FOREVER, "old"),), counters="average")
+    yield Case("counters that are old at times", (slow,), 600)
+    for counters, bits, away_ms in (("average", 40, 1_150_000), ("sum", 48, 2_030_000)):
+        narrow = h100(STEADY, counters=counters, pipe_bits=bits, before_epoch=2 * 10**12)
+        yield Case(f"pipes of {bits} bits, {counters}", (narrow,), 2 * away_ms // 1000 + 200, (away_ms,))
 
 
 def _gpu(draw: random.Random) -> Gpu:

@@ -16,6 +16,7 @@
  *   counters average|sum|quarter|delta|wrong           running cycle counters 248-260, and their scale; none without
  *   factor F                                           running cycle counters are off by this factor
  *   bits N                                             running cycle counters wrap at 2^N
+ *   pipe_bits N                                        those of the pipes alone wrap at 2^N
  *   before N                                           cycles of one SM that ran between boot and epoch
  *   appears MS                                         the GPU is not listed before; the others keep their order
  *   moves MS                                           from then on the GPU is listed last
@@ -28,13 +29,10 @@
  *                       slow                             running cycle counters count three quarters
  *                       reset                            the GPU is lost; running counters and energy begin at zero then
  *                       unfilled                         nvmlGpmMetricsGet succeeds and writes nothing
- *                       unsampled_ok                     nvmlGpmSampleGet succeeds and writes nothing
- *                       old                              running cycle counters are of 1.4 s earlier
+ *                       old                              running cycle counters are of 1.4 s earlier, in one second of three
  *                       mma_stands                       running counters of tensor activity stand still
- *                       mma_ahead                        running counters of tensor activity are ahead by a constant
  *                       flicker                          each second answer lacks the split of tensor activity
  *                       util_share                       utilisation is reported as a share, 0 or 1
- *                       clock_khz                        the SM clock is reported in kHz
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
@@ -66,15 +64,14 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET, UNFILLED, UNSAMPLED_OK, OLD, MMA_STANDS, MMA_AHEAD,
-       FLICKER, UTIL_SHARE, CLOCK_KHZ };
+       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET, UNFILLED, OLD, MMA_STANDS, FLICKER,
+       UTIL_SHARE };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
                                           "stuck", "full", "hang_after", "slow", "clock_stuck", "reset",
-                                          "unfilled", "unsampled_ok", "old", "mma_stands", "mma_ahead", "flicker",
-                                          "util_share", "clock_khz"};
+                                          "unfilled", "old", "mma_stands", "flicker", "util_share"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 
@@ -405,7 +402,6 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     *mhz = reported_mhz(gpu, now_ns());
     if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
     if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
-    if (has_fault(gpu, CLOCK_KHZ)) *mhz *= 1000;
     wait_out(gpu, HANG_AFTER);
     return OK;
 }
@@ -488,7 +484,6 @@ EXPORT int nvmlGpmSampleFree(Sample *sample) { free(sample); return OK; }
 EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
     ANSWER(gpu);
     if (!gpu->gpm || confidential == CC_ON || has_fault(gpu, UNSAMPLED)) return NOT_SUPPORTED;
-    if (has_fault(gpu, UNSAMPLED_OK) && sample->gpu) return OK;
     sample->ns = now_ns();
     sample->gpu = gpu;
     sample->blind = !streams(gpu->parent ? gpu->parent : gpu);
@@ -516,7 +511,7 @@ static long double running(const Sample *sample, int what) {
     long long t = sample->ns, stalled = fault_from(gpu, STALLED), slow = fault_from(gpu, SLOW);
     if (sample->blind) return 0;
     if (stalled >= 0) t = stalled;
-    if (has_fault(gpu, OLD)) t -= 1400000000LL;
+    if (has_fault(gpu, OLD) && t / 1000000000LL % 3 == 0) t -= 1400000000LL;
     if (what >= 0 && what <= 2 && has_fault(gpu, MMA_STANDS)) t = fault_from(gpu, MMA_STANDS);
     long long reset = reset_ns(gpu, t);
     long double cycles = (integral(gpu, what, t) - integral(gpu, what, reset)) / 1000;
@@ -524,7 +519,6 @@ static long double running(const Sample *sample, int what) {
     if (slow >= 0 && t > slow) cycles -= (integral(gpu, what, t) - integral(gpu, what, slow)) / 4000;
     if (has_fault(gpu, FELL)) cycles -= gpu->before / 5;
     if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;
-    if (what >= 0 && what <= 1 && has_fault(gpu, MMA_AHEAD)) cycles += 1e10L;
     if (gpu->counters == WRONG && what >= 0) cycles *= 0.37L;
     cycles = floorl(gpu->factor * (gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles));
     int bits = what >= 0 && gpu->pipe_bits ? gpu->pipe_bits : gpu->bits;

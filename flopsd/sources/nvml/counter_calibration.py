@@ -24,7 +24,7 @@ _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of 
 _REFRESH_NS = 100_000_000  # counters may be this old (nvml.h)
 CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
 DIVERGED = "they differ from the SM clock by over a tenth"
-_WIDTHS = (32, 48)  # bits of counters that start over before 64
+_WIDTHS = (32, 40, 48)  # bits of counters that start over before 64
 
 
 class Scale(NamedTuple):
@@ -62,11 +62,13 @@ class Calibration:
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
         """Return counters in SM-cycles. `bits`: their `width`, since they start over at 2^`bits`; None: nowhere."""
         times, per = self.pipes
+        of_pipes = width(max(counters.values(), default=0))
         return Totals(
             self.origin,
             self.elapsed.sm_cycles(elapsed),
             {pipe: counter * times // per for pipe, counter in counters.items()},
             None if bits is None else self._wrap_at[bits],
+            None if of_pipes is None else self._wrap_at[of_pipes][1],
         )
 
 
@@ -119,10 +121,10 @@ def scales(sm_count: int) -> tuple[Scale, ...]:
     return Scale(sm_count), Scale(1), Scale(1, 4)
 
 
-def width(elapsed: int) -> int | None:
+def width(value: int) -> int | None:
     """Return the fewest bits that a counter with such a value can have; None: all 64."""
     for bits in _WIDTHS:
-        if elapsed >> bits == 0:
+        if value >> bits == 0:
             return bits
     return None
 
@@ -186,11 +188,13 @@ def is_faster(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool
 
 
 def contradicts(calibration: Calibration, trial: SampleInterval) -> bool:
-    """Whether counters that passed the self-test disagree with the percentages in this interval."""
+    """Whether counters that passed the self-test disagree with the percentages in this interval. One that stands still
+    while its pipe is active does, however little that is."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
-    for pipe, ratio in trial.ratios.items():  # noqa: SIM110 - at each reading, and `any` takes half as long again
-        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
+    for pipe, ratio in trial.ratios.items():  # at each reading, and `any` takes half as long again
+        counter = active[pipe]
+        if abs(counter * times // per - ratio * whole) > tolerance or (not counter and ratio >= ENOUGH_ACTIVITY_RATIO):
             return True
     return False
 
@@ -229,6 +233,13 @@ class CounterScale:
         if self.proven is not None:
             self.interrupt()
             self.clock_doubt = ""
+
+    def may_have_begun(self, elapsed: int, duration_ns: int) -> bool:
+        """Whether the elapsed counter can have grown by so much in that time."""
+        if self.proven is None:
+            return False
+        possible = max_plausible_sm_cycles(Limits(self._sm_count, self._max_mhz), duration_ns + _REFRESH_NS)
+        return self.proven.elapsed.sm_cycles(elapsed) <= possible
 
     def diverges(self, calibration: Calibration) -> bool:
         """Whether counters in use no longer follow the SM clock. Then their scale is not proven any more."""

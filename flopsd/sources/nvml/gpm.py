@@ -34,8 +34,8 @@ _NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
 _METRIC, _METRICS_AT = "4xid24x", 24
 _SAMPLES, _SAMPLES_AT = struct.Struct("PP"), 8
 _PERCENT_SLACK = 0.5  # rounding of the driver's double
-# What stands in place of each value before a call: a driver that reports success and writes nothing leaves it, where the
-# values of the call before would look like new ones.
+# What stands in place of each value before a call. A driver that reports success and writes nothing leaves it there;
+# the values of the call before would look like new ones.
 _UNWRITTEN = -1e300
 MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
 

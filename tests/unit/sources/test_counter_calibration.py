@@ -75,6 +75,12 @@ def test_proven_counters_may_differ_from_the_percentage_by_five_percent(active: 
     assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
 
 
+@pytest.mark.parametrize(("ratio", "is_contradiction"), [(0.0, False), (0.0099, False), (0.01, True), (0.04, True)])
+def test_a_proven_counter_may_not_stand_still_while_its_pipe_is_active(ratio: float, is_contradiction: bool) -> None:
+    trial = SampleInterval(10_000, {Pipe.TENSOR: 0, Pipe.FP64: 1}, {Pipe.TENSOR: ratio, Pipe.FP64: 0.04})
+    assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
+
+
 STALE = 10**8 * MHZ // 1000  # the most that a counter 100 ms old can lack
 
 
@@ -124,7 +130,8 @@ def test_a_randomly_polled_clock_has_a_doubt_of_its_deviation() -> None:
 def test_a_counter_that_wraps_at_its_width_did_not_fall(before: int, now: int, bits: int, grown: int) -> None:
     assert growth(before, now, bits) == grown
 
-    assert [width(n) for n in (0, 2**32 - 1, 2**32, 2**48 - 1, 2**48)] == [32, 32, 48, 48, None]
+    values = (0, 2**32 - 1, 2**32, 2**40 - 1, 2**40, 2**48 - 1, 2**48)
+    assert [width(n) for n in values] == [32, 32, 40, 40, 48, 48, None]
 
 
 def test_counters_wrap_where_their_own_scale_does() -> None:
@@ -132,3 +139,7 @@ def test_counters_wrap_where_their_own_scale_does() -> None:
     assert calibration.totals(5, {Pipe.FP64: 8}, 32) == Totals(calibration.origin, 660, {Pipe.FP64: 2})
     assert calibration.totals(5, {Pipe.FP64: 8}, 32).wrap_at == (132 * 2**32, 2**30)
     assert calibration.totals(5, {Pipe.FP64: 8}).wrap_at is None
+    for largest, bits in ((2**32 - 1, 32), (2**32, 40), (2**47, 48)):
+        found = calibration.totals(5, {Pipe.FP64: 8, Pipe.FP32: largest})
+        assert found.pipe_range == 2**bits // 4, "of the pipes alone"
+    assert calibration.totals(5, {Pipe.FP64: 8, Pipe.FP32: 2**48}).pipe_range is None

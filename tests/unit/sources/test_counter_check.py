@@ -135,7 +135,7 @@ def test_counters_keep_counting_when_others_appear_or_disappear() -> None:
         ({"speed": 0.0, "share": 0.0, "ratio": 0.0}, GapReason.COUNTER_STALLED),
         ({"speed": 0.0, "share": 0.0, "ratio": 0.0, "seconds": 0.5}, GapReason.COUNTER_STALLED),
         ({"speed": 0.0, "share": 0.0, "ratio": 0.0, "seconds": 0.499}, True),
-        ({"speed": -0.1}, GapReason.COUNTER_RESET), ({"share": -0.1}, GapReason.COUNTER_RESET),
+        ({"share": -0.1}, GapReason.COUNTER_RESET),
         ({"share": 0.3}, GapReason.CONTRADICTORY), ({"share": 0.3, "late_ns": 1}, True),
     ],
 )  # fmt: skip
@@ -146,6 +146,25 @@ def test_a_read_that_proven_counters_contradict_is_a_single_gap(
     assert one.sees(**change) is found  # type: ignore[arg-type]
     assert one.sees() is True
     assert one.check.evidence == PROVEN
+
+
+def test_values_older_than_those_before_are_gaps_until_newer_ones_come() -> None:
+    """Their growth was counted before: 1.5 seconds back, and 2.5 on in the next second."""
+    one = proven()
+    begin = one.elapsed
+    assert one.sees(speed=-1.5) is GapReason.COUNTER_RESET
+    assert [one.sees(), one.sees(), one.sees()] == [GapReason.COUNTER_RESET, GapReason.COUNTER_RESET, True]
+    assert one.elapsed > begin
+    assert [one.sees(speed=-1.5), one.sees(speed=-1.5), one.sees(speed=2.6)] == [GapReason.COUNTER_RESET] * 3
+    assert [one.sees(), one.sees()] == [GapReason.COUNTER_RESET, True], "beyond the highest"
+    assert [one.sees(speed=-61.0), one.sees()] == [GapReason.COUNTER_RESET, True], "no value is so old"
+
+
+def test_counters_that_began_at_zero_count_at_once() -> None:
+    one = proven()
+    assert one.sees(speed=-1.5) is GapReason.COUNTER_RESET
+    one.elapsed, one.tensor = 0, 0
+    assert [one.sees(), one.sees()] == [GapReason.COUNTER_RESET, True]
 
 
 @pytest.mark.parametrize(
