@@ -105,6 +105,7 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     yield Case("a clock above its stated maximum", (h100(fast), h100(fast, counters="average")), 60)
     yield from _calls_that_do_half()
     yield from _counters_of_their_own()
+    yield from _unused_by_the_driver()
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),
@@ -130,6 +131,13 @@ def _counters_of_their_own() -> Iterator[Case]:
     for counters, bits, away_ms in (("average", 40, 1_150_000), ("sum", 48, 2_030_000)):
         narrow = h100(STEADY, counters=counters, pipe_bits=bits, before_epoch=2 * 10**12)
         yield Case(f"pipes of {bits} bits, {counters}", (narrow,), 2 * away_ms // 1000 + 200, (away_ms,))
+
+
+def _unused_by_the_driver() -> Iterator[Case]:
+    """Utilisation that shows nothing while the GPU works: of another unit, or of nothing."""
+    work = Segment(1000, mhz=1410, hmma=0.6)
+    share = a100((work,), (Fault(20_000, FOREVER, "util_share"),))
+    yield Case("utilisation that is a share", (share, a100((replace(work, util=0),))), 60)
 
 
 def _gpu(draw: random.Random) -> Gpu:

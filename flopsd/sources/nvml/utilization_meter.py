@@ -8,13 +8,17 @@ from typing import Any
 
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading
-from flopsd.sources.nvml.driver import NOT_OFFERED, PERCENT_MAX, Driver, UnusableError
+from flopsd.sources.nvml.driver import NOT_OFFERED, PERCENT_MAX, Driver, MeanPower, Power, UnusableError
 from flopsd.sources.nvml.meter import Meter
+from flopsd.sources.nvml.plausibility import ENERGY_AGE_NS, ZERO_UTILIZATION_RATIO
 from flopsd.system.clock import NS_PER_S
 
 _SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _JITTER = 4  # a sample may come later than the shortest period by a quarter of it
 _STANDSTILL_NS = 3 * NS_PER_S
+# Assumed, and measured on no hardware yet: no GPU draws more than half its power limit while no kernel runs in nine
+# tenths of the time. If that is wrong, the time becomes a gap: wider, but true.
+UNUSED_POWER_RATIO = 0.5
 
 
 class UtilizationMeter(Meter):
@@ -26,6 +30,7 @@ class UtilizationMeter(Meter):
         """`why`: the reason for no better evidence, and the fix."""
         super().__init__(driver, device, handle, limits)
         self._seen_ns = self._clocked_ns = 0
+        self._power, self._doubted = MeanPower(), False
         self._period_ns = _SAMPLE_PERIOD_MAX_NS  # the shortest between two samples so far
         self.evidence = (Evidence.UTILIZATION, *why)
 
@@ -41,6 +46,7 @@ class UtilizationMeter(Meter):
         shown = samples[-1][1] / 100 if samples and samples[-1][1] <= PERCENT_MAX else None
         gauges = Gauges({}, shown, mhz)
         if not self._begun:
+            self._power.between(driver, handle, counters.get("energy_mj"), now_ns, now_ns)
             self._begun, self._since_ns = True, now_ns
             reason, self._unread_reason = self._unread_reason, GapReason.STARTING
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), gauges
@@ -51,9 +57,21 @@ class UtilizationMeter(Meter):
             if now_ns - since_ns < _STANDSTILL_NS:
                 return None, gauges
             raise UnusableError(GapReason.COUNTER_STALLED)
+        power = self._power.between(driver, handle, counters.get("energy_mj"), end_ns, now_ns)
+        if self._is_contradicted(samples, power, end_ns - since_ns, now_ns - end_ns):
+            raise UnusableError(GapReason.CONTRADICTORY)
         self._since_ns = end_ns
         busy = self._by_clock(self._ceiling(samples, since_ns, end_ns), since_ns, end_ns, now_ns)
         return Reading(self._uid, since_ns, end_ns, busy, counters), gauges
+
+    def _is_contradicted(self, samples: Sequence[tuple[int, int]], power: Power | None, ns: int, later_ns: int) -> bool:
+        """Whether the GPU drew too much power in `ns` for samples that show it unused. Part of the energy is of the
+        `later_ns` after the last sample or of just before, when it may have drawn all that it can."""
+        share, rest = 0.0 if power is None else power.share, min(1.0, (later_ns + ENERGY_AGE_NS) / ns)
+        is_unused = all(percent <= 100 * ZERO_UTILIZATION_RATIO for _, percent in samples)
+        is_certain = self._doubted or share - rest > UNUSED_POWER_RATIO * (1 - rest)
+        self._doubted = is_unused and share > UNUSED_POWER_RATIO and is_certain
+        return self._doubted
 
     def _clock_mhz(self) -> int | None:
         """Return the SM clock; None also if the GPU offers none, as in a guest with a part of it: the ceiling needs no

@@ -25,6 +25,8 @@ class Gpu:
     clock: FakeClock = field(default_factory=FakeClock)
     samples: list[tuple[int, int]] = field(default_factory=list)  # ms since the begin, percent
     mhz: int | None = 1200
+    energy_mj: int | None = 7
+    limit_mw: int | None = 400_000
     asked_ms: list[int] = field(default_factory=list)  # the times since which samples were asked for
 
     def __post_init__(self) -> None:
@@ -32,7 +34,9 @@ class Gpu:
             clock=self.clock,
             utilization_samples=self._since,
             sm_clock_mhz=lambda handle, max_mhz: self.mhz if (handle, max_mhz) == ("handle", 1410) else None,
-            counters=lambda handle: {"energy_mj": 7} if handle == "handle" else {},
+            counters=lambda handle: {"energy_mj": self.energy_mj} if handle == "handle" and self.energy_mj else {},
+            lib=SimpleNamespace(nvmlDeviceGetEnforcedPowerLimit=lambda _: self.limit_mw),
+            optional=lambda call, *arguments: call(*arguments),
             moment_of=lambda _, *slot: Moments().of(*slot),
         )
         self.meter = UtilizationMeter(driver, A100, "first", self.limits, ("no GPM", "a fix"))
@@ -139,6 +143,47 @@ def test_no_new_sample_for_three_seconds_is_a_stall(
     assert not gpu.meter.polls
     assert gpu.read(5000)[0] == reading(4000, 5000, Gap(why)), "until it is read again"
     assert gpu.read(6000, (5900, 0))[0] == reading(5000, 5900, busy(900))
+
+
+@pytest.mark.parametrize(
+    ("percents", "watts", "later_ms", "is_contradicted"),
+    [
+        ((0, 10), 250, 0, True), ((0, 11), 250, 0, False), ((0, 0), 215, 0, False), ((0, 0), 225, 0, True),
+        ((0, 0), 250, 300, False),  # what it drew was perhaps drawn after the last sample
+        ((0, 0), 330, 300, True), ((0, 0), None, 0, False),
+    ],
+)  # fmt: skip
+def test_samples_of_an_unused_gpu_that_draws_much_power_are_no_ceiling(
+    percents: tuple[int, int], watts: int | None, later_ms: int, is_contradicted: bool
+) -> None:
+    gpu = Gpu(energy_mj=None if watts is None else 10**6)
+    gpu.read(1000)
+    if gpu.energy_mj is not None and watts is not None:
+        gpu.energy_mj += watts * (1000 + later_ms)
+    samples = tuple(zip((1500, 2000), percents, strict=True))
+    if not is_contradicted:
+        assert gpu.read(2000 + later_ms, *samples)[0] is not None
+        return
+    with pytest.raises(UnusableError, match="CONTRADICTORY"):
+        gpu.read(2000 + later_ms, *samples)
+
+
+def test_samples_stay_contradicted_until_the_power_falls_or_they_show_work() -> None:
+    for after, percent, is_contradicted in ((205, 0, True), (195, 0, False), (390, 50, False)):
+        gpu = Gpu(energy_mj=10**6)
+        gpu.read(1000)
+        assert gpu.energy_mj is not None
+        gpu.energy_mj += 300_000
+        with pytest.raises(UnusableError, match="CONTRADICTORY"):
+            gpu.read(2000, (2000, 0))
+        gpu.meter.fail(GapReason.CONTRADICTORY)
+        gpu.read(3000, (3000, 0))
+        gpu.energy_mj += after * 1000
+        if not is_contradicted:
+            assert gpu.read(4000, (4000, percent))[0] is not None
+            continue
+        with pytest.raises(UnusableError, match="CONTRADICTORY"):
+            gpu.read(4000, (4000, percent))
 
 
 def test_without_limits_there_is_no_ceiling_and_no_poll() -> None:
