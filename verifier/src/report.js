@@ -188,7 +188,7 @@ function gaps(coverage) {
   const took = (/** @type {string} */ reason, /** @type {string} */ seconds) =>
     `${isOpen({ gapSecondsByReason: { [reason]: seconds } }) ? "at least " : ""}${duration(seconds)}`;
   const reasons = Object.keys(coverage.gapSecondsByReason);
-  const none = coverage.coveragePpm === null ? "No device was metered." : "Every device was read in all of its time.";
+  const none = coverage.coveragePpm === null ? "No device time was metered." : "Every device was read in all of its time.";
   if (!reasons.length) return section("gaps", "Gaps", h("p", {}, none));
   const listed = coverage.gaps ?? [];
   const longest = [...listed].sort((a, b) => Number(b.seconds) - Number(a.seconds));
@@ -197,7 +197,7 @@ function gaps(coverage) {
     String(one.incarnation),
   ]);
   return section("gaps", "Gaps",
-    h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do, if that is known. Time that was another job's or another device's is in no figure."),
+    h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered and no training process counted adds nothing to the measured figure, and to the upper bound all that the device can do, if that is known. Time that was another job's or another device's is in no figure."),
     table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), took(name, coverage.gapSecondsByReason[name])]), [1]),
     rows.length ? table("Single gaps, the longest first", ["Device", "Length", "FLOP at most", "Reason", "Begins after", "Start of the daemon"], rows, [1, 2, 4, 5],
       Number(coverage.gapsNotListed ?? 0)) : null);

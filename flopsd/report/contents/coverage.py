@@ -54,7 +54,8 @@ REASONS = {
     "overlap": "the time was accounted for already",
     "missed_reading": "no reading covers this time",
 }
-CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound only."
+CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound only"
+BUT_COUNTED = "except for what training processes counted of it, which nobody checked"
 _UTILIZATION = Evidence.UTILIZATION.value
 ONLY_HERE = "This covers only the ledgers that are here: what others would add is missing."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
@@ -72,17 +73,19 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     members = (("Device time", "spanSeconds", least), ("Read", "observedSeconds", ""), ("Gaps", "gapSeconds", least))
     facts = [timed(name, entry.decimal(member), before) for name, member, before in members]
     executed = predicate.object("totals").object("executed")
-    has_ceilings = _UTILIZATION in executed.object("byEvidence")
+    evidence = executed.object("byEvidence")
+    has_ceilings, has_counts = (one.value in evidence for one in (Evidence.UTILIZATION, Evidence.OPERATOR_COUNT))
     is_bounded = executed.maybe_count("high") is not None
     if ceiling_only := _ceiling_only(predicate):
-        facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
+        facts.append(timed("Read as utilization, which gives a ceiling only", ceiling_only))
     if elsewhere := _elsewhere(entry):
         facts.append(timed("Of the gaps, another job's or device's as the daemon states, and not counted", elsewhere))
     if recovered:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else f"{'at most ' if is_open else ''}{percent(share, Towards.DOWN)}",
-        text=_text(share, has_ceilings, is_open, bool(elsewhere), is_bounded)
+        text=_text(share, is_open, bool(elsewhere), is_bounded, BUT_COUNTED if has_counts else "")
+        + _ceilings(has_ceilings, BUT_COUNTED if has_counts else "")
         + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
@@ -105,11 +108,15 @@ def timed(name: str, seconds: Fraction, before: str = "") -> Fact:
     return Fact(name, before + shown.text, exact=shown.exact)
 
 
-def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool, is_bounded: bool) -> str:
+def _ceilings(has_ceilings: bool, but: str) -> str:
+    return f" {CEILINGS}{', ' * bool(but)}{but}." if has_ceilings else ""
+
+
+def _text(share: int | None, is_open: bool, elsewhere: bool, is_bounded: bool, but: str) -> str:
     if share is None and elsewhere:
         return "No device time belonged to this job, as the daemon states, so there is nothing to cover."
     if share is None:
-        return "No device was metered."
+        return "No device time was metered."
     words = "Share of the job's device time that readings account for."
     if is_open:
         words += " Some gaps are of unknown length, so no upper bound is known."
@@ -118,8 +125,8 @@ def _text(share: int | None, ceilings: bool, is_open: bool, elsewhere: bool, is_
     elif not is_bounded:
         words += " What the devices can have done in the rest has no upper bound."
     else:
-        words += " The rest counts in the upper bound only, at the most that the devices can do."
-    return f"{words} {CEILINGS}" if ceilings else words
+        words += f" The rest counts in the upper bound only, at the most that the devices can do{', ' * bool(but)}{but}."
+    return words
 
 
 def _ceiling_only(predicate: LedgerObject) -> Fraction:

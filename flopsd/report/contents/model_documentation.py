@@ -197,8 +197,9 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         return ""
     least, towards = ("at least ", Towards.DOWN) if _has_open_gaps(predicate) else ("", Towards.UP)
     share = f"; {least}{format_percent(missing, towards)} of device time was not measured"
-    if figures["measured"] is not None and OPERATOR_COUNT in predicate["totals"]["executed"]["byEvidence"]:
-        return f"{share}: of that time the figure holds only what training processes counted, which nobody checked"
+    if OPERATOR_COUNT in predicate["totals"]["executed"]["byEvidence"]:
+        what = "lower bound" if figures["measured"] is None else "figure"
+        return f"{share}: of that time the {what} holds only what training processes counted, which nobody checked"
     if figures["measured"] is not None:
         return f"{share} and is not in the figure"
     return share if figures["high"] is None else f"{share} and counts in the upper bound only"

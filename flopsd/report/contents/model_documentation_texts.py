@@ -182,6 +182,9 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
         observed += f", {format_percent(bounded, Towards.UP)} by a ceiling alone"
     if high is None or not unseen + bounded:
         return [f"{observed}."]
+    if Evidence.OPERATOR_COUNT.value in predicate["totals"]["executed"]["byEvidence"]:
+        also = "the estimate and the lower bound hold of it only what training processes counted, which nobody checked"
+        return [f"{observed}.", f"Unmeasured time counts in the upper bound at the most that the devices can do; {also}."]
     return [f"{observed}.", "Unmeasured time counts in the upper bound only, at the most that the devices can do."]
 
 

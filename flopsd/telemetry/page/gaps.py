@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopsd.report.contents.coverage import REASONS
+from flopsd.core.policy.finding import OPERATOR_COUNT
+from flopsd.report.contents.coverage import BUT_COUNTED, REASONS
 from flopsd.report.html.kit import Html, h, text
 from flopsd.report.html.parts import icon, row, section, table
 from flopsd.report.ledger_json import may_be_longer
@@ -51,7 +52,9 @@ def _counts(facts: Mapping[str, Any], reasons: Collection[str]) -> str:
     if facts["executed"]["high"] is None:
         return "It may hold any amount of work, so no upper bound is known."
     apart = "" if ELSEWHERE.isdisjoint(reasons) else ", but time that is not counted is in no figure here"
-    return f"It counts in the upper bound only{apart}."
+    has_counts = any(OPERATOR_COUNT in one["evidence"] for one in facts["devices"])
+    but = f", {BUT_COUNTED}" if has_counts else ""
+    return f"It counts in the upper bound only{but}{apart}."
 
 
 def sources_part(facts: Mapping[str, Any]) -> Html:

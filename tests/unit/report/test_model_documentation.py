@@ -14,8 +14,10 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
+from flopsd.report.contents.coverage import coverage_of
 from flopsd.report.contents.model import Form, FormLine
 from flopsd.report.contents.model_documentation import band, figure_text, form, order_of_magnitude
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.settings.data_files import load_peaks, load_policies, parse_policy
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS
@@ -130,6 +132,16 @@ def test_a_figure_that_holds_a_count_by_the_training_process_says_so() -> None:
     note = lines(form(node("operator-count"), ACT))["Amount of computation used for training"].note
     assert "of that time the figure holds only what training processes counted, which nobody checked" in note
     assert "not in the figure" not in note
+    ledger = node("operator-count")
+    method = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert "the lower bound hold of it only what training processes counted, which nobody checked." in method
+    assert "upper bound only" not in method
+    ledger["totals"]["guidelines"]["measured"] = None
+    note = lines(form(ledger, ACT))["Amount of computation used for training"].note
+    assert "of that time the lower bound holds only what training processes counted" in note
+    coverage = coverage_of(LedgerObject(ledger, "predicate")).text
+    assert coverage.count("only, except for what training processes counted of it, which nobody checked.") == 1
+    assert coverage.count("devices can do, except for what training processes counted of it") == 1
 
 
 def test_an_assumed_number_format_is_stated() -> None:

@@ -123,7 +123,7 @@ def test_a_claim_on_work_that_was_not_measured_has_a_bound_or_none(high: str | N
 def test_time_with_only_utilization_evidence_is_listed_separately() -> None:
     made = content(vector("valid/activity-and-gaps"))
     assert "how much was done is not known" in made.coverage.text
-    name = "Read as utilization, so that only a ceiling is known"
+    name = "Read as utilization, which gives a ceiling only"
     assert [fact.value for fact in made.coverage.facts if fact.name == name] == ["15 s"]
     measured = content(vector("valid/declared-by-settings"))
     assert "how much was done" not in measured.coverage.text

@@ -302,4 +302,4 @@ def test_coverage_is_a_share_although_some_device_time_was_not_this_jobs() -> No
     assert covered([], coverage=coverage).text.startswith("Share of the job's device time")
     none = {**coverage, "coveragePpm": None, "observedSeconds": "0.0"}
     assert covered([], coverage=none).text.startswith("No device time belonged to this job")
-    assert covered([], coverage={**none, "gapSecondsByReason": {}}).text.startswith("No device was metered")
+    assert covered([], coverage={**none, "gapSecondsByReason": {}}).text == "No device time was metered."

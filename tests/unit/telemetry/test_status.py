@@ -216,10 +216,16 @@ def test_a_peak_table_of_the_operators_own_is_named(tmp_path: Path) -> None:
 def test_the_page_says_what_the_time_of_gaps_adds_to_the_figures(
     times: dict[str, str], high: str | None, shown: str, caption: str
 ) -> None:
-    device = {"index": 0, "gapSecondsByReason": times}
+    device = {"index": 0, "gapSecondsByReason": times, "evidence": ["activity"]}
     found = str(gaps_part({"stoppedSeconds": "0.0", "devices": [device], "executed": {"high": high}}))
     assert f">{shown}<" in found
     assert f"Device time without readings. {caption}" in found
+
+
+def test_the_page_excepts_what_processes_counted_in_gaps_from_what_is_in_the_upper_bound_only() -> None:
+    device = {"index": 0, "gapSecondsByReason": {"lost": "5.0"}, "evidence": ["activity", "operator_count"]}
+    found = str(gaps_part({"stoppedSeconds": "0.0", "devices": [device], "executed": {"high": "9"}}))
+    assert "only, except for what training processes counted of it, which nobody checked." in found
 
 
 def test_the_page_claims_no_coverage_of_devices_that_were_not_read(tmp_path: Path) -> None:
