@@ -39,7 +39,8 @@ def executed_rows(predicate: Mapping[str, Any]) -> list[Row]:
     if predicate["energyJoules"] is not None:
         energy = format_energy(Fraction(predicate["energyJoules"]))
         if uncounted := Fraction(predicate["energyUncountedSeconds"]):
-            energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
+            least = "at least " if may_be_longer(predicate["coverage"]["gapSecondsByReason"]) else ""
+            energy += f", and more that was not counted in {least}{format_duration(uncounted)} of device time"
     return [
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *by_count_rows(executed["byEvidence"]),

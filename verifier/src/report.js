@@ -123,7 +123,8 @@ function figures(predicate) {
       ]), [1, 2, 3]),
     facts([
       ["Energy", predicate.energyJoules === null ? "no counter" : energy(predicate.energyJoules)],
-      ["Device time without an energy counter", duration(predicate.energyUncountedSeconds)],
+      ["Device time without an energy reading",
+        `${isOpen(predicate.coverage) ? "at least " : ""}${duration(predicate.energyUncountedSeconds)}`],
       ["Device time", `${isOpen(predicate.coverage) ? "at least " : ""}${duration(predicate.deviceSeconds)}`],
       ["Device time of the job that is known", known(predicate.coverage)],
     ]));

@@ -10,6 +10,7 @@ from typing import Any
 
 from flopsd.core.figures import Figures
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence
+from flopsd.core.policy.finding import OPERATOR_COUNT
 from flopsd.core.rounding import Towards
 from flopsd.report.contents.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.contents.device_groups import ranges
@@ -55,7 +56,7 @@ REASONS = {
     "missed_reading": "no reading covers this time",
 }
 CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound only"
-BUT_COUNTED = "except for what training processes counted of it, which nobody checked"
+BUT_COUNTED = ", except for what training processes counted of it, which nobody checked"
 _UTILIZATION = Evidence.UTILIZATION.value
 ONLY_HERE = "This covers only the ledgers that are here: what others would add is missing."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
@@ -74,7 +75,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     facts = [timed(name, entry.decimal(member), before) for name, member, before in members]
     executed = predicate.object("totals").object("executed")
     evidence = executed.object("byEvidence")
-    has_ceilings, has_counts = (one.value in evidence for one in (Evidence.UTILIZATION, Evidence.OPERATOR_COUNT))
+    has_ceilings, but = _UTILIZATION in evidence, BUT_COUNTED if OPERATOR_COUNT in evidence else ""
     is_bounded = executed.maybe_count("high") is not None
     if ceiling_only := _ceiling_only(predicate):
         facts.append(timed("Read as utilization, which gives a ceiling only", ceiling_only))
@@ -84,8 +85,8 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else f"{'at most ' if is_open else ''}{percent(share, Towards.DOWN)}",
-        text=_text(share, is_open, bool(elsewhere), is_bounded, BUT_COUNTED if has_counts else "")
-        + _ceilings(has_ceilings, BUT_COUNTED if has_counts else "")
+        text=_text(share, is_open, bool(elsewhere), is_bounded, but)
+        + _ceilings(has_ceilings, but)
         + ("" if is_complete(predicate.mapping) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
@@ -109,7 +110,7 @@ def timed(name: str, seconds: Fraction, before: str = "") -> Fact:
 
 
 def _ceilings(has_ceilings: bool, but: str) -> str:
-    return f" {CEILINGS}{', ' * bool(but)}{but}." if has_ceilings else ""
+    return f" {CEILINGS}{but}." if has_ceilings else ""
 
 
 def _text(share: int | None, is_open: bool, elsewhere: bool, is_bounded: bool, but: str) -> str:
@@ -125,7 +126,7 @@ def _text(share: int | None, is_open: bool, elsewhere: bool, is_bounded: bool, b
     elif not is_bounded:
         words += " What the devices can have done in the rest has no upper bound."
     else:
-        words += f" The rest counts in the upper bound only, at the most that the devices can do{', ' * bool(but)}{but}."
+        words += f" The rest counts in the upper bound only, at the most that the devices can do{but}."
     return words
 
 

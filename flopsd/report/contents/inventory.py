@@ -93,15 +93,16 @@ def _energy_text(entry: LedgerObject) -> str:
 
 def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
     joules, uncounted = predicate.maybe_decimal("energyJoules"), predicate.decimal("energyUncountedSeconds")
+    least = "at least " if may_be_longer(predicate.object("coverage").object("gapSecondsByReason").mapping) else ""
     if joules is None:
         return (
             Fact("Energy", "not counted: no device reported it"),
-            timed("Device time whose energy is not known", uncounted),
+            timed("Device time whose energy is not known", uncounted, least),
         )
     facts = [Fact("Energy", energy(joules).text, exact=energy(joules).exact)]
     if uncounted:
         missing = duration(uncounted)
-        words = f"{missing.text} of device time without an energy reading: the true total is higher"
+        words = f"{least}{missing.text} of device time without an energy reading: the true total is higher"
         facts.append(Fact("Not included", words, exact=missing.exact))
     if not is_complete(predicate.mapping):
         facts.append(Fact("Incomplete", ONLY_HERE))

@@ -222,7 +222,9 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not included"
     if uncounted:
-        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days without an energy reading"
+        least, towards = ("at least ", Towards.DOWN) if _has_open_gaps(predicate) else ("", Towards.NEAREST)
+        days = plain(uncounted / DAY_S, rules.energy_figures, towards)
+        note += f"; {least}{days} device days without an energy reading"
     if not whole:
         text = f"at least {text}"
     return FormLine(name, text, text, note)

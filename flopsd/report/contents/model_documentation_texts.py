@@ -62,9 +62,11 @@ def energy_methodology(predicate: Mapping[str, Any]) -> str:
         "Sum of the accelerators' own energy counters, as differences between readings.",
         "The boundary is the accelerators, as their counters draw it: hosts, storage, network and cooling are outside.",
     ]
-    uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
+    uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), job_seconds(predicate["coverage"])
     if uncounted:
-        share = f" ({format_percent(uncounted / whole, Towards.UP)} of device time)" if whole else ""
+        is_open = may_be_longer(predicate["coverage"]["gapSecondsByReason"])
+        least, towards = ("at least ", Towards.DOWN) if is_open else ("", Towards.UP)
+        share = f" ({least}{format_percent(uncounted / whole, towards)} of device time)" if whole else ""
         sentences.append(f"Some device time has no energy reading{share}, so the figure is a lower bound.")
     return " ".join([*sentences, *_reservations(predicate)])
 
@@ -136,7 +138,8 @@ def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:
     methods = [code for code in executed["method"] if code != NO_METHOD]  # a merged ledger has those of all its ledgers
     known = say_all("executed.method", methods)
     if not known:
-        return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper bound is a ceiling."
+        high = "no upper bound is known" if executed["high"] is None else "the upper bound is a ceiling"
+        return f"Metered with {flopsd}, which read no counter that gives an estimate: {high}."
     some = "; on some nodes no counter that gives an estimate was read" if NO_METHOD in executed["method"] else ""
     return f"Measured with {flopsd} from {known}{some}."
 
@@ -183,9 +186,11 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
     if high is None or not unseen + bounded:
         return [f"{observed}."]
     if Evidence.OPERATOR_COUNT.value in predicate["totals"]["executed"]["byEvidence"]:
-        also = "the estimate and the lower bound hold of it only what training processes counted, which nobody checked"
-        return [f"{observed}.", f"Unmeasured time counts in the upper bound at the most that the devices can do; {also}."]
-    return [f"{observed}.", "Unmeasured time counts in the upper bound only, at the most that the devices can do."]
+        how = "at the most that the devices can do; the estimate and the lower bound hold of it only what training "
+        how += "processes counted, which nobody checked."
+    else:
+        how = "only, at the most that the devices can do."
+    return [f"{observed}.", f"Unmeasured time counts in the upper bound {how}"]
 
 
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
@@ -207,7 +212,8 @@ def _uncertainty(figures: Mapping[str, Any], executed: Mapping[str, Any]) -> str
             if executed["measured"] is None
             else "what was measured and declared leaves it open"
         )
-        return f"No estimate is given, since {why}: only bounds are given."
+        ends = "a lower bound is given, and no upper bound is known" if figures["high"] is None else "bounds are given"
+        return f"No estimate is given, since {why}: only {ends}."
     if figures["high"] is None:
         return "No upper bound is known."
     measured = int(figures["measured"])

@@ -52,8 +52,7 @@ def _counts(facts: Mapping[str, Any], reasons: Collection[str]) -> str:
     if facts["executed"]["high"] is None:
         return "It may hold any amount of work, so no upper bound is known."
     apart = "" if ELSEWHERE.isdisjoint(reasons) else ", but time that is not counted is in no figure here"
-    has_counts = any(OPERATOR_COUNT in one["evidence"] for one in facts["devices"])
-    but = f", {BUT_COUNTED}" if has_counts else ""
+    but = BUT_COUNTED if any(OPERATOR_COUNT in one["evidence"] for one in facts["devices"]) else ""
     return f"It counts in the upper bound only{but}{apart}."
 
 

@@ -221,6 +221,11 @@ def test_the_methodology_is_readable_where_nothing_was_measured() -> None:
     ledger = node("no-device")
     shown = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
     assert shown.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
+    assert "no counter that gives an estimate: no upper bound is known. Every" in shown
+    assert "nothing that was read gives one: only a lower bound is given, and no upper bound is known." in shown
+    ledger["totals"]["executed"]["high"] = ledger["totals"]["guidelines"]["high"] = "9"
+    shown = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert "no counter that gives an estimate: the upper bound is a ceiling. Every" in shown
     assert "nothing that was read gives one: only bounds are given." in shown
     job = node("job", "merged")
     job["totals"]["executed"]["method"] += ledger["totals"]["executed"]["method"]
@@ -239,7 +244,14 @@ def test_uncounted_energy_leaves_a_lower_bound() -> None:
     assert "device days without an energy reading" in energy["Energy used for training"].note
     assert "(25 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
-    nothing = lines(form(ledger | {"deviceSeconds": "0.000000000"}, ACT))  # of an unverified ledger
+    assert "; 0.00011 device days" in energy["Energy used for training"].note, "9.5 s are 0.00010995"
+    coverage = ledger["coverage"]
+    times = {"end_unknown": "1.000000000", "other_job": "19.000000000"}
+    shown = lines(form(ledger | {"coverage": {**coverage, "gapSecondsByReason": times}}, ACT))
+    assert "(at least 50 % of device time)" in shown["Measurement methodology, energy"].ai_office
+    assert "; at least 0.00010 device days" in shown["Energy used for training"].note
+    nowhere = {**coverage, "spanSeconds": "0.000000000", "coveragePpm": None, "gapSecondsByReason": {}}
+    nothing = lines(form(ledger | {"coverage": nowhere}, ACT))  # of an unverified ledger
     assert "no energy reading, so the figure is a lower bound" in nothing["Measurement methodology, energy"].ai_office
     job = node("job", "merged") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"

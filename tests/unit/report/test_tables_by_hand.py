@@ -222,12 +222,15 @@ def test_a_member_states_where_it_ran_and_a_child_whether_it_is_whole() -> None:
 def test_energy_states_what_is_not_included(
     joules: Any, uncounted: str, complete: bool | None, names: list[str]
 ) -> None:
-    whole = {"completeness": {"complete": complete}}
+    whole = {"completeness": {"complete": complete}, "coverage": {"gapSecondsByReason": {}}}
     found = energy_of(entry(energyJoules=joules, energyUncountedSeconds=uncounted, **whole))
     assert [fact.name for fact in found] == names
     assert all(fact.value == ONLY_HERE for fact in found if fact.name == "Incomplete")
-    alone = energy_of(entry(energyJoules="5.0", energyUncountedSeconds="0.0"))
-    assert [fact.name for fact in alone] == ["Energy", "Boundary"], "a node's ledger is whole by itself"
+    node = {"energyJoules": joules, "energyUncountedSeconds": uncounted}
+    alone = energy_of(entry(**node, coverage={"gapSecondsByReason": {"end_unknown": "1.0"}}))
+    assert "Incomplete" not in [fact.name for fact in alone], "a node's ledger is whole by itself"
+    lengths = {fact.name: fact.value for fact in alone if fact.name.startswith(("Not", "Device"))}
+    assert all(value.startswith("at least ") for value in lengths.values()) and bool(lengths) == (uncounted != "0.0")
 
 
 def test_the_first_missing_ledgers_are_named_and_the_others_counted() -> None:
