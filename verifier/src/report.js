@@ -154,7 +154,7 @@ function answer(findings) {
   const rows = findings.map((one) => [
     h("span", {}, one.title, h("span", { class: "sub" }, `${one.policy}: ${one.rule}; ${one.citation}`), ...conditions(one)), chip(one.state),
     one.threshold === null ? "–" : `${words(one.threshold.comparison)} ${shownThreshold(one.threshold)}`,
-    about(one.value.low, "down"), about(one.value.high, "up"), one.applies === null ? "not declared" : one.applies ? "yes" : "no",
+    about(one.value.low, "down"), about(one.value.high, "up"), one.applies === null ? "not known" : one.applies ? "yes" : "no",
   ]);
   return section("findings", "Rules",
     h("p", { class: "note" }, "Below: even the upper bound does not cross the threshold. Above: the lower bound crosses it. " +

@@ -7,6 +7,7 @@ from typing import Any
 
 from flopsd.core.declarations import COUNTERS
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
+from flopsd.core.policy.contradictions import START_BASE_DIFFERS
 from flopsd.core.rounding import format_flop, grouped
 from flopsd.core.values import shown
 from flopsd.report.contents.kernels import kernels_of
@@ -15,6 +16,8 @@ from flopsd.report.ledger_json import LedgerObject, contradiction_text, line
 from flopsd.report.terminal import counted
 
 NOT_DECLARED = "not declared"
+NOT_ALIKE = "not declared, or not by each start of the daemon alike"
+DIFFERS = "differs between starts of the daemon"
 NO_PROCESS = "No training process declared anything."
 OF_NODES = "What training processes declared is in the ledgers of the nodes."  # a merged ledger has no list of it
 _NAMES = {
@@ -53,15 +56,21 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
     known = [(name, entry.maybe_text(name)) for name in names]
+    starts = list(predicate.objects("incarnations"))
+    if phases := _phases(starts):
+        known[0] = ("phase", phases)
     if "method" in entry and (methods := _methods(predicate)):  # a merged ledger's own is `full` if they differ
         known = [("method", methods)]
-    job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
+    unknown = NOT_ALIKE if len(starts) > 1 else NOT_DECLARED
+    absent = {"phase": NOT_DECLARED}  # its own of each start is in the ledger
+    job = [Fact(_NAMES[name], text or absent.get(name, unknown), by if text else "") for name, text in known]
     if conflict := entry.all_words("conflict", "declared.conflict"):  # only in a merged ledger
         job.append(Fact("Conflict", "; ".join(conflict)))
-    named = entry.objects("contradictions")
+    named = list(entry.objects("contradictions"))
     job += [Fact("Contradiction", contradiction_text(one)) for one in named]
+    differs = any(one.note()["code"] == START_BASE_DIFFERS for one in named)
     return ReportDeclarations(
-        (*job, *_base(entry)),
+        (*job, *_base(entry, DIFFERS if differs else NOT_DECLARED)),
         _processes(sessions),
         _work(sessions),
         "" if sessions else NO_PROCESS if "sessions" in entry else OF_NODES,
@@ -78,10 +87,16 @@ def _methods(predicate: LedgerObject) -> str:
     return ", ".join(sorted(found))
 
 
-def _base(entry: LedgerObject) -> list[Fact]:
+def _phases(starts: list[LedgerObject]) -> str:
+    """The phases that the settings declared, if daemon starts declared different ones: `declared` has the last one."""
+    phases = dict.fromkeys(start.maybe_text("phase") for start in starts)
+    return f"{', '.join(one or NOT_DECLARED for one in phases)}: {DIFFERS}" if len(phases) > 1 else ""
+
+
+def _base(entry: LedgerObject, absent: str) -> list[Fact]:
     base = entry.maybe_object("base")
     if base is None:
-        return [Fact("Base model", NOT_DECLARED)]
+        return [Fact("Base model", absent)]
     by, compute, flop = base.text("declaredBy"), base.text("kind"), base.maybe_count("flop")
     by = _BY_JOB if by == "config" else by
     if compute == "estimated":

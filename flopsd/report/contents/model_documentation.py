@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.figures import Figures, figures_from
+from flopsd.core.policy.contradictions import START_BASE_DIFFERS
 from flopsd.core.policy.finding import OPERATOR_COUNT
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
@@ -234,6 +235,8 @@ def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
     declared = predicate["declared"]
     base, method = declared["base"], declared["method"]
     conflict = say_all("declared.conflict", declared.get("conflict", ()))  # only in a merged ledger
+    of_starts = [one for one in declared.get("contradictions", ()) if one["code"] == START_BASE_DIFFERS]
+    conflict = conflict or say_all("declared.contradictions", of_starts)
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
         return FormLine("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")

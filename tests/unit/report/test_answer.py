@@ -68,7 +68,7 @@ EDGE = Base("b", "estimated", 12 * 10**22, "6ND", False)
     ("high", "method", "base", "headline"),
     [
         (10**20, None, None, "Far below: at most 1/330 of the lowest threshold that could apply, except for certain"),
-        (5 * 10**21, None, None, "Indeterminate for 4 of 9 thresholds: the base model is not declared"),
+        (5 * 10**21, None, None, "Indeterminate for 4 of 9 thresholds: no single base model is declared"),
         (10**20, Method.LORA, KNOWN, "Far below: at most 1/3,000 of the lowest threshold that applies"),
         (
             10**20,

@@ -278,6 +278,13 @@ def test_the_declared_model_and_its_base_are_named() -> None:
     )
     pretrained = lines(form(judged(Figures(1, 2, 3), Figures(1, 2, 3), Method.PRETRAINING, None), ACT))
     assert pretrained["Model dependencies"].ai_office == "N/A"
+    ledger["declared"] |= {
+        "base": None,
+        "contradictions": [{"name": "BASE_MODEL_DIFFERS", "code": "start_base_differs"}],
+    }
+    differs = lines(form(ledger, ACT))["Model dependencies"]
+    assert differs.ai_office == "not known"
+    assert differs.note == "the daemon starts of this run declare different base models: none counts as declared"
 
 
 def test_a_notification_only_for_systemic_risk() -> None:

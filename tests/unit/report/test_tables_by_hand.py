@@ -1,11 +1,12 @@
 """The tables of a report, for each form that an entry of a ledger can have."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from flopsd.report.contents.coverage import ONLY_HERE, coverage_of
-from flopsd.report.contents.declarations import _value, declared_of
+from flopsd.report.contents.declarations import DIFFERS, NOT_ALIKE, NOT_DECLARED, _value, declared_of
 from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, node, rows_of
 from flopsd.report.contents.kernels import kernels_of
 from flopsd.report.contents.model import Fact
@@ -76,6 +77,23 @@ def test_declared_values_are_listed_once_with_the_number_of_processes() -> None:
     assert [fact.exact for fact in found.processes[:3]] == ["", "false", ""]
     assert [(fact.name, fact.value) for fact in found.work] == [("Phase train", "5 steps, 11 000 tokens")]
     assert (found.no_process, found.kernels) == ("", None)
+
+
+def test_what_daemon_starts_declare_differently_is_not_given_as_undeclared_or_as_the_last_ones() -> None:
+    unknown: dict[str, Any] = {"phase": "train", "method": None, "recomputation": None, "base": None, "sessions": []}
+    differ = [{"name": "BASE_MODEL_DIFFERS", "code": "start_base_differs"}]
+
+    def facts(phases: Sequence[str | None], contradictions: Sequence[Any] = ()) -> list[str]:
+        declared = {**unknown, "phase": phases[-1], "contradictions": contradictions}
+        starts = [{"phase": phase} for phase in phases]
+        job = declared_of(entry(declared=declared, devices=[], incarnations=starts)).job
+        return [fact.value for fact in job if fact.name != "Contradiction"]
+
+    assert facts(["train"]) == ["train", NOT_DECLARED, NOT_DECLARED, NOT_DECLARED]
+    assert facts([None, None]) == [NOT_DECLARED, NOT_ALIKE, NOT_ALIKE, NOT_DECLARED]
+    assert facts(["train", "train"])[0] == "train"
+    several = facts(["evaluate", None, "train", None], differ)
+    assert several == [f"evaluate, not declared, train: {DIFFERS}", NOT_ALIKE, NOT_ALIKE, DIFFERS]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +248,8 @@ def test_energy_states_what_is_not_included(
     alone = energy_of(entry(**node, coverage={"gapSecondsByReason": {"end_unknown": "1.0"}}))
     assert "Incomplete" not in [fact.name for fact in alone], "a node's ledger is whole by itself"
     lengths = {fact.name: fact.value for fact in alone if fact.name.startswith(("Not", "Device"))}
-    assert all(value.startswith("at least ") for value in lengths.values()) and bool(lengths) == (uncounted != "0.0")
+    assert all(value.startswith("at least ") for value in lengths.values())
+    assert bool(lengths) == (uncounted != "0.0")
 
 
 def test_the_first_missing_ledgers_are_named_and_the_others_counted() -> None:
