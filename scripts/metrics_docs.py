@@ -151,7 +151,7 @@ def families() -> list[Family]:
     """Every family, from a run without any device: which families exist does not depend on the devices."""
     state = JournalState(0, 1, 0, 0, True, 0)  # rolling seals too
     view = RunView((), "", "", 1)
-    served = Snapshot(view, "", load_peaks(), (), {}, 0, None, "", 0, 0, array("d"), False, False, (), state)
+    served = Snapshot(view, "", load_peaks(), (), {}, 0, None, "", 0, 0, array("d"), False, False, (), False, state)
     return [
         *changing_families(served, Kept()),
         *families_of_now(served, metrics((PushState("receiver", last_success_wall_ns=1),))),

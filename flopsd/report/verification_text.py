@@ -65,19 +65,20 @@ def stopped_text(predicate: LedgerObject, history: History | None = None) -> str
     return daemon_stopped_text(history.stops_here_ns(), by_wall_clock=is_rebooted)
 
 
-def daemon_stopped_text(stops_ns: Sequence[int], *, by_wall_clock: bool = False) -> str:
-    """A warning about these times between daemon starts; empty if there are none."""
+def daemon_stopped_text(stops_ns: Sequence[int], *, by_wall_clock: bool | None) -> str:
+    """A warning about these times between daemon starts; empty if there are none. `by_wall_clock`: None: not known."""
     if not any(stops_ns):
         return ""
     length = _length(stops_ns, by_wall_clock=by_wall_clock)
     return f"no daemon ran for {length} between its starts: {_IN_NO_FIGURE}"
 
 
-def _length(stops_ns: Sequence[int], *, by_wall_clock: bool) -> str:
+def _length(stops_ns: Sequence[int], *, by_wall_clock: bool | None) -> str:
     """The sum of stops in words; one is negative if the wall clock was set back meanwhile."""
     if min(stops_ns) < 0:
         return "a time that is not known"
-    return format_duration(Fraction(sum(stops_ns), NS_PER_S)) + (" by the wall clock" if by_wall_clock else "")
+    by = {True: " by the wall clock", False: "", None: " (by the wall clock, if the machine was booted meanwhile)"}
+    return format_duration(Fraction(sum(stops_ns), NS_PER_S)) + by[by_wall_clock]
 
 
 def stops_text(stops: Sequence[Stop]) -> str:

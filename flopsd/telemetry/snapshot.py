@@ -134,6 +134,7 @@ class Snapshot:
     ended: bool  # ended by a signal or with the job, not by a fault
     replayed: bool  # an earlier daemon start of the run read a recording
     stops_ns: tuple[int, ...]  # see History.stops_ns
+    stops_by_wall_clock: bool | None  # see History.stops_by_wall_clock
     journal_state: JournalState | None = field(default=None, compare=False)  # set at the request, not by the writer
 
     def wall_ns(self, ns: int | None) -> int | None:

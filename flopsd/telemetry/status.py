@@ -40,7 +40,7 @@ def status_of_snapshot(snapshot: Snapshot) -> Facts:
         "endReason": None,
         "replay": snapshot.replay,
         "ownPeakTableSha256": _own_table(snapshot.table.sha256),
-        **_stopped(snapshot.stops_ns),
+        **_stopped(snapshot.stops_ns, snapshot.stops_by_wall_clock),
         "lastRecordAt": None if appended is None else rfc3339(appended),
         "measuredFlopPerSecond": None if snapshot.ended else text_or_none(snapshot.rate_flop_per_s),
         "rateHistory": _rate_history(snapshot),
@@ -75,7 +75,7 @@ def status_of_journal(
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
         "ownPeakTableSha256": _own_table(str(last.begin["peak_table_sha256"])),
-        **_stopped(history.stops_ns()),
+        **_stopped(history.stops_ns(), history.stops_by_wall_clock()),
         "lastRecordAt": last.last_utc,
         "measuredFlopPerSecond": text_or_none(rate),
         "rateHistory": [],
@@ -168,9 +168,11 @@ def _own_table(sha256: str) -> str | None:
     return None if is_packaged(sha256) else sha256
 
 
-def _stopped(stops_ns: Sequence[int]) -> Facts:
-    """How long the daemon was stopped between its starts; None: not known, since the clock was set back."""
-    return {"stoppedSeconds": seconds(sum(stops_ns)) if min(stops_ns, default=0) >= 0 else None}
+def _stopped(stops_ns: Sequence[int], by_wall_clock: bool | None) -> Facts:
+    """How long the daemon was stopped between its starts; None: not known, since the clock was set back. And whether
+    that is by the wall clock, in part at least, as after a reboot; None: not known."""
+    stopped = seconds(sum(stops_ns)) if min(stops_ns, default=0) >= 0 else None
+    return {"stoppedSeconds": stopped, "stoppedByWallClock": by_wall_clock}
 
 
 def _source(name: str, state: SourceState, snapshot: Snapshot) -> Facts:

@@ -97,7 +97,8 @@ def coverage_text(status: Mapping[str, Any]) -> str:
 def stopped_text(status: Mapping[str, Any]) -> str:
     """A warning if the daemon ended and was started again later; else empty."""
     stopped = status["stoppedSeconds"]
-    return daemon_stopped_text([-1 if stopped is None else int(Fraction(stopped) * NS_PER_S)])
+    stops_ns = [-1 if stopped is None else int(Fraction(stopped) * NS_PER_S)]
+    return daemon_stopped_text(stops_ns, by_wall_clock=status.get("stoppedByWallClock", False))
 
 
 def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:

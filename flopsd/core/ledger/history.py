@@ -134,14 +134,26 @@ class History:
     def stops_here_ns(self, next_begin: Record | None = None) -> tuple[int, ...]:
         """The times without a daemon between an end and the next start in this journal; `next_begin`: also before the
         start that has this. After a reboot they are by the wall clock, and negative if that was set back meanwhile."""
-        begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
         return tuple(
             begin["ns"] - start.last_ns
             if begin["boot_id"] == start.boot_id
             else begin["wall_ns"] - start.begin["wall_ns"] - (start.last_ns - start.begin["ns"])
+            for start, begin in self._stops(next_begin)
+        )
+
+    def stops_by_wall_clock(self, next_begin: Record | None = None) -> bool | None:
+        """Whether one of `stops_ns` is by the wall clock; None: not known of those in earlier segments."""
+        if any(begin["boot_id"] != start.boot_id for start, begin in self._stops(next_begin)):
+            return True
+        return None if self._earlier.get("stopped_ns") else False
+
+    def _stops(self, next_begin: Record | None) -> list[tuple[Incarnation, Record]]:
+        begins = [start.begin for start in self.incarnations[1:]] + ([] if next_begin is None else [next_begin])
+        return [
+            (start, begin)
             for start, begin in zip(self.incarnations, begins, strict=False)
             if start.end is not None and start.end["reason"] != ROTATED
-        )
+        ]
 
     def unstopped_since_ns(self, begin: int, boot_id: str) -> tuple[int, int]:
         """Since when on this boot no daemon ended before the next began, if one begins at `begin`: as far as this

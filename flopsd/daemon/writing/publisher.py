@@ -31,6 +31,7 @@ class Publisher:
         self.job_nodes = len(context.job_nodes)  # the highest number that a daemon start of this run lists
         self.replayed = False  # whether an earlier daemon start of this run read a recording
         self.stops_ns: tuple[int, ...] = ()  # see History.stops_ns
+        self.stops_by_wall_clock: bool | None = False  # see History.stops_by_wall_clock
 
     def note_wall_clock(self) -> None:
         """Take over the offset of the wall clock, and log a step of more than a second."""
@@ -76,4 +77,5 @@ class Publisher:
             ended=ended,
             replayed=self.replayed,
             stops_ns=self.stops_ns,
+            stops_by_wall_clock=self.stops_by_wall_clock,
         )

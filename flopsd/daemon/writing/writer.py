@@ -112,7 +112,9 @@ class Writer:
         self._compute_declarations()
 
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
-        stops_ns = history.stops_ns({"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns})
+        this_start = {"boot_id": boot_id, "ns": now.ns, "wall_ns": now.wall_ns}
+        stops_ns = history.stops_ns(this_start)
+        self._publisher.stops_by_wall_clock = history.stops_by_wall_clock(this_start)
         self._publisher.stops_ns = self._records.stops_ns = stops_ns
         self.run_key = self._records.run_key = history.run_key if starts else f"{boot_id}/{now.ns}"
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)

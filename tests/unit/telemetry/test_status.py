@@ -183,12 +183,26 @@ def test_time_without_a_daemon_between_its_starts_is_shown(tmp_path: Path, why: 
         run.start()
     run.meter(2)
     run.writer.checkpoint()
-    words = "no daemon ran for 90 s between its starts: what the devices did then is in no figure here"
+    booted = " (by the wall clock, if the machine was booted meanwhile)" if rotations else ""
+    words = f"no daemon ran for 90 s{booted} between its starts: what the devices did then is in no figure here"
     for facts in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
         assert words in " ".join(status_text(facts).split())
     page = status_page(status_of_snapshot(run.writer.snapshot), Assets())
     assert f"{words[1:]}." in page
     assert "readings cover all device time so far" not in page
+
+
+def test_after_a_reboot_only_the_wall_clock_says_how_long_no_daemon_ran(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(5)
+    run.finish()
+    run.clock = FakeClock(20 * NS_PER_S, run.clock.wall_ns() + 90 * NS_PER_S)
+    run.context = replace(run.context, boot_id="boot-2")
+    run.start()
+    run.meter(2)
+    run.writer.checkpoint()
+    for facts in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert "no daemon ran for 90 s by the wall clock between its starts" in " ".join(status_text(facts).split())
 
 
 def test_a_peak_table_of_the_operators_own_is_named(tmp_path: Path) -> None:
