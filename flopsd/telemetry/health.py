@@ -40,7 +40,7 @@ REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is e
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
     """The facts about a device that the health of a run depends on. `watermark_ns`: boot time of the last reading's
-    end. `is_bounded`: readings give only an upper bound. `is_gpu`: False for a Trainium."""
+    end. `is_bounded`: readings give only an upper bound. `is_gpu`: False for a Trainium and a MIG slice."""
 
     watermark_ns: int
     gap: LastGap | None
@@ -96,7 +96,7 @@ def health_of(
         if not devices and starting:
             found.append(Health(HealthState.STARTING, "No device is known yet: the sources have not all answered"))
         elif not ours:
-            why = "all devices here are accounted for elsewhere" if devices else "none was found"
+            why = "those here are another job's, or other devices count in their place" if devices else "none was found"
             found.append(Health(HealthState.NO_DEVICE, f"No device is metered: {why}"))
         if devices and not has_upper_bound:
             found.append(Health(HealthState.NO_UPPER_BOUND, "The run has no upper bound"))
@@ -140,8 +140,8 @@ def _devices(ours: Sequence[DeviceHealth], wall_offset_ns: int | None, now_ns: i
 
 def _metering(ours: Sequence[DeviceHealth]) -> Health:
     bounded = sum(device.is_bounded for device in ours)
-    which = "" if bounded == len(ours) else f" for {bounded}"
-    words = f", with only an upper bound{which}" if bounded else ""
+    which = "" if bounded == len(ours) else f"{bounded} of them "
+    words = f", {which}read as an upper bound only" if bounded else ""  # processes may count beside it
     return Health(HealthState.METERING, f"Metering {_counted(ours)}{words}")
 
 

@@ -25,7 +25,7 @@ HELP = {
     "much was computed.",
     "flopsd_sm_clock_hertz": "SM clock at the last reading.",
     "flopsd_device_up": "1 if the device's last reading counted, 0 if it was a gap. Absent before the first reading, "
-    "at the end, and while the device is accounted for elsewhere, for instance as another job's.",
+    "at the end, and while the device is another job's, or others count in its place.",
     "flopsd_peak_flop_per_second": "Dense datasheet peak by pipe and format, of BF16 and of the formats that work is "
     "counted in: the denominator of HFU and MFU.",
     "flopsd_device_info": 'The device; always 1. shared="true": it is known to be shared, so not all of its FLOP are '

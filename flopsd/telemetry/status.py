@@ -138,7 +138,9 @@ def _health_of_journal(history: History, view: RunView, *, held: bool) -> Health
 
 def _device_health(device: Device, tally: Tally, gap: LastGap | None) -> DeviceHealth:
     is_bounded = device.evidence is Evidence.UTILIZATION
-    return DeviceHealth(tally.watermark_ns, gap, is_bounded=is_bounded, is_gpu=device.vendor != "aws")
+    return DeviceHealth(
+        tally.watermark_ns, gap, is_bounded=is_bounded, is_gpu=device.vendor == "nvidia" and not device.parent
+    )
 
 
 def _run(view: RunView, *, goes_on: bool) -> Facts:

@@ -720,3 +720,12 @@ def test_a_step_towards_a_threshold_that_may_not_apply_says_so(
     (said,) = caplog.messages
     assert ", if that applies, by its lower bound" in said
     run.kill()
+
+
+def test_a_slice_of_a_gpu_is_not_called_a_gpu(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(replace(H100, uid="MIG-1", parent=H100.uid),))
+    run.meter(2)
+    run.writer.checkpoint()
+    for facts in (status_of_snapshot(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert facts["health"]["sentence"].startswith("Metering 1 device")
+    run.kill()

@@ -66,7 +66,7 @@ def test_bounds_and_faults_are_shown_in_few_lines_too(tmp_path: Path, *, strange
     run = story(tmp_path, stranger=stranger)
     text = status_screen(status_of_snapshot(run.writer.snapshot), 80, 22)
     assert len(text.splitlines()) <= 22
-    assert text.startswith("Metering 2 GPUs, with only an upper bound for 1\n") or stranger
+    assert text.startswith("Metering 2 GPUs, 1 of them read as an upper bound only\n") or stranger
     bound = r"at least 2\.76x10\^15 FLOP; no upper bound is known" if stranger else r"2\.76x10\^15 to 3\.26x10\^16 FLOP"
     assert re.search(rf"^measured    6\.16x10\^15 FLOP \({bound}\)$", text, re.MULTILINE)
     assert "Indeterminate for" in text
