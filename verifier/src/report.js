@@ -11,7 +11,7 @@ import { recordings } from "./merging.js";
 const _MOST_NAMED = 10;
 const _EVIDENCE = /** @type {Record<string, string>} */ ({
   cycles: "hardware counters since boot", activity: "hardware percentages, an estimate", count: "counted by the vendor's software",
-  operator_count: "said by the training process", utilization: "time in which anything ran, an upper bound", gap: "not read, an upper bound",
+  operator_count: "said by the training process", utilization: "time in which anything ran, an upper bound", gap: "no reading counts, an upper bound if one is known",
 });
 
 const _DOUBTS = /** @type {Record<string, string>} */ ({
@@ -204,11 +204,19 @@ function gaps(coverage) {
       Number(coverage.gapsNotListed ?? 0)) : null);
 }
 
+/** What a device's figures are known by, also by earlier daemon starts and by processes. @param {J} device */
+function knownBy({ work, evidence, observedSeconds, recoveredSeconds }) {
+  const found = new Set(work.map((/** @type {J} */ row) => row.evidence));
+  found.delete("gap");
+  if (Number(observedSeconds) || Number(recoveredSeconds)) found.add(evidence); // it may have been idle
+  return Object.keys(_EVIDENCE).filter((name) => found.has(name)).map(words).join(", ") || words("gap");
+}
+
 /** @param {J} predicate */
 function parts(predicate) {
   if (predicate.kind === "node") {
     const rows = predicate.devices.map((/** @type {J} */ one) => [
-      h("span", { class: "mono" }, one.uuid), one.model, words(one.evidence), ...three(one.executed), duration(one.spanSeconds),
+      h("span", { class: "mono" }, one.uuid), one.model, knownBy(one), ...three(one.executed), duration(one.spanSeconds),
     ]);
     return section("devices", "Devices",
       table("FLOP executed by each accelerator", ["Device", "Model", "Evidence", "At least", "Measured", "At most", "Time"], rows, [3, 4, 5, 6]));

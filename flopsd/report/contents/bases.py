@@ -48,7 +48,7 @@ EVIDENCE = {
     "count": "counted by the vendor's software, not by a hardware counter",
     "operator_count": "software's count by the training process, which nobody checked: what it adds to the other rows",
     "utilization": "share of time in which anything ran: an upper bound, never an estimate",
-    "gap": "nothing was read: an upper bound",
+    "gap": "no reading counts: at most what the device can do, if that is known",
 }
 AGREEMENT = {True: "Agree", False: "Do not agree", None: "Indeterminate"}
 ENERGY_LIMIT = "A check of plausibility: no bound and no finding rests on it."

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from flopsd.attestation.evidence.item import REASON, EvidenceResult
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
+from flopsd.core.model import Evidence
 from flopsd.core.rounding import Towards
 from flopsd.report.contents.bases import EVIDENCE
 from flopsd.report.contents.coverage import ONLY_HERE, timed
@@ -17,6 +18,7 @@ from flopsd.report.terminal import counted
 
 MAX_ROWS = 500
 _REPLAY = "REPLAY: no evidence"
+_GAP = Evidence.GAP.value
 _Row = TypeVar("_Row")
 ENERGY_BOUNDARY = (
     "By the accelerators' own energy counters: the devices alone. Host processors, memory, network, cooling and "
@@ -31,7 +33,7 @@ def rows_of(predicate: LedgerObject, key: str, row: Callable[[LedgerObject], _Ro
 
 
 def device(entry: LedgerObject) -> ReportDevice:
-    evidence, reason = entry.text("evidence"), entry.maybe_text("evidenceReason")
+    reason = entry.maybe_text("evidenceReason")
     notes = [reason] if reason else []
     if "sharedWith" in entry:
         notes.append(f"shared with {entry.text('sharedWith')}")
@@ -56,13 +58,22 @@ def device(entry: LedgerObject) -> ReportDevice:
         model=entry.text("model"),
         uuid=entry.text("uuid"),
         serial=entry.maybe_text("serial") or "not known",
-        evidence=f"{evidence}: {EVIDENCE[evidence]}" if evidence in EVIDENCE else evidence,
+        evidence="; ".join(f"{name}: {EVIDENCE[name]}" if name in EVIDENCE else name for name in _evidence(entry)),
         note="; ".join(notes),
         value=interval(entry.figures("executed")),
         observed=_observed(entry),
         energy=_energy_text(entry),
         facts=tuple(facts),
     )
+
+
+def _evidence(entry: LedgerObject) -> list[str]:
+    """What the device's figures are known by, the strongest first: also by earlier daemon starts, and by processes."""
+    found = {row.text("evidence") for row in entry.objects("work")} - {_GAP}
+    if entry.decimal("observedSeconds") or entry.decimal("recoveredSeconds"):
+        found.add(entry.text("evidence"))  # it may have been idle
+    known = [name for name in EVIDENCE if name in found]
+    return [*known, *sorted(found.difference(known))] or [_GAP]
 
 
 def _processors(entry: LedgerObject) -> str:

@@ -171,6 +171,25 @@ def test_a_device_is_reported_with_its_unknown_facts(
     assert facts["Integer operations"] == "none"
 
 
+@pytest.mark.parametrize(
+    ("rows", "observed", "evidence"),
+    [
+        ([], "5.0", ["activity"]),
+        (["gap", "activity"], "5.0", ["activity"]),
+        (["gap", "operator_count", "utilization"], "5.0", ["activity", "operator_count", "utilization"]),
+        (["gap", "new"], "5.0", ["activity", "new"]),
+        (["gap"], "0.0", ["gap"]),
+        ([], "0.0", ["gap"]),
+        (["gap", "operator_count"], "0.0", ["operator_count"]),
+    ],
+)
+def test_a_device_is_known_by_what_its_figures_rest_on(rows: list[str], observed: str, evidence: list[str]) -> None:
+    work = [{"evidence": name} for name in rows]
+    times = {"observedSeconds": observed, "recoveredSeconds": "0.0"}
+    found = device(entry(**{**DEVICE, "evidence": "activity", "work": work, **times})).evidence
+    assert [one.split(": ")[0] for one in found.split("; ")] == evidence
+
+
 def test_zero_omitted_or_refused_windows_are_not_mentioned() -> None:
     windows = {"kernel_windows": "2", "kernel_window_ns": "5000000000", "kernel_window_cost_ns": "1000000000"}
     seen = {"facts": {"device": "u"}, "work": {"train": windows}}
