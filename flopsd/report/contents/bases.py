@@ -75,7 +75,8 @@ def _executed(totals: LedgerObject) -> Basis:
         known = [f"{name} {percent(margins.count(name))} either way" for name in margins.mapping if name in EVIDENCE]
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := entry.maybe_count("clockUncertaintyFlop"):
-        facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
+        most = flop(doubt, Towards.UP)
+        facts.append(Fact("Of that, from the clock", f"{most.text} FLOP either way", exact=most.exact))
     facts.append(Fact("Integer operations, counted separately", integers_text(totals.figures("integerOperations"))))
     if mixed := entry.count("mayBeIntegerFlop"):
         most = flop(mixed, Towards.UP)
@@ -96,7 +97,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
         ("Bounds", beyond_margin(updates) or beyond_margin(cumulative)),
         (AS_CLAIMED, claims_text(entry.mapping)),
         (BY_COUNT, operators_text(entry.mapping)),
-        ("Counted share of executed", _required_share(entry.maybe_object("requiredPpm"))),
+        ("Counted share of executed training work", _required_share(entry.maybe_object("requiredPpm"))),
     ]
     facts = tuple(Fact(name, words) for name, words in stated(rows))
     further = ("Cumulative: all that counts towards the model", interval(cumulative))

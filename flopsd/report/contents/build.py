@@ -146,7 +146,7 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
             facts.append(Fact("Jobs", str(len(predicate.object("lineage").texts("runs")))))
     attempts = predicate.texts("attempts")
     if attempts:
-        facts.append(Fact("Attempts", str(len(attempts))))
+        facts.append(Fact("Attempt ids", str(len(attempts))))
     least = "at least " if may_be_longer(predicate.object("coverage").object("gapSecondsByReason").mapping) else ""
     return (*facts, timed("Device time", predicate.decimal("deviceSeconds"), least))
 

@@ -163,6 +163,7 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
 def _work(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     """The work that the processes counted, added up by phase."""
     totals: dict[str, dict[str, int]] = {}
+    shared: dict[tuple[str, str], int] = {}  # how many processes have such a counter
     for session in sessions:
         for phase, counters in session.items("work"):
             for name in COUNTERS:
@@ -170,7 +171,17 @@ def _work(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
                     sums = totals.setdefault(phase, {})
                     count = counters.count(name)
                     sums[name] = max(sums.get(name, 0), count) if name in _SHARED else sums.get(name, 0) + count
+                    shared[phase, name] = shared.get((phase, name), 0) + (name in _SHARED)
+
+    def shown_as(phase: str, name: str, count: int) -> str:
+        # Of processes one after the other the sum would be right: which of them ran together is not known.
+        most = " (the most of one process)" if shared[phase, name] > 1 else ""
+        words = name.replace("_", " ")
+        if count == 1:
+            words = words.removesuffix("es") if words.endswith("sses") else words.removesuffix("s")
+        return f"{grouped(count)} {words}{most}"
+
     return tuple(
-        Fact(f"Phase {phase}", ", ".join(f"{grouped(count)} {name.replace('_', ' ')}" for name, count in sums.items()))
+        Fact(f"Phase {phase}", ", ".join(shown_as(phase, name, count) for name, count in sums.items()))
         for phase, sums in sorted(totals.items())
     )

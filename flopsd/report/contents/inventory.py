@@ -172,7 +172,7 @@ def _has_open_gap(child: LedgerObject) -> bool:
 
 def node(entry: LedgerObject, *, is_open: bool, is_replay: bool) -> Member:
     share = entry.maybe_count("coveragePpm")
-    held = f"{counted(entry.count('ledgers'), 'ledger')}, {counted(entry.count('attempts'), 'attempt')}"
+    held = f"{counted(entry.count('ledgers'), 'ledger')}, {counted(entry.count('attempts'), 'attempt id')}"
     return Member(
         name=entry.text("name"),
         where=_where(entry),

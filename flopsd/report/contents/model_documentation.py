@@ -149,6 +149,8 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
         return FormLine("Training time, hardware", NOT_KNOWN, "", "no accelerator was metered")
+    if not by_model and not whole_s:
+        return FormLine("Training time, hardware", NOT_KNOWN, "", "no device time was metered")
     if not is_complete(predicate) or _has_open_gaps(predicate):
         about, towards = "at least ", Towards.DOWN
     if not by_model:

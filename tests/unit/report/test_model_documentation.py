@@ -93,6 +93,10 @@ def test_a_job_in_the_words_of_the_form() -> None:
     assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
     assert "50 % of device time was not measured" in found["Amount of computation used for training"].note
     assert "accelerator days" in found["Training time, hardware"].ai_office
+    ledger = node("job", "merged")
+    ledger["coverage"] |= {"spanSeconds": "0.000000000", "coveragePpm": None, "gapSecondsByReason": {}}
+    hardware = lines(form(ledger, ACT))["Training time, hardware"]
+    assert (hardware.ai_office, hardware.note) == ("not known", "no device time was metered")
 
 
 def test_the_software_that_measured_is_not_that_which_sealed() -> None:

@@ -74,7 +74,7 @@ def test_what_a_sampled_clock_leaves_open_is_a_fact_of_the_figure() -> None:
     ledger["predicate"]["totals"]["executed"]["clockUncertaintyFlop"] = "1234567"
     (executed, *_) = content(ledger).bases
     found = {one.name: (one.value, one.exact) for one in executed.facts}
-    assert found["Of that, from the clock"] == ("1.23x10^6 FLOP either way", "1234567 FLOP")
+    assert found["Of that, from the clock"] == ("1.24x10^6 FLOP either way", "1234567 FLOP")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,10 @@ def test_declarations_are_listed_with_their_origin() -> None:
     assert [fact.by for fact in declared.job if fact.name == "Training method"] == ["the settings"]
     assert [fact.value for fact in declared.processes if fact.name == "Packing"] == ["no", "yes"]
     work = {fact.name: fact.value for fact in declared.work}
-    assert work["Phase train"] == "4 000 steps, 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
+    assert (
+        work["Phase train"]
+        == "4 000 steps (the most of one process), 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
+    )
 
 
 @pytest.mark.parametrize(

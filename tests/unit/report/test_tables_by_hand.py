@@ -75,7 +75,12 @@ def test_declared_values_are_listed_once_with_the_number_of_processes() -> None:
         ("zzz", "and 2 other values", ""),
     ]
     assert [fact.exact for fact in found.processes[:3]] == ["", "false", ""]
-    assert [(fact.name, fact.value) for fact in found.work] == [("Phase train", "5 steps, 11 000 tokens")]
+    assert [(fact.name, fact.value) for fact in found.work] == [
+        ("Phase train", "5 steps (the most of one process), 11 000 tokens")
+    ]
+    one = {"facts": {}, "work": {"train": {"steps": "1", "sequences": "1", "tokens": "1", "forward_passes": "1"}}}
+    alone = declared_of(predicate({**known, "sessions": [one]})).work
+    assert [fact.value for fact in alone] == ["1 step, 1 forward pass, 1 sequence, 1 token"]
     assert (found.no_process, found.kernels) == ("", None)
 
 
@@ -225,7 +230,7 @@ CHILD: dict[str, Any] = {
 
 def test_a_member_states_where_it_ran_and_a_child_whether_it_is_whole() -> None:
     found = node(entry(**MEMBER), is_open=False, is_replay=False)
-    assert (found.where, found.observed, found.note) == ("rank 3, p5", "99.9 %", "1 ledger, 2 attempts")
+    assert (found.where, found.observed, found.note) == ("rank 3, p5", "99.9 %", "1 ledger, 2 attempt ids")
     assert found.span == "90 s"
     assert [
         node(entry(**{**MEMBER, **one}), is_open=False, is_replay=False).where
