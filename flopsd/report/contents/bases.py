@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flopsd.core.ledger.energy import NAME as ENERGY
+from flopsd.core.ledger.statement import NO_METHOD
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text, required_source
@@ -51,6 +52,7 @@ EVIDENCE = {
     "gap": "no reading counts: at most what the device can do, if that is known",
 }
 AGREEMENT = {True: "Agree", False: "Do not agree", None: "Indeterminate"}
+SOME_READ_NOTHING = "on some nodes no counter that gives an estimate was read"
 ENERGY_LIMIT = "A check of plausibility: no bound and no finding rests on it."
 PHASES = {
     "train": "training steps",
@@ -67,9 +69,20 @@ def bases_of(predicate: LedgerObject) -> tuple[Basis, ...]:
     return _executed(totals), _guidelines(totals), _architecture(totals)
 
 
+def read_from(executed: LedgerObject) -> str:
+    """What was read. A merged ledger has that of all its ledgers, so that of some may be nothing."""
+    words = dict(zip(executed.texts("method"), executed.all_words("method", "executed.method"), strict=True))
+    nothing = words.pop(NO_METHOD, "")
+    if nothing and words:
+        nothing = SOME_READ_NOTHING
+    elif nothing and "high" not in executed:
+        nothing = "no measuring counter was read, and no upper bound is known"
+    return "; ".join(filter(None, (*words.values(), nothing)))
+
+
 def _executed(totals: LedgerObject) -> Basis:
     entry = totals.object("executed")
-    facts = [Fact("Read from", "; ".join(entry.all_words("method", "executed.method")))]
+    facts = [Fact("Read from", read_from(entry))]
     margins = entry.maybe_object("marginPpm")
     if margins is not None:
         known = [f"{name} {percent(margins.count(name))} either way" for name in margins.mapping if name in EVIDENCE]

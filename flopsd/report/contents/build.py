@@ -21,7 +21,7 @@ from flopsd.errors import LedgerError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.reading import read_journal
 from flopsd.report.answer import answer_of
-from flopsd.report.contents.bases import bases_of, comparisons_of, evidence_of, phases_of
+from flopsd.report.contents.bases import bases_of, comparisons_of, evidence_of, phases_of, read_from
 from flopsd.report.contents.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.contents.declarations import declared_of
 from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, items_of, nodes_of, rows_of
@@ -167,8 +167,7 @@ def _method(predicate: LedgerObject) -> ReportMethod:
             facts.append(Fact(f"Margin of {name}", f"{percent(margin.count('ppm'))} either way", margin.text("source")))
     policies = [policy.text("id") for policy in entry.objects("policies")]
     facts += [Fact("Policy applied", policy) for policy in policies or ["none"]]
-    counted = executed.all_words("method", "executed.method")
-    return ReportMethod("; ".join(counted), tuple(facts), entry.all_words("assumptions", "method.assumptions"))
+    return ReportMethod(read_from(executed), tuple(facts), entry.all_words("assumptions", "method.assumptions"))
 
 
 def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:

@@ -59,7 +59,7 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     starts = list(predicate.objects("incarnations"))
     if phases := _phases(starts):
         known[0] = ("phase", phases)
-    if "method" in entry and (methods := _methods(predicate)):  # a merged ledger's own is `full` if they differ
+    if "sessions" not in entry and (methods := _methods(predicate)):  # its own is `full` or none if they differ
         known = [("method", methods)]
     unknown = NOT_ALIKE if len(starts) > 1 else NOT_DECLARED
     absent = {"phase": NOT_DECLARED}  # its own of each start is in the ledger
@@ -79,12 +79,14 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
 
 
 def _methods(predicate: LedgerObject) -> str:
-    """The methods that the nodes of a merged ledger declare, each once."""
-    found = set[str]()
+    """The methods that the ledgers of a merged ledger declare, each once, and whether some declare none."""
+    found, some_none = set[str](), ""
     for declared in (child.object("declared") for child in predicate.objects("children")):
         of_nodes = [one.texts("methods") for one in declared.objects("contradictions") if "methods" in one]
-        found.update(of_nodes[0] if of_nodes else filter(None, [declared.maybe_text("method")]))
-    return ", ".join(sorted(found))
+        own = declared.maybe_text("method")
+        found.update(of_nodes[0] if of_nodes else filter(None, [own]))
+        some_none = some_none if own else ", and some declare none"
+    return ", ".join(sorted(found)) + some_none if found else ""
 
 
 def _phases(starts: list[LedgerObject]) -> str:

@@ -16,6 +16,7 @@ from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.rows import UNDECLARED
 from flopsd.core.values import NS_PER_S, nanoseconds
 from flopsd.report.claims import required_source
+from flopsd.report.contents.bases import SOME_READ_NOTHING
 from flopsd.report.ledger_json import is_complete, job_seconds, may_be_longer
 from flopsd.report.numbers import beyond_margin
 from flopsd.report.rule_words import doubt, of_compute_alone
@@ -140,7 +141,7 @@ def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:
     if not known:
         high = "no upper bound is known" if executed["high"] is None else "the upper bound is a ceiling"
         return f"Metered with {flopsd}, which read no counter that gives an estimate: {high}."
-    some = "; on some nodes no counter that gives an estimate was read" if NO_METHOD in executed["method"] else ""
+    some = f"; {SOME_READ_NOTHING}" if NO_METHOD in executed["method"] else ""
     return f"Measured with {flopsd} from {known}{some}."
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.report.contents.bases import read_from
 from flopsd.report.contents.coverage import ONLY_HERE, coverage_of
 from flopsd.report.contents.declarations import DIFFERS, NOT_ALIKE, NOT_DECLARED, _value, declared_of
 from flopsd.report.contents.inventory import child, completeness_of, device, energy_of, node, rows_of
@@ -13,6 +14,9 @@ from flopsd.report.contents.model import Fact
 from flopsd.report.ledger_json import LedgerObject
 
 FIGURES = {"low": "1", "measured": "2", "high": "3"}
+
+
+ACTIVITY = "hardware activity percentages and the SM clock"
 
 
 def entry(**members: Any) -> LedgerObject:
@@ -132,6 +136,44 @@ def test_a_base_model_states_its_compute_and_who_declared_it(
     ]  # fmt: skip
     assert found.job[2].exact == (f"{base['flop']} FLOP" if "flop" in base else "")
     assert len(declared_of(predicate({"method": "full", "base": known})).job) == 4
+
+
+@pytest.mark.parametrize(
+    ("of_nodes", "text"),
+    [
+        ([("full", None)], "full"),
+        ([("lora", None), ("full", None), ("full", None)], "full, lora"),
+        ([("full", None), (None, None)], "full, and some declare none"),
+        ([(None, None), (None, None)], "not declared"),
+        ([("full", ["full", "lora"])], "full, lora"),
+        ([(None, ["full", "lora"])], "full, lora, and some declare none"),
+    ],
+)
+def test_a_merged_ledger_has_the_methods_of_its_ledgers(
+    of_nodes: list[tuple[str | None, list[str] | None]], text: str
+) -> None:
+    """Its own is `full` if they differ, and none if one of them declares none."""
+    children = [
+        {"declared": {"method": method, "contradictions": [] if named is None else [{"methods": named}]}}
+        for method, named in of_nodes
+    ]
+    for own in (None, "full"):
+        found = declared_of(entry(declared={"method": own, "base": None}, children=children)).job[0].value
+        assert found == ("full" if own and text == "not declared" else text)
+
+
+@pytest.mark.parametrize(
+    ("methods", "high", "text"),
+    [
+        (["activity"], "1", ACTIVITY),
+        (["activity", "none"], "1", f"{ACTIVITY}; on some nodes no counter that gives an estimate was read"),
+        (["none"], "1", "no measuring counter was read: high is a ceiling, not an estimate"),
+        (["none"], None, "no measuring counter was read, and no upper bound is known"),
+        ([], None, ""),
+    ],
+)
+def test_what_was_read_is_that_of_every_ledger(methods: list[str], high: str | None, text: str) -> None:
+    assert read_from(entry(method=methods, high=high)) == text
 
 
 DEVICE = {
