@@ -22,6 +22,7 @@ COUNTERS = {
     Pipe.TENSOR_HMMA: "HMMA", Pipe.TENSOR_IMMA: "IMMA", Pipe.TENSOR_DFMA: "DFMA",
     Pipe.FP64: "FP64", Pipe.FP32: "FP32", Pipe.FP16: "FP16",
 }  # fmt: skip
+_COUNTERS_APART = [f"DCGM_FI_PROF_{kind}_CYCLES_ACTIVE_TOTAL" for kind in ("HMMA", "IMMA", "DFMA")]
 BEFORE = 10**12  # cycles of one SM and of each pipe before the epoch
 
 
@@ -30,7 +31,9 @@ class Exporter:
     """The exporter's way of collecting: it collects every `interval_ms`, while --dcgm-interval states `stated_ms`.
     Faults affect all GPUs: `down` and `hang` the server; with `frozen` it collects nothing; `no_prof`, `blank` and
     `garbage` affect the values; with `gone` the last GPU is not on the page; running counters `reset`, jump
-    (`ahead`), or stand still and catch up (`stood`)."""
+    (`ahead`), or stand still and catch up (`stood`), or those of tensor activity alone do (`stands`). Of two exporters
+    behind one address one is a collection behind (`older`); each second collection lacks the kinds of tensor activity
+    (`split`)."""
 
     interval_ms: int = 5000
     stated_ms: int = 5000
@@ -88,6 +91,8 @@ class ShownExporter:
         """The time that the newest collection at a moment covers."""
         faults, every_ns, offset_ns = self.exporter.faults, self.exporter.interval_ms * MS, self.exporter.offset_ms * MS
         end_ns = (ns - offset_ns) // every_ns * every_ns + offset_ns
+        if any(fault.kind == "older" and is_at(fault, ns) for fault in faults) and ns // NS_PER_S % 3 == 0:
+            end_ns -= every_ns
         while any(fault.kind == "frozen" and is_at(fault, end_ns) for fault in faults):
             end_ns -= every_ns
         began = [fault.to_ms * MS for fault in faults if fault.kind == "down" and fault.to_ms * MS <= end_ns]
@@ -109,6 +114,13 @@ class ShownExporter:
             values = {name: value for name, value in values.items() if "PROF" not in name}
         if "blank" in kinds:
             values = {name: blank(name) if "PROF" in name else value for name, value in values.items()}
+        if "split" in kinds and end_ns // (self.exporter.interval_ms * MS) % 2:
+            apart = {fields.HMMA, fields.IMMA, fields.DFMA, *_COUNTERS_APART}
+            values = {name: value for name, value in values.items() if name not in apart}
+        if "stands" in kinds:
+            since_ms = next(fault.from_ms for fault in self.exporter.faults if fault.kind == "stands")
+            stood = self._counters(self.gpus[at], since_ms * MS)
+            values |= {name: count for name, count in stood.items() if "MMA" in name}
         if "garbage" in kinds:
             values[fields.TENSOR] = 1.7
         shown = {name: value for name, value in values.items() if name not in self.exporter.left_out}

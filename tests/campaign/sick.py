@@ -71,6 +71,18 @@ def sick(seed: int) -> Sick:
     )
 
 
+def pages() -> Iterator[Sick]:
+    """Pages alone, of an H100, that are each wrong in one way once its counters are in use."""
+    slow, little, double = Segment(1000, mhz=700, hmma=0.6), Segment(1000, hmma=0.04), Segment(1000, dfma=0.8)
+    for kind, load, ms, counters in (
+        ("older", slow, 5000, 1), ("stands", slow, 1000, 132), ("stands", little, 1000, 1), ("split", double, 5000, 0),
+    ):  # fmt: skip
+        faults = (Fault(200_000 if counters else 20_000, FOREVER, kind),)
+        exporter = Exporter(ms, ms, 100, counters=counters, faults=faults)
+        gpu = h100((load,), clock_samples_ms=0 if counters else 20)
+        yield Sick(f"{kind}, {load.hmma}", (gpu,), 400 if counters else 100, exporter=exporter, sources=("dcgm",))
+
+
 def calm(seed: int) -> Sick:
     """A page alone, with a load that changes at the collections. Nothing fails."""
     draw = random.Random(seed)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.campaign import neuron, several_sources
 from tests.campaign.cases import Case, cases, hostile
-from tests.campaign.sick import KINDS
+from tests.campaign.sick import KINDS, Sick, pages
 from tests.campaign.simulation import judge
 
 EACH = 10  # every tenth case is in the ordinary run, and these
@@ -37,6 +37,11 @@ def test_the_truth_lies_between_low_and_high(case: Case, standin: Path, tmp_path
 )
 def test_several_sick_sources_at_once(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
     assert several_sources.judge(KINDS[kind](seed), standin, tmp_path, seed) == []
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in pages()])
+def test_pages_of_an_exporter_that_are_wrong(case: Sick, standin: Path, tmp_path: Path) -> None:
+    assert several_sources.judge(case, standin, tmp_path) == []
 
 
 @pytest.mark.parametrize("seed", [169, 237])  # each has found a fault: chips that disappear, for good or for a while

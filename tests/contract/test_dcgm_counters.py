@@ -8,6 +8,7 @@ from flopsd.core.clock_integral import Cycles
 from flopsd.core.meter import advance
 from flopsd.core.model import Active, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading
 from flopsd.core.tally import Tally
+from flopsd.errors import SourceError
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S
@@ -153,8 +154,70 @@ def test_stopped_counters_are_a_gap(exporter: Exporter) -> None:
         bench.collects(hopper.page(second), model=H100_NAME)
     (reading,) = bench.read()
     assert reading.work == Gap(GapReason.COUNTER_STALLED)
-    assert device_of(bench)[:2] == (Evidence.GAP, "the cycle counters 1084-1096 stand still")
+    assert device_of(bench)[:2] == (Evidence.GAP, "the cycle counters 1084-1096, or some of them, stand still")
     assert bench.tally.total_recovered_ns == 0
+
+
+@pytest.mark.parametrize(("ratio", "is_gap"), [(0.009, False), (0.01, True)])
+def test_a_counter_that_stands_still_while_its_pipe_is_active_is_a_gap(
+    exporter: Exporter, ratio: float, is_gap: bool
+) -> None:
+    hopper = Hopper(132)
+    bench = bench_of(exporter, hopper)
+    for second in (30, 60, 90):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    bench.read()
+    bench.collects(hopper.page(120, ratio) | {MMA: hopper.page(90)[MMA]}, model=H100_NAME)
+    (reading,) = bench.read()
+    assert (reading.work == Gap(GapReason.COUNTER_STALLED)) is is_gap
+    assert device_of(bench)[0] is (Evidence.GAP if is_gap else Evidence.CYCLES)
+
+
+def test_pages_of_older_collections_count_nothing_twice(exporter: Exporter) -> None:
+    """Two exporters behind one address, of which one lags by a collection. The page of second 120 is shown again."""
+    hopper = Hopper(132)
+    bench = bench_of(exporter, hopper)
+    works: list[object] = []
+    for second in (30, 60, 90, 120, 150, 120, 180, 210, 240):
+        works += [one.work for one in bench.collects(hopper.page(second), model=H100_NAME)]
+    works += [one.work for one in bench.read()]
+    old = [Gap(GapReason.COUNTER_RESET)] * 2
+    assert works[-6:] == [Growth(), Growth(), *old, Growth(), Growth()]
+    assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
+        0.45 * 1500e6 * 132 * (150 - 60 + 240 - 180), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("has_counters", [True, False])
+def test_kinds_of_tensor_work_that_are_not_shown_any_more_are_a_gap_until_the_exporter_restarts(
+    exporter: Exporter, has_counters: bool
+) -> None:
+    """FP64 work would count as of the declared format."""
+    hopper = Hopper(132)
+    split = {"DCGM_FI_PROF_PIPE_TENSOR_DFMA_ACTIVE": 0.3}
+    dfma = "DCGM_FI_PROF_DFMA_CYCLES_ACTIVE_TOTAL"
+
+    def page(second: int, *, is_split: bool) -> dict[str, object]:
+        shown = hopper.page(second, 0.5 + second / 10**6) | split
+        kept = shown if has_counters else {n: v for n, v in shown.items() if not n.endswith("_TOTAL")}
+        return {name: value for name, value in kept.items() if is_split or name not in (*split, dfma)}
+
+    bench = bench_of(exporter, hopper)
+    works: list[object] = []
+    for second in (30, 60, 90, 120, 150, 180):
+        works += [one.work for one in bench.collects(page(second, is_split=second < 120), model=H100_NAME)]
+    assert works[-2:] == [Gap(GapReason.NOT_SUPPORTED)] * 2
+    assert "showed kinds of tensor activity apart" in device_of(bench)[1]
+    exporter.status = 503
+    bench.clock.advance(30 * NS_PER_S)
+    with pytest.raises(SourceError):
+        bench.source.read()
+    down = Reading(A100_UID, bench.tally.watermark_ns, bench.clock.boottime_ns(), Gap(GapReason.SOURCE_DOWN))
+    bench.tally = advance(bench.tally, down, H100)
+    exporter.status = 200
+    for second in (240, 270, 300, 330):
+        works += [one.work for one in bench.collects(page(second, is_split=False), model=H100_NAME)]
+    assert isinstance(works[-1], Growth if has_counters else Active), "it was perhaps given other fields"
 
 
 @pytest.mark.parametrize(("since", "noticed"), [(120, 240), (660, 750), (780, 960)])

@@ -23,10 +23,13 @@ from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
 from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
     DIVERGED,
+    SPLIT_COUNTERS,
+    SPLIT_RATIOS,
     STALE,
     STANDING,
     STUCK,
     UNSEEN,
+    UNSPLIT,
     Expected,
     active,
     ceiling,
@@ -35,6 +38,7 @@ from flopsd.sources.dcgm.work import (
     has_counters,
     has_tensor,
     ratios,
+    stands_still,
     totals,
     unread_counters,
 )
@@ -71,6 +75,7 @@ class FollowedGpu:
         self._averaged: _Collection | None = None  # the last one with new averages
         self._alike: _Collection | None = None  # the first one with the ratios of the newest
         self._stuck = False
+        self._split: set[Field] = set()  # the kinds of tensor activity that this exporter ever showed apart
         self._clocks: list[ClockSample] = []
         self._refused = False  # the counters diverged from the clock
         self.lost = 0  # how often tensor activity went away
@@ -125,6 +130,7 @@ class FollowedGpu:
         """Note that the exporter was out of reach until now: the next collection is of unknown age."""
         self._since_ns = self._changed_ns = now_ns
         self._pending, self._unread = None, GapReason.SOURCE_DOWN
+        self._split.clear()  # it may have been started again with other fields
 
     def gauges(self) -> Gauges:
         percent, mhz = self._page.utilization_percent(), self._page.values.get(Field.SM_CLOCK)
@@ -167,7 +173,13 @@ class FollowedGpu:
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
         self._set_evidence(expect(page, limits, self._scale.proven, cycles is not None or clock_follows, self._hopper))
         earlier = before.page if before is not None and before.at_ns == begin_ns else None  # no gap is between them
+        if self._lacks_split(page) and expected.evidence in (Evidence.ACTIVITY, Evidence.CYCLES):
+            self._set_evidence(UNSPLIT)
+            return self._reading_until(end_ns, Gap(GapReason.NOT_SUPPORTED), counters)
         if self._scale.proven is not None:
+            if (is_beyond := self._beyond_old(before, page, end_ns)) is not None:
+                running = totals(page, self._scale.proven) if is_beyond else None
+                return self._reading_until(end_ns, Gap(GapReason.COUNTER_RESET), counters, running)
             if earlier is not None and self._counted_since(earlier, page, known or seen, end_ns - begin_ns):
                 self._refused = self._scale.diverges(self._scale.proven)
             if self._refused:
@@ -205,6 +217,13 @@ class FollowedGpu:
             doubt = added(doubt, _alike_before(before.page, page, end_ns - begin_ns, limits))
         return self._reading_until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
 
+    def _lacks_split(self, page: GpuPage) -> bool:
+        """Whether a kind of tensor activity is missing that was shown apart before: its work would count as of the
+        declared format, which describes only the rest."""
+        kinds = SPLIT_COUNTERS if self._scale.proven is not None and has_counters(page) else SPLIT_RATIOS
+        self._split |= kinds & page.values.keys()
+        return not self._split & kinds <= page.values.keys()
+
     def _is_stuck(self, collection: _Collection) -> bool:
         """Whether the ratios are the same as more than two intervals ago, to the last digit, although utilisation
         differs or is zero: an exporter shows a field's last value until a new one comes. Ratios of more than three
@@ -224,12 +243,18 @@ class FollowedGpu:
         counters: Mapping[str, int], calibration: Calibration,
     ) -> list[Reading]:  # fmt: skip
         """Return the reading of counters in use, unless a `gap` forbids it."""
-        elapsed = page.values[Field.CYCLES_ELAPSED]
-        if gap is None and before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed:
+        if gap is None and before is not None and stands_still(before.page, page):
             gap = GapReason.COUNTER_STALLED
             self._set_evidence(STANDING)
         work = Growth(unread_counters(page)) if gap is None else Gap(gap)
         return self._reading_until(end_ns, work, counters, totals(page, calibration))
+
+    def _beyond_old(self, before: _Collection | None, page: GpuPage, end_ns: int) -> bool | None:
+        """As CounterScale's, for counters in use. Two exporters behind one address may show older values."""
+        if before is None or not (has_counters(before.page) and has_counters(page)):
+            return None
+        elapsed, earlier = (int(one.values[Field.CYCLES_ELAPSED]) for one in (page, before.page))
+        return self._scale.beyond_old(elapsed, elapsed - earlier, end_ns - before.at_ns)
 
     def _counted_since(
         self, earlier: GpuPage, later: GpuPage, clock: Cycles | None, duration_ns: int

@@ -11,17 +11,23 @@ from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pi
 from flopsd.core.running_counters import SUB_PIPES_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, PREFIX, Field, GpuPage
-from flopsd.sources.nvml.counter_calibration import Calibration, SampleInterval
+from flopsd.sources.nvml.counter_calibration import ENOUGH_ACTIVITY_RATIO, Calibration, SampleInterval
 from flopsd.sources.nvml.plausibility import IDLE_POWER_RATIO
 
 RATIO_MAX = 1.005  # an average of averages may be rounded up to this
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
 SUB_PIPES = ((Field.HMMA, Pipe.TENSOR_HMMA), (Field.IMMA, Pipe.TENSOR_IMMA), (Field.DFMA, Pipe.TENSOR_DFMA))
+SPLIT_RATIOS = frozenset(f for f, _ in SUB_PIPES)
+SPLIT_COUNTERS = frozenset((Field.CYCLES_HMMA, Field.CYCLES_IMMA, Field.CYCLES_DMMA, Field.CYCLES_DFMA))
 _RATIOS = (Field.GR_ENGINE, Field.SM_ACTIVE, Field.TENSOR, *(f for f, _ in (*VECTOR_PIPES, *SUB_PIPES)))
 _TENSOR_FIELDS = (Field.TENSOR, Field.HMMA)
 _COUNTERS = (
     (Field.CYCLES_HMMA, Pipe.TENSOR_HMMA), (Field.CYCLES_IMMA, Pipe.TENSOR_IMMA), (Field.CYCLES_FP64, Pipe.FP64),
     (Field.CYCLES_FP32, Pipe.FP32), (Field.CYCLES_FP16, Pipe.FP16),
+)  # fmt: skip
+_RATIO_OF_COUNTER = (
+    (Field.CYCLES_MMA, Field.TENSOR), (Field.CYCLES_HMMA, Field.HMMA), (Field.CYCLES_IMMA, Field.IMMA),
+    (Field.CYCLES_FP64, Field.FP64), (Field.CYCLES_FP32, Field.FP32), (Field.CYCLES_FP16, Field.FP16),
 )  # fmt: skip
 _UTILIZATION_STANDS_FOR_NS = 166_666_666  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _IN_USE_PERCENT = 10
@@ -53,8 +59,13 @@ UNSEEN = Expected(
     "the exporter renews its values more often than dcgm_interval_seconds states, so some are never read",
     "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; an exporter that collects less often costs less",
 )
+UNSPLIT = Expected(
+    Evidence.GAP,
+    "the exporter showed kinds of tensor activity apart before, and does not now",
+    "give each exporter behind this address the same fields, or restart flopsd for one that has fewer for good",
+)
 DIVERGED = Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
-STANDING = Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still")
+STANDING = Expected(Evidence.GAP, "the cycle counters 1084-1096, or some of them, stand still")
 
 
 def expect(
@@ -216,6 +227,14 @@ def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
     """Return the vector pipes without a counter. Tensor sub-pipes without one are in TENSOR."""
     vector = {pipe for _, pipe in VECTOR_PIPES}
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
+
+
+def stands_still(earlier: GpuPage, later: GpuPage) -> bool:
+    """Whether the elapsed cycles stood still from one collection to the next, or a pipe's counter did although the pipe
+    was active."""
+    before, now = earlier.values, later.values
+    active_pipes = (f for f, ratio in _RATIO_OF_COUNTER if ENOUGH_ACTIVITY_RATIO <= now.get(ratio, 0.0) <= RATIO_MAX)
+    return any(f in before and before[f] == now.get(f) for f in (Field.CYCLES_ELAPSED, *active_pipes))
 
 
 def counted_between(earlier: GpuPage, later: GpuPage) -> SampleInterval | None:

@@ -22,6 +22,7 @@ ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to separate
 CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, including its doubt
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
 _REFRESH_NS = 100_000_000  # counters may be this old (nvml.h)
+_OLD_MAX_NS = 60_000_000_000  # values that are older than that are of counters that fell
 CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
 DIVERGED = "they differ from the SM clock by over a tenth"
 _WIDTHS = (32, 40, 48)  # bits of counters that start over before 64
@@ -206,6 +207,7 @@ class CounterScale:
         """`counters`: their name. Counters of another name, such as another driver's, may have another scale."""
         self._sm_count, self._max_mhz, self._counters = sm_count, max_mhz, counters
         self._window = Window()
+        self._peak: int | None = None  # of the elapsed counter, where older values came after it
         self.proven: Calibration | None = None
         self.clock_doubt = ""  # how the counters fit a faster clock than is reported: either may be wrong
 
@@ -234,12 +236,26 @@ class CounterScale:
             self.interrupt()
             self.clock_doubt = ""
 
-    def may_have_begun(self, elapsed: int, duration_ns: int) -> bool:
-        """Whether the elapsed counter can have grown by so much in that time."""
-        if self.proven is None:
+    def beyond_old(self, elapsed: int, grown: int, duration_ns: int) -> bool | None:
+        """Whether counters in use are beyond the highest value that they had before an older one came; None: none came.
+        The elapsed counter `grown` below an earlier value is an old one, unless it began at zero or fell far. The
+        growth of old values was counted before, and whether they are old is not known: counting goes on beyond."""
+        if grown < 0:
+            peak = max(elapsed - grown, self._peak or 0)
+            is_old = not self._may_be(elapsed, duration_ns) and self._may_be(peak - elapsed, _OLD_MAX_NS)
+            self._peak = peak if is_old else None
+        if self._peak is None:
+            return None
+        self.interrupt()
+        if elapsed <= self._peak and elapsed >= grown:  # or past its width
             return False
+        self._peak = None
+        return True
+
+    def _may_be(self, elapsed: int, duration_ns: int) -> bool:
+        """Whether the elapsed counter can have grown by so much in that time."""
         possible = max_plausible_sm_cycles(Limits(self._sm_count, self._max_mhz), duration_ns + _REFRESH_NS)
-        return self.proven.elapsed.sm_cycles(elapsed) <= possible
+        return self.proven is not None and self.proven.elapsed.sm_cycles(elapsed) <= possible
 
     def diverges(self, calibration: Calibration) -> bool:
         """Whether counters in use no longer follow the SM clock. Then their scale is not proven any more."""

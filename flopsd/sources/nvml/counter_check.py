@@ -20,7 +20,6 @@ from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm import Metrics
 
 _STALL_NS = 500_000_000
-_OLD_MAX_NS = 60_000_000_000  # values that are older than that are of counters that fell
 _STRIKES = 3
 FIRST_DRIVER = 595  # the first with running cycle counters
 _REPORT = "please report it with the driver's version"
@@ -46,7 +45,6 @@ class CounterCheck:
         self._last: Metrics | None = None
         self._last_ns = self._largest = 0
         self._strikes = 0
-        self._peak: int | None = None  # of the elapsed counter, where older values came after it
         self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
@@ -136,7 +134,8 @@ class CounterCheck:
         *,
         same_interval: bool,
     ) -> None:
-        self._require_renewed(trial, metrics, duration_ns)
+        if (is_beyond := self._scale.beyond_old(metrics.elapsed or 0, trial.elapsed, duration_ns)) is not None:
+            raise UnusableError(GapReason.COUNTER_RESET, self.totals(metrics) if is_beyond else None)
         if trial.elapsed < 0 or min(trial.active.values()) < 0:
             raise UnusableError(GapReason.COUNTER_RESET, self.totals(metrics))
         if trial.elapsed == 0 and duration_ns >= _STALL_NS:
@@ -150,23 +149,6 @@ class CounterCheck:
             self._strikes = _STRIKES - 1
             self._strike(DIVERGED)
             raise UnusableError(GapReason.CONTRADICTORY)
-
-    def _require_renewed(self, trial: SampleInterval, metrics: Metrics, duration_ns: int) -> None:
-        """Raises UnusableError while the elapsed counter is below a value that it had: old values, unless it began at
-        zero or fell far. Their growth was counted before, and whether they are old is not known, so that counting goes
-        on from the first value beyond."""
-        elapsed = metrics.elapsed or 0
-        if trial.elapsed < 0:
-            peak = max(elapsed - trial.elapsed, self._peak or 0)
-            may_be_new = self._scale.may_have_begun(elapsed, duration_ns)
-            is_old = not may_be_new and self._scale.may_have_begun(peak - elapsed, _OLD_MAX_NS)
-            self._peak = peak if is_old else None
-        if self._peak is None:
-            return
-        is_beyond = elapsed > self._peak or elapsed < trial.elapsed  # or past its width
-        if is_beyond:
-            self._peak = None
-        raise UnusableError(GapReason.COUNTER_RESET, self.totals(metrics) if is_beyond else None)
 
     def _strike(self, why: str) -> None:
         self._strikes += 1
