@@ -318,11 +318,11 @@ def _without_gradients(family: str, part: Callable[[Any], Any], *, reentrant: bo
     return loop.steps(1 if unused else 3)
 
 
-def alternating(step: Callable[[Loop, bool], object], steps: int = 14) -> Loop:
-    """Each seventh step is another one."""
+def alternating(step: Callable[[Loop, bool], object], steps: int = 12) -> Loop:
+    """Each sixth step is another one. The first of them is not watched."""
     loop = Loop(llama(num_hidden_layers=6, use_cache=False), method="full")
     for at in range(1, steps + 1):
-        loop.counts(partial(step, loop, at % 7 == 0))
+        loop.counts(partial(step, loop, at % 6 == 0))
     return loop
 
 
@@ -381,6 +381,70 @@ def _parts_without_gradients() -> Loop:
     for layer in loop.model.model.layers:
         layer.mlp.forward = torch.no_grad()(layer.mlp.forward)
     return loop.steps(2)
+
+
+def _stopped(*, by_weights: bool) -> Loop:
+    """A function passes no gradient on."""
+
+    class Stops(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, states: Any) -> Any:
+            return states.clone()
+
+        @staticmethod
+        def backward(_: Any, _gradient: Any) -> Any:
+            return None
+
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    model.config.layers_left_out = by_weights
+    forward = model.model.layers[2].forward
+    model.model.layers[2].forward = lambda states, **named: forward(Stops.apply(states), **named)
+    return Loop(model).steps(2)
+
+
+def _beside_a_whole_pass() -> Loop:
+    """One loss of two passes, of which the first passes no gradients into the middle layers."""
+
+    def run(**inputs: Any) -> None:
+        layers = loop.model.model.layers[1:5]
+        for layer in layers:
+            layer.forward = torch.no_grad()(layer.forward)
+        first = loop.model(**inputs).loss
+        for layer in layers:
+            del layer.forward
+        (first + loop.model(**inputs).loss).backward()
+
+    loop = Loop(llama(num_hidden_layers=6, use_cache=False), method="full")
+    loop._counted(run)
+    return loop
+
+
+def _beside_a_cache_of_a_whole_pass() -> Loop:
+    """One loss of two passes. The second gets the cache of the first, which leads to all layers, and passes no
+    gradients into the first layers itself."""
+
+    def run(**inputs: Any) -> None:
+        first = loop.model(**inputs)
+        layer = loop.model.model.layers[4]
+        forward = layer.forward
+        layer.forward = lambda states, **named: forward(states.detach(), **named)
+        second = loop.model(**inputs, past_key_values=first.past_key_values)
+        del layer.forward
+        (first.loss + second.loss).backward()
+
+    loop = Loop(llama(num_hidden_layers=6), method="full")
+    loop._counted(run)
+    return loop
+
+
+def _of_some_weights_by_weights() -> Loop:
+    """A backward pass for the weights at both ends."""
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    model.config.layers_left_out = True
+    loop = Loop(model)
+    for is_other in (False, True, True):
+        loop.counts(partial(_of_some_weights_at_times, loop, is_other))
+    return loop
 
 
 def _layers_called_by_the_loop() -> Loop:
@@ -1119,11 +1183,16 @@ CASES: Mapping[str, Callable[[], Loop]] = {
         _without_gradients, "llama", lambda model: model.model.layers[1], unused=2
     ),
     "layers without gradients at times": partial(alternating, _recorded_in_part),
-    "layers without gradients at last": partial(alternating, _recorded_in_part, 7),
+    "layers without gradients at last": partial(alternating, _recorded_in_part, 6),
     "layers recomputed at times": partial(alternating, _recomputed_at_times),
     "gradients of both ends at times": partial(alternating, _of_some_weights_at_times),
-    "gradients of both ends at last": partial(alternating, _of_some_weights_at_times, 7),
+    "gradients of both ends at last": partial(alternating, _of_some_weights_at_times, 6),
     "parts of layers without gradients": _parts_without_gradients,
+    "layers without gradients beside a whole pass": _beside_a_whole_pass,
+    "layers cut off beside a cache of a whole pass": _beside_a_cache_of_a_whole_pass,
+    "a function without a gradient": partial(_stopped, by_weights=False),
+    "a function without a gradient, by the weights": partial(_stopped, by_weights=True),
+    "gradients of both ends, by the weights": _of_some_weights_by_weights,
     "layers called by the loop": _layers_called_by_the_loop,
     "without dropout": _without_dropout,
     "without dropout, checkpointed": _checkpointed_without_dropout,

@@ -1,7 +1,7 @@
 """Random trainings of small models of every family, compared with PyTorch's own count: the trained part (a random
 part, or adapters on random matrices), checkpointing of either kind, padding, odd lengths, dropped layers, passes
 without gradients in between, passes that record gradients without need, for two backward passes, for a loss of an inner
-state, or with a cache, and changes of the model between the steps.
+state, for some gradients, or with a cache, and changes of the model between the steps.
 
 `python -m tests.train.random_trainings [FIRST [COUNT]]` prints each training whose count is outside the interval.
 """
@@ -144,32 +144,38 @@ class Training:
         self.what.append(f"checkpointed {name}")
 
     def _cut(self, model: Any) -> None:
-        """A layer that passes no gradients on, or runs without any."""
+        """A layer that passes no gradients on, or runs without any; perhaps only in some passes, or with a path around."""
         import torch
 
         layers = [one for m in model.modules() if isinstance(m, torch.nn.ModuleList) for one in m]
         if not layers:
             return
-        module = self._random.choice(layers)
-        forward = module.forward
-        if self._random.random() < 0.5:
-            module.forward = torch.no_grad()(forward)
-            self.what.append("a layer without gradients")
-        else:
-            module.forward = lambda *of, **named: forward(
-                *map(_detached, of), **{n: _detached(v) for n, v in named.items()}
-            )
-            self.what.append("cut below a layer")
+        draw, module = self._random, self._random.choice(layers)
+        forward, share, way = module.forward, draw.choice([0.3, 1]), draw.choice(["run", "cut", "around"])
+
+        def call(*of: Any, **named: Any) -> Any:
+            if draw.random() > share:
+                return forward(*of, **named)
+            if way == "cut":
+                return forward(*map(_detached, of), **{n: _detached(v) for n, v in named.items()})
+            with torch.no_grad():
+                found = forward(*of, **named)
+            same = way == "around" and of and getattr(found, "shape", None) == of[0].shape
+            return of[0] + (found - of[0]) if same else found
+
+        module.forward = call
+        self.what.append(f"a layer without gradients, {way}, {share}")
 
     def _run(self, model: Any) -> None:
         from flopsd.integrations.describe_model import describe
         from flopsd.integrations.forward_counter import ForwardCounter
 
         counted = Counters(current_phase=None)
+        counted.declare(method=self._random.choice([None, "full"]))
         counted.declare(**describe(model, None))
         counter = ForwardCounter(counted)
         counter.attach(model)
-        for number in range(self._random.choice([1, 2, 2, 6])):
+        for number in range(self._random.choice([1, 2, 2, 6, 10])):
             try:
                 with flop_counter() as flop:
                     model = self._changed(model) if number else model
@@ -192,7 +198,7 @@ class Training:
         if self.name not in BATCHES and "input_ids" in inputs and draw.random() < 0.4:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             inputs["attention_mask"][0, -draw.randrange(1, 6) :] = 0
-        way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache", "inner state"])
+        way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache", "inner state", "some"])
         self.what += [way] if way else []
         if way == "beside a cache":
             first = model(**inputs, use_cache=True)
@@ -203,6 +209,9 @@ class Training:
             loss = loss_of(model(**inputs))
         if way == "cut off":
             loss.detach()
+        elif way == "some":
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            loss.backward(inputs=draw.sample(trained, draw.randint(1, len(trained))))
         elif way != "no backward pass":
             loss.backward(retain_graph=way == "twice")
         if way == "twice":

@@ -57,7 +57,7 @@ class Backward:
         groups = [list(layer.parameters()) for layer in self.layers] if is_watched else []
 
         def begin(*_: object) -> None:
-            end = self.partial.begin(nodes, groups)
+            end = self.partial.begin((0, nodes), groups)
             if end is None:
                 found.append(True)
             else:

@@ -176,6 +176,13 @@ def _chosen() -> bytes:
     return b"" if set(found) <= {1} else found
 
 
+def computes_all_gradients() -> bool:
+    """Whether the running node computes the gradients of all its inputs: not of those that the pass is not for."""
+    if _will_run is None or is_for_all_gradients():
+        return True
+    return all(_runs(one) for one, _ in torch._C._current_autograd_node().next_functions if one is not None)
+
+
 def is_for_all_gradients() -> bool:
     """Whether `backward` without `inputs` began the running backward pass: then autograd runs each node. False if it is
     not known. The nodes of a GPU run in a thread of autograd's own, while the caller waits."""
@@ -204,17 +211,18 @@ def running_node() -> Any:
     return None if _will_run is None else torch._C._current_autograd_node()
 
 
-def leaves_behind(node: Any, most: int) -> Iterator[Any]:
-    """In a backward pass: the parameters of the leaves behind `node`, nearest first, among at most `most` nodes. Yields
-    None and ends if one of the nodes does not run: then the backward pass is for some gradients only."""
-    if _will_run is None:
-        return
-    for one in itertools.islice(_graph([node]), 1, most):
+def leaves_behind(node: Any, begin: int, most: int) -> tuple[list[Any], bool] | None:
+    """In a backward pass: the parameters of the leaves behind `node`, nearest first, among at most `most` nodes made
+    since `begin`, and whether there may be more in the graphs of functions written in Python. None if one of the nodes
+    does not run: then the backward pass is for some gradients only."""
+    leaves, has_functions = list[Any](), False
+    for one in itertools.islice(_graph([node], begin=begin), 1, most) if _will_run is not None else ():
         if not (runs := _runs(one)):
-            yield None
-            return
+            return None
         if runs == 1 and one.name() == _LEAF:
-            yield one.variable
+            leaves.append(one.variable)
+        has_functions = has_functions or isinstance(one, torch.autograd.function.BackwardCFunction)
+    return leaves, has_functions or _will_run is None
 
 
 def _runs(node: Any) -> int:

@@ -149,7 +149,7 @@ class ForwardHooks:
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if not (inside.records and self._follow(one, output, sequence_number() - inside.begin)):
+                if not (inside.records and self._follow(one, output, inside.begin)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -164,10 +164,10 @@ class ForwardHooks:
         self._declare_passed(found, self._phase)
         self._take_weights()
 
-    def _follow(self, one: OpenPass, output: Any, nodes: int) -> bool:
-        watch = self.watch
+    def _follow(self, one: OpenPass, output: Any, begin: int) -> bool:
+        watch, nodes = self.watch, sequence_number() - begin if begin else 0
         trained = () if watch is None else watch.take_trained(nodes, ran_before=self._has_encoded)
-        return self.passes.follow(one, output, nodes, trained)
+        return self.passes.follow(one, output, (begin, nodes), trained)
 
     def _declare_passed(self, found: Mapping[str, int], phase: str) -> None:
         self._declare(phase, found)
@@ -244,7 +244,8 @@ class ForwardHooks:
         cache = named.get("past_key_values", named.get("cache"))  # its names before transformers 5 and since
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
-        self._inside.begin = sequence_number()
+        # The threads of replicas number their autograd nodes themselves.
+        self._inside.begin = 0 if isinstance(model, torch.nn.DataParallel) else sequence_number()
         mask, key = named.get("attention_mask"), None
         if self.passes.open:
             self._count_without_backward()

@@ -20,7 +20,7 @@ import torch
 from flopsd.integrations.modules.state import is_plain
 from flopsd.integrations.operators.backward import graph_task, sequence_number
 from flopsd.integrations.passes.model_sessions import Deferred, PassCount
-from flopsd.integrations.passes.partial_backward import GradientHook, PartialBackward
+from flopsd.integrations.passes.partial_backward import GradientHook, Made, PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
@@ -58,15 +58,15 @@ class OpenPasses:
         plain = (one for one in model.parameters() if one.requires_grad and is_plain(one))
         self._watch_one(next(plain, None))
 
-    def follow(self, one: OpenPass, output: Any, nodes: int, trained: Sequence[list[Any]] = ()) -> bool:
-        """Wait for a backward pass from `output`, which the forward pass returned. `nodes` and `trained` as in
+    def follow(self, one: OpenPass, output: Any, made: Made, trained: Sequence[list[Any]] = ()) -> bool:
+        """Wait for a backward pass from `output`, which the forward pass returned. `made` and `trained` as in
         `PartialBackward`. Return False if the pass is not in phase `train` and can have none."""
         ends, inner = map(_nodes, _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
         self._partial.expect(trained)
         state: list[Any] = [one, None]
-        hook = functools.partial(self._begin, state, nodes, trained)
+        hook = functools.partial(self._begin, state, made, trained)
         self.open[id(state)] = state, weakref.ref(hook)
         for node in ends:
             node.register_prehook(hook)
@@ -127,7 +127,7 @@ class OpenPasses:
             self._failed()
 
     def _begin(
-        self, state: list[Any], nodes: int, trained: Sequence[list[Any]], *_: object, is_within: bool = False
+        self, state: list[Any], made: Made, trained: Sequence[list[Any]], *_: object, is_within: bool = False
     ) -> None:
         """A backward pass runs a hooked node of a pass."""
         try:
@@ -142,7 +142,7 @@ class OpenPasses:
                 state[1] = now
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                was_partial = None if is_within else self._partial.begin(nodes, trained)
+                was_partial = None if is_within else self._partial.begin(made, trained)
                 if was_partial is None:
                     self._take(state, self._within)
                 if graph_task is not None:  # when it ends: after an error it is not known how far it came

@@ -20,6 +20,9 @@ from flopsd.integrations.operators.backward import (
 )
 
 Leaf = Callable[[], Any]  # weak
+Made = tuple[
+    int, int
+]  # the number of the first autograd node that a forward pass made, and how many it made; 0: not known
 
 
 @dataclass(slots=True)
@@ -45,13 +48,14 @@ class PartialBackward:
         self._furthest: Leaf | None = None  # None: not known
         self._expected: list[tuple[Leaf, ...]] = []
         self._last: list[tuple[Leaf, ...]] = []  # the groups that were given last
-        self._arrivals: _Arrivals | None = None  # of a backward pass that goes on, or ended with an error
+        self._arrivals: list[_Arrivals] = []  # of backward passes that go on, or ended with an error
 
     def expect(self, trained: Sequence[list[Any]]) -> None:
         """Check `trained`, as in `begin`, with the next backward pass if that of its own forward pass never comes."""
-        if self._arrivals is not None and graph_task is not None and graph_task() == -1:
-            self._arrivals.end()
-            self._arrivals = None
+        if self._arrivals and graph_task is not None and graph_task() == -1:
+            for one in self._arrivals:
+                one.end()
+            self._arrivals.clear()
         if trained:
             self._expected = [_weak(group) for group in trained]
 
@@ -60,12 +64,13 @@ class PartialBackward:
         """The parameter furthest from the start of the last graph that was checked whole; None if not known."""
         return self._furthest and self._furthest()
 
-    def begin(self, nodes: int, trained: Sequence[list[Any]] = ()) -> Callable[[], bool] | None:
+    def begin(self, made: Made, trained: Sequence[list[Any]] = ()) -> Callable[[], bool] | None:
         """To be called once per backward pass, in a hook on its first node. Return None if the pass is partial, or
-        else a function that returns at its end whether it was. `nodes`: how many its forward pass made. `trained`:
-        groups of parameters, of each of which a whole pass reaches some."""
+        else a function that returns at its end whether it was. `made`: the autograd nodes of its forward pass.
+        `trained`: groups of parameters, of each of which a whole pass reaches some."""
         if self._expected:
             trained, self._expected = trained or _held(self._expected), []
+        begin, nodes = made
         alike = self._alike.get(nodes)
         is_first, is_given = alike is None, bool(trained)
         if alike is None:
@@ -73,9 +78,9 @@ class PartialBackward:
         if not is_given and not is_first and self._furthest is not None and is_for_all_gradients():
             alike.was_assumed = True
             return None if alike.was_cut else _no
-        found = list(leaves_behind(running_node(), MAX_NODES))
-        if None in found:
+        if (behind := leaves_behind(running_node(), begin, MAX_NODES)) is None:
             return None
+        found, has_functions = behind
         self._furthest = next(iter(_weak(found[-1:])), None)
         self._checked()
         if is_given:
@@ -85,18 +90,22 @@ class PartialBackward:
         elif is_first:
             trained = _held(self._last)
         reached = {id(leaf) for leaf in found}
-        # Functions written in Python, such as reentrant checkpointing, have graphs of their own.
         hidden = [group for group in trained if not any(id(one) in reached for one in group)]
-        self._arrivals = arrivals = _Arrivals(hidden)
-        return functools.partial(self._end, alike, arrivals, is_given=is_given)
+        is_cut, missing = bool(hidden) and not has_functions, set(map(id, hidden))
+        # A parameter that PyTorch swaps loses the hooks that are put on it later.
+        watched = [group for group in trained if id(group) in missing or all(map(is_plain, group))]
+        self._arrivals.append(arrivals := _Arrivals(watched))
+        return functools.partial(self._end, alike, arrivals, is_cut=is_cut, is_given=is_given)
 
     def forget(self) -> None:
         """The next pass is checked whole."""
         self._furthest = None
 
-    def _end(self, alike: _Alike, arrivals: _Arrivals, *, is_given: bool) -> bool:
-        """`is_given`: these parameters are certainly of this pass."""
-        if not arrivals.end():
+    def _end(self, alike: _Alike, arrivals: _Arrivals, *, is_cut: bool, is_given: bool) -> bool:
+        """`is_cut`: the graph shows it. `is_given`: the parameters are certainly of this pass."""
+        if arrivals in self._arrivals:
+            self._arrivals.remove(arrivals)
+        if not (arrivals.end() or is_cut):
             alike.was_assumed |= not is_given
             return False
         if is_given:
@@ -111,7 +120,9 @@ def _no() -> bool:
 
 
 class _Arrivals:
-    """Watches whether gradients arrive at some parameter of each group."""
+    """Watches whether gradients arrive at some parameter of each group, perhaps from another pass with the same loss.
+    The graph alone does not show it: functions in Python, such as reentrant checkpointing, have graphs of their own, or
+    return no gradient."""
 
     def __init__(self, groups: Sequence[list[Any]]) -> None:
         self._missing = set(range(len(groups)))
@@ -122,8 +133,9 @@ class _Arrivals:
             if one.requires_grad
         ]
 
-    def _arrive(self, at: int, *_: object) -> None:
-        self._missing.discard(at)
+    def _arrive(self, at: int, gradient: Any) -> None:
+        if gradient is not None:
+            self._missing.discard(at)
 
     def end(self) -> bool:
         """Stop watching. Return whether any group got none."""

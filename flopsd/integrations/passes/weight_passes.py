@@ -26,7 +26,7 @@ from flopsd.integrations.adapters import weight_of
 from flopsd.integrations.describe_model import size_of
 from flopsd.integrations.modules.hooks import AttachedHooks
 from flopsd.integrations.modules.products import Products, counted_as, tensors_in, tensors_of, ungraded_of_recurrent
-from flopsd.integrations.operators.backward import graph_task
+from flopsd.integrations.operators.backward import computes_all_gradients, graph_task
 from flopsd.integrations.passes.open_passes import is_in_backward
 from flopsd.integrations.phase_of import computes_shapes_only
 
@@ -220,13 +220,21 @@ class WeightPasses:
         for node in nodes:
             node.register_prehook(functools.partial(self._add_gradients, trained, graded, last))
 
-    def _add_gradients(self, trained: int, graded: int, last: list[int] | None, *_: object) -> None:
+    def _add_gradients(
+        self, trained: int, graded: int, last: list[int] | None, gradients: Sequence[Any], *_: object
+    ) -> None:
         assert graph_task is not None
+        if all(one is None for one in gradients):  # a function returned none
+            return
+        is_whole = computes_all_gradients()
         with self._lock:
             if last is not None:
                 if last == (tasks := [graph_task()]):
                     return
                 last[:] = tasks
+            if not is_whole:  # such as backward(inputs=…) with some weights
+                self._backward["other_weight_products_max"] += max(trained, graded)
+                return
             self._backward["trained_weight_products"] += trained
             self._backward["graded_weight_products"] += graded
 
