@@ -366,6 +366,16 @@ def test_each_alert_has_a_runbook_section_and_each_section_an_alert() -> None:
             assert what in sections[name], f"{name} does not say {what}"
 
 
+def test_no_alert_calls_every_device_a_gpu_or_leaves_out_what_processes_count() -> None:
+    """A Trainium and a MIG slice are devices, too; figures hold what processes count where no counter measures."""
+    texts = {
+        name: f"{rule['annotations']['summary']} {rule['annotations']['description']}"
+        for name, rule in alerts().items()
+    }
+    assert [name for name, words in texts.items() if "GPU" in words] == []
+    assert "measured and at least hold only what training processes count" in texts["FlopsdNoLongerMeasured"]
+
+
 def test_the_runbook_lists_every_gap_and_key_reason_and_the_alert_every_lie() -> None:
     text = RUNBOOK.read_text()
     known = {*(reason.value for reason in GapReason), *(reason.value for reason in Unused)}
