@@ -71,7 +71,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The time of one device: `spans` accounted for elsewhere, and `gaps` in its readings."""
+    """The time of one device: `spans` accounted for elsewhere or without a daemon, and `gaps` in its readings."""
 
     name: str
     spans: tuple[Band, ...]

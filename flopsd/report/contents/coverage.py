@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from flopsd.core.figures import Figures
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence
 from flopsd.core.policy.finding import OPERATOR_COUNT
 from flopsd.core.rounding import Towards
@@ -187,7 +188,8 @@ def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
 def _strips(
     predicate: LedgerObject, gaps: Sequence[LedgerObject], begins: Mapping[int, int], limits: tuple[int, int] | None
 ) -> tuple[Strip, ...]:
-    """The gaps of each of the first MAX_STRIPS devices. Time accounted for elsewhere is not missing."""
+    """The gaps of each of the first MAX_STRIPS devices. Time accounted for elsewhere is not missing, and of the time
+    between two daemon starts nothing is known."""
     if limits is None or limits[0] >= limits[1]:
         return ()
     missing: dict[str, list[tuple[int, int]]] = {}
@@ -196,6 +198,7 @@ def _strips(
         if (span := _span(gap, begins)) is not None:
             kind = elsewhere if gap.text("reason") in _ELSEWHERE else missing
             kind.setdefault(gap.text("device"), []).append(span)
+    stops = tuple(_stops(predicate))
     strips = []
     for device in list(predicate.objects("devices"))[:MAX_STRIPS]:
         uuid = device.text("uuid")
@@ -203,8 +206,19 @@ def _strips(
         says = f"{counted(len(found), 'gap')} listed" if found else "no gap listed"
         if others:
             says += f", {counted(len(others), 'stretch', 'stretches')} not this job's"
-        strips.append(Strip(f"{device.count('index')}", bands(others, *limits), bands(found, *limits), says))
+        if stops:
+            says += f", {counted(len(stops), 'time')} without a daemon"
+        spans = bands([*others, *stops], *limits)
+        strips.append(Strip(f"{device.count('index')}", spans, bands(found, *limits), says))
     return tuple(_together(list(same)) for _, same in groupby(strips, key=lambda strip: replace(strip, name="")))
+
+
+def _stops(predicate: LedgerObject) -> Iterator[tuple[int, int]]:
+    """The times between the end of a daemon and its next start, which are in no gap: by the wall clock."""
+    for before, after in pairwise(predicate.objects("incarnations")):
+        last_ns, begin_ns = before.moment_ns("lastRecordAt"), after.moment_ns("startedAt")
+        if before.raw("endReason") not in (None, ROTATED) and last_ns < begin_ns:
+            yield last_ns, begin_ns
 
 
 def _together(strips: Sequence[Strip]) -> Strip:
@@ -254,7 +268,7 @@ def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -
         ),
         rows=tuple(_row(at, figures) for at, figures in _some(points)),
         description=f"From {moment(begin)} to {moment(end)}. At the end: {last.ends}, {middle}. "
-        + (f"{counted(len(shaded), 'stretch', 'stretches')} with gaps shaded." if shaded else "No gaps."),
+        + (f"{counted(len(shaded), 'stretch', 'stretches')} with gaps shaded." if shaded else "No gap is shaded."),
     )
 
 

@@ -168,7 +168,7 @@ def test_unknown_values_of_a_course_are_drawn_open_or_left_out() -> None:
     assert found.band == f"M0,0 L500,0 L{WIDTH},0 L{WIDTH},225 L500,262.5 L0,{HEIGHT} Z"
     assert found.line == ""
     assert [row[2:] for row in found.rows] == [("nothing measured", "not known")] * 2 + [("nothing measured", "40")]
-    assert found.description.endswith("nothing measured. No gaps.")
+    assert found.description.endswith("nothing measured. No gap is shaded.")
     assert course((50, 0, None, None)) is course() is course((0, 1, 1, 1)) is None
     top = course((100, 10, 30, None))
     assert top.line == f"M0,{HEIGHT} L{WIDTH},150"

@@ -380,6 +380,16 @@ def test_coverage_lists_the_longest_of_many_gaps_and_no_strip_for_a_moment() -> 
     assert (len(found.gaps), found.gaps_left_out) == (20, 5 + 5)
     moment = [{"number": "1", "startedAt": "2026-11-25T14:00:00Z", "lastRecordAt": "2026-11-25T14:00:00Z"}]
     assert covered([gap("a", 1, 2)], incarnations=moment).strips == ()
+    days = [(20, 21), (25, 26), (22, 23)]
+    ends: list[str | None] = [None, "sigterm", "sigterm"]  # killed: the next start has a gap for the time between
+    starts = [
+        {"number": f"{at}", "startedAt": f"2026-11-{one}T00:00:00Z", "lastRecordAt": f"2026-11-{other}T00:00:00Z",
+         "endReason": end}
+        for at, ((one, other), end) in enumerate(zip([*days, (29, 30)], [*ends, "sigterm"], strict=True))
+    ]  # fmt: skip
+    (strip,) = covered([], incarnations=starts).strips
+    assert strip.text == "no gap listed, 1 time without a daemon", "the clock was set back before the other"
+    assert [(band.at, band.width) for band in strip.spans] == [(30, 60)]
     nowhere = covered([gap("a", 1, 2)], incarnations=[], devices=[])
     assert (nowhere.strips, nowhere.span, [one.begin for one in nowhere.gaps]) == ((), "", ["not known"])
 
