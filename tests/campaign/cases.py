@@ -126,6 +126,8 @@ def _counters_of_their_own() -> Iterator[Case]:
     """Running counters of which some stand still, are old, or are narrower than the others."""
     little = h100((Segment(1000, hmma=0.04),), (Fault(30_000, FOREVER, "mma_stands"),), counters="average")
     yield Case("a counter that stands still while little runs", (little,))
+    some = h100((Segment(1000, hmma=0.1),), (Fault(30_000, FOREVER, "mma_slow"),), counters="average")
+    yield Case("a counter that is slow while little runs", (some,))
     slow = h100((Segment(1000, mhz=700, hmma=0.6, watts=500),), (Fault(60_000, FOREVER, "old"),), counters="average")
     yield Case("counters that are old at times", (slow,), 600)
     for counters, bits, away_ms in (("average", 40, 1_150_000), ("sum", 48, 2_030_000)):

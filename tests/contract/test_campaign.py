@@ -14,7 +14,7 @@ ALWAYS = (
     "wall clock set by -10000 ms", "a machine that sleeps", "a clock above its stated maximum",
     "answers left untouched, none", "tensor work split at times, none", "counters that are old at times",
     "a counter that stands still while little runs", "pipes of 40 bits, average",
-    "utilisation that is a share",
+    "utilisation that is a share", "a counter that is slow while little runs",
 )  # fmt: skip
 ALL = [
     pytest.param(case, marks=pytest.mark.exhaustive if at % EACH and case.name not in ALWAYS else (), id=case.name)

@@ -31,6 +31,7 @@
  *                       unfilled                         nvmlGpmMetricsGet succeeds and writes nothing
  *                       old                              running cycle counters are of 1.4 s earlier, in one second of three
  *                       mma_stands                       running counters of tensor activity stand still
+ *                       mma_slow                         they count three fifths
  *                       flicker                          each second answer lacks the split of tensor activity
  *                       util_share                       utilisation is reported as a share, 0 or 1
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
@@ -64,14 +65,14 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET, UNFILLED, OLD, MMA_STANDS, FLICKER,
+       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET, UNFILLED, OLD, MMA_STANDS, MMA_SLOW, FLICKER,
        UTIL_SHARE };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
                                           "stuck", "full", "hang_after", "slow", "clock_stuck", "reset",
-                                          "unfilled", "old", "mma_stands", "flicker", "util_share"};
+                                          "unfilled", "old", "mma_stands", "mma_slow", "flicker", "util_share"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 
@@ -512,7 +513,9 @@ static long double running(const Sample *sample, int what) {
     if (sample->blind) return 0;
     if (stalled >= 0) t = stalled;
     if (has_fault(gpu, OLD) && t / 1000000000LL % 3 == 0) t -= 1400000000LL;
-    if (what >= 0 && what <= 2 && has_fault(gpu, MMA_STANDS)) t = fault_from(gpu, MMA_STANDS);
+    long long stands = fault_from(gpu, MMA_STANDS), lags = fault_from(gpu, MMA_SLOW);
+    if (what >= 0 && what <= 2 && stands >= 0) t = stands;
+    if (what >= 0 && what <= 2 && lags >= 0 && t > lags) t -= (t - lags) * 2 / 5;
     long long reset = reset_ns(gpu, t);
     long double cycles = (integral(gpu, what, t) - integral(gpu, what, reset)) / 1000;
     if (reset < 0) cycles += gpu->before * (what == -1 ? 1 : 0.25L);

@@ -189,13 +189,15 @@ def is_faster(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool
 
 
 def contradicts(calibration: Calibration, trial: SampleInterval) -> bool:
-    """Whether counters that passed the self-test disagree with the percentages in this interval. One that stands still
-    while its pipe is active does, however little that is."""
+    """Whether counters that passed the self-test disagree with the percentages in this interval: by a twentieth of the
+    pipe's cycles and a hundredth of all, or by a twentieth of all. One that stands still while its pipe is active does,
+    however little that is."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
-    (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
+    times, per = calibration.pipes
     for pipe, ratio in trial.ratios.items():  # at each reading, and `any` takes half as long again
-        counter = active[pipe]
-        if abs(counter * times // per - ratio * whole) > tolerance or (not counter and ratio >= ENOUGH_ACTIVITY_RATIO):
+        counter, tolerance = active[pipe], min(_RATIO_TOLERANCE, _RATIO_TOLERANCE * ratio + ENOUGH_ACTIVITY_RATIO)
+        apart = abs(counter * times // per - ratio * whole)
+        if apart > tolerance * whole or (not counter and ratio >= ENOUGH_ACTIVITY_RATIO):
             return True
     return False
 

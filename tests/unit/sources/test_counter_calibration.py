@@ -68,16 +68,22 @@ def test_an_origin_names_its_calibration(pipes: Scale, elapsed: Scale) -> None:
 
 
 @pytest.mark.parametrize(
-    ("active", "is_contradiction"), [(500, False), (550, False), (450, False), (551, True), (449, True)]
-)
-def test_proven_counters_may_differ_from_the_percentage_by_five_percent(active: int, is_contradiction: bool) -> None:
-    trial = SOUND._replace(active={Pipe.TENSOR: active})
+    ("ratio", "active", "is_contradiction"),
+    [
+        (0.5, 500, False), (0.5, 535, False), (0.5, 465, False), (0.5, 536, True), (0.5, 464, True),
+        (0.1, 115, False), (0.1, 85, False), (0.1, 116, True), (0.1, 84, True), (0.9, 950, False), (0.9, 951, True),
+    ],
+)  # fmt: skip
+def test_proven_counters_may_differ_from_the_percentage_by_a_twentieth_and_one_percent(
+    ratio: float, active: int, is_contradiction: bool
+) -> None:
+    trial = SOUND._replace(active={Pipe.TENSOR: active}, ratios={Pipe.TENSOR: ratio})
     assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
 
 
 @pytest.mark.parametrize(("ratio", "is_contradiction"), [(0.0, False), (0.0099, False), (0.01, True), (0.04, True)])
 def test_a_proven_counter_may_not_stand_still_while_its_pipe_is_active(ratio: float, is_contradiction: bool) -> None:
-    trial = SampleInterval(10_000, {Pipe.TENSOR: 0, Pipe.FP64: 1}, {Pipe.TENSOR: ratio, Pipe.FP64: 0.04})
+    trial = SampleInterval(10_000, {Pipe.TENSOR: 0, Pipe.FP64: 400}, {Pipe.TENSOR: ratio, Pipe.FP64: 0.04})
     assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
 
 
