@@ -66,7 +66,7 @@ def test_a_blinded_gpu_and_a_dead_daemon_reach_a_webhook(tmp_path: Path, standin
     assert (fired["labels"]["run_id"], fired["labels"]["instance"]) == ("blinded", address)
     assert fired["annotations"]["summary"].startswith("1 device(s) at ")
     described = fired["annotations"]["description"]
-    assert described.startswith("GPU 1: less than half of the last five minutes is known (no_permission).")
+    assert described.startswith("Device 1: less than half of the last five minutes is known (no_permission).")
     assert fired["annotations"]["runbook_url"] == "https://docs.example.org/flopsd/runbook.html#flopsddevicesblind"
     assert resolved["labels"] == fired["labels"]
     assert down["annotations"]["summary"].startswith(f"flopsd at {address} does not answer: node ")
