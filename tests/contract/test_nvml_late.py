@@ -74,19 +74,26 @@ def test_an_unidentified_gpu_hides_no_late_one_and_is_listed_once(open_sim: Open
     assert sum(reading.device == third and isinstance(reading.work, Active) for reading in seen) >= 15
 
 
+@pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.parametrize("until_ms", [38_500, 10**9])
-def test_a_late_unidentified_gpu_is_listed(open_sim: Open, until_ms: int) -> None:
-    """Next to a known GPU that is lost: the driver has one GPU more than are known."""
+def test_a_late_unidentified_gpu_is_listed(open_sim: Open, until_ms: int, at: int) -> None:
+    """Next to a known GPU that is lost: the driver has one GPU more than are known. It may be at the index that another
+    one had before."""
     known, late = h100(LOAD, (Fault(10_000, until_ms, "gpu_lost"),)), h100(LOAD, (Fault(0, until_ms, "timeout"),))
-    source, clock = open_sim(known, h100(LOAD), replace(late, appears_ms=12_000))
+    gpus = [known, h100(LOAD)]
+    gpus.insert(at, replace(late, appears_ms=12_000))
+    source, clock = open_sim(*gpus)
     begin_ns, seen = clock.boottime_ns(), dict[str, int]()
     for _ in range(60):
         pass_time(source, clock, SECOND)
         for reading in source.read().readings:
             seen.setdefault(reading.device, reading.begin_ns)
-    third = "nvml-index-2" if until_ms == 10**9 else LATE[:-1] + "2"
-    assert sorted(device.uid for device in source.devices()) == sorted([EARLY, LATE, third])
-    assert seen["nvml-index-2"] == begin_ns
+    named = "nvml-index-2" if at == 2 else "nvml-index-1-2"
+    uids = [EARLY, LATE, LATE[:-1] + "2"]
+    if until_ms == 10**9:
+        uids[at] = named
+    assert sorted(device.uid for device in source.devices()) == sorted(uids)
+    assert seen[named] == begin_ns
 
 
 @pytest.mark.parametrize("how", ["moved", "shifted"])

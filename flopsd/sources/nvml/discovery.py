@@ -26,17 +26,22 @@ class Discovery:
         self.renamed: dict[DeviceUid, Device] = {}  # GPUs that were identified later, by the uid that stood for them
 
     def unanswered(self, index: int) -> Gpu:
-        """Return what is listed for the GPU at `index` until the driver answers. Makes no call."""
-        return self._unidentified(index, GapReason.DRIVER_TIMEOUT, "the driver has not answered yet", "")
+        """Return what is listed for the GPU at `index` until the driver answers. Makes no call. Its uid never stood for
+        a GPU that was identified since: that one may have been at this index before."""
+        names = (f"nvml-index-{index}{more}" for more in ("", *(f"-{number}" for number in range(2, 1000))))
+        uid = next(name for name in names if name not in self.renamed)
+        return self._unidentified(index, uid, GapReason.DRIVER_TIMEOUT, "the driver has not answered yet", "")
 
-    def open(self, index: int, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
-        """Return the GPU at `index`, or its slices. One that cannot be identified is listed, not read. Never raises."""
+    def open(self, index: int, stand_in: DeviceUid, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
+        """Return the GPU at `index`, or its slices. One that cannot be identified is listed as `stand_in`, not read.
+        Never raises."""
         try:
-            found = self.reach(index, _placeholder(index), is_known)
+            found = self.reach(index, stand_in, is_known)
         except self._lib.NVMLError as fault:
-            return [self._unidentified(index, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
+            why = f"cannot be identified: {fault}"
+            return [self._unidentified(index, stand_in, reason_of(fault), why, hint_of(fault))]
         why = "the driver gives it the UUID of another GPU"
-        return found or [self._unidentified(index, GapReason.CONTRADICTORY, why, "")]
+        return found or [self._unidentified(index, stand_in, GapReason.CONTRADICTORY, why, "")]
 
     def reach(self, index: int, stand_in: DeviceUid, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
         """Return the GPU at `index`, or its slices, for which `stand_in` was listed; empty if that GPU `is_known`,
@@ -145,8 +150,8 @@ class Discovery:
             return self._unread(one.device, parent, GapReason.NOT_SUPPORTED, why, "", one)
         return Gpu(one.device, parent, self._gpm_meter(one.device, parent, one), one).updated()
 
-    def _unidentified(self, index: int, reason: GapReason, why: str, fix: str) -> Gpu:
-        device = Device(_placeholder(index), index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
+    def _unidentified(self, index: int, uid: DeviceUid, reason: GapReason, why: str, fix: str) -> Gpu:
+        device = Device(uid, index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
         return self._unread(device, None, reason, why, fix)
 
     def _unread(
@@ -165,8 +170,3 @@ class Discovery:
         except UnknownDeviceError:
             return None  # the daemon reports it; here it only means that nothing can be computed
         return known if isinstance(known, Limits) else None
-
-
-def _placeholder(index: int) -> DeviceUid:
-    """Return the uid of a GPU that cannot be identified."""
-    return f"nvml-index-{index}"

@@ -45,7 +45,7 @@ class GpuReader:
 
     def open(self, since_ns: int | None = None) -> GpuReader:
         """Find out what the GPU is. `since_ns`: when it may have begun to work. Never raises NVMLError."""
-        found = self._discovery.open(self.index, self._is_known)
+        found = self._discovery.open(self.index, self._gpus[0].device.uid, self._is_known)
         for gpu in found:
             gpu.since_ns = since_ns
         self._use(found)

@@ -175,10 +175,11 @@ class NvmlSource:
             return self._reader(index).open(self._opened_ns)
 
         found = self._run({index: partial(look, index) for index in set(range(count)) - unidentified})
-        names = {device.uid for device in self.devices()} | self._discovery.renamed.keys()
+        names, down = {device.uid for device in self.devices()}, {one.index for one in self._readers if one.is_down}
         refused = [self._reader(index) for index, given in found.items() if given is False]
         new = [reader for reader in refused if reader.devices[0].uid not in names]
-        more = max(0, count - len(self._readers))  # the others may be known GPUs
+        new.sort(key=lambda reader: reader.index in down)
+        more = max(0, count - len(self._readers))  # the others are known GPUs, perhaps those that are down
         self._run({reader.index: partial(reader.open, self._opened_ns) for reader in new[:more]})
 
     def _restart(self) -> None:

@@ -55,12 +55,12 @@ class Found:
     def unanswered(self, _index: int) -> Gpu:
         return unread(NAMELESS, self.clock)
 
-    def open(self, index: int, _is_known: object) -> list[Gpu]:
-        assert index == 0
+    def open(self, index: int, stand_in: DeviceUid, _is_known: object) -> list[Gpu]:
+        assert (index, stand_in) == (0, NAMELESS.uid)
         return self.found
 
-    def reach(self, index: int, _stand_in: DeviceUid, is_known: object) -> list[Gpu]:
-        return self.open(index, is_known)
+    def reach(self, index: int, stand_in: DeviceUid, is_known: object) -> list[Gpu]:
+        return self.open(index, stand_in, is_known)
 
     def again(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
         self.asked.append((uid, list(known), looked_ns - 1000 * SECOND))

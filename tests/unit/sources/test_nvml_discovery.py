@@ -67,7 +67,7 @@ class Machine:
         return SimpleNamespace(instance=at + 1, attributes=attributes)
 
     def open(self) -> list[Gpu]:
-        return self.discovery.open(3, self.known.__contains__)
+        return self.discovery.open(3, "nvml-index-3", self.known.__contains__)
 
 
 def test_a_gpu_with_a_known_uuid_is_not_listed_as_another() -> None:
