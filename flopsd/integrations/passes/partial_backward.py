@@ -20,9 +20,8 @@ from flopsd.integrations.operators.backward import (
 )
 
 Leaf = Callable[[], Any]  # weak
-Made = tuple[
-    int, int
-]  # the number of the first autograd node that a forward pass made, and how many it made; 0: not known
+# The number of the first autograd node that a forward pass made, and how many it made; 0: not known.
+Made = tuple[int, int]
 
 
 @dataclass(slots=True)
