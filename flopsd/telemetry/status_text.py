@@ -98,7 +98,7 @@ def stopped_text(status: Mapping[str, Any]) -> str:
     """A warning if the daemon ended and was started again later; else empty."""
     stopped = status["stoppedSeconds"]
     stops_ns = [-1 if stopped is None else int(Fraction(stopped) * NS_PER_S)]
-    return daemon_stopped_text(stops_ns, by_wall_clock=status.get("stoppedByWallClock", False))
+    return daemon_stopped_text(stops_ns, by_wall_clock=status.get("stoppedByWallClock"))
 
 
 def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:

@@ -42,7 +42,7 @@ from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import status_of_snapshot
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_screen import status_screen
-from flopsd.telemetry.status_text import coverage_text, status_text
+from flopsd.telemetry.status_text import coverage_text, status_text, stopped_text
 from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
 from tests.support.golden import check_golden
@@ -364,6 +364,12 @@ def test_a_device_lost_when_a_segment_begins_has_no_known_time_of_loss(tmp_path:
     assert read["health"]["sentence"].startswith("All 2 GPUs lost: device_lost (last record")
     assert read["health"]["since"] is None
     run.kill()
+
+
+def test_how_long_a_daemon_of_an_earlier_version_stood_still_may_be_by_the_wall_clock() -> None:
+    known = [stopped_text({"stoppedSeconds": "90.0", "stoppedByWallClock": by}) for by in (True, False, None)]
+    assert stopped_text({"stoppedSeconds": "90.0"}) == known[2]
+    assert len(set(known)) == 3
 
 
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
